@@ -1,0 +1,158 @@
+//! Everything that can go wrong, with the place where it did.
+
+/// The result of every fallible call of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What was wrong, where, and what would be right.
+///
+/// Whatever call returns one of these has changed nothing: parameters, gradients, optimizer state and counters are
+/// bit for bit what they were. The data stand in the fields; [`Display`](std::fmt::Display) makes the sentence.
+/// The path of a tree that is a single tensor is the empty string, shown as `(root)`.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// A hyper-parameter lies outside its range, at once or because a schedule led it there.
+    #[error("{name} is {value} at step {step}{}; it must be {accepted}", at_tensor(.path))]
+    HyperParameter {
+        /// The setter's name, such as `"beta1"`.
+        name: &'static str,
+        /// The value it had.
+        value: f64,
+        /// The step (0 for the first) for which it was evaluated.
+        step: u64,
+        /// The tensor concerned, where a group gave it a value of its own.
+        path: Option<String>,
+        /// The accepted range, in words.
+        accepted: String,
+    },
+
+    /// A schedule was built from numbers that make no schedule.
+    #[error("{schedule}: {argument} is {value}; it must be {accepted}")]
+    Schedule {
+        /// The schedule's type, such as `"OneCycle"`.
+        schedule: &'static str,
+        /// The argument's name.
+        argument: &'static str,
+        /// The value it had.
+        value: f64,
+        /// What is accepted, in words.
+        accepted: &'static str,
+    },
+
+    /// The parameters hold a tensor for which the gradient tree has no entry.
+    #[error(
+        "no gradient for parameter {}; the gradient tree needs the same tensors as the parameters \
+         (use `Option` and `None` for \"no gradient this step\")",
+        Name(.path)
+    )]
+    MissingGradient {
+        /// The parameter's path.
+        path: String,
+    },
+
+    /// The gradient tree holds a tensor that the parameters do not have.
+    #[error("gradient {} belongs to no parameter", Name(.path))]
+    UnexpectedGradient {
+        /// The gradient's path.
+        path: String,
+    },
+
+    /// A gradient has another shape than its parameter.
+    #[error("gradient {} has shape {gradient:?} where the parameter has {parameter:?}", Name(.path))]
+    ShapeMismatch {
+        /// The tensor's path.
+        path: String,
+        /// The parameter's shape.
+        parameter: Vec<usize>,
+        /// The gradient's shape.
+        gradient: Vec<usize>,
+    },
+
+    /// Two tensors of one tree have the same path.
+    #[error("two tensors have the path {}; rename one", Name(.path))]
+    DuplicatePath {
+        /// The path that occurs twice.
+        path: String,
+    },
+
+    /// The parameters are not the ones the optimizer's state belongs to.
+    #[error("the parameters changed between steps: expected {expected}, found {found}")]
+    ParametersChanged {
+        /// The first tensor that differs, as it was.
+        expected: String,
+        /// The same tensor, as it is now.
+        found: String,
+    },
+
+    /// A gradient holds NaN or an infinity.
+    #[error("gradient {} is {value} at index {index:?}", Name(.path))]
+    NonFiniteGradient {
+        /// The first tensor with a non-finite element.
+        path: String,
+        /// That tensor's first non-finite element, in row-major order.
+        index: Vec<usize>,
+        /// Its value.
+        value: f64,
+    },
+
+    /// Every gradient is finite, but the norm is too large for an `f64`.
+    #[error("the gradient norm exceeds the range of f64; the largest element lies in {}", Name(.path))]
+    NormOverflow {
+        /// The tensor with the largest element.
+        path: String,
+    },
+
+    /// A pattern that should choose tensors chooses none.
+    #[error("pattern {pattern:?} matches no tensor; the tensors are {}", List(.paths))]
+    PatternUnmatched {
+        /// The pattern.
+        pattern: String,
+        /// The paths of the tree.
+        paths: Vec<String>,
+    },
+
+    /// A pattern could not be read.
+    #[error("pattern {pattern:?}: {reason}")]
+    PatternSyntax {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+
+    /// An error of an optimizer or adaptor from another crate.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// A path as it is shown: the root's empty path gets a name.
+struct Name<'a>(&'a str);
+
+impl std::fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            "" => f.write_str("(root)"),
+            path => write!(f, "\"{path}\""),
+        }
+    }
+}
+
+/// At most eight paths: enough to see what they look like.
+struct List<'a>(&'a [String]);
+
+impl std::fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const SHOWN: usize = 8;
+        for (i, path) in self.0.iter().take(SHOWN).enumerate() {
+            write!(f, "{}{}", if i == 0 { "" } else { ", " }, Name(path))?;
+        }
+        match self.0.len().checked_sub(SHOWN) {
+            None | Some(0) => Ok(()),
+            Some(more) => write!(f, " and {more} more"),
+        }
+    }
+}
+
+fn at_tensor(path: &Option<String>) -> String {
+    path.as_ref().map(|path| format!(" for {}", Name(path))).unwrap_or_default()
+}

@@ -1,0 +1,171 @@
+//! A gradient as the adaptors describe it: read once, by whoever needs it, never copied or written.
+
+use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn};
+
+use crate::params::{Order, Values};
+use crate::scalar::Scalar;
+
+/// Whoever cannot read a gradient as a slice reads it in blocks of at most this many elements.
+pub(crate) const BLOCK: usize = 2048;
+
+/// A gradient with what adaptors have made of it: `clamp(scale · values, −limit, limit)`.
+///
+/// Clipping by norm, averaging and sign changes set the scale, clipping by value the limit; the values stay the
+/// user's own. Whoever sweeps over the gradient multiplies as it reads.
+#[derive(Debug)]
+pub struct Grad<'a, A> {
+    source: Source<'a, A>,
+    scale: f64,
+    limit: f64,
+}
+
+#[derive(Debug)]
+enum Source<'a, A> {
+    Values(Values<'a, A>),
+    /// A gradient not yet added to the sum of earlier ones.
+    Sum(Box<Grad<'a, A>>, Values<'a, A>),
+}
+
+impl<'a, A: Scalar> Grad<'a, A> {
+    /// The gradient as the user gave it.
+    pub fn new(values: Values<'a, A>) -> Self {
+        Self { source: Source::Values(values), scale: 1.0, limit: f64::INFINITY }
+    }
+
+    /// The sum of this gradient and `sum`, added when it is read.
+    pub fn plus(self, sum: Values<'a, A>) -> Self {
+        Self { source: Source::Sum(Box::new(self), sum), scale: 1.0, limit: f64::INFINITY }
+    }
+
+    /// Multiplies the gradient by a factor.
+    pub fn scale_by(&mut self, factor: f64) {
+        self.scale *= factor;
+        if self.limit.is_finite() {
+            self.limit *= factor.abs();
+        }
+    }
+
+    /// Limits every element to −`limit` … `limit`.
+    pub fn limit_to(&mut self, limit: f64) {
+        self.limit = self.limit.min(limit);
+    }
+
+    /// The factor that the values are multiplied by.
+    pub fn scale(&self) -> f64 {
+        self.scale
+    }
+
+    /// The bound that every scaled element is kept within; infinite if there is none.
+    pub fn limit(&self) -> f64 {
+        self.limit
+    }
+
+    /// The values before scale and limit as one slice in this order, if they lie so.
+    pub fn as_slice(&self, order: Order) -> Option<&[A]> {
+        match &self.source {
+            Source::Values(values) => values.as_slice(order),
+            Source::Sum(..) => None,
+        }
+    }
+
+    /// Reads `out.len()` values before scale and limit, beginning with element `start` of the tensor of this
+    /// shape, walked in this order.
+    ///
+    /// # Panics
+    /// If the tensor ends before `out` is full.
+    pub fn read_raw(&self, shape: &[usize], order: Order, start: usize, out: &mut [A]) {
+        match &self.source {
+            Source::Values(values) => read(values, shape, order, start, out),
+            Source::Sum(grad, sum) => {
+                grad.read(shape, order, start, out);
+                with_buffer(out.len(), |buffer| {
+                    read(sum, shape, order, start, buffer);
+                    out.iter_mut().zip(buffer).for_each(|(out, sum)| *out = *out + *sum);
+                });
+            }
+        }
+    }
+
+    /// [`read_raw`](Self::read_raw), scaled and limited.
+    ///
+    /// # Panics
+    /// If the tensor ends before `out` is full.
+    pub fn read(&self, shape: &[usize], order: Order, start: usize, out: &mut [A]) {
+        self.read_raw(shape, order, start, out);
+        let (scale, limit) = (A::from_f64(self.scale), A::from_f64(self.limit));
+        for value in out {
+            *value = transform(*value, scale, limit);
+        }
+    }
+
+    /// The gradient as an array of its own.
+    pub fn to_array(&self, shape: &[usize]) -> ArrayD<A> {
+        let mut array = ArrayD::zeros(IxDyn(shape));
+        if let Some(out) = array.as_slice_mut() {
+            self.read(shape, Order::C, 0, out);
+        }
+        array
+    }
+}
+
+/// One element scaled and limited. NaN stays NaN.
+#[inline(always)]
+pub(crate) fn transform<A: Scalar>(value: A, scale: A, limit: A) -> A {
+    let value = value * scale;
+    if value > limit {
+        limit
+    } else if value < -limit {
+        -limit
+    } else {
+        value
+    }
+}
+
+/// A scratch slice on the stack for blocks, on the heap for more.
+fn with_buffer<A: Scalar>(len: usize, f: impl FnOnce(&mut [A])) {
+    let mut stack = [A::zero(); BLOCK];
+    match stack.get_mut(..len) {
+        Some(buffer) => f(buffer),
+        None => f(&mut vec![A::zero(); len]),
+    }
+}
+
+/// Reads elements `start …` of a tensor walked in this order.
+fn read<A: Scalar>(values: &Values<'_, A>, shape: &[usize], order: Order, start: usize, out: &mut [A]) {
+    if let Some(slice) = values.as_slice(order) {
+        out.copy_from_slice(&slice[start..start + out.len()]);
+        return;
+    }
+    let view = values.view(shape);
+    read_view(&if order == Order::F { view.reversed_axes() } else { view }, start, out);
+}
+
+/// Reads elements `start …` of a view walked in row-major order, lane by lane along the last axis.
+fn read_view<A: Scalar>(view: &ArrayViewD<'_, A>, mut start: usize, mut out: &mut [A]) {
+    let Some(length) = view.shape().last().copied() else {
+        if let (Some(value), Some(out)) = (view.first(), out.first_mut()) {
+            *out = *value;
+        }
+        return;
+    };
+    while !out.is_empty() {
+        let (lane, offset) = (start / length, start % length);
+        let take = (length - offset).min(out.len());
+        let (now, later) = out.split_at_mut(take);
+        let lane = lane_of(view.view(), lane);
+        now.iter_mut().zip(lane.iter().skip(offset)).for_each(|(out, value)| *out = *value);
+        out = later;
+        start += take;
+    }
+}
+
+/// The `number`-th lane along the last axis, counted in row-major order.
+fn lane_of<A>(mut view: ArrayViewD<'_, A>, number: usize) -> ArrayViewD<'_, A> {
+    let mut remaining = number;
+    while view.ndim() > 1 {
+        let below: usize = view.shape()[1..view.ndim() - 1].iter().product();
+        view = view.index_axis_move(Axis(0), remaining / below);
+        remaining %= below;
+    }
+    view
+}

@@ -1,0 +1,73 @@
+//! Hyper-parameters: every one is a schedule, and a number is the constant schedule.
+
+use std::fmt;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::schedule::Schedule;
+
+/// A hyper-parameter: a schedule, or a number, which is the constant schedule.
+///
+/// Every setter takes `impl Into<Hyper>`, so a number, a [schedule](crate::schedule) and a closure
+/// `|step: u64| …` all work. The value is computed in `f64`, at the optimizer's own step counter.
+#[derive(Clone)]
+pub struct Hyper(Arc<dyn Schedule>);
+
+impl<S: Schedule + 'static> From<S> for Hyper {
+    fn from(schedule: S) -> Self {
+        Self(Arc::new(schedule))
+    }
+}
+
+impl Hyper {
+    /// The value at a step; 0 is the first.
+    pub fn at(&self, step: u64) -> f64 {
+        self.0.at(step)
+    }
+
+    /// The value at a step, if it is finite and in `range`.
+    ///
+    /// ```
+    /// use gradus::Hyper;
+    ///
+    /// let momentum = Hyper::from(1.5);
+    /// let error = momentum.within("momentum", 0.0..1.0, 7).unwrap_err();
+    /// assert_eq!(error.to_string(), "momentum is 1.5 at step 7; it must be a number in 0 ≤ momentum < 1");
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::HyperParameter`] with the name, the value and the range, or what the schedule's own
+    /// [`check`](Schedule::check) says.
+    pub fn within(&self, name: &'static str, range: impl RangeBounds<f64>, step: u64) -> Result<f64> {
+        self.0.check()?;
+        let value = self.at(step);
+        if value.is_finite() && range.contains(&value) {
+            return Ok(value);
+        }
+        Err(Error::HyperParameter { name, value, step, path: None, accepted: describe(name, &range) })
+    }
+}
+
+impl fmt::Debug for Hyper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hyper({} at step 0)", self.at(0))
+    }
+}
+
+fn describe(name: &str, range: &impl RangeBounds<f64>) -> String {
+    let low = match range.start_bound() {
+        Bound::Included(low) => format!("{low} ≤ "),
+        Bound::Excluded(low) => format!("{low} < "),
+        Bound::Unbounded => String::new(),
+    };
+    let high = match range.end_bound() {
+        Bound::Included(high) => format!(" ≤ {high}"),
+        Bound::Excluded(high) => format!(" < {high}"),
+        Bound::Unbounded => String::new(),
+    };
+    match (low.as_str(), high.as_str()) {
+        ("", "") => "a finite number".into(),
+        _ => format!("a number in {low}{name}{high}"),
+    }
+}

@@ -1,0 +1,115 @@
+//! The paths and shapes of a tree, apart from its values.
+
+use std::collections::HashSet;
+
+use super::{Params, for_each};
+use crate::error::{Error, Result};
+
+/// The paths and shapes of a tree's tensors, in the order of its walk.
+///
+/// An optimizer remembers the layout of the parameters it has stepped. State belongs to these names: a step on
+/// parameters with another layout is an error.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Layout {
+    tensors: Vec<TensorInfo>,
+}
+
+/// The path and shape of one tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    path: Box<str>,
+    shape: Box<[usize]>,
+}
+
+impl Layout {
+    /// The layout of a tree; an empty `Option` holds no tensor.
+    ///
+    /// # Errors
+    /// [`Error::DuplicatePath`].
+    pub fn of<T: Params + ?Sized>(tree: &T) -> Result<Self> {
+        let mut tensors = Vec::new();
+        for_each(tree, |path, shape, values| {
+            if values.is_some() {
+                tensors.push(TensorInfo::new(path.to_string(), shape));
+            }
+        });
+        Self::new(tensors)
+    }
+
+    /// A layout of these tensors.
+    ///
+    /// # Errors
+    /// [`Error::DuplicatePath`].
+    pub fn new(tensors: Vec<TensorInfo>) -> Result<Self> {
+        let mut seen = HashSet::with_capacity(tensors.len());
+        match tensors.iter().find(|tensor| !seen.insert(tensor.path())) {
+            Some(twice) => Err(Error::DuplicatePath { path: twice.path().into() }),
+            None => Ok(Self { tensors }),
+        }
+    }
+
+    /// The number of tensors.
+    pub fn len(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// Whether there is no tensor.
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
+    /// The number of elements of all tensors together: "the number of parameters" of a model.
+    pub fn elements(&self) -> usize {
+        self.tensors.iter().map(TensorInfo::elements).sum()
+    }
+
+    /// The tensors, in the order of the walk.
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    /// The tensors' paths, in the order of the walk.
+    pub fn paths(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.tensors.iter().map(TensorInfo::path)
+    }
+
+    /// The position of a path in the walk.
+    pub fn position(&self, path: &str) -> Option<usize> {
+        self.tensors.iter().position(|tensor| tensor.path() == path)
+    }
+
+    /// Nothing if `other` is the same layout, else the first difference.
+    pub(crate) fn expect(&self, other: &Self) -> Result<()> {
+        if self == other {
+            return Ok(());
+        }
+        let at = self.tensors.iter().zip(&other.tensors).take_while(|(own, other)| own == other).count();
+        let describe = |layout: &Self| match layout.tensors.get(at) {
+            Some(tensor) => format!("\"{}\" of shape {:?}", tensor.path, tensor.shape),
+            None => format!("the end after {at} tensors"),
+        };
+        Err(Error::ParametersChanged { expected: describe(self), found: describe(other) })
+    }
+}
+
+impl TensorInfo {
+    /// A tensor of this path and shape.
+    pub fn new(path: impl Into<String>, shape: &[usize]) -> Self {
+        Self { path: path.into().into_boxed_str(), shape: shape.into() }
+    }
+
+    /// The dotted path; empty for a tree that is a single tensor.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The shape; empty for a tensor of dimension 0.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// The number of elements.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+}

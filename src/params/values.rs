@@ -1,0 +1,178 @@
+//! The values of one tensor: a slice where the memory is contiguous, a view where it is not.
+
+use std::fmt;
+
+use ndarray::{ArrayView, ArrayViewD, ArrayViewMut, ArrayViewMutD, Dimension, ShapeBuilder};
+
+use crate::scalar::Scalar;
+
+/// In which order the elements of a contiguous tensor lie in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// Row-major, the last index fastest: ndarray's default.
+    #[default]
+    C,
+    /// Column-major (Fortran), the first index fastest.
+    F,
+}
+
+/// The values of one tensor, read-only.
+///
+/// A contiguous tensor is a slice, which is what makes walking a tree cheap; its shape stands in the tree's
+/// [`Layout`](super::Layout). Only strided tensors need a view of their own.
+#[derive(Debug)]
+pub enum Values<'a, A> {
+    /// All elements, in memory order.
+    Contiguous(&'a [A], Order),
+    /// Elements with gaps, or in another order.
+    Strided(Strided<'a, A>),
+}
+
+/// The values of one tensor, writable.
+#[derive(Debug)]
+pub enum ValuesMut<'a, A> {
+    /// All elements, in memory order.
+    Contiguous(&'a mut [A], Order),
+    /// Elements with gaps, or in another order.
+    Strided(StridedMut<'a, A>),
+}
+
+/// A view of any rank. Behind a trait object because an ndarray view cannot be given a shorter lifetime in place,
+/// as adaptors need that lend gradients of their own.
+pub struct Strided<'a, A>(Box<dyn Viewed<A> + 'a>);
+
+/// A writable view of any rank, in the form of [`Strided`].
+pub struct StridedMut<'a, A>(Box<dyn ViewedMut<A> + 'a>);
+
+trait Viewed<A>: Send + Sync {
+    fn as_view(&self) -> ArrayViewD<'_, A>;
+}
+
+trait ViewedMut<A>: Viewed<A> {
+    fn as_view_mut(&mut self) -> ArrayViewMutD<'_, A>;
+}
+
+impl<A: Scalar> Viewed<A> for ArrayViewD<'_, A> {
+    fn as_view(&self) -> ArrayViewD<'_, A> {
+        self.view()
+    }
+}
+
+impl<A: Scalar> Viewed<A> for ArrayViewMutD<'_, A> {
+    fn as_view(&self) -> ArrayViewD<'_, A> {
+        self.view()
+    }
+}
+
+impl<A: Scalar> ViewedMut<A> for ArrayViewMutD<'_, A> {
+    fn as_view_mut(&mut self) -> ArrayViewMutD<'_, A> {
+        self.view_mut()
+    }
+}
+
+impl<A> fmt::Debug for Strided<'_, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Strided({:?})", self.0.as_view().shape())
+    }
+}
+
+impl<A> fmt::Debug for StridedMut<'_, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StridedMut({:?})", self.0.as_view().shape())
+    }
+}
+
+impl<'a, A: Scalar> Values<'a, A> {
+    /// Describes a view of any dimension.
+    pub fn new<D: Dimension>(view: ArrayView<'a, A, D>) -> Self {
+        if let Some(slice) = view.to_slice() {
+            return Self::Contiguous(slice, Order::C);
+        }
+        match view.clone().reversed_axes().to_slice() {
+            Some(slice) => Self::Contiguous(slice, Order::F),
+            None => Self::Strided(Strided(Box::new(view.into_dyn()))),
+        }
+    }
+
+    /// The values as a view of the given shape, which must be the tensor's own.
+    ///
+    /// # Panics
+    /// If the number of elements is not the tensor's.
+    pub fn view(&self, shape: &[usize]) -> ArrayViewD<'_, A> {
+        match self {
+            Self::Contiguous(slice, order) => contiguous(slice, *order, shape),
+            Self::Strided(strided) => strided.0.as_view(),
+        }
+    }
+
+    /// The elements as a slice, if they lie in this order without gaps.
+    pub fn as_slice(&self, order: Order) -> Option<&[A]> {
+        match self {
+            Self::Contiguous(slice, own) if *own == order => Some(slice),
+            _ => None,
+        }
+    }
+}
+
+/// A slice as a view.
+///
+/// # Panics
+/// If the slice has another length than the shape.
+pub(crate) fn contiguous<'a, A>(slice: &'a [A], order: Order, shape: &[usize]) -> ArrayViewD<'a, A> {
+    match ArrayView::from_shape(shape.set_f(order == Order::F), slice) {
+        Ok(view) if view.len() == slice.len() => view,
+        _ => unreachable!("{} elements are no tensor of shape {shape:?}", slice.len()),
+    }
+}
+
+impl<'a, A: Scalar> ValuesMut<'a, A> {
+    /// Describes a view of any dimension.
+    pub fn new<D: Dimension>(view: ArrayViewMut<'a, A, D>) -> Self {
+        let (view, order) = match view.is_standard_layout() {
+            true => (view, Order::C),
+            false => (view.reversed_axes(), Order::F),
+        };
+        if !view.is_standard_layout() {
+            return Self::Strided(StridedMut(Box::new(view.reversed_axes().into_dyn())));
+        }
+        match view.into_slice() {
+            Some(slice) => Self::Contiguous(slice, order),
+            None => unreachable!("a view in standard layout is a slice"),
+        }
+    }
+
+    /// Borrows the values for reading.
+    pub fn as_values(&self) -> Values<'_, A> {
+        match self {
+            Self::Contiguous(slice, order) => Values::Contiguous(slice, *order),
+            Self::Strided(strided) => Values::Strided(Strided(Box::new(strided.0.as_view()))),
+        }
+    }
+
+    /// The elements as a slice if they lie in this order, else as a view whose row-major order is this order.
+    pub(crate) fn in_order(&mut self, shape: &[usize], order: Order) -> Result<&mut [A], ArrayViewMutD<'_, A>> {
+        if matches!(self, Self::Contiguous(_, own) if *own == order) {
+            if let Self::Contiguous(slice, _) = self {
+                return Ok(slice);
+            }
+        }
+        let view = self.view_mut(shape);
+        Err(if order == Order::F { view.reversed_axes() } else { view })
+    }
+
+    /// The values as a writable view of the given shape, which must be the tensor's own.
+    ///
+    /// # Panics
+    /// If the number of elements is not the tensor's.
+    pub fn view_mut(&mut self, shape: &[usize]) -> ArrayViewMutD<'_, A> {
+        let (slice, order) = match self {
+            Self::Contiguous(slice, order) => (slice, *order),
+            Self::Strided(strided) => return strided.0.as_view_mut(),
+        };
+        let elements = slice.len();
+        match ArrayViewMut::from_shape(shape.set_f(order == Order::F), slice) {
+            Ok(view) if view.len() == elements => view,
+            _ => unreachable!("{elements} elements are no tensor of shape {shape:?}"),
+        }
+    }
+}

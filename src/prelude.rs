@@ -1,0 +1,10 @@
+//! What a training loop imports: `use gradus::prelude::*;`.
+
+#[cfg(feature = "derive")]
+pub use gradus_derive::Params;
+
+pub use crate::optimizer::{Adam, AdamW, Optimizer};
+pub use crate::params::{Params, ParamsMut};
+pub use crate::rule::Elementwise;
+pub use crate::scalar::Scalar;
+pub use crate::schedule::Schedule;

@@ -1,0 +1,227 @@
+//! The driver: makes an optimizer of a rule.
+
+use std::fmt;
+use std::sync::Arc;
+
+use pulp::Arch;
+
+use super::lanes::{MAX_SLOTS, Prelude};
+use super::sweep::{Part, Shared, sweep};
+use super::{At, Decay, Rule};
+use crate::error::{Error, Result};
+use crate::hyper::Hyper;
+use crate::optimizer::Optimizer;
+use crate::params::{Layout, Order, TensorInfo, ValuesMut, contiguous};
+use crate::scalar::Scalar;
+use crate::step::{Adjust, Report, Step, Tensor};
+
+/// The optimizer that a [`Rule`] makes: every named optimizer of this crate is one.
+///
+/// It keeps the rule's slots and a step count per tensor, made when the tensor gets its first gradient. State
+/// belongs to the parameters' paths.
+pub struct Elementwise<R, A> {
+    pub(crate) rule: R,
+    learning_rate: Hyper,
+    weight_decay: Hyper,
+    steps: u64,
+    layout: Option<Arc<Layout>>,
+    state: Vec<State<A>>,
+}
+
+/// The state of one tensor.
+#[derive(Clone)]
+struct State<A> {
+    steps: u64,
+    order: Order,
+    slots: [Vec<A>; MAX_SLOTS],
+}
+
+impl<A> Default for State<A> {
+    fn default() -> Self {
+        Self { steps: 0, order: Order::C, slots: Default::default() }
+    }
+}
+
+impl<R, A> Elementwise<R, A> {
+    /// The optimizer that follows this rule, without weight decay.
+    pub fn from_rule(rule: R, learning_rate: impl Into<Hyper>) -> Self {
+        Self {
+            rule,
+            learning_rate: learning_rate.into(),
+            weight_decay: Hyper::from(0.0),
+            steps: 0,
+            layout: None,
+            state: Vec::new(),
+        }
+    }
+
+    /// The weight decay λ ≥ 0: a number or a schedule. Coupled or decoupled as the rule says.
+    pub fn weight_decay(mut self, weight_decay: impl Into<Hyper>) -> Self {
+        self.weight_decay = weight_decay.into();
+        self
+    }
+
+    /// The rule, with its hyper-parameters.
+    pub fn rule(&self) -> &R {
+        &self.rule
+    }
+}
+
+impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
+    /// The state slot `slot` of the tensor at `path`, with its shape, once the tensor has had a gradient.
+    pub fn slot(&self, path: &str, slot: &str) -> Option<ndarray::ArrayViewD<'_, A>> {
+        let layout = self.layout.as_ref()?;
+        let at = layout.position(path)?;
+        let state = self.state.get(at)?;
+        let number = self.rule.slots().iter().position(|name| *name == slot)?;
+        (state.steps > 0).then(|| contiguous(&state.slots[number], state.order, layout.tensors()[at].shape()))
+    }
+
+    /// How many steps the tensor at `path` has taken: those in which it had a gradient.
+    pub fn tensor_steps(&self, path: &str) -> u64 {
+        let at = self.layout.as_ref().and_then(|layout| layout.position(path));
+        at.and_then(|at| self.state.get(at)).map_or(0, |state| state.steps)
+    }
+
+    /// The hyper-parameters of this step, if they and the step are in order.
+    fn values(&self, step: &Step<'_, A>) -> Result<StepValues<R::Values>> {
+        if let Some(layout) = self.layout.as_ref().filter(|layout| !Arc::ptr_eq(layout, step.layout())) {
+            layout.expect(step.layout())?;
+        }
+        let values = StepValues {
+            learning_rate: self.learning_rate.within(LEARNING_RATE, 0.0.., self.steps)?,
+            weight_decay: self.weight_decay.within(WEIGHT_DECAY, 0.0.., self.steps)?,
+            rule: self.rule.values(self.steps)?,
+        };
+        for (info, tensor) in step.iter().filter(|(_, tensor)| tensor.grad.is_some()) {
+            adjusted(LEARNING_RATE, tensor.learning_rate, values.learning_rate, info, self.steps)?;
+            adjusted(WEIGHT_DECAY, tensor.weight_decay, values.weight_decay, info, self.steps)?;
+        }
+        Ok(values)
+    }
+}
+
+const LEARNING_RATE: &str = "learning_rate";
+const WEIGHT_DECAY: &str = "weight_decay";
+
+struct StepValues<V> {
+    learning_rate: f64,
+    weight_decay: f64,
+    rule: V,
+}
+
+/// A group's value for one tensor, if it is in range.
+fn adjusted(name: &'static str, adjust: Adjust, own: f64, info: &TensorInfo, step: u64) -> Result<()> {
+    let value = adjust.apply(own);
+    if value.is_finite() && value >= 0.0 {
+        return Ok(());
+    }
+    let accepted = "a finite number ≥ 0".into();
+    Err(Error::HyperParameter { name, value, step, path: Some(info.path().into()), accepted })
+}
+
+impl<A: Scalar> State<A> {
+    /// Makes the slots if this is the tensor's first gradient.
+    fn prepare(&mut self, slots: usize, param: &ValuesMut<'_, A>, elements: usize) {
+        if self.steps == 0 {
+            self.order = match param {
+                ValuesMut::Contiguous(_, order) => *order,
+                ValuesMut::Strided(_) => Order::C,
+            };
+            self.slots[..slots].fill(vec![A::zero(); elements]);
+        }
+        self.steps += 1;
+    }
+}
+
+impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
+    fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        self.values(step).map(drop)
+    }
+
+    fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
+        let values = self.values(&step)?;
+        let layout = self.layout.get_or_insert_with(|| Arc::clone(step.layout()));
+        self.state.resize_with(layout.len(), State::default);
+
+        let slots = self.rule.slots().len();
+        let mut shared = Vec::with_capacity(step.len());
+        let mut moving = Vec::with_capacity(step.len());
+        for (info, tensor) in step.iter_mut() {
+            let index = tensor.index();
+            let Tensor { param, grad: Some(grad), learning_rate, weight_decay, .. } = tensor else { continue };
+            let state = &mut self.state[index];
+            state.prepare(slots, param, info.elements());
+            let learning_rate = learning_rate.apply(values.learning_rate);
+            let weight_decay = weight_decay.apply(values.weight_decay);
+            let (coupled, shrink) = match self.rule.decay() {
+                Decay::Coupled => (weight_decay, 1.0),
+                Decay::Decoupled => (0.0, 1.0 - learning_rate * weight_decay),
+            };
+            shared.push(Shared {
+                coefficients: self.rule.coefficients(&values.rule, &At { step: state.steps, learning_rate }),
+                prelude: Prelude {
+                    scale: A::from_f64(grad.scale()),
+                    limit: A::from_f64(grad.limit()),
+                    coupled: A::from_f64(coupled),
+                    shrink: A::from_f64(shrink),
+                },
+                grad: &*grad,
+                shape: info.shape(),
+                order: state.order,
+            });
+            moving.push((param, index));
+        }
+
+        let mut states = self.state.iter_mut().enumerate();
+        let mut parts: Vec<_> = shared
+            .iter()
+            .zip(moving)
+            .filter_map(|(shared, (param, index))| {
+                let (_, state) = states.by_ref().find(|(at, _)| *at == index)?;
+                let slots = state.slots.each_mut().map(Vec::as_mut_slice);
+                Some(Some(Part::whole(shared, param, slots)))
+            })
+            .collect();
+        let moved = !parts.is_empty();
+        sweep(&self.rule, Arch::new(), &mut parts);
+        self.steps += 1;
+        Ok(Report::new(values.learning_rate, moved))
+    }
+
+    fn learning_rate(&self) -> f64 {
+        self.learning_rate.at(self.steps)
+    }
+
+    fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    fn layout(&self) -> Option<&Arc<Layout>> {
+        self.layout.as_ref()
+    }
+}
+
+impl<R: Clone, A: Clone> Clone for Elementwise<R, A> {
+    fn clone(&self) -> Self {
+        Self {
+            rule: self.rule.clone(),
+            learning_rate: self.learning_rate.clone(),
+            weight_decay: self.weight_decay.clone(),
+            steps: self.steps,
+            layout: self.layout.clone(),
+            state: self.state.clone(),
+        }
+    }
+}
+
+impl<R: fmt::Debug, A> fmt::Debug for Elementwise<R, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Elementwise")
+            .field("rule", &self.rule)
+            .field("learning_rate", &self.learning_rate)
+            .field("weight_decay", &self.weight_decay)
+            .field("steps", &self.steps)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,106 @@
+//! Rules: one algorithm each, as arithmetic on single elements.
+//!
+//! A [`Rule`] says what happens to one element; [`Elementwise`] makes an optimizer of it: state, step counts,
+//! memory layouts, SIMD, threads, weight decay, gradient scale. A rule of your own has the same speed as those of
+//! this crate. This is all of signSGD with momentum:
+//!
+//! ```
+//! use gradus::{prelude::*, Hyper, Result, rule::{At, Lanes, Rule}};
+//! use ndarray::array;
+//!
+//! struct SignSgd { momentum: Hyper }
+//!
+//! impl<A: Scalar> Rule<A> for SignSgd {
+//!     type Values = f64;
+//!     type Coefficients = (A, A);
+//!
+//!     fn name(&self) -> &'static str { "signsgd" }
+//!     fn slots(&self) -> &'static [&'static str] { &["momentum_buffer"] }
+//!
+//!     fn values(&self, step: u64) -> Result<f64> {
+//!         self.momentum.within("momentum", 0.0..1.0, step)
+//!     }
+//!
+//!     fn coefficients(&self, momentum: &f64, at: &At) -> (A, A) {
+//!         (A::from_f64(at.learning_rate), A::from_f64(*momentum))
+//!     }
+//!
+//!     fn sweep(&self, &(learning_rate, momentum): &(A, A), lanes: Lanes<'_, A>) {
+//!         lanes.each(|param, grad, [m]: [A; 1]| {
+//!             let m = momentum * m + (A::one() - momentum) * grad;
+//!             (param - learning_rate * m.signum(), [m])
+//!         });
+//!     }
+//! }
+//!
+//! let mut opt = Elementwise::new(SignSgd { momentum: 0.9.into() }, 0.1).clip_global_norm(1.0);
+//! let mut w = array![1.0_f32, -1.0];
+//! opt.step(&mut w, &array![0.5, -0.5])?;
+//! assert_eq!(w, array![0.9, -0.9]);
+//! # Ok::<(), gradus::Error>(())
+//! ```
+
+mod elementwise;
+mod lanes;
+mod sweep;
+
+use crate::error::Result;
+use crate::scalar::Scalar;
+
+pub use elementwise::Elementwise;
+pub use lanes::{Lanes, MAX_SLOTS, Slots};
+
+/// One algorithm, element by element.
+///
+/// The driver calls [`values`](Rule::values) once a step, [`coefficients`](Rule::coefficients) once a tensor and
+/// [`sweep`](Rule::sweep) once a block. Learning rate, weight decay and gradient scale are the driver's: the rule
+/// sees a gradient that already holds them.
+pub trait Rule<A: Scalar>: Send + Sync {
+    /// The hyper-parameters of one step, checked.
+    type Values;
+
+    /// The numbers of one step and tensor, computed in `f64` and cast once.
+    type Coefficients: Send + Sync;
+
+    /// The algorithm's name in errors and checkpoints, lower case.
+    fn name(&self) -> &'static str;
+
+    /// The names of the state slots, each of the parameter's shape and zero at first; at most [`MAX_SLOTS`].
+    fn slots(&self) -> &'static [&'static str];
+
+    /// Whether weight decay shrinks the parameter (AdamW) instead of adding to the gradient.
+    fn decay(&self) -> Decay {
+        Decay::Coupled
+    }
+
+    /// The rule's own hyper-parameters at a step; 0 is the first.
+    ///
+    /// # Errors
+    /// [`HyperParameter`](crate::Error::HyperParameter) if one is out of range: see
+    /// [`Hyper::within`](crate::Hyper::within).
+    fn values(&self, step: u64) -> Result<Self::Values>;
+
+    /// What the loop needs for one tensor.
+    fn coefficients(&self, values: &Self::Values, at: &At) -> Self::Coefficients;
+
+    /// Calls [`Lanes::each`] with the update of one element. Options are decided here, outside the loop.
+    fn sweep(&self, coefficients: &Self::Coefficients, lanes: Lanes<'_, A>);
+}
+
+/// Where one tensor stands in one step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct At {
+    /// How many steps the tensor has taken, this one included: 1 for its first.
+    pub step: u64,
+    /// The learning rate that holds for the tensor.
+    pub learning_rate: f64,
+}
+
+/// How weight decay λ enters the update.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decay {
+    /// L2 penalty: `g ← g + λθ` before the rule.
+    Coupled,
+    /// Decoupled: `θ ← θ(1 − ηλ)` before the rule.
+    Decoupled,
+}

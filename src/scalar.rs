@@ -1,0 +1,58 @@
+//! The element types: `f32` and `f64`.
+
+use std::fmt::{Debug, Display};
+
+use num_traits::Float;
+
+/// An element type that optimizers work on: `f32` or `f64`.
+///
+/// Hyper-parameters and everything derived from them (bias corrections, `1 − β`, clip factors) live in `f64` and
+/// pass through [`from_f64`](Scalar::from_f64) once per step and tensor. Norms accumulate in `f64` through
+/// [`to_f64`](Scalar::to_f64).
+///
+/// The trait is sealed: a rule may rely on IEEE 754 arithmetic, which is what makes results independent of the
+/// number of threads, the SIMD width and the memory layout.
+pub trait Scalar: Float + Default + Debug + Display + Send + Sync + sealed::Sealed + 'static {
+    /// The type's name as it stands in Rust, `"f32"` or `"f64"`.
+    const DTYPE: &'static str;
+
+    /// Rounds an `f64` to this type, to nearest.
+    fn from_f64(value: f64) -> Self;
+
+    /// Widens to `f64`, exactly.
+    fn to_f64(self) -> f64;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+}
+
+impl Scalar for f32 {
+    const DTYPE: &'static str = "f32";
+
+    #[inline(always)]
+    fn from_f64(value: f64) -> Self {
+        value as f32
+    }
+
+    #[inline(always)]
+    fn to_f64(self) -> f64 {
+        f64::from(self)
+    }
+}
+
+impl Scalar for f64 {
+    const DTYPE: &'static str = "f64";
+
+    #[inline(always)]
+    fn from_f64(value: f64) -> Self {
+        value
+    }
+
+    #[inline(always)]
+    fn to_f64(self) -> f64 {
+        self
+    }
+}

@@ -1,0 +1,258 @@
+//! One step: the list of parameter and gradient pairs that travels from the trees to the rule.
+
+use std::sync::Arc;
+
+use ndarray::{ArrayD, ArrayViewMutD};
+
+use crate::error::{Error, Result};
+use crate::grad::Grad;
+use crate::params::{Layout, Params, ParamsMut, Path, TensorInfo, Values, ValuesMut, for_each, for_each_mut};
+use crate::scalar::Scalar;
+
+/// What a step did.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Report {
+    /// The learning rate of this step, before any group's change to it.
+    pub learning_rate: f64,
+    /// The norm of the gradients before clipping, where an adaptor computed one.
+    pub grad_norm: Option<f64>,
+    /// Whether the step was taken: `false` while gradients accumulate, when the step was skipped, and when no
+    /// tensor had a gradient.
+    pub moved: bool,
+}
+
+impl Report {
+    /// A report without a norm.
+    pub fn new(learning_rate: f64, moved: bool) -> Self {
+        Self { learning_rate, grad_norm: None, moved }
+    }
+}
+
+/// How a group changes a hyper-parameter of one tensor: replaced by `value` if there is one, then times `scale`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Adjust {
+    /// Takes the place of the optimizer's own value.
+    pub value: Option<f64>,
+    /// Multiplies whichever value holds.
+    pub scale: f64,
+}
+
+impl Default for Adjust {
+    fn default() -> Self {
+        Self { value: None, scale: 1.0 }
+    }
+}
+
+impl Adjust {
+    /// The value that holds for the tensor, given the optimizer's own.
+    pub fn apply(&self, own: f64) -> f64 {
+        self.value.unwrap_or(own) * self.scale
+    }
+}
+
+/// One tensor of a step: the parameter to move and the gradient to move it by.
+#[derive(Debug)]
+pub struct Tensor<'a, A> {
+    index: usize,
+    /// The parameter.
+    pub param: ValuesMut<'a, A>,
+    /// The gradient; `None` leaves the parameter, its state and its step count untouched.
+    pub grad: Option<Grad<'a, A>>,
+    /// A group's change to the learning rate.
+    pub learning_rate: Adjust,
+    /// A group's change to the weight decay.
+    pub weight_decay: Adjust,
+}
+
+impl<A: Scalar> Tensor<'_, A> {
+    /// The tensor's position in the [layout](Step::layout).
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The parameter as a writable view, and a copy of the gradient after scaling and limiting, for optimizers
+    /// that work on whole tensors; `None` without a gradient. `info` is the tensor's entry in the layout.
+    pub fn arrays(&mut self, info: &TensorInfo) -> Option<(ArrayViewMutD<'_, A>, ArrayD<A>)> {
+        let grad = self.grad.as_ref()?.to_array(info.shape());
+        Some((self.param.view_mut(info.shape()), grad))
+    }
+}
+
+/// The pairs of parameter and gradient that an optimizer is to move, checked against each other.
+///
+/// Adaptors change what a tensor's [`Grad`] and [`Adjust`]s say, or take tensors out, and pass the step on.
+/// The gradients themselves are never written.
+#[derive(Debug)]
+pub struct Step<'a, A> {
+    layout: Arc<Layout>,
+    tensors: Vec<Tensor<'a, A>>,
+}
+
+impl<'a, A: Scalar> Step<'a, A> {
+    /// Pairs every parameter with its gradient.
+    ///
+    /// `known` is the layout of an earlier step: while the parameters keep it, no path is built and no shape
+    /// copied. Gradients are matched by path; trees of the same order match without a search.
+    ///
+    /// # Errors
+    /// [`Error::MissingGradient`], [`Error::UnexpectedGradient`], [`Error::ShapeMismatch`],
+    /// [`Error::DuplicatePath`].
+    pub fn pair(
+        params: &'a mut (dyn ParamsMut<Elem = A> + '_),
+        grads: &'a (dyn Params<Elem = A> + '_),
+        known: Option<&Arc<Layout>>,
+    ) -> Result<Self> {
+        let (layout, params) = walk_params(params, known)?;
+        let grads = walk_grads(grads, &layout)?;
+        let tensors = params.into_iter().zip(grads).enumerate().map(|(index, (param, grad))| Tensor {
+            index,
+            param,
+            grad: grad.map(Grad::new),
+            learning_rate: Adjust::default(),
+            weight_decay: Adjust::default(),
+        });
+        Ok(Self { tensors: tensors.collect(), layout })
+    }
+
+    /// The paths and shapes of the whole parameter tree, also of tensors that this step does not hold.
+    pub fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    /// The number of tensors in this step.
+    pub fn len(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// Whether the step holds no tensor.
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
+    /// The tensors, each with its path and shape.
+    pub fn iter(&self) -> impl Iterator<Item = (&TensorInfo, &Tensor<'a, A>)> {
+        let infos = self.layout.tensors();
+        self.tensors.iter().map(move |tensor| (&infos[tensor.index], tensor))
+    }
+
+    /// The tensors, each with its path and shape, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (&TensorInfo, &mut Tensor<'a, A>)> {
+        let infos = self.layout.tensors();
+        self.tensors.iter_mut().map(move |tensor| (&infos[tensor.index], tensor))
+    }
+
+    /// Divides the step: tensor by tensor, `part` says to which of `parts` steps it goes. Every part keeps the
+    /// layout of the whole.
+    ///
+    /// # Panics
+    /// If `part` returns `parts` or more.
+    pub fn split(self, parts: usize, mut part: impl FnMut(&TensorInfo, &Tensor<'a, A>) -> usize) -> Vec<Self> {
+        let mut steps: Vec<_> =
+            (0..parts).map(|_| Self { layout: Arc::clone(&self.layout), tensors: Vec::new() }).collect();
+        for tensor in self.tensors {
+            let to = part(&self.layout.tensors()[tensor.index], &tensor);
+            steps[to].tensors.push(tensor);
+        }
+        steps
+    }
+}
+
+/// The parameters' values, with `known` as layout if it is theirs, else with a layout of their own.
+fn walk_params<'a, A: Scalar>(
+    params: &'a mut (dyn ParamsMut<Elem = A> + '_),
+    known: Option<&Arc<Layout>>,
+) -> Result<(Arc<Layout>, Vec<ValuesMut<'a, A>>)> {
+    let expected = known.map_or(&[][..], |layout| layout.tensors());
+    let mut params_found = Vec::with_capacity(expected.len());
+    let mut fresh: Option<Vec<TensorInfo>> = known.is_none().then(Vec::new);
+    for_each_mut(params, |path, shape, values| {
+        let Some(values) = values else { return };
+        let at = params_found.len();
+        params_found.push(values);
+        match (&mut fresh, expected.get(at)) {
+            (None, Some(info)) if path.is(info.path()) && shape == info.shape() => {}
+            (fresh, _) => fresh
+                .get_or_insert_with(|| expected[..at.min(expected.len())].to_vec())
+                .push(TensorInfo::new(path.to_string(), shape)),
+        }
+    });
+    match (fresh, known) {
+        (None, Some(layout)) if params_found.len() == layout.len() => Ok((Arc::clone(layout), params_found)),
+        (fresh, _) => {
+            let tensors = fresh.unwrap_or_else(|| expected[..params_found.len()].to_vec());
+            Ok((Arc::new(Layout::new(tensors)?), params_found))
+        }
+    }
+}
+
+/// One entry for each tensor of the layout: its gradient, or none where the tree says so.
+fn walk_grads<'a, A: Scalar>(
+    grads: &'a (dyn Params<Elem = A> + '_),
+    layout: &Layout,
+) -> Result<Vec<Option<Values<'a, A>>>> {
+    let infos = layout.tensors();
+    let mut found: Vec<Found<'a, A>> = Vec::with_capacity(infos.len());
+    found.resize_with(infos.len(), || Found::Nothing);
+    let mut next = 0;
+    let mut error = None;
+    for_each(grads, |path, shape, values| {
+        let Some(values) = values else {
+            let below = infos[next..].iter().take_while(|info| path.contains(info.path())).count();
+            match below {
+                0 => mark_absent(infos, &mut found, path),
+                _ => mark_absent(&infos[next..next + below], &mut found[next..next + below], path),
+            }
+            next += below;
+            return;
+        };
+        let at = match infos.get(next) {
+            Some(info) if path.is(info.path()) => Some(next),
+            _ => infos.iter().position(|info| path.is(info.path())),
+        };
+        let result = match at {
+            None => Err(Error::UnexpectedGradient { path: path.to_string() }),
+            Some(at) if !matches!(found[at], Found::Nothing) => Err(Error::DuplicatePath { path: path.to_string() }),
+            Some(at) if infos[at].shape() != shape => Err(Error::ShapeMismatch {
+                path: path.to_string(),
+                parameter: infos[at].shape().to_vec(),
+                gradient: shape.to_vec(),
+            }),
+            Some(at) => {
+                found[at] = Found::Values(values);
+                next = at + 1;
+                Ok(())
+            }
+        };
+        if let Err(first) = result {
+            error.get_or_insert(first);
+        }
+    });
+    if let Some(error) = error {
+        return Err(error);
+    }
+    let missing = |info: &TensorInfo| Error::MissingGradient { path: info.path().into() };
+    infos
+        .iter()
+        .zip(found)
+        .map(|(info, found)| match found {
+            Found::Values(values) => Ok(Some(values)),
+            Found::Absent => Ok(None),
+            Found::Nothing => Err(missing(info)),
+        })
+        .collect()
+}
+
+fn mark_absent<A>(infos: &[TensorInfo], found: &mut [Found<'_, A>], path: &Path<'_>) {
+    for (info, found) in infos.iter().zip(found) {
+        if matches!(found, Found::Nothing) && path.contains(info.path()) {
+            *found = Found::Absent;
+        }
+    }
+}
+
+enum Found<'a, A> {
+    Nothing,
+    Absent,
+    Values(Values<'a, A>),
+}
