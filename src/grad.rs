@@ -24,6 +24,8 @@ enum Source<'a, A> {
     Values(Values<'a, A>),
     /// A gradient not yet added to the sum of earlier ones.
     Sum(Box<Grad<'a, A>>, Values<'a, A>),
+    /// A gradient with a factor for each index of its first axis.
+    Units(Box<Grad<'a, A>>, Vec<A>),
 }
 
 impl<'a, A: Scalar> Grad<'a, A> {
@@ -35,6 +37,11 @@ impl<'a, A: Scalar> Grad<'a, A> {
     /// The sum of this gradient and `sum`, added when it is read.
     pub fn plus(self, sum: Values<'a, A>) -> Self {
         Self { source: Source::Sum(Box::new(self), sum), scale: 1.0, limit: f64::INFINITY }
+    }
+
+    /// This gradient with one factor for each index of its first axis.
+    pub fn scale_units(self, factors: Vec<A>) -> Self {
+        Self { source: Source::Units(Box::new(self), factors), scale: 1.0, limit: f64::INFINITY }
     }
 
     /// Multiplies the gradient by a factor.
@@ -60,11 +67,16 @@ impl<'a, A: Scalar> Grad<'a, A> {
         self.limit
     }
 
+    /// Whether scale and limit are all that the adaptors have made of the user's values.
+    pub(crate) fn is_affine(&self) -> bool {
+        matches!(self.source, Source::Values(_))
+    }
+
     /// The values before scale and limit as one slice in this order, if they lie so.
     pub fn as_slice(&self, order: Order) -> Option<&[A]> {
         match &self.source {
             Source::Values(values) => values.as_slice(order),
-            Source::Sum(..) => None,
+            Source::Sum(..) | Source::Units(..) => None,
         }
     }
 
@@ -83,6 +95,15 @@ impl<'a, A: Scalar> Grad<'a, A> {
                     out.iter_mut().zip(buffer).for_each(|(out, sum)| *out = *out + *sum);
                 });
             }
+            Source::Units(grad, factors) => {
+                grad.read(shape, order, start, out);
+                let units = factors.len();
+                let unit_length: usize = shape.iter().skip(1).product();
+                for (element, out) in (start..).zip(out) {
+                    let unit = if order == Order::C { element / unit_length } else { element % units };
+                    *out = *out * factors[unit];
+                }
+            }
         }
     }
 
@@ -95,6 +116,16 @@ impl<'a, A: Scalar> Grad<'a, A> {
         let (scale, limit) = (A::from_f64(self.scale), A::from_f64(self.limit));
         for value in out {
             *value = transform(*value, scale, limit);
+        }
+    }
+
+    /// Adds the gradient to sums in this order.
+    pub(crate) fn add_to(&self, shape: &[usize], order: Order, sums: &mut [A]) {
+        let mut buffer = [A::zero(); BLOCK];
+        for (block, sums) in sums.chunks_mut(BLOCK).enumerate() {
+            let grads = &mut buffer[..sums.len()];
+            self.read(shape, order, block * BLOCK, grads);
+            sums.iter_mut().zip(grads).for_each(|(sum, grad)| *sum = *sum + *grad);
         }
     }
 

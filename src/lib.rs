@@ -1,11 +1,15 @@
 //! Gradient-descent optimizers over `ndarray` parameters.
 #![forbid(unsafe_code)]
 
+pub mod adaptor;
+pub mod clip;
 mod error;
 mod grad;
 mod hyper;
+mod norm;
 pub mod optimizer;
 pub mod params;
+mod pattern;
 pub mod prelude;
 pub mod rule;
 mod scalar;
@@ -17,6 +21,7 @@ pub use grad::Grad;
 #[cfg(feature = "derive")]
 pub use gradus_derive::Params;
 pub use hyper::Hyper;
-pub use optimizer::{Adam, AdamW, Optimizer};
+pub use optimizer::{Adam, AdamW, Momentum, Nesterov, Optimizer, RmsProp, Sgd};
+pub use pattern::Pattern;
 pub use scalar::Scalar;
 pub use step::{Adjust, Report, Step, Tensor};

@@ -3,7 +3,8 @@
 #[cfg(feature = "derive")]
 pub use gradus_derive::Params;
 
-pub use crate::optimizer::{Adam, AdamW, Optimizer};
+pub use crate::adaptor::Group;
+pub use crate::optimizer::{Adam, AdamW, Momentum, Nesterov, Optimizer, RmsProp, Sgd};
 pub use crate::params::{Params, ParamsMut};
 pub use crate::rule::Elementwise;
 pub use crate::scalar::Scalar;

@@ -8,7 +8,7 @@ use num_traits::Float;
 ///
 /// Hyper-parameters and everything derived from them (bias corrections, `1 − β`, clip factors) live in `f64` and
 /// pass through [`from_f64`](Scalar::from_f64) once per step and tensor. Norms accumulate in `f64` through
-/// [`to_f64`](Scalar::to_f64).
+/// [`as_f64`](Scalar::as_f64).
 ///
 /// The trait is sealed: a rule may rely on IEEE 754 arithmetic, which is what makes results independent of the
 /// number of threads, the SIMD width and the memory layout.
@@ -20,7 +20,7 @@ pub trait Scalar: Float + Default + Debug + Display + Send + Sync + sealed::Seal
     fn from_f64(value: f64) -> Self;
 
     /// Widens to `f64`, exactly.
-    fn to_f64(self) -> f64;
+    fn as_f64(self) -> f64;
 }
 
 mod sealed {
@@ -38,7 +38,7 @@ impl Scalar for f32 {
     }
 
     #[inline(always)]
-    fn to_f64(self) -> f64 {
+    fn as_f64(self) -> f64 {
         f64::from(self)
     }
 }
@@ -52,7 +52,7 @@ impl Scalar for f64 {
     }
 
     #[inline(always)]
-    fn to_f64(self) -> f64 {
+    fn as_f64(self) -> f64 {
         self
     }
 }

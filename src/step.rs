@@ -6,7 +6,7 @@ use ndarray::{ArrayD, ArrayViewMutD};
 
 use crate::error::{Error, Result};
 use crate::grad::Grad;
-use crate::params::{Layout, Params, ParamsMut, Path, TensorInfo, Values, ValuesMut, for_each, for_each_mut};
+use crate::params::{Layout, Order, Params, ParamsMut, Path, TensorInfo, Values, ValuesMut, for_each, for_each_mut};
 use crate::scalar::Scalar;
 
 /// What a step did.
@@ -113,6 +113,25 @@ impl<'a, A: Scalar> Step<'a, A> {
             weight_decay: Adjust::default(),
         });
         Ok(Self { tensors: tensors.collect(), layout })
+    }
+
+    /// A step that only has gradients, for measuring them.
+    pub(crate) fn of_grads(grads: &'a (dyn Params<Elem = A> + '_), layout: Layout) -> Result<Self> {
+        let layout = Arc::new(layout);
+        let grads = walk_grads(grads, &layout)?;
+        let tensors = grads.into_iter().enumerate().map(|(index, grad)| Tensor {
+            index,
+            param: ValuesMut::Contiguous(&mut [], Order::C),
+            grad: grad.map(Grad::new),
+            learning_rate: Adjust::default(),
+            weight_decay: Adjust::default(),
+        });
+        Ok(Self { tensors: tensors.collect(), layout })
+    }
+
+    /// The tensors that have a gradient, with it.
+    pub fn grads(&self) -> impl Iterator<Item = (&TensorInfo, &Grad<'a, A>)> {
+        self.iter().filter_map(|(info, tensor)| Some((info, tensor.grad.as_ref()?)))
     }
 
     /// The paths and shapes of the whole parameter tree, also of tensors that this step does not hold.

@@ -5,10 +5,109 @@ use crate::hyper::Hyper;
 use crate::rule::{At, Decay, Elementwise, Lanes, Rule};
 use crate::scalar::Scalar;
 
-/// Adam
+/// Adam: momentum, with each element divided by the root of its gradient's second moment.
+///
+/// # Update rule
+/// ```text
+/// m ← β₁m + (1 − β₁)∇J(θ)
+/// v ← β₂v + (1 − β₂)∇J(θ)²
+/// m̂ ← m/(1 − β₁ᵗ)
+/// v̂ ← v/(1 − β₂ᵗ)
+/// θ ← θ − η·m̂/(√v̂ + ε)
+/// ```
+/// t counts the steps in which the tensor had a gradient, from 1. m and v begin at 0 and are therefore too small in
+/// the first steps; dividing by `1 − βᵗ` makes up for it. [`no_bias_correction`](Adam::no_bias_correction) leaves
+/// that out: `θ ← θ − η·m/(√v + ε)`.
+///
+/// [`amsgrad`](Adam::amsgrad) never lets the divisor shrink: with `w ← max(w, v)`, w takes the place of v in v̂.
+/// [`eps_hat`](Adam::eps_hat) adds ε before the correction of v:
+/// ```text
+/// θ ← θ − η·√(1 − β₂ᵗ)/(1 − β₁ᵗ)·m/(√v + ε)
+/// ```
+/// With weight decay λ the gradient is `∇J(θ) + λθ`, in m and v too. [`AdamW`] decays apart from the gradient.
+///
+/// # Hyper-parameters
+/// | name | default | range | meaning |
+/// |---|---|---|---|
+/// | `learning_rate` η | – | η ≥ 0 | length of the step, in units of the parameter |
+/// | `beta1` β₁ | 0.9 | 0 ≤ β₁ < 1 | share of the first moment kept a step |
+/// | `beta2` β₂ | 0.999 | 0 ≤ β₂ < 1 | share of the second moment kept a step |
+/// | `eps` ε | 1e-8 | ε ≥ 0 | keeps the division finite; unit of the gradient |
+/// | `weight_decay` λ | 0 | λ ≥ 0 | strength of the L2 penalty |
+///
+/// A schedule may change β₁ and β₂; the corrections use the values of the current step.
+///
+/// # State
+/// `exp_avg` m, `exp_avg_sq` v and, with AMSGrad, `max_exp_avg_sq`. Each of the parameter's shape: two or three
+/// elements per parameter (8 or 12 bytes in f32).
+///
+/// # Conventions
+/// The default is PyTorch's `Adam`, whose AMSGrad takes the maximum over the uncorrected v, as here. Keras' `Adam` is
+/// `.eps_hat().eps(1e-7)`, the form that the paper gives at the end of its section 2. optax's `adam` has ε outside
+/// the root like PyTorch (`eps_root = 0`).
+///
+/// # Errors
+/// A step fails with [`Error::HyperParameter`](crate::Error::HyperParameter) when a value leaves its range, and for
+/// the reasons of [`Step::pair`](crate::Step::pair) and a changed parameter tree.
+///
+/// # Example
+/// ```
+/// use gradus::prelude::*;
+/// use ndarray::array;
+///
+/// let mut opt = Adam::new(0.1).eps(0.0);
+/// let mut w = array![1.0, 1.0];
+/// opt.step(&mut w, &array![0.001, -1000.0])?; // the first step has length η, whatever the gradient
+/// assert!((w[0] - 0.9_f64).abs() < 1e-12 && (w[1] - 1.1).abs() < 1e-12);
+/// # Ok::<(), gradus::Error>(())
+/// ```
+///
+/// # References
+/// D. P. Kingma and J. Ba, *Adam: A Method for Stochastic Optimization* (2014), arXiv:1412.6980, algorithm 1;
+/// S. J. Reddi, S. Kale and S. Kumar, *On the Convergence of Adam and Beyond* (2018), arXiv:1904.09237, algorithm 2
+/// (AMSGrad).
 pub type Adam<A> = Elementwise<AdamRule<false>, A>;
 
-/// AdamW
+/// AdamW: Adam with weight decay decoupled from the gradient.
+///
+/// # Update rule
+/// ```text
+/// θ ← θ(1 − ηλ)
+/// θ ← the update of Adam, its moments without the decay
+/// ```
+/// The shrinking is not divided by √v̂, so that all parameters decay at the same rate ηλ.
+///
+/// # Hyper-parameters
+/// Those of [`Adam`], and
+///
+/// | name | default | range | meaning |
+/// |---|---|---|---|
+/// | `weight_decay` λ | 0.01 | λ ≥ 0 | decay per step and unit of learning rate |
+///
+/// # State
+/// That of [`Adam`].
+///
+/// # Conventions
+/// PyTorch's `AdamW`. The paper's decay is λ alone, scaled by the schedule multiplier; PyTorch's, Keras' and optax's
+/// is ηλ, as here. optax's default λ is 1e-4.
+///
+/// # Errors
+/// Those of [`Adam`].
+///
+/// # Example
+/// ```
+/// use gradus::prelude::*;
+/// use ndarray::array;
+///
+/// let mut opt = AdamW::new(0.1).weight_decay(0.5);
+/// let mut w = array![1.0];
+/// opt.step(&mut w, &array![0.0])?; // no gradient to speak of: only the decay
+/// assert_eq!(w, array![0.95]);
+/// # Ok::<(), gradus::Error>(())
+/// ```
+///
+/// # References
+/// I. Loshchilov and F. Hutter, *Decoupled Weight Decay Regularization* (2017), arXiv:1711.05101, algorithm 2.
 pub type AdamW<A> = Elementwise<AdamRule<true>, A>;
 
 /// The rule of [`Adam`] and, with decoupled decay, of [`AdamW`].
@@ -174,5 +273,49 @@ impl<A: Scalar> Coefficients<A> {
     #[inline(always)]
     fn moved(&self, param: A, m: A, v: A) -> A {
         param - self.step_size * (m / (v.sqrt() * self.root_scale + self.eps))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::array;
+
+    use crate::prelude::*;
+
+    #[test]
+    fn first_steps_by_hand() {
+        let mut opt = Adam::new(0.5).beta1(0.5).beta2(0.75).eps(1.0).no_bias_correction();
+        let mut w = array![8.0];
+        opt.step(&mut w, &array![4.0]).unwrap(); // m = 2, v = 4
+        assert_eq!(w, array![8.0 - 0.5 * 2.0 / 3.0]);
+
+        let mut opt = Adam::new(0.5).beta1(0.5).beta2(0.75).eps(1.0);
+        let mut w = array![8.0];
+        opt.step(&mut w, &array![4.0]).unwrap(); // m̂ = 4, v̂ = 16
+        assert_eq!(w, array![8.0 - 0.5 * 4.0 / 5.0]);
+
+        let mut opt = Adam::new(0.5).beta1(0.5).beta2(0.75).eps(1.0).eps_hat();
+        let mut w = array![8.0];
+        opt.step(&mut w, &array![4.0]).unwrap(); // η√0.25/0.5 = η, m/(√v + ε) = 2/3
+        assert_eq!(w, array![8.0 - 0.5 * 2.0 / 3.0]);
+    }
+
+    #[test]
+    fn without_memory_the_first_moment_is_the_gradient() {
+        let mut opt = Adam::new(0.5).beta1(0.0).beta2(0.0).eps(0.0);
+        let mut w = array![0.0_f32];
+        opt.step(&mut w, &array![1e8]).unwrap();
+        opt.step(&mut w, &array![-1.0]).unwrap();
+        assert_eq!(w, array![0.0]);
+    }
+
+    #[test]
+    fn amsgrad_keeps_the_largest_second_moment() {
+        let mut opt = Adam::new(0.5).beta1(0.0).beta2(0.0).eps(0.0).amsgrad();
+        let mut w = array![0.0];
+        opt.step(&mut w, &array![4.0]).unwrap();
+        opt.step(&mut w, &array![-1.0]).unwrap(); // divided by 4 still
+        assert_eq!(w, array![-0.5 + 0.125]);
+        assert_eq!(opt.slot("", "max_exp_avg_sq").unwrap(), array![16.0].into_dyn());
     }
 }

@@ -1,15 +1,27 @@
 //! The optimizer trait and the optimizers, one algorithm a file.
 
 mod adam;
+mod momentum;
+mod nesterov;
+mod rmsprop;
+mod sgd;
 
 use std::sync::Arc;
 
+use crate::adaptor::{Accumulate, Clip, Finite, Freeze, Group, Grouped, Maximize, NonFinite, Router};
+use crate::clip::{Adaptive, Clipper, Norm, Value};
 use crate::error::Result;
+use crate::hyper::Hyper;
 use crate::params::{Layout, Params, ParamsMut};
+use crate::pattern::Pattern;
 use crate::scalar::Scalar;
 use crate::step::{Report, Step};
 
 pub use adam::{Adam, AdamRule, AdamW};
+pub use momentum::{Momentum, MomentumRule};
+pub use nesterov::{Nesterov, NesterovRule};
+pub use rmsprop::{RmsProp, RmsPropRule};
+pub use sgd::{Sgd, SgdRule};
 
 /// Moves parameters along their gradients.
 pub trait Optimizer<A: Scalar>: Send {
@@ -34,6 +46,104 @@ pub trait Optimizer<A: Scalar>: Send {
     fn step(&mut self, params: &mut dyn ParamsMut<Elem = A>, grads: &dyn Params<Elem = A>) -> Result<Report> {
         let step = Step::pair(params, grads, self.layout())?;
         self.apply(step)
+    }
+
+    /// Clips the norm of all gradients together to `max_norm`, a number or a schedule: see [`Norm`].
+    fn clip_global_norm(self, max_norm: impl Into<Hyper>) -> Clip<Self, Norm>
+    where
+        Self: Sized,
+    {
+        self.clip(Norm::global(max_norm))
+    }
+
+    /// Clips every tensor's own norm to `max_norm`, a number or a schedule: see [`Norm`].
+    fn clip_per_tensor_norm(self, max_norm: impl Into<Hyper>) -> Clip<Self, Norm>
+    where
+        Self: Sized,
+    {
+        self.clip(Norm::per_tensor(max_norm))
+    }
+
+    /// Limits every element of the gradients to −`limit` … `limit`, a number or a schedule: see
+    /// [`Value`](crate::clip::Value).
+    fn clip_value(self, limit: impl Into<Hyper>) -> Clip<Self, Value>
+    where
+        Self: Sized,
+    {
+        self.clip(Value::new(limit))
+    }
+
+    /// Limits every unit's gradient norm to `clipping` times its parameter norm (AGC): see
+    /// [`Adaptive`](crate::clip::Adaptive).
+    fn clip_adaptive(self, clipping: impl Into<Hyper>) -> Clip<Self, Adaptive>
+    where
+        Self: Sized,
+    {
+        self.clip(Adaptive::new(clipping))
+    }
+
+    /// Clips as `clipper` says.
+    fn clip<C: Clipper>(self, clipper: C) -> Clip<Self, C>
+    where
+        Self: Sized,
+    {
+        Clip::new(self, clipper)
+    }
+
+    /// Moves the parameters once every `every` calls, by the mean of the gradients: see [`Accumulate`].
+    fn accumulate(self, every: u64) -> Accumulate<Self, A>
+    where
+        Self: Sized,
+    {
+        Accumulate::new(self, every)
+    }
+
+    /// Keeps the tensors that the pattern chooses as they are: see [`Freeze`].
+    fn freeze(self, pattern: impl Into<Pattern>) -> Freeze<Self>
+    where
+        Self: Sized,
+    {
+        Freeze::new(self, pattern)
+    }
+
+    /// Gives the tensors that the pattern chooses a learning rate or weight decay of their own: see [`Grouped`].
+    fn group(self, pattern: impl Into<Pattern>, group: Group) -> Grouped<Self>
+    where
+        Self: Sized,
+    {
+        Grouped::new(self, pattern, group)
+    }
+
+    /// Gives the tensors that the pattern chooses to another optimizer: see [`Router`].
+    fn route(self, pattern: impl Into<Pattern>, optimizer: impl Optimizer<A> + 'static) -> Router<A>
+    where
+        Self: Sized + 'static,
+    {
+        Router::new(self).route(pattern, optimizer)
+    }
+
+    /// Refuses steps with NaN or infinities in a gradient: see [`Finite`].
+    fn check_finite(self) -> Finite<Self>
+    where
+        Self: Sized,
+    {
+        Finite::new(self, NonFinite::Error)
+    }
+
+    /// Skips steps with NaN or infinities in a gradient: see [`Finite`].
+    fn skip_nonfinite(self) -> Finite<Self>
+    where
+        Self: Sized,
+    {
+        Finite::new(self, NonFinite::Skip)
+    }
+
+    /// Climbs instead of descending: see [`Maximize`].
+    fn maximize(self) -> Maximize<Self>
+    where
+        Self: Sized,
+    {
+        Maximize::new(self)
     }
 }
 

@@ -1,1 +1,173 @@
-//! x
+//! Gradient descent with momentum (the heavy ball).
+
+use crate::error::Result;
+use crate::hyper::Hyper;
+use crate::rule::{At, Elementwise, Lanes, Rule};
+use crate::scalar::Scalar;
+
+/// Gradient descent with momentum: the step follows a running sum of past gradients, the velocity.
+///
+/// # Update rule
+/// ```text
+/// v ← μv + (1 − τ)∇J(θ)        (first step of a tensor: v = ∇J(θ))
+/// θ ← θ − ηv
+/// ```
+/// With [`classical`](Momentum::classical) the learning rate stands inside the velocity, as in the literature:
+/// ```text
+/// v ← μv + η(1 − τ)∇J(θ)
+/// θ ← θ − v
+/// ```
+/// The two agree while η is constant, when the second velocity is η times the first. When a schedule changes η
+/// they part: outside the velocity the new η holds at once for everything accumulated, inside it the old steps keep
+/// the η they were made with.
+///
+/// With weight decay λ the gradient is `∇J(θ) + λθ`.
+///
+/// # Hyper-parameters
+/// | name | default | range | meaning |
+/// |---|---|---|---|
+/// | `learning_rate` η | – | η ≥ 0 | length of the step, per unit of velocity |
+/// | `momentum` μ | – | 0 ≤ μ < 1 | share of the velocity kept a step; it averages over about 1/(1 − μ) steps |
+/// | `dampening` τ | 0 | 0 ≤ τ ≤ 1 | share of the gradient held back, but for the first |
+/// | `weight_decay` λ | 0 | λ ≥ 0 | strength of the L2 penalty |
+///
+/// # State
+/// `momentum_buffer` v, of the parameter's shape: one element per parameter (4 bytes in f32).
+///
+/// # Conventions
+/// The default is PyTorch's `SGD(momentum=μ)`, which is also optax's `sgd(momentum=μ)`. `classical()` is Keras'
+/// `SGD(momentum=μ)` and the form of Sutskever et al. (2013, eqs. 1–2), with v of opposite sign.
+///
+/// # Errors
+/// A step fails with [`Error::HyperParameter`](crate::Error::HyperParameter) when a value leaves its range, and for
+/// the reasons of [`Step::pair`](crate::Step::pair) and a changed parameter tree.
+///
+/// # Example
+/// ```
+/// use gradus::prelude::*;
+/// use ndarray::array;
+///
+/// let mut opt = Momentum::new(0.1, 0.5);
+/// let mut w = array![1.0];
+/// opt.step(&mut w, &array![1.0])?; // v = 1
+/// opt.step(&mut w, &array![1.0])?; // v = 1.5
+/// assert_eq!(w, array![0.75]);
+/// # Ok::<(), gradus::Error>(())
+/// ```
+///
+/// # References
+/// B. T. Polyak, *Some methods of speeding up the convergence of iteration methods*, USSR Comput. Math. Math. Phys. 4
+/// (1964); I. Sutskever, J. Martens, G. Dahl and G. Hinton, *On the importance of initialization and momentum in deep
+/// learning*, ICML 2013.
+pub type Momentum<A> = Elementwise<MomentumRule, A>;
+
+/// The rule of [`Momentum`].
+#[derive(Debug, Clone)]
+pub struct MomentumRule {
+    momentum: Hyper,
+    dampening: Hyper,
+    classical: bool,
+}
+
+impl<A: Scalar> Momentum<A> {
+    /// Momentum without dampening and weight decay.
+    pub fn new(learning_rate: impl Into<Hyper>, momentum: impl Into<Hyper>) -> Self {
+        let rule = MomentumRule { momentum: momentum.into(), dampening: 0.0.into(), classical: false };
+        Self::from_rule(rule, learning_rate)
+    }
+
+    /// The dampening τ, 0 ≤ τ ≤ 1: a number or a schedule.
+    pub fn dampening(mut self, dampening: impl Into<Hyper>) -> Self {
+        self.rule.dampening = dampening.into();
+        self
+    }
+
+    /// Puts the learning rate inside the velocity: `v ← μv + ηg`, `θ ← θ − v`.
+    pub fn classical(mut self) -> Self {
+        self.rule.classical = true;
+        self
+    }
+}
+
+/// The hyper-parameters of one step.
+#[derive(Debug)]
+pub struct Values {
+    momentum: f64,
+    dampening: f64,
+}
+
+/// The numbers of one step and tensor: `v ← momentum·v + inside·g`, `θ ← θ − outside·v`.
+#[derive(Debug)]
+pub struct Coefficients<A> {
+    momentum: A,
+    inside: A,
+    outside: A,
+}
+
+impl<A: Scalar> Rule<A> for MomentumRule {
+    type Values = Values;
+    type Coefficients = Coefficients<A>;
+
+    fn name(&self) -> &'static str {
+        "momentum"
+    }
+
+    fn slots(&self) -> &'static [&'static str] {
+        &["momentum_buffer"]
+    }
+
+    fn values(&self, step: u64) -> Result<Values> {
+        Ok(Values {
+            momentum: self.momentum.within("momentum", 0.0..1.0, step)?,
+            dampening: self.dampening.within("dampening", 0.0..=1.0, step)?,
+        })
+    }
+
+    fn coefficients(&self, &Values { momentum, dampening }: &Values, at: &At) -> Coefficients<A> {
+        let kept = if at.step == 1 { 1.0 } else { 1.0 - dampening };
+        let (inside, outside) = match self.classical {
+            false => (kept, at.learning_rate),
+            true => (at.learning_rate * kept, 1.0),
+        };
+        Coefficients { momentum: A::from_f64(momentum), inside: A::from_f64(inside), outside: A::from_f64(outside) }
+    }
+
+    fn sweep(&self, c: &Coefficients<A>, lanes: Lanes<'_, A>) {
+        lanes.each(|param, grad, [v]: [A; 1]| {
+            let v = c.momentum * v + c.inside * grad;
+            (param - c.outside * v, [v])
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::array;
+
+    use crate::prelude::*;
+
+    #[test]
+    fn first_steps_by_hand() {
+        let mut opt = Momentum::new(0.5, 0.5).dampening(0.75);
+        let mut w = array![8.0];
+        opt.step(&mut w, &array![4.0]).unwrap(); // v = 4, not dampened
+        assert_eq!(w, array![6.0]);
+        opt.step(&mut w, &array![8.0]).unwrap(); // v = 2 + 0.25·8 = 4
+        assert_eq!(w, array![4.0]);
+    }
+
+    #[test]
+    fn the_two_forms_part_when_the_learning_rate_changes() {
+        let run = |opt: Momentum<f64>| {
+            let (mut opt, mut w) = (opt, array![0.0]);
+            (0..3).for_each(|_| drop(opt.step(&mut w, &array![1.0]).unwrap()));
+            w[0]
+        };
+        let halving = |step: u64| 0.5_f64.powi(step as i32);
+        assert_eq!(run(Momentum::new(0.5, 0.5)), run(Momentum::new(0.5, 0.5).classical()));
+        // v = 1, 3/2, 7/4 and η = 1, 1/2, 1/4.
+        assert_eq!(run(Momentum::new(halving, 0.5)), -(1.0 + 0.75 + 0.4375));
+        // v = 1, 1/2 + 1/2, 1/2 + 1/4.
+        assert_eq!(run(Momentum::new(halving, 0.5).classical()), -(1.0 + 1.0 + 0.75));
+    }
+}

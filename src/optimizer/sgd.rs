@@ -1,1 +1,102 @@
-//! x
+//! Plain gradient descent.
+
+use crate::error::Result;
+use crate::hyper::Hyper;
+use crate::rule::{At, Elementwise, Lanes, Rule};
+use crate::scalar::Scalar;
+
+/// Gradient descent: a step against the gradient, as long as the learning rate says.
+///
+/// Full-batch, stochastic and mini-batch gradient descent are this one step; they differ in the data that the
+/// gradient ∇J was computed from.
+///
+/// # Update rule
+/// ```text
+/// θ ← θ − η∇J(θ)
+/// ```
+/// With weight decay λ the gradient is `∇J(θ) + λθ` (an L2 penalty of λ/2·‖θ‖²).
+///
+/// # Hyper-parameters
+/// | name | default | range | meaning |
+/// |---|---|---|---|
+/// | `learning_rate` η | – | η ≥ 0 | length of the step, per unit of gradient |
+/// | `weight_decay` λ | 0 | λ ≥ 0 | strength of the L2 penalty |
+///
+/// # State
+/// None: 0 bytes per parameter.
+///
+/// # Conventions
+/// PyTorch's `SGD(momentum=0)`, Keras' `SGD` and optax's `sgd` agree.
+///
+/// # Errors
+/// A step fails with [`Error::HyperParameter`](crate::Error::HyperParameter) when a value leaves its range, and for
+/// the reasons of [`Step::pair`](crate::Step::pair) and a changed parameter tree.
+///
+/// # Example
+/// ```
+/// use gradus::prelude::*;
+/// use ndarray::array;
+///
+/// let mut opt = Sgd::new(0.1);
+/// let mut w = array![1.0, 2.0];
+/// opt.step(&mut w, &array![1.0, -1.0])?;
+/// assert_eq!(w, array![0.9, 2.1]);
+/// # Ok::<(), gradus::Error>(())
+/// ```
+///
+/// # References
+/// H. Robbins and S. Monro, *A Stochastic Approximation Method*, Ann. Math. Statist. 22 (1951);
+/// A. Cauchy, *Méthode générale pour la résolution des systèmes d'équations simultanées* (1847).
+pub type Sgd<A> = Elementwise<SgdRule, A>;
+
+/// The rule of [`Sgd`].
+#[derive(Debug, Clone)]
+pub struct SgdRule;
+
+impl<A: Scalar> Sgd<A> {
+    /// Gradient descent without weight decay.
+    pub fn new(learning_rate: impl Into<Hyper>) -> Self {
+        Self::from_rule(SgdRule, learning_rate)
+    }
+}
+
+impl<A: Scalar> Rule<A> for SgdRule {
+    type Values = ();
+    type Coefficients = A;
+
+    fn name(&self) -> &'static str {
+        "sgd"
+    }
+
+    fn slots(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    fn values(&self, _: u64) -> Result<()> {
+        Ok(())
+    }
+
+    fn coefficients(&self, (): &(), at: &At) -> A {
+        A::from_f64(at.learning_rate)
+    }
+
+    fn sweep(&self, &learning_rate: &A, lanes: Lanes<'_, A>) {
+        lanes.each(|param, grad, []: [A; 0]| (param - learning_rate * grad, []));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::array;
+
+    use crate::prelude::*;
+
+    #[test]
+    fn first_steps_by_hand() {
+        let mut opt = Sgd::new(0.5).weight_decay(0.25);
+        let mut w = array![4.0, -8.0];
+        opt.step(&mut w, &array![1.0, 2.0]).unwrap();
+        // g + λθ = 1 + 1 and 2 − 2.
+        assert_eq!(w, array![3.0, -8.0]);
+    }
+}

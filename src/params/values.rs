@@ -149,6 +149,14 @@ impl<'a, A: Scalar> ValuesMut<'a, A> {
         }
     }
 
+    /// Changes every element.
+    pub(crate) fn map(&mut self, shape: &[usize], f: impl Fn(A) -> A) {
+        match self {
+            Self::Contiguous(slice, _) => slice.iter_mut().for_each(|value| *value = f(*value)),
+            Self::Strided(_) => self.view_mut(shape).mapv_inplace(f),
+        }
+    }
+
     /// The elements as a slice if they lie in this order, else as a view whose row-major order is this order.
     pub(crate) fn in_order(&mut self, shape: &[usize], order: Order) -> Result<&mut [A], ArrayViewMutD<'_, A>> {
         if matches!(self, Self::Contiguous(_, own) if *own == order) {

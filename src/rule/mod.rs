@@ -33,7 +33,7 @@
 //!     }
 //! }
 //!
-//! let mut opt = Elementwise::new(SignSgd { momentum: 0.9.into() }, 0.1).clip_global_norm(1.0);
+//! let mut opt = Elementwise::from_rule(SignSgd { momentum: 0.9.into() }, 0.1);
 //! let mut w = array![1.0_f32, -1.0];
 //! opt.step(&mut w, &array![0.5, -0.5])?;
 //! assert_eq!(w, array![0.9, -0.9]);

@@ -1,0 +1,151 @@
+//! Large batches from small ones.
+
+use std::sync::Arc;
+
+use super::{around, skipped};
+use crate::error::{Error, Result};
+use crate::optimizer::Optimizer;
+use crate::params::{Layout, Order, Values};
+use crate::scalar::Scalar;
+use crate::step::{Report, Step};
+
+/// Gathers the gradients of several micro-batches into one step: made by [`Optimizer::accumulate`].
+///
+/// Of every k calls of `step`, the first k − 1 add to a sum and report `moved: false`; the k-th moves the parameters
+/// by the mean of all k, or by their sum with [`sum`](Accumulate::sum). With equal parts of a batch and a mean loss
+/// this is the step on the whole batch. A tensor without gradient in some of the calls counts as zero there; one
+/// without gradient in all of them is not moved.
+///
+/// Every call is checked by the optimizer inside before anything is added, so that a bad micro-batch can be left
+/// out. The sum takes one element per parameter (4 bytes in f32); the last micro-batch is added in the sweep that
+/// moves the parameters.
+///
+/// ```
+/// use gradus::prelude::*;
+/// use ndarray::array;
+///
+/// let mut opt = Sgd::new(1.0).accumulate(2);
+/// let mut w = array![0.0];
+/// assert!(!opt.step(&mut w, &array![1.0])?.moved);
+/// assert!(opt.step(&mut w, &array![3.0])?.moved);
+/// assert_eq!(w, array![-2.0]);
+/// # Ok::<(), gradus::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Accumulate<O, A> {
+    inner: O,
+    every: u64,
+    sum: bool,
+    gathered: u64,
+    layout: Option<Arc<Layout>>,
+    sums: Vec<Sum<A>>,
+}
+
+/// The sum of one tensor's gradients, in row-major order.
+#[derive(Debug, Clone)]
+struct Sum<A> {
+    values: Vec<A>,
+    /// Whether there has been a gradient since the last step.
+    begun: bool,
+}
+
+around!(Accumulate<O, A>);
+
+impl<O, A> Accumulate<O, A> {
+    pub(crate) fn new(inner: O, every: u64) -> Self {
+        Self { inner, every, sum: false, gathered: 0, layout: None, sums: Vec::new() }
+    }
+
+    /// Takes the sum of the gradients instead of their mean.
+    pub fn sum(mut self) -> Self {
+        self.sum = true;
+        self
+    }
+
+    /// How many gradients the sum holds.
+    pub fn gathered(&self) -> u64 {
+        self.gathered
+    }
+
+    /// Forgets what has been gathered since the last step.
+    pub fn discard(&mut self) {
+        self.gathered = 0;
+        self.sums.iter_mut().for_each(|sum| sum.begun = false);
+    }
+
+    fn check_own<B: Scalar>(&self, step: &Step<'_, B>) -> Result<()> {
+        if self.every == 0 {
+            let accepted = "at least 1".into();
+            return Err(Error::HyperParameter { name: "accumulate", value: 0.0, step: 0, path: None, accepted });
+        }
+        match &self.layout {
+            Some(layout) if !Arc::ptr_eq(layout, step.layout()) => layout.expect(step.layout()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<A: Scalar, O: Optimizer<A>> Accumulate<O, A> {
+    fn add(&mut self, step: &Step<'_, A>) {
+        for (info, tensor) in step.iter() {
+            let Some(grad) = &tensor.grad else { continue };
+            let sum = &mut self.sums[tensor.index()];
+            if sum.begun {
+                grad.add_to(info.shape(), Order::C, &mut sum.values);
+            } else {
+                sum.values.resize(info.elements(), A::zero());
+                grad.read(info.shape(), Order::C, 0, &mut sum.values);
+                sum.begun = true;
+            }
+        }
+    }
+}
+
+impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Accumulate<O, A> {
+    fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        self.check_own(step)?;
+        self.inner.check(step)
+    }
+
+    fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
+        self.check(&step)?;
+        let layout = self.layout.get_or_insert_with(|| Arc::clone(step.layout()));
+        self.sums.resize_with(layout.len(), || Sum { values: Vec::new(), begun: false });
+        if self.gathered + 1 < self.every {
+            self.add(&step);
+            self.gathered += 1;
+            return Ok(skipped(self.inner.learning_rate(), None));
+        }
+        // From here on the step may borrow from the sums: a shorter lifetime than the caller's.
+        let mut step: Step<'_, A> = step;
+        let scale = if self.sum { 1.0 } else { 1.0 / self.every as f64 };
+        for (_, tensor) in step.iter_mut() {
+            let sum = &self.sums[tensor.index()];
+            if sum.begun {
+                let values = Values::Contiguous(&sum.values, Order::C);
+                tensor.grad = Some(match tensor.grad.take() {
+                    Some(grad) => grad.plus(values),
+                    None => crate::grad::Grad::new(values),
+                });
+            }
+            if let Some(grad) = &mut tensor.grad {
+                grad.scale_by(scale);
+            }
+        }
+        let report = self.inner.apply(step)?;
+        self.discard();
+        Ok(report)
+    }
+
+    fn learning_rate(&self) -> f64 {
+        self.inner.learning_rate()
+    }
+
+    fn steps(&self) -> u64 {
+        self.inner.steps()
+    }
+
+    fn layout(&self) -> Option<&Arc<Layout>> {
+        self.layout.as_ref().or(self.inner.layout())
+    }
+}

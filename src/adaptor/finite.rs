@@ -1,0 +1,69 @@
+//! Refusing or skipping steps whose gradients are not finite.
+
+use super::{NonFinite, Verdict, around, ask_inner, skipped};
+use crate::error::Result;
+use crate::norm;
+use crate::optimizer::Optimizer;
+use crate::scalar::Scalar;
+use crate::step::{Report, Step};
+
+/// Looks for NaN and infinities before the optimizer inside sees the gradients: made by
+/// [`Optimizer::check_finite`] and [`Optimizer::skip_nonfinite`]. Costs one read of the gradients.
+///
+/// ```
+/// use gradus::prelude::*;
+/// use ndarray::array;
+///
+/// let mut opt = Sgd::new(1.0).skip_nonfinite();
+/// let mut w = array![0.0];
+/// let report = opt.step(&mut w, &array![f64::NAN])?;
+/// assert!(!report.moved && opt.skipped() == 1 && opt.steps() == 0);
+///
+/// let error = Sgd::new(1.0).check_finite().step(&mut w, &array![f64::NAN]).unwrap_err();
+/// assert_eq!(error.to_string(), "gradient (root) is NaN at index [0]");
+/// # Ok::<(), gradus::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Finite<O> {
+    inner: O,
+    policy: NonFinite,
+    skipped: u64,
+}
+
+around!(Finite<O>);
+
+impl<O> Finite<O> {
+    pub(crate) fn new(inner: O, policy: NonFinite) -> Self {
+        Self { inner, policy, skipped: 0 }
+    }
+
+    /// How many steps were skipped.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    fn judge<A: Scalar>(&self, step: &Step<'_, A>) -> Result<Verdict> {
+        self.policy.judge(norm::all_finite(&step.grads().collect::<Vec<_>>()), step)
+    }
+}
+
+impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Finite<O> {
+    fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        match self.judge(step)? {
+            Verdict::Go => self.inner.check(step),
+            Verdict::Skip => Ok(()),
+        }
+    }
+
+    fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
+        match self.judge(&step)? {
+            Verdict::Go => self.inner.apply(step),
+            Verdict::Skip => {
+                self.skipped += 1;
+                Ok(skipped(self.inner.learning_rate(), None))
+            }
+        }
+    }
+
+    ask_inner!();
+}

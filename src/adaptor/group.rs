@@ -1,0 +1,130 @@
+//! Learning rate and weight decay by group of tensors.
+
+use super::{around, ask_inner};
+use crate::error::Result;
+use crate::hyper::Hyper;
+use crate::optimizer::Optimizer;
+use crate::pattern::{Pattern, Selection};
+use crate::scalar::Scalar;
+use crate::step::{Adjust, Report, Step};
+
+/// What a group of tensors has of its own.
+///
+/// Each value is a number or a schedule, evaluated at the optimizer's step counter.
+#[derive(Debug, Clone, Default)]
+pub struct Group {
+    learning_rate: Own,
+    weight_decay: Own,
+}
+
+/// A replacement and a factor for one hyper-parameter.
+#[derive(Debug, Clone, Default)]
+struct Own {
+    value: Option<Hyper>,
+    scale: Option<Hyper>,
+}
+
+impl Group {
+    /// A group that changes nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes this learning rate instead of the optimizer's.
+    pub fn learning_rate(mut self, learning_rate: impl Into<Hyper>) -> Self {
+        self.learning_rate.value = Some(learning_rate.into());
+        self
+    }
+
+    /// Multiplies the learning rate.
+    pub fn scale_learning_rate(mut self, factor: impl Into<Hyper>) -> Self {
+        self.learning_rate.scale = Some(factor.into());
+        self
+    }
+
+    /// Takes this weight decay instead of the optimizer's.
+    pub fn weight_decay(mut self, weight_decay: impl Into<Hyper>) -> Self {
+        self.weight_decay.value = Some(weight_decay.into());
+        self
+    }
+
+    /// Multiplies the weight decay.
+    pub fn scale_weight_decay(mut self, factor: impl Into<Hyper>) -> Self {
+        self.weight_decay.scale = Some(factor.into());
+        self
+    }
+
+    /// No weight decay: what biases and norms usually get.
+    pub fn no_decay() -> Self {
+        Self::new().weight_decay(0.0)
+    }
+}
+
+impl Own {
+    fn at(&self, name: &'static str, step: u64) -> Result<Adjust> {
+        let within = |hyper: &Option<Hyper>| hyper.as_ref().map(|hyper| hyper.within(name, 0.0.., step)).transpose();
+        Ok(Adjust { value: within(&self.value)?, scale: within(&self.scale)?.unwrap_or(1.0) })
+    }
+}
+
+/// An optimizer with a group: made by [`Optimizer::group`].
+///
+/// Where groups overlap, factors multiply, and of several replacements the outermost, given last, holds.
+///
+/// ```
+/// use gradus::{adaptor::Group, prelude::*};
+/// use ndarray::array;
+///
+/// let mut opt = Sgd::new(1.0)
+///     .group("1", Group::new().scale_learning_rate(0.1))
+///     .group("**", Group::new().weight_decay(0.5));
+/// let mut w = (array![1.0], array![1.0]);
+/// opt.step(&mut w, &(array![0.0], array![0.0]))?;
+/// assert_eq!(w, (array![0.5], array![0.95]));
+/// # Ok::<(), gradus::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Grouped<O> {
+    inner: O,
+    selection: Selection,
+    group: Group,
+}
+
+around!(Grouped<O>);
+
+impl<O> Grouped<O> {
+    pub(crate) fn new(inner: O, pattern: impl Into<Pattern>, group: Group) -> Self {
+        Self { inner, selection: Selection::new(pattern), group }
+    }
+
+    fn adjusts(&self, step: u64) -> Result<(Adjust, Adjust)> {
+        let Group { learning_rate, weight_decay } = &self.group;
+        Ok((learning_rate.at("learning_rate", step)?, weight_decay.at("weight_decay", step)?))
+    }
+}
+
+/// What an outer group's change and an inner one's are together.
+fn combined(outer: Adjust, inner: Adjust) -> Adjust {
+    Adjust { value: outer.value.or(inner.value), scale: outer.scale * inner.scale }
+}
+
+impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Grouped<O> {
+    fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        self.adjusts(self.inner.steps())?;
+        self.selection.check(step.layout())?;
+        self.inner.check(step)
+    }
+
+    fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
+        let (learning_rate, weight_decay) = self.adjusts(self.inner.steps())?;
+        let layout = std::sync::Arc::clone(step.layout());
+        let chosen = self.selection.choose(&layout)?;
+        for (_, tensor) in step.iter_mut().filter(|(_, tensor)| chosen[tensor.index()]) {
+            tensor.learning_rate = combined(tensor.learning_rate, learning_rate);
+            tensor.weight_decay = combined(tensor.weight_decay, weight_decay);
+        }
+        self.inner.apply(step)
+    }
+
+    ask_inner!();
+}

@@ -1,0 +1,46 @@
+//! Ascent instead of descent.
+
+use super::{around, ask_inner};
+use crate::error::Result;
+use crate::optimizer::Optimizer;
+use crate::scalar::Scalar;
+use crate::step::{Report, Step};
+
+/// Climbs the objective instead of descending it: made by [`Optimizer::maximize`]. The gradient changes its sign;
+/// weight decay still pulls towards zero.
+///
+/// ```
+/// use gradus::prelude::*;
+/// use ndarray::array;
+///
+/// let mut opt = Sgd::new(0.5).maximize();
+/// let mut w = array![0.0];
+/// opt.step(&mut w, &array![1.0])?;
+/// assert_eq!(w, array![0.5]);
+/// # Ok::<(), gradus::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Maximize<O> {
+    inner: O,
+}
+
+around!(Maximize<O>);
+
+impl<O> Maximize<O> {
+    pub(crate) fn new(inner: O) -> Self {
+        Self { inner }
+    }
+}
+
+impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Maximize<O> {
+    fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        self.inner.check(step)
+    }
+
+    fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
+        step.iter_mut().filter_map(|(_, tensor)| tensor.grad.as_mut()).for_each(|grad| grad.scale_by(-1.0));
+        self.inner.apply(step)
+    }
+
+    ask_inner!();
+}

@@ -1,0 +1,113 @@
+//! Adaptors: optimizers around optimizers.
+//!
+//! They are made by methods of [`Optimizer`](crate::Optimizer) and change the [`Step`](crate::Step) on its way in. The
+//! last in a chain is the outermost and sees the user's gradient first:
+//!
+//! ```
+//! use gradus::prelude::*;
+//!
+//! // Four micro-batches are averaged, the average is clipped, Adam takes the step.
+//! let mut opt = Adam::new(1e-3).clip_global_norm(1.0).accumulate(4);
+//! # opt.step(&mut ndarray::array![1.0], &ndarray::array![1.0])?;
+//! # Ok::<(), gradus::Error>(())
+//! ```
+//!
+//! No adaptor copies or writes the gradients: what can be described is described, and the sweep that moves the
+//! parameters does it in passing.
+
+mod accumulate;
+mod clip;
+mod finite;
+mod freeze;
+mod group;
+mod maximize;
+mod router;
+
+use crate::error::Result;
+use crate::norm;
+use crate::scalar::Scalar;
+use crate::step::{Report, Step};
+
+pub use accumulate::Accumulate;
+pub use clip::Clip;
+pub use finite::Finite;
+pub use freeze::Freeze;
+pub use group::{Group, Grouped};
+pub use maximize::Maximize;
+pub use router::Router;
+
+/// What to do with a step whose gradients, or their norm, are not finite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NonFinite {
+    /// Return an error that names the first offending tensor; change nothing.
+    #[default]
+    Error,
+    /// Take no step; the report says `moved: false`.
+    Skip,
+    /// Pass the gradients on: norms clip nothing then.
+    Allow,
+}
+
+/// What a policy makes of a step.
+enum Verdict {
+    Go,
+    Skip,
+}
+
+impl NonFinite {
+    /// Decides about a step, given whether its gradients are finite.
+    fn judge<A: Scalar>(self, finite: bool, step: &Step<'_, A>) -> Result<Verdict> {
+        match self {
+            _ if finite => Ok(Verdict::Go),
+            Self::Error => Err(norm::non_finite(&step.grads().collect::<Vec<_>>())),
+            Self::Skip => Ok(Verdict::Skip),
+            Self::Allow => Ok(Verdict::Go),
+        }
+    }
+}
+
+/// The report of a step not taken.
+fn skipped(learning_rate: f64, grad_norm: Option<f64>) -> Report {
+    Report { grad_norm, ..Report::new(learning_rate, false) }
+}
+
+/// What every adaptor around one optimizer passes through: access to it, and what it knows of the training.
+macro_rules! around {
+    ($adaptor:ident<O $(, $generic:ident)*>) => {
+        impl<O $(, $generic)*> $adaptor<O $(, $generic)*> {
+            /// The optimizer inside.
+            pub fn inner(&self) -> &O {
+                &self.inner
+            }
+
+            /// The optimizer inside, to be changed.
+            pub fn inner_mut(&mut self) -> &mut O {
+                &mut self.inner
+            }
+
+            /// Takes the adaptor off.
+            pub fn into_inner(self) -> O {
+                self.inner
+            }
+        }
+    };
+}
+
+/// The methods of [`Optimizer`](crate::Optimizer) in which an adaptor only asks the optimizer inside.
+macro_rules! ask_inner {
+    () => {
+        fn learning_rate(&self) -> f64 {
+            self.inner.learning_rate()
+        }
+
+        fn steps(&self) -> u64 {
+            self.inner.steps()
+        }
+
+        fn layout(&self) -> Option<&std::sync::Arc<crate::params::Layout>> {
+            self.inner.layout()
+        }
+    };
+}
+
+use {around, ask_inner};

@@ -1,0 +1,103 @@
+//! Different tensors to different optimizers.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::optimizer::Optimizer;
+use crate::params::Layout;
+use crate::pattern::{Pattern, Selection};
+use crate::scalar::Scalar;
+use crate::step::{Report, Step};
+
+/// Gives each tensor to one of several optimizers: made by [`Optimizer::route`].
+///
+/// Of several patterns that match, the last given holds; what none matches goes to the optimizer that the first
+/// `route` was called on, which is also the one that [`learning_rate`](Optimizer::learning_rate),
+/// [`steps`](Optimizer::steps) and the report speak of. Either every optimizer takes the step or none does. Clipping
+/// by global norm outside the router sees all gradients, inside it those of its branch.
+///
+/// ```
+/// use gradus::prelude::*;
+/// use ndarray::array;
+///
+/// let mut opt = Sgd::new(1.0).route("1", Adam::new(0.1));
+/// let mut w = (array![0.0], array![0.0]);
+/// opt.step(&mut w, &(array![2.0], array![2.0]))?;
+/// assert_eq!(w.0, array![-2.0]);
+/// assert!((w.1[0] + 0.1_f64).abs() < 1e-6);
+/// # Ok::<(), gradus::Error>(())
+/// ```
+pub struct Router<A> {
+    rest: Box<dyn Optimizer<A>>,
+    routes: Vec<(Selection, Box<dyn Optimizer<A>>)>,
+}
+
+impl<A: Scalar> Router<A> {
+    pub(crate) fn new(rest: impl Optimizer<A> + 'static) -> Self {
+        Self { rest: Box::new(rest), routes: Vec::new() }
+    }
+
+    /// Gives the tensors that the pattern chooses to `optimizer`.
+    pub fn route(mut self, pattern: impl Into<Pattern>, optimizer: impl Optimizer<A> + 'static) -> Self {
+        self.routes.push((Selection::new(pattern), Box::new(optimizer)));
+        self
+    }
+
+    /// The optimizers: the one for the rest, then those of the routes in the order given.
+    pub fn optimizers_mut(&mut self) -> impl Iterator<Item = &mut (dyn Optimizer<A> + 'static)> {
+        std::iter::once(&mut *self.rest).chain(self.routes.iter_mut().map(|(_, optimizer)| &mut **optimizer))
+    }
+
+    /// For each tensor of the layout, the number of its optimizer.
+    fn branches(&mut self, layout: &Arc<Layout>) -> Result<Vec<usize>> {
+        let mut branches = vec![0; layout.len()];
+        for (number, (selection, _)) in self.routes.iter_mut().enumerate() {
+            let chosen = selection.choose(layout)?;
+            branches.iter_mut().zip(chosen).filter(|(_, chosen)| **chosen).for_each(|(at, _)| *at = number + 1);
+        }
+        Ok(branches)
+    }
+}
+
+impl<A: Scalar> Optimizer<A> for Router<A> {
+    /// Every branch is asked about the whole step.
+    fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        self.routes.iter().try_for_each(|(selection, _)| selection.check(step.layout()))?;
+        self.rest.check(step)?;
+        self.routes.iter().try_for_each(|(_, optimizer)| optimizer.check(step))
+    }
+
+    fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
+        let branches = self.branches(step.layout())?;
+        let parts = step.split(self.routes.len() + 1, |_, tensor| branches[tensor.index()]);
+        for (optimizer, part) in self.optimizers_mut().zip(&parts) {
+            optimizer.check(part)?;
+        }
+        let mut reports = Vec::with_capacity(parts.len());
+        for (optimizer, part) in self.optimizers_mut().zip(parts) {
+            reports.push(optimizer.apply(part)?);
+        }
+        let moved = reports.iter().any(|report| report.moved);
+        Ok(Report::new(reports[0].learning_rate, moved))
+    }
+
+    fn learning_rate(&self) -> f64 {
+        self.rest.learning_rate()
+    }
+
+    fn steps(&self) -> u64 {
+        self.rest.steps()
+    }
+
+    fn layout(&self) -> Option<&Arc<Layout>> {
+        self.rest.layout()
+    }
+}
+
+impl<A> fmt::Debug for Router<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let routes: Vec<_> = self.routes.iter().map(|(selection, _)| selection).collect();
+        f.debug_struct("Router").field("routes", &routes).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,329 @@
+//! Reductions over gradients: in `f64`, over fixed blocks, so that the bits depend on neither threads nor layout.
+
+use pulp::Arch;
+
+use crate::error::Error;
+use crate::grad::{BLOCK, Grad};
+use crate::params::{Order, TensorInfo};
+use crate::scalar::Scalar;
+
+/// Elements summed side by side, the same on every machine.
+const LANES: usize = 16;
+
+/// Sums below this have lost digits to underflow.
+const TINY: f64 = 1e-280;
+
+/// Above this many elements a reduction is worth sharing.
+#[cfg(feature = "rayon")]
+const SERIAL: usize = 64 * 1024;
+
+/// A gradient with the shape it has.
+pub(crate) type Named<'s, 'a, A> = (&'s TensorInfo, &'s Grad<'a, A>);
+
+/// The p-norm of all elements of these gradients, 1 ≤ p ≤ ∞.
+///
+/// Infinite or NaN if an element is, and infinite if the norm exceeds the range of `f64`. Nothing in between
+/// overflows or underflows.
+pub(crate) fn norm<A: Scalar>(grads: &[Named<'_, '_, A>], p: f64) -> f64 {
+    norm_by(p, |term| over_tensors(grads, term))
+}
+
+/// The Euclidean norm of `length` elements of one gradient from element `start`, in row-major order.
+pub(crate) fn norm_of_range<A: Scalar>(named: Named<'_, '_, A>, start: usize, length: usize) -> f64 {
+    norm_by(2.0, |term| Range { named, start, length }.reduce(term))
+}
+
+/// Whether every element is finite.
+pub(crate) fn all_finite<A: Scalar>(grads: &[Named<'_, '_, A>]) -> bool {
+    over_tensors(grads, Term { kind: Kind::NonFinite, factor: 1.0 }) == 0.0
+}
+
+/// Why the norm of these gradients is not finite.
+pub(crate) fn non_finite<A: Scalar>(grads: &[Named<'_, '_, A>]) -> Error {
+    let mut largest = ("", 0.0);
+    let mut buffer = [A::zero(); BLOCK];
+    for (info, grad) in grads {
+        let elements = info.elements();
+        for start in (0..elements).step_by(BLOCK) {
+            let block = &mut buffer[..BLOCK.min(elements - start)];
+            grad.read_raw(info.shape(), Order::C, start, block);
+            for (offset, value) in block.iter().enumerate() {
+                let value = value.as_f64();
+                if !value.is_finite() {
+                    let index = unravel(start + offset, info.shape());
+                    return Error::NonFiniteGradient { path: info.path().into(), index, value };
+                }
+                if value.abs() > largest.1 {
+                    largest = (info.path(), value.abs());
+                }
+            }
+        }
+    }
+    Error::NormOverflow { path: largest.0.into() }
+}
+
+fn unravel(mut element: usize, shape: &[usize]) -> Vec<usize> {
+    let mut index: Vec<_> = shape
+        .iter()
+        .rev()
+        .map(|length| {
+            let at = element % length;
+            element /= length;
+            at
+        })
+        .collect();
+    index.reverse();
+    index
+}
+
+/// A norm from its reductions: once plainly; where that over- or underflowed, once more with all elements brought
+/// near 1 by a power of two.
+fn norm_by(p: f64, reduce: impl Fn(Term) -> f64) -> f64 {
+    let largest = || reduce(Term { kind: Kind::Max, factor: 1.0 });
+    if p == f64::INFINITY {
+        return largest();
+    }
+    let kind = match p {
+        1.0 => Kind::Sum,
+        2.0 => Kind::Squares,
+        p => Kind::Powers(p),
+    };
+    let root = |sum: f64| match p {
+        1.0 => sum,
+        2.0 => sum.sqrt(),
+        p => sum.powf(1.0 / p),
+    };
+    let plain = reduce(Term { kind, factor: 1.0 });
+    if plain.is_finite() && plain > TINY {
+        return root(plain);
+    }
+    let largest = largest();
+    if largest == 0.0 || !largest.is_finite() {
+        return largest;
+    }
+    let exponent = largest.log2().floor().clamp(-1000.0, 1000.0) as i32;
+    root(reduce(Term { kind, factor: 2.0_f64.powi(-exponent) })) * 2.0_f64.powi(exponent)
+}
+
+/// What is reduced: a function of `factor` times the element.
+#[derive(Clone, Copy)]
+struct Term {
+    kind: Kind,
+    factor: f64,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Sum,
+    Squares,
+    Powers(f64),
+    Max,
+    NonFinite,
+}
+
+impl Term {
+    fn combine(self, left: f64, right: f64) -> f64 {
+        match self.kind {
+            Kind::Max | Kind::NonFinite => max(left, right),
+            _ => left + right,
+        }
+    }
+
+    fn block<A: Scalar>(self, values: &[A]) -> f64 {
+        let Self { kind, factor } = self;
+        let arch = Arch::new();
+        let element = |value: A| value.as_f64() * factor;
+        let add = |sum: f64, term: f64| sum + term;
+        match kind {
+            Kind::Sum => arch.dispatch(|| fold(values, |value| element(value).abs(), add)),
+            Kind::Squares => arch.dispatch(|| fold(values, |value| element(value) * element(value), add)),
+            Kind::Powers(p) => fold(values, |value| element(value).abs().powf(p), add),
+            Kind::Max => arch.dispatch(|| fold(values, |value| element(value).abs(), max)),
+            Kind::NonFinite => arch.dispatch(|| fold(values, |value| if value.is_finite() { 0.0 } else { 1.0 }, max)),
+        }
+    }
+}
+
+/// The larger; NaN if either is.
+#[inline(always)]
+fn max(left: f64, right: f64) -> f64 {
+    if right <= left || left.is_nan() { left } else { right }
+}
+
+/// Folds a block into [`LANES`] lanes side by side and those, in halves, into one.
+#[inline(always)]
+fn fold<A: Scalar>(values: &[A], term: impl Fn(A) -> f64, combine: impl Fn(f64, f64) -> f64) -> f64 {
+    let mut lanes = [0.0; LANES];
+    let chunks = values.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane = combine(*lane, term(*value));
+        }
+    }
+    for (lane, value) in lanes.iter_mut().zip(rest) {
+        *lane = combine(*lane, term(*value));
+    }
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            lanes[lane] = combine(lanes[lane], lanes[lane + half]);
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
+/// Reduces tensor after tensor, in a tree that halves the list.
+fn over_tensors<A: Scalar>(grads: &[Named<'_, '_, A>], term: Term) -> f64 {
+    match grads {
+        [] => 0.0,
+        &[named] => Range { named, start: 0, length: named.0.elements() }.reduce(term),
+        _ => {
+            let (left, right) = grads.split_at(grads.len() / 2);
+            let elements = if grads.len() > 8 { grads.iter().map(|(info, _)| info.elements()).sum() } else { 0 };
+            let (left, right) = join(elements, || over_tensors(left, term), || over_tensors(right, term));
+            term.combine(left, right)
+        }
+    }
+}
+
+/// A range of one gradient's elements in row-major order.
+struct Range<'s, 'a, A> {
+    named: Named<'s, 'a, A>,
+    start: usize,
+    length: usize,
+}
+
+impl<A: Scalar> Range<'_, '_, A> {
+    fn reduce(&self, term: Term) -> f64 {
+        let grad = self.named.1;
+        // Without a limit, the scale is left to the term, which multiplies in f64 and needs no copy.
+        let linear = grad.limit().is_infinite() || matches!(term.kind, Kind::NonFinite);
+        let term = if linear { Term { factor: term.factor * grad.scale(), ..term } } else { term };
+        match self.length.div_ceil(BLOCK) {
+            0 => 0.0,
+            blocks => self.blocks(0, blocks, linear, term),
+        }
+    }
+
+    /// A tree over `count` blocks; the left branch is the largest power of two below `count`.
+    fn blocks(&self, first: usize, count: usize, linear: bool, term: Term) -> f64 {
+        if count == 1 {
+            return self.block(first, linear, term);
+        }
+        let left = count.next_power_of_two() / 2;
+        let (left, right) = join(
+            count * BLOCK,
+            || self.blocks(first, left, linear, term),
+            || self.blocks(first + left, count - left, linear, term),
+        );
+        term.combine(left, right)
+    }
+
+    fn block(&self, number: usize, linear: bool, term: Term) -> f64 {
+        let (info, grad) = self.named;
+        let start = self.start + number * BLOCK;
+        let length = BLOCK.min(self.length - number * BLOCK);
+        if let Some(values) = grad.as_slice(Order::C).filter(|_| linear) {
+            return term.block(&values[start..start + length]);
+        }
+        let mut buffer = [A::zero(); BLOCK];
+        let block = &mut buffer[..length];
+        match linear {
+            true => grad.read_raw(info.shape(), Order::C, start, block),
+            false => grad.read(info.shape(), Order::C, start, block),
+        }
+        term.block(block)
+    }
+}
+
+/// Both, on two threads if there are enough elements.
+#[cfg(feature = "rayon")]
+fn join(elements: usize, left: impl FnOnce() -> f64 + Send, right: impl FnOnce() -> f64 + Send) -> (f64, f64) {
+    if elements > SERIAL { rayon::join(left, right) } else { (left(), right()) }
+}
+
+/// Both, one after the other.
+#[cfg(not(feature = "rayon"))]
+fn join(_: usize, left: impl FnOnce() -> f64, right: impl FnOnce() -> f64) -> (f64, f64) {
+    (left(), right())
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{Array1, Array2, ArrayView2, Axis, Slice, array};
+
+    use super::*;
+    use crate::params::Values;
+
+    fn norm_of(array: ArrayView2<'_, f64>, p: f64) -> f64 {
+        let info = TensorInfo::new("", array.shape());
+        norm(&[(&info, &Grad::new(Values::new(array)))], p)
+    }
+
+    #[test]
+    fn norms_by_hand() {
+        let array = array![[3.0, -4.0], [0.0, 12.0]];
+        assert_eq!(norm_of(array.view(), 1.0), 19.0);
+        assert_eq!(norm_of(array.view(), 2.0), 13.0);
+        assert_eq!(norm_of(array.view(), f64::INFINITY), 12.0);
+        assert!((norm_of(array.view(), 3.0) - 1819.0_f64.cbrt()).abs() < 1e-12);
+        assert_eq!(norm_of(Array2::zeros((0, 3)).view(), 2.0), 0.0);
+        assert_eq!(norm_of(Array2::zeros((2, 3)).view(), 2.0), 0.0);
+    }
+
+    #[test]
+    fn squares_beyond_the_range_of_f64_do_not_matter() {
+        for scale in [1e300, 1e-300, 1e-160, 1e160, 5e-324 * 1e8] {
+            let array = array![[3.0, -4.0], [0.0, 12.0]] * scale;
+            let norm = norm_of(array.view(), 2.0);
+            assert!((norm / scale / 13.0 - 1.0).abs() < 1e-7, "{scale}: {norm}");
+        }
+        assert_eq!(norm_of(array![[f64::MAX, f64::MAX]].view(), 2.0), f64::INFINITY);
+    }
+
+    #[test]
+    fn the_layout_does_not_change_the_bits() {
+        let array = Array2::from_shape_fn((73, 211), |(i, j)| ((i * 211 + j) as f64 * 0.7).sin());
+        let fortran = array.t().to_owned();
+        let mut wide = Array2::zeros((73, 422));
+        let every_second = Slice::new(0, None, 2);
+        wide.slice_axis_mut(Axis(1), every_second).assign(&array);
+        let expected = norm_of(array.view(), 2.0);
+        assert_eq!(norm_of(fortran.t(), 2.0), expected);
+        assert_eq!(norm_of(wide.slice_axis(Axis(1), every_second), 2.0), expected);
+        let naive = array.iter().map(|x| x * x).sum::<f64>().sqrt();
+        assert!((expected / naive - 1.0).abs() < 1e-13);
+    }
+
+    #[test]
+    fn the_number_of_threads_does_not_change_the_bits() {
+        let array = Array1::from_shape_fn(1_000_003, |i| (i as f32 * 0.37).cos()).into_shape_with_order((1, 1_000_003));
+        let info = TensorInfo::new("", &[1, 1_000_003]);
+        let array = array.unwrap();
+        let grad = Grad::new(Values::new(array.view()));
+        let named = [(&info, &grad), (&info, &grad)];
+        let expected = norm(&named, 2.0);
+        #[cfg(feature = "rayon")]
+        for threads in [1, 2, 4] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            assert_eq!(pool.install(|| norm(&named, 2.0)).to_bits(), expected.to_bits());
+        }
+        let naive = array.iter().map(|&x| 2.0 * f64::from(x).powi(2)).sum::<f64>().sqrt();
+        assert!((expected / naive - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_first_offender_is_named() {
+        let array = array![[1.0, 2.0], [f64::NEG_INFINITY, f64::NAN]];
+        let (ok, bad) = (TensorInfo::new("ok", &[2, 2]), TensorInfo::new("bad", &[2, 2]));
+        let fine = array![[1.0, 2.0], [3.0, 4.0]];
+        let (fine, grad) = (Grad::new(Values::new(fine.view())), Grad::new(Values::new(array.view())));
+        let named = [(&ok, &fine), (&bad, &grad)];
+        assert!(!all_finite(&named) && all_finite(&named[..1]));
+        assert!(norm(&named, 2.0).is_nan() && norm(&named, f64::INFINITY).is_nan());
+        let expected = Error::NonFiniteGradient { path: "bad".into(), index: vec![1, 0], value: f64::NEG_INFINITY };
+        assert_eq!(non_finite(&named), expected);
+    }
+}
