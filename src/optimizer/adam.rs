@@ -196,7 +196,7 @@ pub struct Values {
 }
 
 /// The numbers of one step and tensor.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Coefficients<A> {
     beta1: A,
     one_minus_beta1: A,
@@ -249,13 +249,13 @@ impl<A: Scalar, const DECOUPLED: bool> Rule<A> for AdamRule<DECOUPLED> {
         }
     }
 
-    fn sweep(&self, c: &Coefficients<A>, lanes: Lanes<'_, A>) {
+    fn sweep(&self, c: Coefficients<A>, lanes: Lanes<'_, A>) {
         match self.amsgrad {
-            false => lanes.each(|param, grad, [m, v]: [A; 2]| {
+            false => lanes.each(c, |c, param, grad, [m, v]: [A; 2]| {
                 let (m, v) = c.moments(grad, m, v);
                 (c.moved(param, m, v), [m, v])
             }),
-            true => lanes.each(|param, grad, [m, v, max]: [A; 3]| {
+            true => lanes.each(c, |c, param, grad, [m, v, max]: [A; 3]| {
                 let (m, v) = c.moments(grad, m, v);
                 let max = if max > v { max } else { v };
                 (c.moved(param, m, max), [m, v, max])

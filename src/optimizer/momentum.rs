@@ -97,7 +97,7 @@ pub struct Values {
 }
 
 /// The numbers of one step and tensor: `v ← momentum·v + inside·g`, `θ ← θ − outside·v`.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Coefficients<A> {
     momentum: A,
     inside: A,
@@ -132,8 +132,8 @@ impl<A: Scalar> Rule<A> for MomentumRule {
         Coefficients { momentum: A::from_f64(momentum), inside: A::from_f64(inside), outside: A::from_f64(outside) }
     }
 
-    fn sweep(&self, c: &Coefficients<A>, lanes: Lanes<'_, A>) {
-        lanes.each(|param, grad, [v]: [A; 1]| {
+    fn sweep(&self, c: Coefficients<A>, lanes: Lanes<'_, A>) {
+        lanes.each(c, |c, param, grad, [v]: [A; 1]| {
             let v = c.momentum * v + c.inside * grad;
             (param - c.outside * v, [v])
         });

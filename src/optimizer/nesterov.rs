@@ -87,7 +87,7 @@ impl<A: Scalar> Nesterov<A> {
 }
 
 /// The numbers of one step and tensor: `v ← momentum·v + inside·g`, `θ ← θ − outside·(inside·g + momentum·v)`.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Coefficients<A> {
     momentum: A,
     inside: A,
@@ -118,8 +118,8 @@ impl<A: Scalar> Rule<A> for NesterovRule {
         Coefficients { momentum: A::from_f64(momentum), inside: A::from_f64(inside), outside: A::from_f64(outside) }
     }
 
-    fn sweep(&self, c: &Coefficients<A>, lanes: Lanes<'_, A>) {
-        lanes.each(|param, grad, [v]: [A; 1]| {
+    fn sweep(&self, c: Coefficients<A>, lanes: Lanes<'_, A>) {
+        lanes.each(c, |c, param, grad, [v]: [A; 1]| {
             let grad = c.inside * grad;
             let v = c.momentum * v + grad;
             (param - c.outside * (grad + c.momentum * v), [v])

@@ -136,7 +136,7 @@ pub struct Values {
 }
 
 /// The numbers of one step and tensor.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Coefficients<A> {
     alpha: A,
     one_minus_alpha: A,
@@ -189,22 +189,22 @@ impl<A: Scalar> Rule<A> for RmsPropRule {
         }
     }
 
-    fn sweep(&self, c: &Coefficients<A>, lanes: Lanes<'_, A>) {
+    fn sweep(&self, c: Coefficients<A>, lanes: Lanes<'_, A>) {
         match (self.centered, self.momentum.is_some()) {
-            (false, false) => lanes.each(|param, grad, [s]: [A; 1]| {
+            (false, false) => lanes.each(c, |c, param, grad, [s]: [A; 1]| {
                 let s = c.average(s, grad * grad);
                 (param - c.outside * c.divided(grad, s), [s])
             }),
-            (true, false) => lanes.each(|param, grad, [s, a]: [A; 2]| {
+            (true, false) => lanes.each(c, |c, param, grad, [s, a]: [A; 2]| {
                 let (s, a) = (c.average(s, grad * grad), c.average(a, grad));
                 (param - c.outside * c.divided(grad, variance(s, a)), [s, a])
             }),
-            (false, true) => lanes.each(|param, grad, [s, b]: [A; 2]| {
+            (false, true) => lanes.each(c, |c, param, grad, [s, b]: [A; 2]| {
                 let s = c.average(s, grad * grad);
                 let b = c.momentum * b + c.divided(grad, s);
                 (param - c.outside * b, [s, b])
             }),
-            (true, true) => lanes.each(|param, grad, [s, a, b]: [A; 3]| {
+            (true, true) => lanes.each(c, |c, param, grad, [s, a, b]: [A; 3]| {
                 let (s, a) = (c.average(s, grad * grad), c.average(a, grad));
                 let b = c.momentum * b + c.divided(grad, variance(s, a));
                 (param - c.outside * b, [s, a, b])

@@ -80,8 +80,8 @@ impl<A: Scalar> Rule<A> for SgdRule {
         A::from_f64(at.learning_rate)
     }
 
-    fn sweep(&self, &learning_rate: &A, lanes: Lanes<'_, A>) {
-        lanes.each(|param, grad, []: [A; 0]| (param - learning_rate * grad, []));
+    fn sweep(&self, learning_rate: A, lanes: Lanes<'_, A>) {
+        lanes.each(learning_rate, |&learning_rate, param, grad, []: [A; 0]| (param - learning_rate * grad, []));
     }
 }
 

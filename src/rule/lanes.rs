@@ -46,23 +46,29 @@ pub struct Lanes<'s, A> {
 }
 
 impl<'s, A: Scalar> Lanes<'s, A> {
-    /// Applies `update(param, grad, [slots]) -> (param, [slots])` to every element.
+    /// Applies `update(coefficients, param, grad, [slots]) -> (param, [slots])` to every element.
     ///
     /// The loop is compiled for the machine's SIMD width. Keep the update to `+ − × ÷ √` and selections: `mul_add`
-    /// and functions of the mathematics library give other bits on other machines.
+    /// and functions of the mathematics library give other bits on other machines. Let it read its numbers from the
+    /// coefficients instead of capturing them: only then can the compiler hold them in registers.
     ///
     /// # Panics
     /// If the number of slots is not that of [`Rule::slots`](super::Rule::slots).
-    pub fn each<S: Slots<A>>(self, update: impl Fn(A, A, S) -> (A, S)) {
+    pub fn each<C: Copy, S: Slots<A>>(self, coefficients: C, update: impl Fn(&C, A, A, S) -> (A, S)) {
         assert_eq!(S::COUNT, self.slot_count, "the update's slots are not the rule's");
         let Self { arch, prelude, param, grad, slots, .. } = self;
         if prelude.is_none() {
-            arch.dispatch(|| S::for_each(param, grad, slots, |param, grad, slots| update(param, grad, slots)));
+            arch.dispatch(move || {
+                let c = coefficients;
+                S::for_each(param, grad, slots, |param, grad, slots| update(&c, param, grad, slots));
+            });
         } else {
-            arch.dispatch(|| {
+            arch.dispatch(move || {
+                let c = coefficients;
+                let prelude = prelude;
                 S::for_each(param, grad, slots, |param, grad, slots| {
                     let (param, grad) = prelude.apply(param, grad);
-                    update(param, grad, slots)
+                    update(&c, param, grad, slots)
                 });
             });
         }

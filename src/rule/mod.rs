@@ -25,8 +25,8 @@
 //!         (A::from_f64(at.learning_rate), A::from_f64(*momentum))
 //!     }
 //!
-//!     fn sweep(&self, &(learning_rate, momentum): &(A, A), lanes: Lanes<'_, A>) {
-//!         lanes.each(|param, grad, [m]: [A; 1]| {
+//!     fn sweep(&self, coefficients: (A, A), lanes: Lanes<'_, A>) {
+//!         lanes.each(coefficients, |&(learning_rate, momentum), param, grad, [m]: [A; 1]| {
 //!             let m = momentum * m + (A::one() - momentum) * grad;
 //!             (param - learning_rate * m.signum(), [m])
 //!         });
@@ -60,7 +60,7 @@ pub trait Rule<A: Scalar>: Send + Sync {
     type Values;
 
     /// The numbers of one step and tensor, computed in `f64` and cast once.
-    type Coefficients: Send + Sync;
+    type Coefficients: Copy + Send + Sync;
 
     /// The algorithm's name in errors and checkpoints, lower case.
     fn name(&self) -> &'static str;
@@ -84,7 +84,7 @@ pub trait Rule<A: Scalar>: Send + Sync {
     fn coefficients(&self, values: &Self::Values, at: &At) -> Self::Coefficients;
 
     /// Calls [`Lanes::each`] with the update of one element. Options are decided here, outside the loop.
-    fn sweep(&self, coefficients: &Self::Coefficients, lanes: Lanes<'_, A>);
+    fn sweep(&self, coefficients: Self::Coefficients, lanes: Lanes<'_, A>);
 }
 
 /// Where one tensor stands in one step.

@@ -39,7 +39,7 @@ enum Param<'s, A> {
     View(ArrayViewMutD<'s, A>),
 }
 
-impl<'s, A: Scalar, C> Part<'s, A, C> {
+impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
     pub(super) fn whole(
         shared: &'s Shared<'s, A, C>,
         param: &'s mut ValuesMut<'_, A>,
@@ -89,7 +89,7 @@ impl<'s, A: Scalar, C> Part<'s, A, C> {
         let Self { shared, param, start, slots } = self;
         let sweep = |param: &mut [A], grad: &[A], slots: [&mut [A]; MAX_SLOTS]| {
             let lanes = Lanes { arch, prelude: shared.prelude, param, grad, slots, slot_count };
-            rule.sweep(&shared.coefficients, lanes);
+            rule.sweep(shared.coefficients, lanes);
         };
         match (param, shared.grad.as_slice(shared.order)) {
             (Param::Slice(param), Some(grad)) => sweep(param, &grad[start..start + param.len()], slots),
