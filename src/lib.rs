@@ -1,10 +1,11 @@
-//! Gradient-descent optimizers over `ndarray` parameters.
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
 pub mod adaptor;
 pub mod clip;
 mod error;
 mod grad;
+pub mod guide;
 mod hyper;
 mod norm;
 pub mod optimizer;
@@ -18,6 +19,7 @@ mod step;
 
 pub use error::{Error, Result};
 pub use grad::Grad;
+/// Derives [`Params`](trait@params::Params) and [`ParamsMut`](params::ParamsMut) for a struct of arrays.
 #[cfg(feature = "derive")]
 pub use gradus_derive::Params;
 pub use hyper::Hyper;

@@ -160,7 +160,9 @@ mod tests {
     fn the_two_forms_part_when_the_learning_rate_changes() {
         let run = |opt: Momentum<f64>| {
             let (mut opt, mut w) = (opt, array![0.0]);
-            (0..3).for_each(|_| drop(opt.step(&mut w, &array![1.0]).unwrap()));
+            for _ in 0..3 {
+                opt.step(&mut w, &array![1.0]).unwrap();
+            }
             w[0]
         };
         let halving = |step: u64| 0.5_f64.powi(step as i32);
