@@ -91,7 +91,7 @@ pub trait Optimizer<A: Scalar>: Send {
     }
 
     /// Limits every element of the gradients to −`limit` … `limit`, a number or a schedule: see
-    /// [`Value`](crate::clip::Value).
+    /// [`Value`].
     fn clip_value(self, limit: impl Into<Hyper>) -> Clip<Self, Value>
     where
         Self: Sized,
@@ -100,7 +100,7 @@ pub trait Optimizer<A: Scalar>: Send {
     }
 
     /// Limits every unit's gradient norm to `clipping` times its parameter norm (AGC): see
-    /// [`Adaptive`](crate::clip::Adaptive).
+    /// [`Adaptive`].
     fn clip_adaptive(self, clipping: impl Into<Hyper>) -> Clip<Self, Adaptive>
     where
         Self: Sized,
