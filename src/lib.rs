@@ -24,6 +24,7 @@ pub use grad::Grad;
 pub use gradus_derive::Params;
 pub use hyper::Hyper;
 pub use optimizer::{Adam, AdamW, Momentum, Nesterov, Optimizer, RmsProp, Sgd};
+pub use params::{Params, ParamsMut};
 pub use pattern::Pattern;
 pub use scalar::Scalar;
 pub use step::{Adjust, Report, Step, Tensor};

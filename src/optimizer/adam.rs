@@ -27,6 +27,8 @@ use crate::scalar::Scalar;
 /// With weight decay λ the gradient is `∇J(θ) + λθ`, in m and v too. [`AdamW`] decays apart from the gradient.
 ///
 /// # Hyper-parameters
+/// Each is set by the method of its name and takes a number, a [schedule](crate::schedule) or a closure.
+///
 /// | name | default | range | meaning |
 /// |---|---|---|---|
 /// | `learning_rate` η | – | η ≥ 0 | length of the step, in units of the parameter |
@@ -78,7 +80,7 @@ pub type Adam<A> = Elementwise<AdamRule<false>, A>;
 /// The shrinking is not divided by √v̂, so that all parameters decay at the same rate ηλ.
 ///
 /// # Hyper-parameters
-/// Those of [`Adam`], and
+/// Those of [`Adam`], with its methods, and
 ///
 /// | name | default | range | meaning |
 /// |---|---|---|---|

@@ -128,7 +128,9 @@ impl<A: Scalar> State<A> {
                 ValuesMut::Contiguous(_, order) => *order,
                 ValuesMut::Strided(_) => Order::C,
             };
-            self.slots[..slots].fill(vec![A::zero(); elements]);
+            for slot in self.slots.iter_mut().take(slots) {
+                *slot = vec![A::zero(); elements];
+            }
         }
         self.steps += 1;
     }
@@ -173,16 +175,12 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
             moving.push((param, index));
         }
 
-        let mut states = self.state.iter_mut().enumerate();
-        let mut parts: Vec<_> = shared
-            .iter()
-            .zip(moving)
-            .filter_map(|(shared, (param, index))| {
-                let (_, state) = states.by_ref().find(|(at, _)| *at == index)?;
-                let slots = state.slots.each_mut().map(Vec::as_mut_slice);
-                Some(Some(Part::whole(shared, param, slots)))
-            })
-            .collect();
+        let mut states: Vec<_> = self.state.iter_mut().map(Some).collect();
+        let parts = shared.iter().zip(moving).map(|(shared, (param, index))| {
+            let state = states[index].take()?;
+            Some(Part::whole(shared, param, state.slots.each_mut().map(Vec::as_mut_slice)))
+        });
+        let mut parts: Vec<_> = parts.collect();
         let moved = !parts.is_empty();
         sweep(&self.rule, Arch::new(), &mut parts);
         self.steps += 1;
