@@ -19,7 +19,6 @@ mod step;
 
 pub use error::{Error, Result};
 pub use grad::Grad;
-/// Derives [`Params`](trait@params::Params) and [`ParamsMut`](params::ParamsMut) for a struct of arrays.
 #[cfg(feature = "derive")]
 pub use gradus_derive::Params;
 pub use hyper::Hyper;
