@@ -176,7 +176,7 @@ impl Schedule for PiecewiseLinear {
 /// use gradus::schedule::{PiecewiseCosine, Schedule};
 ///
 /// let schedule = PiecewiseCosine::new(0.0, [(100, 1.0), (300, 0.5)]);
-/// assert_eq!([0, 50, 100, 200, 300, 9000].map(|t| schedule.at(t)), [0.0, 0.5, 1.0, 0.75, 0.5, 0.5]);
+/// assert_eq!([0, 100, 200, 300, 9000].map(|t| schedule.at(t)), [0.0, 1.0, 0.75, 0.5, 0.5]);
 /// assert!(schedule.at(25) < 0.25);
 /// ```
 #[derive(Debug, Clone)]
