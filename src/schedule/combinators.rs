@@ -1,0 +1,230 @@
+//! Schedules made from schedules: what the provided methods of [`Schedule`] return.
+
+use super::Schedule;
+use super::anneal::{clamp, finite, mix, progress, require};
+use crate::error::Result;
+
+/// A straight rise to a schedule's first value, then the schedule: see [`Schedule::warmup`].
+#[derive(Debug, Clone)]
+pub struct Warmup<S> {
+    pub(super) inner: S,
+    pub(super) start_factor: f64,
+    pub(super) steps: u64,
+}
+
+impl<S: Schedule> Schedule for Warmup<S> {
+    fn at(&self, step: u64) -> f64 {
+        match step.checked_sub(self.steps) {
+            Some(step) => self.inner.at(step),
+            None => self.inner.at(0) * mix(self.start_factor, 1.0, progress(step, self.steps)),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        finite("Warmup", "start_factor", self.start_factor)?;
+        self.inner.check()
+    }
+}
+
+/// One schedule, then another: see [`Schedule::then`].
+#[derive(Debug, Clone)]
+pub struct Then<S, T> {
+    pub(super) first: S,
+    pub(super) at: u64,
+    pub(super) next: T,
+}
+
+impl<S: Schedule, T: Schedule> Schedule for Then<S, T> {
+    fn at(&self, step: u64) -> f64 {
+        match step.checked_sub(self.at) {
+            Some(step) => self.next.at(step),
+            None => self.first.at(step),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        self.first.check()?;
+        self.next.check()
+    }
+}
+
+/// A schedule times a number: see [`Schedule::scale`].
+#[derive(Debug, Clone)]
+pub struct Scale<S> {
+    pub(super) inner: S,
+    pub(super) factor: f64,
+}
+
+impl<S: Schedule> Schedule for Scale<S> {
+    fn at(&self, step: u64) -> f64 {
+        self.inner.at(step) * self.factor
+    }
+
+    fn check(&self) -> Result<()> {
+        finite("Scale", "factor", self.factor)?;
+        self.inner.check()
+    }
+}
+
+/// The product of two schedules: see [`Schedule::times`].
+#[derive(Debug, Clone)]
+pub struct Times<S, T> {
+    pub(super) left: S,
+    pub(super) right: T,
+}
+
+impl<S: Schedule, T: Schedule> Schedule for Times<S, T> {
+    fn at(&self, step: u64) -> f64 {
+        self.left.at(step) * self.right.at(step)
+    }
+
+    fn check(&self) -> Result<()> {
+        self.left.check()?;
+        self.right.check()
+    }
+}
+
+/// A schedule kept within bounds: see [`Schedule::clamp`].
+#[derive(Debug, Clone)]
+pub struct Clamp<S> {
+    pub(super) inner: S,
+    pub(super) min: f64,
+    pub(super) max: f64,
+}
+
+impl<S: Schedule> Schedule for Clamp<S> {
+    fn at(&self, step: u64) -> f64 {
+        clamp(self.inner.at(step), self.min, self.max)
+    }
+
+    fn check(&self) -> Result<()> {
+        require(!self.max.is_nan(), "Clamp", "max", self.max, "a number, or infinity for none")?;
+        require(self.min <= self.max, "Clamp", "min", self.min, "a number, at most the max")?;
+        self.inner.check()
+    }
+}
+
+/// A schedule that begins later: see [`Schedule::delay`].
+#[derive(Debug, Clone)]
+pub struct Delay<S> {
+    pub(super) inner: S,
+    pub(super) steps: u64,
+}
+
+impl<S: Schedule> Schedule for Delay<S> {
+    fn at(&self, step: u64) -> f64 {
+        self.inner.at(step.saturating_sub(self.steps))
+    }
+
+    fn check(&self) -> Result<()> {
+        self.inner.check()
+    }
+}
+
+/// A schedule that begins again and again: see [`Schedule::cycle`].
+#[derive(Debug, Clone)]
+pub struct Cycle<S> {
+    pub(super) inner: S,
+    pub(super) steps: u64,
+}
+
+impl<S: Schedule> Schedule for Cycle<S> {
+    fn at(&self, step: u64) -> f64 {
+        self.inner.at(step.checked_rem(self.steps).unwrap_or(0))
+    }
+
+    fn check(&self) -> Result<()> {
+        require(self.steps > 0, "Cycle", "steps", self.steps as f64, "at least 1 step")?;
+        self.inner.check()
+    }
+}
+
+/// A schedule that counts epochs: see [`Schedule::per_epoch`].
+#[derive(Debug, Clone)]
+pub struct PerEpoch<S> {
+    pub(super) inner: S,
+    pub(super) steps_per_epoch: u64,
+}
+
+impl<S: Schedule> Schedule for PerEpoch<S> {
+    fn at(&self, step: u64) -> f64 {
+        self.inner.at(step.checked_div(self.steps_per_epoch).unwrap_or(0))
+    }
+
+    fn check(&self) -> Result<()> {
+        let steps = self.steps_per_epoch;
+        require(steps > 0, "PerEpoch", "steps_per_epoch", steps as f64, "at least 1 step")?;
+        self.inner.check()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::schedule::{Cosine, Linear, Schedule};
+
+    /// A schedule that shows which step it was asked for.
+    fn own_step(step: u64) -> f64 {
+        step as f64
+    }
+
+    #[test]
+    fn warmup_rises_to_the_first_value_and_then_begins() {
+        let schedule = Linear::new(4.0, 0.0, 4).warmup(2);
+        assert_eq!([0, 1, 2, 3, 6, 7].map(|t| schedule.at(t)), [0.0, 2.0, 4.0, 3.0, 0.0, 0.0]);
+        assert_eq!([0, 1].map(|t| Linear::new(4.0, 0.0, 4).warmup(0).at(t)), [4.0, 3.0]);
+    }
+
+    #[test]
+    fn warmup_from_a_factor() {
+        assert_eq!([0, 1, 2, 3, 4].map(|t| 2.0_f64.warmup_from(0.5, 2).at(t)), [1.0, 1.5, 2.0, 2.0, 2.0]);
+        // The convention (t + 1) / n, here with n = 4.
+        let schedule = 1.0_f64.warmup_from(1.0 / 4.0, 3);
+        assert_eq!([0, 1, 2, 3, 4].map(|t| schedule.at(t)), [0.25, 0.5, 0.75, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn steps_as_the_inner_schedule_sees_them() {
+        let seen = |schedule: &dyn Schedule| [0, 1, 4, 5, 6, 11].map(|t| schedule.at(t));
+        assert_eq!(seen(&own_step.then(5, own_step)), [0.0, 1.0, 4.0, 0.0, 1.0, 6.0]);
+        assert_eq!(seen(&own_step.delay(5)), [0.0, 0.0, 0.0, 0.0, 1.0, 6.0]);
+        assert_eq!(seen(&own_step.cycle(5)), [0.0, 1.0, 4.0, 0.0, 1.0, 1.0]);
+        assert_eq!(seen(&own_step.per_epoch(5)), [0.0, 0.0, 0.0, 1.0, 1.0, 2.0]);
+        assert_eq!(seen(&own_step.then(0, 7.0)), [7.0; 6]);
+    }
+
+    #[test]
+    fn values_as_they_are_changed() {
+        let seen = |schedule: &dyn Schedule| [0, 1, 4, 5].map(|t| schedule.at(t));
+        assert_eq!(seen(&own_step.scale(0.5)), [0.0, 0.5, 2.0, 2.5]);
+        assert_eq!(seen(&own_step.times(own_step)), [0.0, 1.0, 16.0, 25.0]);
+        assert_eq!(seen(&own_step.clamp(1.5, 4.5)), [1.5, 1.5, 4.0, 4.5]);
+        assert_eq!(seen(&own_step.clamp(2.0, f64::INFINITY)), [2.0, 2.0, 4.0, 5.0]);
+    }
+
+    #[test]
+    fn nan_passes_a_clamp_so_that_the_step_can_report_it() {
+        assert!((|_: u64| f64::NAN).clamp(0.0, 1.0).at(0).is_nan());
+    }
+
+    #[test]
+    fn every_combinator_passes_on_what_is_wrong_inside() {
+        let wrong = || Cosine::new(f64::NAN, 10);
+        let combined: [Box<dyn Schedule>; 11] = [
+            Box::new(wrong().warmup(3)),
+            Box::new(wrong().then(3, 1.0)),
+            Box::new(1.0.then(3, wrong())),
+            Box::new(wrong().scale(2.0)),
+            Box::new(wrong().times(1.0)),
+            Box::new(1.0.times(wrong())),
+            Box::new(wrong().clamp(0.0, 1.0)),
+            Box::new(wrong().delay(3)),
+            Box::new(wrong().cycle(3)),
+            Box::new(wrong().per_epoch(3)),
+            Box::new(Box::new(wrong()) as Box<dyn Schedule>),
+        ];
+        for schedule in combined {
+            let error = schedule.check().unwrap_err().to_string();
+            assert_eq!(error, "Cosine: peak is NaN; it must be a finite number");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Triangles: up and down, again and again.
+
+use super::Schedule;
+use super::anneal::{decay_factor, finite, mix, progress, require};
+use crate::error::Result;
+
+/// Rises and falls between two values in straight lines, again and again.
+///
+/// # Formula
+/// ```text
+/// i = ⌊t / (up + down)⌋,  s = t − i · (up + down)
+/// x = s / up  if s ≤ up,  else  (up + down − s) / down
+/// at(t) = base + (max − base) · x · height
+///
+/// height = 1         by default (PyTorch's "triangular")
+///          2^−i      triangular2
+///          gamma^t   exp_range
+/// ```
+///
+/// # Arguments
+/// | name | default | range | meaning | unit |
+/// |---|---|---|---|---|
+/// | `base` | – | finite | the value at the foot of each triangle | the hyper-parameter's |
+/// | `max` | – | finite | the value at the top of the first | the hyper-parameter's |
+/// | `up` | – | `up + down` ≥ 1 | the length of the rise | steps |
+/// | [`down`](Self::down) | `up` | `up + down` ≥ 1 | the length of the fall | steps |
+/// | [`triangular2`](Self::triangular2) | no | | halves the height after each triangle | |
+/// | [`exp_range`](Self::exp_range) | no | `gamma` ≥ 0 | multiplies the height by `gamma` at each step | 1 |
+///
+/// # Values
+/// `base` at step 0, `max` at step `up`, `base` at step `up + down`. There is no end. With `up` 0 it begins at the top.
+///
+/// # Conventions
+/// PyTorch's `CyclicLR(base_lr, max_lr, step_size_up, step_size_down, mode, gamma)` with `cycle_momentum=False`, step
+/// for step; PyTorch needs `up` ≥ 1. optax has no counterpart.
+///
+/// # Errors
+/// [`check`](Schedule::check) reports an argument outside its range.
+///
+/// # Example
+/// ```
+/// use gradus::schedule::{Cyclic, Schedule};
+///
+/// let schedule = Cyclic::new(1.0, 3.0, 4).down(2).triangular2();
+/// assert_eq!([0, 2, 4, 5, 6, 10].map(|t| schedule.at(t)), [1.0, 2.0, 3.0, 2.0, 1.0, 2.0]);
+/// ```
+///
+/// # References
+/// L. N. Smith, *Cyclical Learning Rates for Training Neural Networks*, 2015, arXiv:1506.01186, sec. 3.1.
+#[derive(Debug, Clone)]
+pub struct Cyclic {
+    base: f64,
+    max: f64,
+    up: u64,
+    down: u64,
+    height: Height,
+}
+
+/// How the height of the triangles changes.
+#[derive(Debug, Clone, Copy)]
+enum Height {
+    Same,
+    Halved,
+    Power(f64),
+}
+
+impl Cyclic {
+    /// From `base` to `max` in `up` steps, and back in as many.
+    pub fn new(base: f64, max: f64, up: u64) -> Self {
+        Self { base, max, up, down: up, height: Height::Same }
+    }
+
+    /// The length of the fall; as long as the rise by default.
+    pub fn down(mut self, down: u64) -> Self {
+        self.down = down;
+        self
+    }
+
+    /// Each triangle is half as high as the one before.
+    pub fn triangular2(mut self) -> Self {
+        self.height = Height::Halved;
+        self
+    }
+
+    /// The height is multiplied by `gamma` at every step.
+    pub fn exp_range(mut self, gamma: f64) -> Self {
+        self.height = Height::Power(gamma);
+        self
+    }
+}
+
+impl Schedule for Cyclic {
+    fn at(&self, step: u64) -> f64 {
+        let period = self.up.saturating_add(self.down).max(1);
+        let within = step % period;
+        let x = if within <= self.up { progress(within, self.up) } else { progress(period - within, self.down) };
+        let height = match self.height {
+            Height::Same => 1.0,
+            Height::Halved => (-((step / period) as f64)).exp2(),
+            Height::Power(gamma) => gamma.powf(step as f64),
+        };
+        match x * height {
+            part @ 0.0..=1.0 => mix(self.base, self.max, part),
+            beyond => self.base + (self.max - self.base) * beyond,
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        finite("Cyclic", "base", self.base)?;
+        finite("Cyclic", "max", self.max)?;
+        require(self.up > 0 || self.down > 0, "Cyclic", "up", 0.0, "at least 1 step, unless down is")?;
+        match self.height {
+            Height::Power(gamma) => decay_factor("Cyclic", gamma),
+            Height::Same | Height::Halved => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sawtooth_has_no_fall_or_no_rise() {
+        assert_eq!([0, 1, 2, 3, 4].map(|t| Cyclic::new(0.0, 4.0, 4).down(0).at(t)), [0.0, 1.0, 2.0, 3.0, 0.0]);
+        assert_eq!([0, 1, 2, 3, 4].map(|t| Cyclic::new(0.0, 4.0, 0).down(4).at(t)), [4.0, 3.0, 2.0, 1.0, 4.0]);
+    }
+
+    #[test]
+    fn heights() {
+        assert_eq!([1, 3, 5].map(|t| Cyclic::new(0.0, 1.0, 1).triangular2().at(t)), [1.0, 0.5, 0.25]);
+        assert_eq!([1, 3, 5].map(|t| Cyclic::new(0.0, 1.0, 1).exp_range(0.5).at(t)), [0.5, 0.125, 0.03125]);
+        assert_eq!(Cyclic::new(1.0, 2.0, 1).exp_range(2.0).at(3), 9.0);
+    }
+}

@@ -1,0 +1,76 @@
+//! Decay with the inverse square root of the step.
+
+use super::Schedule;
+use super::anneal::{finite, require};
+use crate::error::Result;
+
+/// Falls with the inverse square root of the step.
+///
+/// # Formula
+/// ```text
+/// at(t) = peak · √(timescale / (t + timescale))
+/// ```
+///
+/// # Arguments
+/// | name | range | meaning | unit |
+/// |---|---|---|---|
+/// | `peak` | finite | the value at step 0 | the hyper-parameter's |
+/// | `timescale` | ≥ 1 | `peak / 2` is reached after three of these, `peak / 10` after 99 | steps |
+///
+/// # Values
+/// `peak` at step 0. There is no end: the value tends to 0, slowly.
+///
+/// # Conventions
+/// Hugging Face's `get_inverse_sqrt_schedule(num_warmup_steps, timescale)` is
+/// `InverseSqrt::new(lr, timescale).warmup(num_warmup_steps)`, step for step; there `timescale` is by default
+/// `num_warmup_steps`, or 10 000 without a warm-up. The Transformer's own scaling is [`Noam`](super::Noam). PyTorch
+/// and optax have no counterpart.
+///
+/// # Errors
+/// [`check`](Schedule::check) reports an argument outside its range.
+///
+/// # Example
+/// ```
+/// use gradus::schedule::{InverseSqrt, Schedule};
+///
+/// let schedule = InverseSqrt::new(0.5, 100);
+/// assert_eq!([0, 300, 1500].map(|t| schedule.at(t)), [0.5, 0.25, 0.125]);
+/// ```
+///
+/// # References
+/// X. Zhai, A. Kolesnikov, N. Houlsby, L. Beyer, *Scaling Vision Transformers*, 2021, arXiv:2106.04560, sec. 3.5.
+#[derive(Debug, Clone)]
+pub struct InverseSqrt {
+    peak: f64,
+    timescale: u64,
+}
+
+impl InverseSqrt {
+    /// From `peak` down, to half of it after three times `timescale` steps.
+    pub fn new(peak: f64, timescale: u64) -> Self {
+        Self { peak, timescale }
+    }
+}
+
+impl Schedule for InverseSqrt {
+    fn at(&self, step: u64) -> f64 {
+        let timescale = self.timescale.max(1) as f64;
+        self.peak * (timescale / (step as f64 + timescale)).sqrt()
+    }
+
+    fn check(&self) -> Result<()> {
+        finite("InverseSqrt", "peak", self.peak)?;
+        require(self.timescale > 0, "InverseSqrt", "timescale", self.timescale as f64, "at least 1 step")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn four_times_as_late_is_half_as_large() {
+        let schedule = InverseSqrt::new(1.0, 1);
+        assert_eq!([0, 3, 15, 63].map(|t| schedule.at(t)), [1.0, 0.5, 0.25, 0.125]);
+    }
+}
