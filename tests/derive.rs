@@ -1,0 +1,373 @@
+//! `#[derive(Params)]`: every kind of struct and every attribute.
+
+#![allow(clippy::expect_used)]
+
+use gradus::params::{Layout, Params as Tree, ParamsMut};
+use gradus::prelude::*;
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, array};
+
+/// The paths of a tree, in the order of its walk.
+fn paths<T: Tree>(tree: &T) -> Vec<String> {
+    let layout = Layout::of(tree).expect("the paths differ");
+    layout.paths().map(String::from).collect()
+}
+
+/// The learning rate of every step here: the first step of Adam moves a parameter by it, against the gradient's sign.
+const RATE: f64 = 0.5;
+
+/// The distance that a first step of Adam falls short of its learning rate, for gradients of 1: ε = 1e-8 of it.
+const SHORT: f64 = 1e-7;
+
+/// Whether a value that was 1 has moved by one step along a gradient of 1.
+fn moved(value: f64) -> bool {
+    (value - (1.0 - RATE)).abs() < SHORT
+}
+
+/// Takes one step of Adam.
+fn step<A: Scalar>(params: &mut dyn ParamsMut<Elem = A>, grads: &dyn Tree<Elem = A>) {
+    let report = Adam::new(RATE).step(params, grads).expect("the gradients fit the parameters");
+    assert!(report.moved);
+}
+
+#[derive(Params, Clone)]
+struct Linear<A> {
+    weight: Array2<A>,
+    bias: Array1<A>,
+}
+
+fn linear<A: Scalar>() -> Linear<A> {
+    Linear { weight: Array2::ones((2, 2)), bias: Array1::ones(2) }
+}
+
+#[test]
+fn a_named_struct_is_walked_in_the_order_of_its_fields() {
+    assert_eq!(paths(&linear::<f64>()), ["weight", "bias"]);
+}
+
+#[test]
+fn a_generic_struct_is_a_tree_of_its_element_type() {
+    fn elements<T: Tree<Elem = A>, A: Scalar>(_: &T) -> usize {
+        size_of::<A>()
+    }
+    fn inside_generic_code<A: Scalar>(model: &mut Linear<A>, grads: &Linear<A>) {
+        step(model, grads);
+    }
+    let single: &dyn Tree<Elem = f32> = &linear::<f32>();
+    assert_eq!((elements(&linear::<f32>()), elements(&linear::<f64>())), (4, 8));
+    let mut model = linear::<f32>();
+    inside_generic_code(&mut model, &linear());
+    assert_eq!(paths(&model), ["weight", "bias"]);
+    assert!(model.bias.iter().all(|&value| moved(value.into())));
+    gradus::params::for_each(single, |_, shape, _| assert!(!shape.is_empty()));
+}
+
+#[test]
+fn a_step_infers_its_types_and_moves_every_tensor() {
+    let (mut model, mut grads) = (linear::<f64>(), linear::<f64>());
+    grads.bias.fill(-1.0);
+    let mut optimizer = Adam::new(RATE);
+    let report = optimizer.step(&mut model, &grads).expect("same struct");
+    assert!(report.moved && model.weight.iter().all(|&value| moved(value)));
+    assert!(model.bias.iter().all(|&value| moved(2.0 - value)));
+}
+
+#[test]
+fn a_tuple_struct_is_named_by_position() {
+    #[derive(Params)]
+    struct Pair(Array1<f64>, Linear<f64>);
+    #[derive(Params)]
+    struct Wrapper<T>(T);
+
+    let mut pair = Wrapper(Pair(array![1.0], linear()));
+    assert_eq!(paths(&pair), ["0.0", "0.1.weight", "0.1.bias"]);
+    step(&mut pair, &Wrapper(Pair(array![1.0], linear())));
+    assert!(moved(pair.0.0[0]) && moved(pair.0.1.bias[1]));
+}
+
+#[test]
+fn structs_and_containers_nest() {
+    #[derive(Params)]
+    struct Mlp {
+        layers: Vec<Linear<f32>>,
+        head: (Array1<f32>, Box<Linear<f32>>),
+    }
+    let mlp = Mlp { layers: vec![linear(), linear()], head: (array![1.0], Box::new(linear())) };
+    let expected = [
+        "layers.0.weight",
+        "layers.0.bias",
+        "layers.1.weight",
+        "layers.1.bias",
+        "head.0",
+        "head.1.weight",
+        "head.1.bias",
+    ];
+    assert_eq!(paths(&mlp), expected);
+}
+
+#[test]
+fn a_subtree_can_be_generic() {
+    #[derive(Params)]
+    struct Net<L, R = L> {
+        left: L,
+        right: R,
+        both: Vec<(L, R)>,
+    }
+    #[derive(Params)]
+    struct Scaled<L> {
+        layer: L,
+        scale: Array1<f32>,
+    }
+    let net = Net { left: array![1.0], right: linear::<f64>(), both: vec![(array![1.0], linear())] };
+    assert_eq!(paths(&net), ["left", "right.weight", "right.bias", "both.0.0", "both.0.1.weight", "both.0.1.bias"]);
+
+    let mut scaled = Scaled { layer: linear(), scale: array![1.0] };
+    step(&mut scaled, &Scaled { layer: linear(), scale: array![1.0] });
+    assert!(moved(scaled.layer.weight[[1, 1]].into()) && moved(scaled.scale[0].into()));
+}
+
+#[test]
+fn where_clauses_and_const_generics_are_kept() {
+    #[derive(Params)]
+    struct Deep<L: Clone, const N: usize>
+    where
+        L: Tree<Elem = f64>,
+    {
+        layers: [L; N],
+        last: Option<L>,
+    }
+    #[derive(Params)]
+    struct Stack<const N: usize>([Array1<f32>; N]);
+
+    assert_eq!(paths(&Deep { layers: [linear(), linear()], last: None }).len(), 4);
+    assert_eq!(paths(&Stack([array![1.0], array![2.0], array![3.0]])), ["0.0", "0.1", "0.2"]);
+}
+
+#[test]
+fn a_struct_may_hold_itself() {
+    #[derive(Params)]
+    struct Node {
+        children: Vec<Node>,
+        weight: Array1<f64>,
+    }
+    #[derive(Params)]
+    struct Chain<A> {
+        next: Option<Box<Self>>,
+        weight: Array1<A>,
+        branches: Vec<Chain<A>>,
+    }
+    let leaf = || Node { children: vec![], weight: array![1.0] };
+    let node = || Node { children: vec![leaf(), leaf()], weight: array![1.0] };
+    let mut moving = node();
+    step(&mut moving, &node());
+    assert_eq!(paths(&moving), ["children.0.weight", "children.1.weight", "weight"]);
+    assert!(moved(moving.children[1].weight[0]));
+
+    let chain = |next| Chain { next, weight: array![1.0], branches: vec![] };
+    let mut chained = chain(Some(Box::new(chain(None))));
+    step(&mut chained, &chain(Some(Box::new(chain(None)))));
+    assert_eq!(paths(&chained), ["next.weight", "weight"]);
+    assert!(moved(chained.weight[0]));
+}
+
+mod wrapper {
+    #[derive(gradus::Params)]
+    pub(crate) struct Linear<A>(pub(crate) super::Linear<A>);
+}
+
+#[test]
+fn a_wrapper_may_share_the_name_of_what_it_wraps() {
+    assert_eq!(paths(&wrapper::Linear(linear::<f32>())), ["0.weight", "0.bias"]);
+}
+
+#[test]
+fn an_option_is_a_tensor_or_none() {
+    #[derive(Params)]
+    struct Affine {
+        weight: Array1<f64>,
+        bias: Option<Array1<f64>>,
+    }
+    let affine = |bias| Affine { weight: array![1.0], bias };
+    assert_eq!(paths(&affine(None)), ["weight"]);
+    let mut params = affine(Some(array![1.0]));
+    assert_eq!(paths(&params), ["weight", "bias"]);
+    step(&mut params, &affine(None));
+    assert!(moved(params.weight[0]));
+    assert_eq!(params.bias, Some(array![1.0]));
+}
+
+#[test]
+fn skipped_fields_are_left_alone_and_leave_the_names_of_others() {
+    #[derive(Params)]
+    struct Named<T> {
+        #[params(skip)]
+        frozen: Array1<f64>,
+        weight: Array1<f64>,
+        #[params(skip)]
+        extra: T,
+    }
+    #[derive(Params)]
+    struct Positional(#[params(skip)] usize, Array1<f64>);
+
+    let named = |extra| Named { frozen: array![1.0], weight: array![1.0], extra };
+    let mut params = named("any type");
+    step(&mut params, &named("no parameter"));
+    assert_eq!((params.frozen, params.extra), (array![1.0], "any type"));
+    assert!(moved(params.weight[0]));
+
+    let mut params = Positional(3, array![1.0]);
+    assert_eq!(paths(&params), ["1"]);
+    step(&mut params, &Positional(7, array![1.0]));
+    assert!(moved(params.1[0]) && params.0 == 3);
+}
+
+#[test]
+fn a_field_is_renamed() {
+    #[derive(Params)]
+    struct Renamed {
+        #[params(rename = "kernel")]
+        weight: Array1<f32>,
+        #[params(rename = "weight")]
+        bias: Array1<f32>,
+    }
+    #[derive(Params)]
+    struct Positional(#[params(rename = "gain")] Array1<f32>, Array1<f32>);
+
+    assert_eq!(paths(&Renamed { weight: array![1.0], bias: array![1.0] }), ["kernel", "weight"]);
+    assert_eq!(paths(&Positional(array![1.0], array![1.0])), ["gain", "1"]);
+}
+
+#[test]
+fn a_raw_identifier_loses_its_prefix() {
+    #[derive(Params)]
+    struct Raw {
+        r#type: Array1<f32>,
+    }
+    assert_eq!(paths(&Raw { r#type: array![1.0] }), ["type"]);
+}
+
+#[test]
+fn read_only_views_are_gradients() {
+    #[derive(Params)]
+    #[params(read_only)]
+    struct Grads<'a> {
+        weight: ArrayView2<'a, f64>,
+        bias: ArrayView1<'a, f64>,
+    }
+    #[derive(Params)]
+    #[params(read_only)]
+    struct GenericGrads<'a, A> {
+        weight: ArrayView2<'a, A>,
+        bias: &'a Array1<A>,
+    }
+    #[derive(Params)]
+    struct WithoutAttribute<'a>(ArrayView2<'a, f64>);
+
+    let source = linear();
+    let mut params = linear::<f64>();
+    step(&mut params, &Grads { weight: source.weight.view(), bias: source.bias.view() });
+    assert!(moved(params.weight[[0, 1]]) && moved(params.bias[0]));
+
+    let mut params = linear::<f64>();
+    step(&mut params, &GenericGrads { weight: source.weight.t(), bias: &source.bias });
+    assert!(moved(params.weight[[0, 1]]) && moved(params.bias[0]));
+
+    let mut params = (array![[1.0]],);
+    step(&mut params, &WithoutAttribute(array![[1.0]].view()));
+    assert!(moved(params.0[[0, 0]]));
+}
+
+#[test]
+fn writable_views_are_parameters() {
+    #[derive(Params)]
+    struct Borrowed<'a> {
+        weight: &'a mut Array2<f64>,
+        bias: ndarray::ArrayViewMut1<'a, f64>,
+    }
+    let mut owned = linear();
+    step(&mut Borrowed { weight: &mut owned.weight, bias: owned.bias.view_mut() }, &linear());
+    assert!(moved(owned.weight[[0, 0]]) && moved(owned.bias[1]));
+}
+
+/// Has the items that the derived code names, but is not gradus: here `&str` is a tree.
+mod other {
+    pub(crate) use gradus::Scalar;
+
+    pub(crate) mod params {
+        use std::marker::PhantomData;
+
+        pub(crate) struct Visitor<'v, 'a, A>(pub(crate) &'v mut Vec<String>, pub(crate) PhantomData<&'a A>);
+
+        impl<'a, A> Visitor<'_, 'a, A> {
+            pub(crate) fn field<T: Params<Elem = A>>(&mut self, name: &str, _: &'a T) {
+                self.0.push(name.into());
+            }
+        }
+
+        pub(crate) trait Params {
+            type Elem;
+
+            fn visit<'a>(&'a self, visitor: &mut Visitor<'_, 'a, Self::Elem>);
+        }
+
+        impl Params for &str {
+            type Elem = f32;
+
+            fn visit<'a>(&'a self, _: &mut Visitor<'_, 'a, f32>) {}
+        }
+    }
+}
+
+#[test]
+fn the_crate_may_have_another_path() {
+    #[derive(Params)]
+    #[params(crate = "crate::other", read_only)]
+    struct Model {
+        text: &'static str,
+    }
+    let mut names = Vec::new();
+    other::params::Params::visit(
+        &Model { text: "" },
+        &mut other::params::Visitor(&mut names, std::marker::PhantomData),
+    );
+    assert_eq!(names, ["text"]);
+}
+
+mod layers {
+    use gradus::prelude::*;
+
+    #[derive(Params)]
+    struct Private<A>(ndarray::Array1<A>);
+
+    macro_rules! layer {
+        ($name:ident, $field:ident: $ty:ty) => {
+            #[derive(Params)]
+            pub(crate) struct $name {
+                $field: $ty,
+                same: $ty,
+            }
+
+            #[derive(Params)]
+            pub(crate) struct Generic<A> {
+                $field: Private<A>,
+                other: Array<A>,
+            }
+            type Array<A> = ndarray::Array1<A>;
+        };
+    }
+    layer!(Layer, inner: Private<f32>);
+
+    pub(crate) fn layer() -> (Layer, Generic<f32>) {
+        let private = || Private(ndarray::array![1.0]);
+        (Layer { inner: private(), same: private() }, Generic { inner: private(), other: ndarray::array![1.0] })
+    }
+}
+
+#[test]
+fn private_types_and_types_out_of_macros_can_be_fields() {
+    assert_eq!(paths(&layers::layer()), ["0.inner.0", "0.same.0", "1.inner.0", "1.other"]);
+}
+
+#[test]
+fn misuse_is_explained() {
+    trybuild::TestCases::new().compile_fail("tests/ui/*.rs");
+}
