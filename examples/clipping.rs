@@ -66,7 +66,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn learning_rate() -> impl Schedule + 'static {
+fn learning_rate() -> impl Schedule {
     Cosine::new(0.05, STEPS - WARMUP).warmup(WARMUP)
 }
 
