@@ -225,7 +225,7 @@ impl Clipper for Norm {
 
     fn measure<A: Scalar>(&self, step: &Step<'_, A>, at: u64) -> Result<(f64, Vec<f64>)> {
         let max_norm = self.max_norm.within("max_norm", 0.0.., at)?;
-        if !(self.p >= 1.0) {
+        if self.p.is_nan() || self.p < 1.0 {
             let accepted = "a number ≥ 1 or infinity".into();
             return Err(Error::HyperParameter { name: "p", value: self.p, step: at, path: None, accepted });
         }

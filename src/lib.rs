@@ -1,10 +1,11 @@
-//! Gradient-descent optimizers over `ndarray` parameters.
+#![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
 pub mod adaptor;
 pub mod clip;
 mod error;
 mod grad;
+pub mod guide;
 mod hyper;
 mod norm;
 pub mod optimizer;
@@ -22,6 +23,7 @@ pub use grad::Grad;
 pub use gradus_derive::Params;
 pub use hyper::Hyper;
 pub use optimizer::{Adam, AdamW, Momentum, Nesterov, Optimizer, RmsProp, Sgd};
+pub use params::{Params, ParamsMut};
 pub use pattern::Pattern;
 pub use scalar::Scalar;
 pub use step::{Adjust, Report, Step, Tensor};

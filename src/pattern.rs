@@ -28,8 +28,11 @@ pub struct Pattern(Kind);
 #[derive(Clone)]
 enum Kind {
     Globs(Vec<String>),
-    Closure(Arc<dyn Fn(&str, &[usize]) -> bool + Send + Sync>),
+    Closure(Arc<Closure>),
 }
+
+/// Decides by path and shape.
+type Closure = dyn Fn(&str, &[usize]) -> bool + Send + Sync;
 
 impl From<&str> for Pattern {
     fn from(glob: &str) -> Self {

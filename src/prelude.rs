@@ -1,9 +1,10 @@
 //! What a training loop imports: `use gradus::prelude::*;`.
 
+/// Derives [`Params`](trait@Params) and [`ParamsMut`] for a struct of arrays.
 #[cfg(feature = "derive")]
 pub use gradus_derive::Params;
 
-pub use crate::adaptor::Group;
+pub use crate::adaptor::{Group, NonFinite};
 pub use crate::optimizer::{Adam, AdamW, Momentum, Nesterov, Optimizer, RmsProp, Sgd};
 pub use crate::params::{Params, ParamsMut};
 pub use crate::rule::Elementwise;

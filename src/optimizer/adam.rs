@@ -27,6 +27,8 @@ use crate::scalar::Scalar;
 /// With weight decay λ the gradient is `∇J(θ) + λθ`, in m and v too. [`AdamW`] decays apart from the gradient.
 ///
 /// # Hyper-parameters
+/// Each is set by the method of its name and takes a number, a [schedule](crate::schedule) or a closure.
+///
 /// | name | default | range | meaning |
 /// |---|---|---|---|
 /// | `learning_rate` η | – | η ≥ 0 | length of the step, in units of the parameter |
@@ -78,7 +80,7 @@ pub type Adam<A> = Elementwise<AdamRule<false>, A>;
 /// The shrinking is not divided by √v̂, so that all parameters decay at the same rate ηλ.
 ///
 /// # Hyper-parameters
-/// Those of [`Adam`], and
+/// Those of [`Adam`], with its methods, and
 ///
 /// | name | default | range | meaning |
 /// |---|---|---|---|
@@ -232,7 +234,7 @@ impl<A: Scalar, const DECOUPLED: bool> Rule<A> for AdamRule<DECOUPLED> {
     }
 
     fn coefficients(&self, &Values { beta1, beta2, eps }: &Values, at: &At) -> Coefficients<A> {
-        let correction = |beta: f64| if self.bias_correction { 1.0 - beta.powf(at.step as f64) } else { 1.0 };
+        let correction = |beta: f64| if self.bias_correction { 1.0 - power(beta, at.step) } else { 1.0 };
         let (first, root) = (correction(beta1), correction(beta2).sqrt());
         let (step_size, root_scale) = match self.eps_hat {
             false => (at.learning_rate / first, 1.0 / root),
@@ -262,6 +264,19 @@ impl<A: Scalar, const DECOUPLED: bool> Rule<A> for AdamRule<DECOUPLED> {
             }),
         }
     }
+}
+
+/// By squaring: `powf` is the platform's own, and its last bit is not the same on all.
+fn power(base: f64, exponent: u64) -> f64 {
+    let (mut power, mut square, mut remaining) = (1.0, base, exponent);
+    while remaining > 0 {
+        if remaining % 2 == 1 {
+            power *= square;
+        }
+        square *= square;
+        remaining /= 2;
+    }
+    power
 }
 
 impl<A: Scalar> Coefficients<A> {
@@ -298,6 +313,17 @@ mod tests {
         let mut w = array![8.0];
         opt.step(&mut w, &array![4.0]).unwrap(); // η√0.25/0.5 = η, m/(√v + ε) = 2/3
         assert_eq!(w, array![8.0 - 0.5 * 2.0 / 3.0]);
+    }
+
+    #[test]
+    fn powers_by_squaring() {
+        for (base, exponent) in [(0.9, 0), (0.9, 1), (0.5, 10), (0.999, 100), (0.999, 12_345), (0.0, 3)] {
+            let expected = f64::powf(base, exponent as f64);
+            // Each squaring doubles the relative error of what it squares.
+            let tolerance = exponent as f64 * f64::EPSILON * expected;
+            assert!((super::power(base, exponent) - expected).abs() <= tolerance, "{base}^{exponent}");
+        }
+        assert_eq!(super::power(0.999, u64::MAX), 0.0);
     }
 
     #[test]

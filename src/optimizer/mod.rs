@@ -1,4 +1,7 @@
 //! The optimizer trait and the optimizers, one algorithm a file.
+//!
+//! Every named optimizer is [`Elementwise`](crate::rule::Elementwise) over a rule of its own: the rule holds the
+//! hyper-parameters and the arithmetic, `Elementwise` the state and the way over memory.
 
 mod adam;
 mod momentum;
@@ -24,25 +27,48 @@ pub use rmsprop::{RmsProp, RmsPropRule};
 pub use sgd::{Sgd, SgdRule};
 
 /// Moves parameters along their gradients.
+///
+/// A training loop calls [`step`](Optimizer::step). The adaptor methods wrap an optimizer in another, as those of
+/// `Iterator` do; the last in a chain sees the gradient first. The trait is object safe: `Box<dyn Optimizer<f32>>`
+/// is an optimizer, and so is `&mut O`.
+///
+/// To write an optimizer of your own, see [`Rule`](crate::rule::Rule) for element-wise algorithms and the
+/// [guide](crate::guide::extending) for the others.
 pub trait Optimizer<A: Scalar>: Send {
     /// Whether [`apply`](Optimizer::apply) would accept this step. Changes nothing.
+    ///
+    /// An optimizer that moves something before it hands the step on, as a router between two optimizers does, asks
+    /// first.
+    ///
+    /// # Errors
+    /// What `apply` would return.
     fn check(&self, step: &Step<'_, A>) -> Result<()>;
 
     /// Takes the step, all of it or, on an error, none.
+    ///
+    /// # Errors
+    /// [`Error::HyperParameter`](crate::Error::HyperParameter), [`Error::Schedule`](crate::Error::Schedule) and
+    /// [`Error::ParametersChanged`](crate::Error::ParametersChanged), and those of the adaptors on the way.
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report>;
 
-    /// The learning rate that the next step will use.
+    /// The learning rate that the next step will use, before any group's change to it.
     fn learning_rate(&self) -> f64;
 
-    /// The number of steps taken.
+    /// The number of steps taken; the counter that schedules are evaluated at.
+    ///
+    /// A call that accumulated, was skipped or failed is no step.
     fn steps(&self) -> u64;
 
-    /// The layout of the parameters, once known.
+    /// The layout of the parameters, once known. With it, pairing the next step builds no paths.
     fn layout(&self) -> Option<&Arc<Layout>> {
         None
     }
 
-    /// Moves `params` along `grads`.
+    /// Moves `params` along `grads`, a tree of the same tensors. The gradients are not changed.
+    ///
+    /// # Errors
+    /// Those of [`Step::pair`] and of [`apply`](Optimizer::apply). Parameters, state and counters are then bit for
+    /// bit what they were.
     fn step(&mut self, params: &mut dyn ParamsMut<Elem = A>, grads: &dyn Params<Elem = A>) -> Result<Report> {
         let step = Step::pair(params, grads, self.layout())?;
         self.apply(step)
@@ -65,7 +91,7 @@ pub trait Optimizer<A: Scalar>: Send {
     }
 
     /// Limits every element of the gradients to −`limit` … `limit`, a number or a schedule: see
-    /// [`Value`](crate::clip::Value).
+    /// [`Value`].
     fn clip_value(self, limit: impl Into<Hyper>) -> Clip<Self, Value>
     where
         Self: Sized,
@@ -74,7 +100,7 @@ pub trait Optimizer<A: Scalar>: Send {
     }
 
     /// Limits every unit's gradient norm to `clipping` times its parameter norm (AGC): see
-    /// [`Adaptive`](crate::clip::Adaptive).
+    /// [`Adaptive`].
     fn clip_adaptive(self, clipping: impl Into<Hyper>) -> Clip<Self, Adaptive>
     where
         Self: Sized,

@@ -24,6 +24,8 @@ use crate::scalar::Scalar;
 /// With weight decay λ the gradient is `∇J(θ) + λθ`.
 ///
 /// # Hyper-parameters
+/// Each is set by the method of its name and takes a number, a [schedule](crate::schedule) or a closure.
+///
 /// | name | default | range | meaning |
 /// |---|---|---|---|
 /// | `learning_rate` η | – | η ≥ 0 | length of the step, per unit of velocity |
@@ -160,7 +162,9 @@ mod tests {
     fn the_two_forms_part_when_the_learning_rate_changes() {
         let run = |opt: Momentum<f64>| {
             let (mut opt, mut w) = (opt, array![0.0]);
-            (0..3).for_each(|_| drop(opt.step(&mut w, &array![1.0]).unwrap()));
+            for _ in 0..3 {
+                opt.step(&mut w, &array![1.0]).unwrap();
+            }
             w[0]
         };
         let halving = |step: u64| 0.5_f64.powi(step as i32);

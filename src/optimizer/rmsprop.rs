@@ -27,6 +27,8 @@ use crate::scalar::Scalar;
 /// With weight decay λ the gradient is `∇J(θ) + λθ`.
 ///
 /// # Hyper-parameters
+/// Each is set by the method of its name and takes a number, a [schedule](crate::schedule) or a closure.
+///
 /// | name | default | range | meaning |
 /// |---|---|---|---|
 /// | `learning_rate` η | – | η ≥ 0 | length of the step, in units of the parameter |

@@ -4,6 +4,19 @@
 //! it at its own step counter, so there is nothing to call once a step, and resuming is resuming one integer.
 //!
 //! ```
+//! use gradus::{Adam, Optimizer, schedule::{Cosine, Schedule}};
+//! use ndarray::array;
+//!
+//! let mut optimizer = Adam::new(Cosine::new(1e-3, 9_500).warmup_from(0.5, 500)).weight_decay(0.01);
+//! let (mut weights, gradients) = (array![1.0_f32, 2.0], array![0.1_f32, -0.1]);
+//! let report = optimizer.step(&mut weights, &gradients)?;
+//! assert_eq!(report.learning_rate, 0.5e-3);
+//! # Ok::<(), gradus::Error>(())
+//! ```
+//!
+//! A schedule can also be asked by itself.
+//!
+//! ```
 //! use gradus::schedule::{Cosine, Schedule};
 //!
 //! let schedule = Cosine::new(1e-3, 9_500).floor(1e-5).warmup(500);
@@ -42,7 +55,7 @@
 //!
 //! | Hugging Face `get_…_schedule…`, `n` training steps of which `w` warm up | here |
 //! |---|---|
-//! | `constant_…_with_warmup` | `lr.warmup(w)`, with `lr` an `f64` |
+//! | `constant_…_with_warmup` | `lr.warmup(w)` |
 //! | `linear_…_with_warmup` | `Linear::new(lr, 0.0, n - w).warmup(w)` |
 //! | `cosine_…_with_warmup` | `Cosine::new(lr, n - w).warmup(w)` |
 //! | `cosine_with_hard_restarts_…_with_warmup` | `CosineRestarts::new(lr, (n - w) / cycles).then(n - w, 0.0).warmup(w)` |
@@ -96,8 +109,8 @@ use combinators::{Clamp, Cycle, Delay, PerEpoch, Scale, Then, Times, Warmup};
 /// Implemented by the schedules of this module, by `f64`, the constant schedule, and by closures `|step: u64| …`. To
 /// write another, implement [`at`](Self::at), and [`check`](Self::check) if it has arguments that can be wrong.
 ///
-/// The other methods make a schedule from this one. On a number they need its type, as in `0.1_f64.warmup(10)`;
-/// there `clamp` is `f64`'s own, which makes a number of it: the same schedule, but `f64`'s panics if `min > max`.
+/// The other methods make a schedule from this one, numbers included: `0.1.warmup(10)`. Only `clamp` of a number is
+/// `f64`'s own, whose result is a number: the same schedule, but it panics if `min > max`.
 pub trait Schedule: Send + Sync {
     /// The value at a step; 0 is the first. The same step gives the same value, in whatever order it is asked for.
     fn at(&self, step: u64) -> f64;
@@ -152,7 +165,7 @@ pub trait Schedule: Send + Sync {
     /// ```
     /// use gradus::schedule::Schedule;
     ///
-    /// let schedule = 0.5_f64.warmup_from(0.5, 10);
+    /// let schedule = 0.5.warmup_from(0.5, 10);
     /// assert_eq!([0, 5, 10, 11].map(|t| schedule.at(t)), [0.25, 0.375, 0.5, 0.5]);
     /// ```
     fn warmup_from(self, start_factor: f64, steps: u64) -> Warmup<Self>
@@ -169,7 +182,7 @@ pub trait Schedule: Send + Sync {
     /// ```
     /// use gradus::schedule::{Linear, Schedule};
     ///
-    /// let schedule = 0.5_f64.then(100, Linear::new(0.5, 0.25, 10));
+    /// let schedule = 0.5.then(100, Linear::new(0.5, 0.25, 10));
     /// assert_eq!([0, 99, 100, 105, 110].map(|t| schedule.at(t)), [0.5, 0.5, 0.5, 0.375, 0.25]);
     /// ```
     fn then<T: Schedule>(self, at: u64, next: T) -> Then<Self, T>

@@ -33,7 +33,7 @@ use crate::error::Result;
 ///
 /// # Values
 /// `peak / div_factor` at step 0, `end` at step `steps − 1` and beyond. The step at which it peaks need not be a
-/// whole number, so the peak itself may lie between two steps. With 0 or 1 steps it is `end` everywhere.
+/// whole number, so the peak itself may lie between two steps. With 0 steps it is `end` everywhere.
 ///
 /// # Conventions
 /// PyTorch's `OneCycleLR(max_lr, total_steps, …)`, step for step, with `cycle_momentum=False`; beyond its last step

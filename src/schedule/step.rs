@@ -38,9 +38,6 @@ use crate::error::Result;
 /// assert_eq!(schedule.at(30), 0.4);
 /// assert_eq!(schedule.at(60), 0.2);
 /// ```
-///
-/// # References
-/// K. He, X. Zhang, S. Ren, J. Sun, *Deep Residual Learning for Image Recognition*, 2015, arXiv:1512.03385, sec. 3.4.
 #[derive(Debug, Clone)]
 pub struct Step {
     start: f64,

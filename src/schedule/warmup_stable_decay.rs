@@ -51,7 +51,7 @@ use crate::error::Result;
 /// # References
 /// S. Hu et al., *MiniCPM: Unveiling the Potential of Small Language Models with Scalable Training Strategies*, 2024,
 /// arXiv:2404.06395, sec. 4; `1 − √p`: A. Hägele et al., *Scaling Laws and Compute-Optimal Training Beyond Fixed
-/// Training Durations*, 2024, arXiv:2405.18392, sec. 4.
+/// Training Durations*, 2024, arXiv:2405.18392.
 #[derive(Debug, Clone)]
 pub struct WarmupStableDecay {
     peak: f64,

@@ -4,7 +4,8 @@ use gradus::schedule::{
     Anneal, Cosine, CosineRestarts, Cyclic, Exponential, InverseSqrt, Linear, MultiStep, Noam, OneCycle,
     PiecewiseConstant, PiecewiseCosine, PiecewiseLinear, Plateau, Polynomial, Schedule, Step, WarmupStableDecay,
 };
-use gradus::{Error, Hyper};
+use gradus::{Adam, Error, Hyper, Optimizer};
+use ndarray::array;
 
 use super::{Any, WOBBLE};
 
@@ -195,4 +196,17 @@ fn an_optimizer_s_hyper_parameter_is_checked_and_evaluated() {
     let error = Hyper::from(Cosine::new(1.0, 10).floor(2.0).warmup(10)).within("learning_rate", 0.0.., 5);
     let message = "Cosine: floor is 2; it must be a finite number, at most the peak";
     assert_eq!(error.unwrap_err().to_string(), message);
+}
+
+#[test]
+fn a_plateau_s_handle_steers_the_optimizer_that_has_its_clone() {
+    let plateau = Plateau::new(0.5).factor(0.5).patience(0);
+    let mut optimizer = Adam::new(plateau.clone().warmup(1));
+    let (mut weight, grad) = (array![1.0_f64], array![1.0_f64]);
+    let mut learning_rates = vec![];
+    for loss in [3.0, 2.0, 2.0, 1.0] {
+        learning_rates.push(optimizer.step(&mut weight, &grad).unwrap().learning_rate);
+        plateau.observe(loss);
+    }
+    assert_eq!(learning_rates, [0.0, 0.5, 0.5, 0.25]);
 }

@@ -1,0 +1,10 @@
+//! The guide: how to train with gradus, step by step. Its code is tested.
+
+#[doc = include_str!("../guide/training.md")]
+pub mod training {}
+
+#[doc = include_str!("../guide/coming_from.md")]
+pub mod coming_from {}
+
+#[doc = include_str!("../guide/extending.md")]
+pub mod extending {}
