@@ -145,15 +145,16 @@ fn routed(model: &Model, data: &Data) -> Result<Model, Box<dyn Error>> {
     Ok(trained)
 }
 
-/// Adaptors wrap from the inside out: what is given last sees the gradient first.
+/// Adaptors wrap from the inside out: what is given last sees the gradient first. So clipping stands before `freeze`:
+/// it measures what moves.
 fn all_of_it(model: &Model, data: &Data) -> Result<Model, Box<dyn Error>> {
     let schedule = Cosine::new(LEARNING_RATE, STEPS as u64 - 20).warmup(20);
     let mut opt = AdamW::new(schedule.clone())
         .route("embedding", Sgd::new(schedule.scale(100.0)))
         .group(["**.bias", "**.norm.*"], Group::no_decay())
         .group("body.**", Group::new().scale_learning_rate(0.1))
-        .freeze("body.norm.*")
-        .clip_global_norm(1.0);
+        .clip_global_norm(1.0)
+        .freeze("body.norm.*");
     let mut trained = model.clone();
     data.train(&mut trained, &mut opt)?;
     assert_eq!(trained.body.norm, model.body.norm);
