@@ -12,19 +12,19 @@ const CSV: &str = include_str!("../data/digits.csv");
 const PIXELS: usize = 64;
 const BRIGHTEST: f32 = 16.0;
 
-pub struct Digits {
-    pub train: Images,
-    pub test: Images,
+pub(crate) struct Digits {
+    pub(crate) train: Images,
+    pub(crate) test: Images,
 }
 
-pub struct Images {
+pub(crate) struct Images {
     /// (image, pixel), from 0 to 1.
-    pub pixels: Array2<f32>,
-    pub labels: Array1<usize>,
+    pub(crate) pixels: Array2<f32>,
+    pub(crate) labels: Array1<usize>,
 }
 
 impl Images {
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.labels.len()
     }
 
@@ -35,7 +35,7 @@ impl Images {
 
 impl Digits {
     /// Reads the images and keeps a fifth of them, chosen by the seed, for the test.
-    pub fn load(seed: u64) -> Result<Self, Box<dyn Error>> {
+    pub(crate) fn load(seed: u64) -> Result<Self, Box<dyn Error>> {
         let (mut labels, mut pixels) = (Vec::new(), Vec::new());
         for line in CSV.lines().skip(1) {
             let mut values = line.split(',');

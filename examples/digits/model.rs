@@ -8,16 +8,16 @@ use rand_chacha::ChaCha8Rng;
 use super::data::Images;
 
 #[derive(Params)]
-pub struct Linear {
+pub(crate) struct Linear {
     /// (out, in)
-    pub weight: Array2<f32>,
-    pub bias: Array1<f32>,
+    pub(crate) weight: Array2<f32>,
+    pub(crate) bias: Array1<f32>,
 }
 
 #[derive(Params)]
-pub struct Mlp {
-    pub hidden: Linear,
-    pub output: Linear,
+pub(crate) struct Mlp {
+    pub(crate) hidden: Linear,
+    pub(crate) output: Linear,
 }
 
 impl Linear {
@@ -39,12 +39,12 @@ impl Linear {
 }
 
 impl Mlp {
-    pub fn new(hidden: usize, rng: &mut ChaCha8Rng) -> Self {
+    pub(crate) fn new(hidden: usize, rng: &mut ChaCha8Rng) -> Self {
         Self { hidden: Linear::new(64, hidden, rng), output: Linear::new(hidden, 10, rng) }
     }
 
     /// The mean cross-entropy of a batch and its gradient.
-    pub fn backward(&self, x: &Array2<f32>, labels: &Array1<usize>) -> (f32, Mlp) {
+    pub(crate) fn backward(&self, x: &Array2<f32>, labels: &Array1<usize>) -> (f32, Mlp) {
         let hidden = self.hidden.forward(x).mapv_into(relu);
         let mut probabilities = self.output.forward(&hidden);
         softmax(&mut probabilities);
@@ -63,7 +63,7 @@ impl Mlp {
     }
 
     /// The share of images whose most probable digit is the right one.
-    pub fn accuracy(&self, images: &Images) -> f64 {
+    pub(crate) fn accuracy(&self, images: &Images) -> f64 {
         let hidden = self.hidden.forward(&images.pixels).mapv_into(relu);
         let scores = self.output.forward(&hidden);
         let right = scores

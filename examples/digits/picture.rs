@@ -19,7 +19,7 @@ const COLOURS: [RGBColor; 5] = [
 const SMOOTH: usize = 15;
 
 /// Draws to `target/digits.svg` and returns the path.
-pub fn draw(runs: &[Run]) -> Result<PathBuf, Box<dyn Error>> {
+pub(crate) fn draw(runs: &[Run]) -> Result<PathBuf, Box<dyn Error>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/digits.svg");
     std::fs::create_dir_all(path.parent().ok_or("no folder")?)?;
     let root = SVGBackend::new(&path, (900, 760)).into_drawing_area();
