@@ -202,36 +202,26 @@ fn compare(case: &Case<'_>, options: &Map<String, Value>) -> f64 {
 }
 
 macro_rules! golden {
-    ($($test:ident: $file:literal, $cases:literal cases;)*) => {
+    ($($test:ident: $file:literal, $cases:literal cases, f32 within $f32:literal;)*) => {
         $(
             #[test]
             fn $test() {
                 let summary = compare_all($file, include_str!(concat!("golden/", $file, ".json")));
                 assert_eq!(summary.cases, $cases);
+                assert!(summary.worst_f32 <= $f32, "{}", summary.worst_f32);
             }
         )*
     };
 }
 
+// Multiplications and additions alone, in PyTorch's order, agree in every bit.
 golden! {
-    sgd: "sgd", 28 cases;
-    momentum: "momentum", 63 cases;
-    nesterov: "nesterov", 33 cases;
-    rmsprop: "rmsprop", 103 cases;
-    adam: "adam", 103 cases;
-    adamw: "adamw", 43 cases;
-}
-
-/// Multiplications and additions alone, in PyTorch's order: every bit agrees.
-#[test]
-fn without_a_division_f32_is_exact() {
-    for (file, text) in [
-        ("sgd", include_str!("golden/sgd.json")),
-        ("momentum", include_str!("golden/momentum.json")),
-        ("nesterov", include_str!("golden/nesterov.json")),
-    ] {
-        assert_eq!(compare_all(file, text).worst_f32, 0.0, "{file}");
-    }
+    sgd: "sgd", 28 cases, f32 within 0.0;
+    momentum: "momentum", 63 cases, f32 within 0.0;
+    nesterov: "nesterov", 33 cases, f32 within 0.0;
+    rmsprop: "rmsprop", 103 cases, f32 within 1.0;
+    adam: "adam", 103 cases, f32 within 0.1;
+    adamw: "adamw", 43 cases, f32 within 0.1;
 }
 
 /// The comparison is not so loose that it would let another algorithm pass.
