@@ -5,13 +5,13 @@
 //! ```
 //!
 //! Rosenbrock's function (1960) is a bent valley with steep walls and a floor that is almost flat. The quadratic is a
-//! straight one, a hundred times steeper across than along, and turned, so that no axis lies along it: scaling each
-//! coordinate for itself, as RMSProp and Adam do, cannot undo it. Gradient descent must be slow enough for the walls
+//! straight one, a hundred times as curved across as along, and turned, so that no axis lies along it: scaling each
+//! coordinate for itself, as RMSProp and Adam do, cannot undo it. Gradient descent has to be slow enough for the walls
 //! and then hardly moves along the floor. Momentum adds up what the small gradients there agree on.
 //!
-//! Each optimizer has a learning rate of its own for each valley, which a cosine takes to 0. The closing table has the
-//! final loss, the distance to the optimum and the steps until the loss stayed below 1e-4; the picture shows the ways
-//! there. Every optimizer must end below the loss that its line in `contestants` states.
+//! Each optimizer begins with a learning rate that suits it and the valley, and a cosine takes it to 0. The table has
+//! the final loss, the distance to the optimum and the steps until the loss stays below 1e-4; the picture shows the
+//! ways there, and below them the losses. Every optimizer must end below the loss that `contestants` states for it.
 
 mod picture;
 
@@ -59,7 +59,7 @@ fn valleys() -> [Valley; 2] {
             start: [-1.2, 1.0],
             optimum: [1.0, 1.0],
             steps: 10_000,
-            view: [-1.5..1.3, -0.5..1.6],
+            view: [-1.45..1.45, -0.5..1.675],
         },
         Valley {
             name: "Quadratic",

@@ -1,6 +1,7 @@
-//! Level lines of both functions, and every optimizer's way to the optimum.
+//! Level lines of both functions with every optimizer's way to the optimum, and its loss on the way.
 
 use std::error::Error;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use plotters::coord::Shift;
@@ -17,17 +18,18 @@ const LEGEND_ROWS: usize = 3;
 const INK: RGBColor = RGBColor(40, 44, 52);
 const MUTED: RGBColor = RGBColor(112, 120, 132);
 
-/// Okabe and Ito's colours and two of Tol's: told apart with any colour vision. Dashes where two ways are one.
+/// Okabe and Ito's palette and, for the sixth and the last, Tol's: made for any colour vision. Dashes where two ways
+/// are one.
 const STYLES: [(RGBColor, bool); 9] = [
-    (RGBColor(20, 20, 20), false),
+    (RGBColor(0, 0, 0), false),
     (RGBColor(0, 114, 178), false),
-    (RGBColor(120, 205, 255), true),
+    (RGBColor(86, 180, 233), true),
     (RGBColor(0, 158, 115), false),
     (RGBColor(230, 159, 0), false),
-    (RGBColor(153, 120, 30), false),
+    (RGBColor(153, 153, 51), false),
     (RGBColor(213, 94, 0), false),
-    (RGBColor(220, 120, 180), false),
-    (RGBColor(136, 34, 85), false),
+    (RGBColor(204, 121, 167), false),
+    (RGBColor(136, 34, 85), true),
 ];
 
 /// Squares along each side of the grid on which level lines are sought.
@@ -142,7 +144,7 @@ fn line<X: Ranged<ValueType = f64>, Y: Ranged<ValueType = f64>>(
 /// level.
 fn level_line(value: impl Fn(f64, f64) -> f64, valley: &Valley, level: f64) -> Vec<[Point; 2]> {
     let [xs, ys] = &valley.view;
-    let at = |range: &std::ops::Range<f64>, i: usize| range.start + (range.end - range.start) * i as f64 / GRID as f64;
+    let at = |range: &Range<f64>, i: usize| range.start + (range.end - range.start) * i as f64 / GRID as f64;
     let corner = |column, row| {
         let (x, y) = (at(xs, column), at(ys, row));
         (x, y, value(x, y) - level)
@@ -177,6 +179,7 @@ fn mark(plane: &Plane<'_, '_>, [x, y]: [f64; 2], text: &str, shift: (i32, i32)) 
 
 /// The loss of every run, step by step.
 fn losses(area: &Area<'_>, valley: &Valley, runs: &[Run]) -> Result<(), Box<dyn Error>> {
+    area.draw(&Text::new("loss", (576, 22), ("sans-serif", 15).into_font().color(&INK)))?;
     let start = runs.iter().map(|run| run.losses[0]).fold(0.0, f64::max);
     let mut chart = ChartBuilder::on(area)
         .margin_top(16)
@@ -217,7 +220,8 @@ fn legend(area: &Area<'_>, contestants: &[Contestant]) -> Result<(), Box<dyn Err
         }
         area.draw(&Text::new(contestant.name, (x + 42, y - 8), ("sans-serif", 15).into_font().color(&INK)))?;
     }
-    let note = "dots: after 10, 100 and 1000 steps";
-    area.draw(&Text::new(note, (952, 11), ("sans-serif", 14).into_font().color(&MUTED)))?;
+    area.draw(&Circle::new((958, 18), 4, MUTED.filled()))?;
+    let note = "after 10, 100 and 1000 steps";
+    area.draw(&Text::new(note, (972, 11), ("sans-serif", 14).into_font().color(&MUTED)))?;
     Ok(())
 }
