@@ -98,16 +98,16 @@ fn table() -> Vec<(Error, &'static str)> {
         ),
         (
             step(Sgd::new(0.1).freeze("encoder.**")),
-            "pattern encoder.** matches no tensor; the tensors are \"0\", \"1\"",
+            "pattern \"encoder.**\" matches no tensor; the tensors are \"0\", \"1\"",
         ),
         (
             Sgd::new(0.1).freeze(["a", "b"]).step(&mut many.clone(), &many).unwrap_err(),
-            "pattern a b matches no tensor; the tensors are \"layer10\", \"layer11\", \"layer12\", \"layer13\", \
+            "pattern \"a b\" matches no tensor; the tensors are \"layer10\", \"layer11\", \"layer12\", \"layer13\", \
              \"layer14\", \"layer15\", \"layer16\", \"layer17\" and 4 more",
         ),
-        (step(Sgd::new(0.1).freeze("{0,1")), "pattern {0,1: an opening brace without a closing one"),
-        (step(Sgd::new(0.1).freeze("0}")), "pattern 0}: a closing brace without an opening one"),
-        (step(Sgd::new(0.1).freeze("{{0}}")), "pattern {{0}}: braces do not nest"),
+        (step(Sgd::new(0.1).freeze("{0,1")), "pattern \"{0,1\": an opening brace without a closing one"),
+        (step(Sgd::new(0.1).freeze("0}")), "pattern \"0}\": a closing brace without an opening one"),
+        (step(Sgd::new(0.1).freeze("{{0}}")), "pattern \"{{0}}\": braces do not nest"),
         (step(Stubborn), "not today"),
     ]
 }
