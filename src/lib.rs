@@ -16,6 +16,7 @@ pub mod rule;
 mod scalar;
 pub mod schedule;
 mod step;
+mod threads;
 
 pub use error::{Error, Result};
 pub use grad::Grad;

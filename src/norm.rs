@@ -6,6 +6,7 @@ use crate::error::Error;
 use crate::grad::{BLOCK, Grad};
 use crate::params::{Order, TensorInfo};
 use crate::scalar::Scalar;
+use crate::threads;
 
 /// Elements summed side by side, the same on every machine.
 const LANES: usize = 16;
@@ -14,7 +15,6 @@ const LANES: usize = 16;
 const TINY: f64 = 1e-280;
 
 /// Above this many elements a reduction is worth sharing.
-#[cfg(feature = "rayon")]
 const SERIAL: usize = 64 * 1024;
 
 /// A gradient with the shape it has.
@@ -239,15 +239,8 @@ impl<A: Scalar> Range<'_, '_, A> {
 }
 
 /// Both, on two threads if there are enough elements.
-#[cfg(feature = "rayon")]
 fn join(elements: usize, left: impl FnOnce() -> f64 + Send, right: impl FnOnce() -> f64 + Send) -> (f64, f64) {
-    if elements > SERIAL { rayon::join(left, right) } else { (left(), right()) }
-}
-
-/// Both, one after the other.
-#[cfg(not(feature = "rayon"))]
-fn join(_: usize, left: impl FnOnce() -> f64, right: impl FnOnce() -> f64) -> (f64, f64) {
-    (left(), right())
+    if elements > SERIAL { threads::join(left, right) } else { (left(), right()) }
 }
 
 #[cfg(test)]

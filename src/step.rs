@@ -6,7 +6,7 @@ use ndarray::{ArrayD, ArrayViewMutD};
 
 use crate::error::{Error, Result};
 use crate::grad::Grad;
-use crate::params::{Layout, Order, Params, ParamsMut, Path, TensorInfo, Values, ValuesMut, for_each, for_each_mut};
+use crate::params::{Layout, Order, Params, ParamsMut, TensorInfo, ValuesMut, for_each, for_each_mut};
 use crate::scalar::Scalar;
 
 /// What a step did.
@@ -65,7 +65,16 @@ pub struct Tensor<'a, A> {
     pub weight_decay: Adjust,
 }
 
-impl<A: Scalar> Tensor<'_, A> {
+impl<'a, A: Scalar> Tensor<'a, A> {
+    fn new(index: usize, param: ValuesMut<'a, A>) -> Self {
+        Self { index, param, grad: None, learning_rate: Adjust::default(), weight_decay: Adjust::default() }
+    }
+
+    /// Whether a group changes anything for this tensor.
+    pub(crate) fn is_adjusted(&self) -> bool {
+        self.learning_rate != Adjust::default() || self.weight_decay != Adjust::default()
+    }
+
     /// The tensor's position in the [layout](Step::layout).
     pub fn index(&self) -> usize {
         self.index
@@ -79,7 +88,8 @@ impl<A: Scalar> Tensor<'_, A> {
     }
 }
 
-/// The pairs of parameter and gradient that an optimizer is to move, checked against each other.
+/// The pairs of parameter and gradient that an optimizer is to move, checked against each other, in the order of the
+/// layout.
 ///
 /// Adaptors change what a tensor's [`Grad`] and [`Adjust`]s say, or take tensors out, and pass the step on.
 /// The gradients themselves are never written.
@@ -103,30 +113,17 @@ impl<'a, A: Scalar> Step<'a, A> {
         grads: &'a (dyn Params<Elem = A> + '_),
         known: Option<&Arc<Layout>>,
     ) -> Result<Self> {
-        let (layout, params) = walk_params(params, known)?;
-        let grads = walk_grads(grads, &layout)?;
-        let tensors = params.into_iter().zip(grads).enumerate().map(|(index, (param, grad))| Tensor {
-            index,
-            param,
-            grad: grad.map(Grad::new),
-            learning_rate: Adjust::default(),
-            weight_decay: Adjust::default(),
-        });
-        Ok(Self { tensors: tensors.collect(), layout })
+        let (layout, mut tensors) = walk_params(params, known)?;
+        walk_grads(grads, &layout, &mut tensors)?;
+        Ok(Self { layout, tensors })
     }
 
     /// A step that only has gradients, for measuring them.
     pub(crate) fn of_grads(grads: &'a (dyn Params<Elem = A> + '_), layout: Layout) -> Result<Self> {
-        let layout = Arc::new(layout);
-        let grads = walk_grads(grads, &layout)?;
-        let tensors = grads.into_iter().enumerate().map(|(index, grad)| Tensor {
-            index,
-            param: ValuesMut::Contiguous(&mut [], Order::C),
-            grad: grad.map(Grad::new),
-            learning_rate: Adjust::default(),
-            weight_decay: Adjust::default(),
-        });
-        Ok(Self { tensors: tensors.collect(), layout })
+        let nothing = |index| Tensor::new(index, ValuesMut::Contiguous(&mut [], Order::C));
+        let mut tensors = (0..layout.len()).map(nothing).collect::<Vec<_>>();
+        walk_grads(grads, &layout, &mut tensors)?;
+        Ok(Self { layout: Arc::new(layout), tensors })
     }
 
     /// The tensors that have a gradient, with it.
@@ -177,18 +174,18 @@ impl<'a, A: Scalar> Step<'a, A> {
     }
 }
 
-/// The parameters' values, with `known` as layout if it is theirs, else with a layout of their own.
+/// The parameters, still without gradients, with `known` as layout if it is theirs, else with a layout of their own.
 fn walk_params<'a, A: Scalar>(
     params: &'a mut (dyn ParamsMut<Elem = A> + '_),
     known: Option<&Arc<Layout>>,
-) -> Result<(Arc<Layout>, Vec<ValuesMut<'a, A>>)> {
+) -> Result<(Arc<Layout>, Vec<Tensor<'a, A>>)> {
     let expected = known.map_or(&[][..], |layout| layout.tensors());
-    let mut params_found = Vec::with_capacity(expected.len());
+    let mut tensors = Vec::with_capacity(expected.len());
     let mut fresh: Option<Vec<TensorInfo>> = known.is_none().then(Vec::new);
     for_each_mut(params, |path, shape, values| {
         let Some(values) = values else { return };
-        let at = params_found.len();
-        params_found.push(values);
+        let at = tensors.len();
+        tensors.push(Tensor::new(at, values));
         match (&mut fresh, expected.get(at)) {
             (None, Some(info)) if path.is(info.path()) && shape == info.shape() => {}
             (fresh, _) => fresh
@@ -197,49 +194,67 @@ fn walk_params<'a, A: Scalar>(
         }
     });
     match (fresh, known) {
-        (None, Some(layout)) if params_found.len() == layout.len() => Ok((Arc::clone(layout), params_found)),
+        (None, Some(layout)) if tensors.len() == layout.len() => Ok((Arc::clone(layout), tensors)),
         (fresh, _) => {
-            let tensors = fresh.unwrap_or_else(|| expected[..params_found.len()].to_vec());
-            Ok((Arc::new(Layout::new(tensors)?), params_found))
+            let infos = fresh.unwrap_or_else(|| expected[..tensors.len()].to_vec());
+            Ok((Arc::new(Layout::new(infos)?), tensors))
         }
     }
 }
 
-/// One entry for each tensor of the layout: its gradient, or none where the tree says so.
+/// Gives every tensor its gradient, or none where the tree says so.
 fn walk_grads<'a, A: Scalar>(
     grads: &'a (dyn Params<Elem = A> + '_),
     layout: &Layout,
-) -> Result<Vec<Option<Values<'a, A>>>> {
+    tensors: &mut [Tensor<'a, A>],
+) -> Result<()> {
     let infos = layout.tensors();
-    let mut found: Vec<Found<'a, A>> = Vec::with_capacity(infos.len());
-    found.resize_with(infos.len(), || Found::Nothing);
-    let mut next = 0;
+    let (mut next, mut in_order) = (0, true);
+    for_each(grads, |path, shape, values| match (values, infos.get(next)) {
+        (Some(values), Some(info)) if in_order && path.is(info.path()) && shape == info.shape() => {
+            tensors[next].grad = Some(Grad::new(values));
+            next += 1;
+        }
+        (None, _) if in_order => {
+            let below = infos[next..].iter().take_while(|info| path.contains(info.path())).count();
+            in_order = below > 0;
+            next += below;
+        }
+        _ => in_order = false,
+    });
+    if in_order && next == infos.len() {
+        return Ok(());
+    }
+    match_by_path(grads, layout, tensors)
+}
+
+/// [`walk_grads`] for a tree of another order, and the errors of one that is not the parameters'.
+fn match_by_path<'a, A: Scalar>(
+    grads: &'a (dyn Params<Elem = A> + '_),
+    layout: &Layout,
+    tensors: &mut [Tensor<'a, A>],
+) -> Result<()> {
+    let infos = layout.tensors();
+    let mut seen = vec![false; infos.len()];
     let mut error = None;
+    tensors.iter_mut().for_each(|tensor| tensor.grad = None);
     for_each(grads, |path, shape, values| {
         let Some(values) = values else {
-            let below = infos[next..].iter().take_while(|info| path.contains(info.path())).count();
-            match below {
-                0 => mark_absent(infos, &mut found, path),
-                _ => mark_absent(&infos[next..next + below], &mut found[next..next + below], path),
-            }
-            next += below;
+            let below = infos.iter().zip(&mut seen).filter(|(info, _)| path.contains(info.path()));
+            below.for_each(|(_, seen)| *seen = true);
             return;
         };
-        let at = match infos.get(next) {
-            Some(info) if path.is(info.path()) => Some(next),
-            _ => infos.iter().position(|info| path.is(info.path())),
-        };
-        let result = match at {
+        let result = match infos.iter().position(|info| path.is(info.path())) {
             None => Err(Error::UnexpectedGradient { path: path.to_string() }),
-            Some(at) if !matches!(found[at], Found::Nothing) => Err(Error::DuplicatePath { path: path.to_string() }),
+            Some(at) if tensors[at].grad.is_some() => Err(Error::DuplicatePath { path: path.to_string() }),
             Some(at) if infos[at].shape() != shape => Err(Error::ShapeMismatch {
                 path: path.to_string(),
                 parameter: infos[at].shape().to_vec(),
                 gradient: shape.to_vec(),
             }),
             Some(at) => {
-                found[at] = Found::Values(values);
-                next = at + 1;
+                tensors[at].grad = Some(Grad::new(values));
+                seen[at] = true;
                 Ok(())
             }
         };
@@ -247,31 +262,7 @@ fn walk_grads<'a, A: Scalar>(
             error.get_or_insert(first);
         }
     });
-    if let Some(error) = error {
-        return Err(error);
-    }
-    let missing = |info: &TensorInfo| Error::MissingGradient { path: info.path().into() };
-    infos
-        .iter()
-        .zip(found)
-        .map(|(info, found)| match found {
-            Found::Values(values) => Ok(Some(values)),
-            Found::Absent => Ok(None),
-            Found::Nothing => Err(missing(info)),
-        })
-        .collect()
-}
-
-fn mark_absent<A>(infos: &[TensorInfo], found: &mut [Found<'_, A>], path: &Path<'_>) {
-    for (info, found) in infos.iter().zip(found) {
-        if matches!(found, Found::Nothing) && path.contains(info.path()) {
-            *found = Found::Absent;
-        }
-    }
-}
-
-enum Found<'a, A> {
-    Nothing,
-    Absent,
-    Values(Values<'a, A>),
+    let missing = infos.iter().zip(seen).find(|(_, seen)| !seen);
+    let missing = missing.map(|(info, _)| Error::MissingGradient { path: info.path().into() });
+    error.or(missing).map_or(Ok(()), Err)
 }

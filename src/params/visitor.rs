@@ -26,9 +26,22 @@ enum Segment<'v> {
 impl Path<'_> {
     const ROOT: Path<'static> = Path { parent: None, segment: Segment::Root };
 
-    /// Whether this is the dotted path `text`, without building it.
+    /// Whether this is the dotted path `text`, without building it: from the last segment to the first.
     pub fn is(&self, text: &str) -> bool {
-        self.strip(text).is_some_and(str::is_empty)
+        let (mut path, mut text) = (self, text.as_bytes());
+        loop {
+            let rest = match path.segment {
+                Segment::Root => return text.is_empty(),
+                Segment::Name(name) => text.strip_suffix(name.as_bytes()),
+                Segment::Index(index) => strip_index_from_end(text, index),
+            };
+            let (Some(rest), Some(parent)) = (rest, path.parent) else { return false };
+            (path, text) = match (parent.is_root(), rest.strip_suffix(b".")) {
+                (true, _) => return rest.is_empty(),
+                (false, Some(rest)) => (parent, rest),
+                (false, None) => return false,
+            };
+        }
     }
 
     /// Whether the tensor `text` lies at this path or below it.
@@ -50,6 +63,22 @@ impl Path<'_> {
             Segment::Root => Some(text),
             Segment::Name(name) => text.strip_prefix(name),
             Segment::Index(index) => strip_index(text, index),
+        }
+    }
+}
+
+/// Takes the decimal digits of `index` off the end of `text`.
+#[inline]
+fn strip_index_from_end(mut text: &[u8], index: usize) -> Option<&[u8]> {
+    let mut remaining = index;
+    loop {
+        let (last, rest) = text.split_last()?;
+        if *last != b'0' + (remaining % 10) as u8 {
+            return None;
+        }
+        (remaining, text) = (remaining / 10, rest);
+        if remaining == 0 {
+            return Some(text);
         }
     }
 }

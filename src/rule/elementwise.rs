@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pulp::Arch;
 
 use super::lanes::{MAX_SLOTS, Prelude};
-use super::sweep::{Part, Shared, sweep};
+use super::sweep::{Part, Shared, Sweep};
 use super::{At, Decay, Rule};
 use crate::error::{Error, Result};
 use crate::hyper::Hyper;
@@ -93,7 +93,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
             weight_decay: self.weight_decay.within(WEIGHT_DECAY, 0.0.., self.steps)?,
             rule: self.rule.values(self.steps)?,
         };
-        for (info, tensor) in step.iter().filter(|(_, tensor)| tensor.grad.is_some()) {
+        for (info, tensor) in step.iter().filter(|(_, tensor)| tensor.grad.is_some() && tensor.is_adjusted()) {
             adjusted(LEARNING_RATE, tensor.learning_rate, values.learning_rate, info, self.steps)?;
             adjusted(WEIGHT_DECAY, tensor.weight_decay, values.weight_decay, info, self.steps)?;
         }
@@ -166,12 +166,14 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         self.state.resize_with(layout.len(), State::default);
 
         let slots = self.rule.slots().len();
-        let mut shared = Vec::with_capacity(step.len());
-        let mut moving = Vec::with_capacity(step.len());
+        let mut sweep = Sweep::new(&self.rule, arch, layout.elements());
+        let mut coefficients: Option<(At, R::Coefficients)> = None;
+        let mut moved = false;
+        let (mut states, mut next) = (self.state.iter_mut(), 0);
         for (info, tensor) in step.iter_mut() {
-            let index = tensor.index();
+            let Some(state) = states.nth(tensor.index() - next) else { break };
+            next = tensor.index() + 1;
             let Tensor { param, grad: Some(grad), learning_rate, weight_decay, .. } = tensor else { continue };
-            let state = &mut self.state[index];
             state.prepare(slots, param, info.elements());
             let learning_rate = learning_rate.apply(values.learning_rate);
             let weight_decay = weight_decay.apply(values.weight_decay);
@@ -179,29 +181,23 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
                 Decay::Coupled => (weight_decay, 1.0),
                 Decay::Decoupled => (0.0, 1.0 - learning_rate * weight_decay),
             };
-            shared.push(Shared {
-                coefficients: self.rule.coefficients(&values.rule, &At { step: state.steps, learning_rate }),
-                prelude: Prelude {
-                    scale: A::from_f64(grad.scale()),
-                    limit: A::from_f64(grad.limit()),
-                    coupled: A::from_f64(coupled),
-                    shrink: A::from_f64(shrink),
-                },
-                grad: &*grad,
-                shape: info.shape(),
-                order: state.order,
-            });
-            moving.push((param, index));
+            let at = At { step: state.steps, learning_rate };
+            // Most tensors of a step have the same coefficients.
+            let coefficients = match coefficients {
+                Some((known, coefficients)) if known == at => coefficients,
+                _ => coefficients.insert((at, self.rule.coefficients(&values.rule, &at))).1,
+            };
+            let prelude = Prelude {
+                scale: A::from_f64(grad.scale()),
+                limit: A::from_f64(grad.limit()),
+                coupled: A::from_f64(coupled),
+                shrink: A::from_f64(shrink),
+            };
+            let shared = Shared { coefficients, prelude, grad: &*grad, shape: info.shape(), order: state.order };
+            sweep.tensor(Part::whole(shared, param, state.slots.each_mut().map(Vec::as_mut_slice)));
+            moved = true;
         }
-
-        let mut states: Vec<_> = self.state.iter_mut().map(Some).collect();
-        let parts = shared.iter().zip(moving).map(|(shared, (param, index))| {
-            let state = states[index].take()?;
-            Some(Part::whole(shared, param, state.slots.each_mut().map(Vec::as_mut_slice)))
-        });
-        let mut parts: Vec<_> = parts.collect();
-        let moved = !parts.is_empty();
-        sweep(&self.rule, arch, &mut parts);
+        sweep.finish();
         self.steps += 1;
         Ok(Report::new(values.learning_rate, moved))
     }

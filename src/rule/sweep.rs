@@ -10,12 +10,13 @@ use super::lanes::{Lanes, MAX_SLOTS, Prelude};
 use crate::grad::{BLOCK, Grad};
 use crate::params::{Order, ValuesMut};
 use crate::scalar::Scalar;
+use crate::threads;
 
 /// Below this many elements a step is too short to share.
-#[cfg(feature = "rayon")]
 const SERIAL: usize = 32 * 1024;
 
 /// What all blocks of a tensor share.
+#[derive(Clone, Copy)]
 pub(super) struct Shared<'s, A, C> {
     pub(super) coefficients: C,
     pub(super) prelude: Prelude<A>,
@@ -27,7 +28,7 @@ pub(super) struct Shared<'s, A, C> {
 
 /// A part of one tensor: elements `start …` in the order of its slots.
 pub(super) struct Part<'s, A, C> {
-    shared: &'s Shared<'s, A, C>,
+    shared: Shared<'s, A, C>,
     param: Param<'s, A>,
     start: usize,
     slots: [&'s mut [A]; MAX_SLOTS],
@@ -41,7 +42,7 @@ enum Param<'s, A> {
 
 impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
     pub(super) fn whole(
-        shared: &'s Shared<'s, A, C>,
+        shared: Shared<'s, A, C>,
         param: &'s mut ValuesMut<'_, A>,
         slots: [&'s mut [A]; MAX_SLOTS],
     ) -> Self {
@@ -121,26 +122,36 @@ impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
     }
 }
 
-/// Applies the rule to all parts, on all threads if there is enough to do.
-pub(super) fn sweep<A: Scalar, R: Rule<A>>(rule: &R, arch: Arch, parts: &mut [Option<Part<'_, A, R::Coefficients>>]) {
-    #[cfg(feature = "rayon")]
-    {
-        let total: usize = parts.iter().flatten().map(Part::len).sum();
-        let threads = rayon::current_num_threads();
-        if threads > 1 && total > SERIAL {
-            let grain = (total / (8 * threads)).max(SERIAL / 2);
-            return in_parallel(rule, arch, parts, total, grain);
+/// Applies a rule to the tensors of a step: at once if there is little to do or one thread to do it, else when all are
+/// known, in one parallel region.
+pub(super) struct Sweep<'s, A: Scalar, R: Rule<A>> {
+    rule: &'s R,
+    arch: Arch,
+    share: bool,
+    waiting: Vec<Option<Part<'s, A, R::Coefficients>>>,
+}
+
+impl<'s, A: Scalar, R: Rule<A>> Sweep<'s, A, R> {
+    /// For a step of at most so many elements.
+    pub(super) fn new(rule: &'s R, arch: Arch, elements: usize) -> Self {
+        Self { rule, arch, share: elements > SERIAL && threads::count() > 1, waiting: Vec::new() }
+    }
+
+    pub(super) fn tensor(&mut self, part: Part<'s, A, R::Coefficients>) {
+        match self.share {
+            true => self.waiting.push(Some(part)),
+            false => part.run(self.rule, self.arch),
         }
     }
-    for part in parts {
-        if let Some(part) = take(part) {
-            part.run(rule, arch);
-        }
+
+    pub(super) fn finish(mut self) {
+        let total: usize = self.waiting.iter().flatten().map(Part::len).sum();
+        let grain = (total / (8 * threads::count())).max(SERIAL / 2);
+        in_parallel(self.rule, self.arch, &mut self.waiting, total, grain);
     }
 }
 
 /// Halves the work, between tensors or within one, until a share is no longer than `grain`.
-#[cfg(feature = "rayon")]
 fn in_parallel<A: Scalar, R: Rule<A>>(
     rule: &R,
     arch: Arch,
@@ -155,7 +166,7 @@ fn in_parallel<A: Scalar, R: Rule<A>>(
         if let Some(part) = take(part) {
             let (left, right) = part.halve();
             let (left_len, right_len) = (left.len(), right.len());
-            rayon::join(
+            threads::join(
                 || in_parallel(rule, arch, &mut [Some(left)], left_len, grain),
                 || in_parallel(rule, arch, &mut [Some(right)], right_len, grain),
             );
@@ -170,7 +181,7 @@ fn in_parallel<A: Scalar, R: Rule<A>>(
     let cut = cut.map_or(parts.len() / 2, |cut| (cut + 1).min(parts.len() - 1));
     let (left, right) = parts.split_at_mut(cut);
     let left_total = left.iter().flatten().map(Part::len).sum();
-    rayon::join(
+    threads::join(
         || in_parallel(rule, arch, left, left_total, grain),
         || in_parallel(rule, arch, right, total - left_total, grain),
     );
