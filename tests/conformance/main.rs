@@ -243,12 +243,14 @@ fn a_tree_is_its_leaves_one_by_one<A: Scalar>(row: &Row<A>) {
 /// The parts are multiples of 2⁻¹⁰, so that sums and means are exact.
 fn accumulating_equal_parts_is_the_step_of_their_mean<A: Scalar>(row: &Row<A>) {
     const PARTS: u64 = 4;
-    let coarse = |stream| numbers::<A>(&[33], stream).mapv(|x| (x * A::from_f64(1024.0)).round() / A::from_f64(1024.0));
-    let (mut large, mut by_large) = (row.with(changing), numbers::<A>(&[33], 0));
+    const LENGTH: usize = 5003; // several blocks
+    let coarse =
+        |stream| numbers::<A>(&[LENGTH], stream).mapv(|x| (x * A::from_f64(1024.0)).round() / A::from_f64(1024.0));
+    let (mut large, mut by_large) = (row.with(changing), numbers::<A>(&[LENGTH], 0));
     let (mut small, mut by_small) = (row.with(changing).accumulate(PARTS), by_large.clone());
     for step in 0..3 {
         let parts: Vec<_> = (0..PARTS).map(|part| coarse(1 + PARTS * step + part)).collect();
-        let mean = parts.iter().fold(ArrayD::zeros(vec![33]), |sum, part| sum + part);
+        let mean = parts.iter().fold(ArrayD::zeros(vec![LENGTH]), |sum, part| sum + part);
         let mean = mean.mapv_into(|x| x / A::from_f64(PARTS as f64));
         large.step(&mut by_large, &mean).unwrap();
         let before = bits(&by_small);

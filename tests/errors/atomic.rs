@@ -139,6 +139,23 @@ fn a_first_step_that_fails_leaves_no_trace() {
     }
 }
 
+/// A pattern that matches nothing is found before another branch moves, and before a micro-batch is added.
+#[test]
+fn a_pattern_is_checked_before_anything_moves() {
+    let nowhere = || Adam::new(0.1).freeze("nowhere");
+    for opt in [
+        &mut Sgd::new(0.1).route("1", nowhere()) as &mut dyn Optimizer<f64>,
+        &mut Sgd::new(0.1).route("1", Adam::new(0.1).group("nowhere", Group::no_decay())),
+        &mut Sgd::new(0.1).route("1", Adam::new(0.1).route("nowhere", Sgd::new(0.1))),
+        &mut nowhere().accumulate(2),
+    ] {
+        let mut moved = params();
+        let error = opt.step(&mut moved, &grads(1)).unwrap_err();
+        assert!(matches!(&error, Error::PatternUnmatched { .. }), "{error}");
+        assert_eq!((moved, opt.steps()), (params(), 0));
+    }
+}
+
 /// One branch refuses a gradient that the other would have taken.
 #[test]
 fn a_router_asks_all_branches_before_any_moves() {
