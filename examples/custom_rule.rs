@@ -180,7 +180,7 @@ fn by_hand() -> Result<()> {
     let mut w = array![4.0, 0.0];
     opt.step(&mut w, &array![8.0, 0.0])?; // 4 decays to 3 and moves by −η
     assert_eq!(w, array![2.5, 0.0]);
-    assert_eq!(opt.slot("", "exp_avg"), Some(array![2.0, 0.0].view().into_dyn()));
+    assert_eq!(opt.slot("", "exp_avg"), Some(array![2.0, 0.0].into_dyn()));
     opt.step(&mut w, &array![-4.0, 0.0])?; // 0.5·2 − 0.5·4 < 0: 2.5 decays to 1.875 and moves by +η
     assert_eq!(w, array![2.375, 0.0]);
 

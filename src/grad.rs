@@ -1,8 +1,8 @@
 //! A gradient as the adaptors describe it: read once, by whoever needs it, never copied or written.
 
-use ndarray::{ArrayD, ArrayViewD, Axis, IxDyn};
+use ndarray::{ArrayD, IxDyn};
 
-use crate::params::{Order, Values};
+use crate::params::{Order, Values, blocks};
 use crate::scalar::Scalar;
 
 /// Whoever cannot read a gradient as a slice reads it in blocks of at most this many elements.
@@ -170,35 +170,5 @@ fn read<A: Scalar>(values: &Values<'_, A>, shape: &[usize], order: Order, start:
         return;
     }
     let view = values.view(shape);
-    read_view(&if order == Order::F { view.reversed_axes() } else { view }, start, out);
-}
-
-/// Reads elements `start …` of a view walked in row-major order, lane by lane along the last axis.
-fn read_view<A: Scalar>(view: &ArrayViewD<'_, A>, mut start: usize, mut out: &mut [A]) {
-    let Some(length) = view.shape().last().copied() else {
-        if let (Some(value), Some(out)) = (view.first(), out.first_mut()) {
-            *out = *value;
-        }
-        return;
-    };
-    while !out.is_empty() {
-        let (lane, offset) = (start / length, start % length);
-        let take = (length - offset).min(out.len());
-        let (now, later) = out.split_at_mut(take);
-        let lane = lane_of(view.view(), lane);
-        now.iter_mut().zip(lane.iter().skip(offset)).for_each(|(out, value)| *out = *value);
-        out = later;
-        start += take;
-    }
-}
-
-/// The `number`-th lane along the last axis, counted in row-major order.
-fn lane_of<A>(mut view: ArrayViewD<'_, A>, number: usize) -> ArrayViewD<'_, A> {
-    let mut remaining = number;
-    while view.ndim() > 1 {
-        let below: usize = view.shape()[1..view.ndim() - 1].iter().product();
-        view = view.index_axis_move(Axis(0), remaining / below);
-        remaining %= below;
-    }
-    view
+    blocks::read(&if order == Order::F { view.reversed_axes() } else { view }, start, out);
 }

@@ -4,6 +4,7 @@
 pub mod adaptor;
 pub mod clip;
 mod error;
+mod follower;
 mod grad;
 pub mod guide;
 mod hyper;
@@ -19,6 +20,7 @@ mod step;
 mod threads;
 
 pub use error::{Error, Result};
+pub use follower::Follower;
 pub use grad::Grad;
 #[cfg(feature = "derive")]
 pub use gradus_derive::Params;

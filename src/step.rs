@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ndarray::{ArrayD, ArrayViewMutD};
 
 use crate::error::{Error, Result};
+use crate::follower::Follower;
 use crate::grad::Grad;
 use crate::params::{Layout, Order, Params, ParamsMut, TensorInfo, ValuesMut, for_each, for_each_mut};
 use crate::scalar::Scalar;
@@ -54,7 +55,7 @@ impl Adjust {
 /// One tensor of a step: the parameter to move and the gradient to move it by.
 #[derive(Debug)]
 pub struct Tensor<'a, A> {
-    index: usize,
+    pub(crate) index: usize,
     /// The parameter.
     pub param: ValuesMut<'a, A>,
     /// The gradient; `None` leaves the parameter, its state and its step count untouched.
@@ -63,11 +64,20 @@ pub struct Tensor<'a, A> {
     pub learning_rate: Adjust,
     /// A group's change to the weight decay.
     pub weight_decay: Adjust,
+    /// What follows the parameter, while its new values are in the cache.
+    pub followers: Vec<Follower<'a, A>>,
 }
 
 impl<'a, A: Scalar> Tensor<'a, A> {
     fn new(index: usize, param: ValuesMut<'a, A>) -> Self {
-        Self { index, param, grad: None, learning_rate: Adjust::default(), weight_decay: Adjust::default() }
+        Self {
+            index,
+            param,
+            grad: None,
+            learning_rate: Adjust::default(),
+            weight_decay: Adjust::default(),
+            followers: Vec::new(),
+        }
     }
 
     /// Whether a group changes anything for this tensor.

@@ -34,6 +34,7 @@
 //! checkpoints speak of tensors by path, never by position. The order of a walk is fixed: fields as declared,
 //! sequences by index, maps by key. `HashMap` has no stable order and is therefore no tree; use `BTreeMap`.
 
+pub(crate) mod blocks;
 mod impls;
 mod layout;
 mod values;
@@ -42,7 +43,6 @@ mod visitor;
 use crate::scalar::Scalar;
 
 pub use layout::{Layout, TensorInfo};
-pub(crate) use values::contiguous;
 pub use values::{Order, Strided, StridedMut, Values, ValuesMut};
 pub use visitor::{Path, Visitor, VisitorMut, for_each, for_each_mut};
 

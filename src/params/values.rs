@@ -118,7 +118,7 @@ impl<'a, A: Scalar> Values<'a, A> {
 ///
 /// # Panics
 /// If the slice has another length than the shape.
-pub(crate) fn contiguous<'a, A>(slice: &'a [A], order: Order, shape: &[usize]) -> ArrayViewD<'a, A> {
+fn contiguous<'a, A>(slice: &'a [A], order: Order, shape: &[usize]) -> ArrayViewD<'a, A> {
     match ArrayView::from_shape(shape.set_f(order == Order::F), slice) {
         Ok(view) if view.len() == slice.len() => view,
         _ => unreachable!("{} elements are no tensor of shape {shape:?}", slice.len()),

@@ -3,15 +3,17 @@
 use std::fmt;
 use std::sync::Arc;
 
+use ndarray::{ArrayD, ShapeBuilder};
 use pulp::Arch;
 
 use super::lanes::{MAX_SLOTS, Prelude};
-use super::sweep::{Part, Shared, Sweep};
+use super::precision::{Slot, StatePrecision};
+use super::sweep::{Part, Shared, Slots, Sweep};
 use super::{At, Decay, Rule};
 use crate::error::{Error, Result};
 use crate::hyper::Hyper;
 use crate::optimizer::Optimizer;
-use crate::params::{Layout, Order, TensorInfo, ValuesMut, contiguous};
+use crate::params::{Layout, Order, TensorInfo, ValuesMut};
 use crate::scalar::Scalar;
 use crate::step::{Adjust, Report, Step, Tensor};
 
@@ -23,6 +25,7 @@ pub struct Elementwise<R, A> {
     pub(crate) rule: R,
     learning_rate: Hyper,
     weight_decay: Hyper,
+    precision: StatePrecision,
     steps: u64,
     layout: Option<Arc<Layout>>,
     state: Vec<State<A>>,
@@ -33,7 +36,7 @@ pub struct Elementwise<R, A> {
 struct State<A> {
     steps: u64,
     order: Order,
-    slots: [Vec<A>; MAX_SLOTS],
+    slots: [Slot<A>; MAX_SLOTS],
 }
 
 impl<A> Default for State<A> {
@@ -49,6 +52,7 @@ impl<R, A> Elementwise<R, A> {
             rule,
             learning_rate: learning_rate.into(),
             weight_decay: Hyper::from(0.0),
+            precision: StatePrecision::Full,
             steps: 0,
             layout: None,
             state: Vec::new(),
@@ -61,6 +65,12 @@ impl<R, A> Elementwise<R, A> {
         self
     }
 
+    /// Stores the state in fewer bits; tensors that have state already keep it as it is.
+    pub fn state_precision(mut self, precision: StatePrecision) -> Self {
+        self.precision = precision;
+        self
+    }
+
     /// The rule, with its hyper-parameters.
     pub fn rule(&self) -> &R {
         &self.rule
@@ -69,12 +79,18 @@ impl<R, A> Elementwise<R, A> {
 
 impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
     /// The state slot `slot` of the tensor at `path`, with its shape, once the tensor has had a gradient.
-    pub fn slot(&self, path: &str, slot: &str) -> Option<ndarray::ArrayViewD<'_, A>> {
+    pub fn slot(&self, path: &str, slot: &str) -> Option<ArrayD<A>> {
         let layout = self.layout.as_ref()?;
         let at = layout.position(path)?;
-        let state = self.state.get(at)?;
+        let state = self.state.get(at).filter(|state| state.steps > 0)?;
         let number = self.rule.slots().iter().position(|name| *name == slot)?;
-        (state.steps > 0).then(|| contiguous(&state.slots[number], state.order, layout.tensors()[at].shape()))
+        let shape = layout.tensors()[at].shape().set_f(state.order == Order::F);
+        ArrayD::from_shape_vec(shape, state.slots[number].values()).ok()
+    }
+
+    /// The bytes that the state takes, of all tensors together.
+    pub fn state_bytes(&self) -> usize {
+        self.state.iter().flat_map(|state| &state.slots).map(Slot::bytes).sum()
     }
 
     /// How many steps the tensor at `path` has taken: those in which it had a gradient.
@@ -122,17 +138,28 @@ fn adjusted(name: &'static str, adjust: Adjust, own: f64, info: &TensorInfo, ste
 
 impl<A: Scalar> State<A> {
     /// Makes the slots if this is the tensor's first gradient.
-    fn prepare(&mut self, slots: usize, param: &ValuesMut<'_, A>, elements: usize) {
+    fn prepare(&mut self, slots: usize, precision: StatePrecision, param: &ValuesMut<'_, A>, elements: usize) {
         if self.steps == 0 {
             self.order = match param {
                 ValuesMut::Contiguous(_, order) => *order,
                 ValuesMut::Strided(_) => Order::C,
             };
             for slot in self.slots.iter_mut().take(slots) {
-                *slot = vec![A::zero(); elements];
+                *slot = Slot::zeros(elements, precision);
             }
         }
         self.steps += 1;
+    }
+
+    fn slots(&mut self) -> Slots<'_, A> {
+        let full = |slot: &Slot<A>| matches!(slot, Slot::Full(_));
+        if !self.slots.iter().all(full) {
+            return Slots::Narrow(Box::new(self.slots.each_mut().map(Slot::as_mut)));
+        }
+        Slots::Full(self.slots.each_mut().map(|slot| match slot {
+            Slot::Full(values) => values.as_mut_slice(),
+            _ => &mut [],
+        }))
     }
 }
 
@@ -173,8 +200,10 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         for (info, tensor) in step.iter_mut() {
             let Some(state) = states.nth(tensor.index() - next) else { break };
             next = tensor.index() + 1;
-            let Tensor { param, grad: Some(grad), learning_rate, weight_decay, .. } = tensor else { continue };
-            state.prepare(slots, param, info.elements());
+            let Tensor { index, param, grad: Some(grad), learning_rate, weight_decay, followers } = tensor else {
+                continue;
+            };
+            state.prepare(slots, self.precision, param, info.elements());
             let learning_rate = learning_rate.apply(values.learning_rate);
             let weight_decay = weight_decay.apply(values.weight_decay);
             let (coupled, shrink) = match self.rule.decay() {
@@ -193,8 +222,17 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
                 coupled: A::from_f64(coupled),
                 shrink: A::from_f64(shrink),
             };
-            let shared = Shared { coefficients, prelude, grad: &*grad, shape: info.shape(), order: state.order };
-            sweep.tensor(Part::whole(shared, param, state.slots.each_mut().map(Vec::as_mut_slice)));
+            let shared = Shared {
+                coefficients,
+                prelude,
+                grad: &*grad,
+                shape: info.shape(),
+                order: state.order,
+                tensor: *index,
+                step: state.steps,
+            };
+            let followers = followers.iter_mut().map(|follower| follower.in_order(info.shape(), state.order)).collect();
+            sweep.tensor(Part::whole(shared, param, state.slots(), followers));
             moved = true;
         }
         sweep.finish();
@@ -209,6 +247,7 @@ impl<R: Clone, A: Clone> Clone for Elementwise<R, A> {
             rule: self.rule.clone(),
             learning_rate: self.learning_rate.clone(),
             weight_decay: self.weight_decay.clone(),
+            precision: self.precision,
             steps: self.steps,
             layout: self.layout.clone(),
             state: self.state.clone(),
@@ -222,6 +261,7 @@ impl<R: fmt::Debug, A> fmt::Debug for Elementwise<R, A> {
             .field("rule", &self.rule)
             .field("learning_rate", &self.learning_rate)
             .field("weight_decay", &self.weight_decay)
+            .field("precision", &self.precision)
             .field("steps", &self.steps)
             .finish_non_exhaustive()
     }

@@ -42,6 +42,7 @@
 
 mod elementwise;
 mod lanes;
+mod precision;
 mod sweep;
 
 use crate::error::Result;
@@ -49,6 +50,7 @@ use crate::scalar::Scalar;
 
 pub use elementwise::Elementwise;
 pub use lanes::{Lanes, MAX_SLOTS, Slots};
+pub use precision::{Rounding, StatePrecision};
 
 /// One algorithm, element by element.
 ///

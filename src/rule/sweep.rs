@@ -7,8 +7,10 @@ use pulp::Arch;
 
 use super::Rule;
 use super::lanes::{Lanes, MAX_SLOTS, Prelude};
+use super::precision::{SlotMut, seed};
+use crate::follower::Following;
 use crate::grad::{BLOCK, Grad};
-use crate::params::{Order, ValuesMut};
+use crate::params::{Order, ValuesMut, blocks};
 use crate::scalar::Scalar;
 use crate::threads;
 
@@ -24,6 +26,9 @@ pub(super) struct Shared<'s, A, C> {
     pub(super) shape: &'s [usize],
     /// The order in which the slots lie in memory; blocks follow it.
     pub(super) order: Order,
+    /// The tensor's index and its step, from which stochastic rounding takes its random bits.
+    pub(super) tensor: usize,
+    pub(super) step: u64,
 }
 
 /// A part of one tensor: elements `start …` in the order of its slots.
@@ -31,26 +36,62 @@ pub(super) struct Part<'s, A, C> {
     shared: Shared<'s, A, C>,
     param: Param<'s, A>,
     start: usize,
-    slots: [&'s mut [A]; MAX_SLOTS],
+    slots: Slots<'s, A>,
+    followers: Vec<Following<'s, A>>,
 }
 
 enum Param<'s, A> {
     Slice(&'s mut [A]),
-    /// With axes turned so that row-major order is the order of the slots.
-    View(ArrayViewMutD<'s, A>),
+    /// With axes turned so that row-major order is the order of the slots. Boxed, because it is ten times the size of a
+    /// slice and seldom.
+    View(Box<ArrayViewMutD<'s, A>>),
+}
+
+/// The slots of a part.
+pub(super) enum Slots<'s, A> {
+    /// As the arithmetic needs them.
+    Full([&'s mut [A]; MAX_SLOTS]),
+    /// Some of them narrower. Boxed, because they are large and few.
+    Narrow(NarrowSlots<'s, A>),
+}
+
+type NarrowSlots<'s, A> = Box<[SlotMut<'s, A>; MAX_SLOTS]>;
+
+impl<'s, A: Scalar> Slots<'s, A> {
+    fn split_at(self, at: usize) -> (Self, Self) {
+        match self {
+            Self::Full(slots) => {
+                let (mut left, mut right): ([&mut [A]; MAX_SLOTS], [&mut [A]; MAX_SLOTS]) = Default::default();
+                for ((slot, left), right) in slots.into_iter().zip(&mut left).zip(&mut right) {
+                    if !slot.is_empty() {
+                        (*left, *right) = slot.split_at_mut(at);
+                    }
+                }
+                (Self::Full(left), Self::Full(right))
+            }
+            Self::Narrow(slots) => {
+                let (mut left, mut right): (NarrowSlots<'s, A>, NarrowSlots<'s, A>) = Default::default();
+                for ((slot, left), right) in slots.into_iter().zip(left.iter_mut()).zip(right.iter_mut()) {
+                    (*left, *right) = slot.split_at(at);
+                }
+                (Self::Narrow(left), Self::Narrow(right))
+            }
+        }
+    }
 }
 
 impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
     pub(super) fn whole(
         shared: Shared<'s, A, C>,
         param: &'s mut ValuesMut<'_, A>,
-        slots: [&'s mut [A]; MAX_SLOTS],
+        slots: Slots<'s, A>,
+        followers: Vec<Following<'s, A>>,
     ) -> Self {
         let param = match param.in_order(shared.shape, shared.order) {
             Ok(slice) => Param::Slice(slice),
-            Err(view) => Param::View(view),
+            Err(view) => Param::View(Box::new(view)),
         };
-        Self { shared, param, start: 0, slots }
+        Self { shared, param, start: 0, slots, followers }
     }
 
     fn len(&self) -> usize {
@@ -60,63 +101,107 @@ impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
         }
     }
 
-    /// Two parts of roughly equal length; `self` must have two elements.
+    /// Whether the part can be halved. A slice can at whole blocks, so that no scale and no cache line is shared; a view
+    /// only along an axis, which may be anywhere.
+    fn is_divisible(&self) -> bool {
+        let at_blocks = matches!(self.param, Param::Slice(_)) && self.followers.iter().all(Following::is_divisible);
+        let anywhere = self.followers.is_empty() && matches!(self.slots, Slots::Full(_));
+        self.len() > BLOCK && (at_blocks || anywhere)
+    }
+
+    /// Two parts of roughly equal length.
     fn halve(self) -> (Self, Self) {
-        let Self { shared, param, start, slots } = self;
-        let (left, right) = match param {
+        let Self { shared, param, start, slots, followers } = self;
+        let (left, right, middle) = match param {
             Param::Slice(slice) => {
-                let (left, right) = slice.split_at_mut(slice.len() / 2);
-                (Param::Slice(left), Param::Slice(right))
+                let middle = (slice.len() / 2).next_multiple_of(BLOCK);
+                let (left, right) = slice.split_at_mut(middle);
+                (Param::Slice(left), Param::Slice(right), middle)
             }
             Param::View(view) => {
                 let axis = view.shape().iter().position(|&length| length > 1).unwrap_or(0);
                 let middle = view.shape()[axis] / 2;
                 let (left, right) = view.split_at(Axis(axis), middle);
-                (Param::View(left), Param::View(right))
+                let middle = left.len();
+                (Param::View(Box::new(left)), Param::View(Box::new(right)), middle)
             }
         };
-        let mut left = Self { shared, param: left, start, slots: Default::default() };
-        let mut right = Self { shared, param: right, start: start + left.len(), slots: Default::default() };
-        for ((slot, left_slot), right_slot) in slots.into_iter().zip(&mut left.slots).zip(&mut right.slots) {
-            if !slot.is_empty() {
-                (*left_slot, *right_slot) = slot.split_at_mut(right.start - start);
-            }
-        }
-        (left, right)
+        let (left_slots, right_slots) = slots.split_at(middle);
+        let (left_followers, right_followers) = followers.into_iter().map(|follower| follower.split_at(middle)).unzip();
+        (
+            Self { shared, param: left, start, slots: left_slots, followers: left_followers },
+            Self { shared, param: right, start: start + middle, slots: right_slots, followers: right_followers },
+        )
     }
 
     fn run<R: Rule<A, Coefficients = C>>(self, rule: &R, arch: Arch) {
-        let slot_count = rule.slots().len();
-        let Self { shared, param, start, slots } = self;
-        let sweep = |param: &mut [A], grad: &[A], slots: [&mut [A]; MAX_SLOTS]| {
-            let lanes = Lanes { arch, prelude: shared.prelude, param, grad, slots, slot_count };
-            rule.sweep(shared.coefficients, lanes);
-        };
-        match (param, shared.grad.as_slice(shared.order)) {
-            (Param::Slice(param), Some(grad)) => sweep(param, &grad[start..start + param.len()], slots),
-            (Param::Slice(param), None) => {
-                let mut slots = slots.map(|slot| slot.chunks_mut(BLOCK));
-                let mut buffer = [A::zero(); BLOCK];
-                for (block, param) in param.chunks_mut(BLOCK).enumerate() {
-                    let grad = &mut buffer[..param.len()];
-                    shared.grad.read_raw(shared.shape, shared.order, start + block * BLOCK, grad);
-                    let slots = slots.each_mut().map(|slot| slot.next().unwrap_or_default());
-                    sweep(param, grad, slots);
+        match self {
+            // All contiguous and nothing beside it: one loop over the whole.
+            Self { shared, param: Param::Slice(param), start, slots: Slots::Full(slots), followers }
+                if followers.is_empty() && shared.grad.as_slice(shared.order).is_some() =>
+            {
+                let grad = shared.grad.as_slice(shared.order).unwrap_or_default();
+                let grad = &grad[start..start + param.len()];
+                let lanes = Lanes { arch, prelude: shared.prelude, param, grad, slots, slot_count: rule.slots().len() };
+                rule.sweep(shared.coefficients, lanes);
+            }
+            part => part.run_in_blocks(rule, arch),
+        }
+    }
+
+    /// Block by block, with whatever is not contiguous or not wide enough in a buffer.
+    fn run_in_blocks<R: Rule<A, Coefficients = C>>(mut self, rule: &R, arch: Arch) {
+        let (shared, elements, slot_count) = (self.shared, self.len(), rule.slots().len());
+        let block = BLOCK.min(elements);
+        let mut memory = vec![A::zero(); block * (2 + slot_count)];
+        for at in (0..elements).step_by(BLOCK) {
+            let length = BLOCK.min(elements - at);
+            let mut buffers = memory.chunks_mut(block.max(1)).map(|buffer| &mut buffer[..length]);
+            let mut buffer = || buffers.next().unwrap_or_default();
+
+            let grad_buffer = buffer();
+            let grad = match shared.grad.as_slice(shared.order) {
+                Some(grad) => &grad[self.start + at..self.start + at + length],
+                None => {
+                    shared.grad.read_raw(shared.shape, shared.order, self.start + at, grad_buffer);
+                    grad_buffer
+                }
+            };
+            let (param, view) = match &mut self.param {
+                Param::Slice(param) => (&mut param[at..at + length], None),
+                Param::View(view) => {
+                    let param = buffer();
+                    blocks::read(&view.view(), at, param);
+                    (param, Some(view))
+                }
+            };
+            let seeds: [u32; MAX_SLOTS] = std::array::from_fn(|slot| {
+                seed(shared.tensor, shared.step, slot).wrapping_add((self.start + at) as u32)
+            });
+            let run = |param: &mut [A], slots: [&mut [A]; MAX_SLOTS]| {
+                let lanes = Lanes { arch, prelude: shared.prelude, param, grad, slots, slot_count };
+                rule.sweep(shared.coefficients, lanes);
+            };
+            match &mut self.slots {
+                Slots::Full(slots) => {
+                    let slots = slots.each_mut().map(|slot| slot.get_mut(at..at + length).unwrap_or_default());
+                    run(param, slots);
+                }
+                Slots::Narrow(slots) => {
+                    let mut wide: [&mut [A]; MAX_SLOTS] = Default::default();
+                    for (wide, slot) in wide.iter_mut().zip(slots.iter()).take(slot_count) {
+                        *wide = buffer();
+                        slot.load(arch, at, wide);
+                    }
+                    run(param, wide.each_mut().map(|wide| &mut **wide));
+                    for ((wide, slot), seed) in wide.iter().zip(slots.iter_mut()).zip(seeds).take(slot_count) {
+                        slot.store(arch, at, wide, seed);
+                    }
                 }
             }
-            (Param::View(view), _) if view.len() > BLOCK => {
-                let part = Part { shared, param: Param::View(view), start, slots };
-                let (left, right) = part.halve();
-                left.run(rule, arch);
-                right.run(rule, arch);
-            }
-            (Param::View(mut view), _) => {
-                let (mut param, mut grad) = ([A::zero(); BLOCK], [A::zero(); BLOCK]);
-                let (param, grad) = (&mut param[..view.len()], &mut grad[..view.len()]);
-                param.iter_mut().zip(&view).for_each(|(out, value)| *out = *value);
-                shared.grad.read_raw(shared.shape, shared.order, start, grad);
-                sweep(param, grad, slots);
-                view.iter_mut().zip(param).for_each(|(out, value)| *out = *value);
+            self.followers.iter_mut().for_each(|follower| follower.follow(at, param));
+            if let Some(view) = view {
+                blocks::update(view, at, param, |element, value| *element = *value);
             }
         }
     }
@@ -163,14 +248,16 @@ fn in_parallel<A: Scalar, R: Rule<A>>(
         return parts.iter_mut().filter_map(take).for_each(|part| part.run(rule, arch));
     }
     if let [part] = parts {
-        if let Some(part) = take(part) {
-            let (left, right) = part.halve();
-            let (left_len, right_len) = (left.len(), right.len());
-            threads::join(
-                || in_parallel(rule, arch, &mut [Some(left)], left_len, grain),
-                || in_parallel(rule, arch, &mut [Some(right)], right_len, grain),
-            );
+        let Some(part) = take(part) else { return };
+        if !part.is_divisible() {
+            return part.run(rule, arch);
         }
+        let (left, right) = part.halve();
+        let (left_len, right_len) = (left.len(), right.len());
+        threads::join(
+            || in_parallel(rule, arch, &mut [Some(left)], left_len, grain),
+            || in_parallel(rule, arch, &mut [Some(right)], right_len, grain),
+        );
         return;
     }
     let mut left_total = 0;

@@ -21,7 +21,7 @@ impl<A: Scalar, R: Rule<A> + Clone + 'static> Subject<A> for Elementwise<R, A> {
     }
 
     fn slots(&self, path: &str) -> Vec<(&'static str, ArrayD<A>)> {
-        let slot = |name: &&'static str| Some((*name, self.slot(path, name)?.to_owned()));
+        let slot = |name: &&'static str| Some((*name, self.slot(path, name)?));
         self.rule().slots().iter().filter_map(slot).collect()
     }
 
