@@ -311,3 +311,146 @@ fn narrow_group<A: Scalar>(values: &[A], codes: &mut [u8], seed: u32) -> f32 {
         -scale
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [StatePrecision; 3] = [
+        StatePrecision::Bf16(Rounding::Nearest),
+        StatePrecision::Bf16(Rounding::Stochastic),
+        StatePrecision::Blockwise8,
+    ];
+
+    /// The largest relative distance of neighbouring numbers.
+    fn spacing(precision: StatePrecision) -> f64 {
+        match precision {
+            StatePrecision::Full => 0.0,
+            StatePrecision::Bf16(Rounding::Nearest) => 2.0_f64.powi(-8),
+            StatePrecision::Bf16(Rounding::Stochastic) => 2.0_f64.powi(-7),
+            StatePrecision::Blockwise8 => 2.0_f64.powi(-3),
+        }
+    }
+
+    fn round_trip<A: Scalar>(values: &[A], precision: StatePrecision, seed: u32) -> Vec<A> {
+        let mut padded = values.to_vec();
+        padded.resize(LEAST_ELEMENTS.max(values.len()), A::zero());
+        let mut slot = Slot::zeros(padded.len(), precision);
+        slot.as_mut().store(Arch::new(), 0, &padded, seed);
+        let mut loaded = vec![A::one(); padded.len()];
+        slot.as_mut().load(Arch::new(), 0, &mut loaded);
+        let same = |(a, b): (&A, A)| *a == b || a.is_nan() && b.is_nan();
+        assert!(loaded.iter().zip(slot.values()).all(same));
+        loaded.truncate(values.len());
+        loaded
+    }
+
+    /// Numbers over six decades, of both signs if asked.
+    fn numbers<A: Scalar>(count: u32, signs: bool) -> Vec<A> {
+        let number = |i: u32| {
+            let random = f64::from(hash(i)) / f64::from(u32::MAX);
+            let sign = if signs && i % 3 == 0 { -1.0 } else { 1.0 };
+            A::from_f64(sign * 10.0_f64.powf(if signs { 4.0 } else { 6.0 } * (random - 1.0)))
+        };
+        (0..count).map(number).collect()
+    }
+
+    #[test]
+    fn a_number_comes_back_within_the_spacing() {
+        fn check<A: Scalar>() {
+            for precision in ALL {
+                for signs in [false, true] {
+                    let values = numbers::<A>(5000, signs);
+                    for (value, back) in values.iter().zip(round_trip(&values, precision, 1)) {
+                        let error = (back.as_f64() - value.as_f64()).abs();
+                        let allowed = spacing(precision) * value.as_f64().abs();
+                        assert!(error <= allowed, "{precision:?}: {value} became {back}");
+                    }
+                }
+            }
+        }
+        check::<f32>();
+        check::<f64>();
+    }
+
+    /// The mean of many stochastic roundings is the number, where one to the nearest is off.
+    #[test]
+    fn stochastic_rounding_is_right_on_average() {
+        for precision in [StatePrecision::Bf16(Rounding::Stochastic), StatePrecision::Blockwise8] {
+            for value in [1.0_f32 + 1.0 / 700.0, 0.3, -0.7, 0.011] {
+                let mut values = vec![value; GROUP];
+                values[0] = 1.5;
+                values[1] = -1.5;
+                let rounds = 400;
+                let roundings = (0..rounds).flat_map(|round| round_trip(&values, precision, round * 1009).split_off(2));
+                let (mut sum, mut count) = (0.0, 0.0);
+                for rounded in roundings {
+                    sum += f64::from(rounded);
+                    count += 1.0;
+                }
+                // The standard deviation of one is at most half the spacing; of the mean, four of them are allowed.
+                let allowed = 4.0 * 0.5 * spacing(precision) * f64::from(value.abs()) / f64::sqrt(count);
+                assert!(
+                    (sum / count - f64::from(value)).abs() < allowed,
+                    "{precision:?}: {value} is {} on average",
+                    sum / count
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn zeros_stay_and_nothing_else_becomes_zero() {
+        for precision in ALL {
+            assert_eq!(round_trip(&[0.0_f32; 300], precision, 3), [0.0; 300]);
+            let back = round_trip(&[1e30_f32, 0.0, 1e-30, f32::MIN_POSITIVE], precision, 3);
+            assert!(back[1] == 0.0 && back[2] > 0.0 && back[3] > 0.0, "{precision:?}: {back:?}");
+        }
+        let tiny = round_trip(&[1e-42_f32, 0.0, -5e-43], StatePrecision::Blockwise8, 3);
+        assert!(tiny[0] > 0.0 && tiny[1] == 0.0 && tiny[2] < 0.0, "{tiny:?}");
+    }
+
+    #[test]
+    fn what_is_not_finite_stays_so() {
+        for precision in ALL {
+            let back = round_trip(&[1.0_f32, f32::NAN, 2.0], precision, 3);
+            assert!(back[1].is_nan(), "{precision:?}: {back:?}");
+            let back = round_trip(&[1.0_f32, f32::INFINITY, 2.0], precision, 3);
+            assert!(!back[1].is_finite(), "{precision:?}: {back:?}");
+        }
+    }
+
+    #[test]
+    fn the_largest_of_a_group_is_exact() {
+        let mut values = vec![0.1_f32; GROUP];
+        values[17] = 0.7;
+        assert_eq!(round_trip(&values, StatePrecision::Blockwise8, 9)[17], 0.7);
+        values[18] = -0.9;
+        assert_eq!(round_trip(&values, StatePrecision::Blockwise8, 9)[18], -0.9);
+    }
+
+    #[test]
+    fn bytes_and_small_tensors() {
+        let bytes = |elements, precision| Slot::<f32>::zeros(elements, precision).bytes();
+        assert_eq!(bytes(1 << 16, StatePrecision::Full), 4 << 16);
+        assert_eq!(bytes(1 << 16, StatePrecision::Bf16(Rounding::Nearest)), 2 << 16);
+        assert_eq!(bytes(1 << 16, StatePrecision::Blockwise8), (1 << 16) + 4 * (1 << 8));
+        assert!(ALL.iter().all(|precision| bytes(LEAST_ELEMENTS - 1, *precision) == 4 * (LEAST_ELEMENTS - 1)));
+    }
+
+    /// A slot in pieces holds what it holds in one.
+    #[test]
+    fn pieces_at_groups() {
+        let values = numbers::<f32>(6000, true);
+        for precision in ALL {
+            let mut whole = Slot::zeros(values.len(), precision);
+            whole.as_mut().store(Arch::new(), 0, &values, 77);
+            let mut cut = Slot::<f32>::zeros(values.len(), precision);
+            let (mut left, mut right) = cut.as_mut().split_at(2048);
+            left.store(Arch::Scalar, 0, &values[..2048], 77);
+            right.store(Arch::Scalar, 0, &values[2048..4096], 77 + 2048);
+            right.store(Arch::Scalar, 2048, &values[4096..], 77 + 4096);
+            assert_eq!(whole.values(), cut.values(), "{precision:?}");
+        }
+    }
+}
