@@ -6,9 +6,9 @@ use std::sync::Arc;
 use ndarray::{ArrayD, ShapeBuilder};
 use pulp::Arch;
 
-use super::lanes::{MAX_SLOTS, Prelude};
-use super::precision::{Slot, StatePrecision};
-use super::sweep::{Part, Shared, Slots, Sweep};
+use super::lanes::Prelude;
+use super::precision::{StatePrecision, Stored};
+use super::sweep::{Part, Shared, Sweep};
 use super::{At, Decay, Rule};
 use crate::error::{Error, Result};
 use crate::hyper::Hyper;
@@ -36,7 +36,7 @@ pub struct Elementwise<R, A> {
 struct State<A> {
     steps: u64,
     order: Order,
-    slots: [Slot<A>; MAX_SLOTS],
+    slots: Stored<A>,
 }
 
 impl<A> Default for State<A> {
@@ -85,12 +85,12 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         let state = self.state.get(at).filter(|state| state.steps > 0)?;
         let number = self.rule.slots().iter().position(|name| *name == slot)?;
         let shape = layout.tensors()[at].shape().set_f(state.order == Order::F);
-        ArrayD::from_shape_vec(shape, state.slots[number].values()).ok()
+        ArrayD::from_shape_vec(shape, state.slots.values(number)).ok()
     }
 
     /// The bytes that the state takes, of all tensors together.
     pub fn state_bytes(&self) -> usize {
-        self.state.iter().flat_map(|state| &state.slots).map(Slot::bytes).sum()
+        self.state.iter().map(|state| state.slots.bytes()).sum()
     }
 
     /// How many steps the tensor at `path` has taken: those in which it had a gradient.
@@ -144,22 +144,9 @@ impl<A: Scalar> State<A> {
                 ValuesMut::Contiguous(_, order) => *order,
                 ValuesMut::Strided(_) => Order::C,
             };
-            for slot in self.slots.iter_mut().take(slots) {
-                *slot = Slot::zeros(elements, precision);
-            }
+            self.slots = Stored::zeros(slots, elements, precision);
         }
         self.steps += 1;
-    }
-
-    fn slots(&mut self) -> Slots<'_, A> {
-        let full = |slot: &Slot<A>| matches!(slot, Slot::Full(_));
-        if !self.slots.iter().all(full) {
-            return Slots::Narrow(Box::new(self.slots.each_mut().map(Slot::as_mut)));
-        }
-        Slots::Full(self.slots.each_mut().map(|slot| match slot {
-            Slot::Full(values) => values.as_mut_slice(),
-            _ => &mut [],
-        }))
     }
 }
 
@@ -232,7 +219,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
                 step: state.steps,
             };
             let followers = followers.iter_mut().map(|follower| follower.in_order(info.shape(), state.order)).collect();
-            sweep.tensor(Part::whole(shared, param, state.slots(), followers));
+            sweep.tensor(Part::whole(shared, param, state.slots.as_mut(), followers));
             moved = true;
         }
         sweep.finish();

@@ -4,6 +4,9 @@ use std::fmt;
 
 use pulp::Arch;
 
+use super::precision::{
+    GROUP, Reader, Rounding, StoredMut, narrow_group, nearest_bf16, random, stochastic_bf16, widen_bf16,
+};
 use crate::grad::transform;
 use crate::scalar::Scalar;
 
@@ -23,6 +26,12 @@ pub(super) struct Prelude<A> {
 }
 
 impl<A: Scalar> Prelude<A> {
+    /// Nothing happens.
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
+        Self { scale: A::one(), limit: A::infinity(), coupled: A::zero(), shrink: A::one() }
+    }
+
     fn is_none(&self) -> bool {
         let one = A::one();
         self.scale == one && self.limit == A::infinity() && self.coupled == A::zero() && self.shrink == one
@@ -41,7 +50,9 @@ pub struct Lanes<'s, A> {
     pub(super) prelude: Prelude<A>,
     pub(super) param: &'s mut [A],
     pub(super) grad: &'s [A],
-    pub(super) slots: [&'s mut [A]; MAX_SLOTS],
+    pub(super) slots: StoredMut<'s, A>,
+    /// For the random bits of the first element.
+    pub(super) seed: u32,
     pub(super) slot_count: usize,
 }
 
@@ -54,23 +65,73 @@ impl<'s, A: Scalar> Lanes<'s, A> {
     ///
     /// # Panics
     /// If the number of slots is not that of [`Rule::slots`](super::Rule::slots).
-    pub fn each<C: Copy, S: Slots<A>>(self, coefficients: C, update: impl Fn(&C, A, A, S) -> (A, S)) {
+    pub fn each<C: Copy, S: Slots<A>>(self, coefficients: C, update: impl Fn(&C, A, A, S) -> (A, S) + Copy) {
         assert_eq!(S::COUNT, self.slot_count, "the update's slots are not the rule's");
-        let Self { arch, prelude, param, grad, slots, .. } = self;
+        let prelude = self.prelude;
         if prelude.is_none() {
-            arch.dispatch(move || {
-                let c = coefficients;
-                S::for_each(param, grad, slots, |param, grad, slots| update(&c, param, grad, slots));
-            });
+            self.stored(move |param, grad, slots| update(&coefficients, param, grad, slots));
         } else {
-            arch.dispatch(move || {
-                let c = coefficients;
-                let prelude = prelude;
-                S::for_each(param, grad, slots, |param, grad, slots| {
-                    let (param, grad) = prelude.apply(param, grad);
-                    update(&c, param, grad, slots)
-                });
+            self.stored(move |param, grad, slots| {
+                let (param, grad) = prelude.apply(param, grad);
+                update(&coefficients, param, grad, slots)
             });
+        }
+    }
+
+    /// Applies the update to slots in whatever form they are stored.
+    #[inline(always)]
+    fn stored<S: Slots<A>>(self, update: impl Fn(A, A, S) -> (A, S) + Copy) {
+        let Self { arch, param, grad, slots, seed, .. } = self;
+        match slots {
+            StoredMut::Full(slots) => arch.dispatch(
+                #[inline(always)]
+                move || {
+                    let update = update;
+                    S::for_each(param, grad, slots, |value| value, |value, _| value, |_| 0, update);
+                },
+            ),
+            StoredMut::Bf16(slots, Rounding::Nearest) => arch.dispatch(
+                #[inline(always)]
+                move || {
+                    let update = update;
+                    S::for_each(param, grad, slots, widen_bf16, |value, _| nearest_bf16(value), |_| 0, update);
+                },
+            ),
+            StoredMut::Bf16(slots, Rounding::Stochastic) => arch.dispatch(
+                #[inline(always)]
+                move || {
+                    let update = update;
+                    let random = |number: u32| {
+                        let bits = random(seed.wrapping_add(number));
+                        bits ^ (bits >> 16) // two slots have 16 each
+                    };
+                    S::for_each(param, grad, slots, widen_bf16, stochastic_bf16, random, update);
+                },
+            ),
+            StoredMut::Blockwise8(slots) => arch.dispatch(
+                #[inline(always)]
+                move || {
+                    let (update, mut slots) = (update, *slots);
+                    let mut wide = [[A::zero(); GROUP]; MAX_SLOTS];
+                    let groups = param.chunks_mut(GROUP).zip(grad.chunks(GROUP)).enumerate();
+                    for (number, (param, grad)) in groups {
+                        let start = number * GROUP;
+                        let readers = slots.each_ref().map(|slot| match slot.scales.get(number) {
+                            Some(scale) => Reader::new(*scale),
+                            None => Reader::new(0.0),
+                        });
+                        let codes =
+                            slots.each_ref().map(|slot| slot.codes.get(start..start + param.len()).unwrap_or_default());
+                        S::widen_each(param, grad, codes, &mut wide, readers, update);
+                        let seed = seed.wrapping_add(start as u32);
+                        for (slot, (wide, stored)) in wide.iter().zip(&mut slots).take(S::COUNT).enumerate() {
+                            let codes = &mut stored.codes[start..start + param.len()];
+                            let seed = seed ^ ((slot as u32) << 30);
+                            stored.scales[number] = narrow_group(&wide[..param.len()], codes, seed);
+                        }
+                    }
+                },
+            ),
         }
     }
 }
@@ -88,8 +149,28 @@ pub trait Slots<A>: sealed::Sealed + Sized {
     /// The number of values.
     const COUNT: usize;
 
+    /// Widens, updates and narrows every element. `random` gives an element's random bits, 32 for all its slots.
     #[doc(hidden)]
-    fn for_each(param: &mut [A], grad: &[A], slots: [&mut [A]; MAX_SLOTS], update: impl Fn(A, A, Self) -> (A, Self));
+    fn for_each<T: Copy>(
+        param: &mut [A],
+        grad: &[A],
+        slots: [&mut [T]; MAX_SLOTS],
+        widen: impl Fn(T) -> A,
+        narrow: impl Fn(A, u32) -> T,
+        random: impl Fn(u32) -> u32,
+        update: impl Fn(A, A, Self) -> (A, Self),
+    );
+
+    /// Widens one group's codes and updates every element; the slots' new values go to `wide`.
+    #[doc(hidden)]
+    fn widen_each(
+        param: &mut [A],
+        grad: &[A],
+        codes: [&[u8]; MAX_SLOTS],
+        wide: &mut [[A; GROUP]; MAX_SLOTS],
+        readers: [Reader; MAX_SLOTS],
+        update: impl Fn(A, A, Self) -> (A, Self),
+    );
 }
 
 mod sealed {
@@ -98,27 +179,55 @@ mod sealed {
 
 /// One nest of zipped slices per number of slots: the form that the compiler turns into SIMD without bounds checks.
 macro_rules! slots {
-    ($count:literal: $($slot:ident)*; $($unused:ident)*) => {
+    ($count:literal: $($slot:ident $new:ident $number:literal $shift:literal),*; $($unused:ident)*) => {
         impl<A: Scalar> sealed::Sealed for [A; $count] {}
 
         impl<A: Scalar> Slots<A> for [A; $count] {
             const COUNT: usize = $count;
 
             #[inline(always)]
-            fn for_each(
+            fn for_each<T: Copy>(
                 param: &mut [A],
                 grad: &[A],
-                [$($slot,)* $($unused),*]: [&mut [A]; MAX_SLOTS],
+                [$($slot,)* $($unused),*]: [&mut [T]; MAX_SLOTS],
+                widen: impl Fn(T) -> A,
+                narrow: impl Fn(A, u32) -> T,
+                random: impl Fn(u32) -> u32,
+                update: impl Fn(A, A, Self) -> (A, Self),
+            ) {
+                $(let _ = $unused;)*
+                let _ = (&widen, &narrow); // not used where there are no slots
+                let elements = param.iter_mut().zip(grad);
+                $(let elements = elements.zip($slot);)*
+                for (slots!(@nest (param, grad) $($slot)*), number) in elements.zip(0_u32..) {
+                    let (new, slots) = update(*param, *grad, [$(widen(*$slot)),*]);
+                    *param = new;
+                    let [$($new),*] = slots;
+                    let random = random(number);
+                    $(*$slot = narrow($new, random.rotate_left($shift) & 0xffff);)*
+                    let _ = random;
+                }
+            }
+
+            #[inline(always)]
+            fn widen_each(
+                param: &mut [A],
+                grad: &[A],
+                [$($slot,)* $($unused),*]: [&[u8]; MAX_SLOTS],
+                [$($new,)* ..]: &mut [[A; GROUP]; MAX_SLOTS],
+                readers: [Reader; MAX_SLOTS],
                 update: impl Fn(A, A, Self) -> (A, Self),
             ) {
                 $(let _ = $unused;)*
                 let elements = param.iter_mut().zip(grad);
-                $(let elements = elements.zip($slot);)*
+                $(let elements = elements.zip($slot.iter().zip($new.iter_mut()));)*
                 for slots!(@nest (param, grad) $($slot)*) in elements {
-                    let (new, slots) = update(*param, *grad, [$(*$slot),*]);
+                    let (new, slots) = update(*param, *grad, [$(readers[$number].widen(*$slot.0)),*]);
                     *param = new;
-                    [$(*$slot),*] = slots;
+                    let [$($new),*] = slots;
+                    $(*$slot.1 = $new;)*
                 }
+                let _ = readers;
             }
         }
     };
@@ -127,7 +236,7 @@ macro_rules! slots {
 }
 
 slots!(0: ; a b c d);
-slots!(1: a; b c d);
-slots!(2: a b; c d);
-slots!(3: a b c; d);
-slots!(4: a b c d;);
+slots!(1: a new_a 0 0; b c d);
+slots!(2: a new_a 0 0, b new_b 1 16; c d);
+slots!(3: a new_a 0 0, b new_b 1 16, c new_c 2 8; d);
+slots!(4: a new_a 0 0, b new_b 1 16, c new_c 2 8, d new_d 3 24;);

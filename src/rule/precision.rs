@@ -1,7 +1,5 @@
 //! State slots in fewer bits than the arithmetic has.
 
-use pulp::Arch;
-
 use super::lanes::MAX_SLOTS;
 use crate::scalar::Scalar;
 
@@ -49,164 +47,167 @@ pub enum Rounding {
     Nearest,
 }
 
-/// One stored slot of one tensor.
+/// The state slots of one tensor, as they are stored.
 #[derive(Debug, Clone)]
-pub(super) enum Slot<A> {
-    Full(Vec<A>),
-    Bf16(Vec<u16>, Rounding),
-    Blockwise8 { codes: Vec<u8>, scales: Vec<f32> },
+pub(super) enum Stored<A> {
+    Full([Vec<A>; MAX_SLOTS]),
+    Bf16([Vec<u16>; MAX_SLOTS], Rounding),
+    Blockwise8([Coded; MAX_SLOTS]),
 }
 
-/// A range of a stored slot.
-pub(super) enum SlotMut<'s, A> {
-    Full(&'s mut [A]),
-    Bf16(&'s mut [u16], Rounding),
-    Blockwise8 { codes: &'s mut [u8], scales: &'s mut [f32] },
+/// A slot in 8 bits.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Coded {
+    codes: Vec<u8>,
+    /// One for every [`GROUP`]; negative where the codes have signs.
+    scales: Vec<f32>,
 }
 
-impl<A> Default for Slot<A> {
+/// A range of the state slots of one tensor.
+pub(super) enum StoredMut<'s, A> {
+    Full([&'s mut [A]; MAX_SLOTS]),
+    Bf16([&'s mut [u16]; MAX_SLOTS], Rounding),
+    /// Boxed, because it is twice the size of the others.
+    Blockwise8(Box<[CodedMut<'s>; MAX_SLOTS]>),
+}
+
+/// A range of a slot in 8 bits, from the beginning of a group.
+#[derive(Default)]
+pub(super) struct CodedMut<'s> {
+    pub(super) codes: &'s mut [u8],
+    pub(super) scales: &'s mut [f32],
+}
+
+impl<A> Default for Stored<A> {
     fn default() -> Self {
-        Self::Full(Vec::new())
+        Self::Full(Default::default())
     }
 }
 
-impl<A> Default for SlotMut<'_, A> {
-    fn default() -> Self {
-        Self::Full(&mut [])
-    }
-}
-
-impl<A: Scalar> Slot<A> {
-    /// A slot of zeros.
-    pub(super) fn zeros(elements: usize, precision: StatePrecision) -> Self {
+impl<A: Scalar> Stored<A> {
+    /// So many slots of zeros.
+    pub(super) fn zeros(slots: usize, elements: usize, precision: StatePrecision) -> Self {
+        fn each<T: Default>(slots: usize, make: impl Fn() -> T) -> [T; MAX_SLOTS] {
+            std::array::from_fn(|slot| if slot < slots { make() } else { T::default() })
+        }
         match precision {
-            StatePrecision::Bf16(rounding) if elements >= LEAST_ELEMENTS => Self::Bf16(vec![0; elements], rounding),
-            StatePrecision::Blockwise8 if elements >= LEAST_ELEMENTS => {
-                Self::Blockwise8 { codes: vec![0; elements], scales: vec![0.0; elements.div_ceil(GROUP)] }
+            StatePrecision::Bf16(rounding) if elements >= LEAST_ELEMENTS => {
+                Self::Bf16(each(slots, || vec![0; elements]), rounding)
             }
-            _ => Self::Full(vec![A::zero(); elements]),
+            StatePrecision::Blockwise8 if elements >= LEAST_ELEMENTS => Self::Blockwise8(each(slots, || Coded {
+                codes: vec![0; elements],
+                scales: vec![0.0; elements.div_ceil(GROUP)],
+            })),
+            _ => Self::Full(each(slots, || vec![A::zero(); elements])),
         }
     }
 
-    pub(super) fn as_mut(&mut self) -> SlotMut<'_, A> {
+    pub(super) fn as_mut(&mut self) -> StoredMut<'_, A> {
         match self {
-            Self::Full(values) => SlotMut::Full(values),
-            Self::Bf16(values, rounding) => SlotMut::Bf16(values, *rounding),
-            Self::Blockwise8 { codes, scales } => SlotMut::Blockwise8 { codes, scales },
-        }
-    }
-
-    /// The values, widened.
-    pub(super) fn values(&self) -> Vec<A> {
-        match self {
-            Self::Full(values) => values.clone(),
-            Self::Bf16(values, _) => values.iter().map(|bits| widen_bf16(*bits)).collect(),
-            Self::Blockwise8 { codes, scales } => {
-                let mut out = vec![A::zero(); codes.len()];
-                for ((out, codes), scale) in out.chunks_mut(GROUP).zip(codes.chunks(GROUP)).zip(scales) {
-                    widen_group(codes, *scale, out);
-                }
-                out
+            Self::Full(slots) => StoredMut::Full(slots.each_mut().map(Vec::as_mut_slice)),
+            Self::Bf16(slots, rounding) => StoredMut::Bf16(slots.each_mut().map(Vec::as_mut_slice), *rounding),
+            Self::Blockwise8(slots) => {
+                let slots = slots.each_mut().map(|Coded { codes, scales }| CodedMut { codes, scales });
+                StoredMut::Blockwise8(Box::new(slots))
             }
         }
     }
 
-    /// The bytes that the slot takes.
+    /// One slot's values, widened.
+    pub(super) fn values(&self, slot: usize) -> Vec<A> {
+        match self {
+            Self::Full(slots) => slots[slot].clone(),
+            Self::Bf16(slots, _) => slots[slot].iter().map(|bits| widen_bf16(*bits)).collect(),
+            Self::Blockwise8(slots) => {
+                let Coded { codes, scales } = &slots[slot];
+                let groups = codes.chunks(GROUP).zip(scales);
+                groups.flat_map(|(codes, scale)| codes.iter().map(|code| Reader::new(*scale).widen(*code))).collect()
+            }
+        }
+    }
+
+    /// The bytes that the slots take.
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Self::Full(values) => size_of_val(&values[..]),
-            Self::Bf16(values, _) => size_of_val(&values[..]),
-            Self::Blockwise8 { codes, scales } => codes.len() + size_of_val(&scales[..]),
+            Self::Full(slots) => slots.iter().map(|slot| size_of_val(&slot[..])).sum(),
+            Self::Bf16(slots, _) => slots.iter().map(|slot| size_of_val(&slot[..])).sum(),
+            Self::Blockwise8(slots) => slots.iter().map(|slot| slot.codes.len() + size_of_val(&slot.scales[..])).sum(),
         }
     }
 }
 
-impl<'s, A: Scalar> SlotMut<'s, A> {
+impl<'s, A> StoredMut<'s, A> {
+    /// Whether the slots can be divided anywhere, not only between groups.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self, Self::Full(_))
+    }
+
     /// The first `at` elements and the others. Where elements share scales, `at` must be a multiple of [`GROUP`].
     pub(super) fn split_at(self, at: usize) -> (Self, Self) {
         match self {
-            Self::Full([]) => Default::default(),
-            Self::Full(values) => {
-                let (left, right) = values.split_at_mut(at);
+            Self::Full(slots) => {
+                let (left, right) = split_all(slots, at);
                 (Self::Full(left), Self::Full(right))
             }
-            Self::Bf16(values, rounding) => {
-                let (left, right) = values.split_at_mut(at);
+            Self::Bf16(slots, rounding) => {
+                let (left, right) = split_all(slots, at);
                 (Self::Bf16(left, rounding), Self::Bf16(right, rounding))
             }
-            Self::Blockwise8 { codes, scales } => {
-                let (left, right) = codes.split_at_mut(at);
-                let (left_scales, right_scales) = scales.split_at_mut(at.div_ceil(GROUP));
-                let right = Self::Blockwise8 { codes: right, scales: right_scales };
-                (Self::Blockwise8 { codes: left, scales: left_scales }, right)
+            Self::Blockwise8(slots) => {
+                let (mut left, mut right): ([CodedMut<'s>; MAX_SLOTS], [CodedMut<'s>; MAX_SLOTS]) = Default::default();
+                for ((slot, left), right) in slots.into_iter().zip(&mut left).zip(&mut right) {
+                    (left.codes, right.codes) = split(slot.codes, at);
+                    (left.scales, right.scales) = split(slot.scales, at.div_ceil(GROUP));
+                }
+                (Self::Blockwise8(Box::new(left)), Self::Blockwise8(Box::new(right)))
             }
         }
     }
 
-    /// Widens `out.len()` elements from element `at`, a multiple of [`GROUP`], into `out`.
-    pub(super) fn load(&self, arch: Arch, at: usize, out: &mut [A]) {
-        let range = at..at + out.len();
+    /// `length` elements from `at`, a multiple of [`GROUP`].
+    pub(super) fn range(&mut self, at: usize, length: usize) -> StoredMut<'_, A> {
         match self {
-            Self::Full(values) => out.copy_from_slice(&values[range]),
-            Self::Bf16(values, _) => arch.dispatch(
-                #[inline(always)]
-                || out.iter_mut().zip(&values[range]).for_each(|(out, bits)| *out = widen_bf16(*bits)),
-            ),
-            Self::Blockwise8 { codes, scales } => arch.dispatch(
-                #[inline(always)]
-                || {
-                    let groups = out.chunks_mut(GROUP).zip(codes[range].chunks(GROUP)).zip(&scales[at / GROUP..]);
-                    groups.for_each(|((out, codes), scale)| widen_group(codes, *scale, out));
-                },
-            ),
-        }
-    }
-
-    /// Narrows `values` to the elements from `at`, a multiple of [`GROUP`]. `seed` belongs to the first.
-    pub(super) fn store(&mut self, arch: Arch, at: usize, values: &[A], seed: u32) {
-        let range = at..at + values.len();
-        match self {
-            Self::Full(own) => own[range].copy_from_slice(values),
-            Self::Bf16(own, Rounding::Nearest) => arch.dispatch(
-                #[inline(always)]
-                || own[range].iter_mut().zip(values).for_each(|(own, value)| *own = nearest_bf16(as_f32(*value))),
-            ),
-            Self::Bf16(own, Rounding::Stochastic) => arch.dispatch(
-                #[inline(always)]
-                || {
-                    for ((own, value), number) in own[range].iter_mut().zip(values).zip(0_u32..) {
-                        *own = stochastic_bf16(as_f32(*value), hash(seed.wrapping_add(number)));
-                    }
-                },
-            ),
-            Self::Blockwise8 { codes, scales } => arch.dispatch(
-                #[inline(always)]
-                || {
-                    let scales = &mut scales[at / GROUP..];
-                    let groups = codes[range].chunks_mut(GROUP).zip(values.chunks(GROUP)).zip(scales);
-                    for (((codes, values), scale), number) in groups.zip(0_u32..) {
-                        *scale = narrow_group(values, codes, seed.wrapping_add(number * GROUP as u32));
-                    }
-                },
-            ),
+            Self::Full(slots) => StoredMut::Full(range_of_all(slots, at, length)),
+            Self::Bf16(slots, rounding) => StoredMut::Bf16(range_of_all(slots, at, length), *rounding),
+            Self::Blockwise8(slots) => StoredMut::Blockwise8(Box::new(slots.each_mut().map(|slot| CodedMut {
+                codes: slot.codes.get_mut(at..at + length).unwrap_or_default(),
+                scales: slot.scales.get_mut(at / GROUP..(at + length).div_ceil(GROUP)).unwrap_or_default(),
+            }))),
         }
     }
 }
 
-/// A seed for the random bits of one slot of one tensor in one step; consecutive elements add 1 to it.
-pub(super) fn seed(tensor: usize, step: u64, slot: usize) -> u32 {
-    let mixed = (step.wrapping_mul(MAX_SLOTS as u64) + slot as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    hash((mixed >> 32) as u32 ^ (tensor as u32).wrapping_mul(0x85eb_ca6b))
+/// A slice in two; an empty one, as of a slot that the rule does not have, in two empty ones.
+fn split<T>(slice: &mut [T], at: usize) -> (&mut [T], &mut [T]) {
+    slice.split_at_mut(at.min(slice.len()))
 }
 
-/// 32 bits that look random (the finaliser of MurmurHash3).
+fn split_all<'s, T>(
+    slots: [&'s mut [T]; MAX_SLOTS],
+    at: usize,
+) -> ([&'s mut [T]; MAX_SLOTS], [&'s mut [T]; MAX_SLOTS]) {
+    let (mut left, mut right): ([&mut [T]; MAX_SLOTS], [&mut [T]; MAX_SLOTS]) = Default::default();
+    for ((slot, left), right) in slots.into_iter().zip(&mut left).zip(&mut right) {
+        (*left, *right) = split(slot, at);
+    }
+    (left, right)
+}
+
+fn range_of_all<'r, T>(slots: &'r mut [&mut [T]; MAX_SLOTS], at: usize, length: usize) -> [&'r mut [T]; MAX_SLOTS] {
+    slots.each_mut().map(|slot| slot.get_mut(at..at + length).unwrap_or_default())
+}
+
+/// A seed for the random bits of one tensor in one step; consecutive elements add 1 to it.
+pub(super) fn seed(tensor: usize, step: u64) -> u32 {
+    let step = (step.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32;
+    random(random(step ^ (tensor as u32).wrapping_mul(0x85eb_ca6b)) >> 7)
+}
+
+/// 32 bits of which the upper look random: multiplications carry every bit upwards, the shift brings it down between.
 #[inline(always)]
-fn hash(mut x: u32) -> u32 {
-    x ^= x >> 16;
-    x = x.wrapping_mul(0x85eb_ca6b);
-    x ^= x >> 13;
-    x = x.wrapping_mul(0xc2b2_ae35);
-    x ^ (x >> 16)
+pub(super) fn random(number: u32) -> u32 {
+    let x = number.wrapping_mul(0x9e37_79b1);
+    (x ^ (x >> 15)).wrapping_mul(0x85eb_ca77)
 }
 
 #[inline(always)]
@@ -220,24 +221,29 @@ fn from_f32<A: Scalar>(value: f32) -> A {
 }
 
 #[inline(always)]
-fn widen_bf16<A: Scalar>(bits: u16) -> A {
+pub(super) fn widen_bf16<A: Scalar>(bits: u16) -> A {
     from_f32(f32::from_bits(u32::from(bits) << 16))
 }
 
-/// A quiet NaN: adding to the bits of another could make a number of it.
-const NAN: u16 = 0x7fc0;
-
 #[inline(always)]
-fn nearest_bf16(value: f32) -> u16 {
-    let bits = value.to_bits();
-    let rounded = (bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16;
-    if value.is_nan() { NAN } else { rounded }
+pub(super) fn nearest_bf16<A: Scalar>(value: A) -> u16 {
+    let bits = as_f32(value).to_bits();
+    upper_half(value, 0x7fff + ((bits >> 16) & 1))
 }
 
+/// `random` has 16 random bits.
 #[inline(always)]
-fn stochastic_bf16(value: f32, random: u32) -> u16 {
-    let rounded = (value.to_bits().wrapping_add(random >> 16) >> 16) as u16;
-    if value.is_nan() { NAN } else { rounded }
+pub(super) fn stochastic_bf16<A: Scalar>(value: A, random: u32) -> u16 {
+    upper_half(value, random)
+}
+
+/// The upper half of the bits, after something has been added to the lower; not to those of a NaN, which could become a
+/// number. The NaN of an arithmetic operation has its mark in the upper half.
+#[inline(always)]
+fn upper_half<A: Scalar>(value: A, add: u32) -> u16 {
+    let value = as_f32(value);
+    let add = if value.is_nan() { 0 } else { add };
+    (value.to_bits().wrapping_add(add) >> 16) as u16
 }
 
 /// The bits of an f32's fraction that a code does not keep.
@@ -250,70 +256,80 @@ const ONE: u32 = 0x3f80_0000 >> DROPPED;
 const UNSIGNED: u32 = 255;
 const SIGNED: u32 = 127;
 const SIGN: u8 = 0x80;
+const MAGNITUDE: u32 = 0x7fff_ffff;
 
-/// A group's values from its codes. A negative scale says that the codes have signs.
-#[inline(always)]
-fn widen_group<A: Scalar>(codes: &[u8], scale: f32, out: &mut [A]) {
-    if scale.is_sign_negative() {
-        let scale = -scale;
-        for (out, code) in out.iter_mut().zip(codes) {
-            let magnitude = u32::from(code & !SIGN);
-            let size = f32::from_bits((magnitude + (ONE - SIGNED)) << DROPPED) * scale;
-            let size = if magnitude == 0 { 0.0 } else { size };
-            *out = from_f32(if code & SIGN == 0 { size } else { -size });
-        }
-    } else {
-        for (out, code) in out.iter_mut().zip(codes) {
-            let size = f32::from_bits((u32::from(*code) + (ONE - UNSIGNED)) << DROPPED) * scale;
-            *out = from_f32(if *code == 0 { 0.0 } else { size });
-        }
+/// How the codes of one group are read.
+#[derive(Debug, Clone, Copy)]
+pub struct Reader {
+    scale: f32,
+    sign: u8,
+    offset: u32,
+}
+
+impl Reader {
+    /// A negative scale says that the codes have signs.
+    #[inline(always)]
+    pub(super) fn new(scale: f32) -> Self {
+        let (sign, top) = if scale.is_sign_negative() { (SIGN, SIGNED) } else { (0, UNSIGNED) };
+        Self { scale: scale.abs(), sign, offset: ONE - top }
+    }
+
+    #[inline(always)]
+    pub(super) fn widen<A: Scalar>(self, code: u8) -> A {
+        let magnitude = u32::from(code & !self.sign);
+        let size = f32::from_bits((magnitude + self.offset) << DROPPED) * self.scale;
+        let size = if magnitude == 0 { 0.0 } else { size };
+        from_f32(f32::from_bits(size.to_bits() | u32::from(code & self.sign) << 24))
     }
 }
 
 /// A group's codes from its values; returns the scale.
 #[inline(always)]
-fn narrow_group<A: Scalar>(values: &[A], codes: &mut [u8], seed: u32) -> f32 {
-    const MAGNITUDE: u32 = 0x7fff_ffff;
-    /// Keeps the reciprocal of a tiny scale finite.
-    const TINY: f32 = 1e-30;
-    const LARGE: f32 = (1_u128 << 100) as f32;
+pub(super) fn narrow_group<A: Scalar>(values: &[A], codes: &mut [u8], seed: u32) -> f32 {
+    /// Keeps the quotient of the largest element at or below 1, whose code is the last.
+    const BELOW_1: f32 = 1.0 - f32::EPSILON;
     let (mut largest, mut signs) = (0, 0);
     for value in values {
         let bits = as_f32(*value).to_bits();
         largest = largest.max(bits & MAGNITUDE);
-        signs |= if bits & MAGNITUDE == 0 { 0 } else { bits };
+        signs |= bits;
     }
-    let scale = f32::from_bits(largest);
-    if scale == 0.0 {
+    if largest == 0 {
         codes.fill(0);
         return 0.0;
     }
-    let lift = if scale < TINY { LARGE } else { 1.0 };
-    let inverse = 1.0 / (scale * lift);
-    let rounded = |value: f32, number: u32, top: u32| {
-        let bits =
-            (value.abs() * lift * inverse).to_bits().wrapping_add(hash(seed.wrapping_add(number)) >> (32 - DROPPED));
-        (bits >> DROPPED).saturating_sub(ONE - top).min(top)
-    };
+    // The reciprocal of a smaller one would not be finite.
+    let scale = f32::from_bits(largest.max(f32::MIN_POSITIVE.to_bits()));
+    let inverse = BELOW_1 / scale;
     if signs & !MAGNITUDE == 0 {
-        for ((code, value), number) in codes.iter_mut().zip(values).zip(0_u32..) {
+        for ((code, value), number) in codes.iter_mut().zip(values).zip(seed..) {
             let value = as_f32(*value);
             // What is not zero stays above it: a zero second moment would make a step of any length.
-            *code = rounded(value, number, UNSIGNED).max(u32::from(value != 0.0)) as u8;
+            *code = round(value * inverse, number, UNSIGNED).max(value.to_bits().min(1)) as u8;
         }
         scale
     } else {
-        for ((code, value), number) in codes.iter_mut().zip(values).zip(0_u32..) {
+        for ((code, value), number) in codes.iter_mut().zip(values).zip(seed..) {
             let value = as_f32(*value);
-            let sign = if value < 0.0 { SIGN } else { 0 };
-            *code = rounded(value, number, SIGNED) as u8 | sign;
+            let sign = (value.to_bits() >> 24) as u8 & SIGN;
+            *code = round(value.abs() * inverse, number, SIGNED) as u8 | sign;
         }
         -scale
     }
 }
 
+/// The code of a number from 0 to 1.
+#[inline(always)]
+fn round(value: f32, number: u32, top: u32) -> u32 {
+    let bits = value.to_bits() + (random(number) >> (32 - DROPPED));
+    (bits >> DROPPED).max(ONE - top) - (ONE - top)
+}
+
 #[cfg(test)]
 mod tests {
+    use pulp::Arch;
+
+    use super::super::lanes::{Lanes, Prelude};
     use super::*;
 
     const ALL: [StatePrecision; 3] = [
@@ -332,15 +348,20 @@ mod tests {
         }
     }
 
+    /// Gives the first slot these values, through the loop that rules run in.
+    fn store<A: Scalar>(slots: StoredMut<'_, A>, values: &[A], seed: u32, arch: Arch) {
+        let mut param = values.to_vec();
+        let lanes =
+            Lanes { arch, prelude: Prelude::none(), param: &mut param, grad: values, slots, seed, slot_count: 1 };
+        lanes.each((), |(), param, grad, [slot]: [A; 1]| (param + A::zero() * slot, [grad]));
+    }
+
     fn round_trip<A: Scalar>(values: &[A], precision: StatePrecision, seed: u32) -> Vec<A> {
         let mut padded = values.to_vec();
         padded.resize(LEAST_ELEMENTS.max(values.len()), A::zero());
-        let mut slot = Slot::zeros(padded.len(), precision);
-        slot.as_mut().store(Arch::new(), 0, &padded, seed);
-        let mut loaded = vec![A::one(); padded.len()];
-        slot.as_mut().load(Arch::new(), 0, &mut loaded);
-        let same = |(a, b): (&A, A)| *a == b || a.is_nan() && b.is_nan();
-        assert!(loaded.iter().zip(slot.values()).all(same));
+        let mut stored = Stored::zeros(1, padded.len(), precision);
+        store(stored.as_mut(), &padded, seed, Arch::new());
+        let mut loaded = stored.values(0);
         loaded.truncate(values.len());
         loaded
     }
@@ -348,7 +369,7 @@ mod tests {
     /// Numbers over six decades, of both signs if asked.
     fn numbers<A: Scalar>(count: u32, signs: bool) -> Vec<A> {
         let number = |i: u32| {
-            let random = f64::from(hash(i)) / f64::from(u32::MAX);
+            let random = f64::from(random(i)) / f64::from(u32::MAX);
             let sign = if signs && i % 3 == 0 { -1.0 } else { 1.0 };
             A::from_f64(sign * 10.0_f64.powf(if signs { 4.0 } else { 6.0 } * (random - 1.0)))
         };
@@ -431,7 +452,7 @@ mod tests {
 
     #[test]
     fn bytes_and_small_tensors() {
-        let bytes = |elements, precision| Slot::<f32>::zeros(elements, precision).bytes();
+        let bytes = |elements, precision| Stored::<f32>::zeros(1, elements, precision).bytes();
         assert_eq!(bytes(1 << 16, StatePrecision::Full), 4 << 16);
         assert_eq!(bytes(1 << 16, StatePrecision::Bf16(Rounding::Nearest)), 2 << 16);
         assert_eq!(bytes(1 << 16, StatePrecision::Blockwise8), (1 << 16) + 4 * (1 << 8));
@@ -443,14 +464,14 @@ mod tests {
     fn pieces_at_groups() {
         let values = numbers::<f32>(6000, true);
         for precision in ALL {
-            let mut whole = Slot::zeros(values.len(), precision);
-            whole.as_mut().store(Arch::new(), 0, &values, 77);
-            let mut cut = Slot::<f32>::zeros(values.len(), precision);
-            let (mut left, mut right) = cut.as_mut().split_at(2048);
-            left.store(Arch::Scalar, 0, &values[..2048], 77);
-            right.store(Arch::Scalar, 0, &values[2048..4096], 77 + 2048);
-            right.store(Arch::Scalar, 2048, &values[4096..], 77 + 4096);
-            assert_eq!(whole.values(), cut.values(), "{precision:?}");
+            let mut whole = Stored::zeros(1, values.len(), precision);
+            store(whole.as_mut(), &values, 77, Arch::new());
+            let mut cut = Stored::<f32>::zeros(1, values.len(), precision);
+            let (left, mut right) = cut.as_mut().split_at(2048);
+            store(left, &values[..2048], 77, Arch::Scalar);
+            store(right.range(0, 2048), &values[2048..4096], 77 + 2048, Arch::new());
+            store(right.range(2048, 1904), &values[4096..], 77 + 4096, Arch::Scalar);
+            assert!(whole.values(0) == cut.values(0), "{precision:?}");
         }
     }
 }

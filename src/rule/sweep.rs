@@ -6,8 +6,8 @@ use ndarray::{ArrayViewMutD, Axis};
 use pulp::Arch;
 
 use super::Rule;
-use super::lanes::{Lanes, MAX_SLOTS, Prelude};
-use super::precision::{SlotMut, seed};
+use super::lanes::{Lanes, Prelude};
+use super::precision::{StoredMut, seed};
 use crate::follower::Following;
 use crate::grad::{BLOCK, Grad};
 use crate::params::{Order, ValuesMut, blocks};
@@ -36,7 +36,7 @@ pub(super) struct Part<'s, A, C> {
     shared: Shared<'s, A, C>,
     param: Param<'s, A>,
     start: usize,
-    slots: Slots<'s, A>,
+    slots: StoredMut<'s, A>,
     followers: Vec<Following<'s, A>>,
 }
 
@@ -47,44 +47,11 @@ enum Param<'s, A> {
     View(Box<ArrayViewMutD<'s, A>>),
 }
 
-/// The slots of a part.
-pub(super) enum Slots<'s, A> {
-    /// As the arithmetic needs them.
-    Full([&'s mut [A]; MAX_SLOTS]),
-    /// Some of them narrower. Boxed, because they are large and few.
-    Narrow(NarrowSlots<'s, A>),
-}
-
-type NarrowSlots<'s, A> = Box<[SlotMut<'s, A>; MAX_SLOTS]>;
-
-impl<'s, A: Scalar> Slots<'s, A> {
-    fn split_at(self, at: usize) -> (Self, Self) {
-        match self {
-            Self::Full(slots) => {
-                let (mut left, mut right): ([&mut [A]; MAX_SLOTS], [&mut [A]; MAX_SLOTS]) = Default::default();
-                for ((slot, left), right) in slots.into_iter().zip(&mut left).zip(&mut right) {
-                    if !slot.is_empty() {
-                        (*left, *right) = slot.split_at_mut(at);
-                    }
-                }
-                (Self::Full(left), Self::Full(right))
-            }
-            Self::Narrow(slots) => {
-                let (mut left, mut right): (NarrowSlots<'s, A>, NarrowSlots<'s, A>) = Default::default();
-                for ((slot, left), right) in slots.into_iter().zip(left.iter_mut()).zip(right.iter_mut()) {
-                    (*left, *right) = slot.split_at(at);
-                }
-                (Self::Narrow(left), Self::Narrow(right))
-            }
-        }
-    }
-}
-
 impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
     pub(super) fn whole(
         shared: Shared<'s, A, C>,
         param: &'s mut ValuesMut<'_, A>,
-        slots: Slots<'s, A>,
+        slots: StoredMut<'s, A>,
         followers: Vec<Following<'s, A>>,
     ) -> Self {
         let param = match param.in_order(shared.shape, shared.order) {
@@ -105,7 +72,7 @@ impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
     /// only along an axis, which may be anywhere.
     fn is_divisible(&self) -> bool {
         let at_blocks = matches!(self.param, Param::Slice(_)) && self.followers.iter().all(Following::is_divisible);
-        let anywhere = self.followers.is_empty() && matches!(self.slots, Slots::Full(_));
+        let anywhere = self.followers.is_empty() && self.slots.is_full();
         self.len() > BLOCK && (at_blocks || anywhere)
     }
 
@@ -137,73 +104,62 @@ impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
     fn run<R: Rule<A, Coefficients = C>>(self, rule: &R, arch: Arch) {
         match self {
             // All contiguous and nothing beside it: one loop over the whole.
-            Self { shared, param: Param::Slice(param), start, slots: Slots::Full(slots), followers }
+            Self { shared, param: Param::Slice(param), start, slots, followers }
                 if followers.is_empty() && shared.grad.as_slice(shared.order).is_some() =>
             {
                 let grad = shared.grad.as_slice(shared.order).unwrap_or_default();
                 let grad = &grad[start..start + param.len()];
-                let lanes = Lanes { arch, prelude: shared.prelude, param, grad, slots, slot_count: rule.slots().len() };
-                rule.sweep(shared.coefficients, lanes);
+                shared.sweep(rule, arch, start, param, grad, slots);
             }
             part => part.run_in_blocks(rule, arch),
         }
     }
 
-    /// Block by block, with whatever is not contiguous or not wide enough in a buffer.
+    /// Block by block, with whatever is not contiguous in a buffer.
     fn run_in_blocks<R: Rule<A, Coefficients = C>>(mut self, rule: &R, arch: Arch) {
-        let (shared, elements, slot_count) = (self.shared, self.len(), rule.slots().len());
-        let block = BLOCK.min(elements);
-        let mut memory = vec![A::zero(); block * (2 + slot_count)];
+        let (shared, elements) = (self.shared, self.len());
+        let mut memory = vec![A::zero(); 2 * BLOCK.min(elements)];
+        let (grad_buffer, param_buffer) = memory.split_at_mut(BLOCK.min(elements));
         for at in (0..elements).step_by(BLOCK) {
-            let length = BLOCK.min(elements - at);
-            let mut buffers = memory.chunks_mut(block.max(1)).map(|buffer| &mut buffer[..length]);
-            let mut buffer = || buffers.next().unwrap_or_default();
-
-            let grad_buffer = buffer();
+            let (start, length) = (self.start + at, BLOCK.min(elements - at));
             let grad = match shared.grad.as_slice(shared.order) {
-                Some(grad) => &grad[self.start + at..self.start + at + length],
+                Some(grad) => &grad[start..start + length],
                 None => {
-                    shared.grad.read_raw(shared.shape, shared.order, self.start + at, grad_buffer);
-                    grad_buffer
+                    shared.grad.read_raw(shared.shape, shared.order, start, &mut grad_buffer[..length]);
+                    &grad_buffer[..length]
                 }
             };
             let (param, view) = match &mut self.param {
                 Param::Slice(param) => (&mut param[at..at + length], None),
                 Param::View(view) => {
-                    let param = buffer();
+                    let param = &mut param_buffer[..length];
                     blocks::read(&view.view(), at, param);
                     (param, Some(view))
                 }
             };
-            let seeds: [u32; MAX_SLOTS] = std::array::from_fn(|slot| {
-                seed(shared.tensor, shared.step, slot).wrapping_add((self.start + at) as u32)
-            });
-            let run = |param: &mut [A], slots: [&mut [A]; MAX_SLOTS]| {
-                let lanes = Lanes { arch, prelude: shared.prelude, param, grad, slots, slot_count };
-                rule.sweep(shared.coefficients, lanes);
-            };
-            match &mut self.slots {
-                Slots::Full(slots) => {
-                    let slots = slots.each_mut().map(|slot| slot.get_mut(at..at + length).unwrap_or_default());
-                    run(param, slots);
-                }
-                Slots::Narrow(slots) => {
-                    let mut wide: [&mut [A]; MAX_SLOTS] = Default::default();
-                    for (wide, slot) in wide.iter_mut().zip(slots.iter()).take(slot_count) {
-                        *wide = buffer();
-                        slot.load(arch, at, wide);
-                    }
-                    run(param, wide.each_mut().map(|wide| &mut **wide));
-                    for ((wide, slot), seed) in wide.iter().zip(slots.iter_mut()).zip(seeds).take(slot_count) {
-                        slot.store(arch, at, wide, seed);
-                    }
-                }
-            }
+            shared.sweep(rule, arch, start, param, grad, self.slots.range(at, length));
             self.followers.iter_mut().for_each(|follower| follower.follow(at, param));
             if let Some(view) = view {
                 blocks::update(view, at, param, |element, value| *element = *value);
             }
         }
+    }
+}
+
+impl<A: Scalar, C: Copy> Shared<'_, A, C> {
+    /// Applies the rule to the elements from `start`.
+    fn sweep<R: Rule<A, Coefficients = C>>(
+        &self,
+        rule: &R,
+        arch: Arch,
+        start: usize,
+        param: &mut [A],
+        grad: &[A],
+        slots: StoredMut<'_, A>,
+    ) {
+        let seed = if slots.is_full() { 0 } else { seed(self.tensor, self.step).wrapping_add(start as u32) };
+        let lanes = Lanes { arch, prelude: self.prelude, param, grad, slots, seed, slot_count: rule.slots().len() };
+        rule.sweep(self.coefficients, lanes);
     }
 }
 
