@@ -390,3 +390,74 @@ mod chains {
         }
     }
 }
+
+mod ema {
+    use ndarray::{ArrayD, ShapeBuilder};
+
+    use super::*;
+
+    const DECAY: f64 = 0.75;
+
+    /// Beside a second pass over the parameters after every step, in every layout: the same bits.
+    #[test]
+    fn the_average_is_that_of_a_second_pass() {
+        let shape = [70, 90]; // several blocks
+        let start = ArrayD::from_shape_fn(&shape[..], |i| number(i[0] * 90 + i[1]));
+        let mut fortran = ArrayD::zeros((&shape[..]).f());
+        let mut wide = ArrayD::zeros(vec![70, 180]);
+        fortran.assign(&start);
+        let mut sliced =
+            wide.slice_each_axis_mut(|axis| ndarray::Slice::new(0, None, if axis.axis.0 == 1 { 2 } else { 1 }));
+        sliced.assign(&start);
+        let mut tree = (start.clone(), &mut fortran, &mut sliced);
+        let (mut opt, mut plain) = (Adam::new(0.1).ema(DECAY), Adam::new(0.1));
+        let (mut expected, mut params) = (start.clone(), start.clone());
+        for step in 0..3 {
+            let grads = ArrayD::from_shape_fn(&shape[..], |i| number(step * 7 + i[0] * 90 + i[1]));
+            opt.step(&mut tree, &(&grads, &grads, &grads)).unwrap();
+            plain.step(&mut params, &grads).unwrap();
+            let weight = if step == 0 { 1.0 } else { 1.0 - DECAY };
+            expected.zip_mut_with(&params, |average, param| *average += weight * (param - *average));
+        }
+        let mut averages = (start.clone(), start.clone(), start.clone());
+        opt.read(&mut averages).unwrap();
+        assert!(averages.0 == expected && averages.1 == expected && averages.2 == expected);
+        assert_eq!(tree.0, params);
+    }
+
+    #[test]
+    fn only_steps_count() {
+        let mut opt = Sgd::new(1.0).accumulate(2).skip_nonfinite().ema(0.5);
+        let mut w = array![0.0];
+        let mut average = array![9.0];
+        opt.read(&mut average).unwrap();
+        assert_eq!(average, array![9.0], "nothing to read yet");
+        for (grad, expected) in [(2.0, 0.0), (2.0, -2.0), (f64::NAN, -2.0), (4.0, -2.0), (4.0, -4.0)] {
+            opt.step(&mut w, &array![grad]).unwrap();
+            opt.read(&mut average).unwrap();
+            assert_eq!(average, array![expected]);
+        }
+        assert_eq!((w, opt.steps()), (array![-6.0], 2));
+    }
+
+    #[test]
+    fn frozen_tensors_are_their_own_average() {
+        let mut opt = Sgd::new(1.0).freeze("1").ema(0.5);
+        let (mut w, mut average) = (pair(0.0, 7.0), pair(0.0, 0.0));
+        opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
+        opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
+        opt.read(&mut average).unwrap();
+        assert_eq!(average, pair(-1.5, 7.0));
+        let error = opt.read(&mut array![1.0]).unwrap_err();
+        assert!(matches!(error, Error::ParametersChanged { .. }));
+    }
+
+    #[test]
+    fn a_decay_out_of_range_moves_nothing() {
+        let mut opt = Sgd::new(1.0).ema(1.5);
+        let mut w = array![0.0];
+        let error = opt.step(&mut w, &array![1.0]).unwrap_err();
+        assert_eq!(error.to_string(), "decay is 1.5 at step 0; it must be a number in 0 ≤ decay ≤ 1");
+        assert_eq!(w, array![0.0]);
+    }
+}

@@ -17,6 +17,7 @@
 
 mod accumulate;
 mod clip;
+mod ema;
 mod finite;
 mod freeze;
 mod group;
@@ -30,6 +31,7 @@ use crate::step::{Report, Step};
 
 pub use accumulate::Accumulate;
 pub use clip::Clip;
+pub use ema::Ema;
 pub use finite::Finite;
 pub use freeze::Freeze;
 pub use group::{Group, Grouped};

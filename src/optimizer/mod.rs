@@ -11,7 +11,7 @@ mod sgd;
 
 use std::sync::Arc;
 
-use crate::adaptor::{Accumulate, Clip, Finite, Freeze, Group, Grouped, Maximize, NonFinite, Router};
+use crate::adaptor::{Accumulate, Clip, Ema, Finite, Freeze, Group, Grouped, Maximize, NonFinite, Router};
 use crate::clip::{Adaptive, Clipper, Norm, Value};
 use crate::error::Result;
 use crate::hyper::Hyper;
@@ -122,6 +122,14 @@ pub trait Optimizer<A: Scalar>: Send {
         Self: Sized,
     {
         Accumulate::new(self, every)
+    }
+
+    /// Keeps a running average of the parameters, with this decay: see [`Ema`].
+    fn ema(self, decay: impl Into<Hyper>) -> Ema<Self, A>
+    where
+        Self: Sized,
+    {
+        Ema::new(self, decay)
     }
 
     /// Keeps the tensors that the pattern chooses as they are: see [`Freeze`].

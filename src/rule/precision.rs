@@ -182,10 +182,8 @@ fn split<T>(slice: &mut [T], at: usize) -> (&mut [T], &mut [T]) {
     slice.split_at_mut(at.min(slice.len()))
 }
 
-fn split_all<'s, T>(
-    slots: [&'s mut [T]; MAX_SLOTS],
-    at: usize,
-) -> ([&'s mut [T]; MAX_SLOTS], [&'s mut [T]; MAX_SLOTS]) {
+/// Every slot in two.
+fn split_all<T>(slots: [&mut [T]; MAX_SLOTS], at: usize) -> ([&mut [T]; MAX_SLOTS], [&mut [T]; MAX_SLOTS]) {
     let (mut left, mut right): ([&mut [T]; MAX_SLOTS], [&mut [T]; MAX_SLOTS]) = Default::default();
     for ((slot, left), right) in slots.into_iter().zip(&mut left).zip(&mut right) {
         (*left, *right) = split(slot, at);

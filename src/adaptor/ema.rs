@@ -1,0 +1,147 @@
+//! A running average of the parameters.
+
+use std::sync::Arc;
+
+use ndarray::{ArrayD, IxDyn, ShapeBuilder};
+
+use super::around;
+use crate::error::Result;
+use crate::follower::Follower;
+use crate::hyper::Hyper;
+use crate::optimizer::Optimizer;
+use crate::params::{Layout, Order, ParamsMut, Values};
+use crate::scalar::Scalar;
+use crate::step::{Report, Step, Tensor};
+
+/// Keeps an exponential moving average of the parameters: made by [`Optimizer::ema`].
+///
+/// # Update rule
+/// ```text
+/// average ← average + (1 − d)(θ − average)        (first step: average = θ)
+/// ```
+/// with θ after the step. The average is brought up to date in the sweep that moves the parameters, block by block while
+/// they are in the cache, and costs no pass of its own. A tensor without gradient keeps its average.
+/// Calls that only accumulate or are skipped are no steps.
+///
+/// # Hyper-parameters
+/// | name | default | range | meaning |
+/// |---|---|---|---|
+/// | `decay` d | – | 0 ≤ d ≤ 1 | share of the average kept a step; it averages over about 1/(1 − d) steps |
+///
+/// # State
+/// One element per parameter (4 bytes in f32).
+///
+/// # Conventions
+/// `torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(d))`, which also begins with the
+/// parameters after the first step, and `optax.ema` of the parameters without debiasing.
+///
+/// # Example
+/// ```
+/// use gradus::prelude::*;
+/// use ndarray::array;
+///
+/// let mut opt = Sgd::new(1.0).ema(0.5);
+/// let mut w = array![4.0];
+/// opt.step(&mut w, &array![2.0])?; // w = 2, its average too
+/// opt.step(&mut w, &array![2.0])?; // w = 0
+/// let mut average = w.clone();
+/// opt.read(&mut average)?;
+/// assert_eq!(average, array![1.0]);
+/// # Ok::<(), gradus::Error>(())
+/// ```
+///
+/// # References
+/// B. T. Polyak and A. B. Juditsky, *Acceleration of stochastic approximation by averaging*, SIAM J. Control Optim. 30
+/// (1992).
+#[derive(Debug, Clone)]
+pub struct Ema<O, A> {
+    inner: O,
+    decay: Hyper,
+    layout: Option<Arc<Layout>>,
+    averages: Vec<ArrayD<A>>,
+    /// Whether there has been a step since the averages were made.
+    begun: bool,
+}
+
+around!(Ema<O, A>);
+
+impl<O, A> Ema<O, A> {
+    pub(crate) fn new(inner: O, decay: impl Into<Hyper>) -> Self {
+        Self { inner, decay: decay.into(), layout: None, averages: Vec::new(), begun: false }
+    }
+}
+
+impl<A: Scalar, O: Optimizer<A>> Ema<O, A> {
+    /// Writes the averages into a tree of the parameters' layout. Before the first step it is left as it is: the
+    /// parameters are their own average.
+    ///
+    /// # Errors
+    /// [`Error::ParametersChanged`](crate::Error::ParametersChanged) if the tree is another.
+    pub fn read(&self, tree: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
+        let Some(layout) = &self.layout else { return Ok(()) };
+        layout.expect(&Layout::of(&*tree)?)?;
+        let mut averages = self.averages.iter();
+        crate::params::for_each_mut(tree, |_, shape, values| {
+            let Some(mut values) = values else { return };
+            if let Some(average) = averages.next() {
+                values.view_mut(shape).assign(average);
+            }
+        });
+        Ok(())
+    }
+}
+
+impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Ema<O, A> {
+    fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        self.decay.within("decay", 0.0..=1.0, self.inner.steps())?;
+        if let Some(layout) = self.layout.as_ref().filter(|layout| !Arc::ptr_eq(layout, step.layout())) {
+            layout.expect(step.layout())?;
+        }
+        self.inner.check(step)
+    }
+
+    fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
+        self.check(&step)?;
+        let decay = self.decay.at(self.inner.steps());
+        let weight = if self.begun { 1.0 - decay } else { 1.0 };
+        if self.averages.is_empty() {
+            self.layout = Some(Arc::clone(step.layout()));
+            self.averages = step.layout().tensors().iter().map(|info| ArrayD::zeros(IxDyn(info.shape()))).collect();
+            for (info, tensor) in step.iter() {
+                self.averages[tensor.index()] = copy(tensor, info.shape());
+            }
+        }
+        let mut step: Step<'_, A> = step; // a shorter lifetime: from here on it borrows from the averages
+        let mut averages = self.averages.iter_mut();
+        let mut next = 0;
+        for (_, tensor) in step.iter_mut() {
+            if let Some(average) = averages.nth(tensor.index() - next) {
+                tensor.followers.push(Follower::average(average.view_mut(), weight));
+            }
+            next = tensor.index() + 1;
+        }
+        let report = self.inner.apply(step)?;
+        self.begun |= report.moved;
+        Ok(report)
+    }
+
+    fn learning_rate(&self) -> f64 {
+        self.inner.learning_rate()
+    }
+
+    fn steps(&self) -> u64 {
+        self.inner.steps()
+    }
+
+    fn layout(&self) -> Option<&Arc<Layout>> {
+        self.layout.as_ref().or(self.inner.layout())
+    }
+}
+
+/// The parameter's values, laid out as the parameter is, so that both are swept as one.
+fn copy<A: Scalar>(tensor: &Tensor<'_, A>, shape: &[usize]) -> ArrayD<A> {
+    let param = tensor.param.as_values();
+    let mut copy = ArrayD::zeros(IxDyn(shape).set_f(matches!(param, Values::Contiguous(_, Order::F))));
+    copy.assign(&param.view(shape));
+    copy
+}
