@@ -1,0 +1,85 @@
+//! What a step is compared with: loops that move the same bytes, and the same arithmetic written by hand.
+
+use pulp::Arch;
+use rayon::prelude::*;
+
+/// Elements of one share of a parallel floor.
+const SHARE: usize = 64 * 1024;
+
+/// Reads parameter, gradient and slots and writes parameter and slots: the bytes of a step, no arithmetic, in registers
+/// as wide as the step's and on as many threads.
+pub(crate) fn move_bytes(param: &mut [f32], grad: &[f32], slots: &mut [Vec<f32>]) {
+    match slots {
+        [] => shares(param, grad, [], |p, g, []: [&mut [f32]; 0]| {
+            p.iter_mut().zip(g).for_each(|(p, g)| *p = mix(*p, *g));
+        }),
+        [a] => shares(param, grad, [a], |p, g, [a]| {
+            for ((p, g), a) in p.iter_mut().zip(g).zip(a) {
+                (*a, *p) = (flip(*a), mix(*p, *g));
+            }
+        }),
+        [a, b] => shares(param, grad, [a, b], |p, g, [a, b]| {
+            for (((p, g), a), b) in p.iter_mut().zip(g).zip(a).zip(b) {
+                (*a, *b, *p) = (flip(*a), flip(*b), mix(*p, *g));
+            }
+        }),
+        [a, b, c, ..] => shares(param, grad, [a, b, c], |p, g, [a, b, c]| {
+            for ((((p, g), a), b), c) in p.iter_mut().zip(g).zip(a).zip(b).zip(c) {
+                (*a, *b, *c, *p) = (flip(*a), flip(*b), flip(*c), mix(*p, *g));
+            }
+        }),
+    }
+}
+
+#[inline(always)]
+fn flip(x: f32) -> f32 {
+    f32::from_bits(x.to_bits() ^ 1)
+}
+
+#[inline(always)]
+fn mix(x: f32, y: f32) -> f32 {
+    f32::from_bits(x.to_bits() ^ (y.to_bits() & 1))
+}
+
+fn shares<const N: usize>(
+    param: &mut [f32],
+    grad: &[f32],
+    slots: [&mut Vec<f32>; N],
+    body: impl Fn(&mut [f32], &[f32], [&mut [f32]; N]) + Copy + Sync,
+) {
+    let arch = Arch::new();
+    let run = move |p: &mut [f32], g: &[f32], s: [&mut [f32]; N]| {
+        arch.dispatch(
+            #[inline(always)]
+            move || body(p, g, s),
+        )
+    };
+    if param.len() <= SHARE {
+        return run(param, grad, slots.map(|slot| slot.as_mut_slice()));
+    }
+    let mut chunks = slots.map(|slot| slot.chunks_mut(SHARE));
+    let parts: Vec<_> = param
+        .chunks_mut(SHARE)
+        .zip(grad.chunks(SHARE))
+        .map(|(p, g)| (p, g, chunks.each_mut().map(|chunk| chunk.next().unwrap_or_default())))
+        .collect();
+    parts.into_par_iter().for_each(|(p, g, s)| run(p, g, s));
+}
+
+/// Adam over slices: the expression of the library, with the same instructions, and nothing around it.
+pub(crate) fn adam(param: &mut [f32], grad: &[f32], slots: &mut [Vec<f32>], step: i32) {
+    let [m, v] = slots else { return };
+    let (first, second) = (1.0 - 0.9_f64.powi(step), 1.0 - 0.999_f64.powi(step));
+    let (step_size, root_scale) = ((1e-3 / first) as f32, (1.0 / second.sqrt()) as f32);
+    let (beta1, rest1, beta2, rest2, eps) = (0.9_f32, 0.1_f32, 0.999_f32, 0.001_f32, 1e-8_f32);
+    Arch::new().dispatch(
+        #[inline(always)]
+        move || {
+            for (((p, g), m), v) in param.iter_mut().zip(grad).zip(m).zip(v) {
+                *m = beta1 * *m + rest1 * g;
+                *v = beta2 * *v + rest2 * g * g;
+                *p -= step_size * (*m / (v.sqrt() * root_scale + eps));
+            }
+        },
+    );
+}

@@ -1,0 +1,303 @@
+//! Ratios of one interleaved run: `cargo bench --bench ratios`.
+//!
+//! In each of [`ROUNDS`] rounds every contestant of a table runs once, in turn; a ratio is one of medians. On a noisy
+//! machine that is the only number worth keeping. The output is Markdown; `benches/record/` keeps runs.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a bench fails by panicking")]
+
+mod floor;
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use gradus::prelude::*;
+use gradus::rule::{Rounding, StatePrecision};
+use ndarray::{Array1, Array2, ArrayD, Zip, aview_mut1, aview1, s};
+use rayon::prelude::*;
+
+const ROUNDS: usize = 15;
+
+/// One contestant: runs once.
+type Contestant<'c> = (&'c str, Box<dyn FnMut() + 'c>);
+
+/// Seconds of one run of each contestant: medians over the rounds, each round `repeats` runs in a row.
+fn medians(repeats: usize, contestants: &mut [Contestant<'_>]) -> Vec<f64> {
+    let mut times = vec![Vec::new(); contestants.len()];
+    contestants.iter_mut().for_each(|(_, run)| run());
+    for _ in 0..ROUNDS {
+        for ((_, run), times) in contestants.iter_mut().zip(&mut times) {
+            let start = Instant::now();
+            (0..repeats).for_each(|_| run());
+            times.push(start.elapsed().as_secs_f64() / repeats as f64);
+        }
+    }
+    let median = |mut times: Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        times[ROUNDS / 2]
+    };
+    times.into_iter().map(median).collect()
+}
+
+/// As many runs as make about four million elements.
+fn repeats(elements: usize) -> usize {
+    ((1 << 22) / elements.max(64)).max(1)
+}
+
+fn wave(elements: usize, phase: f32) -> Vec<f32> {
+    (0..elements).map(|i| (i as f32 * 0.61 + phase).sin() + 1.5).collect()
+}
+
+/// A step on one flat tensor.
+fn step<'c>(mut opt: impl Optimizer<f32> + 'c, elements: usize, grads: &'c [f32]) -> Box<dyn FnMut() + 'c> {
+    let mut params = wave(elements, 0.0);
+    Box::new(move || assert!(black_box(opt.step(&mut aview_mut1(&mut params), &aview1(grads))).unwrap().moved))
+}
+
+fn floor<'c>(slots: usize, elements: usize, grads: &'c [f32]) -> Box<dyn FnMut() + 'c> {
+    let mut params = wave(elements, 0.0);
+    // Fresh zero pages, as the library's own slots are.
+    let mut slots: Vec<_> = (0..slots).map(|_| vec![0.0; elements]).collect();
+    Box::new(move || floor::move_bytes(black_box(&mut params), grads, &mut slots))
+}
+
+fn against_the_floor() {
+    println!("\n## f32, all threads, beside a loop that moves the same bytes\n");
+    println!("| optimizer | elements | ns/element | floor ns/element | floor/optimizer |\n|---|---|---|---|---|");
+    type Build = fn() -> Box<dyn Optimizer<f32>>;
+    let optimizers: [(&str, usize, Build); 7] = [
+        ("Adam", 2, || Box::new(Adam::new(1e-3))),
+        ("AdamW", 2, || Box::new(AdamW::new(1e-3))),
+        ("AMSGrad", 3, || Box::new(Adam::new(1e-3).amsgrad())),
+        ("RmsProp", 1, || Box::new(RmsProp::new(1e-3))),
+        ("Momentum", 1, || Box::new(Momentum::new(1e-3, 0.9))),
+        ("Nesterov", 1, || Box::new(Nesterov::new(1e-3, 0.9))),
+        ("Sgd", 0, || Box::new(Sgd::new(1e-3))),
+    ];
+    for (name, slots, build) in optimizers {
+        for log in [10, 14, 18, 22, 25] {
+            let elements = 1 << log;
+            let grads = wave(elements, 1.0);
+            let mut contestants =
+                [("step", step(build(), elements, &grads)), ("floor", floor(slots, elements, &grads))];
+            let times = medians(repeats(elements), &mut contestants);
+            let [own, floor] = [0, 1].map(|i| times[i] * 1e9 / elements as f64);
+            println!("| {name} | 2^{log} | {own:.3} | {floor:.3} | {:.2} |", floor / own);
+        }
+    }
+}
+
+fn one_thread(run: impl FnOnce() + Send) {
+    rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(run);
+}
+
+fn against_a_loop_by_hand() {
+    println!("\n## f32 Adam, one thread, beside the same expression over slices\n");
+    println!("| elements | ns | by hand, ns | step/by hand |\n|---|---|---|---|");
+    for log in [10, 12, 14, 16] {
+        let elements = 1 << log;
+        let grads = wave(elements, 1.0);
+        let (mut params, mut slots, mut count) = (wave(elements, 0.0), vec![vec![0.0; elements]; 2], 0);
+        let by_hand = Box::new(|| {
+            count += 1;
+            floor::adam(black_box(&mut params), &grads, &mut slots, count);
+        });
+        let mut contestants: [Contestant<'_>; 2] =
+            [("step", step(Adam::new(1e-3), elements, &grads)), ("by hand", by_hand)];
+        let times = medians(repeats(elements), &mut contestants);
+        println!("| 2^{log} | {:.0} | {:.0} | {:.2} |", times[0] * 1e9, times[1] * 1e9, times[0] / times[1]);
+    }
+}
+
+/// The 148 tensors of GPT-2 small, 124 million parameters.
+fn gpt2_shapes() -> Vec<Vec<usize>> {
+    let mut shapes = vec![vec![50_257, 768], vec![1024, 768]];
+    for _ in 0..12 {
+        let block: [&[usize]; 12] = [
+            &[768],
+            &[768],
+            &[768, 2304],
+            &[2304],
+            &[768, 768],
+            &[768],
+            &[768],
+            &[768],
+            &[768, 3072],
+            &[3072],
+            &[3072, 768],
+            &[768],
+        ];
+        shapes.extend(block.map(<[usize]>::to_vec));
+    }
+    shapes.extend([vec![768], vec![768]]);
+    shapes
+}
+
+fn many_tensors() {
+    println!("\n## Many tensors: f32 Adam, nanoseconds a tensor\n");
+    println!("| tensors | threads | ns/tensor | a `Zip` loop, ns/tensor | step/loop |\n|---|---|---|---|---|");
+    for (count, length) in [(1, 1), (1000, 64), (1000, 1024), (1000, 8192)] {
+        for threads in [1, rayon::current_num_threads()] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let tensors =
+                    |phase: f32| -> Vec<Array1<f32>> { (0..count).map(|_| wave(length, phase).into()).collect() };
+                let (mut params, mut own, grads) = (tensors(0.0), tensors(0.0), tensors(1.0));
+                let (mut first, mut second) = (tensors(2.0), tensors(3.0));
+                let mut opt = Adam::new(1e-3);
+                let mut contestants: [Contestant<'_>; 2] = [
+                    ("step", Box::new(|| assert!(opt.step(&mut params, &grads).unwrap().moved))),
+                    (
+                        "loop",
+                        Box::new(|| {
+                            for (((p, g), m), v) in own.iter_mut().zip(&grads).zip(&mut first).zip(&mut second) {
+                                Zip::from(p).and(g).and(m).and(v).for_each(|p, &g, m, v| {
+                                    *m = 0.9 * *m + 0.1 * g;
+                                    *v = 0.999 * *v + 0.001 * g * g;
+                                    *p -= 1e-3 * (*m / (v.sqrt() + 1e-8));
+                                });
+                            }
+                            black_box(&mut own);
+                        }),
+                    ),
+                ];
+                let times = medians(repeats(count * length), &mut contestants);
+                let [own, by_hand] = [0, 1].map(|i| times[i] * 1e9 / count as f64);
+                println!("| {count} × {length} | {threads} | {own:.0} | {by_hand:.0} | {:.2} |", own / by_hand);
+            });
+        }
+    }
+    let tensors = |phase: f32| -> Vec<ArrayD<f32>> {
+        gpt2_shapes()
+            .iter()
+            .map(|shape| ArrayD::from_shape_vec(shape.clone(), wave(shape.iter().product(), phase)).unwrap())
+            .collect()
+    };
+    let (mut params, grads, mut opt) = (tensors(0.0), tensors(1.0), AdamW::new(1e-3));
+    let elements: usize = params.iter().map(ArrayD::len).sum();
+    let flat = wave(elements, 1.0);
+    let mut contestants: [Contestant<'_>; 2] = [
+        ("step", Box::new(|| assert!(opt.step(&mut params, &grads).unwrap().moved))),
+        ("one tensor", step(AdamW::new(1e-3), elements, &flat)),
+    ];
+    let times = medians(1, &mut contestants);
+    println!(
+        "\nAdamW on the {} tensors of GPT-2 small against one tensor of as many elements: {:.2} × its time.",
+        gpt2_shapes().len(),
+        times[0] / times[1]
+    );
+}
+
+fn layouts() {
+    println!("\n## Layouts: f32 Adam at 2048 × 2048, relative to contiguous\n");
+    println!("| parameter | gradient | time |\n|---|---|---|");
+    let side = 2048;
+    let plain = Array2::from_shape_vec((side, side), wave(side * side, 1.0)).unwrap();
+    let turned = plain.t().to_owned();
+    let mut wide = Array2::zeros((2 * side, 2 * side));
+    wide.slice_mut(s![..;2, ..;2]).assign(&plain);
+    let mut columns = Array2::zeros((side, 2 * side));
+    columns.slice_mut(s![.., ..;2]).assign(&plain);
+    let mut params: Vec<Array2<f32>> = vec![plain.clone(); 6];
+    let mut wide_param = wide.clone();
+    let [a, b, c, d, e, f] = &mut params[..] else { unreachable!() };
+    let adam = || Adam::new(1e-3);
+    let (mut o1, mut o2, mut o3, mut o4, mut o5, mut o6, mut o7) =
+        (adam(), adam(), adam(), adam(), adam(), adam(), adam());
+    let mut contestants: [Contestant<'_>; 7] = [
+        ("C | C", Box::new(|| _ = o1.step(a, &plain).unwrap())),
+        ("C | transposed", Box::new(|| _ = o2.step(b, &turned.t()).unwrap())),
+        ("C | every second column", Box::new(|| _ = o3.step(c, &columns.slice(s![.., ..;2])).unwrap())),
+        ("C | every second row and column", Box::new(|| _ = o4.step(d, &wide.slice(s![..;2, ..;2])).unwrap())),
+        ("C | reversed", Box::new(|| _ = o5.step(e, &plain.slice(s![..;-1, ..;-1])).unwrap())),
+        ("transposed | transposed", Box::new(|| _ = o6.step(&mut f.view_mut().reversed_axes(), &turned.t()).unwrap())),
+        (
+            "every second row and column | C",
+            Box::new(|| _ = o7.step(&mut wide_param.slice_mut(s![..;2, ..;2]), &plain).unwrap()),
+        ),
+    ];
+    let times = medians(1, &mut contestants);
+    for ((name, _), time) in contestants.iter().zip(&times) {
+        println!("| {name} | {:.2} |", time / times[0]);
+    }
+}
+
+fn adaptors() {
+    println!("\n## Adaptors: f32 AdamW at 2^22, relative to none\n");
+    println!("| adaptor | time |\n|---|---|");
+    let elements = 1 << 22;
+    let grads = wave(elements, 1.0);
+    let opt = || AdamW::new(1e-3);
+    let mut contestants = [
+        ("none", step(opt(), elements, &grads)),
+        ("clip_global_norm", step(opt().clip_global_norm(1.0), elements, &grads)),
+        ("clip_per_tensor_norm", step(opt().clip_per_tensor_norm(1.0), elements, &grads)),
+        ("clip_value", step(opt().clip_value(1.0), elements, &grads)),
+        ("clip_adaptive", step(opt().clip_adaptive(0.1), elements, &grads)),
+        ("accumulate(1)", step(opt().accumulate(1), elements, &grads)),
+        ("group", step(opt().group("**", Group::no_decay()), elements, &grads)),
+        ("check_finite", step(opt().check_finite(), elements, &grads)),
+        ("maximize", step(opt().maximize(), elements, &grads)),
+        ("ema", step(opt().ema(0.999), elements, &grads)),
+    ];
+    let times = medians(2, &mut contestants);
+    for ((name, _), time) in contestants.iter().zip(&times) {
+        println!("| {name} | {:.2} |", time / times[0]);
+    }
+}
+
+fn narrow_state() {
+    println!("\n## State precision: f32 Adam, all threads, f32 state's time over it\n");
+    println!("| elements | bf16 | bf16, to nearest | 8 bits |\n|---|---|---|---|");
+    for log in [18, 22, 25] {
+        let elements = 1 << log;
+        let grads = wave(elements, 1.0);
+        let opt = |precision| step(Adam::new(1e-3).state_precision(precision), elements, &grads);
+        let mut contestants = [
+            ("f32", opt(StatePrecision::Full)),
+            ("bf16", opt(StatePrecision::Bf16(Rounding::Stochastic))),
+            ("bf16, to nearest", opt(StatePrecision::Bf16(Rounding::Nearest))),
+            ("8 bits", opt(StatePrecision::Blockwise8)),
+        ];
+        let times = medians(repeats(elements), &mut contestants);
+        let [bf16, nearest, eight] = [1, 2, 3].map(|i| times[0] / times[i]);
+        println!("| 2^{log} | {bf16:.2} | {nearest:.2} | {eight:.2} |");
+    }
+}
+
+fn average_in_the_sweep() {
+    let elements = 1 << 25;
+    let grads = wave(elements, 1.0);
+    let (mut params, mut average) = (wave(elements, 0.0), wave(elements, 0.0));
+    let mut opt = AdamW::new(1e-3);
+    let two_passes = Box::new(|| {
+        opt.step(&mut aview_mut1(&mut params), &aview1(&grads)).unwrap();
+        let parts = average.par_chunks_mut(1 << 16).zip(params.par_chunks(1 << 16));
+        parts.for_each(|(a, p)| a.iter_mut().zip(p).for_each(|(a, p)| *a += 0.001 * (p - *a)));
+    });
+    let mut contestants: [Contestant<'_>; 2] =
+        [("sweep", step(AdamW::new(1e-3).ema(0.999), elements, &grads)), ("two passes", two_passes)];
+    let times = medians(1, &mut contestants);
+    println!(
+        "\n## Average of the parameters at 2^25\n\nA second pass takes {:.2} × the time of the sweep.",
+        times[1] / times[0]
+    );
+}
+
+fn main() {
+    // `cargo bench -- name` runs one table; without a name, all.
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let tables: [(&str, fn()); 7] = [
+        ("floor", against_the_floor),
+        ("hand", || one_thread(against_a_loop_by_hand)),
+        ("tensors", many_tensors),
+        ("layouts", layouts),
+        ("adaptors", adaptors),
+        ("precision", narrow_state),
+        ("ema", average_in_the_sweep),
+    ];
+    println!("{ROUNDS} interleaved rounds, medians; {} threads.", rayon::current_num_threads());
+    for (name, table) in tables {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+            table();
+        }
+    }
+}
