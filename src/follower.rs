@@ -1,6 +1,7 @@
 //! What is computed from a parameter's new values in the sweep that writes them.
 
 use ndarray::{ArrayViewMut, ArrayViewMutD, Dimension};
+use pulp::Arch;
 
 use crate::params::{Order, ValuesMut, blocks};
 use crate::scalar::Scalar;
@@ -46,13 +47,16 @@ enum Target<'a, A> {
 
 impl<A: Scalar> Following<'_, A> {
     /// Follows to the new values of the elements from `start`.
-    pub(crate) fn follow(&mut self, start: usize, params: &[A]) {
+    pub(crate) fn follow(&mut self, arch: Arch, start: usize, params: &[A]) {
         let weight = self.weight;
-        let average = |average: &mut A, param: &A| *average = *average + weight * (*param - *average);
+        let average = move |average: &mut A, param: &A| *average = *average + weight * (*param - *average);
         match &mut self.target {
             Target::Slice(values) => {
                 let values = &mut values[start..start + params.len()];
-                values.iter_mut().zip(params).for_each(|(value, param)| average(value, param));
+                arch.dispatch(
+                    #[inline(always)]
+                    move || values.iter_mut().zip(params).for_each(|(value, param)| average(value, param)),
+                );
             }
             Target::View(view) => blocks::update(view, start, params, average),
         }

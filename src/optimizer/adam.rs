@@ -268,13 +268,18 @@ impl<A: Scalar, const DECOUPLED: bool> Rule<A> for AdamRule<DECOUPLED> {
     }
 }
 
-/// By squaring: `powf` is the platform's own, and its last bit is not the same on all.
+/// By squaring: `powf` is the platform's own, and its last bit is not the same on all. What does not show in
+/// 1 − βᵗ is 0; denormal numbers would take longer than the rest of the step.
 fn power(base: f64, exponent: u64) -> f64 {
+    const LEAST: f64 = 1e-20;
     let (mut power, mut square, mut remaining) = (1.0, base, exponent);
     while remaining > 0 {
-        if remaining % 2 == 1 {
-            power *= square;
+        if square < LEAST {
+            return 0.0;
         }
+        // `square` or 1, without a jump that no processor could predict.
+        let odd = 0_u64.wrapping_sub(remaining & 1);
+        power *= f64::from_bits((square.to_bits() & odd) | (1.0_f64.to_bits() & !odd));
         square *= square;
         remaining /= 2;
     }

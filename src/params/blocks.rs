@@ -1,55 +1,81 @@
 //! Reading and writing a view of any layout in blocks of its row-major order.
 
 use std::mem::take;
+use std::ops::Range;
 
-use ndarray::{ArrayBase, ArrayViewD, ArrayViewMutD, Axis, Dimension, Ix1, IxDyn, RawData};
+use ndarray::{ArrayBase, ArrayViewD, ArrayViewMutD, Axis, Dimension, Ix1, IxDyn, RawData, Zip, aview_mut1, aview1};
 
 use crate::scalar::Scalar;
 
 /// Reads elements `start …` of a view walked in row-major order.
 pub(crate) fn read<A: Scalar>(view: &ArrayViewD<'_, A>, start: usize, mut out: &mut [A]) {
-    for_each_lane(view.shape(), start, out.len(), |number, offset, length| {
-        let (now, later) = take(&mut out).split_at_mut(length);
-        if let Some(lane) = lane_of(view.view(), number) {
-            match lane.to_slice() {
-                Some(lane) => now.copy_from_slice(&lane[offset..offset + length]),
-                None => now.iter_mut().zip(lane.iter().skip(offset)).for_each(|(out, value)| *out = *value),
-            }
+    for_each_lane(view.shape(), start, out.len(), |number, part| {
+        let (now, later) = take(&mut out).split_at_mut(part.len());
+        let Some(lane) = lane_of(view.view(), number, part) else { return };
+        match lane.to_slice() {
+            Some(lane) => now.copy_from_slice(lane),
+            None => Zip::from(aview_mut1(now)).and(lane).for_each(|out, value| *out = *value),
         }
         out = later;
     });
 }
 
 /// Changes elements `start …` of a view walked in row-major order, each with one of `values`.
-pub(crate) fn update<A: Scalar, B>(
+pub(crate) fn update<A: Scalar>(
     view: &mut ArrayViewMutD<'_, A>,
     start: usize,
-    mut values: &[B],
-    change: impl Fn(&mut A, &B),
+    mut values: &[A],
+    change: impl Fn(&mut A, &A),
 ) {
     let shape = view.raw_dim();
-    for_each_lane(shape.slice(), start, values.len(), |number, offset, length| {
-        let (now, later) = values.split_at(length);
-        if let Some(mut lane) = lane_of(view.view_mut(), number) {
-            lane.iter_mut().skip(offset).zip(now).for_each(|(element, value)| change(element, value));
-        }
+    for_each_lane(shape.slice(), start, values.len(), |number, part| {
+        let (now, later) = values.split_at(part.len());
+        let Some(lane) = lane_of(view.view_mut(), number, part) else { return };
+        Zip::from(lane).and(aview1(now)).for_each(&change);
         values = later;
     });
 }
 
-/// The lanes along the last axis that `count` elements from `start` lie in: number, offset of the first, length.
-fn for_each_lane(shape: &[usize], mut start: usize, mut count: usize, mut lane: impl FnMut(usize, usize, usize)) {
+/// Columns that are read side by side, so that rows are written in pieces.
+const ABREAST: usize = 8;
+
+/// Reads a tile of a matrix that lies column after column into rows that are `stride` apart; `stride` has room for
+/// [`ABREAST`] columns more than the width.
+///
+/// Column by column: every cache line is read once.
+pub(crate) fn read_tile<A: Scalar>(
+    columns: &[A],
+    rows: usize,
+    (row, column): (usize, usize),
+    (height, width): (usize, usize),
+    stride: usize,
+    out: &mut [A],
+) {
+    for first in (0..width).step_by(ABREAST) {
+        // Beyond the last column that one once more, for the padding.
+        let columns: [&[A]; ABREAST] = std::array::from_fn(|k| {
+            let column = column + (first + k).min(width - 1);
+            &columns[column * rows + row..][..height]
+        });
+        for (i, line) in out.chunks_mut(stride).take(height).enumerate() {
+            line[first..first + ABREAST].iter_mut().zip(columns).for_each(|(out, column)| *out = column[i]);
+        }
+    }
+}
+
+/// The lanes along the last axis that `count` elements from `start` lie in, and which part of each.
+fn for_each_lane(shape: &[usize], mut start: usize, mut count: usize, mut lane: impl FnMut(usize, Range<usize>)) {
     let length = shape.last().copied().unwrap_or(1);
     while count > 0 {
         let (number, offset) = (start / length, start % length);
         let here = (length - offset).min(count);
-        lane(number, offset, here);
+        lane(number, offset..offset + here);
         (start, count) = (start + here, count - here);
     }
 }
 
-/// The `number`-th lane along the last axis, counted in row-major order.
-fn lane_of<S: RawData>(mut view: ArrayBase<S, IxDyn>, number: usize) -> Option<ArrayBase<S, Ix1>> {
+/// A part of the `number`-th lane along the last axis, counted in row-major order.
+fn lane_of<S: RawData>(mut view: ArrayBase<S, IxDyn>, number: usize, part: Range<usize>) -> Option<ArrayBase<S, Ix1>> {
     if view.ndim() == 0 {
         view = view.insert_axis(Axis(0));
     }
@@ -59,5 +85,6 @@ fn lane_of<S: RawData>(mut view: ArrayBase<S, IxDyn>, number: usize) -> Option<A
         view = view.index_axis_move(Axis(0), remaining / below);
         remaining %= below;
     }
-    view.into_dimensionality().ok()
+    let lane: ArrayBase<S, Ix1> = view.into_dimensionality().ok()?;
+    Some(lane.slice_axis_move(Axis(0), part.into()))
 }

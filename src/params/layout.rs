@@ -12,6 +12,7 @@ use crate::error::{Error, Name, Result};
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Layout {
     tensors: Vec<TensorInfo>,
+    elements: usize,
 }
 
 /// The path and shape of one tensor.
@@ -44,7 +45,7 @@ impl Layout {
         let mut seen = HashSet::with_capacity(tensors.len());
         match tensors.iter().find(|tensor| !seen.insert(tensor.path())) {
             Some(twice) => Err(Error::DuplicatePath { path: twice.path().into() }),
-            None => Ok(Self { tensors }),
+            None => Ok(Self { elements: tensors.iter().map(TensorInfo::elements).sum(), tensors }),
         }
     }
 
@@ -60,7 +61,7 @@ impl Layout {
 
     /// The number of elements of all tensors together: "the number of parameters" of a model.
     pub fn elements(&self) -> usize {
-        self.tensors.iter().map(TensorInfo::elements).sum()
+        self.elements
     }
 
     /// The tensors, in the order of the walk.

@@ -218,8 +218,11 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
                 tensor: *index,
                 step: state.steps,
             };
-            let followers = followers.iter_mut().map(|follower| follower.in_order(info.shape(), state.order)).collect();
-            sweep.tensor(Part::whole(shared, param, state.slots.as_mut(), followers));
+            let following = match followers.is_empty() {
+                true => Vec::new(),
+                false => followers.iter_mut().map(|follower| follower.in_order(info.shape(), state.order)).collect(),
+            };
+            sweep.tensor(Part::whole(shared, param, state.slots.as_mut(), following));
             moved = true;
         }
         sweep.finish();

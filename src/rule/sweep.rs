@@ -6,7 +6,7 @@ use ndarray::{ArrayViewMutD, Axis};
 use pulp::Arch;
 
 use super::Rule;
-use super::lanes::{Lanes, Prelude};
+use super::lanes::{Lanes, MAX_SLOTS, Prelude};
 use super::precision::{StoredMut, seed};
 use crate::follower::Following;
 use crate::grad::{BLOCK, Grad};
@@ -111,6 +111,11 @@ impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
                 let grad = &grad[start..start + param.len()];
                 shared.sweep(rule, arch, start, param, grad, slots);
             }
+            Self { shared, param: Param::Slice(param), start, slots: StoredMut::Full(slots), followers }
+                if followers.is_empty() && shared.transposed().is_some() =>
+            {
+                shared.sweep_in_tiles(rule, arch, start, param, slots);
+            }
             part => part.run_in_blocks(rule, arch),
         }
     }
@@ -138,7 +143,7 @@ impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
                 }
             };
             shared.sweep(rule, arch, start, param, grad, self.slots.range(at, length));
-            self.followers.iter_mut().for_each(|follower| follower.follow(at, param));
+            self.followers.iter_mut().for_each(|follower| follower.follow(arch, at, param));
             if let Some(view) = view {
                 blocks::update(view, at, param, |element, value| *element = *value);
             }
@@ -146,7 +151,62 @@ impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
     }
 }
 
+/// Rows and columns of a tile: of every column a few neighbouring cache lines, all of it in the second-level cache.
+const TILE_HEIGHT: usize = 64;
+const TILE_WIDTH: usize = 2048;
+
+/// What a tile's rows are longer than its width: lines at a distance of a power of two would share one place in the
+/// cache.
+const PADDING: usize = 16;
+
 impl<A: Scalar, C: Copy> Shared<'_, A, C> {
+    /// The gradient of a matrix that lies in the other order, with the numbers of rows and columns that the matrix has in
+    /// this one.
+    fn transposed(&self) -> Option<(&[A], usize, usize)> {
+        let &[rows, columns] = self.shape else { return None };
+        match self.order {
+            Order::C => self.grad.as_slice(Order::F).map(|grad| (grad, rows, columns)),
+            Order::F => self.grad.as_slice(Order::C).map(|grad| (grad, columns, rows)),
+        }
+    }
+
+    /// A part of a matrix whose gradient is [transposed](Self::transposed), in tiles of which every line of the gradient
+    /// is read once.
+    fn sweep_in_tiles<R: Rule<A, Coefficients = C>>(
+        &self,
+        rule: &R,
+        arch: Arch,
+        start: usize,
+        param: &mut [A],
+        mut slots: [&mut [A]; MAX_SLOTS],
+    ) {
+        let Some((grad, rows, columns)) = self.transposed() else { return };
+        let end = start + param.len();
+        let stride = TILE_WIDTH.min(columns) + PADDING;
+        let mut tile = vec![A::zero(); TILE_HEIGHT.min(self.shape[0].max(self.shape[1])) * stride];
+        let mut row = start / columns;
+        while row * columns < end {
+            // Whole rows together; those that the part has only a part of alone.
+            let whole = |row: usize| row * columns >= start && (row + 1) * columns <= end;
+            let height = (row..row + TILE_HEIGHT).take_while(|row| whole(*row)).count().max(1);
+            let (from, to) = (start.max(row * columns), end.min((row + height) * columns));
+            let last = if height == 1 { to - row * columns } else { columns };
+            let mut column = from - row * columns;
+            while column < last {
+                let width = TILE_WIDTH.min(last - column);
+                blocks::read_tile(grad, rows, (row, column), (height, width), stride, &mut tile);
+                for (line, grad) in tile.chunks(stride).map(|line| &line[..width]).take(height).enumerate() {
+                    let at = (row + line) * columns + column - start;
+                    let param = &mut param[at..at + width];
+                    let slots = slots.each_mut().map(|slot| slot.get_mut(at..at + width).unwrap_or_default());
+                    self.sweep(rule, arch, start + at, param, grad, StoredMut::Full(slots));
+                }
+                column += width;
+            }
+            row += height;
+        }
+    }
+
     /// Applies the rule to the elements from `start`.
     fn sweep<R: Rule<A, Coefficients = C>>(
         &self,
@@ -186,6 +246,9 @@ impl<'s, A: Scalar, R: Rule<A>> Sweep<'s, A, R> {
     }
 
     pub(super) fn finish(mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
         let total: usize = self.waiting.iter().flatten().map(Part::len).sum();
         let grain = (total / (8 * threads::count())).max(SERIAL / 2);
         in_parallel(self.rule, self.arch, &mut self.waiting, total, grain);
