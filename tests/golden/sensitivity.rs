@@ -1,0 +1,104 @@
+//! That the comparison would notice: every setting, slightly off, takes the trajectory out of tolerance.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::case::{Case, Setting, cases};
+use super::{F32, F64, Tolerance, compare};
+
+/// The name of every file.
+const OPTIMIZERS: [&str; 6] = ["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw"];
+
+/// The cases of 9 elements in f64.
+fn small_cases(name: &str) -> Vec<Case> {
+    cases(name).into_iter().filter(|case| case.size == 9 && case.dtype == "f64").collect()
+}
+
+fn rejects(name: &str, case: &Case, tolerance: Tolerance, change: &str) {
+    if let Ok(worst) = compare(name, case, tolerance) {
+        panic!("{change} is no more than {worst:e} off: {name} {}", case.describe());
+    }
+}
+
+#[test]
+fn a_setting_that_is_slightly_off_is_noticed() {
+    for name in OPTIMIZERS {
+        let mut noticed = 0;
+        for case in small_cases(name) {
+            for (option, setting) in &case.options {
+                let mut wrong = case.clone();
+                match setting {
+                    Setting::Number(x) => wrong.options.insert(option.clone(), Setting::Number(x * (1.0 - 1e-6))),
+                    // With a constant learning rate it makes no difference where it stands.
+                    Setting::On if option == "classical" && !case.has_changing_rates() => continue,
+                    Setting::On => wrong.options.remove(option),
+                };
+                rejects(name, &wrong, F64, option);
+                noticed += 1;
+            }
+            let mut wrong = case.clone();
+            wrong.learning_rates[0] *= 1.0 + 1e-9;
+            rejects(name, &wrong, F64, "the learning rate");
+            if case.has_changing_rates() {
+                let mut wrong = case.clone();
+                wrong.learning_rates.rotate_left(1);
+                rejects(name, &wrong, F64, "a learning rate one step early");
+            }
+            let wrong = Case { maximize: !case.maximize, ..case };
+            rejects(name, &wrong, F64, "the sign");
+        }
+        assert!(noticed > 0, "{name}");
+    }
+}
+
+#[test]
+fn a_beta2_of_0_9991_is_noticed_in_f32() {
+    let plain = |case: &Case| case.name == "plain" && case.size == 9 && case.dtype == "f32";
+    for name in ["adam", "adamw"] {
+        let mut case = cases(name).into_iter().find(plain).unwrap();
+        case.options.insert("beta2".into(), Setting::Number(0.9991));
+        rejects(name, &case, F32, "beta2");
+    }
+}
+
+#[test]
+fn the_place_of_the_learning_rate_matters_only_if_it_changes() {
+    for name in ["momentum", "nesterov"] {
+        let mut plain: Vec<Case> = small_cases(name).into_iter().filter(|case| case.name == "plain").collect();
+        plain.iter_mut().for_each(|case| assert_eq!(case.options.insert("classical".into(), Setting::On), None));
+        let [constant, changing] = &plain[..] else { panic!("{} cases of 9 elements", plain.len()) };
+        assert!(!constant.has_changing_rates() && changing.has_changing_rates());
+        compare(name, constant, F64).unwrap();
+        rejects(name, changing, F64, "the place of the learning rate");
+    }
+}
+
+#[test]
+fn one_wrong_value_is_noticed() {
+    for name in OPTIMIZERS {
+        let mut case = small_cases(name).pop().unwrap();
+        compare(name, &case, F64).unwrap();
+        let last = case.values.last_mut().unwrap().last_mut().unwrap();
+        *last += 1e-2_f64.max(last.abs()) * 3e-12;
+        rejects(name, &case, F64, "the last value");
+    }
+}
+
+#[test]
+#[should_panic(expected = "adam has no (\"dampening\", Number(0.1))")]
+fn an_unknown_option_is_refused() {
+    let mut case = small_cases("adam").pop().unwrap();
+    case.options = BTreeMap::from([("dampening".into(), Setting::Number(0.1))]);
+    let _ = compare("adam", &case, F64);
+}
+
+#[test]
+#[should_panic(expected = "weight_decoy")]
+fn an_unknown_key_is_refused() {
+    let mut case = serde_json::json!({ "weight_decoy": 0.1 });
+    for key in "dtype indices learning_rate maximize name options size source steps values".split(' ') {
+        case[key] = Value::Null;
+    }
+    Case::read(&case);
+}
