@@ -126,7 +126,7 @@ pub enum Error {
 }
 
 /// A path as it is shown: the root's empty path gets a name.
-struct Name<'a>(&'a str);
+pub(crate) struct Name<'a>(pub(crate) &'a str);
 
 impl std::fmt::Display for Name<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

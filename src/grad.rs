@@ -24,7 +24,7 @@ enum Source<'a, A> {
     Values(Values<'a, A>),
     /// A gradient not yet added to the sum of earlier ones.
     Sum(Box<Grad<'a, A>>, Values<'a, A>),
-    /// A gradient with a factor for each index of its first axis.
+    /// A gradient with a factor for each index of its first axis, or one for all.
     Units(Box<Grad<'a, A>>, Vec<A>),
 }
 
@@ -39,7 +39,9 @@ impl<'a, A: Scalar> Grad<'a, A> {
         Self { source: Source::Sum(Box::new(self), sum), scale: 1.0, limit: f64::INFINITY }
     }
 
-    /// This gradient with one factor for each index of its first axis.
+    /// This gradient with one factor for each index of its first axis, or a single one for the whole.
+    ///
+    /// Reading the gradient panics if there are fewer factors.
     pub fn scale_units(self, factors: Vec<A>) -> Self {
         Self { source: Source::Units(Box::new(self), factors), scale: 1.0, limit: f64::INFINITY }
     }
@@ -98,7 +100,7 @@ impl<'a, A: Scalar> Grad<'a, A> {
             Source::Units(grad, factors) => {
                 grad.read(shape, order, start, out);
                 let units = factors.len();
-                let unit_length: usize = shape.iter().skip(1).product();
+                let unit_length = shape.iter().product::<usize>() / units.max(1);
                 for (element, out) in (start..).zip(out) {
                     let unit = if order == Order::C { element / unit_length } else { element % units };
                     *out = *out * factors[unit];

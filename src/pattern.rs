@@ -150,15 +150,15 @@ fn check(glob: &str) -> Result<()> {
     let mut reason = None;
     for character in glob.chars() {
         match (character, open) {
-            ('{', true) => reason = Some("braces do not nest"),
+            ('{', true) => reason = reason.or(Some("braces do not nest")),
             ('{', false) => open = true,
-            ('}', false) => reason = Some("a closing brace without an opening one"),
+            ('}', false) => reason = reason.or(Some("a closing brace without an opening one")),
             ('}', true) => open = false,
             _ => {}
         }
     }
     if open {
-        reason = Some("an opening brace without a closing one");
+        reason = reason.or(Some("an opening brace without a closing one"));
     }
     match reason {
         Some(reason) => Err(Error::PatternSyntax { pattern: glob.into(), reason }),

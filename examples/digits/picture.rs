@@ -34,8 +34,8 @@ pub(crate) fn draw(runs: &[Run]) -> Result<PathBuf, Box<dyn Error>> {
     let rates = |run: &Run| -> Vec<(f64, f64)> {
         run.history.iter().enumerate().step_by(SMOOTH).skip(1).map(|(step, (_, rate))| (step as f64, *rate)).collect()
     };
-    panel(&upper, "training loss (mean cross-entropy)", runs, losses)?;
-    panel(&lower, "learning rate", runs, rates)?;
+    panel(&upper, "training loss (mean cross-entropy)", true, runs, losses)?;
+    panel(&lower, "learning rate", false, runs, rates)?;
     root.present()?;
     drop((upper, lower, root));
     Ok(path)
@@ -45,6 +45,7 @@ pub(crate) fn draw(runs: &[Run]) -> Result<PathBuf, Box<dyn Error>> {
 fn panel(
     area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
     title: &str,
+    legend: bool,
     runs: &[Run],
     points: impl Fn(&Run) -> Vec<(f64, f64)>,
 ) -> Result<(), Box<dyn Error>> {
@@ -63,6 +64,7 @@ fn panel(
         .configure_mesh()
         .x_desc("step")
         .light_line_style(TRANSPARENT)
+        .x_label_formatter(&|x| format!("{x:.0}"))
         .y_label_formatter(&|y| format!("{y:.0e}"))
         .draw()?;
     for ((line, run), colour) in lines.into_iter().zip(runs).zip(COLOURS) {
@@ -71,11 +73,13 @@ fn panel(
             .label(run.name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 22, y)], colour.stroke_width(2)));
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerLeft)
-        .background_style(WHITE.mix(0.85))
-        .border_style(RGBColor(200, 200, 200))
-        .draw()?;
+    if legend {
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperRight)
+            .label_font(("sans-serif", 14))
+            .border_style(RGBColor(200, 200, 200))
+            .draw()?;
+    }
     Ok(())
 }

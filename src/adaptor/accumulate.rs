@@ -17,8 +17,8 @@ use crate::step::{Report, Step};
 /// without gradient in all of them is not moved.
 ///
 /// Every call is checked by the optimizer inside before anything is added, so that a bad micro-batch can be left
-/// out; [`skip_nonfinite`](Optimizer::skip_nonfinite) *after* `accumulate` leaves it out by itself. The sum takes one element per parameter (4 bytes in f32); the last micro-batch is added in the sweep that
-/// moves the parameters.
+/// out; [`skip_nonfinite`](Optimizer::skip_nonfinite) *after* `accumulate` leaves it out by itself. The sum takes one
+/// element per parameter (4 bytes in f32); the last micro-batch is added in the sweep that moves the parameters.
 ///
 /// ```
 /// use gradus::prelude::*;

@@ -91,7 +91,8 @@ pub type Adam<A> = Elementwise<AdamRule<false>, A>;
 ///
 /// # Conventions
 /// PyTorch's `AdamW`. The paper's decay is λ alone, scaled by the schedule multiplier; PyTorch's, Keras' and optax's
-/// is ηλ, as here. optax's default λ is 1e-4.
+/// is ηλ, as here. optax's default λ is 1e-4. The decay pulls every parameter towards zero; where that is not wanted, as
+/// in fitting a curve, take [`Adam`].
 ///
 /// # Errors
 /// Those of [`Adam`].
@@ -171,6 +172,7 @@ impl<A: Scalar, const DECOUPLED: bool> Elementwise<AdamRule<DECOUPLED>, A> {
     }
 
     /// Divides by the largest second moment seen (AMSGrad).
+    #[doc(alias = "AMSGrad")]
     pub fn amsgrad(mut self) -> Self {
         self.rule.amsgrad = true;
         self

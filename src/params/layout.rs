@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::{Params, for_each};
-use crate::error::{Error, Result};
+use crate::error::{Error, Name, Result};
 
 /// The paths and shapes of a tree's tensors, in the order of its walk.
 ///
@@ -85,8 +85,8 @@ impl Layout {
         }
         let at = self.tensors.iter().zip(&other.tensors).take_while(|(own, other)| own == other).count();
         let describe = |layout: &Self| match layout.tensors.get(at) {
-            Some(tensor) => format!("\"{}\" of shape {:?}", tensor.path, tensor.shape),
-            None => format!("the end after {at} tensors"),
+            Some(tensor) => format!("{} of shape {:?}", Name(&tensor.path), tensor.shape),
+            None => "no more tensors".into(),
         };
         Err(Error::ParametersChanged { expected: describe(self), found: describe(other) })
     }

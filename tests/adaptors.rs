@@ -1,0 +1,392 @@
+//! What each adaptor does to a step, alone and in chains.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use gradus::prelude::*;
+use gradus::schedule::Linear;
+use gradus::{Error, Report};
+use ndarray::{Array1, Array2, array};
+
+type Pair = (Array1<f64>, Array1<f64>);
+
+fn pair(x: f64, y: f64) -> Pair {
+    (array![x], array![y])
+}
+
+fn number(i: usize) -> f64 {
+    ((i * 7919) as f64 * 0.61).sin()
+}
+
+mod accumulate {
+    use super::*;
+
+    /// Rows of data; the loss is half the mean square of x·w − y.
+    fn gradient(w: &Array1<f64>, rows: std::ops::Range<usize>) -> Array1<f64> {
+        let x = Array2::from_shape_fn((rows.len(), 3), |(i, j)| number(3 * (rows.start + i) + j));
+        let y = Array1::from_shape_fn(rows.len(), |i| number(1000 + rows.start + i));
+        x.t().dot(&(x.dot(w) - y)) / rows.len() as f64
+    }
+
+    #[test]
+    fn equal_parts_are_the_large_batch() {
+        /// The parts are summed in another order than the whole.
+        const ROUNDING: f64 = 1e-12;
+        let (mut small, mut large) = (AdamW::new(0.1).accumulate(3), AdamW::new(0.1));
+        let (mut by_parts, mut by_whole) = (Array1::zeros(3), Array1::zeros(3));
+        for step in 0..5 {
+            let first = 12 * step;
+            for part in 0..3 {
+                let rows = first + 4 * part..first + 4 * part + 4;
+                let grads = gradient(&by_parts, rows);
+                let report = small.step(&mut by_parts, &grads).unwrap();
+                assert_eq!(report.moved, part == 2);
+            }
+            let grads = gradient(&by_whole, first..first + 12);
+            large.step(&mut by_whole, &grads).unwrap();
+        }
+        assert!((&by_parts - &by_whole).iter().all(|x| x.abs() < ROUNDING), "{by_parts} {by_whole}");
+        assert_eq!((small.steps(), large.steps()), (5, 5));
+    }
+
+    #[test]
+    fn the_sum_is_not_divided() {
+        let mut opt = Sgd::new(1.0).accumulate(3).sum();
+        let mut w = array![0.0];
+        for part in [1.0, 2.0, 4.0] {
+            opt.step(&mut w, &array![part]).unwrap();
+        }
+        assert_eq!(w, array![-7.0]);
+    }
+
+    #[test]
+    fn counters_and_rates_are_those_of_large_steps() {
+        let mut opt = Sgd::new(Linear::new(1.0, 0.0, 4)).accumulate(2);
+        let mut w = array![0.0];
+        let mut reports = Vec::new();
+        for _ in 0..4 {
+            let report = opt.step(&mut w, &array![1.0]).unwrap();
+            reports.push((report.learning_rate, report.moved, opt.steps(), opt.gathered()));
+        }
+        assert_eq!(reports, [(1.0, false, 0, 1), (1.0, true, 1, 0), (0.75, false, 1, 1), (0.75, true, 2, 0)]);
+        assert_eq!((opt.learning_rate(), w), (0.5, array![-1.75]));
+    }
+
+    /// A part without a gradient for a tensor counts as zero; no part with one leaves the tensor.
+    #[test]
+    fn absent_gradients() {
+        let mut opt = Sgd::new(1.0).accumulate(2);
+        let mut w = (array![0.0], array![0.0], array![0.0]);
+        opt.step(&mut w, &(Some(array![4.0]), None::<Array1<f64>>, None::<Array1<f64>>)).unwrap();
+        let report = opt.step(&mut w, &(None::<Array1<f64>>, Some(array![6.0]), None::<Array1<f64>>)).unwrap();
+        assert_eq!(w, (array![-2.0], array![-3.0], array![0.0]));
+        assert!(report.moved);
+        assert_eq!(["0", "1", "2"].map(|path| opt.inner().tensor_steps(path)), [1, 1, 0]);
+        // Nothing of the first two calls is left.
+        opt.step(&mut w, &(array![1.0], array![1.0], array![1.0])).unwrap();
+        opt.step(&mut w, &(array![1.0], array![1.0], array![1.0])).unwrap();
+        assert_eq!(w, (array![-3.0], array![-4.0], array![-1.0]));
+    }
+
+    #[test]
+    fn what_is_gathered_can_be_discarded() {
+        let mut opt = Sgd::new(1.0).accumulate(2);
+        let mut w = array![0.0];
+        opt.step(&mut w, &array![100.0]).unwrap();
+        assert_eq!(opt.gathered(), 1);
+        opt.discard();
+        assert_eq!(opt.gathered(), 0);
+        opt.step(&mut w, &array![1.0]).unwrap();
+        opt.step(&mut w, &array![3.0]).unwrap();
+        assert_eq!(w, array![-2.0]);
+    }
+
+    #[test]
+    fn a_broken_part_is_left_out() {
+        let mut opt = Sgd::new(1.0).accumulate(2).skip_nonfinite();
+        let mut w = array![0.0];
+        for (part, moved) in [(1.0, false), (f64::NAN, false), (3.0, true)] {
+            assert_eq!(opt.step(&mut w, &array![part]).unwrap().moved, moved);
+        }
+        assert_eq!((w, opt.skipped()), (array![-2.0], 1));
+    }
+
+    #[test]
+    fn one_part_is_the_optimizer_itself() {
+        let (mut opt, mut w) = (Adam::new(0.1).accumulate(1), array![1.0]);
+        let (mut alone, mut expected) = (Adam::new(0.1), array![1.0]);
+        for i in 0..4 {
+            let report = opt.step(&mut w, &array![number(i)]).unwrap();
+            assert_eq!(report, alone.step(&mut expected, &array![number(i)]).unwrap());
+        }
+        assert_eq!(w, expected);
+    }
+}
+
+mod freeze {
+    use super::*;
+
+    #[test]
+    fn frozen_tensors_have_no_state_and_do_not_move() {
+        let mut opt = Adam::new(0.1).freeze("1");
+        let mut w = pair(1.0, 1.0);
+        for _ in 0..3 {
+            opt.step(&mut w, &pair(1.0, f64::NAN)).unwrap(); // nobody looks at it
+        }
+        assert_eq!(w.1, array![1.0]);
+        assert!(w.0[0] < 0.75);
+        assert!(opt.inner().slot("1", "exp_avg").is_none());
+        assert_eq!((opt.inner().tensor_steps("0"), opt.inner().tensor_steps("1")), (3, 0));
+    }
+
+    #[test]
+    fn a_thawed_tensor_begins_at_its_own_first_step() {
+        let (mut opt, mut w) = (Adam::new(0.1).freeze("1"), pair(1.0, 1.0));
+        for _ in 0..5 {
+            opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
+        }
+        opt.unfreeze("1");
+        opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
+        let (mut fresh, mut alone) = (Adam::new(0.1), array![1.0]);
+        fresh.step(&mut alone, &array![1.0]).unwrap();
+        assert_eq!(w.1, alone);
+        assert_eq!((opt.steps(), opt.inner().tensor_steps("1")), (6, 1));
+    }
+
+    #[test]
+    fn a_tensor_frozen_for_a_while_goes_on_where_it_was() {
+        let (mut opt, mut w) = (Adam::new(0.1).freeze("0"), pair(1.0, 1.0));
+        opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
+        opt.refreeze("1");
+        opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
+        opt.unfreeze("1");
+        opt.step(&mut w, &pair(1.0, -0.5)).unwrap();
+        let (mut straight, mut alone) = (Adam::new(0.1), array![1.0]);
+        straight.step(&mut alone, &array![1.0]).unwrap();
+        straight.step(&mut alone, &array![-0.5]).unwrap();
+        assert_eq!(w, (array![1.0], alone));
+    }
+
+    /// The last change that speaks of a tensor decides.
+    #[test]
+    fn later_changes_override_earlier_ones() {
+        let (mut opt, mut w) = (Sgd::new(1.0).freeze("**"), pair(0.0, 0.0));
+        assert!(!opt.step(&mut w, &pair(1.0, 1.0)).unwrap().moved);
+        opt.unfreeze("1");
+        opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
+        assert_eq!(w, pair(0.0, -1.0));
+        opt.unfreeze("**").refreeze("1");
+        opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
+        assert_eq!(w, pair(-1.0, -1.0));
+    }
+
+    #[test]
+    fn a_pattern_without_match_is_an_error_each_time() {
+        let (mut opt, mut w) = (Sgd::new(1.0).freeze("0"), pair(0.0, 0.0));
+        opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
+        opt.unfreeze("body");
+        for _ in 0..2 {
+            let error = opt.step(&mut w, &pair(1.0, 1.0)).unwrap_err();
+            assert!(matches!(error, Error::PatternUnmatched { .. }));
+        }
+        assert_eq!(w, pair(0.0, -1.0));
+    }
+
+    #[test]
+    fn by_shape() {
+        let mut opt = Sgd::new(1.0).freeze(|_: &str, shape: &[usize]| shape.len() == 2);
+        let mut w = (array![[0.0]], array![0.0]);
+        opt.step(&mut w, &(array![[1.0]], array![1.0])).unwrap();
+        assert_eq!(w, (array![[0.0]], array![-1.0]));
+    }
+}
+
+mod group {
+    use super::*;
+
+    /// One step of plain descent with weight decay 0.5 on gradients 1 from parameters 2: 2 − η(1 + λ·2).
+    fn moved(groups: impl Fn(Sgd<f64>) -> Box<dyn Optimizer<f64>>) -> Pair {
+        let (mut opt, mut w) = (groups(Sgd::new(0.25).weight_decay(0.5)), pair(2.0, 2.0));
+        opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
+        w
+    }
+
+    #[test]
+    fn each_value_is_replaced_or_scaled() {
+        let of_second = |group: Group| moved(|opt| Box::new(opt.group("1", group.clone())));
+        assert_eq!(of_second(Group::new()), pair(1.5, 1.5));
+        assert_eq!(of_second(Group::new().learning_rate(0.5)), pair(1.5, 1.0));
+        assert_eq!(of_second(Group::new().scale_learning_rate(0.5)), pair(1.5, 1.75));
+        assert_eq!(of_second(Group::new().learning_rate(0.5).scale_learning_rate(0.5)), pair(1.5, 1.5));
+        assert_eq!(of_second(Group::new().weight_decay(1.5)), pair(1.5, 1.0));
+        assert_eq!(of_second(Group::new().scale_weight_decay(3.0)), pair(1.5, 1.0));
+        assert_eq!(of_second(Group::no_decay()), pair(1.5, 1.75));
+        assert_eq!(of_second(Group::no_decay().learning_rate(0.0)), pair(1.5, 2.0));
+    }
+
+    #[test]
+    fn of_overlapping_groups_factors_multiply_and_the_last_replacement_holds() {
+        let half = || Group::new().scale_learning_rate(0.5);
+        assert_eq!(moved(|opt| Box::new(opt.group("1", half()).group("**", half()))), pair(1.75, 1.875));
+        let replaced = |rate: f64| Group::new().learning_rate(rate);
+        assert_eq!(moved(|opt| Box::new(opt.group("1", replaced(0.5)).group("**", replaced(0.125)))), pair(1.75, 1.75));
+        assert_eq!(moved(|opt| Box::new(opt.group("**", replaced(0.125)).group("1", replaced(0.5)))), pair(1.75, 1.0));
+    }
+
+    #[test]
+    fn a_groups_schedule_follows_the_optimizers_counter() {
+        let mut opt = Sgd::new(1.0).group("1", Group::new().learning_rate(|step: u64| step as f64)).accumulate(2);
+        let mut w = pair(0.0, 0.0);
+        for _ in 0..6 {
+            opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
+        }
+        assert_eq!(w, pair(-3.0, -(0.0 + 1.0 + 2.0)));
+    }
+
+    #[test]
+    fn decoupled_decay_by_group() {
+        let (mut opt, mut w) = (AdamW::new(0.5).weight_decay(0.5).group("1", Group::no_decay()), pair(1.0, 1.0));
+        let report = opt.step(&mut w, &pair(0.0, 0.0)).unwrap();
+        assert_eq!((w, report.learning_rate), (pair(0.75, 1.0), 0.5));
+    }
+}
+
+mod router {
+    use super::*;
+
+    #[test]
+    fn each_branch_is_its_optimizer_alone() {
+        let mut opt = Momentum::new(0.1, 0.9).route("1", Adam::new(0.01)).route("2", RmsProp::new(0.01));
+        let start = || array![1.0, -2.0];
+        let mut w = (start(), start(), start(), start());
+        let mut alone: [(Box<dyn Optimizer<f64>>, Array1<f64>); 4] = [
+            (Box::new(Momentum::new(0.1, 0.9)), start()),
+            (Box::new(Adam::new(0.01)), start()),
+            (Box::new(RmsProp::new(0.01)), start()),
+            (Box::new(Momentum::new(0.1, 0.9)), start()),
+        ];
+        for step in 0..4 {
+            let grads = [0, 1, 2, 3].map(|tensor| array![number(8 * step + tensor), number(8 * step + 4 + tensor)]);
+            opt.step(&mut w, &grads).unwrap();
+            alone.iter_mut().zip(&grads).for_each(|((opt, w), grad)| _ = opt.step(w, grad).unwrap());
+        }
+        assert_eq!([w.0, w.1, w.2, w.3], alone.map(|(_, w)| w));
+        assert_eq!((opt.steps(), opt.learning_rate()), (4, 0.1));
+        assert_eq!(opt.optimizers_mut().map(|opt| opt.learning_rate()).collect::<Vec<_>>(), [0.1, 0.01, 0.01]);
+    }
+
+    #[test]
+    fn the_last_matching_route_holds() {
+        let mut opt = Sgd::new(1.0).route("**", Sgd::new(10.0)).route("1", Sgd::new(100.0));
+        let mut w = pair(0.0, 0.0);
+        let report = opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
+        assert_eq!(w, pair(-10.0, -100.0));
+        assert!(report.moved && report.learning_rate == 1.0);
+    }
+
+    /// Outside the router a clip sees all gradients, inside it those of its branch.
+    #[test]
+    fn clipping_outside_and_inside() {
+        let (mut w, grads) = (pair(0.0, 0.0), pair(3.0, 4.0));
+        let mut outside = Sgd::new(1.0).route("1", Sgd::new(1.0)).clip_global_norm(1.0).exact();
+        assert_eq!(outside.step(&mut w, &grads).unwrap().grad_norm, Some(5.0));
+        assert!((w.0[0] + 0.6).abs() < 1e-15 && (w.1[0] + 0.8).abs() < 1e-15);
+
+        let mut w = pair(0.0, 0.0);
+        let mut inside = Sgd::new(1.0).route("1", Sgd::new(1.0).clip_global_norm(1.0).exact());
+        inside.step(&mut w, &grads).unwrap();
+        assert_eq!(w, pair(-3.0, -1.0));
+    }
+}
+
+mod finite_and_maximize {
+    use super::*;
+
+    #[test]
+    fn a_step_with_a_nan_is_refused_or_skipped() {
+        for broken in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let mut w = pair(0.0, 0.0);
+            let mut checked = Sgd::new(1.0).check_finite();
+            let error = checked.step(&mut w, &pair(1.0, broken)).unwrap_err();
+            assert!(matches!(error, Error::NonFiniteGradient { .. }), "{error}");
+            let mut skipping = Sgd::new(1.0).skip_nonfinite();
+            let report = skipping.step(&mut w, &pair(1.0, broken)).unwrap();
+            assert_eq!((report.moved, skipping.skipped(), skipping.steps()), (false, 1, 0));
+            assert_eq!(w, pair(0.0, 0.0));
+            assert!(skipping.step(&mut w, &pair(1.0, 1.0)).unwrap().moved);
+            assert_eq!((skipping.skipped(), skipping.steps(), &w), (1, 1, &pair(-1.0, -1.0)));
+        }
+    }
+
+    #[test]
+    fn an_ascent_is_a_descent_of_the_negative() {
+        let (mut up, mut climbed) = (AdamW::new(0.1).weight_decay(0.1).maximize(), array![1.0]);
+        let (mut down, mut descended) = (AdamW::new(0.1).weight_decay(0.1), array![1.0]);
+        for i in 0..5 {
+            up.step(&mut climbed, &array![number(i)]).unwrap();
+            down.step(&mut descended, &array![-number(i)]).unwrap();
+        }
+        assert_eq!(climbed, descended);
+    }
+}
+
+mod chains {
+    use super::*;
+
+    /// A frozen tensor's gradient counts for a clip outside `freeze`, not for one inside.
+    #[test]
+    fn clipping_and_freezing_in_either_order() {
+        let grads = pair(3.0, 4.0);
+        let mut w = pair(0.0, 0.0);
+        let report = Sgd::new(1.0).freeze("1").clip_global_norm(1.0).exact().step(&mut w, &grads).unwrap();
+        assert_eq!(report.grad_norm, Some(5.0));
+        assert!((w.0[0] + 0.6).abs() < 1e-15);
+        let mut w = pair(0.0, 0.0);
+        let report = Sgd::new(1.0).clip_global_norm(1.0).exact().freeze("1").step(&mut w, &grads).unwrap();
+        assert_eq!(report.grad_norm, Some(3.0));
+        assert_eq!(w, pair(-1.0, 0.0));
+    }
+
+    #[test]
+    fn what_is_inside_can_be_reached() {
+        let mut opt = Adam::<f64>::new(0.1).clip_global_norm(1.0).accumulate(2).freeze("1").check_finite().maximize();
+        let mut w = pair(0.0, 0.0);
+        opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
+        opt.inner_mut().inner_mut().inner_mut().discard();
+        assert_eq!(opt.inner().inner().inner().gathered(), 0);
+        opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
+        opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
+        let adam: Adam<f64> = opt.into_inner().into_inner().into_inner().into_inner().into_inner();
+        assert_eq!((adam.tensor_steps("0"), adam.tensor_steps("1"), adam.steps()), (1, 0, 1));
+    }
+
+    /// Every adaptor passes the report of the optimizer inside on and answers for its counters.
+    #[test]
+    fn reports_and_counters_pass_through() {
+        let schedule = || Linear::new(1.0, 0.0, 4);
+        let boxed: Vec<Box<dyn Optimizer<f64>>> = vec![
+            Box::new(Sgd::new(schedule())),
+            Box::new(Sgd::new(schedule()).clip_global_norm(10.0)),
+            Box::new(Sgd::new(schedule()).clip_per_tensor_norm(10.0)),
+            Box::new(Sgd::new(schedule()).clip_value(10.0)),
+            Box::new(Sgd::new(schedule()).clip_adaptive(10.0)),
+            Box::new(Sgd::new(schedule()).accumulate(1)),
+            Box::new(Sgd::new(schedule()).freeze("1")),
+            Box::new(Sgd::new(schedule()).group("1", Group::no_decay())),
+            Box::new(Sgd::new(schedule()).route("1", Adam::new(0.1))),
+            Box::new(Sgd::new(schedule()).check_finite()),
+            Box::new(Sgd::new(schedule()).skip_nonfinite()),
+            Box::new(Sgd::new(schedule()).maximize()),
+        ];
+        for (number, mut opt) in boxed.into_iter().enumerate() {
+            let mut w = pair(1.0, 1.0);
+            for step in 0..3 {
+                let rate = 1.0 - step as f64 / 4.0;
+                assert_eq!((opt.learning_rate(), opt.steps()), (rate, step), "{number}");
+                let report = opt.step(&mut w, &pair(0.0, 0.5)).unwrap();
+                let mut expected = Report::new(rate, true);
+                expected.grad_norm = (1..5).contains(&number).then_some(0.5);
+                assert_eq!(report, expected, "{number}");
+            }
+            assert_eq!(opt.layout().map(|layout| layout.len()), Some(2), "{number}");
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The table: every optimizer and option, with its update rule as the docs give it.
+
+use gradus::prelude::*;
+use gradus::rule::{Elementwise, Rule};
+use gradus::{Hyper, Scalar};
+use ndarray::ArrayD;
+
+/// An optimizer whose state can be copied and looked at.
+pub(crate) trait Subject<A: Scalar>: Optimizer<A> {
+    fn boxed_clone(&self) -> Box<dyn Subject<A>>;
+
+    /// The tensor's slots with their names, once there are any.
+    fn slots(&self, path: &str) -> Vec<(&'static str, ArrayD<A>)>;
+
+    fn tensor_steps(&self, path: &str) -> u64;
+}
+
+impl<A: Scalar, R: Rule<A> + Clone + 'static> Subject<A> for Elementwise<R, A> {
+    fn boxed_clone(&self) -> Box<dyn Subject<A>> {
+        Box::new(self.clone())
+    }
+
+    fn slots(&self, path: &str) -> Vec<(&'static str, ArrayD<A>)> {
+        let slot = |name: &&'static str| Some((*name, self.slot(path, name)?.to_owned()));
+        self.rule().slots().iter().filter_map(slot).collect()
+    }
+
+    fn tensor_steps(&self, path: &str) -> u64 {
+        Elementwise::tensor_steps(self, path)
+    }
+}
+
+impl<A: Scalar> Clone for Box<dyn Subject<A>> {
+    fn clone(&self) -> Self {
+        (**self).boxed_clone()
+    }
+}
+
+/// One element's update in f64: step count from 1, learning rate, parameter, gradient, slots in the order of the docs.
+pub(crate) type Oracle = fn(t: i32, learning_rate: f64, param: f64, grad: f64, slots: &mut [f64; 3]) -> f64;
+
+/// One optimizer with one choice of options.
+pub(crate) struct Row<A> {
+    pub(crate) name: &'static str,
+    optimizer: fn(Hyper) -> Box<dyn Subject<A>>,
+    pub(crate) oracle: Oracle,
+    /// The slots that the docs list.
+    pub(crate) slots: &'static [&'static str],
+    /// Whether parameters stay where they are while the gradient has always been zero: not with weight decay.
+    pub(crate) rests: bool,
+    /// The peak learning rate with which Rosenbrock's valley is walked to its end, and the steps it takes.
+    pub(crate) rosenbrock: (f64, u64),
+}
+
+impl<A: Scalar> Row<A> {
+    pub(crate) fn with(&self, learning_rate: impl Into<Hyper>) -> Box<dyn Subject<A>> {
+        (self.optimizer)(learning_rate.into())
+    }
+}
+
+const BUFFER: &[&str] = &["momentum_buffer"];
+const MOMENTS: &[&str] = &["exp_avg", "exp_avg_sq"];
+const AMSGRAD: &[&str] = &["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
+
+/// Every row, for one element type.
+#[rustfmt::skip]
+pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
+    vec![
+        Row { name: "sgd", slots: &[], rests: true, rosenbrock: (2e-3, 20_000),
+            optimizer: |lr| Box::new(Sgd::new(lr)),
+            oracle: |_, lr, p, g, _| p - lr * g },
+        Row { name: "sgd, weight decay", slots: &[], rests: false, rosenbrock: (2e-3, 20_000),
+            optimizer: |lr| Box::new(Sgd::new(lr).weight_decay(0.01)),
+            oracle: |_, lr, p, g, _| p - lr * (g + 0.01 * p) },
+
+        Row { name: "momentum", slots: BUFFER, rests: true, rosenbrock: (5e-4, 10_000),
+            optimizer: |lr| Box::new(Momentum::new(lr, 0.9)),
+            oracle: |_, lr, p, g, [v, ..]| { *v = 0.9 * *v + g; p - lr * *v } },
+        Row { name: "momentum, dampening, weight decay", slots: BUFFER, rests: false, rosenbrock: (5e-4, 10_000),
+            optimizer: |lr| Box::new(Momentum::new(lr, 0.9).dampening(0.3).weight_decay(0.01)),
+            oracle: |t, lr, p, g, [v, ..]| {
+                let g = g + 0.01 * p;
+                *v = if t == 1 { g } else { 0.9 * *v + (1.0 - 0.3) * g };
+                p - lr * *v
+            } },
+        Row { name: "momentum, classical", slots: BUFFER, rests: true, rosenbrock: (5e-4, 10_000),
+            optimizer: |lr| Box::new(Momentum::new(lr, 0.9).classical()),
+            oracle: |_, lr, p, g, [v, ..]| { *v = 0.9 * *v + lr * g; p - *v } },
+        Row { name: "momentum, classical, dampening", slots: BUFFER, rests: true, rosenbrock: (5e-4, 10_000),
+            optimizer: |lr| Box::new(Momentum::new(lr, 0.9).classical().dampening(0.3)),
+            oracle: |t, lr, p, g, [v, ..]| {
+                *v = if t == 1 { lr * g } else { 0.9 * *v + (lr * (1.0 - 0.3)) * g };
+                p - *v
+            } },
+
+        Row { name: "nesterov", slots: BUFFER, rests: true, rosenbrock: (5e-4, 10_000),
+            optimizer: |lr| Box::new(Nesterov::new(lr, 0.9)),
+            oracle: |_, lr, p, g, [v, ..]| { *v = 0.9 * *v + g; p - lr * (g + 0.9 * *v) } },
+        Row { name: "nesterov, weight decay", slots: BUFFER, rests: false, rosenbrock: (5e-4, 10_000),
+            optimizer: |lr| Box::new(Nesterov::new(lr, 0.9).weight_decay(0.01)),
+            oracle: |_, lr, p, g, [v, ..]| {
+                let g = g + 0.01 * p;
+                *v = 0.9 * *v + g;
+                p - lr * (g + 0.9 * *v)
+            } },
+        Row { name: "nesterov, classical", slots: BUFFER, rests: true, rosenbrock: (5e-4, 10_000),
+            optimizer: |lr| Box::new(Nesterov::new(lr, 0.9).classical()),
+            oracle: |_, lr, p, g, [v, ..]| { *v = 0.9 * *v + lr * g; p - (0.9 * *v + lr * g) } },
+
+        Row { name: "rmsprop", slots: &["square_avg"], rests: true, rosenbrock: (1e-2, 10_000),
+            optimizer: |lr| Box::new(RmsProp::new(lr)),
+            oracle: |_, lr, p, g, [s, ..]| {
+                *s = 0.99 * *s + (1.0 - 0.99) * g * g;
+                p - lr * g / (s.sqrt() + 1e-8)
+            } },
+        Row { name: "rmsprop, weight decay", slots: &["square_avg"], rests: false, rosenbrock: (1e-2, 10_000),
+            optimizer: |lr| Box::new(RmsProp::new(lr).alpha(0.9).eps(1e-6).weight_decay(0.01)),
+            oracle: |_, lr, p, g, [s, ..]| {
+                let g = g + 0.01 * p;
+                *s = 0.9 * *s + (1.0 - 0.9) * g * g;
+                p - lr * g / (s.sqrt() + 1e-6)
+            } },
+        Row { name: "rmsprop, eps inside", slots: &["square_avg"], rests: true, rosenbrock: (1e-2, 10_000),
+            optimizer: |lr| Box::new(RmsProp::new(lr).alpha(0.9).eps(1e-3).eps_inside_sqrt()),
+            oracle: |_, lr, p, g, [s, ..]| {
+                *s = 0.9 * *s + (1.0 - 0.9) * g * g;
+                p - lr * g / (*s + 1e-3).sqrt()
+            } },
+        Row { name: "rmsprop, centered", slots: &["square_avg", "grad_avg"], rests: true, rosenbrock: (1e-3, 20_000),
+            optimizer: |lr| Box::new(RmsProp::new(lr).eps(1e-3).centered()),
+            oracle: |_, lr, p, g, [s, a, _]| {
+                *s = 0.99 * *s + (1.0 - 0.99) * g * g;
+                *a = 0.99 * *a + (1.0 - 0.99) * g;
+                p - lr * g / ((*s - *a * *a).max(0.0).sqrt() + 1e-3)
+            } },
+        Row { name: "rmsprop, momentum", slots: &["square_avg", "momentum_buffer"], rests: true, rosenbrock: (2e-3, 10_000),
+            optimizer: |lr| Box::new(RmsProp::new(lr).momentum(0.9)),
+            oracle: |_, lr, p, g, [s, b, _]| {
+                *s = 0.99 * *s + (1.0 - 0.99) * g * g;
+                *b = 0.9 * *b + g / (s.sqrt() + 1e-8);
+                p - lr * *b
+            } },
+        Row { name: "rmsprop, centered, momentum, eps inside, classical", slots: &["square_avg", "grad_avg", "momentum_buffer"],
+            rests: true, rosenbrock: (2e-4, 20_000),
+            optimizer: |lr| Box::new(RmsProp::new(lr).centered().momentum(0.9).eps(1e-3).eps_inside_sqrt().classical()),
+            oracle: |_, lr, p, g, [s, a, b]| {
+                *s = 0.99 * *s + (1.0 - 0.99) * g * g;
+                *a = 0.99 * *a + (1.0 - 0.99) * g;
+                *b = 0.9 * *b + lr * g / (*s - *a * *a + 1e-3).sqrt();
+                p - *b
+            } },
+
+        Row { name: "adam", slots: MOMENTS, rests: true, rosenbrock: (1e-2, 10_000),
+            optimizer: |lr| Box::new(Adam::new(lr)),
+            oracle: |t, lr, p, g, s| adam(t, lr, p, g, s, Moments::default()) },
+        Row { name: "adam, betas, eps, weight decay", slots: MOMENTS, rests: false, rosenbrock: (1e-2, 10_000),
+            optimizer: |lr| Box::new(Adam::new(lr).beta1(0.8).beta2(0.98).eps(1e-3).weight_decay(0.01)),
+            oracle: |t, lr, p, g, s| {
+                adam(t, lr, p, g + 0.01 * p, s, Moments { beta1: 0.8, beta2: 0.98, eps: 1e-3, ..Moments::default() })
+            } },
+        Row { name: "adam, amsgrad", slots: AMSGRAD, rests: true, rosenbrock: (1e-2, 20_000),
+            optimizer: |lr| Box::new(Adam::new(lr).amsgrad()),
+            oracle: |t, lr, p, g, s| adam(t, lr, p, g, s, Moments { amsgrad: true, ..Moments::default() }) },
+        Row { name: "adam, eps hat", slots: MOMENTS, rests: true, rosenbrock: (1e-2, 10_000),
+            optimizer: |lr| Box::new(Adam::new(lr).eps_hat().eps(1e-3)),
+            oracle: |t, lr, p, g, [m, v, _]| {
+                *m = 0.9 * *m + (1.0 - 0.9) * g;
+                *v = 0.999 * *v + (1.0 - 0.999) * g * g;
+                let (first, second) = (1.0 - 0.9_f64.powi(t), 1.0 - 0.999_f64.powi(t));
+                p - (lr * second.sqrt() / first) * (*m / (v.sqrt() + 1e-3))
+            } },
+        Row { name: "adam, no bias correction", slots: MOMENTS, rests: true, rosenbrock: (1e-2, 10_000),
+            optimizer: |lr| Box::new(Adam::new(lr).no_bias_correction()),
+            oracle: |_, lr, p, g, [m, v, _]| {
+                *m = 0.9 * *m + (1.0 - 0.9) * g;
+                *v = 0.999 * *v + (1.0 - 0.999) * g * g;
+                p - lr * (*m / (v.sqrt() + 1e-8))
+            } },
+        Row { name: "adamw", slots: MOMENTS, rests: false, rosenbrock: (1e-2, 10_000),
+            optimizer: |lr| Box::new(AdamW::new(lr)),
+            oracle: |t, lr, p, g, s| adam(t, lr, p * (1.0 - lr * 0.01), g, s, Moments::default()) },
+        Row { name: "adamw, amsgrad, weight decay", slots: AMSGRAD, rests: false, rosenbrock: (1e-2, 20_000),
+            optimizer: |lr| Box::new(AdamW::new(lr).amsgrad().weight_decay(1e-3)),
+            oracle: |t, lr, p, g, s| {
+                adam(t, lr, p * (1.0 - lr * 1e-3), g, s, Moments { amsgrad: true, ..Moments::default() })
+            } },
+    ]
+}
+
+struct Moments {
+    beta1: f64,
+    beta2: f64,
+    eps: f64,
+    amsgrad: bool,
+}
+
+impl Default for Moments {
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, amsgrad: false }
+    }
+}
+
+fn adam(
+    t: i32,
+    learning_rate: f64,
+    param: f64,
+    grad: f64,
+    [m, v, max]: &mut [f64; 3],
+    Moments { beta1, beta2, eps, amsgrad }: Moments,
+) -> f64 {
+    *m = beta1 * *m + (1.0 - beta1) * grad;
+    *v = beta2 * *v + (1.0 - beta2) * grad * grad;
+    *max = max.max(*v);
+    let w = if amsgrad { *max } else { *v };
+    let m_hat = *m / (1.0 - beta1.powi(t));
+    let w_hat = w / (1.0 - beta2.powi(t));
+    param - learning_rate * m_hat / (w_hat.sqrt() + eps)
+}

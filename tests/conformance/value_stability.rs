@@ -1,0 +1,53 @@
+//! The numbers that each row gives, pinned. They are part of the interface: a change of the last bit is a change that
+//! users see in their results, and is named in the CHANGELOG.
+
+use gradus::prelude::*;
+use ndarray::array;
+
+use super::rows::{Row, rows};
+use super::tensors::number;
+
+const STEPS: u64 = 5;
+
+/// Where an element that starts at 0.75 is after five steps, in f32 and in f64.
+const PINNED: &[(&str, f32, f64)] = &[
+    ("sgd", 0.72646827, 0.7264683546069802),
+    ("sgd, weight decay", 0.7256278, 0.7256277704644899),
+    ("momentum", 0.70276064, 0.7027606656634291),
+    ("momentum, dampening, weight decay", 0.700549, 0.7005490208724872),
+    ("momentum, classical", 0.6533886, 0.6533886108801966),
+    ("momentum, classical, dampening", 0.6521773, 0.6521772775465228),
+    ("nesterov", 0.6839529, 0.6839529537040664),
+    ("nesterov, weight decay", 0.6816628, 0.6816628171235083),
+    ("nesterov, classical", 0.63951814, 0.6395181043991572),
+    ("rmsprop", 0.27277592, 0.2727758677707267),
+    ("rmsprop, weight decay", 0.5969213, 0.5969214049084544),
+    ("rmsprop, eps inside", 0.60246736, 0.6024673168470843),
+    ("rmsprop, centered", 0.2798121, 0.2798120916023567),
+    ("rmsprop, momentum", -0.20869943, -0.20869954580911393),
+    ("rmsprop, centered, momentum, eps inside, classical", -0.9077474, -0.907747439015675),
+    ("adam", 0.6706532, 0.6706532725855109),
+    ("adam, betas, eps, weight decay", 0.6731077, 0.6731077002894772),
+    ("adam, amsgrad", 0.670659, 0.6706590660222471),
+    ("adam, eps hat", 0.6753841, 0.6753841170204876),
+    ("adam, no bias correction", 0.4530109, 0.4530108605255341),
+    ("adamw", 0.6698374, 0.6698374609163863),
+    ("adamw, amsgrad, weight decay", 0.6705774, 0.6705774537391271),
+];
+
+fn end<A: Scalar>(row: &Row<A>) -> A {
+    let (mut opt, mut param) = (row.with(|step: u64| 0.05 / (1 + step) as f64), array![A::from_f64(0.75)]);
+    for step in 1..=STEPS {
+        // Smaller and smaller, so that AMSGrad's maximum matters.
+        let grad = number::<A>(step, 0) / A::from_f64(step as f64);
+        opt.step(&mut param, &array![grad]).unwrap();
+    }
+    param[0]
+}
+
+#[test]
+fn every_row_gives_the_pinned_bits() {
+    let found: Vec<_> =
+        rows().iter().zip(&rows()).map(|(single, double)| (single.name, end(single), end(double))).collect();
+    assert_eq!(found, PINNED);
+}

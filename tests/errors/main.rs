@@ -1,0 +1,6 @@
+//! Every error: what provokes it, what it says, and that it leaves everything as it was.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod atomic;
+mod messages;
+mod ranges;

@@ -1,0 +1,173 @@
+//! The sentence of every variant.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gradus::prelude::*;
+use gradus::schedule::{Cosine, CosineRestarts};
+use gradus::{Error, Report, Result, Step, clip};
+use ndarray::{Array1, Array2, array};
+
+/// What a first step on two vectors says.
+fn step(mut opt: impl Optimizer<f64>) -> Error {
+    opt.step(&mut (array![1.0], array![2.0, 3.0]), &(array![0.5], array![0.5, 0.5])).unwrap_err()
+}
+
+/// What plain descent says to these gradients for two vectors, of one element and of two.
+fn pairing(grads: &dyn Params<Elem = f64>) -> Error {
+    Sgd::new(0.1).step(&mut (array![1.0], array![2.0, 3.0]), grads).unwrap_err()
+}
+
+/// What the second step says to parameters that are not those of the first.
+fn changed(mut first: impl ParamsMut<Elem = f64> + Clone, mut second: impl ParamsMut<Elem = f64> + Clone) -> Error {
+    let mut opt = Adam::new(0.1);
+    let grads = first.clone();
+    opt.step(&mut first, &grads).unwrap();
+    let grads = second.clone();
+    opt.step(&mut second, &grads).unwrap_err()
+}
+
+/// The error and its sentence, for every variant and every form it takes.
+fn table() -> Vec<(Error, &'static str)> {
+    let mut late = Sgd::new(|step: u64| 0.1 - 0.1 * step as f64);
+    let (mut w, g) = (array![1.0], array![1.0]);
+    (0..2).for_each(|_| _ = late.step(&mut w, &g).unwrap());
+
+    let many: BTreeMap<String, Array1<f64>> = (10..22).map(|i| (format!("layer{i}"), array![1.0])).collect();
+    let nan = (array![1.0], array![2.0, f64::NAN]);
+    let square: Array2<f64> = array![[1.0, 2.0], [f64::NEG_INFINITY, 3.0]];
+
+    vec![
+        (
+            late.step(&mut w, &g).unwrap_err(),
+            "learning_rate is -0.1 at step 2; it must be a number in 0 ≤ learning_rate",
+        ),
+        (step(Adam::new(0.1).beta1(1.0)), "beta1 is 1 at step 0; it must be a number in 0 ≤ beta1 < 1"),
+        (
+            step(Momentum::new(0.1, 0.9).dampening(1.5)),
+            "dampening is 1.5 at step 0; it must be a number in 0 ≤ dampening ≤ 1",
+        ),
+        (step(Sgd::new(f64::NAN)), "learning_rate is NaN at step 0; it must be a number in 0 ≤ learning_rate"),
+        (
+            step(Sgd::new(1e300).group("1", Group::new().scale_learning_rate(1e300))),
+            "learning_rate is inf at step 0 for \"1\"; it must be a finite number ≥ 0",
+        ),
+        (
+            step(Sgd::new(0.1).group("1", Group::new().weight_decay(-0.5))),
+            "weight_decay is -0.5 at step 0; it must be a number in 0 ≤ weight_decay",
+        ),
+        (step(Sgd::new(0.1).accumulate(0)), "accumulate is 0 at step 0; it must be at least 1"),
+        (step(Sgd::new(0.1).clip_global_norm(1.0).p(0.5)), "p is 0.5 at step 0; it must be a number ≥ 1 or infinity"),
+        (step(Sgd::new(0.1).clip_value(-1.0)), "limit is -1 at step 0; it must be a number in 0 ≤ limit"),
+        (step(Sgd::new(Cosine::new(f64::NAN, 10))), "Cosine: peak is NaN; it must be a finite number"),
+        (step(Sgd::new(CosineRestarts::new(0.1, 0))), "CosineRestarts: period is 0; it must be at least 1 step"),
+        (
+            pairing(&(array![0.5],)),
+            "no gradient for parameter \"1\"; the gradient tree needs the same tensors as the parameters \
+             (use `Option` and `None` for \"no gradient this step\")",
+        ),
+        (pairing(&(array![0.5], array![0.5, 0.5], array![0.5])), "gradient \"2\" belongs to no parameter"),
+        (pairing(&(array![0.5], array![[0.5, 0.5]])), "gradient \"1\" has shape [1, 2] where the parameter has [2]"),
+        (
+            Sgd::new(0.1).step(&mut array![1.0], &array![[1.0]]).unwrap_err(),
+            "gradient (root) has shape [1, 1] where the parameter has [1]",
+        ),
+        (
+            clip::global_norm(&mut Twins([array![1.0], array![1.0]]), 1.0).unwrap_err(),
+            "two tensors have the path \"twin\"; rename one",
+        ),
+        (
+            changed((array![1.0], array![1.0]), (array![1.0], array![1.0, 2.0])),
+            "the parameters changed between steps: expected \"1\" of shape [1], found \"1\" of shape [2]",
+        ),
+        (
+            changed((array![1.0], array![1.0]), (array![1.0],)),
+            "the parameters changed between steps: expected \"1\" of shape [1], found no more tensors",
+        ),
+        (
+            changed(array![1.0], vec![array![1.0], array![1.0]]),
+            "the parameters changed between steps: expected (root) of shape [1], found \"0\" of shape [1]",
+        ),
+        (
+            Sgd::new(0.1).check_finite().step(&mut (array![1.0], array![2.0, 3.0]), &nan).unwrap_err(),
+            "gradient \"1\" is NaN at index [1]",
+        ),
+        (clip::global_norm(&mut square.clone(), 1.0).unwrap_err(), "gradient (root) is -inf at index [1, 0]"),
+        (
+            clip::global_norm(&mut (array![1.0], array![f64::MAX, f64::MAX]), 1.0).unwrap_err(),
+            "the gradient norm exceeds the range of f64; the largest element lies in \"1\"",
+        ),
+        (
+            step(Sgd::new(0.1).freeze("encoder.**")),
+            "pattern \"encoder.**\" matches no tensor; the tensors are \"0\", \"1\"",
+        ),
+        (
+            Sgd::new(0.1).freeze(["a", "b"]).step(&mut many.clone(), &many).unwrap_err(),
+            "pattern \"a b\" matches no tensor; the tensors are \"layer10\", \"layer11\", \"layer12\", \"layer13\", \
+             \"layer14\", \"layer15\", \"layer16\", \"layer17\" and 4 more",
+        ),
+        (step(Sgd::new(0.1).freeze("{0,1")), "pattern \"{0,1\": an opening brace without a closing one"),
+        (step(Sgd::new(0.1).freeze("0}")), "pattern \"0}\": a closing brace without an opening one"),
+        (step(Sgd::new(0.1).freeze("{{0}}")), "pattern \"{{0}}\": braces do not nest"),
+        (step(Stubborn), "not today"),
+    ]
+}
+
+/// Two tensors under one name.
+struct Twins([Array1<f64>; 2]);
+
+impl Params for Twins {
+    type Elem = f64;
+
+    fn visit<'a>(&'a self, visitor: &mut gradus::params::Visitor<'_, 'a, f64>) {
+        self.0.iter().for_each(|tensor| visitor.field("twin", tensor));
+    }
+}
+
+impl ParamsMut for Twins {
+    fn visit_mut<'a>(&'a mut self, visitor: &mut gradus::params::VisitorMut<'_, 'a, f64>) {
+        self.0.iter_mut().for_each(|tensor| visitor.field("twin", tensor));
+    }
+}
+
+/// An optimizer from another crate, with an error of its own.
+struct Stubborn;
+
+impl Optimizer<f64> for Stubborn {
+    fn check(&self, _: &Step<'_, f64>) -> Result<()> {
+        Err(Error::Other("not today".into()))
+    }
+
+    fn apply(&mut self, step: Step<'_, f64>) -> Result<Report> {
+        self.check(&step)?;
+        Ok(Report::new(0.0, true))
+    }
+
+    fn learning_rate(&self) -> f64 {
+        0.0
+    }
+
+    fn steps(&self) -> u64 {
+        0
+    }
+}
+
+#[test]
+fn every_variant_says_what_where_and_what_would_be_right() {
+    for (error, message) in table() {
+        assert_eq!(error.to_string(), message);
+    }
+}
+
+#[test]
+fn the_table_has_every_variant() {
+    let source = include_str!("../../src/error.rs");
+    let declared = source.lines().skip_while(|line| !line.starts_with("pub enum Error")).skip(1);
+    let declared = declared.take_while(|line| *line != "}").filter_map(|line| {
+        let name = line.strip_prefix("    ")?;
+        name.starts_with(|c: char| c.is_ascii_uppercase())
+            .then(|| name.split([' ', '(']).next().unwrap_or(name).to_owned())
+    });
+    let provoked =
+        table().into_iter().map(|(error, _)| format!("{error:?}").split([' ', '(']).next().map(str::to_owned));
+    assert_eq!(provoked.map(Option::unwrap).collect::<BTreeSet<_>>(), declared.collect());
+}

@@ -1,0 +1,423 @@
+//! What a crate of one's own can add, with nothing but the public interface.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use gradus::clip::Clipper;
+use gradus::params::{Layout, Visitor, VisitorMut};
+use gradus::prelude::*;
+use gradus::rule::{At, Decay, Lanes, MAX_SLOTS, Rule};
+use gradus::{Error, Hyper, Report, Result, Step};
+use ndarray::{Array1, Array2, ShapeBuilder, array, s};
+
+/// Lion with either kind of decay.
+#[derive(Clone)]
+struct Lion {
+    beta: Hyper,
+    decay: Decay,
+}
+
+impl Lion {
+    fn optimizer<A: Scalar>(decay: Decay) -> Elementwise<Lion, A> {
+        Elementwise::from_rule(Lion { beta: 0.9.into(), decay }, |step: u64| 0.1 / (step + 1) as f64)
+    }
+}
+
+impl<A: Scalar> Rule<A> for Lion {
+    type Values = f64;
+    type Coefficients = [A; 3];
+
+    fn name(&self) -> &'static str {
+        "lion"
+    }
+
+    fn slots(&self) -> &'static [&'static str] {
+        &["exp_avg"]
+    }
+
+    fn decay(&self) -> Decay {
+        self.decay
+    }
+
+    fn values(&self, step: u64) -> Result<f64> {
+        self.beta.within("beta", 0.0..1.0, step)
+    }
+
+    fn coefficients(&self, beta: &f64, at: &At) -> [A; 3] {
+        [at.learning_rate, *beta, 1.0 - beta].map(A::from_f64)
+    }
+
+    fn sweep(&self, coefficients: [A; 3], lanes: Lanes<'_, A>) {
+        lanes.each(coefficients, |&[lr, beta, rest], param, grad, [m]: [A; 1]| {
+            let m = beta * m + rest * grad;
+            (param - if m > A::zero() { lr } else { -lr }, [m])
+        });
+    }
+}
+
+fn number(i: usize) -> f64 {
+    ((i * 104_729) as f64 * 0.37).sin()
+}
+
+fn wave<A: Scalar>(rows: usize, columns: usize, phase: usize) -> Array2<A> {
+    Array2::from_shape_fn((rows, columns), |(i, j)| A::from_f64(number(phase + i * columns + j)))
+}
+
+/// Lion as a loop over elements.
+fn naive<A: Scalar>(decay: Decay, steps: usize, (rows, columns): (usize, usize)) -> Array2<A> {
+    let c = A::from_f64;
+    let mut w = wave::<A>(rows, columns, 0);
+    let mut m = Array2::<A>::zeros((rows, columns));
+    for step in 0..steps {
+        let lr = 0.1 / (step + 1) as f64;
+        let grads = wave::<A>(rows, columns, 31 * (step + 1));
+        for ((w, m), grad) in w.iter_mut().zip(&mut m).zip(&grads) {
+            let grad = match decay {
+                Decay::Coupled => *grad + c(0.5) * *w,
+                Decay::Decoupled => *grad,
+            };
+            if decay == Decay::Decoupled {
+                *w = *w * c(1.0 - lr * 0.5);
+            }
+            *m = c(0.9) * *m + c(1.0 - 0.9) * grad;
+            *w = *w - if *m > A::zero() { c(lr) } else { -c(lr) };
+        }
+    }
+    w
+}
+
+#[test]
+fn a_rule_gets_layouts_threads_decay_and_adaptors() {
+    fn check<A: Scalar>() {
+        let size = (173, 251);
+        let plain = wave::<A>(size.0, size.1, 0);
+        let mut fortran = Array2::zeros(size.f());
+        let mut wide = Array2::zeros((2 * size.0, 2 * size.1));
+        for decay in [Decay::Coupled, Decay::Decoupled] {
+            let expected = naive::<A>(decay, 3, size);
+            fortran.assign(&plain);
+            wide.slice_mut(s![..;2, ..;2]).assign(&plain);
+            let mut sliced = wide.slice_mut(s![..;2, ..;2]);
+            let mut tree = (plain.clone(), &mut fortran, &mut sliced);
+            let mut opt = Lion::optimizer::<A>(decay).weight_decay(0.5).accumulate(1).clip_value(1e30);
+            for step in 0..3 {
+                let grads = wave::<A>(size.0, size.1, 31 * (step + 1));
+                opt.step(&mut tree, &(&grads, &grads, &grads)).unwrap();
+            }
+            assert_eq!(tree.0, expected);
+            assert_eq!(*tree.1, expected);
+            assert_eq!(*tree.2, expected);
+            assert_eq!(opt.inner().inner().slot("1", "exp_avg").unwrap().shape(), [173, 251]);
+            assert_eq!(opt.inner().inner().tensor_steps("2"), 3);
+        }
+    }
+    check::<f32>();
+    check::<f64>();
+}
+
+#[test]
+fn a_rules_own_hyper_parameters_are_checked_by_name() {
+    let rule = Lion { beta: (|step: u64| if step == 0 { 0.5 } else { 1.5 }).into(), decay: Decay::Coupled };
+    let (mut opt, mut w) = (Elementwise::from_rule(rule, 0.1), array![1.0]);
+    opt.step(&mut w, &array![1.0]).unwrap();
+    let before = w.clone();
+    let error = opt.step(&mut w, &array![1.0]).unwrap_err();
+    assert_eq!(error.to_string(), "beta is 1.5 at step 1; it must be a number in 0 ≤ beta < 1");
+    assert_eq!((w, opt.steps()), (before, 1));
+}
+
+/// As many slots as there may be, and none.
+#[test]
+fn rules_of_every_number_of_slots() {
+    #[derive(Clone)]
+    struct Counters<const N: usize>;
+
+    impl<A: Scalar, const N: usize> Rule<A> for Counters<N> {
+        type Values = ();
+        type Coefficients = ();
+
+        fn name(&self) -> &'static str {
+            "counters"
+        }
+
+        fn slots(&self) -> &'static [&'static str] {
+            &["a", "b", "c", "d"][..N]
+        }
+
+        fn values(&self, _: u64) -> Result<()> {
+            Ok(())
+        }
+
+        fn coefficients(&self, (): &(), _: &At) {}
+
+        /// Slot k counts up by k + 1 a step; the parameter becomes their sum.
+        fn sweep(&self, (): (), lanes: Lanes<'_, A>) {
+            fn sum<A: Scalar, const N: usize>(slots: [A; N]) -> (A, [A; N]) {
+                let mut count = A::zero();
+                let slots = slots.map(|slot| {
+                    count = count + A::one();
+                    slot + count
+                });
+                (slots.iter().fold(A::zero(), |sum, slot| sum + *slot), slots)
+            }
+            match N {
+                0 => lanes.each((), |(), _, _, slots: [A; 0]| sum(slots)),
+                1 => lanes.each((), |(), _, _, slots: [A; 1]| sum(slots)),
+                2 => lanes.each((), |(), _, _, slots: [A; 2]| sum(slots)),
+                3 => lanes.each((), |(), _, _, slots: [A; 3]| sum(slots)),
+                _ => lanes.each((), |(), _, _, slots: [A; 4]| sum(slots)),
+            }
+        }
+    }
+
+    fn after_two_steps<const N: usize>() -> f32 {
+        let (mut opt, mut w) = (Elementwise::from_rule(Counters::<N>, 1.0), Array1::from_elem(37, 9.0_f32));
+        (0..2).for_each(|_| _ = opt.step(&mut w, &Array1::zeros(37)).unwrap());
+        assert!(w.iter().all(|x| *x == w[0]), "{w}");
+        let names: Vec<&str> =
+            ["a", "b", "c", "d", "e"].into_iter().filter(|name| opt.slot("", name).is_some()).collect();
+        assert_eq!(names, ["a", "b", "c", "d"][..N]);
+        w[0]
+    }
+    assert_eq!(MAX_SLOTS, 4);
+    assert_eq!(after_two_steps::<0>(), 0.0);
+    assert_eq!(after_two_steps::<1>(), 2.0);
+    assert_eq!(after_two_steps::<2>(), 6.0);
+    assert_eq!(after_two_steps::<3>(), 12.0);
+    assert_eq!(after_two_steps::<4>(), 20.0);
+}
+
+/// An algorithm on whole tensors: every row of a matrix moves by the same length.
+struct RowNormalised {
+    learning_rate: Hyper,
+    steps: u64,
+    layout: Option<Arc<Layout>>,
+}
+
+impl Optimizer<f64> for RowNormalised {
+    fn check(&self, _: &Step<'_, f64>) -> Result<()> {
+        self.learning_rate.within("learning_rate", 0.0.., self.steps).map(drop)
+    }
+
+    fn apply(&mut self, mut step: Step<'_, f64>) -> Result<Report> {
+        let learning_rate = self.learning_rate.within("learning_rate", 0.0.., self.steps)?;
+        self.layout = Some(Arc::clone(step.layout()));
+        let mut moved = false;
+        for (info, tensor) in step.iter_mut() {
+            let Some((mut param, grad)) = tensor.arrays(info) else { continue };
+            moved = true;
+            for (mut row, grad) in param.rows_mut().into_iter().zip(grad.rows()) {
+                let norm = grad.iter().map(|x| x * x).sum::<f64>().sqrt();
+                row.scaled_add(-learning_rate / norm, &grad);
+            }
+        }
+        self.steps += 1;
+        Ok(Report::new(learning_rate, moved))
+    }
+
+    fn learning_rate(&self) -> f64 {
+        self.learning_rate.at(self.steps)
+    }
+
+    fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    fn layout(&self) -> Option<&Arc<Layout>> {
+        self.layout.as_ref()
+    }
+}
+
+#[test]
+fn an_optimizer_of_whole_tensors_composes() {
+    let own = || RowNormalised { learning_rate: 0.5.into(), steps: 0, layout: None };
+    let grads = array![[3.0, 4.0], [0.0, -2.0]];
+    let mut wide = Array2::<f64>::zeros((4, 2));
+    let mut boxed: Box<dyn Optimizer<f64>> = Box::new(own().clip_global_norm(1.0).accumulate(2).maximize());
+    for moved in [false, true, false, true] {
+        assert_eq!(boxed.step(&mut wide.slice_mut(s![..;2, ..]), &grads).unwrap().moved, moved);
+    }
+    let expected = array![[0.6, 0.8], [0.0, 0.0], [0.0, -1.0], [0.0, 0.0]];
+    assert!((&wide - &expected).iter().all(|x| x.abs() < 1e-12), "{wide}");
+    assert_eq!((boxed.steps(), boxed.learning_rate()), (2, 0.5));
+
+    let mut routed = Sgd::new(1.0).route("1", own());
+    let mut w = (array![0.0], array![[0.0, 0.0]]);
+    routed.step(&mut w, &(array![1.0], array![[0.0, 5.0]])).unwrap();
+    assert_eq!(w, (array![-1.0], array![[0.0, -0.5]]));
+}
+
+/// An adaptor that halves the gradients and tells the norm of each that it passes on.
+struct Watch<O, F> {
+    inner: O,
+    seen: F,
+}
+
+impl<A: Scalar, O: Optimizer<A>, F: FnMut(&str, f64) + Send> Optimizer<A> for Watch<O, F> {
+    fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        self.inner.check(step)
+    }
+
+    fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
+        for (info, tensor) in step.iter_mut() {
+            let Some(grad) = &mut tensor.grad else { continue };
+            grad.scale_by(0.5);
+            let norm = grad.to_array(info.shape()).iter().map(|x| x.as_f64().powi(2)).sum::<f64>().sqrt();
+            (self.seen)(info.path(), norm);
+        }
+        self.inner.apply(step)
+    }
+
+    fn learning_rate(&self) -> f64 {
+        self.inner.learning_rate()
+    }
+
+    fn steps(&self) -> u64 {
+        self.inner.steps()
+    }
+
+    fn layout(&self) -> Option<&Arc<Layout>> {
+        self.inner.layout()
+    }
+}
+
+#[test]
+fn an_adaptor_inside_and_outside_of_ours() {
+    let mut log = Vec::new();
+    let watch =
+        Watch { inner: Sgd::new(1.0).clip_value(1.0), seen: |path: &str, norm| log.push((path.to_owned(), norm)) };
+    let mut opt = watch.accumulate(2).freeze("0");
+    let mut w = (array![0.0], array![0.0, 0.0]);
+    for _ in 0..2 {
+        opt.step(&mut w, &(array![9.0], array![1.2, -1.6])).unwrap();
+    }
+    drop(opt);
+    assert_eq!(w, (array![0.0], array![-0.6, 0.8]));
+    assert_eq!(log, [("1".to_owned(), 1.0)]);
+}
+
+/// A way of clipping: every tensor's mean absolute value to at most a limit.
+#[derive(Clone)]
+struct MeanAbsolute(f64);
+
+impl Clipper for MeanAbsolute {
+    type Found<A: Scalar> = Vec<f64>;
+
+    fn measure<A: Scalar>(&self, step: &Step<'_, A>, _: u64) -> Result<(f64, Vec<f64>)> {
+        let mean = |(info, grad): (&gradus::params::TensorInfo, &gradus::Grad<'_, A>)| {
+            grad.to_array(info.shape()).iter().map(|x| x.as_f64().abs()).sum::<f64>() / info.elements().max(1) as f64
+        };
+        let means: Vec<f64> = step.grads().map(mean).collect();
+        Ok((means.iter().sum(), means))
+    }
+
+    fn mark<A: Scalar>(&self, means: Vec<f64>, step: &mut Step<'_, A>) {
+        let grads = step.iter_mut().filter_map(|(_, tensor)| tensor.grad.as_mut());
+        grads.zip(means).for_each(|(grad, mean)| grad.scale_by((self.0 / mean).min(1.0)));
+    }
+}
+
+#[test]
+fn a_way_of_clipping() {
+    let mut opt = Sgd::new(1.0).clip(MeanAbsolute(1.0));
+    let mut w = (array![0.0, 0.0], array![0.0]);
+    let report = opt.step(&mut w, &(array![4.0, 0.0], array![0.5])).unwrap();
+    assert_eq!((w, report.grad_norm), ((array![-2.0, 0.0], array![-0.5]), Some(2.5)));
+    let error = opt.step(&mut (array![0.0, 0.0], array![0.0]), &(array![f64::NAN, 0.0], array![0.5])).unwrap_err();
+    assert_eq!(error.to_string(), "gradient \"0\" is NaN at index [0]");
+}
+
+/// A schedule with the library's combinators.
+struct Halving {
+    start: f64,
+    every: u64,
+}
+
+impl Schedule for Halving {
+    fn at(&self, step: u64) -> f64 {
+        self.start / (1_u64 << (step / self.every).min(60)) as f64
+    }
+}
+
+#[test]
+fn a_schedule_anywhere_a_number_goes() {
+    let schedule = Halving { start: 1.0, every: 2 }.warmup(2).scale(0.5);
+    let mut opt =
+        Sgd::new(schedule).weight_decay(Halving { start: 0.0, every: 1 }).clip_value(Halving { start: 4.0, every: 3 });
+    let mut w = array![0.0];
+    let mut path = Vec::new();
+    for _ in 0..7 {
+        opt.step(&mut w, &array![-8.0]).unwrap();
+        path.push(w[0]);
+    }
+    // Rates 0, ¼, ½, ½, ¼, ¼, ⅛; limits 4, 4, 4, 2, 2, 2, 1.
+    assert_eq!(path, [0.0, 1.0, 3.0, 4.0, 4.5, 5.0, 5.125]);
+}
+
+/// A tree written by hand, whose two walks do not agree unless `honest`.
+struct Handmade {
+    weight: Array1<f64>,
+    bias: Array1<f64>,
+    honest: bool,
+    walks: Cell<u32>,
+}
+
+impl Handmade {
+    fn new(honest: bool) -> Self {
+        Self { weight: array![1.0, 2.0], bias: array![3.0], honest, walks: Cell::new(0) }
+    }
+}
+
+impl Params for Handmade {
+    type Elem = f64;
+
+    fn visit<'a>(&'a self, visitor: &mut Visitor<'_, 'a, f64>) {
+        self.walks.set(self.walks.get() + 1);
+        visitor.field("weight", &self.weight);
+        if self.honest || self.walks.get() % 2 == 1 {
+            visitor.field("bias", &self.bias);
+        }
+    }
+}
+
+impl ParamsMut for Handmade {
+    fn visit_mut<'a>(&'a mut self, visitor: &mut VisitorMut<'_, 'a, f64>) {
+        if self.honest {
+            visitor.field("weight", &mut self.weight);
+            visitor.field("bias", &mut self.bias);
+        } else {
+            visitor.field("bias", &mut self.bias);
+        }
+    }
+}
+
+#[test]
+fn a_tree_by_hand() {
+    let (mut params, grads) = (Handmade::new(true), Handmade::new(true));
+    let mut opt = Adam::new(0.1);
+    for _ in 0..3 {
+        opt.step(&mut params, &grads).unwrap();
+    }
+    assert_eq!((opt.tensor_steps("weight"), opt.tensor_steps("bias")), (3, 3));
+    assert!((params.bias[0] - 2.7).abs() < 1e-6);
+}
+
+/// Walks that contradict one another give errors, never a panic.
+#[test]
+fn a_tree_that_lies() {
+    let mut opt = Sgd::new(0.1);
+    let error = opt.step(&mut Handmade::new(false), &Handmade::new(true)).unwrap_err();
+    assert_eq!(error, Error::UnexpectedGradient { path: "weight".into() });
+
+    let (mut params, grads) = (Handmade::new(true), Handmade::new(false));
+    opt.step(&mut params, &grads).unwrap();
+    let error = opt.step(&mut params, &grads).unwrap_err();
+    assert_eq!(error, Error::MissingGradient { path: "bias".into() });
+
+    for norm in
+        [gradus::clip::global_norm(&mut Handmade::new(false), 0.5), gradus::clip::value(&mut Handmade::new(false), 0.5)]
+    {
+        assert!(norm.is_ok() || matches!(norm, Err(Error::MissingGradient { .. })), "{norm:?}");
+    }
+}
