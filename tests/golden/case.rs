@@ -115,6 +115,9 @@ pub(crate) fn cases(optimizer: &str) -> Vec<Case> {
 
     let cases: Vec<Case> = list(&golden["cases"]).map(Case::read).collect();
     cases.iter().for_each(Case::check);
+    let sizes: BTreeSet<_> = cases.iter().map(|case| case.size).collect();
+    assert_eq!(sizes, BTreeSet::from([0, 1, 7, 8, 9, 1000, 100_003]), "{optimizer}");
+    assert!(cases.iter().any(Case::has_changing_rates), "{optimizer}");
     let row = format!("| `{optimizer}.json` | `optimizers.py` | {} |", cases.len());
     assert!(read(path("README.md")).contains(&row), "the README has no row {row}");
     cases

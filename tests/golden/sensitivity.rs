@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::case::{Case, Setting, cases};
-use super::{F32, F64, Tolerance, compare};
+use super::{F32, F32_RMSPROP, F64, Tolerance, compare};
 
 /// The name of every file.
 const OPTIMIZERS: [&str; 6] = ["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw"];
@@ -52,14 +52,54 @@ fn a_setting_that_is_slightly_off_is_noticed() {
     }
 }
 
+/// Settings beside the defaults, for cases that have the defaults.
 #[test]
-fn a_beta2_of_0_9991_is_noticed_in_f32() {
-    let plain = |case: &Case| case.name == "plain" && case.size == 9 && case.dtype == "f32";
-    for name in ["adam", "adamw"] {
-        let mut case = cases(name).into_iter().find(plain).unwrap();
-        case.options.insert("beta2".into(), Setting::Number(0.9991));
-        rejects(name, &case, F32, "beta2");
+fn a_default_that_is_slightly_off_is_noticed() {
+    let noticed = |name: &str, dtype: &str, tolerance: Tolerance, option: &str, setting: Setting| {
+        let plain = |case: &Case| case.name == "plain" && case.size == 1000 && case.dtype == dtype;
+        let mut plain: Vec<Case> = cases(name).into_iter().filter(plain).collect();
+        assert_eq!(plain.len(), 2);
+        for case in &mut plain {
+            assert_eq!(case.options.insert(option.into(), setting), None);
+            rejects(name, case, tolerance, option);
+        }
+    };
+    for (name, option, value) in [
+        ("sgd", "weight_decay", 1e-9),
+        ("momentum", "dampening", 1e-9),
+        ("momentum", "weight_decay", 1e-9),
+        ("nesterov", "weight_decay", 1e-9),
+        ("rmsprop", "alpha", 0.990_001),
+        ("rmsprop", "eps", 1.01e-8),
+        ("rmsprop", "momentum", 1e-9),
+        ("rmsprop", "weight_decay", 1e-9),
+        ("adam", "beta1", 0.900_001),
+        ("adam", "beta2", 0.999_000_1),
+        ("adam", "eps", 1.01e-8),
+        ("adam", "weight_decay", 1e-9),
+        ("adamw", "beta1", 0.900_001),
+        ("adamw", "beta2", 0.999_000_1),
+        ("adamw", "eps", 1.01e-8),
+        ("adamw", "weight_decay", 0.010_000_1),
+    ] {
+        noticed(name, "f64", F64, option, Setting::Number(value));
     }
+    for (name, option) in [
+        ("rmsprop", "centered"),
+        ("rmsprop", "eps_inside_sqrt"),
+        ("adam", "amsgrad"),
+        ("adam", "eps_hat"),
+        ("adam", "no_bias_correction"),
+        ("adamw", "amsgrad"),
+        ("adamw", "eps_hat"),
+        ("adamw", "no_bias_correction"),
+    ] {
+        noticed(name, "f64", F64, option, Setting::On);
+    }
+    for name in ["adam", "adamw"] {
+        noticed(name, "f32", F32, "beta2", Setting::Number(0.9991));
+    }
+    noticed("rmsprop", "f32", F32_RMSPROP, "alpha", Setting::Number(0.9901));
 }
 
 #[test]
