@@ -171,6 +171,9 @@ fn no_p_takes_a_representable_norm_out_of_range() {
             let norm = norm.unwrap_or_else(|error| panic!("p = {p}, scale {scale:e}: {error}"));
             assert!((norm / expected - 1.0).abs() < RELATIVE, "p = {p}, scale {scale:e}: {norm:e} for {expected:e}");
         }
+        let smallest = f64::from_bits(8);
+        let norm = Norm::global(1.0).p(p).clip(&mut array![smallest, -smallest]).unwrap();
+        assert!((smallest..=2.0 * smallest).contains(&norm), "p = {p}: {norm:e}");
     }
 }
 
