@@ -77,7 +77,7 @@ fn unravel(mut element: usize, shape: &[usize]) -> Vec<usize> {
 }
 
 /// A norm from its reductions: once plainly; where that over- or underflowed, once more with all elements brought
-/// near 1 by a power of two.
+/// near 1 by a power of two or, before they are raised to a power, to at most 1.
 fn norm_by(p: f64, reduce: impl Fn(Term) -> f64) -> f64 {
     let largest = || reduce(Term { kind: Kind::Max, factor: 1.0 });
     if p == f64::INFINITY {
@@ -101,8 +101,12 @@ fn norm_by(p: f64, reduce: impl Fn(Term) -> f64) -> f64 {
     if largest == 0.0 || !largest.is_finite() {
         return largest;
     }
-    let exponent = largest.log2().floor().clamp(-1000.0, 1000.0) as i32;
-    root(reduce(Term { kind, factor: 2.0_f64.powi(-exponent) })) * 2.0_f64.powi(exponent)
+    let factor = match kind {
+        Kind::Powers(_) => (1.0 / largest).min(2.0_f64.powi(1000)),
+        _ => 2.0_f64.powi(-largest.log2().floor().clamp(-1000.0, 1000.0) as i32),
+    };
+    // Subnormal elements stay small, and their powers may still vanish; the norm is never below the largest.
+    (root(reduce(Term { kind, factor })) / factor).max(largest)
 }
 
 /// What is reduced: a function of `factor` times the element.

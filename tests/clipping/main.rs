@@ -1,6 +1,7 @@
 //! Clipping, as functions and as adaptors: PyTorch's and optax's numbers, and the laws.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod edges;
 mod golden;
 mod laws;
 

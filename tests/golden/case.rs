@@ -1,0 +1,124 @@
+//! The golden files, read strictly: what the tests do not know, they refuse.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gradus::Hyper;
+use serde_json::Value;
+
+pub(crate) const STEPS: u64 = 100;
+
+/// What a case gives to a setter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Setting {
+    Number(f64),
+    On,
+}
+
+pub(crate) type Options = BTreeMap<String, Setting>;
+
+/// A case of a golden file.
+#[derive(Clone, Debug)]
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) source: String,
+    pub(crate) options: Options,
+    pub(crate) maximize: bool,
+    pub(crate) dtype: String,
+    pub(crate) size: usize,
+    pub(crate) learning_rates: Vec<f64>,
+    pub(crate) indices: Vec<usize>,
+    pub(crate) steps: Vec<u64>,
+    pub(crate) values: Vec<Vec<f64>>,
+}
+
+impl Case {
+    /// Reads every key, and refuses a case with others.
+    pub(crate) fn read(value: &Value) -> Self {
+        let text = |key: &str| value[key].as_str().unwrap_or_else(|| panic!("no text {key}")).to_owned();
+        let counts = |key: &str| list(&value[key]).map(|count| count.as_u64().unwrap());
+        let numbers = |value: &Value| list(value).map(|number| number.as_f64().unwrap()).collect::<Vec<_>>();
+        let setting = |(name, value): (&String, &Value)| match value {
+            Value::Bool(true) => (name.clone(), Setting::On),
+            Value::Number(number) => (name.clone(), Setting::Number(number.as_f64().unwrap())),
+            _ => panic!("{name} is neither a number nor switched on: {value}"),
+        };
+        let keys: BTreeSet<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
+        let known = "dtype indices learning_rate maximize name options size source steps values".split(' ');
+        assert_eq!(keys, known.collect());
+        Self {
+            name: text("name"),
+            source: text("source"),
+            options: value["options"].as_object().unwrap().iter().map(setting).collect(),
+            maximize: value["maximize"].as_bool().unwrap(),
+            dtype: text("dtype"),
+            size: value["size"].as_u64().unwrap() as usize,
+            learning_rates: numbers(&value["learning_rate"]),
+            indices: counts("indices").map(|index| index as usize).collect(),
+            steps: counts("steps").collect(),
+            values: list(&value["values"]).map(numbers).collect(),
+        }
+    }
+
+    pub(crate) fn describe(&self) -> String {
+        let rates = if self.has_changing_rates() { "changing" } else { "constant" };
+        let Self { name, source, options, dtype, size, .. } = self;
+        format!("{name} {options:?} of {source}, {size} × {dtype}, {rates} learning rate")
+    }
+
+    pub(crate) fn has_changing_rates(&self) -> bool {
+        self.learning_rates.len() > 1
+    }
+
+    /// What would let a case be passed without comparing what it was made for.
+    fn check(&self) {
+        assert!(["f32", "f64"].contains(&self.dtype.as_str()), "{}", self.describe());
+        assert!(["torch", "naive f64 reference"].contains(&self.source.as_str()), "{}", self.describe());
+        assert_eq!(self.steps, [1, 2, 3, 10, 50, STEPS], "{}", self.describe());
+        assert_eq!(self.values.len(), self.steps.len(), "{}", self.describe());
+        assert_eq!(self.indices, sampled_indices(self.size), "{}", self.describe());
+        assert!(self.values.iter().all(|row| row.len() == self.indices.len()), "{}", self.describe());
+        assert!([1, STEPS as usize].contains(&self.learning_rates.len()), "{}", self.describe());
+    }
+
+    /// The learning rate as an optimizer takes it.
+    pub(crate) fn learning_rate(&self) -> Hyper {
+        let rates = self.learning_rates.clone();
+        match rates[..] {
+            [rate] => rate.into(),
+            _ => (move |step: u64| rates[step as usize]).into(),
+        }
+    }
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().unwrap_or_else(|| panic!("not a list: {value}")).iter()
+}
+
+/// The indices that the generator records: all of a small tensor, else both ends and some between.
+fn sampled_indices(size: usize) -> Vec<usize> {
+    match size {
+        0..=9 => (0..size).collect(),
+        _ => (0..8).chain((1..9).map(|part| part * size / 9)).chain(size - 8..size).collect(),
+    }
+}
+
+/// A golden file's cases. The README has their number, so that a file that was cut short is noticed.
+pub(crate) fn cases(optimizer: &str) -> Vec<Case> {
+    let path = |name: &str| format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"));
+    let read = |path: String| std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let golden: Value = serde_json::from_str(&read(path(&format!("{optimizer}.json")))).unwrap();
+
+    let keys: Vec<&str> = golden.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(keys, ["cases", "generator", "library", "naive_reference", "version"]);
+    assert_eq!(golden["library"], "torch");
+    assert!(golden["version"].as_str().unwrap().starts_with("2.15.0"));
+
+    let cases: Vec<Case> = list(&golden["cases"]).map(Case::read).collect();
+    cases.iter().for_each(Case::check);
+    let sizes: BTreeSet<_> = cases.iter().map(|case| case.size).collect();
+    assert_eq!(sizes, BTreeSet::from([0, 1, 7, 8, 9, 1000, 100_003]), "{optimizer}");
+    assert!(cases.iter().any(Case::has_changing_rates), "{optimizer}");
+    let row = format!("| `{optimizer}.json` | `optimizers.py` | {} |", cases.len());
+    assert!(read(path("README.md")).contains(&row), "the README has no row {row}");
+    cases
+}

@@ -1,0 +1,215 @@
+//! Trajectories of PyTorch and of a naive reference, from `tests/golden/*.json`: the README there has the format.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests
+
+use std::collections::BTreeMap;
+
+use approx::relative_eq;
+use gradus::optimizer::AdamRule;
+use gradus::prelude::*;
+use ndarray::Array1;
+
+use case::{Case, Options, STEPS, Setting, cases};
+
+mod case;
+mod sensitivity;
+
+/// How far a value may be from the golden one: `relative` of the larger of the two or, near zero, `absolute`.
+#[derive(Clone, Copy)]
+struct Tolerance {
+    absolute: f64,
+    relative: f64,
+}
+
+/// Both sides evaluate the same formulas, which leave no choice of order: not a bit may differ.
+const EXACT: Tolerance = Tolerance { absolute: 0.0, relative: 0.0 };
+
+/// PyTorch divides where gradus multiplies with a reciprocal, or the other way round: some ulp in each of 100 steps.
+/// A parameter near zero has the rounding errors of the larger values that it had before.
+const F64: Tolerance = Tolerance { absolute: 1e-14, relative: 1e-12 };
+
+/// The same in f32, where the steps are a thousandth of the parameters: only the last bit of a sum can differ.
+const F32: Tolerance = Tolerance { absolute: F32_EPSILON, relative: F32_EPSILON };
+
+/// RMSProp's steps are up to a hundred times longer than Adam's, and centering cancels digits of the divisor: some ulp.
+const F32_RMSPROP: Tolerance = Tolerance { absolute: 8.0 * F32_EPSILON, relative: 8.0 * F32_EPSILON };
+
+const F32_EPSILON: f64 = f32::EPSILON as f64;
+
+fn splitmix64(x: u64) -> u64 {
+    let z = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// A number in [−1, 1) that is exact in f32 as well.
+fn unit(k: u64) -> f64 {
+    (splitmix64(k) >> 40) as f64 / (1 << 23) as f64 - 1.0
+}
+
+fn param(i: usize) -> f64 {
+    unit(i as u64)
+}
+
+fn grad(step: u64, i: usize) -> f64 {
+    unit((step + 1) * 1_000_003 * 7 + i as u64 + (1 << 40))
+}
+
+/// A golden file's optimizer with the case's settings; panics at one that it does not have.
+fn optimizer<A: Scalar>(name: &str, case: &Case) -> Box<dyn Optimizer<A>> {
+    let rate = case.learning_rate();
+    let mut options = case.options.clone();
+    let mut momentum = || match options.remove("momentum") {
+        Some(Setting::Number(momentum)) => momentum,
+        other => panic!("momentum is {other:?}"),
+    };
+    match name {
+        "sgd" => Box::new(with(Sgd::new(rate), &options, |opt, setting| match setting {
+            ("weight_decay", Setting::Number(x)) => opt.weight_decay(x),
+            unknown => panic!("sgd has no {unknown:?}"),
+        })),
+        "momentum" => Box::new(with(Momentum::new(rate, momentum()), &options, |opt, setting| match setting {
+            ("dampening", Setting::Number(x)) => opt.dampening(x),
+            ("weight_decay", Setting::Number(x)) => opt.weight_decay(x),
+            ("classical", Setting::On) => opt.classical(),
+            unknown => panic!("momentum has no {unknown:?}"),
+        })),
+        "nesterov" => Box::new(with(Nesterov::new(rate, momentum()), &options, |opt, setting| match setting {
+            ("weight_decay", Setting::Number(x)) => opt.weight_decay(x),
+            ("classical", Setting::On) => opt.classical(),
+            unknown => panic!("nesterov has no {unknown:?}"),
+        })),
+        "rmsprop" => Box::new(with(RmsProp::new(rate), &options, |opt, setting| match setting {
+            ("alpha", Setting::Number(x)) => opt.alpha(x),
+            ("eps", Setting::Number(x)) => opt.eps(x),
+            ("momentum", Setting::Number(x)) => opt.momentum(x),
+            ("weight_decay", Setting::Number(x)) => opt.weight_decay(x),
+            ("centered", Setting::On) => opt.centered(),
+            ("eps_inside_sqrt", Setting::On) => opt.eps_inside_sqrt(),
+            ("classical", Setting::On) => opt.classical(),
+            unknown => panic!("rmsprop has no {unknown:?}"),
+        })),
+        "adam" => Box::new(with(Adam::new(rate), &options, adam)),
+        "adamw" => Box::new(with(AdamW::new(rate), &options, adam)),
+        _ => panic!("no optimizer {name}"),
+    }
+}
+
+fn with<O>(optimizer: O, options: &Options, set: impl Fn(O, (&str, Setting)) -> O) -> O {
+    options.iter().fold(optimizer, |opt, (name, setting)| set(opt, (name, *setting)))
+}
+
+fn adam<A: Scalar, const DECOUPLED: bool>(
+    opt: Elementwise<AdamRule<DECOUPLED>, A>,
+    setting: (&str, Setting),
+) -> Elementwise<AdamRule<DECOUPLED>, A> {
+    match setting {
+        ("beta1", Setting::Number(x)) => opt.beta1(x),
+        ("beta2", Setting::Number(x)) => opt.beta2(x),
+        ("eps", Setting::Number(x)) => opt.eps(x),
+        ("weight_decay", Setting::Number(x)) => opt.weight_decay(x),
+        ("amsgrad", Setting::On) => opt.amsgrad(),
+        ("eps_hat", Setting::On) => opt.eps_hat(),
+        ("no_bias_correction", Setting::On) => opt.no_bias_correction(),
+        unknown => panic!("adam has no {unknown:?}"),
+    }
+}
+
+/// The parameters `indices` after each of the recorded steps.
+fn trajectory<A: Scalar>(name: &str, case: &Case) -> Vec<Vec<f64>> {
+    let mut opt: Box<dyn Optimizer<A>> = optimizer(name, case);
+    if case.maximize {
+        opt = Box::new(opt.maximize());
+    }
+    let mut params = Array1::from_shape_fn(case.size, |i| A::from_f64(param(i)));
+    let mut recorded = Vec::new();
+    for step in 0..STEPS {
+        let grads = Array1::from_shape_fn(case.size, |i| A::from_f64(grad(step, i)));
+        let report = opt.step(&mut params, &grads).unwrap_or_else(|error| panic!("{}: {error}", case.describe()));
+        assert!(report.moved && report.learning_rate == case.learning_rates[step as usize % case.learning_rates.len()]);
+        if case.steps.contains(&opt.steps()) {
+            recorded.push(case.indices.iter().map(|&i| params[i].as_f64()).collect());
+        }
+    }
+    recorded
+}
+
+/// The worst error of a case, relative to the value or to what is small for it, or the first value out of tolerance.
+fn compare(name: &str, case: &Case, tolerance: Tolerance) -> Result<f64, String> {
+    let found = match case.dtype.as_str() {
+        "f32" => trajectory::<f32>(name, case),
+        _ => trajectory::<f64>(name, case),
+    };
+    assert_eq!(found.len(), case.values.len(), "{}", case.describe());
+    let mut worst = 0.0_f64;
+    for ((step, found), expected) in case.steps.iter().zip(found).zip(&case.values) {
+        assert_eq!(found.len(), expected.len(), "{}", case.describe());
+        for ((index, found), &expected) in case.indices.iter().zip(found).zip(expected) {
+            // The file has the fewest digits that identify an f32.
+            let (expected, scale) = match case.dtype.as_str() {
+                "f32" => (f64::from(expected as f32), 1.0),
+                _ => (expected, 1e-2),
+            };
+            worst = worst.max((found - expected).abs() / expected.abs().max(scale));
+            let Tolerance { absolute, relative } = tolerance;
+            if !relative_eq!(found, expected, epsilon = absolute, max_relative = relative) {
+                let place = format!("element {index} after step {step} of {name} {}", case.describe());
+                return Err(format!("{found} for {expected}, off by {:e}: {place}", found - expected));
+            }
+        }
+    }
+    Ok(worst)
+}
+
+/// Every case of an optimizer's file.
+fn agrees(name: &str, f64_tolerance: Tolerance, f32_tolerance: Tolerance) {
+    let mut worst = BTreeMap::new();
+    for case in cases(name) {
+        let tolerance = if case.dtype == "f32" { f32_tolerance } else { f64_tolerance };
+        let error = compare(name, &case, tolerance).unwrap_or_else(|error| panic!("{error}"));
+        let worst = worst.entry((case.dtype, case.source)).or_insert(0.0_f64);
+        *worst = worst.max(error);
+    }
+    println!("{name}: {worst:?}");
+    assert!(worst.len() >= 2, "{name}: only {worst:?} were compared");
+}
+
+#[test]
+fn sgd_agrees() {
+    agrees("sgd", EXACT, EXACT);
+}
+
+#[test]
+fn momentum_agrees() {
+    agrees("momentum", EXACT, EXACT);
+}
+
+#[test]
+fn nesterov_agrees() {
+    agrees("nesterov", EXACT, EXACT);
+}
+
+#[test]
+fn rmsprop_agrees() {
+    agrees("rmsprop", F64, F32_RMSPROP);
+}
+
+#[test]
+fn adam_agrees() {
+    agrees("adam", F64, F32);
+}
+
+#[test]
+fn adamw_agrees() {
+    agrees("adamw", F64, F32);
+}
+
+/// The README's own test values.
+#[test]
+#[allow(clippy::excessive_precision)] // all digits of an f64
+fn the_inputs_are_the_generators() {
+    assert_eq!(splitmix64(0), 0xe220_a839_7b1d_cdaf);
+    assert_eq!([unit(0), unit(1), unit(2)], [0.7666215896606445, 0.13312304019927979, 0.1823793649673462]);
+    assert_eq!([grad(0, 0), grad(0, 1)], [0.3137390613555908, -0.7505589723587036]);
+    assert_eq!(grad(99, 100_002), -0.27308642864227295);
+}

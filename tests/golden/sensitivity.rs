@@ -1,0 +1,144 @@
+//! That the comparison would notice: every setting, slightly off, takes the trajectory out of tolerance.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::case::{Case, Setting, cases};
+use super::{F32, F32_RMSPROP, F64, Tolerance, compare};
+
+/// The name of every file.
+const OPTIMIZERS: [&str; 6] = ["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw"];
+
+/// The cases of 9 elements in f64.
+fn small_cases(name: &str) -> Vec<Case> {
+    cases(name).into_iter().filter(|case| case.size == 9 && case.dtype == "f64").collect()
+}
+
+fn rejects(name: &str, case: &Case, tolerance: Tolerance, change: &str) {
+    if let Ok(worst) = compare(name, case, tolerance) {
+        panic!("{change} is no more than {worst:e} off: {name} {}", case.describe());
+    }
+}
+
+#[test]
+fn a_setting_that_is_slightly_off_is_noticed() {
+    for name in OPTIMIZERS {
+        let mut noticed = 0;
+        for case in small_cases(name) {
+            for (option, setting) in &case.options {
+                let mut wrong = case.clone();
+                match setting {
+                    Setting::Number(x) => wrong.options.insert(option.clone(), Setting::Number(x * (1.0 - 1e-6))),
+                    // With a constant learning rate it makes no difference where it stands.
+                    Setting::On if option == "classical" && !case.has_changing_rates() => continue,
+                    Setting::On => wrong.options.remove(option),
+                };
+                rejects(name, &wrong, F64, option);
+                noticed += 1;
+            }
+            let mut wrong = case.clone();
+            wrong.learning_rates[0] *= 1.0 + 1e-9;
+            rejects(name, &wrong, F64, "the learning rate");
+            if case.has_changing_rates() {
+                let mut wrong = case.clone();
+                wrong.learning_rates.rotate_left(1);
+                rejects(name, &wrong, F64, "a learning rate one step early");
+            }
+            let wrong = Case { maximize: !case.maximize, ..case };
+            rejects(name, &wrong, F64, "the sign");
+        }
+        assert!(noticed > 0, "{name}");
+    }
+}
+
+/// Settings beside the defaults, for cases that have the defaults.
+#[test]
+fn a_default_that_is_slightly_off_is_noticed() {
+    let noticed = |name: &str, dtype: &str, tolerance: Tolerance, option: &str, setting: Setting| {
+        let plain = |case: &Case| case.name == "plain" && case.size == 1000 && case.dtype == dtype;
+        let mut plain: Vec<Case> = cases(name).into_iter().filter(plain).collect();
+        assert_eq!(plain.len(), 2);
+        for case in &mut plain {
+            assert_eq!(case.options.insert(option.into(), setting), None);
+            rejects(name, case, tolerance, option);
+        }
+    };
+    for (name, option, value) in [
+        ("sgd", "weight_decay", 1e-9),
+        ("momentum", "dampening", 1e-9),
+        ("momentum", "weight_decay", 1e-9),
+        ("nesterov", "weight_decay", 1e-9),
+        ("rmsprop", "alpha", 0.990_001),
+        ("rmsprop", "eps", 1.01e-8),
+        ("rmsprop", "momentum", 1e-9),
+        ("rmsprop", "weight_decay", 1e-9),
+        ("adam", "beta1", 0.900_001),
+        ("adam", "beta2", 0.999_000_1),
+        ("adam", "eps", 1.01e-8),
+        ("adam", "weight_decay", 1e-9),
+        ("adamw", "beta1", 0.900_001),
+        ("adamw", "beta2", 0.999_000_1),
+        ("adamw", "eps", 1.01e-8),
+        ("adamw", "weight_decay", 0.010_000_1),
+    ] {
+        noticed(name, "f64", F64, option, Setting::Number(value));
+    }
+    for (name, option) in [
+        ("rmsprop", "centered"),
+        ("rmsprop", "eps_inside_sqrt"),
+        ("adam", "amsgrad"),
+        ("adam", "eps_hat"),
+        ("adam", "no_bias_correction"),
+        ("adamw", "amsgrad"),
+        ("adamw", "eps_hat"),
+        ("adamw", "no_bias_correction"),
+    ] {
+        noticed(name, "f64", F64, option, Setting::On);
+    }
+    for name in ["adam", "adamw"] {
+        noticed(name, "f32", F32, "beta2", Setting::Number(0.9991));
+    }
+    noticed("rmsprop", "f32", F32_RMSPROP, "alpha", Setting::Number(0.9901));
+}
+
+#[test]
+fn the_place_of_the_learning_rate_matters_only_if_it_changes() {
+    for name in ["momentum", "nesterov"] {
+        let mut plain: Vec<Case> = small_cases(name).into_iter().filter(|case| case.name == "plain").collect();
+        plain.iter_mut().for_each(|case| assert_eq!(case.options.insert("classical".into(), Setting::On), None));
+        let [constant, changing] = &plain[..] else { panic!("{} cases of 9 elements", plain.len()) };
+        assert!(!constant.has_changing_rates() && changing.has_changing_rates());
+        compare(name, constant, F64).unwrap();
+        rejects(name, changing, F64, "the place of the learning rate");
+    }
+}
+
+#[test]
+fn one_wrong_value_is_noticed() {
+    for name in OPTIMIZERS {
+        let mut case = small_cases(name).pop().unwrap();
+        compare(name, &case, F64).unwrap();
+        let last = case.values.last_mut().unwrap().last_mut().unwrap();
+        *last += 1e-2_f64.max(last.abs()) * 3e-12;
+        rejects(name, &case, F64, "the last value");
+    }
+}
+
+#[test]
+#[should_panic(expected = "adam has no (\"dampening\", Number(0.1))")]
+fn an_unknown_option_is_refused() {
+    let mut case = small_cases("adam").pop().unwrap();
+    case.options = BTreeMap::from([("dampening".into(), Setting::Number(0.1))]);
+    let _ = compare("adam", &case, F64);
+}
+
+#[test]
+#[should_panic(expected = "weight_decoy")]
+fn an_unknown_key_is_refused() {
+    let mut case = serde_json::json!({ "weight_decoy": 0.1 });
+    for key in "dtype indices learning_rate maximize name options size source steps values".split(' ') {
+        case[key] = Value::Null;
+    }
+    Case::read(&case);
+}
