@@ -46,7 +46,8 @@ pub enum NonFinite {
     Error,
     /// Take no step; the report says `moved: false`.
     Skip,
-    /// Pass the gradients on: norms clip nothing then.
+    /// Pass the gradients on. A norm that is not finite clips nothing; where tensors or units are clipped by norms of
+    /// their own, the others still are.
     Allow,
 }
 
