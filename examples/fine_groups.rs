@@ -121,7 +121,7 @@ fn thawed(model: &Model, data: &Data) -> Result<Model, Box<dyn Error>> {
     let mut opt = AdamW::new(LEARNING_RATE).freeze("body.**");
     let mut trained = model.clone();
     data.train(&mut trained, &mut opt)?;
-    opt.unfreeze("**");
+    opt.unfreeze("**")?;
     data.train(&mut trained, &mut opt)?;
     assert_ne!(trained.body, model.body);
     // Bias correction counts the steps of each tensor: the body's moments are as young as they are.

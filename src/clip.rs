@@ -91,6 +91,14 @@ pub trait Clipper: Clone + Send {
     fn mark<A: Scalar>(&self, found: Self::Found<A>, step: &mut Step<'_, A>);
 }
 
+/// A limit ≥ 0, or infinity for none: whoever only wants to know the norm.
+fn bound(hyper: &Hyper, name: &'static str, at: u64) -> Result<f64> {
+    match hyper.at(at) {
+        f64::INFINITY => Ok(f64::INFINITY),
+        _ => hyper.within(name, 0.0.., at),
+    }
+}
+
 /// The gradients of a step with their names, as the reductions take them.
 fn named<'s, 'a, A: Scalar>(step: &'s Step<'a, A>) -> Vec<norm::Named<'s, 'a, A>> {
     step.grads().collect()
@@ -157,7 +165,7 @@ fn write<T: ParamsMut>(changes: Vec<Change<T::Elem>>, grads: &mut T) {
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
-/// | `max_norm` c | – | c ≥ 0 | the largest norm let through; unit of the gradient |
+/// | `max_norm` c | – | 0 ≤ c ≤ ∞ | the largest norm let through; unit of the gradient. ∞ only measures |
 /// | `p` | 2 | 1 ≤ p ≤ ∞ | which norm |
 ///
 /// # Conventions
@@ -224,7 +232,7 @@ impl Clipper for Norm {
     type Found<A: Scalar> = Vec<f64>;
 
     fn measure<A: Scalar>(&self, step: &Step<'_, A>, at: u64) -> Result<(f64, Vec<f64>)> {
-        let max_norm = self.max_norm.within("max_norm", 0.0.., at)?;
+        let max_norm = bound(&self.max_norm, "max_norm", at)?;
         if self.p.is_nan() || self.p < 1.0 {
             let accepted = "a number ≥ 1 or infinity".into();
             return Err(Error::HyperParameter { name: "p", value: self.p, step: at, path: None, accepted });
@@ -261,7 +269,7 @@ fn norm_of_norms(norms: &[f64], p: f64) -> f64 {
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
-/// | `limit` c | – | c ≥ 0 | the largest absolute value let through; unit of the gradient |
+/// | `limit` c | – | 0 ≤ c ≤ ∞ | the largest absolute value let through; unit of the gradient |
 ///
 /// # Conventions
 /// PyTorch's `clip_grad_value_`, Keras' `clipvalue`, optax's `clip`.
@@ -281,7 +289,7 @@ impl Clipper for Value {
     type Found<A: Scalar> = f64;
 
     fn measure<A: Scalar>(&self, step: &Step<'_, A>, at: u64) -> Result<(f64, f64)> {
-        Ok((norm::norm(&named(step), f64::INFINITY), self.limit.within("limit", 0.0.., at)?))
+        Ok((norm::norm(&named(step), f64::INFINITY), bound(&self.limit, "limit", at)?))
     }
 
     fn mark<A: Scalar>(&self, limit: f64, step: &mut Step<'_, A>) {
@@ -303,7 +311,7 @@ impl Clipper for Value {
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
-/// | `clipping` λ | – | λ ≥ 0 | the largest ratio of gradient to parameter let through; 0.01 is usual |
+/// | `clipping` λ | – | 0 ≤ λ ≤ ∞ | the largest ratio of gradient to parameter let through; 0.01 is usual |
 /// | `eps` ε | 1e-3 | ε ≥ 0 | lets parameters near zero move |
 ///
 /// # Conventions
@@ -359,7 +367,7 @@ impl Adaptive {
     ) -> Result<(f64, Vec<Option<Vec<A>>>)> {
         /// timm's guard against a division by zero.
         const LEAST_NORM: f64 = 1e-6;
-        let clipping = self.clipping.within("clipping", 0.0.., at)?;
+        let clipping = bound(&self.clipping, "clipping", at)?;
         let eps = self.eps.within("eps", 0.0.., at)?;
         let mut norms = Vec::new();
         let mut factors = Vec::with_capacity(grads.len());

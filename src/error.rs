@@ -103,7 +103,7 @@ pub enum Error {
     },
 
     /// A pattern that should choose tensors chooses none.
-    #[error("pattern {pattern:?} matches no tensor; the tensors are {}", List(.paths))]
+    #[error("pattern {pattern:?} matches no tensor{}; the tensors are {}", subtree(.pattern, .paths), List(.paths))]
     PatternUnmatched {
         /// The pattern.
         pattern: String,
@@ -150,6 +150,15 @@ impl std::fmt::Display for List<'_> {
             None | Some(0) => Ok(()),
             Some(more) => write!(f, " and {more} more"),
         }
+    }
+}
+
+/// What to write for a whole subtree, if the pattern is the name of one.
+fn subtree(pattern: &str, paths: &[String]) -> String {
+    let below = |path: &String| path.strip_prefix(pattern).is_some_and(|rest| rest.starts_with('.'));
+    match paths.iter().any(below) {
+        true => format!(" but is a subtree, \"{pattern}.**\""),
+        false => String::new(),
     }
 }
 

@@ -19,9 +19,10 @@ use crate::params::{Layout, TensorInfo};
 /// | `{a,b}` | either: `**.{bias,gain}` |
 ///
 /// A list of globs, `["**.bias", "**.*norm*.**"]`, matches what any of them does. A closure
-/// `|path: &str, shape: &[usize]| shape.len() < 2` decides for itself.
+/// `|path: &str, shape: &[usize]| shape.len() < 2` decides for itself; its types have to be written.
 ///
-/// A pattern that matches no tensor is an error at the first step, so that a misspelt name does not pass silently.
+/// A pattern that matches no tensor is an error at the first step, so that a misspelt name does not pass silently; of a
+/// list every glob must match.
 #[derive(Clone)]
 pub struct Pattern(Kind);
 
@@ -93,11 +94,19 @@ impl Pattern {
         if let Kind::Globs(globs) = &self.0 {
             globs.iter().try_for_each(|glob| check(glob))?;
         }
-        let chosen: Vec<_> = layout.tensors().iter().map(|tensor| self.chooses(tensor)).collect();
-        if chosen.contains(&true) {
-            return Ok(chosen);
+        let of = |pattern: &Self| -> Result<Vec<bool>> {
+            let chosen: Vec<_> = layout.tensors().iter().map(|tensor| pattern.chooses(tensor)).collect();
+            if chosen.contains(&true) {
+                return Ok(chosen);
+            }
+            let paths = layout.paths().map(String::from).collect();
+            Err(Error::PatternUnmatched { pattern: format!("{pattern:?}"), paths })
+        };
+        if let Kind::Globs(globs) = &self.0 {
+            // Each by itself: a misspelt one among others would pass silently.
+            globs.iter().try_for_each(|glob| of(&Self::from(glob.as_str())).map(drop))?;
         }
-        Err(Error::PatternUnmatched { pattern: format!("{self:?}"), paths: layout.paths().map(String::from).collect() })
+        of(self)
     }
 
     fn chooses(&self, tensor: &TensorInfo) -> bool {
@@ -133,6 +142,16 @@ impl Selection {
             _ => self.pattern.select(layout)?,
         };
         Ok(&self.chosen.insert((Arc::clone(layout), chosen)).1)
+    }
+
+    /// The path of the first tensor chosen.
+    pub(crate) fn first(&self, layout: &Layout) -> Option<String> {
+        layout.tensors().iter().find(|tensor| self.pattern.chooses(tensor)).map(|tensor| tensor.path().into())
+    }
+
+    /// The layout of the last choice.
+    pub(crate) fn layout(&self) -> Option<&Arc<Layout>> {
+        self.chosen.as_ref().map(|(layout, _)| layout)
     }
 
     /// Whether a choice can be made for this layout.

@@ -16,7 +16,8 @@ use crate::scalar::Scalar;
 pub struct Report {
     /// The learning rate of this step, before any group's change to it.
     pub learning_rate: f64,
-    /// The norm of the gradients before clipping, where an adaptor computed one.
+    /// The norm of the gradients before clipping, where an adaptor computed one; `clip_global_norm(f64::INFINITY)` only
+    /// computes it.
     pub grad_norm: Option<f64>,
     /// Whether the step was taken: `false` while gradients accumulate, when the step was skipped, and when no
     /// tensor had a gradient.

@@ -12,6 +12,10 @@ use crate::step::{Report, Step};
 /// A frozen tensor has no state and costs no pass; clipping inside does not see its gradient. After
 /// [`unfreeze`](Freeze::unfreeze) it begins with fresh state, at its own step 1, or goes on where it was frozen.
 ///
+/// Write `freeze` last in a chain: so it is what `requires_grad = False` is elsewhere. A clip or a look for NaN outside it,
+/// given later, still counts the gradients of frozen tensors. To reach `unfreeze` inside other adaptors, go through their
+/// `inner_mut`; a boxed optimizer is frozen around the box.
+///
 /// ```
 /// use gradus::prelude::*;
 /// use ndarray::array;
@@ -21,7 +25,7 @@ use crate::step::{Report, Step};
 /// let grads = (array![1.0], array![1.0]);
 /// opt.step(&mut w, &grads)?;
 /// assert_eq!(w, (array![0.0], array![-1.0]));
-/// opt.unfreeze("**");
+/// opt.unfreeze("**")?;
 /// opt.step(&mut w, &grads)?;
 /// assert_eq!(w, (array![-1.0], array![-2.0]));
 /// # Ok::<(), gradus::Error>(())
@@ -42,18 +46,29 @@ impl<O> Freeze<O> {
 
     /// Lets the tensors that the pattern chooses move again, from the next step on.
     ///
-    /// A pattern without match is an error at that step.
-    pub fn unfreeze(&mut self, pattern: impl Into<Pattern>) -> &mut Self {
-        self.changes.push((Selection::new(pattern), false));
-        self
+    /// # Errors
+    /// [`Error::PatternUnmatched`](crate::Error::PatternUnmatched) and
+    /// [`Error::PatternSyntax`](crate::Error::PatternSyntax); nothing has changed then. Before the first step the tensors
+    /// are not known, and that step tells.
+    pub fn unfreeze(&mut self, pattern: impl Into<Pattern>) -> Result<()> {
+        self.change(pattern, false)
     }
 
     /// Freezes the tensors that the pattern chooses, from the next step on.
     ///
-    /// A pattern without match is an error at that step.
-    pub fn refreeze(&mut self, pattern: impl Into<Pattern>) -> &mut Self {
-        self.changes.push((Selection::new(pattern), true));
-        self
+    /// # Errors
+    /// Those of [`unfreeze`](Self::unfreeze).
+    pub fn refreeze(&mut self, pattern: impl Into<Pattern>) -> Result<()> {
+        self.change(pattern, true)
+    }
+
+    fn change(&mut self, pattern: impl Into<Pattern>, freeze: bool) -> Result<()> {
+        let selection = Selection::new(pattern);
+        if let Some(layout) = self.changes.iter().find_map(|(selection, _)| selection.layout()) {
+            selection.check(layout)?;
+        }
+        self.changes.push((selection, freeze));
+        Ok(())
     }
 }
 

@@ -1,9 +1,12 @@
 //! Learning rate and weight decay by group of tensors.
 
+use std::sync::Arc;
+
 use super::{around, ask_inner};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hyper::Hyper;
 use crate::optimizer::Optimizer;
+use crate::params::Layout;
 use crate::pattern::{Pattern, Selection};
 use crate::scalar::Scalar;
 use crate::step::{Adjust, Report, Step};
@@ -61,9 +64,10 @@ impl Group {
 }
 
 impl Own {
-    fn at(&self, name: &'static str, step: u64) -> Result<Adjust> {
-        let within = |hyper: &Option<Hyper>| hyper.as_ref().map(|hyper| hyper.within(name, 0.0.., step)).transpose();
-        Ok(Adjust { value: within(&self.value)?, scale: within(&self.scale)?.unwrap_or(1.0) })
+    fn at(&self, [value, scale]: [&'static str; 2], step: u64) -> Result<Adjust> {
+        let within =
+            |hyper: &Option<Hyper>, name| hyper.as_ref().map(|hyper| hyper.within(name, 0.0.., step)).transpose();
+        Ok(Adjust { value: within(&self.value, value)?, scale: within(&self.scale, scale)?.unwrap_or(1.0) })
     }
 }
 
@@ -97,9 +101,19 @@ impl<O> Grouped<O> {
         Self { inner, selection: Selection::new(pattern), group }
     }
 
-    fn adjusts(&self, step: u64) -> Result<(Adjust, Adjust)> {
+    /// The changes at a step; an error names the first tensor of the group.
+    fn adjusts(&self, step: u64, layout: &Layout) -> Result<(Adjust, Adjust)> {
         let Group { learning_rate, weight_decay } = &self.group;
-        Ok((learning_rate.at("learning_rate", step)?, weight_decay.at("weight_decay", step)?))
+        let learning_rate = learning_rate.at(["learning_rate", "scale_learning_rate"], step);
+        let both = learning_rate.and_then(|learning_rate| {
+            Ok((learning_rate, weight_decay.at(["weight_decay", "scale_weight_decay"], step)?))
+        });
+        both.map_err(|error| match error {
+            Error::HyperParameter { name, value, step, accepted, .. } => {
+                Error::HyperParameter { name, value, step, accepted, path: self.selection.first(layout) }
+            }
+            other => other,
+        })
     }
 }
 
@@ -110,14 +124,15 @@ fn combined(outer: Adjust, inner: Adjust) -> Adjust {
 
 impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Grouped<O> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        self.adjusts(self.inner.steps())?;
         self.selection.check(step.layout())?;
+        self.adjusts(self.inner.steps(), step.layout())?;
         self.inner.check(step)
     }
 
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
-        let (learning_rate, weight_decay) = self.adjusts(self.inner.steps())?;
-        let layout = std::sync::Arc::clone(step.layout());
+        self.selection.check(step.layout())?;
+        let (learning_rate, weight_decay) = self.adjusts(self.inner.steps(), step.layout())?;
+        let layout = Arc::clone(step.layout());
         let chosen = self.selection.choose(&layout)?;
         for (_, tensor) in step.iter_mut().filter(|(_, tensor)| chosen[tensor.index()]) {
             tensor.learning_rate = combined(tensor.learning_rate, learning_rate);

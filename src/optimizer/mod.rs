@@ -132,7 +132,8 @@ pub trait Optimizer<A: Scalar>: Send {
         Ema::new(self, decay)
     }
 
-    /// Keeps the tensors that the pattern chooses as they are: see [`Freeze`].
+    /// Keeps the tensors that the pattern chooses as they are: see [`Freeze`]. Write it last, after clipping.
+    #[doc(alias = "requires_grad")]
     fn freeze(self, pattern: impl Into<Pattern>) -> Freeze<Self>
     where
         Self: Sized,
@@ -164,7 +165,8 @@ pub trait Optimizer<A: Scalar>: Send {
         Finite::new(self, NonFinite::Error)
     }
 
-    /// Skips steps with NaN or infinities in a gradient: see [`Finite`].
+    /// Skips steps with NaN or infinities in a gradient: see [`Finite`]. After [`accumulate`](Optimizer::accumulate) it
+    /// leaves out a bad micro-batch, before it the whole sum.
     fn skip_nonfinite(self) -> Finite<Self>
     where
         Self: Sized,

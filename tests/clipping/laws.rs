@@ -84,7 +84,7 @@ fn a_non_finite_gradient_can_be_skipped_or_let_through() {
 
 #[test]
 fn the_limit_is_checked() {
-    for limit in [-1.0, f64::NAN, f64::INFINITY] {
+    for limit in [-1.0, f64::NAN, f64::NEG_INFINITY] {
         let (mut tree, before) = (grads(), grads());
         let errors = [
             clip::global_norm(&mut tree, limit).unwrap_err(),
@@ -125,6 +125,23 @@ fn limits_at_their_ends() {
         clipped(&mut tree).unwrap();
         assert_eq!(tree, grads());
     }
+}
+
+/// Infinity is no limit: the norm is measured and nothing is changed.
+#[test]
+fn an_infinite_limit_only_measures() {
+    for measured in [
+        |tree: &mut Tree| clip::global_norm(tree, f64::INFINITY),
+        |tree: &mut Tree| clip::per_tensor_norm(tree, f64::INFINITY),
+        |tree: &mut Tree| clip::adaptive(tree, &params(), f64::INFINITY),
+        |tree: &mut Tree| Norm::global(f64::INFINITY).exact().clip(tree),
+    ] {
+        let mut tree = grads();
+        assert!((measured(&mut tree).unwrap() - 13.012_013_680_4).abs() < 1e-9);
+        assert_eq!(tree, grads());
+    }
+    let mut tree = grads();
+    assert_eq!((clip::value(&mut tree, f64::INFINITY).unwrap(), tree), (12.0, grads()));
 }
 
 #[test]

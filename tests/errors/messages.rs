@@ -53,7 +53,7 @@ fn table() -> Vec<(Error, &'static str)> {
         ),
         (
             step(Sgd::new(0.1).group("1", Group::new().weight_decay(-0.5))),
-            "weight_decay is -0.5 at step 0; it must be a number in 0 ≤ weight_decay",
+            "weight_decay is -0.5 at step 0 for \"1\"; it must be a number in 0 ≤ weight_decay",
         ),
         (step(Sgd::new(0.1).accumulate(0)), "accumulate is 0 at step 0; it must be at least 1"),
         (step(Sgd::new(0.1).clip_global_norm(1.0).p(0.5)), "p is 0.5 at step 0; it must be a number ≥ 1 or infinity"),
@@ -101,8 +101,13 @@ fn table() -> Vec<(Error, &'static str)> {
             "pattern \"encoder.**\" matches no tensor; the tensors are \"0\", \"1\"",
         ),
         (
+            Sgd::new(0.1).freeze("0").step(&mut vec![vec![array![1.0]]], &vec![vec![array![1.0]]]).unwrap_err(),
+            "pattern \"0\" matches no tensor but is a subtree, \"0.**\"; the tensors are \"0.0\"",
+        ),
+        (step(Sgd::new(0.1).freeze(["0", "b"])), "pattern \"b\" matches no tensor; the tensors are \"0\", \"1\""),
+        (
             Sgd::new(0.1).freeze(["a", "b"]).step(&mut many.clone(), &many).unwrap_err(),
-            "pattern \"a b\" matches no tensor; the tensors are \"layer10\", \"layer11\", \"layer12\", \"layer13\", \
+            "pattern \"a\" matches no tensor; the tensors are \"layer10\", \"layer11\", \"layer12\", \"layer13\", \
              \"layer14\", \"layer15\", \"layer16\", \"layer17\" and 4 more",
         ),
         (step(Sgd::new(0.1).freeze("{0,1")), "pattern \"{0,1\": an opening brace without a closing one"),

@@ -48,14 +48,14 @@ const TABLE: &[(&str, Build, &[f64], &[f64])] = {
             POSITIVE.1,
         ),
         (
-            "learning_rate",
+            "scale_learning_rate",
             |x| Box::new(Sgd::new(0.1).group("**", Group::new().scale_learning_rate(x))),
             POSITIVE.0,
             POSITIVE.1,
         ),
         ("weight_decay", |x| Box::new(Sgd::new(0.1).group("**", Group::new().weight_decay(x))), POSITIVE.0, POSITIVE.1),
         (
-            "weight_decay",
+            "scale_weight_decay",
             |x| Box::new(Sgd::new(0.1).group("**", Group::new().scale_weight_decay(x))),
             POSITIVE.0,
             POSITIVE.1,
@@ -70,7 +70,9 @@ fn values_in_range_are_taken_and_others_refused() {
             let report = build(Hyper::from(*value)).step(&mut array![1.0], &array![1.0]);
             assert!(report.is_ok(), "{name} {value}: {report:?}");
         }
-        for value in bad.iter().chain(&[f64::NAN, f64::INFINITY, f64::NEG_INFINITY]) {
+        // A clip without a limit is one that only measures.
+        let infinity = if matches!(*name, "max_norm" | "limit" | "clipping") { f64::NAN } else { f64::INFINITY };
+        for value in bad.iter().chain(&[f64::NAN, infinity, f64::NEG_INFINITY]) {
             refused(name, build(Hyper::from(*value)), *value, 0);
         }
     }
