@@ -61,7 +61,6 @@ use crate::scalar::Scalar;
 /// B. T. Polyak, *Some methods of speeding up the convergence of iteration methods*, USSR Comput. Math. Math. Phys. 4
 /// (1964); I. Sutskever, J. Martens, G. Dahl and G. Hinton, *On the importance of initialization and momentum in deep
 /// learning*, ICML 2013.
-#[doc(alias = "SGD")]
 #[doc(alias = "heavy ball")]
 pub type Momentum<A> = Elementwise<MomentumRule, A>;
 

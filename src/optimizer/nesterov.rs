@@ -66,7 +66,6 @@ use crate::scalar::Scalar;
 /// Y. Nesterov, *A method for solving the convex programming problem with convergence rate O(1/k²)*, Dokl. Akad. Nauk
 /// SSSR 269 (1983); I. Sutskever, J. Martens, G. Dahl and G. Hinton, *On the importance of initialization and momentum
 /// in deep learning*, ICML 2013, eqs. 3–4.
-#[doc(alias = "SGD")]
 #[doc(alias = "NAG")]
 pub type Nesterov<A> = Elementwise<NesterovRule, A>;
 

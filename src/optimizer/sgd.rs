@@ -49,6 +49,7 @@ use crate::scalar::Scalar;
 /// # References
 /// H. Robbins and S. Monro, *A Stochastic Approximation Method*, Ann. Math. Statist. 22 (1951);
 /// A. Cauchy, *Méthode générale pour la résolution des systèmes d'équations simultanées* (1847).
+#[doc(alias = "SGD")]
 pub type Sgd<A> = Elementwise<SgdRule, A>;
 
 /// The rule of [`Sgd`].

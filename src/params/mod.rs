@@ -30,8 +30,8 @@
 //! # Ok::<(), gradus::Error>(())
 //! ```
 //!
-//! Every tensor has a **path**: field names and indices joined by dots. State, groups, freezing, errors and
-//! checkpoints speak of tensors by path, never by position. The order of a walk is fixed: fields as declared,
+//! Every tensor has a **path**: field names and indices joined by dots. State, groups, freezing and
+//! errors speak of tensors by path, never by position. The order of a walk is fixed: fields as declared,
 //! sequences by index, maps by key. `HashMap` has no stable order and is therefore no tree; use `BTreeMap`.
 
 pub(crate) mod blocks;

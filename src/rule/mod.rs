@@ -64,7 +64,7 @@ pub trait Rule<A: Scalar>: Send + Sync {
     /// The numbers of one step and tensor, computed in `f64` and cast once.
     type Coefficients: Copy + Send + Sync;
 
-    /// The algorithm's name in errors and checkpoints, lower case.
+    /// The algorithm's name, lower case.
     fn name(&self) -> &'static str;
 
     /// The names of the state slots, each of the parameter's shape and zero at first; at most [`MAX_SLOTS`].
