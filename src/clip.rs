@@ -93,10 +93,15 @@ pub trait Clipper: Clone + Send {
 
 /// A limit ≥ 0, or infinity for none: whoever only wants to know the norm.
 fn bound(hyper: &Hyper, name: &'static str, at: u64) -> Result<f64> {
-    match hyper.at(at) {
-        f64::INFINITY => Ok(f64::INFINITY),
-        _ => hyper.within(name, 0.0.., at),
+    if hyper.at(at) == f64::INFINITY {
+        return Ok(f64::INFINITY);
     }
+    hyper.within(name, 0.0.., at).map_err(|error| match error {
+        Error::HyperParameter { name, value, step, path, .. } => {
+            Error::HyperParameter { name, value, step, path, accepted: "a number ≥ 0 or infinity".into() }
+        }
+        other => other,
+    })
 }
 
 /// The gradients of a step with their names, as the reductions take them.

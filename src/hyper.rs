@@ -56,6 +56,10 @@ impl fmt::Debug for Hyper {
 }
 
 fn describe(name: &str, range: &impl RangeBounds<f64>) -> String {
+    // Not "a number in 0 ≤ x": infinity would be one.
+    if let (Bound::Included(low), Bound::Unbounded) = (range.start_bound(), range.end_bound()) {
+        return format!("a finite number ≥ {low}");
+    }
     let low = match range.start_bound() {
         Bound::Included(low) => format!("{low} ≤ "),
         Bound::Excluded(low) => format!("{low} < "),
