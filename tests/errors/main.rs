@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod atomic;
+mod every_adaptor;
 mod messages;
 mod ranges;
