@@ -46,6 +46,16 @@ impl<'a, A: Scalar> Grad<'a, A> {
         Self { source: Source::Units(Box::new(self), factors), scale: 1.0, limit: f64::INFINITY }
     }
 
+    /// The same gradient, borrowed from this one.
+    pub(crate) fn reborrow(&self) -> Grad<'_, A> {
+        let source = match &self.source {
+            Source::Values(values) => Source::Values(values.reborrow()),
+            Source::Sum(grad, sum) => Source::Sum(Box::new(grad.reborrow()), sum.reborrow()),
+            Source::Units(grad, factors) => Source::Units(Box::new(grad.reborrow()), factors.clone()),
+        };
+        Grad { source, scale: self.scale, limit: self.limit }
+    }
+
     /// Multiplies the gradient by a factor.
     pub fn scale_by(&mut self, factor: f64) {
         self.scale *= factor;

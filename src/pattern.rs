@@ -1,5 +1,6 @@
 //! Patterns: which tensors an adaptor speaks of.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -154,11 +155,11 @@ impl Selection {
         self.chosen.as_ref().map(|(layout, _)| layout)
     }
 
-    /// Whether a choice can be made for this layout.
-    pub(crate) fn check(&self, layout: &Arc<Layout>) -> Result<()> {
+    /// The choice for this layout, not kept if it is a new one.
+    pub(crate) fn peek(&self, layout: &Arc<Layout>) -> Result<Cow<'_, [bool]>> {
         match &self.chosen {
-            Some((known, _)) if Arc::ptr_eq(known, layout) => Ok(()),
-            _ => self.pattern.select(layout).map(drop),
+            Some((known, chosen)) if Arc::ptr_eq(known, layout) => Ok(Cow::Borrowed(chosen)),
+            _ => self.pattern.select(layout).map(Cow::Owned),
         }
     }
 }

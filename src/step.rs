@@ -169,6 +169,25 @@ impl<'a, A: Scalar> Step<'a, A> {
         self.tensors.iter_mut().map(move |tensor| (&infos[tensor.index], tensor))
     }
 
+    /// The step for looking at: what an adaptor describes in its [`check`](crate::Optimizer::check), to ask the
+    /// optimizer inside about the step that it would be given.
+    ///
+    /// Gradients and parameters can be read. Followers are left out.
+    ///
+    /// # Panics
+    /// Applying a preview panics: its parameters cannot be written.
+    pub fn preview(&self) -> Step<'_, A> {
+        let tensors = self.iter().map(|(info, tensor)| Tensor {
+            index: tensor.index,
+            param: tensor.param.preview(info.shape()),
+            grad: tensor.grad.as_ref().map(Grad::reborrow),
+            learning_rate: tensor.learning_rate,
+            weight_decay: tensor.weight_decay,
+            followers: Vec::new(),
+        });
+        Step { layout: Arc::clone(&self.layout), tensors: tensors.collect() }
+    }
+
     /// Divides the step: tensor by tensor, `part` says to which of `parts` steps it goes. Every part keeps the
     /// layout of the whole.
     ///

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{around, skipped};
 use crate::error::{Error, Result};
+use crate::grad::Grad;
 use crate::optimizer::Optimizer;
 use crate::params::{Layout, Order, Values};
 use crate::scalar::Scalar;
@@ -73,6 +74,11 @@ impl<O, A> Accumulate<O, A> {
         self.sums.iter_mut().for_each(|sum| sum.begun = false);
     }
 
+    /// What the sum of all micro-batches is multiplied by.
+    fn scale(&self) -> f64 {
+        if self.sum { 1.0 } else { 1.0 / self.every as f64 }
+    }
+
     fn check_own<B: Scalar>(&self, step: &Step<'_, B>) -> Result<()> {
         if self.every == 0 {
             let accepted = "at least 1".into();
@@ -101,14 +107,37 @@ impl<A: Scalar, O: Optimizer<A>> Accumulate<O, A> {
     }
 }
 
+/// Adds the sums, where there are any yet, to the last micro-batch.
+fn combine<'a, A: Scalar>(sums: &'a [Sum<A>], scale: f64, step: &mut Step<'a, A>) {
+    for (_, tensor) in step.iter_mut() {
+        if let Some(sum) = sums.get(tensor.index()).filter(|sum| sum.begun) {
+            let values = Values::Contiguous(&sum.values, Order::C);
+            tensor.grad = Some(match tensor.grad.take() {
+                Some(grad) => grad.plus(values),
+                None => Grad::new(values),
+            });
+        }
+        if let Some(grad) = &mut tensor.grad {
+            grad.scale_by(scale);
+        }
+    }
+}
+
 impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Accumulate<O, A> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         self.check_own(step)?;
-        self.inner.check(step)
+        self.inner.check(step)?;
+        if self.gathered + 1 < self.every {
+            return Ok(());
+        }
+        let mut step = step.preview();
+        combine(&self.sums, self.scale(), &mut step);
+        self.inner.check(&step)
     }
 
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
-        self.check(&step)?;
+        self.check_own(&step)?;
+        self.inner.check(&step)?;
         let layout = self.layout.get_or_insert_with(|| Arc::clone(step.layout()));
         self.sums.resize_with(layout.len(), || Sum { values: Vec::new(), begun: false });
         if self.gathered + 1 < self.every {
@@ -118,20 +147,7 @@ impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Accumulate<O, A> {
         }
         // From here on the step may borrow from the sums: a shorter lifetime than the caller's.
         let mut step: Step<'_, A> = step;
-        let scale = if self.sum { 1.0 } else { 1.0 / self.every as f64 };
-        for (_, tensor) in step.iter_mut() {
-            let sum = &self.sums[tensor.index()];
-            if sum.begun {
-                let values = Values::Contiguous(&sum.values, Order::C);
-                tensor.grad = Some(match tensor.grad.take() {
-                    Some(grad) => grad.plus(values),
-                    None => crate::grad::Grad::new(values),
-                });
-            }
-            if let Some(grad) = &mut tensor.grad {
-                grad.scale_by(scale);
-            }
-        }
+        combine(&self.sums, self.scale(), &mut step);
         let report = self.inner.apply(step)?;
         self.discard();
         Ok(report)

@@ -70,9 +70,13 @@ impl<O> Clip<O, Adaptive> {
 
 impl<A: Scalar, O: Optimizer<A>, C: Clipper> Optimizer<A> for Clip<O, C> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        let (norm, _) = self.clipper.measure(step, self.inner.steps())?;
+        let (norm, found) = self.clipper.measure(step, self.inner.steps())?;
         match self.non_finite.judge(norm.is_finite(), step)? {
-            Verdict::Go => self.inner.check(step),
+            Verdict::Go => {
+                let mut step = step.preview();
+                self.clipper.mark(found, &mut step);
+                self.inner.check(&step)
+            }
             Verdict::Skip => Ok(()),
         }
     }

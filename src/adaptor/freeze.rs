@@ -65,30 +65,40 @@ impl<O> Freeze<O> {
     fn change(&mut self, pattern: impl Into<Pattern>, freeze: bool) -> Result<()> {
         let selection = Selection::new(pattern);
         if let Some(layout) = self.changes.iter().find_map(|(selection, _)| selection.layout()) {
-            selection.check(layout)?;
+            selection.peek(layout)?;
         }
         self.changes.push((selection, freeze));
         Ok(())
     }
-}
 
-impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Freeze<O> {
-    fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        self.changes.iter().try_for_each(|(selection, _)| selection.check(step.layout()))?;
-        self.inner.check(step)
-    }
-
-    fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
+    /// Takes the gradients of frozen tensors away.
+    fn hide<A: Scalar>(&self, step: &mut Step<'_, A>) -> Result<()> {
         let mut frozen = vec![false; step.layout().len()];
-        for (selection, freeze) in &mut self.changes {
-            let chosen = selection.choose(step.layout())?;
-            frozen.iter_mut().zip(chosen).filter(|(_, chosen)| **chosen).for_each(|(frozen, _)| *frozen = *freeze);
+        for (selection, freeze) in &self.changes {
+            let chosen = selection.peek(step.layout())?;
+            frozen.iter_mut().zip(&*chosen).filter(|(_, chosen)| **chosen).for_each(|(frozen, _)| *frozen = *freeze);
         }
         for (_, tensor) in step.iter_mut() {
             if frozen[tensor.index()] {
                 tensor.grad = None;
             }
         }
+        Ok(())
+    }
+}
+
+impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Freeze<O> {
+    fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        let mut step = step.preview();
+        self.hide(&mut step)?;
+        self.inner.check(&step)
+    }
+
+    fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
+        for (selection, _) in &mut self.changes {
+            selection.choose(step.layout())?;
+        }
+        self.hide(&mut step)?;
         self.inner.apply(step)
     }
 

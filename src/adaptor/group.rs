@@ -1,7 +1,5 @@
 //! Learning rate and weight decay by group of tensors.
 
-use std::sync::Arc;
-
 use super::{around, ask_inner};
 use crate::error::{Error, Result};
 use crate::hyper::Hyper;
@@ -115,6 +113,17 @@ impl<O> Grouped<O> {
             other => other,
         })
     }
+
+    /// Changes what holds for the group's tensors.
+    fn adjust<A: Scalar>(&self, at: u64, step: &mut Step<'_, A>) -> Result<()> {
+        let chosen = self.selection.peek(step.layout())?;
+        let (learning_rate, weight_decay) = self.adjusts(at, step.layout())?;
+        for (_, tensor) in step.iter_mut().filter(|(_, tensor)| chosen[tensor.index()]) {
+            tensor.learning_rate = combined(tensor.learning_rate, learning_rate);
+            tensor.weight_decay = combined(tensor.weight_decay, weight_decay);
+        }
+        Ok(())
+    }
 }
 
 /// What an outer group's change and an inner one's are together.
@@ -124,20 +133,14 @@ fn combined(outer: Adjust, inner: Adjust) -> Adjust {
 
 impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Grouped<O> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        self.selection.check(step.layout())?;
-        self.adjusts(self.inner.steps(), step.layout())?;
-        self.inner.check(step)
+        let mut step = step.preview();
+        self.adjust(self.inner.steps(), &mut step)?;
+        self.inner.check(&step)
     }
 
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
-        self.selection.check(step.layout())?;
-        let (learning_rate, weight_decay) = self.adjusts(self.inner.steps(), step.layout())?;
-        let layout = Arc::clone(step.layout());
-        let chosen = self.selection.choose(&layout)?;
-        for (_, tensor) in step.iter_mut().filter(|(_, tensor)| chosen[tensor.index()]) {
-            tensor.learning_rate = combined(tensor.learning_rate, learning_rate);
-            tensor.weight_decay = combined(tensor.weight_decay, weight_decay);
-        }
+        self.selection.choose(step.layout())?;
+        self.adjust(self.inner.steps(), &mut step)?;
         self.inner.apply(step)
     }
 

@@ -32,13 +32,19 @@ impl<O> Maximize<O> {
     }
 }
 
+fn negate<A: Scalar>(step: &mut Step<'_, A>) {
+    step.iter_mut().filter_map(|(_, tensor)| tensor.grad.as_mut()).for_each(|grad| grad.scale_by(-1.0));
+}
+
 impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Maximize<O> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        self.inner.check(step)
+        let mut step = step.preview();
+        negate(&mut step);
+        self.inner.check(&step)
     }
 
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
-        step.iter_mut().filter_map(|(_, tensor)| tensor.grad.as_mut()).for_each(|grad| grad.scale_by(-1.0));
+        negate(&mut step);
         self.inner.apply(step)
     }
 

@@ -49,31 +49,34 @@ impl<A: Scalar> Router<A> {
         std::iter::once(&mut *self.rest).chain(self.routes.iter_mut().map(|(_, optimizer)| &mut **optimizer))
     }
 
-    /// For each tensor of the layout, the number of its optimizer.
-    fn branches(&mut self, layout: &Arc<Layout>) -> Result<Vec<usize>> {
-        let mut branches = vec![0; layout.len()];
-        for (number, (selection, _)) in self.routes.iter_mut().enumerate() {
-            let chosen = selection.choose(layout)?;
-            branches.iter_mut().zip(chosen).filter(|(_, chosen)| **chosen).for_each(|(at, _)| *at = number + 1);
+    /// Gives every optimizer its part of the step.
+    fn parts<'a>(&self, step: Step<'a, A>) -> Result<Vec<Step<'a, A>>> {
+        let mut branches = vec![0; step.layout().len()];
+        for (number, (selection, _)) in self.routes.iter().enumerate() {
+            let chosen = selection.peek(step.layout())?;
+            branches.iter_mut().zip(&*chosen).filter(|(_, chosen)| **chosen).for_each(|(at, _)| *at = number + 1);
         }
-        Ok(branches)
+        Ok(step.split(self.routes.len() + 1, |_, tensor| branches[tensor.index()]))
+    }
+
+    /// Whether every optimizer accepts its part.
+    fn check_parts(&self, parts: &[Step<'_, A>]) -> Result<()> {
+        let optimizers = std::iter::once(&self.rest).chain(self.routes.iter().map(|(_, optimizer)| optimizer));
+        optimizers.zip(parts).try_for_each(|(optimizer, part)| optimizer.check(part))
     }
 }
 
 impl<A: Scalar> Optimizer<A> for Router<A> {
-    /// Every branch is asked about the whole step.
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        self.routes.iter().try_for_each(|(selection, _)| selection.check(step.layout()))?;
-        self.rest.check(step)?;
-        self.routes.iter().try_for_each(|(_, optimizer)| optimizer.check(step))
+        self.check_parts(&self.parts(step.preview())?)
     }
 
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
-        let branches = self.branches(step.layout())?;
-        let parts = step.split(self.routes.len() + 1, |_, tensor| branches[tensor.index()]);
-        for (optimizer, part) in self.optimizers_mut().zip(&parts) {
-            optimizer.check(part)?;
+        for (selection, _) in &mut self.routes {
+            selection.choose(step.layout())?;
         }
+        let parts = self.parts(step)?;
+        self.check_parts(&parts)?;
         let mut reports = Vec::with_capacity(parts.len());
         for (optimizer, part) in self.optimizers_mut().zip(parts) {
             reports.push(optimizer.apply(part)?);

@@ -38,7 +38,8 @@ pub trait Optimizer<A: Scalar>: Send {
     /// Whether [`apply`](Optimizer::apply) would accept this step. Changes nothing.
     ///
     /// An optimizer that moves something before it hands the step on, as a router between two optimizers does, asks
-    /// first.
+    /// first. An adaptor asks the optimizer inside about the step as it would pass it on, described on a
+    /// [`preview`](Step::preview).
     ///
     /// # Errors
     /// What `apply` would return.

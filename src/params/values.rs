@@ -70,6 +70,21 @@ impl<A: Scalar> ViewedMut<A> for ArrayViewMutD<'_, A> {
     }
 }
 
+/// A view in the place of a writable one, for those who only look.
+struct ReadOnly<'a, A>(ArrayViewD<'a, A>);
+
+impl<A: Scalar> Viewed<A> for ReadOnly<'_, A> {
+    fn as_view(&self) -> ArrayViewD<'_, A> {
+        self.0.view()
+    }
+}
+
+impl<A: Scalar> ViewedMut<A> for ReadOnly<'_, A> {
+    fn as_view_mut(&mut self) -> ArrayViewMutD<'_, A> {
+        unreachable!("the parameters of a preview are not written")
+    }
+}
+
 impl<A> fmt::Debug for Strided<'_, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Strided({:?})", self.0.as_view().shape())
@@ -102,6 +117,14 @@ impl<'a, A: Scalar> Values<'a, A> {
         match self {
             Self::Contiguous(slice, order) => contiguous(slice, *order, shape),
             Self::Strided(strided) => strided.0.as_view(),
+        }
+    }
+
+    /// The same values, borrowed from these.
+    pub(crate) fn reborrow(&self) -> Values<'_, A> {
+        match self {
+            Self::Contiguous(slice, order) => Values::Contiguous(slice, *order),
+            Self::Strided(strided) => Values::Strided(Strided(Box::new(strided.0.as_view()))),
         }
     }
 
@@ -147,6 +170,15 @@ impl<'a, A: Scalar> ValuesMut<'a, A> {
             Self::Contiguous(slice, order) => Values::Contiguous(slice, *order),
             Self::Strided(strided) => Values::Strided(Strided(Box::new(strided.0.as_view()))),
         }
+    }
+
+    /// The values for those who only look. Writing to them panics.
+    pub(crate) fn preview(&self, shape: &[usize]) -> ValuesMut<'_, A> {
+        let view = match self {
+            Self::Contiguous(slice, order) => contiguous(slice, *order, shape),
+            Self::Strided(strided) => strided.0.as_view(),
+        };
+        ValuesMut::Strided(StridedMut(Box::new(ReadOnly(view))))
     }
 
     /// Changes every element.
