@@ -6,7 +6,7 @@ use super::{around, skipped};
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
 use crate::params::{Layout, Order, Values};
-use crate::scalar::Scalar;
+use crate::scalar::Element;
 use crate::step::{Report, Step};
 
 /// Gathers the gradients of several micro-batches into one step: made by [`Optimizer::accumulate`].
@@ -73,7 +73,7 @@ impl<O, A> Accumulate<O, A> {
         self.sums.iter_mut().for_each(|sum| sum.begun = false);
     }
 
-    fn check_own<B: Scalar>(&self, step: &Step<'_, B>) -> Result<()> {
+    fn check_own<B: Element>(&self, step: &Step<'_, B>) -> Result<()> {
         if self.every == 0 {
             let accepted = "at least 1".into();
             return Err(Error::HyperParameter { name: "accumulate", value: 0.0, step: 0, path: None, accepted });
@@ -85,7 +85,7 @@ impl<O, A> Accumulate<O, A> {
     }
 }
 
-impl<A: Scalar, O: Optimizer<A>> Accumulate<O, A> {
+impl<A: Element, O: Optimizer<A>> Accumulate<O, A> {
     fn add(&mut self, step: &Step<'_, A>) {
         for (info, tensor) in step.iter() {
             let Some(grad) = &tensor.grad else { continue };
@@ -101,7 +101,7 @@ impl<A: Scalar, O: Optimizer<A>> Accumulate<O, A> {
     }
 }
 
-impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Accumulate<O, A> {
+impl<A: Element, O: Optimizer<A>> Optimizer<A> for Accumulate<O, A> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         self.check_own(step)?;
         self.inner.check(step)

@@ -4,7 +4,7 @@ use super::{around, ask_inner};
 use crate::error::Result;
 use crate::optimizer::Optimizer;
 use crate::pattern::{Pattern, Selection};
-use crate::scalar::Scalar;
+use crate::scalar::Element;
 use crate::step::{Report, Step};
 
 /// Keeps chosen parameters as they are: made by [`Optimizer::freeze`].
@@ -72,7 +72,7 @@ impl<O> Freeze<O> {
     }
 }
 
-impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Freeze<O> {
+impl<A: Element, O: Optimizer<A>> Optimizer<A> for Freeze<O> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         self.changes.iter().try_for_each(|(selection, _)| selection.check(step.layout()))?;
         self.inner.check(step)

@@ -8,7 +8,7 @@ use crate::hyper::Hyper;
 use crate::optimizer::Optimizer;
 use crate::params::Layout;
 use crate::pattern::{Pattern, Selection};
-use crate::scalar::Scalar;
+use crate::scalar::Element;
 use crate::step::{Adjust, Report, Step};
 
 /// What a group of tensors has of its own.
@@ -122,7 +122,7 @@ fn combined(outer: Adjust, inner: Adjust) -> Adjust {
     Adjust { value: outer.value.or(inner.value), scale: outer.scale * inner.scale }
 }
 
-impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Grouped<O> {
+impl<A: Element, O: Optimizer<A>> Optimizer<A> for Grouped<O> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         self.selection.check(step.layout())?;
         self.adjusts(self.inner.steps(), step.layout())?;

@@ -3,7 +3,7 @@
 use super::{around, ask_inner};
 use crate::error::Result;
 use crate::optimizer::Optimizer;
-use crate::scalar::Scalar;
+use crate::scalar::Element;
 use crate::step::{Report, Step};
 
 /// Climbs the objective instead of descending it: made by [`Optimizer::maximize`]. The gradient changes its sign;
@@ -32,7 +32,7 @@ impl<O> Maximize<O> {
     }
 }
 
-impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Maximize<O> {
+impl<A: Element, O: Optimizer<A>> Optimizer<A> for Maximize<O> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         self.inner.check(step)
     }

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::optimizer::Optimizer;
 use crate::params::Layout;
 use crate::pattern::{Pattern, Selection};
-use crate::scalar::Scalar;
+use crate::scalar::Element;
 use crate::step::{Report, Step};
 
 /// Gives each tensor to one of several optimizers: made by [`Optimizer::route`].
@@ -33,7 +33,7 @@ pub struct Router<A> {
     routes: Vec<(Selection, Box<dyn Optimizer<A>>)>,
 }
 
-impl<A: Scalar> Router<A> {
+impl<A: Element> Router<A> {
     pub(crate) fn new(rest: impl Optimizer<A> + 'static) -> Self {
         Self { rest: Box::new(rest), routes: Vec::new() }
     }
@@ -60,7 +60,7 @@ impl<A: Scalar> Router<A> {
     }
 }
 
-impl<A: Scalar> Optimizer<A> for Router<A> {
+impl<A: Element> Optimizer<A> for Router<A> {
     /// Every branch is asked about the whole step.
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         self.routes.iter().try_for_each(|(selection, _)| selection.check(step.layout()))?;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use ndarray::{ArrayView, ArrayViewD, ArrayViewMut, ArrayViewMutD, Dimension, ShapeBuilder};
 
-use crate::scalar::Scalar;
+use crate::scalar::Element;
 
 /// In which order the elements of a contiguous tensor lie in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,19 +52,19 @@ trait ViewedMut<A>: Viewed<A> {
     fn as_view_mut(&mut self) -> ArrayViewMutD<'_, A>;
 }
 
-impl<A: Scalar> Viewed<A> for ArrayViewD<'_, A> {
+impl<A: Element> Viewed<A> for ArrayViewD<'_, A> {
     fn as_view(&self) -> ArrayViewD<'_, A> {
         self.view()
     }
 }
 
-impl<A: Scalar> Viewed<A> for ArrayViewMutD<'_, A> {
+impl<A: Element> Viewed<A> for ArrayViewMutD<'_, A> {
     fn as_view(&self) -> ArrayViewD<'_, A> {
         self.view()
     }
 }
 
-impl<A: Scalar> ViewedMut<A> for ArrayViewMutD<'_, A> {
+impl<A: Element> ViewedMut<A> for ArrayViewMutD<'_, A> {
     fn as_view_mut(&mut self) -> ArrayViewMutD<'_, A> {
         self.view_mut()
     }
@@ -82,7 +82,7 @@ impl<A> fmt::Debug for StridedMut<'_, A> {
     }
 }
 
-impl<'a, A: Scalar> Values<'a, A> {
+impl<'a, A: Element> Values<'a, A> {
     /// Describes a view of any dimension.
     pub fn new<D: Dimension>(view: ArrayView<'a, A, D>) -> Self {
         if let Some(slice) = view.to_slice() {
@@ -125,7 +125,7 @@ fn contiguous<'a, A>(slice: &'a [A], order: Order, shape: &[usize]) -> ArrayView
     }
 }
 
-impl<'a, A: Scalar> ValuesMut<'a, A> {
+impl<'a, A: Element> ValuesMut<'a, A> {
     /// Describes a view of any dimension.
     pub fn new<D: Dimension>(view: ArrayViewMut<'a, A, D>) -> Self {
         let (view, order) = match view.is_standard_layout() {
@@ -146,6 +146,15 @@ impl<'a, A: Scalar> ValuesMut<'a, A> {
         match self {
             Self::Contiguous(slice, order) => Values::Contiguous(slice, *order),
             Self::Strided(strided) => Values::Strided(Strided(Box::new(strided.0.as_view()))),
+        }
+    }
+
+    /// Borrows the values for writing.
+    #[cfg(feature = "half")]
+    pub(crate) fn reborrow(&mut self) -> ValuesMut<'_, A> {
+        match self {
+            Self::Contiguous(slice, order) => ValuesMut::Contiguous(slice, *order),
+            Self::Strided(strided) => ValuesMut::Strided(StridedMut(Box::new(strided.0.as_view_mut()))),
         }
     }
 
