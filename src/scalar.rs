@@ -24,7 +24,7 @@ pub trait Element: Float + Default + Debug + Display + Send + Sync + sealed::Sea
 
 /// An element type that rules compute in: `f32` or `f64`.
 ///
-/// 16-bit parameters are stepped through [`master_weights`](crate::Optimizer::master_weights) instead. The trait is
+/// 16-bit parameters are stepped through `Optimizer::master_weights` instead. The trait is
 /// sealed: a rule may rely on IEEE 754 arithmetic, which is what makes results independent of the number of threads,
 /// the SIMD width and the memory layout.
 pub trait Scalar: Element {}

@@ -168,10 +168,10 @@ impl<'a, A: Element> ValuesMut<'a, A> {
 
     /// The elements as a slice if they lie in this order, else as a view whose row-major order is this order.
     pub(crate) fn in_order(&mut self, shape: &[usize], order: Order) -> Result<&mut [A], ArrayViewMutD<'_, A>> {
-        if matches!(self, Self::Contiguous(_, own) if *own == order) {
-            if let Self::Contiguous(slice, _) = self {
-                return Ok(slice);
-            }
+        if matches!(self, Self::Contiguous(_, own) if *own == order)
+            && let Self::Contiguous(slice, _) = self
+        {
+            return Ok(slice);
         }
         let view = self.view_mut(shape);
         Err(if order == Order::F { view.reversed_axes() } else { view })

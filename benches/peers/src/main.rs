@@ -3,11 +3,12 @@
 mod python;
 mod rust;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use python::Python;
 
 const ROUNDS: usize = 9;
+const PAUSE: Duration = Duration::from_millis(300);
 const LEARNING_RATE: f64 = 1e-3;
 const WEIGHT_DECAY: f64 = 0.01;
 
@@ -46,11 +47,15 @@ fn wave(length: usize, phase: f32) -> Vec<f32> {
 
 fn main() {
     let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".into());
-    println!("AdamW on f32, medians of {ROUNDS} interleaved rounds; how many times as long as gradus. {} threads.\n",
-        rayon::current_num_threads());
-    let problems: Vec<Problem> = [10, 14, 18, 22, 25]
-        .map(|log| Problem { count: 1, length: 1 << log, clip: 0.0 })
+    println!(
+        "AdamW on f32, medians of {ROUNDS} interleaved rounds; how many times as long as gradus. {} threads.\n",
+        rayon::current_num_threads()
+    );
+    let logs: Vec<u32> = std::env::args().skip(1).filter_map(|log| log.parse().ok()).collect();
+    let logs = if logs.is_empty() { vec![10, 14, 18, 22, 25] } else { logs };
+    let problems: Vec<Problem> = logs
         .into_iter()
+        .map(|log| Problem { count: 1, length: 1 << log, clip: 0.0 })
         .chain([Problem { count: 1000, length: 1024, clip: 0.0 }])
         .chain([22, 25].map(|log| Problem { count: 1, length: 1 << log, clip: 1.0 }))
         .collect();
@@ -65,7 +70,8 @@ fn main() {
             }
         }
         if !header {
-            let names: Vec<&str> = rust::peers(Problem { count: 1, length: 8, clip: 0.0 }).iter().map(|(name, _)| *name).collect();
+            let names: Vec<&str> =
+                rust::peers(Problem { count: 1, length: 8, clip: 0.0 }).iter().map(|(name, _)| *name).collect();
             println!("| tensors | {} | torch-fused | torch-foreach | optax |", names.join(" | "));
             println!("|---|{}", "---|".repeat(names.len() + 3));
             header = true;
@@ -75,6 +81,9 @@ fn main() {
         let mut times = vec![Vec::new(); peers.len()];
         for _ in 0..ROUNDS {
             for ((_, peer), times) in peers.iter_mut().zip(&mut times) {
+                // The threads of the one before spin a while; a first step wakes one's own.
+                std::thread::sleep(PAUSE);
+                peer.time(1);
                 times.push(peer.time(repeats));
             }
         }

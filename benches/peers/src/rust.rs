@@ -108,11 +108,17 @@ struct Candle {
 impl Candle {
     fn new(problem: Problem) -> Self {
         let device = candle_core::Device::Cpu;
-        let tensor = |phase: f32| candle_core::Tensor::from_vec(wave(problem.length, phase), problem.length, &device).expect("a tensor");
+        let tensor = |phase: f32| {
+            candle_core::Tensor::from_vec(wave(problem.length, phase), problem.length, &device).expect("a tensor")
+        };
         let vars: Vec<Var> = (0..problem.count).map(|_| Var::from_tensor(&tensor(0.0)).expect("a variable")).collect();
         // The gradient of Σ w·g is g: the store comes from candle itself.
-        let sum = vars.iter().map(|var| (var.as_tensor() * tensor(1.0)).and_then(|product| product.sum_all()).expect("a product"));
-        let loss = sum.reduce(|a, b| (a + b).expect("a sum")).unwrap_or_else(|| candle_core::Tensor::zeros((), DType::F32, &device).expect("a zero"));
+        let sum = vars
+            .iter()
+            .map(|var| (var.as_tensor() * tensor(1.0)).and_then(|product| product.sum_all()).expect("a product"));
+        let loss = sum
+            .reduce(|a, b| (a + b).expect("a sum"))
+            .unwrap_or_else(|| candle_core::Tensor::zeros((), DType::F32, &device).expect("a zero"));
         let grads = loss.backward().expect("a backward pass");
         let params = ParamsAdamW { lr: LEARNING_RATE, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: WEIGHT_DECAY };
         Self { opt: candle_nn::AdamW::new(vars.clone(), params).expect("an optimizer"), vars, grads }
@@ -140,7 +146,9 @@ struct Burn {
 impl Burn {
     fn new(problem: Problem) -> Self {
         let device = Device::default();
-        let tensor = |phase: f32| Tensor::<1>::from_data(TensorData::new(wave(problem.length, phase), [problem.length]), &device);
+        let tensor = |phase: f32| {
+            Tensor::<1>::from_data(TensorData::new(wave(problem.length, phase), [problem.length]), &device)
+        };
         // burn's own defaults for ε and weight decay are 1e-5 and 1e-4.
         let config = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(WEIGHT_DECAY as f32);
         Self {
@@ -163,7 +171,7 @@ impl Peer for Burn {
     }
 
     fn values(&mut self) -> Vec<f32> {
-        let values = self.params[0].clone().map(|param| param.into_data().to_vec::<f32>().expect("values"));
+        let values = self.params[0].clone().map(|param| param.into_data().try_to_vec::<f32>().expect("values"));
         values.unwrap_or_default().into_iter().take(EIGHT).collect()
     }
 }
@@ -180,7 +188,9 @@ impl Rlx {
     fn new(problem: Problem, f32_math: bool) -> Self {
         let names: Vec<String> = (0..problem.count).map(|i| format!("w{i}")).collect();
         Self {
-            opt: rlx_optim::AdamW::new(LEARNING_RATE as f32).with_weight_decay(WEIGHT_DECAY as f32).with_f32_math(f32_math),
+            opt: rlx_optim::AdamW::new(LEARNING_RATE as f32)
+                .with_weight_decay(WEIGHT_DECAY as f32)
+                .with_f32_math(f32_math),
             params: names.iter().map(|name| (name.clone(), wave(problem.length, 0.0))).collect(),
             names,
             grads: (0..problem.count).map(|_| wave(problem.length, 1.0)).collect(),
@@ -213,7 +223,13 @@ struct Optirs {
 impl Optirs {
     fn new(problem: Problem) -> Self {
         let arrays = |phase: f32| (0..problem.count).map(|_| wave(problem.length, phase).into()).collect();
-        let opt = optirs_core::optimizers::AdamW::new_with_config(LEARNING_RATE as f32, 0.9, 0.999, 1e-8, WEIGHT_DECAY as f32);
+        let opt = optirs_core::optimizers::AdamW::new_with_config(
+            LEARNING_RATE as f32,
+            0.9,
+            0.999,
+            1e-8,
+            WEIGHT_DECAY as f32,
+        );
         Self { opt, params: arrays(0.0), grads: arrays(1.0) }
     }
 }
