@@ -34,7 +34,7 @@ use crate::grad::{Grad, transform};
 use crate::hyper::Hyper;
 use crate::norm;
 use crate::params::{Layout, Params, ParamsMut, TensorInfo, Values, for_each_mut};
-use crate::scalar::Scalar;
+use crate::scalar::Element;
 use crate::step::{Step, Tensor};
 
 /// Clips the norm of all gradients together: [`Norm::global`] with its defaults. Returns the norm before clipping.
@@ -79,16 +79,16 @@ where
 /// What the clipping adaptor [`Clip`](crate::adaptor::Clip) needs to know of a way of clipping.
 pub trait Clipper: Clone + Send {
     /// What [`measure`](Clipper::measure) found, apart from the norm.
-    type Found<A: Scalar>;
+    type Found<A: Element>;
 
     /// The norm of the step's gradients, and what [`mark`](Clipper::mark) needs. `at` is the optimizer's step count.
     ///
     /// # Errors
     /// [`Error::HyperParameter`]. A norm that is not finite is no error here.
-    fn measure<A: Scalar>(&self, step: &Step<'_, A>, at: u64) -> Result<(f64, Self::Found<A>)>;
+    fn measure<A: Element>(&self, step: &Step<'_, A>, at: u64) -> Result<(f64, Self::Found<A>)>;
 
     /// Describes the clipping on the step's gradients.
-    fn mark<A: Scalar>(&self, found: Self::Found<A>, step: &mut Step<'_, A>);
+    fn mark<A: Element>(&self, found: Self::Found<A>, step: &mut Step<'_, A>);
 }
 
 /// A limit ≥ 0, or infinity for none: whoever only wants to know the norm.
@@ -96,16 +96,11 @@ fn bound(hyper: &Hyper, name: &'static str, at: u64) -> Result<f64> {
     if hyper.at(at) == f64::INFINITY {
         return Ok(f64::INFINITY);
     }
-    hyper.within(name, 0.0.., at).map_err(|error| match error {
-        Error::HyperParameter { name, value, step, path, .. } => {
-            Error::HyperParameter { name, value, step, path, accepted: "a number ≥ 0 or infinity".into() }
-        }
-        other => other,
-    })
+    hyper.within(name, 0.0.., at).map_err(|error| error.accepting("a number ≥ 0 or infinity"))
 }
 
 /// The gradients of a step with their names, as the reductions take them.
-fn named<'s, 'a, A: Scalar>(step: &'s Step<'a, A>) -> Vec<norm::Named<'s, 'a, A>> {
+fn named<'s, 'a, A: Element>(step: &'s Step<'a, A>) -> Vec<norm::Named<'s, 'a, A>> {
     step.grads().collect()
 }
 
@@ -125,7 +120,7 @@ enum Change<A> {
 }
 
 /// What `mark` makes of the gradients of a step whose norm is finite.
-fn changes<'a, A: Scalar>(
+fn changes<'a, A: Element>(
     mut step: Step<'a, A>,
     norm: f64,
     mark: impl FnOnce(&mut Step<'a, A>),
@@ -147,7 +142,7 @@ fn write<T: ParamsMut>(changes: Vec<Change<T::Elem>>, grads: &mut T) {
         let Some(mut values) = values else { return };
         match changes.next() {
             Some(Change::Affine { scale, limit }) if scale != 1.0 || limit.is_finite() => {
-                let (scale, limit) = (Scalar::from_f64(scale), Scalar::from_f64(limit));
+                let (scale, limit) = (Element::from_f64(scale), Element::from_f64(limit));
                 values.map(shape, |value| transform(value, scale, limit));
             }
             Some(Change::Replace(array)) => values.view_mut(shape).assign(&array),
@@ -234,9 +229,9 @@ impl Norm {
 
 impl Clipper for Norm {
     /// A factor for each gradient.
-    type Found<A: Scalar> = Vec<f64>;
+    type Found<A: Element> = Vec<f64>;
 
-    fn measure<A: Scalar>(&self, step: &Step<'_, A>, at: u64) -> Result<(f64, Vec<f64>)> {
+    fn measure<A: Element>(&self, step: &Step<'_, A>, at: u64) -> Result<(f64, Vec<f64>)> {
         let max_norm = bound(&self.max_norm, "max_norm", at)?;
         if self.p.is_nan() || self.p < 1.0 {
             let accepted = "a number ≥ 1 or infinity".into();
@@ -252,7 +247,7 @@ impl Clipper for Norm {
         Ok((norm_of_norms(&norms, self.p), factors))
     }
 
-    fn mark<A: Scalar>(&self, factors: Vec<f64>, step: &mut Step<'_, A>) {
+    fn mark<A: Element>(&self, factors: Vec<f64>, step: &mut Step<'_, A>) {
         let grads = step.iter_mut().filter_map(|(_, tensor)| tensor.grad.as_mut());
         grads.zip(factors).for_each(|(grad, factor)| grad.scale_by(factor));
     }
@@ -291,13 +286,13 @@ impl Value {
 }
 
 impl Clipper for Value {
-    type Found<A: Scalar> = f64;
+    type Found<A: Element> = f64;
 
-    fn measure<A: Scalar>(&self, step: &Step<'_, A>, at: u64) -> Result<(f64, f64)> {
+    fn measure<A: Element>(&self, step: &Step<'_, A>, at: u64) -> Result<(f64, f64)> {
         Ok((norm::norm(&named(step), f64::INFINITY), bound(&self.limit, "limit", at)?))
     }
 
-    fn mark<A: Scalar>(&self, limit: f64, step: &mut Step<'_, A>) {
+    fn mark<A: Element>(&self, limit: f64, step: &mut Step<'_, A>) {
         step.iter_mut().filter_map(|(_, tensor)| tensor.grad.as_mut()).for_each(|grad| grad.limit_to(limit));
     }
 }
@@ -364,7 +359,7 @@ impl Adaptive {
     }
 
     /// The norm of all gradients, and for each gradient that has to be clipped a factor for each unit.
-    fn factors<A: Scalar>(
+    fn factors<A: Element>(
         &self,
         grads: &[norm::Named<'_, '_, A>],
         params: &[&Grad<'_, A>],
@@ -395,20 +390,20 @@ impl Adaptive {
 }
 
 /// The tensors of a step that have a gradient.
-fn with_grad<'s, 'a, A: Scalar>(step: &'s Step<'a, A>) -> impl Iterator<Item = &'s Tensor<'a, A>> {
+fn with_grad<'s, 'a, A: Element>(step: &'s Step<'a, A>) -> impl Iterator<Item = &'s Tensor<'a, A>> {
     step.iter().map(|(_, tensor)| tensor).filter(|tensor| tensor.grad.is_some())
 }
 
 impl Clipper for Adaptive {
     /// For each gradient that has to be clipped, a factor for each unit.
-    type Found<A: Scalar> = Vec<Option<Vec<A>>>;
+    type Found<A: Element> = Vec<Option<Vec<A>>>;
 
-    fn measure<A: Scalar>(&self, step: &Step<'_, A>, at: u64) -> Result<(f64, Self::Found<A>)> {
+    fn measure<A: Element>(&self, step: &Step<'_, A>, at: u64) -> Result<(f64, Self::Found<A>)> {
         let params: Vec<_> = with_grad(step).map(|tensor| Grad::new(tensor.param.as_values())).collect();
         self.factors(&named(step), &params.iter().collect::<Vec<_>>(), at)
     }
 
-    fn mark<A: Scalar>(&self, factors: Self::Found<A>, step: &mut Step<'_, A>) {
+    fn mark<A: Element>(&self, factors: Self::Found<A>, step: &mut Step<'_, A>) {
         let tensors = step.iter_mut().map(|(_, tensor)| tensor).filter(|tensor| tensor.grad.is_some());
         for (tensor, factors) in tensors.zip(factors) {
             if let Some(factors) = factors {

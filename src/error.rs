@@ -125,6 +125,18 @@ pub enum Error {
     Other(String),
 }
 
+impl Error {
+    /// The same error with other words for what is accepted, where a range in numbers would mislead.
+    pub(crate) fn accepting(self, accepted: &str) -> Self {
+        match self {
+            Self::HyperParameter { name, value, step, path, .. } => {
+                Self::HyperParameter { name, value, step, path, accepted: accepted.into() }
+            }
+            other => other,
+        }
+    }
+}
+
 /// A path as it is shown: the root's empty path gets a name.
 pub(crate) struct Name<'a>(pub(crate) &'a str);
 

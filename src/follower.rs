@@ -1,79 +1,123 @@
 //! What is computed from a parameter's new values in the sweep that writes them.
 
+use std::fmt;
+
 use ndarray::{ArrayViewMut, ArrayViewMutD, Dimension};
 use pulp::Arch;
 
 use crate::params::{Order, ValuesMut, blocks};
-use crate::scalar::Scalar;
+use crate::scalar::Element;
 
 /// Something that follows a parameter, element by element.
 ///
 /// The optimizer brings every block up to date right after the parameter's, while the block is in the cache: no second
 /// pass over the parameters.
-#[derive(Debug)]
-pub struct Follower<'a, A> {
-    values: ValuesMut<'a, A>,
-    weight: A,
-}
+pub struct Follower<'a, A>(Box<dyn Follow<A> + 'a>);
 
-impl<'a, A: Scalar> Follower<'a, A> {
+impl<'a, A: Element> Follower<'a, A> {
     /// A running average: `average ← average + weight·(param − average)`.
     ///
     /// `average` has the parameter's shape, in any layout; the parameter's own is the fastest.
     pub fn average<D: Dimension>(average: ArrayViewMut<'a, A, D>, weight: f64) -> Self {
-        Self { values: ValuesMut::new(average), weight: A::from_f64(weight) }
+        let weight = A::from_f64(weight);
+        let update = move |average: &mut A, param: &A| *average = *average + weight * (*param - *average);
+        Self(Box::new(Whole { values: ValuesMut::new(average), update }))
+    }
+
+    /// A copy in another element type.
+    #[cfg(feature = "half")]
+    pub(crate) fn copy<B: Element>(copy: ValuesMut<'a, B>) -> Self {
+        let update = |copy: &mut B, param: &A| *copy = B::from_f64(param.as_f64());
+        Self(Box::new(Whole { values: copy, update }))
     }
 
     /// The follower with its elements in this order.
     pub(crate) fn in_order(&mut self, shape: &[usize], order: Order) -> Following<'_, A> {
-        let weight = self.weight;
-        match self.values.in_order(shape, order) {
-            Ok(slice) => Following { target: Target::Slice(slice), weight },
-            Err(view) => Following { target: Target::View(Box::new(view)), weight },
-        }
+        self.0.in_order(shape, order)
+    }
+}
+
+impl<A> fmt::Debug for Follower<'_, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Follower")
     }
 }
 
 /// A follower, or a part of one, in the order of a sweep.
-pub(crate) struct Following<'a, A> {
-    target: Target<'a, A>,
-    weight: A,
+pub(crate) type Following<'a, A> = Box<dyn FollowPart<A> + 'a>;
+
+trait Follow<A>: Send {
+    fn in_order(&mut self, shape: &[usize], order: Order) -> Following<'_, A>;
 }
 
-enum Target<'a, A> {
-    Slice(&'a mut [A]),
-    View(Box<ArrayViewMutD<'a, A>>),
+/// The values that follow, of whatever element type, and how one follows.
+struct Whole<'a, B, F> {
+    values: ValuesMut<'a, B>,
+    update: F,
 }
 
-impl<A: Scalar> Following<'_, A> {
+impl<A: Element, B: Element, F: Fn(&mut B, &A) + Copy + Send> Follow<A> for Whole<'_, B, F> {
+    fn in_order(&mut self, shape: &[usize], order: Order) -> Following<'_, A> {
+        let update = self.update;
+        match self.values.in_order(shape, order) {
+            Ok(slice) => Box::new(Part { target: Target::Slice(slice), update }),
+            Err(view) => Box::new(Part { target: Target::View(view), update }),
+        }
+    }
+}
+
+pub(crate) trait FollowPart<A>: Send {
     /// Follows to the new values of the elements from `start`.
-    pub(crate) fn follow(&mut self, arch: Arch, start: usize, params: &[A]) {
-        let weight = self.weight;
-        let average = move |average: &mut A, param: &A| *average = *average + weight * (*param - *average);
+    fn follow(&mut self, arch: Arch, start: usize, params: &[A]);
+
+    /// Whether the follower can be divided anywhere.
+    fn is_divisible(&self) -> bool;
+
+    /// The first `at` elements and the others, if [divisible](Self::is_divisible); else both nothing.
+    fn split_at<'s>(self: Box<Self>, at: usize) -> (Following<'s, A>, Following<'s, A>)
+    where
+        Self: 's;
+}
+
+struct Part<'a, B, F> {
+    target: Target<'a, B>,
+    update: F,
+}
+
+enum Target<'a, B> {
+    Slice(&'a mut [B]),
+    View(ArrayViewMutD<'a, B>),
+}
+
+impl<A: Element, B: Element, F: Fn(&mut B, &A) + Copy + Send> FollowPart<A> for Part<'_, B, F> {
+    fn follow(&mut self, arch: Arch, start: usize, params: &[A]) {
+        let update = self.update;
         match &mut self.target {
             Target::Slice(values) => {
                 let values = &mut values[start..start + params.len()];
                 arch.dispatch(
                     #[inline(always)]
-                    move || values.iter_mut().zip(params).for_each(|(value, param)| average(value, param)),
+                    move || values.iter_mut().zip(params).for_each(|(value, param)| update(value, param)),
                 );
             }
-            Target::View(view) => blocks::update(view, start, params, average),
+            Target::View(view) => blocks::update(view, start, params, update),
         }
     }
 
-    /// Whether the follower can be divided anywhere.
-    pub(crate) fn is_divisible(&self) -> bool {
+    fn is_divisible(&self) -> bool {
         matches!(self.target, Target::Slice(_))
     }
 
-    /// The first `at` elements and the others, if [divisible](Self::is_divisible); else both nothing.
-    pub(crate) fn split_at(self, at: usize) -> (Self, Self) {
-        let weight = self.weight;
-        let (left, right) = match self.target {
+    fn split_at<'s>(self: Box<Self>, at: usize) -> (Following<'s, A>, Following<'s, A>)
+    where
+        Self: 's,
+    {
+        let Self { target, update } = *self;
+        let (left, right) = match target {
             Target::Slice(values) => values.split_at_mut(at),
             Target::View(_) => Default::default(),
         };
-        (Self { target: Target::Slice(left), weight }, Self { target: Target::Slice(right), weight })
+        let [left, right] = [left, right].map(|values| Box::new(Part { target: Target::Slice(values), update }));
+        (left, right)
     }
 }

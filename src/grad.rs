@@ -3,7 +3,7 @@
 use ndarray::{ArrayD, IxDyn};
 
 use crate::params::{Order, Values, blocks};
-use crate::scalar::Scalar;
+use crate::scalar::Element;
 
 /// Whoever cannot read a gradient as a slice reads it in blocks of at most this many elements.
 pub(crate) const BLOCK: usize = 2048;
@@ -26,9 +26,40 @@ enum Source<'a, A> {
     Sum(Box<Grad<'a, A>>, Values<'a, A>),
     /// A gradient with a factor for each index of its first axis, or one for all.
     Units(Box<Grad<'a, A>>, Vec<A>),
+    /// A gradient in another element type.
+    #[cfg(feature = "half")]
+    Widened(Box<dyn Widened<A> + 'a>),
 }
 
-impl<'a, A: Scalar> Grad<'a, A> {
+/// A gradient of another element type, read in this one.
+#[cfg(feature = "half")]
+trait Widened<A>: std::fmt::Debug + Send + Sync {
+    fn reborrow(&self) -> Box<dyn Widened<A> + '_>;
+
+    fn read(&self, shape: &[usize], order: Order, start: usize, out: &mut [A]);
+}
+
+#[cfg(feature = "half")]
+impl<A: Element, H: Element> Widened<A> for &Grad<'_, H> {
+    fn reborrow(&self) -> Box<dyn Widened<A> + '_> {
+        Box::new(*self)
+    }
+
+    fn read(&self, shape: &[usize], order: Order, start: usize, out: &mut [A]) {
+        let mut buffer = [H::zero(); BLOCK];
+        for (block, out) in out.chunks_mut(BLOCK).enumerate() {
+            let narrow = &mut buffer[..out.len()];
+            self.read_raw(shape, order, start + block * BLOCK, narrow);
+            let scale = self.scale;
+            let limit = A::from_f64(self.limit);
+            for (out, narrow) in out.iter_mut().zip(narrow) {
+                *out = transform(A::from_f64(narrow.as_f64()), A::from_f64(scale), limit);
+            }
+        }
+    }
+}
+
+impl<'a, A: Element> Grad<'a, A> {
     /// The gradient as the user gave it.
     pub fn new(values: Values<'a, A>) -> Self {
         Self { source: Source::Values(values), scale: 1.0, limit: f64::INFINITY }
@@ -52,8 +83,16 @@ impl<'a, A: Scalar> Grad<'a, A> {
             Source::Values(values) => Source::Values(values.reborrow()),
             Source::Sum(grad, sum) => Source::Sum(Box::new(grad.reborrow()), sum.reborrow()),
             Source::Units(grad, factors) => Source::Units(Box::new(grad.reborrow()), factors.clone()),
+            #[cfg(feature = "half")]
+            Source::Widened(grad) => Source::Widened(grad.reborrow()),
         };
         Grad { source, scale: self.scale, limit: self.limit }
+    }
+
+    /// This gradient in another element type; scale and limit are applied in that.
+    #[cfg(feature = "half")]
+    pub(crate) fn widened<W: Element>(&self) -> Grad<'_, W> {
+        Grad { source: Source::Widened(Box::new(self)), scale: 1.0, limit: f64::INFINITY }
     }
 
     /// Multiplies the gradient by a factor.
@@ -88,7 +127,7 @@ impl<'a, A: Scalar> Grad<'a, A> {
     pub fn as_slice(&self, order: Order) -> Option<&[A]> {
         match &self.source {
             Source::Values(values) => values.as_slice(order),
-            Source::Sum(..) | Source::Units(..) => None,
+            _ => None,
         }
     }
 
@@ -107,6 +146,8 @@ impl<'a, A: Scalar> Grad<'a, A> {
                     out.iter_mut().zip(buffer).for_each(|(out, sum)| *out = *out + *sum);
                 });
             }
+            #[cfg(feature = "half")]
+            Source::Widened(grad) => grad.read(shape, order, start, out),
             Source::Units(grad, factors) => {
                 grad.read(shape, order, start, out);
                 let units = factors.len();
@@ -153,7 +194,7 @@ impl<'a, A: Scalar> Grad<'a, A> {
 
 /// One element scaled and limited. NaN stays NaN.
 #[inline(always)]
-pub(crate) fn transform<A: Scalar>(value: A, scale: A, limit: A) -> A {
+pub(crate) fn transform<A: Element>(value: A, scale: A, limit: A) -> A {
     let value = value * scale;
     if value > limit {
         limit
@@ -165,7 +206,7 @@ pub(crate) fn transform<A: Scalar>(value: A, scale: A, limit: A) -> A {
 }
 
 /// A scratch slice on the stack for blocks, on the heap for more.
-fn with_buffer<A: Scalar>(len: usize, f: impl FnOnce(&mut [A])) {
+fn with_buffer<A: Element>(len: usize, f: impl FnOnce(&mut [A])) {
     let mut stack = [A::zero(); BLOCK];
     match stack.get_mut(..len) {
         Some(buffer) => f(buffer),
@@ -174,7 +215,7 @@ fn with_buffer<A: Scalar>(len: usize, f: impl FnOnce(&mut [A])) {
 }
 
 /// Reads elements `start …` of a tensor walked in this order.
-fn read<A: Scalar>(values: &Values<'_, A>, shape: &[usize], order: Order, start: usize, out: &mut [A]) {
+fn read<A: Element>(values: &Values<'_, A>, shape: &[usize], order: Order, start: usize, out: &mut [A]) {
     if let Some(slice) = values.as_slice(order) {
         out.copy_from_slice(&slice[start..start + out.len()]);
         return;

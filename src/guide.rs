@@ -6,5 +6,8 @@ pub mod training {}
 #[doc = include_str!("../guide/coming_from.md")]
 pub mod coming_from {}
 
+#[doc = include_str!("../guide/speed.md")]
+pub mod speed {}
+
 #[doc = include_str!("../guide/extending.md")]
 pub mod extending {}

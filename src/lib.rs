@@ -28,5 +28,5 @@ pub use hyper::Hyper;
 pub use optimizer::{Adam, AdamW, Momentum, Nesterov, Optimizer, RmsProp, Sgd};
 pub use params::{Params, ParamsMut};
 pub use pattern::Pattern;
-pub use scalar::Scalar;
+pub use scalar::{Element, Scalar};
 pub use step::{Adjust, Report, Step, Tensor};

@@ -5,7 +5,7 @@ use pulp::Arch;
 use crate::error::Error;
 use crate::grad::{BLOCK, Grad};
 use crate::params::{Order, TensorInfo};
-use crate::scalar::Scalar;
+use crate::scalar::Element;
 use crate::threads;
 
 /// Elements summed side by side, the same on every machine.
@@ -24,22 +24,22 @@ pub(crate) type Named<'s, 'a, A> = (&'s TensorInfo, &'s Grad<'a, A>);
 ///
 /// Infinite or NaN if an element is, and infinite if the norm exceeds the range of `f64`. Nothing in between
 /// overflows or underflows.
-pub(crate) fn norm<A: Scalar>(grads: &[Named<'_, '_, A>], p: f64) -> f64 {
+pub(crate) fn norm<A: Element>(grads: &[Named<'_, '_, A>], p: f64) -> f64 {
     norm_by(p, |term| over_tensors(grads, term))
 }
 
 /// The Euclidean norm of `length` elements of one gradient from element `start`, in row-major order.
-pub(crate) fn norm_of_range<A: Scalar>(named: Named<'_, '_, A>, start: usize, length: usize) -> f64 {
+pub(crate) fn norm_of_range<A: Element>(named: Named<'_, '_, A>, start: usize, length: usize) -> f64 {
     norm_by(2.0, |term| Range { named, start, length }.reduce(term))
 }
 
 /// Whether every element is finite.
-pub(crate) fn all_finite<A: Scalar>(grads: &[Named<'_, '_, A>]) -> bool {
+pub(crate) fn all_finite<A: Element>(grads: &[Named<'_, '_, A>]) -> bool {
     over_tensors(grads, Term { kind: Kind::NonFinite, factor: 1.0 }) == 0.0
 }
 
 /// Why the norm of these gradients is not finite.
-pub(crate) fn non_finite<A: Scalar>(grads: &[Named<'_, '_, A>]) -> Error {
+pub(crate) fn non_finite<A: Element>(grads: &[Named<'_, '_, A>]) -> Error {
     let mut largest = ("", 0.0);
     let mut buffer = [A::zero(); BLOCK];
     for (info, grad) in grads {
@@ -133,7 +133,7 @@ impl Term {
         }
     }
 
-    fn block<A: Scalar>(self, values: &[A]) -> f64 {
+    fn block<A: Element>(self, values: &[A]) -> f64 {
         let Self { kind, factor } = self;
         let arch = Arch::new();
         let element = |value: A| value.as_f64() * factor;
@@ -156,7 +156,7 @@ fn max(left: f64, right: f64) -> f64 {
 
 /// Folds a block into [`LANES`] lanes side by side and those, in halves, into one.
 #[inline(always)]
-fn fold<A: Scalar>(values: &[A], term: impl Fn(A) -> f64, combine: impl Fn(f64, f64) -> f64) -> f64 {
+fn fold<A: Element>(values: &[A], term: impl Fn(A) -> f64, combine: impl Fn(f64, f64) -> f64) -> f64 {
     let mut lanes = [0.0; LANES];
     let chunks = values.chunks_exact(LANES);
     let rest = chunks.remainder();
@@ -179,7 +179,7 @@ fn fold<A: Scalar>(values: &[A], term: impl Fn(A) -> f64, combine: impl Fn(f64, 
 }
 
 /// Reduces tensor after tensor, in a tree that halves the list.
-fn over_tensors<A: Scalar>(grads: &[Named<'_, '_, A>], term: Term) -> f64 {
+fn over_tensors<A: Element>(grads: &[Named<'_, '_, A>], term: Term) -> f64 {
     match grads {
         [] => 0.0,
         &[named] => Range { named, start: 0, length: named.0.elements() }.reduce(term),
@@ -199,7 +199,7 @@ struct Range<'s, 'a, A> {
     length: usize,
 }
 
-impl<A: Scalar> Range<'_, '_, A> {
+impl<A: Element> Range<'_, '_, A> {
     fn reduce(&self, term: Term) -> f64 {
         let grad = self.named.1;
         // Without a limit, the scale is left to the term, which multiplies in f64 and needs no copy.

@@ -8,5 +8,5 @@ pub use crate::adaptor::{Group, NonFinite};
 pub use crate::optimizer::{Adam, AdamW, Momentum, Nesterov, Optimizer, RmsProp, Sgd};
 pub use crate::params::{Params, ParamsMut};
 pub use crate::rule::Elementwise;
-pub use crate::scalar::Scalar;
+pub use crate::scalar::{Element, Scalar};
 pub use crate::schedule::Schedule;

@@ -1,18 +1,17 @@
-//! The element types: `f32` and `f64`.
+//! The element types: `f32` and `f64`, and with the feature `half` the 16-bit floats.
 
 use std::fmt::{Debug, Display};
 
 use num_traits::Float;
 
-/// An element type that optimizers work on: `f32` or `f64`.
+/// An element type of trees: `f32`, `f64` and, with the feature `half`, `half::bf16` and `half::f16`.
 ///
 /// Hyper-parameters and everything derived from them (bias corrections, `1 − β`, clip factors) live in `f64` and
-/// pass through [`from_f64`](Scalar::from_f64) once per step and tensor. Norms accumulate in `f64` through
-/// [`as_f64`](Scalar::as_f64).
+/// pass through [`from_f64`](Element::from_f64) once per step and tensor. Norms accumulate in `f64` through
+/// [`as_f64`](Element::as_f64).
 ///
-/// The trait is sealed: a rule may rely on IEEE 754 arithmetic, which is what makes results independent of the
-/// number of threads, the SIMD width and the memory layout.
-pub trait Scalar: Float + Default + Debug + Display + Send + Sync + sealed::Sealed + 'static {
+/// The trait is sealed.
+pub trait Element: Float + Default + Debug + Display + Send + Sync + sealed::Sealed + 'static {
     /// The type's name as it stands in Rust, `"f32"` or `"f64"`.
     const DTYPE: &'static str;
 
@@ -23,13 +22,27 @@ pub trait Scalar: Float + Default + Debug + Display + Send + Sync + sealed::Seal
     fn as_f64(self) -> f64;
 }
 
+/// An element type that rules compute in: `f32` or `f64`.
+///
+/// 16-bit parameters are stepped through `Optimizer::master_weights` instead. The trait is
+/// sealed: a rule may rely on IEEE 754 arithmetic, which is what makes results independent of the number of threads,
+/// the SIMD width and the memory layout.
+pub trait Scalar: Element {}
+
+impl Scalar for f32 {}
+impl Scalar for f64 {}
+
 mod sealed {
     pub trait Sealed {}
     impl Sealed for f32 {}
     impl Sealed for f64 {}
+    #[cfg(feature = "half")]
+    impl Sealed for half::bf16 {}
+    #[cfg(feature = "half")]
+    impl Sealed for half::f16 {}
 }
 
-impl Scalar for f32 {
+impl Element for f32 {
     const DTYPE: &'static str = "f32";
 
     #[inline(always)]
@@ -43,7 +56,7 @@ impl Scalar for f32 {
     }
 }
 
-impl Scalar for f64 {
+impl Element for f64 {
     const DTYPE: &'static str = "f64";
 
     #[inline(always)]
@@ -54,5 +67,35 @@ impl Scalar for f64 {
     #[inline(always)]
     fn as_f64(self) -> f64 {
         self
+    }
+}
+
+#[cfg(feature = "half")]
+impl Element for half::bf16 {
+    const DTYPE: &'static str = "bf16";
+
+    #[inline(always)]
+    fn from_f64(value: f64) -> Self {
+        Self::from_f64(value)
+    }
+
+    #[inline(always)]
+    fn as_f64(self) -> f64 {
+        self.to_f64()
+    }
+}
+
+#[cfg(feature = "half")]
+impl Element for half::f16 {
+    const DTYPE: &'static str = "f16";
+
+    #[inline(always)]
+    fn from_f64(value: f64) -> Self {
+        Self::from_f64(value)
+    }
+
+    #[inline(always)]
+    fn as_f64(self) -> f64 {
+        self.to_f64()
     }
 }

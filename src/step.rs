@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::follower::Follower;
 use crate::grad::Grad;
 use crate::params::{Layout, Order, Params, ParamsMut, TensorInfo, ValuesMut, for_each, for_each_mut};
-use crate::scalar::Scalar;
+use crate::scalar::Element;
 
 /// What a step did.
 #[non_exhaustive]
@@ -69,8 +69,8 @@ pub struct Tensor<'a, A> {
     pub followers: Vec<Follower<'a, A>>,
 }
 
-impl<'a, A: Scalar> Tensor<'a, A> {
-    fn new(index: usize, param: ValuesMut<'a, A>) -> Self {
+impl<'a, A: Element> Tensor<'a, A> {
+    pub(crate) fn new(index: usize, param: ValuesMut<'a, A>) -> Self {
         Self {
             index,
             param,
@@ -110,7 +110,7 @@ pub struct Step<'a, A> {
     tensors: Vec<Tensor<'a, A>>,
 }
 
-impl<'a, A: Scalar> Step<'a, A> {
+impl<'a, A: Element> Step<'a, A> {
     /// Pairs every parameter with its gradient.
     ///
     /// `known` is the layout of an earlier step: while the parameters keep it, no path is built and no shape
@@ -127,6 +127,12 @@ impl<'a, A: Scalar> Step<'a, A> {
         let (layout, mut tensors) = walk_params(params, known)?;
         walk_grads(grads, &layout, &mut tensors)?;
         Ok(Self { layout, tensors })
+    }
+
+    /// A step of these tensors, in the order of the layout.
+    #[cfg(feature = "half")]
+    pub(crate) fn from_parts(layout: Arc<Layout>, tensors: Vec<Tensor<'a, A>>) -> Self {
+        Self { layout, tensors }
     }
 
     /// A step that only has gradients, for measuring them.
@@ -205,7 +211,7 @@ impl<'a, A: Scalar> Step<'a, A> {
 }
 
 /// The parameters, still without gradients, with `known` as layout if it is theirs, else with a layout of their own.
-fn walk_params<'a, A: Scalar>(
+fn walk_params<'a, A: Element>(
     params: &'a mut (dyn ParamsMut<Elem = A> + '_),
     known: Option<&Arc<Layout>>,
 ) -> Result<(Arc<Layout>, Vec<Tensor<'a, A>>)> {
@@ -233,7 +239,7 @@ fn walk_params<'a, A: Scalar>(
 }
 
 /// Gives every tensor its gradient, or none where the tree says so.
-fn walk_grads<'a, A: Scalar>(
+fn walk_grads<'a, A: Element>(
     grads: &'a (dyn Params<Elem = A> + '_),
     layout: &Layout,
     tensors: &mut [Tensor<'a, A>],
@@ -259,7 +265,7 @@ fn walk_grads<'a, A: Scalar>(
 }
 
 /// [`walk_grads`] for a tree of another order, and the errors of one that is not the parameters'.
-fn match_by_path<'a, A: Scalar>(
+fn match_by_path<'a, A: Element>(
     grads: &'a (dyn Params<Elem = A> + '_),
     layout: &Layout,
     tensors: &mut [Tensor<'a, A>],

@@ -302,9 +302,9 @@ fn an_adaptor_inside_and_outside_of_ours() {
 struct MeanAbsolute(f64);
 
 impl Clipper for MeanAbsolute {
-    type Found<A: Scalar> = Vec<f64>;
+    type Found<A: Element> = Vec<f64>;
 
-    fn measure<A: Scalar>(&self, step: &Step<'_, A>, _: u64) -> Result<(f64, Vec<f64>)> {
+    fn measure<A: Element>(&self, step: &Step<'_, A>, _: u64) -> Result<(f64, Vec<f64>)> {
         let mean = |(info, grad): (&gradus::params::TensorInfo, &gradus::Grad<'_, A>)| {
             grad.to_array(info.shape()).iter().map(|x| x.as_f64().abs()).sum::<f64>() / info.elements().max(1) as f64
         };
@@ -312,7 +312,7 @@ impl Clipper for MeanAbsolute {
         Ok((means.iter().sum(), means))
     }
 
-    fn mark<A: Scalar>(&self, means: Vec<f64>, step: &mut Step<'_, A>) {
+    fn mark<A: Element>(&self, means: Vec<f64>, step: &mut Step<'_, A>) {
         let grads = step.iter_mut().filter_map(|(_, tensor)| tensor.grad.as_mut());
         grads.zip(means).for_each(|(grad, mean)| grad.scale_by((self.0 / mean).min(1.0)));
     }

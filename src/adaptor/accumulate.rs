@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::grad::Grad;
 use crate::optimizer::Optimizer;
 use crate::params::{Layout, Order, Values};
-use crate::scalar::Scalar;
+use crate::scalar::Element;
 use crate::step::{Report, Step};
 
 /// Gathers the gradients of several micro-batches into one step: made by [`Optimizer::accumulate`].
@@ -79,7 +79,7 @@ impl<O, A> Accumulate<O, A> {
         if self.sum { 1.0 } else { 1.0 / self.every as f64 }
     }
 
-    fn check_own<B: Scalar>(&self, step: &Step<'_, B>) -> Result<()> {
+    fn check_own<B: Element>(&self, step: &Step<'_, B>) -> Result<()> {
         if self.every == 0 {
             let accepted = "at least 1".into();
             return Err(Error::HyperParameter { name: "accumulate", value: 0.0, step: 0, path: None, accepted });
@@ -91,7 +91,7 @@ impl<O, A> Accumulate<O, A> {
     }
 }
 
-impl<A: Scalar, O: Optimizer<A>> Accumulate<O, A> {
+impl<A: Element, O: Optimizer<A>> Accumulate<O, A> {
     fn add(&mut self, step: &Step<'_, A>) {
         for (info, tensor) in step.iter() {
             let Some(grad) = &tensor.grad else { continue };
@@ -108,7 +108,7 @@ impl<A: Scalar, O: Optimizer<A>> Accumulate<O, A> {
 }
 
 /// Adds the sums, where there are any yet, to the last micro-batch.
-fn combine<'a, A: Scalar>(sums: &'a [Sum<A>], scale: f64, step: &mut Step<'a, A>) {
+fn combine<'a, A: Element>(sums: &'a [Sum<A>], scale: f64, step: &mut Step<'a, A>) {
     for (_, tensor) in step.iter_mut() {
         if let Some(sum) = sums.get(tensor.index()).filter(|sum| sum.begun) {
             let values = Values::Contiguous(&sum.values, Order::C);
@@ -123,7 +123,7 @@ fn combine<'a, A: Scalar>(sums: &'a [Sum<A>], scale: f64, step: &mut Step<'a, A>
     }
 }
 
-impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Accumulate<O, A> {
+impl<A: Element, O: Optimizer<A>> Optimizer<A> for Accumulate<O, A> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         self.check_own(step)?;
         self.inner.check(step)?;

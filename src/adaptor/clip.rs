@@ -5,7 +5,7 @@ use crate::clip::{Adaptive, Clipper, Norm};
 use crate::error::Result;
 use crate::hyper::Hyper;
 use crate::optimizer::Optimizer;
-use crate::scalar::Scalar;
+use crate::scalar::Element;
 use crate::step::{Report, Step};
 
 /// Clips gradients before the optimizer inside sees them: made by [`Optimizer::clip_global_norm`] and its siblings.
@@ -68,7 +68,7 @@ impl<O> Clip<O, Adaptive> {
     }
 }
 
-impl<A: Scalar, O: Optimizer<A>, C: Clipper> Optimizer<A> for Clip<O, C> {
+impl<A: Element, O: Optimizer<A>, C: Clipper> Optimizer<A> for Clip<O, C> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         let (norm, found) = self.clipper.measure(step, self.inner.steps())?;
         match self.non_finite.judge(norm.is_finite(), step)? {

@@ -10,7 +10,7 @@ use crate::follower::Follower;
 use crate::hyper::Hyper;
 use crate::optimizer::Optimizer;
 use crate::params::{Layout, Order, ParamsMut, Values};
-use crate::scalar::Scalar;
+use crate::scalar::Element;
 use crate::step::{Report, Step, Tensor};
 
 /// Keeps an exponential moving average of the parameters: made by [`Optimizer::ema`].
@@ -71,7 +71,7 @@ impl<O, A> Ema<O, A> {
     }
 }
 
-impl<A: Scalar, O: Optimizer<A>> Ema<O, A> {
+impl<A: Element, O: Optimizer<A>> Ema<O, A> {
     /// Writes the averages into a tree of the parameters' layout. Before the first step it is left as it is: the
     /// parameters are their own average.
     ///
@@ -91,7 +91,7 @@ impl<A: Scalar, O: Optimizer<A>> Ema<O, A> {
     }
 }
 
-impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Ema<O, A> {
+impl<A: Element, O: Optimizer<A>> Optimizer<A> for Ema<O, A> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         self.decay.within("decay", 0.0..=1.0, self.inner.steps())?;
         if let Some(layout) = self.layout.as_ref().filter(|layout| !Arc::ptr_eq(layout, step.layout())) {
@@ -139,7 +139,7 @@ impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Ema<O, A> {
 }
 
 /// The parameter's values, laid out as the parameter is, so that both are swept as one.
-fn copy<A: Scalar>(tensor: &Tensor<'_, A>, shape: &[usize]) -> ArrayD<A> {
+fn copy<A: Element>(tensor: &Tensor<'_, A>, shape: &[usize]) -> ArrayD<A> {
     let param = tensor.param.as_values();
     let mut copy = ArrayD::zeros(IxDyn(shape).set_f(matches!(param, Values::Contiguous(_, Order::F))));
     copy.assign(&param.view(shape));

@@ -4,7 +4,7 @@ use super::{NonFinite, Verdict, around, ask_inner, skipped};
 use crate::error::Result;
 use crate::norm;
 use crate::optimizer::Optimizer;
-use crate::scalar::Scalar;
+use crate::scalar::Element;
 use crate::step::{Report, Step};
 
 /// Looks for NaN and infinities before the optimizer inside sees the gradients: made by
@@ -42,12 +42,12 @@ impl<O> Finite<O> {
         self.skipped
     }
 
-    fn judge<A: Scalar>(&self, step: &Step<'_, A>) -> Result<Verdict> {
+    fn judge<A: Element>(&self, step: &Step<'_, A>) -> Result<Verdict> {
         self.policy.judge(norm::all_finite(&step.grads().collect::<Vec<_>>()), step)
     }
 }
 
-impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Finite<O> {
+impl<A: Element, O: Optimizer<A>> Optimizer<A> for Finite<O> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         match self.judge(step)? {
             Verdict::Go => self.inner.check(step),

@@ -4,7 +4,7 @@ use super::{around, ask_inner};
 use crate::error::Result;
 use crate::optimizer::Optimizer;
 use crate::pattern::{Pattern, Selection};
-use crate::scalar::Scalar;
+use crate::scalar::Element;
 use crate::step::{Report, Step};
 
 /// Keeps chosen parameters as they are: made by [`Optimizer::freeze`].
@@ -72,7 +72,7 @@ impl<O> Freeze<O> {
     }
 
     /// Takes the gradients of frozen tensors away.
-    fn hide<A: Scalar>(&self, step: &mut Step<'_, A>) -> Result<()> {
+    fn hide<A: Element>(&self, step: &mut Step<'_, A>) -> Result<()> {
         let mut frozen = vec![false; step.layout().len()];
         for (selection, freeze) in &self.changes {
             let chosen = selection.peek(step.layout())?;
@@ -87,7 +87,7 @@ impl<O> Freeze<O> {
     }
 }
 
-impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Freeze<O> {
+impl<A: Element, O: Optimizer<A>> Optimizer<A> for Freeze<O> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         let mut step = step.preview();
         self.hide(&mut step)?;

@@ -6,7 +6,7 @@ use crate::hyper::Hyper;
 use crate::optimizer::Optimizer;
 use crate::params::Layout;
 use crate::pattern::{Pattern, Selection};
-use crate::scalar::Scalar;
+use crate::scalar::Element;
 use crate::step::{Adjust, Report, Step};
 
 /// What a group of tensors has of its own.
@@ -115,7 +115,7 @@ impl<O> Grouped<O> {
     }
 
     /// Changes what holds for the group's tensors.
-    fn adjust<A: Scalar>(&self, at: u64, step: &mut Step<'_, A>) -> Result<()> {
+    fn adjust<A: Element>(&self, at: u64, step: &mut Step<'_, A>) -> Result<()> {
         let chosen = self.selection.peek(step.layout())?;
         let (learning_rate, weight_decay) = self.adjusts(at, step.layout())?;
         for (_, tensor) in step.iter_mut().filter(|(_, tensor)| chosen[tensor.index()]) {
@@ -131,7 +131,7 @@ fn combined(outer: Adjust, inner: Adjust) -> Adjust {
     Adjust { value: outer.value.or(inner.value), scale: outer.scale * inner.scale }
 }
 
-impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Grouped<O> {
+impl<A: Element, O: Optimizer<A>> Optimizer<A> for Grouped<O> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         let mut step = step.preview();
         self.adjust(self.inner.steps(), &mut step)?;

@@ -3,7 +3,7 @@
 use super::{around, ask_inner};
 use crate::error::Result;
 use crate::optimizer::Optimizer;
-use crate::scalar::Scalar;
+use crate::scalar::Element;
 use crate::step::{Report, Step};
 
 /// Climbs the objective instead of descending it: made by [`Optimizer::maximize`]. The gradient changes its sign;
@@ -32,11 +32,11 @@ impl<O> Maximize<O> {
     }
 }
 
-fn negate<A: Scalar>(step: &mut Step<'_, A>) {
+fn negate<A: Element>(step: &mut Step<'_, A>) {
     step.iter_mut().filter_map(|(_, tensor)| tensor.grad.as_mut()).for_each(|grad| grad.scale_by(-1.0));
 }
 
-impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Maximize<O> {
+impl<A: Element, O: Optimizer<A>> Optimizer<A> for Maximize<O> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         let mut step = step.preview();
         negate(&mut step);

@@ -21,12 +21,15 @@ mod ema;
 mod finite;
 mod freeze;
 mod group;
+#[cfg(feature = "half")]
+mod master_weights;
 mod maximize;
 mod router;
+mod unscale;
 
 use crate::error::Result;
 use crate::norm;
-use crate::scalar::Scalar;
+use crate::scalar::Element;
 use crate::step::{Report, Step};
 
 pub use accumulate::Accumulate;
@@ -35,8 +38,11 @@ pub use ema::Ema;
 pub use finite::Finite;
 pub use freeze::Freeze;
 pub use group::{Group, Grouped};
+#[cfg(feature = "half")]
+pub use master_weights::MasterWeights;
 pub use maximize::Maximize;
 pub use router::Router;
+pub use unscale::Unscale;
 
 /// What to do with a step whose gradients, or their norm, are not finite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -59,7 +65,7 @@ enum Verdict {
 
 impl NonFinite {
     /// Decides about a step, given whether its gradients are finite.
-    fn judge<A: Scalar>(self, finite: bool, step: &Step<'_, A>) -> Result<Verdict> {
+    fn judge<A: Element>(self, finite: bool, step: &Step<'_, A>) -> Result<Verdict> {
         match self {
             _ if finite => Ok(Verdict::Go),
             Self::Error => Err(norm::non_finite(&step.grads().collect::<Vec<_>>())),

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::optimizer::Optimizer;
 use crate::params::Layout;
 use crate::pattern::{Pattern, Selection};
-use crate::scalar::Scalar;
+use crate::scalar::Element;
 use crate::step::{Report, Step};
 
 /// Gives each tensor to one of several optimizers: made by [`Optimizer::route`].
@@ -33,7 +33,7 @@ pub struct Router<A> {
     routes: Vec<(Selection, Box<dyn Optimizer<A>>)>,
 }
 
-impl<A: Scalar> Router<A> {
+impl<A: Element> Router<A> {
     pub(crate) fn new(rest: impl Optimizer<A> + 'static) -> Self {
         Self { rest: Box::new(rest), routes: Vec::new() }
     }
@@ -66,7 +66,7 @@ impl<A: Scalar> Router<A> {
     }
 }
 
-impl<A: Scalar> Optimizer<A> for Router<A> {
+impl<A: Element> Optimizer<A> for Router<A> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         self.check_parts(&self.parts(step.preview())?)
     }

@@ -11,13 +11,13 @@ mod sgd;
 
 use std::sync::Arc;
 
-use crate::adaptor::{Accumulate, Clip, Ema, Finite, Freeze, Group, Grouped, Maximize, NonFinite, Router};
+use crate::adaptor::{Accumulate, Clip, Ema, Finite, Freeze, Group, Grouped, Maximize, NonFinite, Router, Unscale};
 use crate::clip::{Adaptive, Clipper, Norm, Value};
 use crate::error::Result;
 use crate::hyper::Hyper;
 use crate::params::{Layout, Params, ParamsMut};
 use crate::pattern::Pattern;
-use crate::scalar::Scalar;
+use crate::scalar::Element;
 use crate::step::{Report, Step};
 
 pub use adam::{Adam, AdamRule, AdamW};
@@ -34,7 +34,7 @@ pub use sgd::{Sgd, SgdRule};
 ///
 /// To write an optimizer of your own, see [`Rule`](crate::rule::Rule) for element-wise algorithms and the
 /// [guide](crate::guide::extending) for the others.
-pub trait Optimizer<A: Scalar>: Send {
+pub trait Optimizer<A: Element>: Send {
     /// Whether [`apply`](Optimizer::apply) would accept this step. Changes nothing.
     ///
     /// An optimizer that moves something before it hands the step on, as a router between two optimizers does, asks
@@ -175,6 +175,23 @@ pub trait Optimizer<A: Scalar>: Send {
         Finite::new(self, NonFinite::Skip)
     }
 
+    /// Steps parameters of 16 bits through f32 copies: see [`MasterWeights`](crate::adaptor::MasterWeights).
+    #[cfg(feature = "half")]
+    fn master_weights<H: Element>(self) -> crate::adaptor::MasterWeights<Self, H>
+    where
+        Self: Sized + Optimizer<f32>,
+    {
+        crate::adaptor::MasterWeights::new(self)
+    }
+
+    /// Divides the gradients by the factor that the loss was multiplied with: a number or a schedule. See [`Unscale`].
+    fn unscale(self, loss_scale: impl Into<Hyper>) -> Unscale<Self>
+    where
+        Self: Sized,
+    {
+        Unscale::new(self, loss_scale)
+    }
+
     /// Climbs instead of descending: see [`Maximize`].
     fn maximize(self) -> Maximize<Self>
     where
@@ -186,7 +203,7 @@ pub trait Optimizer<A: Scalar>: Send {
 
 macro_rules! forward {
     ($($optimizer:tt)*) => {
-        impl<A: Scalar, O: Optimizer<A> + ?Sized> Optimizer<A> for $($optimizer)* {
+        impl<A: Element, O: Optimizer<A> + ?Sized> Optimizer<A> for $($optimizer)* {
             fn check(&self, step: &Step<'_, A>) -> Result<()> {
                 (**self).check(step)
             }

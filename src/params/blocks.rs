@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use ndarray::{ArrayBase, ArrayViewD, ArrayViewMutD, Axis, Dimension, Ix1, IxDyn, RawData, Zip, aview_mut1, aview1};
 
-use crate::scalar::Scalar;
+use crate::scalar::Element;
 
 /// Reads elements `start …` of a view walked in row-major order.
-pub(crate) fn read<A: Scalar>(view: &ArrayViewD<'_, A>, start: usize, mut out: &mut [A]) {
+pub(crate) fn read<A: Element>(view: &ArrayViewD<'_, A>, start: usize, mut out: &mut [A]) {
     for_each_lane(view.shape(), start, out.len(), |number, part| {
         let (now, later) = take(&mut out).split_at_mut(part.len());
         let Some(lane) = lane_of(view.view(), number, part) else { return };
@@ -21,11 +21,11 @@ pub(crate) fn read<A: Scalar>(view: &ArrayViewD<'_, A>, start: usize, mut out: &
 }
 
 /// Changes elements `start …` of a view walked in row-major order, each with one of `values`.
-pub(crate) fn update<A: Scalar>(
+pub(crate) fn update<A: Element, B>(
     view: &mut ArrayViewMutD<'_, A>,
     start: usize,
-    mut values: &[A],
-    change: impl Fn(&mut A, &A),
+    mut values: &[B],
+    change: impl Fn(&mut A, &B),
 ) {
     let shape = view.raw_dim();
     for_each_lane(shape.slice(), start, values.len(), |number, part| {
@@ -43,7 +43,7 @@ const ABREAST: usize = 8;
 /// [`ABREAST`] columns more than the width.
 ///
 /// Column by column: every cache line is read once.
-pub(crate) fn read_tile<A: Scalar>(
+pub(crate) fn read_tile<A: Element>(
     columns: &[A],
     rows: usize,
     (row, column): (usize, usize),

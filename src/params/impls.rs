@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use ndarray::{ArrayBase, ArrayRef, Data, DataMut, Dimension};
 
 use super::{Params, ParamsMut, Visitor, VisitorMut};
-use crate::scalar::Scalar;
+use crate::scalar::Element;
 
-impl<A: Scalar, S: Data<Elem = A>, D: Dimension> Params for ArrayBase<S, D> {
+impl<A: Element, S: Data<Elem = A>, D: Dimension> Params for ArrayBase<S, D> {
     type Elem = A;
 
     fn visit<'a>(&'a self, visitor: &mut Visitor<'_, 'a, A>) {
@@ -15,13 +15,13 @@ impl<A: Scalar, S: Data<Elem = A>, D: Dimension> Params for ArrayBase<S, D> {
     }
 }
 
-impl<A: Scalar, S: DataMut<Elem = A>, D: Dimension> ParamsMut for ArrayBase<S, D> {
+impl<A: Element, S: DataMut<Elem = A>, D: Dimension> ParamsMut for ArrayBase<S, D> {
     fn visit_mut<'a>(&'a mut self, visitor: &mut VisitorMut<'_, 'a, A>) {
         visitor.tensor(self.view_mut());
     }
 }
 
-impl<A: Scalar, D: Dimension> Params for ArrayRef<A, D> {
+impl<A: Element, D: Dimension> Params for ArrayRef<A, D> {
     type Elem = A;
 
     fn visit<'a>(&'a self, visitor: &mut Visitor<'_, 'a, A>) {
@@ -29,7 +29,7 @@ impl<A: Scalar, D: Dimension> Params for ArrayRef<A, D> {
     }
 }
 
-impl<A: Scalar, D: Dimension> ParamsMut for ArrayRef<A, D> {
+impl<A: Element, D: Dimension> ParamsMut for ArrayRef<A, D> {
     fn visit_mut<'a>(&'a mut self, visitor: &mut VisitorMut<'_, 'a, A>) {
         visitor.tensor(self.view_mut());
     }

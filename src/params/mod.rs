@@ -40,7 +40,7 @@ mod layout;
 mod values;
 mod visitor;
 
-use crate::scalar::Scalar;
+use crate::scalar::Element;
 
 pub use layout::{Layout, TensorInfo};
 pub use values::{Order, Strided, StridedMut, Values, ValuesMut};
@@ -79,7 +79,7 @@ pub use visitor::{Path, Visitor, VisitorMut, for_each, for_each_mut};
 )]
 pub trait Params {
     /// The element type of every tensor in the tree.
-    type Elem: Scalar;
+    type Elem: Element;
 
     /// Shows every tensor to the visitor, always in the same order.
     fn visit<'a>(&'a self, visitor: &mut Visitor<'_, 'a, Self::Elem>);

@@ -4,7 +4,7 @@ use std::fmt;
 
 use ndarray::{ArrayView, ArrayViewD, ArrayViewMut, ArrayViewMutD, Dimension, ShapeBuilder};
 
-use crate::scalar::Scalar;
+use crate::scalar::Element;
 
 /// In which order the elements of a contiguous tensor lie in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,19 +52,19 @@ trait ViewedMut<A>: Viewed<A> {
     fn as_view_mut(&mut self) -> ArrayViewMutD<'_, A>;
 }
 
-impl<A: Scalar> Viewed<A> for ArrayViewD<'_, A> {
+impl<A: Element> Viewed<A> for ArrayViewD<'_, A> {
     fn as_view(&self) -> ArrayViewD<'_, A> {
         self.view()
     }
 }
 
-impl<A: Scalar> Viewed<A> for ArrayViewMutD<'_, A> {
+impl<A: Element> Viewed<A> for ArrayViewMutD<'_, A> {
     fn as_view(&self) -> ArrayViewD<'_, A> {
         self.view()
     }
 }
 
-impl<A: Scalar> ViewedMut<A> for ArrayViewMutD<'_, A> {
+impl<A: Element> ViewedMut<A> for ArrayViewMutD<'_, A> {
     fn as_view_mut(&mut self) -> ArrayViewMutD<'_, A> {
         self.view_mut()
     }
@@ -73,13 +73,13 @@ impl<A: Scalar> ViewedMut<A> for ArrayViewMutD<'_, A> {
 /// A view in the place of a writable one, for those who only look.
 struct ReadOnly<'a, A>(ArrayViewD<'a, A>);
 
-impl<A: Scalar> Viewed<A> for ReadOnly<'_, A> {
+impl<A: Element> Viewed<A> for ReadOnly<'_, A> {
     fn as_view(&self) -> ArrayViewD<'_, A> {
         self.0.view()
     }
 }
 
-impl<A: Scalar> ViewedMut<A> for ReadOnly<'_, A> {
+impl<A: Element> ViewedMut<A> for ReadOnly<'_, A> {
     fn as_view_mut(&mut self) -> ArrayViewMutD<'_, A> {
         unreachable!("the parameters of a preview are not written")
     }
@@ -97,7 +97,7 @@ impl<A> fmt::Debug for StridedMut<'_, A> {
     }
 }
 
-impl<'a, A: Scalar> Values<'a, A> {
+impl<'a, A: Element> Values<'a, A> {
     /// Describes a view of any dimension.
     pub fn new<D: Dimension>(view: ArrayView<'a, A, D>) -> Self {
         if let Some(slice) = view.to_slice() {
@@ -148,7 +148,7 @@ fn contiguous<'a, A>(slice: &'a [A], order: Order, shape: &[usize]) -> ArrayView
     }
 }
 
-impl<'a, A: Scalar> ValuesMut<'a, A> {
+impl<'a, A: Element> ValuesMut<'a, A> {
     /// Describes a view of any dimension.
     pub fn new<D: Dimension>(view: ArrayViewMut<'a, A, D>) -> Self {
         let (view, order) = match view.is_standard_layout() {
@@ -181,6 +181,15 @@ impl<'a, A: Scalar> ValuesMut<'a, A> {
         ValuesMut::Strided(StridedMut(Box::new(ReadOnly(view))))
     }
 
+    /// Borrows the values for writing.
+    #[cfg(feature = "half")]
+    pub(crate) fn reborrow(&mut self) -> ValuesMut<'_, A> {
+        match self {
+            Self::Contiguous(slice, order) => ValuesMut::Contiguous(slice, *order),
+            Self::Strided(strided) => ValuesMut::Strided(StridedMut(Box::new(strided.0.as_view_mut()))),
+        }
+    }
+
     /// Changes every element.
     pub(crate) fn map(&mut self, shape: &[usize], f: impl Fn(A) -> A) {
         match self {
@@ -191,10 +200,10 @@ impl<'a, A: Scalar> ValuesMut<'a, A> {
 
     /// The elements as a slice if they lie in this order, else as a view whose row-major order is this order.
     pub(crate) fn in_order(&mut self, shape: &[usize], order: Order) -> Result<&mut [A], ArrayViewMutD<'_, A>> {
-        if matches!(self, Self::Contiguous(_, own) if *own == order) {
-            if let Self::Contiguous(slice, _) = self {
-                return Ok(slice);
-            }
+        if matches!(self, Self::Contiguous(_, own) if *own == order)
+            && let Self::Contiguous(slice, _) = self
+        {
+            return Ok(slice);
         }
         let view = self.view_mut(shape);
         Err(if order == Order::F { view.reversed_axes() } else { view })

@@ -5,7 +5,7 @@ use std::fmt;
 use ndarray::{ArrayView, ArrayViewMut, Dimension};
 
 use super::{Params, ParamsMut, Values, ValuesMut};
-use crate::scalar::Scalar;
+use crate::scalar::Element;
 
 /// Where in a tree the walk is: a linked list on the stack, so that no walk allocates strings.
 ///
@@ -128,7 +128,7 @@ pub struct VisitorMut<'v, 'a, A> {
 /// The two visitors differ in nothing but `&` and `&mut`.
 macro_rules! visitor {
     ($visitor:ident, $tree:ident, $visit:ident, $view:ident, $values:ident, $($mutable:tt)?) => {
-        impl<'a, A: Scalar> $visitor<'_, 'a, A> {
+        impl<'a, A: Element> $visitor<'_, 'a, A> {
             /// Visits a subtree under a name.
             pub fn field<T: $tree<Elem = A> + ?Sized>(&mut self, name: &str, tree: &'a $($mutable)? T) {
                 self.descend(Segment::Name(name), tree);

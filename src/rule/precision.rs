@@ -368,7 +368,7 @@ mod tests {
     fn numbers<A: Scalar>(count: u32, signs: bool) -> Vec<A> {
         let number = |i: u32| {
             let random = f64::from(random(i)) / f64::from(u32::MAX);
-            let sign = if signs && i % 3 == 0 { -1.0 } else { 1.0 };
+            let sign = if signs && i.is_multiple_of(3) { -1.0 } else { 1.0 };
             A::from_f64(sign * 10.0_f64.powf(if signs { 4.0 } else { 6.0 } * (random - 1.0)))
         };
         (0..count).map(number).collect()

@@ -71,7 +71,8 @@ impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
     /// Whether the part can be halved. A slice can at whole blocks, so that no scale and no cache line is shared; a view
     /// only along an axis, which may be anywhere.
     fn is_divisible(&self) -> bool {
-        let at_blocks = matches!(self.param, Param::Slice(_)) && self.followers.iter().all(Following::is_divisible);
+        let at_blocks =
+            matches!(self.param, Param::Slice(_)) && self.followers.iter().all(|follower| follower.is_divisible());
         let anywhere = self.followers.is_empty() && self.slots.is_full();
         self.len() > BLOCK && (at_blocks || anywhere)
     }

@@ -65,6 +65,11 @@ const CHAINS: &[Chain] = &[
         },
         || pair(1.0, 1.0),
     ),
+    (
+        "divided before its norm is taken",
+        || Box::new(Sgd::new(1.0).clip_global_norm(1.0).unscale(1024.0)),
+        || pair(1e308, 1e308),
+    ),
     ("every second call", || Box::new(Sgd::new(1.0).check_finite().accumulate(2)), || pair(1.0, 1.0)),
 ];
 

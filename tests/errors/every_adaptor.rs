@@ -164,6 +164,7 @@ fn wrappers() -> Vec<(&'static str, Wrap)> {
         ("group", |opt| Box::new(opt.group("b", Group::new().learning_rate(0.3).scale_weight_decay(2.0)))),
         ("check_finite", |opt| Box::new(opt.check_finite())),
         ("maximize", |opt| Box::new(opt.maximize())),
+        ("unscale", |opt| Box::new(opt.unscale(8.0))),
         ("ema", |opt| Box::new(opt.ema(0.9))),
         // The first branch has no error and comes first: it must not move before the second was asked.
         ("route", |opt| Box::new(Momentum::new(0.1, 0.9).route("b", opt))),

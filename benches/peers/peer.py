@@ -1,0 +1,103 @@
+"""torch and optax, driven line by line, so that their rounds interleave with those of the Rust libraries.
+
+    setup LIBRARY COUNT LENGTH CLIP    LIBRARY: torch-fused, torch-foreach, optax
+    run REPEATS                        answers with the seconds of one step
+    values                             answers with the first tensor's first eight parameters
+"""
+
+import sys
+import time
+
+import numpy as np
+
+LR, DECAY = 1e-3, 0.01
+EIGHT = 8
+
+
+def tensors(count, length, phase):
+    """The numbers of the Rust side: sin(0.61 i + phase) + 1.5 in f32."""
+    i = np.arange(length, dtype=np.float32)
+    return [(np.sin(i * np.float32(0.61) + np.float32(phase)) + np.float32(1.5)).astype(np.float32) for _ in range(count)]
+
+
+class Torch:
+    def __init__(self, count, length, clip, **kind):
+        import torch
+
+        torch.set_num_threads(2)
+        self.torch, self.clip = torch, clip
+        self.params = [torch.nn.Parameter(torch.from_numpy(p)) for p in tensors(count, length, 0.0)]
+        for p, g in zip(self.params, tensors(count, length, 1.0)):
+            p.grad = torch.from_numpy(g)
+        self.opt = torch.optim.AdamW(self.params, lr=LR, weight_decay=DECAY, **kind)
+
+    def step(self):
+        if self.clip:
+            self.torch.nn.utils.clip_grad_norm_(self.params, self.clip)
+        self.opt.step()
+
+    def wait(self):
+        pass
+
+    def values(self):
+        return self.params[0].detach().numpy()[:EIGHT]
+
+
+class Optax:
+    def __init__(self, count, length, clip):
+        import jax
+        import optax
+
+        self.jax = jax
+        opt = optax.adamw(LR, weight_decay=DECAY)
+        if clip:
+            opt = optax.chain(optax.clip_by_global_norm(clip), opt)
+        self.params = [jax.numpy.asarray(p) for p in tensors(count, length, 0.0)]
+        self.grads = [jax.numpy.asarray(g) for g in tensors(count, length, 1.0)]
+        self.state = opt.init(self.params)
+
+        def update(params, state, grads):
+            updates, state = opt.update(grads, state, params)
+            return optax.apply_updates(params, updates), state
+
+        self.update = jax.jit(update, donate_argnums=(0, 1))
+
+    def step(self):
+        self.params, self.state = self.update(self.params, self.state, self.grads)
+
+    def wait(self):
+        self.jax.block_until_ready((self.params, self.state))
+
+    def values(self):
+        return np.asarray(self.params[0][:EIGHT])
+
+
+LIBRARIES = {
+    "torch-fused": lambda *size: Torch(*size, fused=True),
+    "torch-foreach": lambda *size: Torch(*size, foreach=True),
+    "optax": Optax,
+}
+
+
+def main():
+    peer = None
+    for line in sys.stdin:
+        command, *arguments = line.split()
+        if command == "setup":
+            library, count, length, clip = arguments
+            peer = None
+            peer = LIBRARIES[library](int(count), int(length), float(clip))
+            print("ready", flush=True)
+        elif command == "run":
+            repeats = int(arguments[0])
+            start = time.perf_counter()
+            for _ in range(repeats):
+                peer.step()
+            peer.wait()
+            print((time.perf_counter() - start) / repeats, flush=True)
+        elif command == "values":
+            print(*peer.values(), flush=True)
+
+
+if __name__ == "__main__":
+    main()

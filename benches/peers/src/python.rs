@@ -1,0 +1,57 @@
+//! torch and optax in a process of their own, driven through its standard input.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use crate::{Peer, Problem};
+
+pub(crate) struct Python {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Python {
+    /// Nothing if the interpreter or the library is not there.
+    pub(crate) fn start(python: &str, library: &str, problem: Problem) -> Option<Self> {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/peer.py");
+        let mut command = Command::new(python);
+        command.arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().ok()?;
+        let (input, output) = (child.stdin.take()?, BufReader::new(child.stdout.take()?));
+        let mut python = Self { child, input, output };
+        let Problem { count, length, clip } = problem;
+        (python.ask(&format!("setup {library} {count} {length} {clip}"))? == "ready").then_some(python)
+    }
+
+    fn ask(&mut self, command: &str) -> Option<String> {
+        writeln!(self.input, "{command}").ok()?;
+        self.input.flush().ok()?;
+        let mut line = String::new();
+        self.output.read_line(&mut line).ok()?;
+        Some(line.trim().to_owned())
+    }
+}
+
+impl Peer for Python {
+    fn step(&mut self) {
+        self.time(1);
+    }
+
+    fn values(&mut self) -> Vec<f32> {
+        let line = self.ask("values").unwrap_or_default();
+        line.split(' ').filter_map(|value| value.parse().ok()).collect()
+    }
+
+    /// Timed by the process itself: the pipe is not the library's.
+    fn time(&mut self, repeats: usize) -> f64 {
+        self.ask(&format!("run {repeats}")).and_then(|time| time.parse().ok()).unwrap_or(f64::NAN)
+    }
+}
+
+impl Drop for Python {
+    fn drop(&mut self) {
+        _ = self.child.kill();
+        _ = self.child.wait();
+    }
+}

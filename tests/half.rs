@@ -1,0 +1,120 @@
+//! Parameters of 16 bits through f32 master weights.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use gradus::prelude::*;
+use gradus::{Element, Error};
+use half::{bf16, f16};
+use ndarray::{Array1, Array2, ShapeBuilder, array, s};
+
+fn number(i: usize) -> f64 {
+    ((i * 7919) as f64 * 0.61).sin()
+}
+
+fn matrix<A: Element>(size: (usize, usize), phase: usize) -> Array2<A> {
+    Array2::from_shape_fn(size, |(i, j)| A::from_f64(number(phase + i * size.1 + j)))
+}
+
+/// Beside f32 parameters that take the same gradients: the master weights are they, to the last bit, and the 16-bit
+/// parameters are they rounded; in every layout, on any number of threads.
+fn is_the_f32_run_rounded<H: Element>() {
+    for (size, threads) in [((3, 5), 1), ((211, 307), 1), ((211, 307), 2), ((211, 307), 4)] {
+        let start = matrix::<H>(size, 0);
+        let mut fortran = Array2::<H>::zeros(size.f());
+        fortran.assign(&start);
+        let mut wide = Array2::<H>::zeros((2 * size.0, 2 * size.1));
+        let mut sliced = wide.slice_mut(s![..;2, ..;2]);
+        sliced.assign(&start);
+        let mut narrow = (start.clone(), &mut fortran, &mut sliced);
+        let mut wide = start.mapv(|x| x.as_f64() as f32);
+        let chain = || AdamW::new(|step: u64| 0.1 / (step + 1) as f64).clip_value(0.5);
+        let (mut opt, mut plain) = (chain().master_weights::<H>(), chain());
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        for step in 1..4 {
+            let grads = matrix::<H>(size, 31 * step);
+            pool.install(|| opt.step(&mut narrow, &(&grads, &grads, &grads)).unwrap());
+            plain.step(&mut wide, &grads.mapv(|x| x.as_f64() as f32)).unwrap();
+        }
+        let rounded = wide.mapv(|x| H::from_f64(f64::from(x)));
+        assert!(narrow.0 == rounded && *narrow.1 == rounded && *narrow.2 == rounded, "{size:?} on {threads}");
+        for path in ["0", "1", "2"] {
+            assert_eq!(opt.master(path).unwrap(), wide.clone().into_dyn());
+        }
+        assert_eq!((opt.steps(), opt.inner().inner().tensor_steps("1")), (3, 3));
+    }
+}
+
+#[test]
+fn bf16_is_the_f32_run_rounded() {
+    is_the_f32_run_rounded::<bf16>();
+}
+
+#[test]
+fn f16_is_the_f32_run_rounded() {
+    is_the_f32_run_rounded::<f16>();
+}
+
+#[test]
+fn small_steps_add_up() {
+    let (mut through, mut w) = (Sgd::new(1.0).master_weights(), array![f16::ONE]);
+    for _ in 0..1000 {
+        through.step(&mut w, &array![f16::from_f64(1e-4)]).unwrap();
+    }
+    assert!((w[0].to_f64() - 0.9).abs() < 1e-3, "{w}");
+}
+
+/// Gathering in f32 keeps what 16-bit sums would lose, and an average of 16-bit parameters follows them.
+#[test]
+fn adaptors_inside_and_outside() {
+    let mut opt = Sgd::new(1.0).accumulate(2).master_weights::<bf16>().ema(0.5);
+    let mut w = array![bf16::ZERO, bf16::ZERO];
+    let grads = [array![bf16::from_f64(256.0), bf16::ONE], array![bf16::ONE, bf16::ONE]];
+    assert!(!opt.step(&mut w, &grads[0]).unwrap().moved);
+    assert!(opt.step(&mut w, &grads[1]).unwrap().moved);
+    assert_eq!(opt.inner().master("").unwrap(), array![-128.5_f32, -1.0].into_dyn());
+    opt.step(&mut w, &grads[1]).unwrap();
+    opt.step(&mut w, &grads[1]).unwrap();
+    let mut average = w.clone();
+    opt.read(&mut average).unwrap();
+    assert_eq!(average[1], bf16::from_f64(-1.5));
+}
+
+#[test]
+fn loss_scaling_in_the_right_place() {
+    let mut opt = Sgd::new(1.0).clip_global_norm(1.0).exact().unscale(65536.0).master_weights::<f16>();
+    let mut w = array![f16::ZERO];
+    let report = opt.step(&mut w, &array![f16::from_f64(32768.0)]).unwrap();
+    assert_eq!((report.grad_norm, w[0].to_f64()), (Some(0.5), -0.5));
+    let mut wrong = Sgd::new(1.0).unscale(0.0);
+    let error = wrong.step(&mut array![0.0], &array![1.0]).unwrap_err();
+    assert!(matches!(error, Error::HyperParameter { name: "loss_scale", .. }), "{error}");
+}
+
+#[test]
+fn errors_change_nothing() {
+    let mut opt = Adam::new(0.1).check_finite().master_weights::<bf16>();
+    let mut w = (array![bf16::ONE], array![bf16::ONE]);
+    let grads = (array![bf16::ONE], array![bf16::ONE]);
+    opt.step(&mut w, &grads).unwrap();
+    let (before, masters) = (w.clone(), ["0", "1"].map(|path| opt.master(path)));
+    let error = opt.step(&mut w, &(array![bf16::ONE], array![bf16::NAN])).unwrap_err();
+    assert_eq!(error.to_string(), "gradient \"1\" is NaN at index [0]");
+    let other = opt.step(&mut array![bf16::ONE], &array![bf16::ONE]).unwrap_err();
+    assert!(matches!(other, Error::ParametersChanged { .. }), "{other}");
+    assert_eq!((&w, opt.steps()), (&before, 1));
+    assert_eq!(["0", "1"].map(|path| opt.master(path)), masters);
+
+    // A router asks before it moves.
+    let mut routed =
+        Sgd::<f32>::new(1.0).master_weights().route("1", Adam::new(0.1).check_finite().master_weights::<bf16>());
+    let error = routed.step(&mut w, &(array![bf16::ONE], array![bf16::INFINITY])).unwrap_err();
+    assert!(matches!(error, Error::NonFiniteGradient { .. }), "{error}");
+    assert_eq!(w, before);
+}
+
+#[test]
+fn tensors_without_gradient_stay() {
+    let mut opt = Sgd::new(1.0).master_weights();
+    let mut w = (array![bf16::ONE], array![bf16::ONE]);
+    opt.step(&mut w, &(None::<Array1<bf16>>, array![bf16::ONE])).unwrap();
+    assert_eq!(w, (array![bf16::ONE], array![bf16::ZERO]));
+}
