@@ -118,3 +118,15 @@ fn tensors_without_gradient_stay() {
     opt.step(&mut w, &(None::<Array1<bf16>>, array![bf16::ONE])).unwrap();
     assert_eq!(w, (array![bf16::ONE], array![bf16::ZERO]));
 }
+
+/// The parameters may be loaded anew after a first step that was refused: their values are not yet kept.
+#[test]
+fn a_refused_first_step_keeps_no_master_weights() {
+    let mut opt = Sgd::new(0.5).check_finite().master_weights::<bf16>();
+    let one = bf16::from_f32(1.0);
+    assert!(opt.step(&mut array![bf16::from_f32(8.0)], &array![bf16::NAN]).is_err());
+    assert!(opt.master("").is_none() && opt.layout().is_none());
+    let mut loaded = array![one, one];
+    opt.step(&mut loaded, &array![one, one]).unwrap();
+    assert_eq!(loaded, array![bf16::from_f32(0.5), bf16::from_f32(0.5)]);
+}

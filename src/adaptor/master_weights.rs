@@ -113,7 +113,8 @@ impl<H: Element, O: Optimizer<f32>> Optimizer<H> for MasterWeights<O, H> {
 
     fn apply(&mut self, mut step: Step<'_, H>) -> Result<Report> {
         self.check_own(&step)?;
-        if self.masters.is_empty() {
+        let first = self.masters.is_empty();
+        if first {
             self.layout = Some(Arc::clone(step.layout()));
             self.masters.resize_with(step.layout().len(), || (Vec::new(), Order::C));
         }
@@ -132,7 +133,12 @@ impl<H: Element, O: Optimizer<f32>> Optimizer<H> for MasterWeights<O, H> {
             inner.followers.push(Follower::copy(param.reborrow()));
             tensors.push(inner);
         }
-        let report = self.inner.apply(Step::from_parts(layout, tensors))?;
+        let result = self.inner.apply(Step::from_parts(layout, tensors));
+        if first && result.is_err() {
+            self.layout = None;
+            self.masters.clear();
+        }
+        let report = result?;
         if report.moved {
             step.iter_mut().filter(|(_, tensor)| tensor.grad.is_some()).for_each(|(info, tensor)| {
                 follow(tensor, info.shape());
