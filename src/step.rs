@@ -183,9 +183,9 @@ impl<'a, A: Element> Step<'a, A> {
     /// # Panics
     /// Applying a preview panics: its parameters cannot be written.
     pub fn preview(&self) -> Step<'_, A> {
-        let tensors = self.iter().map(|(info, tensor)| Tensor {
+        let tensors = self.tensors.iter().map(|tensor| Tensor {
             index: tensor.index,
-            param: tensor.param.preview(info.shape()),
+            param: tensor.param.preview(),
             grad: tensor.grad.as_ref().map(Grad::reborrow),
             learning_rate: tensor.learning_rate,
             weight_decay: tensor.weight_decay,

@@ -42,7 +42,33 @@ pub enum ValuesMut<'a, A> {
 pub struct Strided<'a, A>(Box<dyn Viewed<A> + 'a>);
 
 /// A writable view of any rank, in the form of [`Strided`].
-pub struct StridedMut<'a, A>(Box<dyn ViewedMut<A> + 'a>);
+pub struct StridedMut<'a, A>(Access<'a, A>);
+
+enum Access<'a, A> {
+    Write(Box<dyn ViewedMut<A> + 'a>),
+    /// In a preview, whose parameters nobody writes; contiguous values too, which cost no box so.
+    Read(Values<'a, A>),
+}
+
+impl<'a, A: Element> StridedMut<'a, A> {
+    fn new(view: ArrayViewMutD<'a, A>) -> Self {
+        Self(Access::Write(Box::new(view)))
+    }
+
+    fn as_values(&self) -> Values<'_, A> {
+        match &self.0 {
+            Access::Write(view) => Values::Strided(Strided(Box::new(view.as_view()))),
+            Access::Read(values) => values.reborrow(),
+        }
+    }
+
+    fn as_view_mut(&mut self) -> ArrayViewMutD<'_, A> {
+        match &mut self.0 {
+            Access::Write(view) => view.as_view_mut(),
+            Access::Read(_) => unreachable!("the parameters of a preview are not written"),
+        }
+    }
+}
 
 trait Viewed<A>: Send + Sync {
     fn as_view(&self) -> ArrayViewD<'_, A>;
@@ -70,21 +96,6 @@ impl<A: Element> ViewedMut<A> for ArrayViewMutD<'_, A> {
     }
 }
 
-/// A view in the place of a writable one, for those who only look.
-struct ReadOnly<'a, A>(ArrayViewD<'a, A>);
-
-impl<A: Element> Viewed<A> for ReadOnly<'_, A> {
-    fn as_view(&self) -> ArrayViewD<'_, A> {
-        self.0.view()
-    }
-}
-
-impl<A: Element> ViewedMut<A> for ReadOnly<'_, A> {
-    fn as_view_mut(&mut self) -> ArrayViewMutD<'_, A> {
-        unreachable!("the parameters of a preview are not written")
-    }
-}
-
 impl<A> fmt::Debug for Strided<'_, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Strided({:?})", self.0.as_view().shape())
@@ -93,7 +104,10 @@ impl<A> fmt::Debug for Strided<'_, A> {
 
 impl<A> fmt::Debug for StridedMut<'_, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "StridedMut({:?})", self.0.as_view().shape())
+        match &self.0 {
+            Access::Write(view) => write!(f, "StridedMut({:?})", view.as_view().shape()),
+            Access::Read(_) => f.write_str("StridedMut(preview)"),
+        }
     }
 }
 
@@ -156,7 +170,7 @@ impl<'a, A: Element> ValuesMut<'a, A> {
             false => (view.reversed_axes(), Order::F),
         };
         if !view.is_standard_layout() {
-            return Self::Strided(StridedMut(Box::new(view.reversed_axes().into_dyn())));
+            return Self::Strided(StridedMut::new(view.reversed_axes().into_dyn()));
         }
         match view.into_slice() {
             Some(slice) => Self::Contiguous(slice, order),
@@ -168,17 +182,13 @@ impl<'a, A: Element> ValuesMut<'a, A> {
     pub fn as_values(&self) -> Values<'_, A> {
         match self {
             Self::Contiguous(slice, order) => Values::Contiguous(slice, *order),
-            Self::Strided(strided) => Values::Strided(Strided(Box::new(strided.0.as_view()))),
+            Self::Strided(strided) => strided.as_values(),
         }
     }
 
     /// The values for those who only look. Writing to them panics.
-    pub(crate) fn preview(&self, shape: &[usize]) -> ValuesMut<'_, A> {
-        let view = match self {
-            Self::Contiguous(slice, order) => contiguous(slice, *order, shape),
-            Self::Strided(strided) => strided.0.as_view(),
-        };
-        ValuesMut::Strided(StridedMut(Box::new(ReadOnly(view))))
+    pub(crate) fn preview(&self) -> ValuesMut<'_, A> {
+        ValuesMut::Strided(StridedMut(Access::Read(self.as_values())))
     }
 
     /// Borrows the values for writing.
@@ -186,7 +196,7 @@ impl<'a, A: Element> ValuesMut<'a, A> {
     pub(crate) fn reborrow(&mut self) -> ValuesMut<'_, A> {
         match self {
             Self::Contiguous(slice, order) => ValuesMut::Contiguous(slice, *order),
-            Self::Strided(strided) => ValuesMut::Strided(StridedMut(Box::new(strided.0.as_view_mut()))),
+            Self::Strided(strided) => ValuesMut::Strided(StridedMut::new(strided.as_view_mut())),
         }
     }
 
@@ -216,7 +226,7 @@ impl<'a, A: Element> ValuesMut<'a, A> {
     pub fn view_mut(&mut self, shape: &[usize]) -> ArrayViewMutD<'_, A> {
         let (slice, order) = match self {
             Self::Contiguous(slice, order) => (slice, *order),
-            Self::Strided(strided) => return strided.0.as_view_mut(),
+            Self::Strided(strided) => return strided.as_view_mut(),
         };
         let elements = slice.len();
         match ArrayViewMut::from_shape(shape.set_f(order == Order::F), slice) {
