@@ -124,28 +124,37 @@ fn changes<'a, A: Element>(
     mut step: Step<'a, A>,
     norm: f64,
     mark: impl FnOnce(&mut Step<'a, A>),
-) -> Result<Vec<Change<A>>> {
+) -> Result<Vec<(String, Change<A>)>> {
     if !norm.is_finite() {
         return Err(norm::non_finite(&named(&step)));
     }
     mark(&mut step);
-    let change = |(info, grad): norm::Named<'_, '_, A>| match grad.is_affine() {
-        true => Change::Affine { scale: grad.scale(), limit: grad.limit() },
-        false => Change::Replace(grad.to_array(info.shape())),
+    let change = |(info, grad): norm::Named<'_, '_, A>| {
+        let change = match grad.is_affine() {
+            true => Change::Affine { scale: grad.scale(), limit: grad.limit() },
+            false => Change::Replace(grad.to_array(info.shape())),
+        };
+        (info.path().to_owned(), change)
     };
     Ok(step.grads().map(change).collect())
 }
 
-fn write<T: ParamsMut>(changes: Vec<Change<T::Elem>>, grads: &mut T) {
-    let mut changes = changes.into_iter();
-    for_each_mut(grads, |_, shape, values| {
+/// The tree may be walked in another order than the step was.
+fn write<T: ParamsMut>(changes: Vec<(String, Change<T::Elem>)>, grads: &mut T) {
+    let mut next = 0;
+    for_each_mut(grads, |path, shape, values| {
         let Some(mut values) = values else { return };
-        match changes.next() {
-            Some(Change::Affine { scale, limit }) if scale != 1.0 || limit.is_finite() => {
-                let (scale, limit) = (Element::from_f64(scale), Element::from_f64(limit));
+        let at = match changes.get(next) {
+            Some((own, _)) if path.is(own) => Some(next),
+            _ => changes.iter().position(|(own, _)| path.is(own)),
+        };
+        next = at.map_or(next, |at| at + 1);
+        match at.and_then(|at| changes.get(at)) {
+            Some((_, Change::Affine { scale, limit })) if *scale != 1.0 || limit.is_finite() => {
+                let (scale, limit) = (Element::from_f64(*scale), Element::from_f64(*limit));
                 values.map(shape, |value| transform(value, scale, limit));
             }
-            Some(Change::Replace(array)) => values.view_mut(shape).assign(&array),
+            Some((_, Change::Replace(array))) if array.shape() == shape => values.view_mut(shape).assign(array),
             _ => {}
         }
     });

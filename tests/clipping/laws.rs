@@ -292,3 +292,24 @@ fn nothing_to_clip() {
     assert_eq!(clip::adaptive(&mut hollow, &Array2::zeros((0, 3)), 1.0).unwrap(), 0.0);
     assert_eq!(clip::adaptive(&mut Array2::<f64>::zeros((3, 0)), &Array2::zeros((3, 0)), 1.0).unwrap(), 0.0);
 }
+
+/// Gradients are matched by path, in whatever order either tree is walked.
+#[test]
+fn adaptive_clipping_of_trees_in_different_orders() {
+    struct Backwards(Array1<f64>, Array1<f64>);
+
+    impl Params for Backwards {
+        type Elem = f64;
+
+        fn visit<'a>(&'a self, visitor: &mut gradus::params::Visitor<'_, 'a, f64>) {
+            visitor.field("w", &self.0);
+            visitor.field("b", &self.1);
+        }
+    }
+
+    let params = Backwards(array![1e3], array![1e6, 0.0]);
+    let mut grads = std::collections::BTreeMap::from([("b", array![1.0, 0.0]), ("w", array![100.0])]);
+    clip::adaptive(&mut grads, &params, 0.01).unwrap();
+    assert_eq!(grads["b"], array![1.0, 0.0]);
+    assert!((grads["w"][0] - 10.0).abs() < 1e-12);
+}
