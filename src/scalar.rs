@@ -71,31 +71,25 @@ impl Element for f64 {
 }
 
 #[cfg(feature = "half")]
-impl Element for half::bf16 {
-    const DTYPE: &'static str = "bf16";
+macro_rules! half {
+    ($($float:ident)*) => {
+        $(
+            impl Element for half::$float {
+                const DTYPE: &'static str = stringify!($float);
 
-    #[inline(always)]
-    fn from_f64(value: f64) -> Self {
-        Self::from_f64(value)
-    }
+                #[inline(always)]
+                fn from_f64(value: f64) -> Self {
+                    Self::from_f64(value)
+                }
 
-    #[inline(always)]
-    fn as_f64(self) -> f64 {
-        self.to_f64()
-    }
+                #[inline(always)]
+                fn as_f64(self) -> f64 {
+                    self.to_f64()
+                }
+            }
+        )*
+    };
 }
 
 #[cfg(feature = "half")]
-impl Element for half::f16 {
-    const DTYPE: &'static str = "f16";
-
-    #[inline(always)]
-    fn from_f64(value: f64) -> Self {
-        Self::from_f64(value)
-    }
-
-    #[inline(always)]
-    fn as_f64(self) -> f64 {
-        self.to_f64()
-    }
-}
+half!(bf16 f16);

@@ -84,10 +84,7 @@ impl<O, A> Accumulate<O, A> {
             let accepted = "at least 1".into();
             return Err(Error::HyperParameter { name: "accumulate", value: 0.0, step: 0, path: None, accepted });
         }
-        match &self.layout {
-            Some(layout) if !Arc::ptr_eq(layout, step.layout()) => layout.expect(step.layout()),
-            _ => Ok(()),
-        }
+        Layout::ensure_known(self.layout.as_ref(), step.layout())
     }
 }
 

@@ -79,7 +79,7 @@ impl<A: Element, O: Optimizer<A>> Ema<O, A> {
     /// [`Error::ParametersChanged`](crate::Error::ParametersChanged) if the tree is another.
     pub fn read(&self, tree: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
         let Some(layout) = &self.layout else { return Ok(()) };
-        layout.expect(&Layout::of(&*tree)?)?;
+        layout.ensure_same(&Layout::of(&*tree)?)?;
         let mut averages = self.averages.iter();
         crate::params::for_each_mut(tree, |_, shape, values| {
             let Some(mut values) = values else { return };
@@ -91,20 +91,26 @@ impl<A: Element, O: Optimizer<A>> Ema<O, A> {
     }
 }
 
+impl<A: Element, O: Optimizer<A>> Ema<O, A> {
+    /// The decay of this step, if it and the step are in order.
+    fn check_own(&self, step: &Step<'_, A>) -> Result<f64> {
+        let decay = self.decay.within("decay", 0.0..=1.0, self.inner.steps())?;
+        Layout::ensure_known(self.layout.as_ref(), step.layout())?;
+        Ok(decay)
+    }
+}
+
 impl<A: Element, O: Optimizer<A>> Optimizer<A> for Ema<O, A> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        self.decay.within("decay", 0.0..=1.0, self.inner.steps())?;
-        if let Some(layout) = self.layout.as_ref().filter(|layout| !Arc::ptr_eq(layout, step.layout())) {
-            layout.expect(step.layout())?;
-        }
+        self.check_own(step)?;
         self.inner.check(step)
     }
 
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
-        self.check(&step)?;
-        let decay = self.decay.at(self.inner.steps());
+        let decay = self.check_own(&step)?;
         let weight = if self.begun { 1.0 - decay } else { 1.0 };
-        if self.averages.is_empty() {
+        let first = self.averages.is_empty();
+        if first {
             self.layout = Some(Arc::clone(step.layout()));
             self.averages = step.layout().tensors().iter().map(|info| ArrayD::zeros(IxDyn(info.shape()))).collect();
             for (info, tensor) in step.iter() {
@@ -120,9 +126,13 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Ema<O, A> {
             }
             next = tensor.index() + 1;
         }
-        let report = self.inner.apply(step)?;
-        self.begun |= report.moved;
-        Ok(report)
+        let report = self.inner.apply(step);
+        match &report {
+            Ok(report) => self.begun |= report.moved,
+            Err(_) if first => (self.layout, self.averages) = (None, Vec::new()),
+            Err(_) => {}
+        }
+        report
     }
 
     fn learning_rate(&self) -> f64 {

@@ -71,10 +71,7 @@ impl<O, H> MasterWeights<O, H> {
     }
 
     fn check_own<B: Element>(&self, step: &Step<'_, B>) -> Result<()> {
-        match &self.layout {
-            Some(layout) if !Arc::ptr_eq(layout, step.layout()) => layout.expect(step.layout()),
-            _ => Ok(()),
-        }
+        Layout::ensure_known(self.layout.as_ref(), step.layout())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The paths and shapes of a tree, apart from its values.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::{Params, for_each};
 use crate::error::{Error, Name, Result};
@@ -79,8 +80,16 @@ impl Layout {
         self.tensors.iter().position(|tensor| tensor.path() == path)
     }
 
+    /// Nothing if a step is on the parameters known, or on the first ones; else the first difference.
+    pub(crate) fn ensure_known(known: Option<&Arc<Self>>, found: &Arc<Self>) -> Result<()> {
+        match known {
+            Some(known) if !Arc::ptr_eq(known, found) => known.ensure_same(found),
+            _ => Ok(()),
+        }
+    }
+
     /// Nothing if `other` is the same layout, else the first difference.
-    pub(crate) fn expect(&self, other: &Self) -> Result<()> {
+    pub(crate) fn ensure_same(&self, other: &Self) -> Result<()> {
         if self == other {
             return Ok(());
         }

@@ -101,9 +101,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
 
     /// The hyper-parameters of this step, if they and the step are in order.
     fn values(&self, step: &Step<'_, A>) -> Result<StepValues<R::Values>> {
-        if let Some(layout) = self.layout.as_ref().filter(|layout| !Arc::ptr_eq(layout, step.layout())) {
-            layout.expect(step.layout())?;
-        }
+        Layout::ensure_known(self.layout.as_ref(), step.layout())?;
         let values = StepValues {
             learning_rate: self.learning_rate.within(LEARNING_RATE, 0.0.., self.steps)?,
             weight_decay: self.weight_decay.within(WEIGHT_DECAY, 0.0.., self.steps)?,
