@@ -10,6 +10,7 @@ mod floor;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use floor::Lines;
 use gradus::prelude::*;
 use ndarray::Array1;
 
@@ -29,8 +30,8 @@ fn sizes<A: Scalar>(criterion: &mut Criterion, name: &str, slots: usize, build: 
         let id = BenchmarkId::new("step", format!("2^{log}"));
         group.bench_function(id, |bencher| bencher.iter(|| opt.step(&mut params, &grads).unwrap()));
         if A::DTYPE == "f32" {
-            let (mut params, grads) = (wave::<f32>(elements, 0.0).to_vec(), wave::<f32>(elements, 1.0).to_vec());
-            let mut slots = vec![vec![0.0; elements]; slots];
+            let (mut params, grads) = (Lines::zeros(elements), Lines::zeros(elements));
+            let mut slots: Vec<_> = (0..slots).map(|_| Lines::zeros(elements)).collect();
             let id = BenchmarkId::new("floor", format!("2^{log}"));
             group.bench_function(id, |bencher| {
                 bencher.iter(|| floor::move_bytes(&mut params, &grads, &mut slots));

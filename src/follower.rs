@@ -5,7 +5,8 @@ use std::fmt;
 use ndarray::{ArrayViewMut, ArrayViewMutD, Dimension};
 use pulp::Arch;
 
-use crate::params::{Order, ValuesMut, blocks};
+use crate::grad::{WIDE_BLOCK, with_buffer};
+use crate::params::{Order, Values, ValuesMut, blocks};
 use crate::scalar::Element;
 
 /// Something that follows a parameter, element by element.
@@ -19,9 +20,14 @@ impl<'a, A: Element> Follower<'a, A> {
     ///
     /// `average` has the parameter's shape, in any layout; the parameter's own is the fastest.
     pub fn average<D: Dimension>(average: ArrayViewMut<'a, A, D>, weight: f64) -> Self {
+        Self::average_in(ValuesMut::new(average), weight)
+    }
+
+    /// [`average`](Self::average) in values that need no view.
+    pub(crate) fn average_in(values: ValuesMut<'a, A>, weight: f64) -> Self {
         let weight = A::from_f64(weight);
         let update = move |average: &mut A, param: &A| *average = *average + weight * (*param - *average);
-        Self(Box::new(Whole { values: ValuesMut::new(average), update }))
+        Self(Box::new(Whole { values, update }))
     }
 
     /// A copy in another element type.
@@ -41,6 +47,27 @@ impl<A> fmt::Debug for Follower<'_, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Follower")
     }
+}
+
+/// Lets followers follow a whole parameter that somebody else than the sweep has moved.
+pub(crate) fn follow<A: Element>(followers: &mut [Follower<'_, A>], values: &Values<'_, A>, shape: &[usize]) {
+    if followers.is_empty() {
+        return;
+    }
+    let arch = Arch::new();
+    let order = values.order();
+    let mut following: Vec<_> = followers.iter_mut().map(|follower| follower.in_order(shape, order)).collect();
+    if let Some(values) = values.as_slice(order) {
+        return following.iter_mut().for_each(|following| following.follow(arch, 0, values));
+    }
+    let view = values.view(shape);
+    with_buffer(view.len(), |buffer| {
+        for start in (0..view.len()).step_by(WIDE_BLOCK) {
+            let block = &mut buffer[..WIDE_BLOCK.min(view.len() - start)];
+            blocks::read(&view, start, block);
+            following.iter_mut().for_each(|following| following.follow(arch, start, block));
+        }
+    });
 }
 
 /// A follower, or a part of one, in the order of a sweep.

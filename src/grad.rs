@@ -5,8 +5,11 @@ use ndarray::{ArrayD, IxDyn};
 use crate::params::{Order, Values, blocks};
 use crate::scalar::Element;
 
-/// Whoever cannot read a gradient as a slice reads it in blocks of at most this many elements.
+/// Sweeps and reductions go in blocks of at most this many elements.
 pub(crate) const BLOCK: usize = 2048;
+
+/// What lies in another order is read in blocks of this many elements: of a matrix's columns, several rows at once.
+pub(crate) const WIDE_BLOCK: usize = 8 * BLOCK;
 
 /// A gradient with what adaptors have made of it: `clamp(scale · values, −limit, limit)`.
 ///
@@ -36,6 +39,8 @@ enum Source<'a, A> {
 trait Widened<A>: std::fmt::Debug + Send + Sync {
     fn reborrow(&self) -> Box<dyn Widened<A> + '_>;
 
+    fn order(&self) -> Order;
+
     fn read(&self, shape: &[usize], order: Order, start: usize, out: &mut [A]);
 }
 
@@ -45,17 +50,21 @@ impl<A: Element, H: Element> Widened<A> for &Grad<'_, H> {
         Box::new(*self)
     }
 
+    fn order(&self) -> Order {
+        Grad::order(self)
+    }
+
     fn read(&self, shape: &[usize], order: Order, start: usize, out: &mut [A]) {
-        let mut buffer = [H::zero(); BLOCK];
-        for (block, out) in out.chunks_mut(BLOCK).enumerate() {
-            let narrow = &mut buffer[..out.len()];
-            self.read_raw(shape, order, start + block * BLOCK, narrow);
-            let scale = self.scale;
-            let limit = A::from_f64(self.limit);
-            for (out, narrow) in out.iter_mut().zip(narrow) {
-                *out = transform(A::from_f64(narrow.as_f64()), A::from_f64(scale), limit);
+        let (scale, limit) = (A::from_f64(self.scale), A::from_f64(self.limit));
+        with_buffer(out.len(), |buffer| {
+            for (block, out) in out.chunks_mut(WIDE_BLOCK).enumerate() {
+                let narrow = &mut buffer[..out.len()];
+                self.read_raw(shape, order, start + block * WIDE_BLOCK, narrow);
+                for (out, narrow) in out.iter_mut().zip(narrow) {
+                    *out = transform(A::from_f64(narrow.as_f64()), scale, limit);
+                }
             }
-        }
+        });
     }
 }
 
@@ -123,6 +132,16 @@ impl<'a, A: Element> Grad<'a, A> {
         matches!(self.source, Source::Values(_))
     }
 
+    /// The order in which the gradient is read fastest.
+    pub(crate) fn order(&self) -> Order {
+        match &self.source {
+            Source::Values(values) => values.order(),
+            Source::Sum(grad, _) | Source::Units(grad, _) => grad.order(),
+            #[cfg(feature = "half")]
+            Source::Widened(grad) => grad.order(),
+        }
+    }
+
     /// The values before scale and limit as one slice in this order, if they lie so.
     pub fn as_slice(&self, order: Order) -> Option<&[A]> {
         match &self.source {
@@ -142,8 +161,11 @@ impl<'a, A: Element> Grad<'a, A> {
             Source::Sum(grad, sum) => {
                 grad.read(shape, order, start, out);
                 with_buffer(out.len(), |buffer| {
-                    read(sum, shape, order, start, buffer);
-                    out.iter_mut().zip(buffer).for_each(|(out, sum)| *out = *out + *sum);
+                    for (start, out) in (start..).step_by(WIDE_BLOCK).zip(out.chunks_mut(WIDE_BLOCK)) {
+                        let values = &mut buffer[..out.len()];
+                        read(sum, shape, order, start, values);
+                        out.iter_mut().zip(values).for_each(|(out, sum)| *out = *out + *sum);
+                    }
                 });
             }
             #[cfg(feature = "half")]
@@ -174,12 +196,17 @@ impl<'a, A: Element> Grad<'a, A> {
 
     /// Adds the gradient to sums in this order.
     pub(crate) fn add_to(&self, shape: &[usize], order: Order, sums: &mut [A]) {
-        let mut buffer = [A::zero(); BLOCK];
-        for (block, sums) in sums.chunks_mut(BLOCK).enumerate() {
-            let grads = &mut buffer[..sums.len()];
-            self.read(shape, order, block * BLOCK, grads);
-            sums.iter_mut().zip(grads).for_each(|(sum, grad)| *sum = *sum + *grad);
+        if let Some(values) = self.as_slice(order) {
+            let (scale, limit) = (A::from_f64(self.scale), A::from_f64(self.limit));
+            return sums.iter_mut().zip(values).for_each(|(sum, grad)| *sum = *sum + transform(*grad, scale, limit));
         }
+        with_buffer(sums.len(), |buffer| {
+            for (block, sums) in sums.chunks_mut(WIDE_BLOCK).enumerate() {
+                let grads = &mut buffer[..sums.len()];
+                self.read(shape, order, block * WIDE_BLOCK, grads);
+                sums.iter_mut().zip(grads).for_each(|(sum, grad)| *sum = *sum + *grad);
+            }
+        });
     }
 
     /// The gradient as an array of its own.
@@ -205,12 +232,17 @@ pub(crate) fn transform<A: Element>(value: A, scale: A, limit: A) -> A {
     }
 }
 
-/// A scratch slice on the stack for blocks, on the heap for more.
-fn with_buffer<A: Element>(len: usize, f: impl FnOnce(&mut [A])) {
-    let mut stack = [A::zero(); BLOCK];
-    match stack.get_mut(..len) {
-        Some(buffer) => f(buffer),
-        None => f(&mut vec![A::zero(); len]),
+/// A scratch slice on the stack for `len` elements, or as many as there are in a wide block.
+pub(crate) fn with_buffer<A: Element, T>(len: usize, f: impl FnOnce(&mut [A]) -> T) -> T {
+    const FEW: usize = 256;
+
+    #[inline(never)]
+    fn on_the_stack<A: Element, T, const N: usize>(len: usize, f: impl FnOnce(&mut [A]) -> T) -> T {
+        f(&mut [A::zero(); N][..len.min(N)])
+    }
+    match len {
+        0..=FEW => on_the_stack::<_, _, FEW>(len, f),
+        _ => on_the_stack::<_, _, WIDE_BLOCK>(len, f),
     }
 }
 

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod adaptor;
+mod aligned;
 pub mod clip;
 mod error;
 mod follower;

@@ -3,7 +3,7 @@
 use pulp::Arch;
 
 use crate::error::Error;
-use crate::grad::{BLOCK, Grad};
+use crate::grad::{BLOCK, Grad, WIDE_BLOCK, with_buffer};
 use crate::params::{Order, TensorInfo};
 use crate::scalar::Element;
 use crate::threads;
@@ -205,41 +205,47 @@ impl<A: Element> Range<'_, '_, A> {
         // Without a limit, the scale is left to the term, which multiplies in f64 and needs no copy.
         let linear = grad.limit().is_infinite() || matches!(term.kind, Kind::NonFinite);
         let term = if linear { Term { factor: term.factor * grad.scale(), ..term } } else { term };
-        match self.length.div_ceil(BLOCK) {
-            0 => 0.0,
-            blocks => self.blocks(0, blocks, linear, term),
+        match grad.as_slice(Order::C).filter(|_| linear) {
+            Some(values) => over_blocks(&values[self.start..self.start + self.length], term),
+            None => self.read(0, self.length, linear, term),
         }
     }
 
-    /// A tree over `count` blocks; the left branch is the largest power of two below `count`.
-    fn blocks(&self, first: usize, count: usize, linear: bool, term: Term) -> f64 {
-        if count == 1 {
-            return self.block(first, linear, term);
+    /// [`over_blocks`] of `length` elements from `start` on that first have to be read.
+    fn read(&self, start: usize, length: usize, linear: bool, term: Term) -> f64 {
+        if length > WIDE_BLOCK {
+            let left = left_branch(length);
+            let (left, right) = join(
+                length,
+                || self.read(start, left, linear, term),
+                || self.read(start + left, length - left, linear, term),
+            );
+            return term.combine(left, right);
         }
-        let left = count.next_power_of_two() / 2;
-        let (left, right) = join(
-            count * BLOCK,
-            || self.blocks(first, left, linear, term),
-            || self.blocks(first + left, count - left, linear, term),
-        );
-        term.combine(left, right)
-    }
-
-    fn block(&self, number: usize, linear: bool, term: Term) -> f64 {
         let (info, grad) = self.named;
-        let start = self.start + number * BLOCK;
-        let length = BLOCK.min(self.length - number * BLOCK);
-        if let Some(values) = grad.as_slice(Order::C).filter(|_| linear) {
-            return term.block(&values[start..start + length]);
-        }
-        let mut buffer = [A::zero(); BLOCK];
-        let block = &mut buffer[..length];
-        match linear {
-            true => grad.read_raw(info.shape(), Order::C, start, block),
-            false => grad.read(info.shape(), Order::C, start, block),
-        }
-        term.block(block)
+        with_buffer(length, |block| {
+            match linear {
+                true => grad.read_raw(info.shape(), Order::C, self.start + start, block),
+                false => grad.read(info.shape(), Order::C, self.start + start, block),
+            }
+            over_blocks(block, term)
+        })
     }
+}
+
+/// Reduces values block by block, in a tree.
+fn over_blocks<A: Element>(values: &[A], term: Term) -> f64 {
+    if values.len() <= BLOCK {
+        return term.block(values);
+    }
+    let (left, right) = values.split_at(left_branch(values.len()));
+    let (left, right) = join(values.len(), || over_blocks(left, term), || over_blocks(right, term));
+    term.combine(left, right)
+}
+
+/// The elements in the left branch of a tree over blocks: the largest power of two of blocks that leaves some.
+fn left_branch(elements: usize) -> usize {
+    elements.div_ceil(BLOCK).next_power_of_two() / 2 * BLOCK
 }
 
 /// Both, on two threads if there are enough elements.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use ndarray::{ArrayD, ArrayViewMutD};
 
 use crate::error::{Error, Result};
-use crate::follower::Follower;
+use crate::follower::{Follower, follow};
 use crate::grad::Grad;
-use crate::params::{Layout, Order, Params, ParamsMut, TensorInfo, ValuesMut, for_each, for_each_mut};
+use crate::params::{Layout, Order, Params, ParamsMut, TensorInfo, Values, ValuesMut, for_each, for_each_mut};
 use crate::scalar::Element;
 
 /// What a step did.
@@ -57,8 +57,7 @@ impl Adjust {
 #[derive(Debug)]
 pub struct Tensor<'a, A> {
     pub(crate) index: usize,
-    /// The parameter.
-    pub param: ValuesMut<'a, A>,
+    pub(crate) param: ValuesMut<'a, A>,
     /// The gradient; `None` leaves the parameter, its state and its step count untouched.
     pub grad: Option<Grad<'a, A>>,
     /// A group's change to the learning rate.
@@ -67,6 +66,7 @@ pub struct Tensor<'a, A> {
     pub weight_decay: Adjust,
     /// What follows the parameter, while its new values are in the cache.
     pub followers: Vec<Follower<'a, A>>,
+    pub(crate) frozen: bool,
 }
 
 impl<'a, A: Element> Tensor<'a, A> {
@@ -78,6 +78,7 @@ impl<'a, A: Element> Tensor<'a, A> {
             learning_rate: Adjust::default(),
             weight_decay: Adjust::default(),
             followers: Vec::new(),
+            frozen: false,
         }
     }
 
@@ -91,11 +92,28 @@ impl<'a, A: Element> Tensor<'a, A> {
         self.index
     }
 
-    /// The parameter as a writable view, and a copy of the gradient after scaling and limiting, for optimizers
-    /// that work on whole tensors; `None` without a gradient. `info` is the tensor's entry in the layout.
-    pub fn arrays(&mut self, info: &TensorInfo) -> Option<(ArrayViewMutD<'_, A>, ArrayD<A>)> {
-        let grad = self.grad.as_ref()?.to_array(info.shape());
-        Some((self.param.view_mut(info.shape()), grad))
+    /// The parameter, to be read.
+    pub fn param(&self) -> Values<'_, A> {
+        self.param.as_values()
+    }
+
+    /// Moves the parameter as a whole, with its [followers](Self::followers): for optimizers that work on tensors
+    /// instead of elements.
+    ///
+    /// `update` gets the parameter as a writable view and a copy of the gradient after scaling and limiting. Without a
+    /// gradient nothing happens, and `false` is returned. `info` is the tensor's entry in the layout.
+    pub fn update(&mut self, info: &TensorInfo, update: impl FnOnce(ArrayViewMutD<'_, A>, ArrayD<A>)) -> bool {
+        let Some(grad) = &self.grad else { return false };
+        let grad = grad.to_array(info.shape());
+        update(self.param.view_mut(info.shape()), grad);
+        follow(&mut self.followers, &self.param.as_values(), info.shape());
+        true
+    }
+
+    /// Keeps the parameter as it is, whatever gradients were gathered for it before.
+    pub fn freeze(&mut self) {
+        self.grad = None;
+        self.frozen = true;
     }
 }
 
@@ -185,11 +203,12 @@ impl<'a, A: Element> Step<'a, A> {
     pub fn preview(&self) -> Step<'_, A> {
         let tensors = self.tensors.iter().map(|tensor| Tensor {
             index: tensor.index,
-            param: tensor.param.preview(),
+            param: ValuesMut::preview(tensor.param()),
             grad: tensor.grad.as_ref().map(Grad::reborrow),
             learning_rate: tensor.learning_rate,
             weight_decay: tensor.weight_decay,
             followers: Vec::new(),
+            frozen: tensor.frozen,
         });
         Step { layout: Arc::clone(&self.layout), tensors: tensors.collect() }
     }

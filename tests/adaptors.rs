@@ -3,7 +3,7 @@
 
 use gradus::prelude::*;
 use gradus::schedule::Linear;
-use gradus::{Error, Report};
+use gradus::{Error, Report, Step};
 use ndarray::{Array1, Array2, array};
 
 type Pair = (Array1<f64>, Array1<f64>);
@@ -97,6 +97,35 @@ mod accumulate {
         opt.step(&mut w, &array![1.0]).unwrap();
         opt.step(&mut w, &array![3.0]).unwrap();
         assert_eq!(w, array![-2.0]);
+    }
+
+    #[test]
+    fn what_was_gathered_for_a_tensor_frozen_meanwhile_is_forgotten() {
+        let mut opt = Sgd::new(1.0).accumulate(2).sum().freeze("0");
+        opt.unfreeze("**").unwrap();
+        let mut w = pair(0.0, 0.0);
+        opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
+        opt.refreeze("0").unwrap();
+        assert!(opt.step(&mut w, &pair(1.0, 1.0)).unwrap().moved);
+        assert_eq!(w, pair(0.0, -2.0));
+        opt.unfreeze("0").unwrap();
+        (0..2).for_each(|_| assert!(opt.step(&mut w, &pair(1.0, 1.0)).is_ok()));
+        assert_eq!(w, pair(-2.0, -4.0));
+    }
+
+    #[test]
+    fn later_parts_may_lie_otherwise_in_memory() {
+        let grads = Array2::from_shape_fn((3, 50), |(i, j)| number(50 * i + j));
+        let turned = grads.t().as_standard_layout().to_owned();
+        for [first, second, third] in [[false, true, true], [true, false, true], [true, true, false]] {
+            let mut opt = Sgd::new(1.0).accumulate(3).sum();
+            let mut w = Array2::zeros((3, 50));
+            for transposed in [first, second, third] {
+                let grads = if transposed { turned.t() } else { grads.view() };
+                opt.step(&mut w, &grads).unwrap();
+            }
+            assert_eq!(w, -(&grads + &grads + &grads));
+        }
     }
 
     #[test]
@@ -432,6 +461,17 @@ mod ema {
         opt.read(&mut averages).unwrap();
         assert!(averages.0 == expected && averages.1 == expected && averages.2 == expected);
         assert_eq!(tree.0, params);
+    }
+
+    #[test]
+    fn tensors_that_go_to_another_optimizer_have_no_average() {
+        let mut opt = Sgd::new(1.0).ema(0.5);
+        let (mut w, grads) = (pair(0.0, 7.0), pair(1.0, 1.0));
+        let parts = Step::pair(&mut w, &grads, None).unwrap().split(2, |info, _| usize::from(info.path() == "1"));
+        opt.apply(parts.into_iter().next().unwrap()).unwrap();
+        let mut average = pair(0.0, 3.0);
+        opt.read(&mut average).unwrap();
+        assert_eq!(average, pair(-1.0, 3.0));
     }
 
     #[test]

@@ -205,12 +205,12 @@ impl Optimizer<f64> for RowNormalised {
         self.layout = Some(Arc::clone(step.layout()));
         let mut moved = false;
         for (info, tensor) in step.iter_mut() {
-            let Some((mut param, grad)) = tensor.arrays(info) else { continue };
-            moved = true;
-            for (mut row, grad) in param.rows_mut().into_iter().zip(grad.rows()) {
-                let norm = grad.iter().map(|x| x * x).sum::<f64>().sqrt();
-                row.scaled_add(-learning_rate / norm, &grad);
-            }
+            moved |= tensor.update(info, |mut param, grad| {
+                for (mut row, grad) in param.rows_mut().into_iter().zip(grad.rows()) {
+                    let norm = grad.iter().map(|x| x * x).sum::<f64>().sqrt();
+                    row.scaled_add(-learning_rate / norm, &grad);
+                }
+            });
         }
         self.steps += 1;
         Ok(Report::new(learning_rate, moved))
@@ -246,6 +246,27 @@ fn an_optimizer_of_whole_tensors_composes() {
     let mut w = (array![0.0], array![[0.0, 0.0]]);
     routed.step(&mut w, &(array![1.0], array![[0.0, 5.0]])).unwrap();
     assert_eq!(w, (array![-1.0], array![[0.0, -0.5]]));
+}
+
+#[test]
+fn what_follows_the_parameters_follows_an_optimizer_of_whole_tensors() {
+    let own = || RowNormalised { learning_rate: 0.5.into(), steps: 0, layout: None };
+    let grads = array![[0.0, 2.0]];
+    let mut opt = own().ema(0.5);
+    for mut params in [Array2::<f64>::zeros((1, 2)), Array2::zeros((1, 2).f())] {
+        let mut wide = Array2::<f64>::zeros((1, 4));
+        opt = own().ema(0.5);
+        for _ in 0..2 {
+            opt.step(&mut params, &grads).unwrap();
+        }
+        opt.read(&mut params).unwrap();
+        assert_eq!(params, array![[0.0, -0.75]]); // of −0.5 and −1
+        opt = own().ema(0.5);
+        opt.step(&mut wide.slice_mut(s![.., ..;2]), &grads).unwrap();
+        opt.read(&mut params).unwrap();
+        assert_eq!(params, array![[0.0, -0.5]]);
+    }
+    assert_eq!(opt.steps(), 1);
 }
 
 /// An adaptor that halves the gradients and tells the norm of each that it passes on.

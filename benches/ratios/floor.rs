@@ -1,14 +1,52 @@
 //! What a step is compared with: loops that move the same bytes, and the same arithmetic written by hand.
 
+use std::ops::{Deref, DerefMut};
+
 use pulp::Arch;
 use rayon::prelude::*;
+
+/// Numbers that begin a cache line: stores that cross from one into the next cost a multiple.
+pub(crate) struct Lines {
+    memory: Vec<f32>,
+    first: usize,
+}
+
+impl Lines {
+    pub(crate) fn new(numbers: impl Fn(usize) -> f32, elements: usize) -> Self {
+        let mut memory = vec![0.0; elements + 16];
+        let first = memory.as_ptr().align_offset(64);
+        (0..elements).for_each(|i| memory[first + i] = numbers(i));
+        memory.truncate(first + elements);
+        Self { memory, first }
+    }
+
+    pub(crate) fn zeros(elements: usize) -> Self {
+        let memory = vec![0.0; elements + 16]; // fresh zero pages, as the library's own slots are
+        let first = memory.as_ptr().align_offset(64);
+        Self { memory, first }
+    }
+}
+
+impl Deref for Lines {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.memory[self.first..]
+    }
+}
+
+impl DerefMut for Lines {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.memory[self.first..]
+    }
+}
 
 /// Elements of one share of a parallel floor.
 const SHARE: usize = 64 * 1024;
 
 /// Reads parameter, gradient and slots and writes parameter and slots: the bytes of a step, no arithmetic, in registers
 /// as wide as the step's and on as many threads.
-pub(crate) fn move_bytes(param: &mut [f32], grad: &[f32], slots: &mut [Vec<f32>]) {
+pub(crate) fn move_bytes(param: &mut [f32], grad: &[f32], slots: &mut [Lines]) {
     match slots {
         [] => shares(param, grad, [], |p, g, []: [&mut [f32]; 0]| {
             p.iter_mut().zip(g).for_each(|(p, g)| *p = mix(*p, *g));
@@ -44,7 +82,7 @@ fn mix(x: f32, y: f32) -> f32 {
 fn shares<const N: usize>(
     param: &mut [f32],
     grad: &[f32],
-    slots: [&mut Vec<f32>; N],
+    slots: [&mut Lines; N],
     body: impl Fn(&mut [f32], &[f32], [&mut [f32]; N]) + Copy + Sync,
 ) {
     let arch = Arch::new();
@@ -55,7 +93,7 @@ fn shares<const N: usize>(
         )
     };
     if param.len() <= SHARE {
-        return run(param, grad, slots.map(|slot| slot.as_mut_slice()));
+        return run(param, grad, slots.map(|slot| &mut slot[..]));
     }
     let mut chunks = slots.map(|slot| slot.chunks_mut(SHARE));
     let parts: Vec<_> = param
@@ -67,8 +105,9 @@ fn shares<const N: usize>(
 }
 
 /// Adam over slices: the expression of the library, with the same instructions, and nothing around it.
-pub(crate) fn adam(param: &mut [f32], grad: &[f32], slots: &mut [Vec<f32>], step: i32) {
+pub(crate) fn adam(param: &mut [f32], grad: &[f32], slots: &mut [Lines], step: i32) {
     let [m, v] = slots else { return };
+    let (m, v) = (&mut m[..], &mut v[..]);
     let (first, second) = (1.0 - 0.9_f64.powi(step), 1.0 - 0.999_f64.powi(step));
     let (step_size, root_scale) = ((1e-3 / first) as f32, (1.0 / second.sqrt()) as f32);
     let (beta1, rest1, beta2, rest2, eps) = (0.9_f32, 0.1_f32, 0.999_f32, 0.001_f32, 1e-8_f32);

@@ -9,6 +9,7 @@ mod floor;
 use std::hint::black_box;
 use std::time::Instant;
 
+use floor::Lines;
 use gradus::prelude::*;
 use gradus::rule::{Rounding, StatePrecision};
 use ndarray::{Array1, Array2, ArrayD, Zip, aview_mut1, aview1, s};
@@ -53,9 +54,8 @@ fn step<'c>(mut opt: impl Optimizer<f32> + 'c, elements: usize, grads: &'c [f32]
 }
 
 fn floor<'c>(slots: usize, elements: usize, grads: &'c [f32]) -> Box<dyn FnMut() + 'c> {
-    let mut params = wave(elements, 0.0);
-    // Fresh zero pages, as the library's own slots are.
-    let mut slots: Vec<_> = (0..slots).map(|_| vec![0.0; elements]).collect();
+    let mut params = Lines::new(|i| grads[i], elements);
+    let mut slots: Vec<_> = (0..slots).map(|_| Lines::zeros(elements)).collect();
     Box::new(move || floor::move_bytes(black_box(&mut params), grads, &mut slots))
 }
 
@@ -95,7 +95,8 @@ fn against_a_loop_by_hand() {
     for log in [10, 12, 14, 16] {
         let elements = 1 << log;
         let grads = wave(elements, 1.0);
-        let (mut params, mut slots, mut count) = (wave(elements, 0.0), vec![vec![0.0; elements]; 2], 0);
+        let mut params = Lines::new(|i| grads[i], elements);
+        let (mut slots, mut count) = ([Lines::zeros(elements), Lines::zeros(elements)], 0);
         let by_hand = Box::new(|| {
             count += 1;
             floor::adam(black_box(&mut params), &grads, &mut slots, count);

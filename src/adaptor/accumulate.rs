@@ -6,7 +6,7 @@ use super::{around, skipped};
 use crate::error::{Error, Result};
 use crate::grad::Grad;
 use crate::optimizer::Optimizer;
-use crate::params::{Layout, Order, Values};
+use crate::params::{Layout, Owned};
 use crate::scalar::Element;
 use crate::step::{Report, Step};
 
@@ -18,8 +18,12 @@ use crate::step::{Report, Step};
 /// without gradient in all of them is not moved.
 ///
 /// Every call is checked by the optimizer inside before anything is added, so that a bad micro-batch can be left
-/// out; [`skip_nonfinite`](Optimizer::skip_nonfinite) *after* `accumulate` leaves it out by itself. The sum takes one
-/// element per parameter (4 bytes in f32); the last micro-batch is added in the sweep that moves the parameters.
+/// out; [`skip_nonfinite`](Optimizer::skip_nonfinite) *after* `accumulate` leaves it out by itself. If it is the mean
+/// that is refused, because a sum overflowed, say, the earlier micro-batches stay: [`discard`](Accumulate::discard) begins
+/// anew. A tensor that is frozen meanwhile does not move, and what was gathered for it is forgotten.
+///
+/// The sum takes one element per parameter (4 bytes in f32); the last micro-batch is added in the sweep that moves the
+/// parameters.
 ///
 /// ```
 /// use gradus::prelude::*;
@@ -42,10 +46,10 @@ pub struct Accumulate<O, A> {
     sums: Vec<Sum<A>>,
 }
 
-/// The sum of one tensor's gradients, in row-major order.
+/// The sum of one tensor's gradients, in the order of the first.
 #[derive(Debug, Clone)]
 struct Sum<A> {
-    values: Vec<A>,
+    values: Owned<A>,
     /// Whether there has been a gradient since the last step.
     begun: bool,
 }
@@ -93,22 +97,24 @@ impl<A: Element, O: Optimizer<A>> Accumulate<O, A> {
         for (info, tensor) in step.iter() {
             let Some(grad) = &tensor.grad else { continue };
             let sum = &mut self.sums[tensor.index()];
-            if sum.begun {
-                grad.add_to(info.shape(), Order::C, &mut sum.values);
-            } else {
-                sum.values.resize(info.elements(), A::zero());
-                grad.read(info.shape(), Order::C, 0, &mut sum.values);
-                sum.begun = true;
+            if sum.values.is_empty() {
+                sum.values = Owned::zeros(info.elements(), grad.order(), 0);
             }
+            let order = sum.values.order();
+            match sum.begun {
+                true => grad.add_to(info.shape(), order, sum.values.as_mut_slice()),
+                false => grad.read(info.shape(), order, 0, sum.values.as_mut_slice()),
+            }
+            sum.begun = true;
         }
     }
 }
 
 /// Adds the sums, where there are any yet, to the last micro-batch.
 fn combine<'a, A: Element>(sums: &'a [Sum<A>], scale: f64, step: &mut Step<'a, A>) {
-    for (_, tensor) in step.iter_mut() {
+    for (_, tensor) in step.iter_mut().filter(|(_, tensor)| !tensor.frozen) {
         if let Some(sum) = sums.get(tensor.index()).filter(|sum| sum.begun) {
-            let values = Values::Contiguous(&sum.values, Order::C);
+            let values = sum.values.as_values();
             tensor.grad = Some(match tensor.grad.take() {
                 Some(grad) => grad.plus(values),
                 None => Grad::new(values),
@@ -136,7 +142,7 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Accumulate<O, A> {
         self.check_own(&step)?;
         self.inner.check(&step)?;
         let layout = self.layout.get_or_insert_with(|| Arc::clone(step.layout()));
-        self.sums.resize_with(layout.len(), || Sum { values: Vec::new(), begun: false });
+        self.sums.resize_with(layout.len(), || Sum { values: Owned::default(), begun: false });
         if self.gathered + 1 < self.every {
             self.add(&step);
             self.gathered += 1;

@@ -2,16 +2,14 @@
 
 use std::sync::Arc;
 
-use ndarray::{ArrayD, IxDyn, ShapeBuilder};
-
 use super::around;
 use crate::error::Result;
 use crate::follower::Follower;
 use crate::hyper::Hyper;
 use crate::optimizer::Optimizer;
-use crate::params::{Layout, Order, ParamsMut, Values};
+use crate::params::{Layout, Owned, ParamsMut, for_each_mut};
 use crate::scalar::Element;
-use crate::step::{Report, Step, Tensor};
+use crate::step::{Report, Step};
 
 /// Keeps an exponential moving average of the parameters: made by [`Optimizer::ema`].
 ///
@@ -58,7 +56,8 @@ pub struct Ema<O, A> {
     inner: O,
     decay: Hyper,
     layout: Option<Arc<Layout>>,
-    averages: Vec<ArrayD<A>>,
+    /// Of the tensors that steps have held; empty for the others.
+    averages: Vec<Owned<A>>,
     /// Whether there has been a step since the averages were made.
     begun: bool,
 }
@@ -72,8 +71,8 @@ impl<O, A> Ema<O, A> {
 }
 
 impl<A: Element, O: Optimizer<A>> Ema<O, A> {
-    /// Writes the averages into a tree of the parameters' layout. Before the first step it is left as it is: the
-    /// parameters are their own average.
+    /// Writes the averages into a tree of the parameters' layout. Tensors without an average are left as they are: all
+    /// of them before the first step, and those that a [`route`](Optimizer::route) gives to another optimizer.
     ///
     /// # Errors
     /// [`Error::ParametersChanged`](crate::Error::ParametersChanged) if the tree is another.
@@ -81,10 +80,10 @@ impl<A: Element, O: Optimizer<A>> Ema<O, A> {
         let Some(layout) = &self.layout else { return Ok(()) };
         layout.ensure_same(&Layout::of(&*tree)?)?;
         let mut averages = self.averages.iter();
-        crate::params::for_each_mut(tree, |_, shape, values| {
+        for_each_mut(tree, |_, shape, values| {
             let Some(mut values) = values else { return };
-            if let Some(average) = averages.next() {
-                values.view_mut(shape).assign(average);
+            if let Some(average) = averages.next().filter(|average| !average.is_empty()) {
+                values.view_mut(shape).assign(&average.as_values().view(shape));
             }
         });
         Ok(())
@@ -112,19 +111,18 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Ema<O, A> {
         let first = self.averages.is_empty();
         if first {
             self.layout = Some(Arc::clone(step.layout()));
-            self.averages = step.layout().tensors().iter().map(|info| ArrayD::zeros(IxDyn(info.shape()))).collect();
-            for (info, tensor) in step.iter() {
-                self.averages[tensor.index()] = copy(tensor, info.shape());
-            }
+            self.averages.resize_with(step.layout().len(), Owned::default);
         }
         let mut step: Step<'_, A> = step; // a shorter lifetime: from here on it borrows from the averages
         let mut averages = self.averages.iter_mut();
         let mut next = 0;
-        for (_, tensor) in step.iter_mut() {
-            if let Some(average) = averages.nth(tensor.index() - next) {
-                tensor.followers.push(Follower::average(average.view_mut(), weight));
-            }
+        for (info, tensor) in step.iter_mut() {
+            let Some(average) = averages.nth(tensor.index() - next) else { break };
             next = tensor.index() + 1;
+            if average.is_empty() {
+                *average = Owned::copy(&tensor.param(), info.shape());
+            }
+            tensor.followers.push(Follower::average_in(average.as_values_mut(), weight));
         }
         let report = self.inner.apply(step);
         match &report {
@@ -146,12 +144,4 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Ema<O, A> {
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.layout.as_ref().or(self.inner.layout())
     }
-}
-
-/// The parameter's values, laid out as the parameter is, so that both are swept as one.
-fn copy<A: Element>(tensor: &Tensor<'_, A>, shape: &[usize]) -> ArrayD<A> {
-    let param = tensor.param.as_values();
-    let mut copy = ArrayD::zeros(IxDyn(shape).set_f(matches!(param, Values::Contiguous(_, Order::F))));
-    copy.assign(&param.view(shape));
-    copy
 }

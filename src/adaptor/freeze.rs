@@ -80,7 +80,7 @@ impl<O> Freeze<O> {
         }
         for (_, tensor) in step.iter_mut() {
             if frozen[tensor.index()] {
-                tensor.grad = None;
+                tensor.freeze();
             }
         }
         Ok(())

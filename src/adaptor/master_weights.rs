@@ -4,16 +4,16 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use ndarray::{ArrayD, IxDyn, ShapeBuilder};
+use ndarray::ArrayD;
 
 use super::around;
 use crate::error::Result;
-use crate::follower::Follower;
-use crate::grad::{BLOCK, Grad};
+use crate::follower::{Follower, follow};
+use crate::grad::Grad;
 use crate::optimizer::Optimizer;
-use crate::params::{Layout, Order, Values, ValuesMut, blocks};
+use crate::params::{Layout, Owned, ValuesMut};
 use crate::scalar::Element;
-use crate::step::{Report, Step, Tensor};
+use crate::step::{Adjust, Report, Step, Tensor};
 
 /// Steps parameters of 16 bits, `half::bf16` or `half::f16`, through f32 copies: made by
 /// [`Optimizer::master_weights`].
@@ -50,7 +50,7 @@ use crate::step::{Report, Step, Tensor};
 pub struct MasterWeights<O, H> {
     inner: O,
     layout: Option<Arc<Layout>>,
-    masters: Vec<(Vec<f32>, Order)>,
+    masters: Vec<Owned<f32>>,
     element: PhantomData<fn() -> H>,
 }
 
@@ -65,9 +65,8 @@ impl<O, H> MasterWeights<O, H> {
     pub fn master(&self, path: &str) -> Option<ArrayD<f32>> {
         let layout = self.layout.as_ref()?;
         let at = layout.position(path)?;
-        let (values, order) = self.masters.get(at)?;
-        let shape = IxDyn(layout.tensors()[at].shape()).set_f(*order == Order::F);
-        ArrayD::from_shape_vec(shape, values.clone()).ok()
+        let master = self.masters.get(at).filter(|master| !master.is_empty())?;
+        Some(master.to_array(layout.tensors()[at].shape()))
     }
 
     fn check_own<B: Element>(&self, step: &Step<'_, B>) -> Result<()> {
@@ -75,35 +74,29 @@ impl<O, H> MasterWeights<O, H> {
     }
 }
 
-/// A parameter's values in f32, in the order in which they lie.
-fn widened<H: Element>(param: &ValuesMut<'_, H>, shape: &[usize]) -> (Vec<f32>, Order) {
-    let values = param.as_values();
-    let order = if matches!(values, Values::Contiguous(_, Order::F)) { Order::F } else { Order::C };
-    let view = values.view(shape);
-    let view = if order == Order::F { view.reversed_axes() } else { view };
-    (view.iter().map(|value| value.as_f64() as f32).collect(), order)
-}
-
 /// One tensor of the step inside.
 fn inside<'s, H: Element>(
-    index: usize,
-    master: &'s mut [f32],
-    order: Order,
+    param: ValuesMut<'s, f32>,
     grad: Option<&'s Grad<'_, H>>,
+    [learning_rate, weight_decay]: [Adjust; 2],
+    (index, frozen): (usize, bool),
 ) -> Tensor<'s, f32> {
-    let mut tensor = Tensor::new(index, ValuesMut::Contiguous(master, order));
-    tensor.grad = grad.map(Grad::widened);
-    tensor
+    Tensor { grad: grad.map(Grad::widened), learning_rate, weight_decay, frozen, ..Tensor::new(index, param) }
 }
 
 impl<H: Element, O: Optimizer<f32>> Optimizer<H> for MasterWeights<O, H> {
     fn check(&self, step: &Step<'_, H>) -> Result<()> {
         self.check_own(step)?;
-        let mut masters: Vec<_> = step.iter().map(|(info, tensor)| widened(&tensor.param, info.shape())).collect();
-        let tensors = step.iter().zip(&mut masters).map(|((_, tensor), (master, order))| {
-            let mut inner = inside(tensor.index(), master, *order, tensor.grad.as_ref());
-            (inner.learning_rate, inner.weight_decay) = (tensor.learning_rate, tensor.weight_decay);
-            inner
+        // Before a tensor's first step its master weights would be these.
+        let known = |tensor: &Tensor<'_, H>| self.masters.get(tensor.index()).filter(|master| !master.is_empty());
+        let missing = step.iter().filter(|(_, tensor)| known(tensor).is_none());
+        let fresh: Vec<Owned<f32>> = missing.map(|(info, tensor)| Owned::copy(&tensor.param(), info.shape())).collect();
+        let mut fresh = fresh.iter();
+        let tensors = step.iter().filter_map(|(_, tensor)| {
+            let master = known(tensor).or_else(|| fresh.next())?;
+            let param = ValuesMut::preview(master.as_values());
+            let adjusts = [tensor.learning_rate, tensor.weight_decay];
+            Some(inside(param, tensor.grad.as_ref(), adjusts, (tensor.index(), tensor.frozen)))
         });
         self.inner.check(&Step::from_parts(Arc::clone(step.layout()), tensors.collect()))
     }
@@ -113,7 +106,7 @@ impl<H: Element, O: Optimizer<f32>> Optimizer<H> for MasterWeights<O, H> {
         let first = self.masters.is_empty();
         if first {
             self.layout = Some(Arc::clone(step.layout()));
-            self.masters.resize_with(step.layout().len(), || (Vec::new(), Order::C));
+            self.masters.resize_with(step.layout().len(), Owned::default);
         }
         let layout = Arc::clone(step.layout());
         let mut masters = self.masters.iter_mut();
@@ -121,13 +114,13 @@ impl<H: Element, O: Optimizer<f32>> Optimizer<H> for MasterWeights<O, H> {
         for (info, tensor) in step.iter_mut() {
             let Some(master) = masters.nth(tensor.index() - next) else { break };
             next = tensor.index() + 1;
-            if master.0.len() != info.elements() {
-                *master = widened(&tensor.param, info.shape());
+            if master.is_empty() {
+                *master = Owned::copy(&tensor.param(), info.shape());
             }
-            let Tensor { index, param, grad, learning_rate, weight_decay, .. } = tensor;
-            let mut inner = inside(*index, &mut master.0, master.1, grad.as_ref());
-            (inner.learning_rate, inner.weight_decay) = (*learning_rate, *weight_decay);
-            inner.followers.push(Follower::copy(param.reborrow()));
+            let adjusts = [tensor.learning_rate, tensor.weight_decay];
+            let place = (tensor.index(), tensor.frozen);
+            let mut inner = inside(master.as_values_mut(), tensor.grad.as_ref(), adjusts, place);
+            inner.followers.push(Follower::copy(tensor.param.reborrow()));
             tensors.push(inner);
         }
         let result = self.inner.apply(Step::from_parts(layout, tensors));
@@ -138,7 +131,7 @@ impl<H: Element, O: Optimizer<f32>> Optimizer<H> for MasterWeights<O, H> {
         let report = result?;
         if report.moved {
             step.iter_mut().filter(|(_, tensor)| tensor.grad.is_some()).for_each(|(info, tensor)| {
-                follow(tensor, info.shape());
+                follow(&mut tensor.followers, &tensor.param.as_values(), info.shape());
             });
         }
         Ok(report)
@@ -154,22 +147,6 @@ impl<H: Element, O: Optimizer<f32>> Optimizer<H> for MasterWeights<O, H> {
 
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.layout.as_ref()
-    }
-}
-
-/// What follows the 16-bit parameter itself, in a pass of its own.
-fn follow<H: Element>(tensor: &mut Tensor<'_, H>, shape: &[usize]) {
-    let Tensor { param, followers, .. } = tensor;
-    let view = param.as_values();
-    let view = view.view(shape);
-    let mut buffer = [H::zero(); BLOCK];
-    for follower in followers {
-        let mut following = follower.in_order(shape, Order::C);
-        for start in (0..view.len()).step_by(BLOCK) {
-            let block = &mut buffer[..BLOCK.min(view.len() - start)];
-            blocks::read(&view, start, block);
-            following.follow(pulp::Arch::new(), start, block);
-        }
     }
 }
 

@@ -1,39 +1,68 @@
 //! Reading and writing a view of any layout in blocks of its row-major order.
 
 use std::mem::take;
-use std::ops::Range;
 
-use ndarray::{ArrayBase, ArrayViewD, ArrayViewMutD, Axis, Dimension, Ix1, IxDyn, RawData, Zip, aview_mut1, aview1};
+use ndarray::{ArrayBase, ArrayViewD, ArrayViewMutD, Axis, IxDyn, RawData, Slice, Zip, aview_mut1, aview1};
 
 use crate::scalar::Element;
 
 /// Reads elements `start …` of a view walked in row-major order.
-pub(crate) fn read<A: Element>(view: &ArrayViewD<'_, A>, start: usize, mut out: &mut [A]) {
-    for_each_lane(view.shape(), start, out.len(), |number, part| {
+pub(crate) fn read<A: Element>(view: &ArrayViewD<'_, A>, mut start: usize, mut out: &mut [A]) {
+    while !out.is_empty() {
+        let part = first_box(view.view(), start, out.len());
         let (now, later) = take(&mut out).split_at_mut(part.len());
-        let Some(lane) = lane_of(view.view(), number, part) else { return };
-        match lane.to_slice() {
-            Some(lane) => now.copy_from_slice(lane),
-            None => Zip::from(aview_mut1(now)).and(lane).for_each(|out, value| *out = *value),
-        }
-        out = later;
-    });
+        (start, out) = (start + now.len(), later);
+        let Ok(mut now) = aview_mut1(now).into_shape_with_order(part.raw_dim()) else { return };
+        let axis = lane_axis(&part);
+        Zip::from(now.lanes_mut(axis)).and(part.lanes(axis)).for_each(|mut now, lane| now.assign(&lane));
+    }
 }
 
 /// Changes elements `start …` of a view walked in row-major order, each with one of `values`.
 pub(crate) fn update<A: Element, B>(
     view: &mut ArrayViewMutD<'_, A>,
-    start: usize,
+    mut start: usize,
     mut values: &[B],
     change: impl Fn(&mut A, &B),
 ) {
-    let shape = view.raw_dim();
-    for_each_lane(shape.slice(), start, values.len(), |number, part| {
+    while !values.is_empty() {
+        let mut part = first_box(view.view_mut(), start, values.len());
         let (now, later) = values.split_at(part.len());
-        let Some(lane) = lane_of(view.view_mut(), number, part) else { return };
-        Zip::from(lane).and(aview1(now)).for_each(&change);
-        values = later;
-    });
+        (start, values) = (start + now.len(), later);
+        let Ok(now) = aview1(now).into_shape_with_order(part.raw_dim()) else { return };
+        let axis = lane_axis(&part);
+        Zip::from(part.lanes_mut(axis)).and(now.lanes(axis)).for_each(|lane, values| {
+            Zip::from(lane).and(values).for_each(&change);
+        });
+    }
+}
+
+/// The largest box that begins with element `start` and is consecutive in row-major order, of at most `count` elements.
+fn first_box<S: RawData>(mut view: ArrayBase<S, IxDyn>, mut start: usize, count: usize) -> ArrayBase<S, IxDyn> {
+    while view.ndim() > 0 {
+        let row_length: usize = view.shape()[1..].iter().product();
+        let (row, offset) = (start / row_length, start % row_length);
+        if offset == 0 && count >= row_length {
+            let rows = (count / row_length).min(view.shape()[0] - row);
+            return view.slice_axis_move(Axis(0), Slice::from(row..row + rows));
+        }
+        view = view.index_axis_move(Axis(0), row);
+        start = offset;
+    }
+    view.insert_axis(Axis(0))
+}
+
+/// Lanes shorter than this cost more than the cache lines that longer ones read twice.
+const SHORT: usize = 8;
+
+/// The axis to walk along: of those that are not short the one that is closest in memory, else the longest.
+fn lane_axis<S: RawData>(part: &ArrayBase<S, IxDyn>) -> Axis {
+    let axes = part.shape().iter().zip(part.strides()).enumerate();
+    let key = |(_, (length, stride)): &(usize, (&usize, &isize))| {
+        let long = **length >= SHORT;
+        (!long, if long { stride.unsigned_abs() } else { usize::MAX - **length })
+    };
+    Axis(axes.min_by_key(key).map_or(0, |(axis, _)| axis))
 }
 
 /// Columns that are read side by side, so that rows are written in pieces.
@@ -63,28 +92,60 @@ pub(crate) fn read_tile<A: Element>(
     }
 }
 
-/// The lanes along the last axis that `count` elements from `start` lie in, and which part of each.
-fn for_each_lane(shape: &[usize], mut start: usize, mut count: usize, mut lane: impl FnMut(usize, Range<usize>)) {
-    let length = shape.last().copied().unwrap_or(1);
-    while count > 0 {
-        let (number, offset) = (start / length, start % length);
-        let here = (length - offset).min(count);
-        lane(number, offset..offset + here);
-        (start, count) = (start + here, count - here);
-    }
-}
+#[cfg(test)]
+mod tests {
+    use ndarray::ArrayD;
 
-/// A part of the `number`-th lane along the last axis, counted in row-major order.
-fn lane_of<S: RawData>(mut view: ArrayBase<S, IxDyn>, number: usize, part: Range<usize>) -> Option<ArrayBase<S, Ix1>> {
-    if view.ndim() == 0 {
-        view = view.insert_axis(Axis(0));
+    use super::*;
+
+    /// Views of every rank, with axes in any order, gaps and axes that run backwards.
+    fn for_each_view(mut check: impl FnMut(ArrayViewMutD<'_, f64>)) {
+        let shapes: [&[usize]; 8] = [&[], &[1], &[7], &[3, 40], &[40, 3], &[4, 1, 17], &[5, 2, 3, 9], &[2, 3, 2, 9, 2]];
+        for shape in shapes {
+            for turn in 0..shape.len().max(1) {
+                for step in [1_isize, 2, -1] {
+                    let large: Vec<usize> = shape.iter().map(|length| length * step.unsigned_abs()).collect();
+                    let mut number = -1.0;
+                    let mut array = ArrayD::from_shape_simple_fn(large, || {
+                        number += 1.0;
+                        number
+                    });
+                    let mut view = array.view_mut();
+                    view.slice_each_axis_inplace(|_| Slice::new(0, None, step));
+                    let mut axes: Vec<usize> = (0..shape.len()).collect();
+                    axes.rotate_left(turn);
+                    check(view.permuted_axes(axes));
+                }
+            }
+        }
     }
-    let mut remaining = number;
-    while view.ndim() > 1 {
-        let below: usize = view.shape()[1..view.ndim() - 1].iter().product();
-        view = view.index_axis_move(Axis(0), remaining / below);
-        remaining %= below;
+
+    #[test]
+    fn blocks_are_what_an_iterator_gives() {
+        for_each_view(|view| {
+            let expected: Vec<f64> = view.iter().copied().collect();
+            let every = 1 + expected.len() / 24;
+            for start in (0..expected.len()).step_by(every) {
+                for end in (start..=expected.len()).step_by(every) {
+                    let mut block = vec![f64::NAN; end - start];
+                    read(&view.view(), start, &mut block);
+                    assert_eq!(block, expected[start..end], "{:?} {:?}", view.shape(), view.strides());
+                }
+            }
+        });
     }
-    let lane: ArrayBase<S, Ix1> = view.into_dimensionality().ok()?;
-    Some(lane.slice_axis_move(Axis(0), part.into()))
+
+    #[test]
+    fn an_update_changes_the_block_and_nothing_else() {
+        for_each_view(|mut view| {
+            let before: Vec<f64> = view.iter().copied().collect();
+            let (start, end) = (before.len() / 3, before.len() - before.len() / 4);
+            let values: Vec<f64> = (start..end).map(|number| number as f64 + 0.5).collect();
+            update(&mut view, start, &values, |element, value| *element -= value);
+            for (number, (after, before)) in view.iter().zip(&before).enumerate() {
+                let change = if (start..end).contains(&number) { number as f64 + 0.5 } else { 0.0 };
+                assert_eq!(*after, before - change);
+            }
+        });
+    }
 }

@@ -37,12 +37,14 @@
 pub(crate) mod blocks;
 mod impls;
 mod layout;
+mod owned;
 mod values;
 mod visitor;
 
 use crate::scalar::Element;
 
 pub use layout::{Layout, TensorInfo};
+pub(crate) use owned::Owned;
 pub use values::{Order, Strided, StridedMut, Values, ValuesMut};
 pub use visitor::{Path, Visitor, VisitorMut, for_each, for_each_mut};
 

@@ -142,6 +142,14 @@ impl<'a, A: Element> Values<'a, A> {
         }
     }
 
+    /// The order in which the elements lie; C where there are gaps.
+    pub(crate) fn order(&self) -> Order {
+        match self {
+            Self::Contiguous(_, order) => *order,
+            Self::Strided(_) => Order::C,
+        }
+    }
+
     /// The elements as a slice, if they lie in this order without gaps.
     pub fn as_slice(&self, order: Order) -> Option<&[A]> {
         match self {
@@ -186,9 +194,9 @@ impl<'a, A: Element> ValuesMut<'a, A> {
         }
     }
 
-    /// The values for those who only look. Writing to them panics.
-    pub(crate) fn preview(&self) -> ValuesMut<'_, A> {
-        ValuesMut::Strided(StridedMut(Access::Read(self.as_values())))
+    /// Values in the place of writable ones, for those who only look. Writing to them panics.
+    pub(crate) fn preview(values: Values<'a, A>) -> Self {
+        Self::Strided(StridedMut(Access::Read(values)))
     }
 
     /// Borrows the values for writing.

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use ndarray::{ArrayD, ShapeBuilder};
 use pulp::Arch;
 
-use super::lanes::Prelude;
+use super::lanes::{MAX_SLOTS, Prelude};
 use super::precision::{StatePrecision, Stored};
-use super::sweep::{Part, Shared, Sweep};
+use super::sweep::{Part, Scratch, Shared, Sweep};
 use super::{At, Decay, Rule};
+use crate::aligned::before_line;
 use crate::error::{Error, Result};
 use crate::hyper::Hyper;
 use crate::optimizer::Optimizer;
@@ -29,6 +30,7 @@ pub struct Elementwise<R, A> {
     steps: u64,
     layout: Option<Arc<Layout>>,
     state: Vec<State<A>>,
+    scratch: Scratch<A>,
 }
 
 /// The state of one tensor.
@@ -36,12 +38,14 @@ pub struct Elementwise<R, A> {
 struct State<A> {
     steps: u64,
     order: Order,
+    /// The slots' names: a setter may give the rule other slots later.
+    names: &'static [&'static str],
     slots: Stored<A>,
 }
 
 impl<A> Default for State<A> {
     fn default() -> Self {
-        Self { steps: 0, order: Order::C, slots: Default::default() }
+        Self { steps: 0, order: Order::C, names: &[], slots: Default::default() }
     }
 }
 
@@ -56,6 +60,7 @@ impl<R, A> Elementwise<R, A> {
             steps: 0,
             layout: None,
             state: Vec::new(),
+            scratch: Scratch::default(),
         }
     }
 
@@ -83,7 +88,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         let layout = self.layout.as_ref()?;
         let at = layout.position(path)?;
         let state = self.state.get(at).filter(|state| state.steps > 0)?;
-        let number = self.rule.slots().iter().position(|name| *name == slot)?;
+        let number = state.names.iter().position(|name| *name == slot)?;
         let shape = layout.tensors()[at].shape().set_f(state.order == Order::F);
         ArrayD::from_shape_vec(shape, state.slots.values(number)).ok()
     }
@@ -102,6 +107,11 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
     /// The hyper-parameters of this step, if they and the step are in order.
     fn values(&self, step: &Step<'_, A>) -> Result<StepValues<R::Values>> {
         Layout::ensure_known(self.layout.as_ref(), step.layout())?;
+        let slots = self.rule.slots().len();
+        if slots > MAX_SLOTS {
+            let name = self.rule.name();
+            return Err(Error::Other(format!("{name} has {slots} state slots where {MAX_SLOTS} are possible")));
+        }
         let values = StepValues {
             learning_rate: self.learning_rate.within(LEARNING_RATE, 0.0.., self.steps)?,
             weight_decay: self.weight_decay.within(WEIGHT_DECAY, 0.0.., self.steps)?,
@@ -135,14 +145,28 @@ fn adjusted(name: &'static str, adjust: Adjust, own: f64, info: &TensorInfo, ste
 }
 
 impl<A: Scalar> State<A> {
-    /// Makes the slots if this is the tensor's first gradient.
-    fn prepare(&mut self, slots: usize, precision: StatePrecision, param: &ValuesMut<'_, A>, elements: usize) {
+    /// Makes the slots if this is the tensor's first gradient, and those that the rule has had no need of before.
+    fn prepare(
+        &mut self,
+        names: &'static [&'static str],
+        precision: StatePrecision,
+        param: &ValuesMut<'_, A>,
+        elements: usize,
+    ) {
+        let line = match param {
+            ValuesMut::Contiguous(param, _) => before_line(param),
+            ValuesMut::Strided(_) => 0,
+        };
         if self.steps == 0 {
             self.order = match param {
                 ValuesMut::Contiguous(_, order) => *order,
                 ValuesMut::Strided(_) => Order::C,
             };
-            self.slots = Stored::zeros(slots, elements, precision);
+            self.slots = Stored::zeros(names.len(), elements, line, precision);
+            self.names = names;
+        } else if self.names != names {
+            self.slots.rename(self.names, names, elements, line);
+            self.names = names;
         }
         self.steps += 1;
     }
@@ -177,7 +201,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         let layout = self.layout.get_or_insert_with(|| Arc::clone(step.layout()));
         self.state.resize_with(layout.len(), State::default);
 
-        let slots = self.rule.slots().len();
+        let names = self.rule.slots();
         let mut sweep = Sweep::new(&self.rule, arch, layout.elements());
         let mut coefficients: Option<(At, R::Coefficients)> = None;
         let mut moved = false;
@@ -185,10 +209,10 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         for (info, tensor) in step.iter_mut() {
             let Some(state) = states.nth(tensor.index() - next) else { break };
             next = tensor.index() + 1;
-            let Tensor { index, param, grad: Some(grad), learning_rate, weight_decay, followers } = tensor else {
+            let Tensor { index, param, grad: Some(grad), learning_rate, weight_decay, followers, .. } = tensor else {
                 continue;
             };
-            state.prepare(slots, self.precision, param, info.elements());
+            state.prepare(names, self.precision, param, info.elements());
             let learning_rate = learning_rate.apply(values.learning_rate);
             let weight_decay = weight_decay.apply(values.weight_decay);
             let (coupled, shrink) = match self.rule.decay() {
@@ -210,6 +234,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
             let shared = Shared {
                 coefficients,
                 prelude,
+                scratch: &self.scratch,
                 grad: &*grad,
                 shape: info.shape(),
                 order: state.order,
@@ -239,6 +264,7 @@ impl<R: Clone, A: Clone> Clone for Elementwise<R, A> {
             steps: self.steps,
             layout: self.layout.clone(),
             state: self.state.clone(),
+            scratch: Scratch::default(),
         }
     }
 }
@@ -257,18 +283,29 @@ impl<R: fmt::Debug, A> fmt::Debug for Elementwise<R, A> {
 
 #[cfg(test)]
 mod tests {
-    use ndarray::Array1;
+    use ndarray::{Array1, aview_mut1};
 
     use super::*;
     use crate::optimizer::{Adam, AdamW, Momentum, Nesterov, RmsProp, Sgd};
+    use crate::rule::Rounding;
+
+    const PRECISIONS: [StatePrecision; 4] = [
+        StatePrecision::Full,
+        StatePrecision::Bf16(Rounding::Stochastic),
+        StatePrecision::Bf16(Rounding::Nearest),
+        StatePrecision::Blockwise8,
+    ];
+
+    fn wave<A: Scalar>(elements: usize, phase: f64) -> Array1<A> {
+        Array1::from_shape_fn(elements, |i| A::from_f64((i as f64 * 0.73 + phase).sin()))
+    }
 
     /// 5 steps of a tensor of 1,003 elements, with clipping's scale, with and without SIMD.
     fn agrees_without_simd<A: Scalar, R: Rule<A> + Clone>(opt: Elementwise<R, A>) {
-        let wave = |phase: f64| Array1::from_shape_fn(1003, |i| A::from_f64((i as f64 * 0.73 + phase).sin()));
         let run = |arch: Arch| {
-            let (mut opt, mut params) = (opt.clone(), wave(0.0));
+            let (mut opt, mut params) = (opt.clone(), wave(1003, 0.0));
             for number in 0..5 {
-                let grads = wave(f64::from(number));
+                let grads = wave(1003, f64::from(number));
                 let mut step = Step::pair(&mut params, &grads, None).unwrap();
                 for grad in step.iter_mut().filter_map(|(_, tensor)| tensor.grad.as_mut()) {
                     grad.scale_by(0.3);
@@ -278,6 +315,72 @@ mod tests {
             params
         };
         assert_eq!(run(Arch::Scalar), run(Arch::new()), "{}", opt.rule.name());
+    }
+
+    #[test]
+    fn where_a_tensor_begins_in_memory_does_not_change_the_bits() {
+        for precision in PRECISIONS {
+            let run = |offset: usize| {
+                let mut opt = Adam::new(0.1).amsgrad().state_precision(precision).ema(0.9);
+                let (mut params, grads) = (vec![0.5_f32; 5000 + offset], wave::<f32>(5000, 1.0));
+                for _ in 0..3 {
+                    opt.step(&mut aview_mut1(&mut params[offset..]), &grads).unwrap();
+                }
+                let mut average = Array1::zeros(5000);
+                opt.read(&mut average).unwrap();
+                (params.split_off(offset), average)
+            };
+            let expected = run(0);
+            assert!((1..17).all(|offset| run(offset) == expected), "{precision:?}");
+        }
+    }
+
+    #[test]
+    fn slots_that_a_setter_adds_or_drops_later() {
+        for precision in PRECISIONS {
+            let grads = wave::<f32>(5000, 1.0);
+            let (mut opt, mut params) = (RmsProp::new(0.1).momentum(0.5).state_precision(precision), grads.clone());
+            opt.step(&mut params, &grads).unwrap();
+            let mut centered = opt.clone().centered();
+            let (kept, mut same) = (centered.slot("", "momentum_buffer"), params.clone());
+            assert!(kept.is_some() && kept == opt.slot("", "momentum_buffer"));
+            assert_eq!(centered.slot("", "grad_avg"), None);
+            centered.step(&mut params, &grads).unwrap();
+            opt.step(&mut same, &grads).unwrap();
+            assert_eq!(centered.slot("", "square_avg"), opt.slot("", "square_avg"));
+            let gathered = centered.slot("", "grad_avg").unwrap();
+            assert!(gathered.iter().zip(&grads).all(|(avg, grad)| (avg - 0.01 * grad).abs() < 0.002), "{gathered}");
+        }
+    }
+
+    /// A rule with more slots than there is room for.
+    struct Greedy;
+
+    impl<A: Scalar> Rule<A> for Greedy {
+        type Values = ();
+        type Coefficients = ();
+
+        fn name(&self) -> &'static str {
+            "greedy"
+        }
+
+        fn slots(&self) -> &'static [&'static str] {
+            &["a", "b", "c", "d", "e"]
+        }
+
+        fn values(&self, _: u64) -> Result<()> {
+            Ok(())
+        }
+
+        fn coefficients(&self, (): &(), _: &At) {}
+
+        fn sweep(&self, (): (), _: crate::rule::Lanes<'_, A>) {}
+    }
+
+    #[test]
+    fn too_many_slots_are_an_error() {
+        let error = Elementwise::from_rule(Greedy, 0.1).step(&mut wave::<f64>(2, 0.0), &wave(2, 1.0)).unwrap_err();
+        assert_eq!(error.to_string(), "greedy has 5 state slots where 4 are possible");
     }
 
     #[test]

@@ -5,13 +5,17 @@ use std::fmt;
 use pulp::Arch;
 
 use super::precision::{
-    GROUP, Reader, Rounding, StoredMut, narrow_group, nearest_bf16, random, stochastic_bf16, widen_bf16,
+    GOLDEN, GROUP, Reader, Rounding, StoredMut, narrow_group, nearest_bf16, random, stochastic_bf16, widen_bf16,
 };
 use crate::grad::transform;
 use crate::scalar::Scalar;
 
 /// The largest number of state slots of a rule.
 pub const MAX_SLOTS: usize = 4;
+
+/// The values of one group, each slot from the beginning of a cache line.
+#[repr(align(64))]
+struct Wide<A>([[A; GROUP]; MAX_SLOTS]);
 
 /// What happens to every element before the rule sees it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -87,32 +91,29 @@ impl<'s, A: Scalar> Lanes<'s, A> {
                 #[inline(always)]
                 move || {
                     let update = update;
-                    S::for_each(param, grad, slots, |value| value, |value, _| value, |_| 0, update);
+                    S::for_each(param, grad, slots, |value| value, |value, _| value, 0, update);
                 },
             ),
             StoredMut::Bf16(slots, Rounding::Nearest) => arch.dispatch(
                 #[inline(always)]
                 move || {
                     let update = update;
-                    S::for_each(param, grad, slots, widen_bf16, |value, _| nearest_bf16(value), |_| 0, update);
+                    S::for_each(param, grad, slots, widen_bf16, |value, _| nearest_bf16(value), 0, update);
                 },
             ),
             StoredMut::Bf16(slots, Rounding::Stochastic) => arch.dispatch(
                 #[inline(always)]
                 move || {
                     let update = update;
-                    let random = |number: u32| {
-                        let bits = random(seed.wrapping_add(number));
-                        bits ^ (bits >> 16) // two slots have 16 each
-                    };
-                    S::for_each(param, grad, slots, widen_bf16, stochastic_bf16, random, update);
+                    S::for_each(param, grad, slots, widen_bf16, stochastic_bf16, random(seed), update);
                 },
             ),
             StoredMut::Blockwise8(slots) => arch.dispatch(
                 #[inline(always)]
                 move || {
                     let (update, mut slots) = (update, *slots);
-                    let mut wide = [[A::zero(); GROUP]; MAX_SLOTS];
+                    let mut wide = Wide([[A::zero(); GROUP]; MAX_SLOTS]);
+                    let wide = &mut wide.0;
                     let groups = param.chunks_mut(GROUP).zip(grad.chunks(GROUP)).enumerate();
                     for (number, (param, grad)) in groups {
                         let start = number * GROUP;
@@ -122,7 +123,7 @@ impl<'s, A: Scalar> Lanes<'s, A> {
                         });
                         let codes =
                             slots.each_ref().map(|slot| slot.codes.get(start..start + param.len()).unwrap_or_default());
-                        S::widen_each(param, grad, codes, &mut wide, readers, update);
+                        S::widen_each(param, grad, codes, wide, readers, update);
                         let seed = seed.wrapping_add(start as u32);
                         for (slot, (wide, stored)) in wide.iter().zip(&mut slots).take(S::COUNT).enumerate() {
                             let codes = &mut stored.codes[start..start + param.len()];
@@ -149,7 +150,7 @@ pub trait Slots<A>: sealed::Sealed + Sized {
     /// The number of values.
     const COUNT: usize;
 
-    /// Widens, updates and narrows every element. `random` gives an element's random bits, 32 for all its slots.
+    /// Widens, updates and narrows every element. `random` is the first element's random bits, 32 for all its slots.
     #[doc(hidden)]
     fn for_each<T: Copy>(
         param: &mut [A],
@@ -157,7 +158,7 @@ pub trait Slots<A>: sealed::Sealed + Sized {
         slots: [&mut [T]; MAX_SLOTS],
         widen: impl Fn(T) -> A,
         narrow: impl Fn(A, u32) -> T,
-        random: impl Fn(u32) -> u32,
+        random: u32,
         update: impl Fn(A, A, Self) -> (A, Self),
     );
 
@@ -192,20 +193,19 @@ macro_rules! slots {
                 [$($slot,)* $($unused),*]: [&mut [T]; MAX_SLOTS],
                 widen: impl Fn(T) -> A,
                 narrow: impl Fn(A, u32) -> T,
-                random: impl Fn(u32) -> u32,
+                mut random: u32,
                 update: impl Fn(A, A, Self) -> (A, Self),
             ) {
                 $(let _ = $unused;)*
                 let _ = (&widen, &narrow); // not used where there are no slots
                 let elements = param.iter_mut().zip(grad);
                 $(let elements = elements.zip($slot);)*
-                for (slots!(@nest (param, grad) $($slot)*), number) in elements.zip(0_u32..) {
+                for slots!(@nest (param, grad) $($slot)*) in elements {
                     let (new, slots) = update(*param, *grad, [$(widen(*$slot)),*]);
                     *param = new;
                     let [$($new),*] = slots;
-                    let random = random(number);
                     $(*$slot = narrow($new, random.rotate_left($shift) & 0xffff);)*
-                    let _ = random;
+                    random = random.wrapping_add(GOLDEN);
                 }
             }
 

@@ -1,6 +1,9 @@
 //! State slots in fewer bits than the arithmetic has.
 
+use std::mem::take;
+
 use super::lanes::MAX_SLOTS;
+use crate::aligned::Aligned;
 use crate::scalar::Scalar;
 
 /// Elements that share one scale of 8-bit state.
@@ -50,17 +53,23 @@ pub enum Rounding {
 /// The state slots of one tensor, as they are stored.
 #[derive(Debug, Clone)]
 pub(super) enum Stored<A> {
-    Full([Vec<A>; MAX_SLOTS]),
-    Bf16([Vec<u16>; MAX_SLOTS], Rounding),
+    Full([Aligned<A>; MAX_SLOTS]),
+    Bf16([Aligned<u16>; MAX_SLOTS], Rounding),
     Blockwise8([Coded; MAX_SLOTS]),
 }
 
 /// A slot in 8 bits.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Coded {
-    codes: Vec<u8>,
+    codes: Aligned<u8>,
     /// One for every [`GROUP`]; negative where the codes have signs.
     scales: Vec<f32>,
+}
+
+impl Coded {
+    fn zeros(elements: usize) -> Self {
+        Self { codes: Aligned::zeros(elements, 0), scales: vec![0.0; elements.div_ceil(GROUP)] }
+    }
 }
 
 /// A range of the state slots of one tensor.
@@ -85,27 +94,44 @@ impl<A> Default for Stored<A> {
 }
 
 impl<A: Scalar> Stored<A> {
-    /// So many slots of zeros.
-    pub(super) fn zeros(slots: usize, elements: usize, precision: StatePrecision) -> Self {
+    /// So many slots of zeros, whose element `line` begins a cache line.
+    pub(super) fn zeros(slots: usize, elements: usize, line: usize, precision: StatePrecision) -> Self {
         fn each<T: Default>(slots: usize, make: impl Fn() -> T) -> [T; MAX_SLOTS] {
             std::array::from_fn(|slot| if slot < slots { make() } else { T::default() })
         }
+        let coded = || Coded::zeros(elements);
         match precision {
             StatePrecision::Bf16(rounding) if elements >= LEAST_ELEMENTS => {
-                Self::Bf16(each(slots, || vec![0; elements]), rounding)
+                Self::Bf16(each(slots, || Aligned::zeros(elements, line)), rounding)
             }
-            StatePrecision::Blockwise8 if elements >= LEAST_ELEMENTS => Self::Blockwise8(each(slots, || Coded {
-                codes: vec![0; elements],
-                scales: vec![0.0; elements.div_ceil(GROUP)],
-            })),
-            _ => Self::Full(each(slots, || vec![A::zero(); elements])),
+            StatePrecision::Blockwise8 if elements >= LEAST_ELEMENTS => Self::Blockwise8(each(slots, coded)),
+            _ => Self::Full(each(slots, || Aligned::zeros(elements, line))),
+        }
+    }
+
+    /// Takes over the slots of the names that stay; the others begin at zero.
+    pub(super) fn rename(&mut self, old: &[&str], new: &[&str], elements: usize, line: usize) {
+        fn each<T: Default>(slots: &mut [T; MAX_SLOTS], old: &[&str], new: &[&str], make: impl Fn() -> T) {
+            let mut all = take(slots);
+            *slots = std::array::from_fn(|slot| match new.get(slot) {
+                Some(name) => match old.iter().position(|old| old == name) {
+                    Some(at) => take(&mut all[at]),
+                    None => make(),
+                },
+                None => T::default(),
+            });
+        }
+        match self {
+            Self::Full(slots) => each(slots, old, new, || Aligned::zeros(elements, line)),
+            Self::Bf16(slots, _) => each(slots, old, new, || Aligned::zeros(elements, line)),
+            Self::Blockwise8(slots) => each(slots, old, new, || Coded::zeros(elements)),
         }
     }
 
     pub(super) fn as_mut(&mut self) -> StoredMut<'_, A> {
         match self {
-            Self::Full(slots) => StoredMut::Full(slots.each_mut().map(Vec::as_mut_slice)),
-            Self::Bf16(slots, rounding) => StoredMut::Bf16(slots.each_mut().map(Vec::as_mut_slice), *rounding),
+            Self::Full(slots) => StoredMut::Full(slots.each_mut().map(|slot| &mut slot[..])),
+            Self::Bf16(slots, rounding) => StoredMut::Bf16(slots.each_mut().map(|slot| &mut slot[..]), *rounding),
             Self::Blockwise8(slots) => {
                 let slots = slots.each_mut().map(|Coded { codes, scales }| CodedMut { codes, scales });
                 StoredMut::Blockwise8(Box::new(slots))
@@ -116,7 +142,7 @@ impl<A: Scalar> Stored<A> {
     /// One slot's values, widened.
     pub(super) fn values(&self, slot: usize) -> Vec<A> {
         match self {
-            Self::Full(slots) => slots[slot].clone(),
+            Self::Full(slots) => slots[slot].to_vec(),
             Self::Bf16(slots, _) => slots[slot].iter().map(|bits| widen_bf16(*bits)).collect(),
             Self::Blockwise8(slots) => {
                 let Coded { codes, scales } = &slots[slot];
@@ -140,6 +166,11 @@ impl<'s, A> StoredMut<'s, A> {
     /// Whether the slots can be divided anywhere, not only between groups.
     pub(super) fn is_full(&self) -> bool {
         matches!(self, Self::Full(_))
+    }
+
+    /// Whether elements share scales.
+    pub(super) fn is_grouped(&self) -> bool {
+        matches!(self, Self::Blockwise8(_))
     }
 
     /// The first `at` elements and the others. Where elements share scales, `at` must be a multiple of [`GROUP`].
@@ -197,15 +228,20 @@ fn range_of_all<'r, T>(slots: &'r mut [&mut [T]; MAX_SLOTS], at: usize, length: 
 
 /// A seed for the random bits of one tensor in one step; consecutive elements add 1 to it.
 pub(super) fn seed(tensor: usize, step: u64) -> u32 {
-    let step = (step.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32;
-    random(random(step ^ (tensor as u32).wrapping_mul(0x85eb_ca6b)) >> 7)
+    let mix = |x: u64| (x ^ (x >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mix(mix(mix(step).wrapping_add(tensor as u64))) >> 32) as u32
 }
 
-/// 32 bits of which the upper look random: multiplications carry every bit upwards, the shift brings it down between.
+/// 2³² over the golden ratio.
+pub(super) const GOLDEN: u32 = 0x9e37_79b9;
+
+/// 32 random bits of one element: steps of the golden ratio from the seed.
+///
+/// Over all seeds every element's bits are equally likely, which is what makes rounding right on average, and over the
+/// elements of one step they are spread more evenly than chance would, at the price of an addition.
 #[inline(always)]
 pub(super) fn random(number: u32) -> u32 {
-    let x = number.wrapping_mul(0x9e37_79b1);
-    (x ^ (x >> 15)).wrapping_mul(0x85eb_ca77)
+    number.wrapping_mul(GOLDEN)
 }
 
 #[inline(always)]
@@ -260,7 +296,7 @@ const MAGNITUDE: u32 = 0x7fff_ffff;
 #[derive(Debug, Clone, Copy)]
 pub struct Reader {
     scale: f32,
-    sign: u8,
+    sign: u32,
     offset: u32,
 }
 
@@ -268,16 +304,18 @@ impl Reader {
     /// A negative scale says that the codes have signs.
     #[inline(always)]
     pub(super) fn new(scale: f32) -> Self {
-        let (sign, top) = if scale.is_sign_negative() { (SIGN, SIGNED) } else { (0, UNSIGNED) };
+        let (sign, top) = if scale.is_sign_negative() { (u32::from(SIGN), SIGNED) } else { (0, UNSIGNED) };
         Self { scale: scale.abs(), sign, offset: ONE - top }
     }
 
     #[inline(always)]
     pub(super) fn widen<A: Scalar>(self, code: u8) -> A {
-        let magnitude = u32::from(code & !self.sign);
+        let code = u32::from(code);
+        let sign = code & self.sign;
+        let magnitude = code ^ sign;
         let size = f32::from_bits((magnitude + self.offset) << DROPPED) * self.scale;
         let size = if magnitude == 0 { 0.0 } else { size };
-        from_f32(f32::from_bits(size.to_bits() | u32::from(code & self.sign) << 24))
+        from_f32(f32::from_bits(size.to_bits() | sign << 24))
     }
 }
 
@@ -299,28 +337,31 @@ pub(super) fn narrow_group<A: Scalar>(values: &[A], codes: &mut [u8], seed: u32)
     // The reciprocal of a smaller one would not be finite.
     let scale = f32::from_bits(largest.max(f32::MIN_POSITIVE.to_bits()));
     let inverse = BELOW_1 / scale;
+    let mut random = random(seed);
     if signs & !MAGNITUDE == 0 {
-        for ((code, value), number) in codes.iter_mut().zip(values).zip(seed..) {
+        for (code, value) in codes.iter_mut().zip(values) {
             let value = as_f32(*value);
             // What is not zero stays above it: a zero second moment would make a step of any length.
-            *code = round(value * inverse, number, UNSIGNED).max(value.to_bits().min(1)) as u8;
+            *code = if value == 0.0 { 0 } else { round(value * inverse, random, UNSIGNED, 1) as u8 };
+            random = random.wrapping_add(GOLDEN);
         }
         scale
     } else {
-        for ((code, value), number) in codes.iter_mut().zip(values).zip(seed..) {
+        for (code, value) in codes.iter_mut().zip(values) {
             let value = as_f32(*value);
             let sign = (value.to_bits() >> 24) as u8 & SIGN;
-            *code = round(value.abs() * inverse, number, SIGNED) as u8 | sign;
+            *code = round(value.abs() * inverse, random, SIGNED, 0) as u8 | sign;
+            random = random.wrapping_add(GOLDEN);
         }
         -scale
     }
 }
 
-/// The code of a number from 0 to 1.
+/// The code, at least `least`, of a number from 0 to 1.
 #[inline(always)]
-fn round(value: f32, number: u32, top: u32) -> u32 {
-    let bits = value.to_bits() + (random(number) >> (32 - DROPPED));
-    (bits >> DROPPED).max(ONE - top) - (ONE - top)
+fn round(value: f32, random: u32, top: u32, least: u32) -> u32 {
+    let bits = value.to_bits() + (random >> (32 - DROPPED));
+    (bits >> DROPPED).max(ONE - top + least) - (ONE - top)
 }
 
 #[cfg(test)]
@@ -357,7 +398,7 @@ mod tests {
     fn round_trip<A: Scalar>(values: &[A], precision: StatePrecision, seed: u32) -> Vec<A> {
         let mut padded = values.to_vec();
         padded.resize(LEAST_ELEMENTS.max(values.len()), A::zero());
-        let mut stored = Stored::zeros(1, padded.len(), precision);
+        let mut stored = Stored::zeros(1, padded.len(), 0, precision);
         store(stored.as_mut(), &padded, seed, Arch::new());
         let mut loaded = stored.values(0);
         loaded.truncate(values.len());
@@ -450,7 +491,7 @@ mod tests {
 
     #[test]
     fn bytes_and_small_tensors() {
-        let bytes = |elements, precision| Stored::<f32>::zeros(1, elements, precision).bytes();
+        let bytes = |elements, precision| Stored::<f32>::zeros(1, elements, 0, precision).bytes();
         assert_eq!(bytes(1 << 16, StatePrecision::Full), 4 << 16);
         assert_eq!(bytes(1 << 16, StatePrecision::Bf16(Rounding::Nearest)), 2 << 16);
         assert_eq!(bytes(1 << 16, StatePrecision::Blockwise8), (1 << 16) + 4 * (1 << 8));
@@ -462,9 +503,9 @@ mod tests {
     fn pieces_at_groups() {
         let values = numbers::<f32>(6000, true);
         for precision in ALL {
-            let mut whole = Stored::zeros(1, values.len(), precision);
+            let mut whole = Stored::zeros(1, values.len(), 0, precision);
             store(whole.as_mut(), &values, 77, Arch::new());
-            let mut cut = Stored::<f32>::zeros(1, values.len(), precision);
+            let mut cut = Stored::<f32>::zeros(1, values.len(), 0, precision);
             let (left, mut right) = cut.as_mut().split_at(2048);
             store(left, &values[..2048], 77, Arch::Scalar);
             store(right.range(0, 2048), &values[2048..4096], 77 + 2048, Arch::new());

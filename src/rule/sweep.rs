@@ -1,6 +1,7 @@
 //! The way over memory: every tensor of a step, in blocks, in one parallel region.
 
 use std::mem::take;
+use std::sync::{Mutex, PoisonError};
 
 use ndarray::{ArrayViewMutD, Axis};
 use pulp::Arch;
@@ -8,20 +9,48 @@ use pulp::Arch;
 use super::Rule;
 use super::lanes::{Lanes, MAX_SLOTS, Prelude};
 use super::precision::{StoredMut, seed};
+use crate::aligned::{Aligned, before_line};
 use crate::follower::Following;
-use crate::grad::{BLOCK, Grad};
+use crate::grad::{BLOCK, Grad, WIDE_BLOCK};
 use crate::params::{Order, ValuesMut, blocks};
 use crate::scalar::Scalar;
 use crate::threads;
 
+/// Fewer elements than this are swept as they lie.
+const SHORT: usize = 128;
+
 /// Below this many elements a step is too short to share.
 const SERIAL: usize = 32 * 1024;
+
+/// Memory for what has to be read before it is swept, one piece a thread: kept, because to get it from the system anew
+/// costs as much as the sweep.
+pub(super) struct Scratch<A>(Mutex<Vec<Aligned<A>>>);
+
+impl<A> Default for Scratch<A> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<A: Scalar> Scratch<A> {
+    /// Calls `f` with so many elements of anything.
+    fn with(&self, elements: usize, f: impl FnOnce(&mut [A])) {
+        let pieces = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut piece = pieces().pop().unwrap_or_default();
+        if piece.len() < elements {
+            piece = Aligned::zeros(elements, 0);
+        }
+        f(&mut piece[..elements]);
+        pieces().push(piece);
+    }
+}
 
 /// What all blocks of a tensor share.
 #[derive(Clone, Copy)]
 pub(super) struct Shared<'s, A, C> {
     pub(super) coefficients: C,
     pub(super) prelude: Prelude<A>,
+    pub(super) scratch: &'s Scratch<A>,
     pub(super) grad: &'s Grad<'s, A>,
     pub(super) shape: &'s [usize],
     /// The order in which the slots lie in memory; blocks follow it.
@@ -48,6 +77,7 @@ enum Param<'s, A> {
 }
 
 impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
+    #[inline(always)]
     pub(super) fn whole(
         shared: Shared<'s, A, C>,
         param: &'s mut ValuesMut<'_, A>,
@@ -102,6 +132,7 @@ impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
         )
     }
 
+    #[inline(always)]
     fn run<R: Rule<A, Coefficients = C>>(self, rule: &R, arch: Arch) {
         match self {
             // All contiguous and nothing beside it: one loop over the whole.
@@ -124,37 +155,53 @@ impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
     /// Block by block, with whatever is not contiguous in a buffer.
     fn run_in_blocks<R: Rule<A, Coefficients = C>>(mut self, rule: &R, arch: Arch) {
         let (shared, elements) = (self.shared, self.len());
-        let mut memory = vec![A::zero(); 2 * BLOCK.min(elements)];
-        let (grad_buffer, param_buffer) = memory.split_at_mut(BLOCK.min(elements));
-        for at in (0..elements).step_by(BLOCK) {
-            let (start, length) = (self.start + at, BLOCK.min(elements - at));
-            let grad = match shared.grad.as_slice(shared.order) {
-                Some(grad) => &grad[start..start + length],
-                None => {
-                    shared.grad.read_raw(shared.shape, shared.order, start, &mut grad_buffer[..length]);
-                    &grad_buffer[..length]
+        let as_slices = matches!(self.param, Param::Slice(_)) && shared.grad.as_slice(shared.order).is_some();
+        let block = if as_slices { BLOCK } else { WIDE_BLOCK };
+        // The first block ends where a cache line begins, so that the others begin with one.
+        let first = match &self.param {
+            Param::Slice(param) if !self.slots.is_grouped() => before_line(param),
+            _ => 0,
+        };
+        let (mut at, length_of_buffer) = (0, block.min(elements));
+        shared.scratch.with(2 * length_of_buffer, |memory| {
+            let (grad_buffer, param_buffer) = memory.split_at_mut(length_of_buffer);
+            while at < elements {
+                let length = if at < first { first } else { block.min(elements - at) };
+                let start = self.start + at;
+                let grad = match shared.grad.as_slice(shared.order) {
+                    Some(grad) => &grad[start..start + length],
+                    None => {
+                        shared.grad.read_raw(shared.shape, shared.order, start, &mut grad_buffer[..length]);
+                        &grad_buffer[..length]
+                    }
+                };
+                let (param, view) = match &mut self.param {
+                    Param::Slice(param) => (&mut param[at..at + length], None),
+                    Param::View(view) => {
+                        let param = &mut param_buffer[..length];
+                        blocks::read(&view.view(), at, param);
+                        (param, Some(view))
+                    }
+                };
+                shared.sweep(rule, arch, start, param, grad, self.slots.range(at, length));
+                self.followers.iter_mut().for_each(|follower| follower.follow(arch, at, param));
+                if let Some(view) = view {
+                    blocks::update(view, at, param, |element, value| *element = *value);
                 }
-            };
-            let (param, view) = match &mut self.param {
-                Param::Slice(param) => (&mut param[at..at + length], None),
-                Param::View(view) => {
-                    let param = &mut param_buffer[..length];
-                    blocks::read(&view.view(), at, param);
-                    (param, Some(view))
-                }
-            };
-            shared.sweep(rule, arch, start, param, grad, self.slots.range(at, length));
-            self.followers.iter_mut().for_each(|follower| follower.follow(arch, at, param));
-            if let Some(view) = view {
-                blocks::update(view, at, param, |element, value| *element = *value);
+                at += length;
             }
-        }
+        });
     }
 }
 
-/// Rows and columns of a tile: of every column a few neighbouring cache lines, all of it in the second-level cache.
-const TILE_HEIGHT: usize = 64;
-const TILE_WIDTH: usize = 2048;
+/// Bytes of a tile and of its longest row, and its most rows. Rows are whole if they can be: parameter and state are then
+/// one stretch of memory.
+const TILE: usize = 1 << 21;
+const TILE_WIDTH: usize = 1 << 15;
+const TILE_HEIGHT: usize = 256;
+
+/// Matrices of fewer rows or columns are read as other tensors are.
+const NARROW: usize = 32;
 
 /// What a tile's rows are longer than its width: lines at a distance of a power of two would share one place in the
 /// cache.
@@ -165,6 +212,9 @@ impl<A: Scalar, C: Copy> Shared<'_, A, C> {
     /// this one.
     fn transposed(&self) -> Option<(&[A], usize, usize)> {
         let &[rows, columns] = self.shape else { return None };
+        if rows.min(columns) < NARROW {
+            return None;
+        }
         match self.order {
             Order::C => self.grad.as_slice(Order::F).map(|grad| (grad, rows, columns)),
             Order::F => self.grad.as_slice(Order::C).map(|grad| (grad, columns, rows)),
@@ -183,33 +233,57 @@ impl<A: Scalar, C: Copy> Shared<'_, A, C> {
     ) {
         let Some((grad, rows, columns)) = self.transposed() else { return };
         let end = start + param.len();
-        let stride = TILE_WIDTH.min(columns) + PADDING;
-        let mut tile = vec![A::zero(); TILE_HEIGHT.min(self.shape[0].max(self.shape[1])) * stride];
-        let mut row = start / columns;
-        while row * columns < end {
-            // Whole rows together; those that the part has only a part of alone.
-            let whole = |row: usize| row * columns >= start && (row + 1) * columns <= end;
-            let height = (row..row + TILE_HEIGHT).take_while(|row| whole(*row)).count().max(1);
-            let (from, to) = (start.max(row * columns), end.min((row + height) * columns));
-            let last = if height == 1 { to - row * columns } else { columns };
-            let mut column = from - row * columns;
-            while column < last {
-                let width = TILE_WIDTH.min(last - column);
-                blocks::read_tile(grad, rows, (row, column), (height, width), stride, &mut tile);
-                for (line, grad) in tile.chunks(stride).map(|line| &line[..width]).take(height).enumerate() {
-                    let at = (row + line) * columns + column - start;
-                    let param = &mut param[at..at + width];
-                    let slots = slots.each_mut().map(|slot| slot.get_mut(at..at + width).unwrap_or_default());
-                    self.sweep(rule, arch, start + at, param, grad, StoredMut::Full(slots));
+        let tile_width = columns.min(TILE_WIDTH / size_of::<A>());
+        let stride = tile_width + PADDING;
+        let tile_height = rows.min(TILE_HEIGHT).min(TILE / size_of::<A>() / stride);
+        self.scratch.with(tile_height * stride, |tile| {
+            let mut row = start / columns;
+            while row * columns < end {
+                // Whole rows together; those that the part has only a part of alone.
+                let whole = |row: usize| row * columns >= start && (row + 1) * columns <= end;
+                let height = (row..row + tile_height).take_while(|row| whole(*row)).count().max(1);
+                let (from, to) = (start.max(row * columns), end.min((row + height) * columns));
+                let last = if height == 1 { to - row * columns } else { columns };
+                let mut column = from - row * columns;
+                while column < last {
+                    let width = tile_width.min(last - column);
+                    blocks::read_tile(grad, rows, (row, column), (height, width), stride, tile);
+                    for (line, grad) in tile.chunks(stride).map(|line| &line[..width]).take(height).enumerate() {
+                        let at = (row + line) * columns + column - start;
+                        let param = &mut param[at..at + width];
+                        let slots = slots.each_mut().map(|slot| slot.get_mut(at..at + width).unwrap_or_default());
+                        self.sweep(rule, arch, start + at, param, grad, StoredMut::Full(slots));
+                    }
+                    column += width;
                 }
-                column += width;
+                row += height;
             }
-            row += height;
-        }
+        });
     }
 
     /// Applies the rule to the elements from `start`.
     fn sweep<R: Rule<A, Coefficients = C>>(
+        &self,
+        rule: &R,
+        arch: Arch,
+        start: usize,
+        param: &mut [A],
+        grad: &[A],
+        slots: StoredMut<'_, A>,
+    ) {
+        // The wide loop writes whole cache lines; what lies before the first is a part of its own.
+        let head = if slots.is_grouped() || param.len() < SHORT { 0 } else { before_line(param) };
+        if head == 0 {
+            return self.lanes(rule, arch, start, param, grad, slots);
+        }
+        let (head_param, param) = param.split_at_mut(head);
+        let (head_grad, grad) = grad.split_at(head);
+        let (head_slots, slots) = slots.split_at(head);
+        self.lanes(rule, arch, start, head_param, head_grad, head_slots);
+        self.lanes(rule, arch, start + head, param, grad, slots);
+    }
+
+    fn lanes<R: Rule<A, Coefficients = C>>(
         &self,
         rule: &R,
         arch: Arch,
@@ -239,6 +313,7 @@ impl<'s, A: Scalar, R: Rule<A>> Sweep<'s, A, R> {
         Self { rule, arch, share: elements > SERIAL && threads::count() > 1, waiting: Vec::new() }
     }
 
+    #[inline(always)]
     pub(super) fn tensor(&mut self, part: Part<'s, A, R::Coefficients>) {
         match self.share {
             true => self.waiting.push(Some(part)),

@@ -1,0 +1,69 @@
+//! Values that an adaptor keeps for a tensor: a sum, an average, a copy.
+
+#[cfg(feature = "half")]
+use ndarray::{ArrayD, IxDyn, ShapeBuilder};
+
+use super::{Order, Values, ValuesMut};
+use crate::aligned::{Aligned, before_line};
+use crate::scalar::Element;
+
+/// One tensor's values in an order of their own, at the cache lines of another's.
+#[derive(Debug, Clone)]
+pub(crate) struct Owned<A> {
+    values: Aligned<A>,
+    order: Order,
+}
+
+impl<A> Default for Owned<A> {
+    fn default() -> Self {
+        Self { values: Aligned::default(), order: Order::C }
+    }
+}
+
+impl<A: Element> Owned<A> {
+    /// Zeros in this order, of which element `line` begins a cache line.
+    pub(crate) fn zeros(elements: usize, order: Order, line: usize) -> Self {
+        Self { values: Aligned::zeros(elements, line), order }
+    }
+
+    /// The values of a tensor, laid out as they are there, so that both are swept as one.
+    pub(crate) fn copy<B: Element>(from: &Values<'_, B>, shape: &[usize]) -> Self {
+        let line = match from {
+            Values::Contiguous(slice, _) => before_line(slice),
+            Values::Strided(_) => 0,
+        };
+        let mut copy = Self::zeros(shape.iter().product(), from.order(), line);
+        let view = from.view(shape);
+        let view = if copy.order == Order::F { view.reversed_axes() } else { view };
+        copy.values.iter_mut().zip(view).for_each(|(to, from)| *to = A::from_f64(from.as_f64()));
+        copy
+    }
+
+    pub(crate) fn order(&self) -> Order {
+        self.order
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    pub(crate) fn as_values(&self) -> Values<'_, A> {
+        Values::Contiguous(&self.values, self.order)
+    }
+
+    pub(crate) fn as_values_mut(&mut self) -> ValuesMut<'_, A> {
+        ValuesMut::Contiguous(&mut self.values, self.order)
+    }
+
+    /// The elements, in their order.
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [A] {
+        &mut self.values
+    }
+
+    #[cfg(feature = "half")]
+    pub(crate) fn to_array(&self, shape: &[usize]) -> ArrayD<A> {
+        let mut array = ArrayD::zeros(IxDyn(shape).set_f(self.order == Order::F));
+        array.assign(&self.as_values().view(shape));
+        array
+    }
+}
