@@ -27,6 +27,8 @@
 //! # Ok::<(), gradus::Error>(())
 //! ```
 
+use std::sync::Arc;
+
 use ndarray::{ArrayD, ArrayView1};
 
 use crate::error::{Error, Result};
@@ -36,6 +38,7 @@ use crate::norm;
 use crate::params::{Layout, Params, ParamsMut, TensorInfo, Values, for_each_mut};
 use crate::scalar::Element;
 use crate::step::{Step, Tensor};
+use crate::threads;
 
 /// Clips the norm of all gradients together: [`Norm::global`] with its defaults. Returns the norm before clipping.
 ///
@@ -367,13 +370,13 @@ impl Adaptive {
         Ok(norm)
     }
 
-    /// The norm of all gradients, and for each gradient that has to be clipped a factor for each unit.
+    /// The norm of all gradients, and each one's factors.
     fn factors<A: Element>(
         &self,
         grads: &[norm::Named<'_, '_, A>],
         params: &[&Grad<'_, A>],
         at: u64,
-    ) -> Result<(f64, Vec<Option<Vec<A>>>)> {
+    ) -> Result<(f64, Vec<Factors<A>>)> {
         /// timm's guard against a division by zero.
         const LEAST_NORM: f64 = 1e-6;
         let clipping = bound(&self.clipping, "clipping", at)?;
@@ -383,18 +386,45 @@ impl Adaptive {
         for (&(info, grad), param) in grads.iter().zip(params) {
             let units = if info.shape().len() > 1 { info.shape()[0] } else { 1 };
             let length = info.elements() / units.max(1);
-            let first_norm = norms.len();
-            let factor = |unit: usize| {
+            let own_norms = norms.len();
+            norms.resize(own_norms + units, 0.0);
+            let (own_norms, mut own_factors) = (&mut norms[own_norms..], vec![A::one(); units]);
+            over_units(0, length, own_norms, &mut own_factors, &|unit| {
                 let norm = norm::norm_of_range((info, grad), unit * length, length);
                 let most = clipping * norm::norm_of_range((info, param), unit * length, length).max(eps);
-                norms.push(norm);
-                if norm > most { most / norm.max(LEAST_NORM) } else { 1.0 }
-            };
-            let units: Vec<f64> = (0..units).map(factor).collect();
-            let clipped = norms[first_norm..].iter().all(|norm| norm.is_finite()) && units.iter().any(|f| *f != 1.0);
-            factors.push(clipped.then(|| units.into_iter().map(A::from_f64).collect()));
+                (norm, A::from_f64(if norm > most { most / norm.max(LEAST_NORM) } else { 1.0 }))
+            });
+            let clipped =
+                own_norms.iter().all(|norm| norm.is_finite()) && own_factors.iter().any(|factor| *factor != A::one());
+            factors.push(clipped.then(|| own_factors.into()));
         }
         Ok((norm_of_norms(&norms, 2.0), factors))
+    }
+}
+
+/// For a gradient that has to be clipped, a factor for each unit.
+type Factors<A> = Option<Arc<[A]>>;
+
+/// Norm and factor of every unit, from unit `first` on, on all threads.
+fn over_units<A: Element>(
+    first: usize,
+    length: usize,
+    norms: &mut [f64],
+    factors: &mut [A],
+    unit: &(impl Fn(usize) -> (f64, A) + Sync),
+) {
+    let units = norms.len();
+    if units > 1 && units * length > norm::SERIAL {
+        let middle = units / 2;
+        let ((left_norms, right_norms), (left, right)) = (norms.split_at_mut(middle), factors.split_at_mut(middle));
+        threads::join(
+            || over_units(first, length, left_norms, left, unit),
+            || over_units(first + middle, length, right_norms, right, unit),
+        );
+        return;
+    }
+    for (number, (norm, factor)) in (first..).zip(norms.iter_mut().zip(factors)) {
+        (*norm, *factor) = unit(number);
     }
 }
 
@@ -404,8 +434,7 @@ fn with_grad<'s, 'a, A: Element>(step: &'s Step<'a, A>) -> impl Iterator<Item = 
 }
 
 impl Clipper for Adaptive {
-    /// For each gradient that has to be clipped, a factor for each unit.
-    type Found<A: Element> = Vec<Option<Vec<A>>>;
+    type Found<A: Element> = Vec<Factors<A>>;
 
     fn measure<A: Element>(&self, step: &Step<'_, A>, at: u64) -> Result<(f64, Self::Found<A>)> {
         let params: Vec<_> = with_grad(step).map(|tensor| Grad::new(tensor.param.as_values())).collect();

@@ -1,5 +1,8 @@
 //! A gradient as the adaptors describe it: read once, by whoever needs it, never copied or written.
 
+use std::mem::take;
+use std::sync::Arc;
+
 use ndarray::{ArrayD, IxDyn};
 
 use crate::params::{Order, Values, blocks};
@@ -28,7 +31,7 @@ enum Source<'a, A> {
     /// A gradient not yet added to the sum of earlier ones.
     Sum(Box<Grad<'a, A>>, Values<'a, A>),
     /// A gradient with a factor for each index of its first axis, or one for all.
-    Units(Box<Grad<'a, A>>, Vec<A>),
+    Units(Box<Grad<'a, A>>, Arc<[A]>),
     /// A gradient in another element type.
     #[cfg(feature = "half")]
     Widened(Box<dyn Widened<A> + 'a>),
@@ -82,8 +85,8 @@ impl<'a, A: Element> Grad<'a, A> {
     /// This gradient with one factor for each index of its first axis, or a single one for the whole.
     ///
     /// Reading the gradient panics if there are fewer factors.
-    pub fn scale_units(self, factors: Vec<A>) -> Self {
-        Self { source: Source::Units(Box::new(self), factors), scale: 1.0, limit: f64::INFINITY }
+    pub fn scale_units(self, factors: impl Into<Arc<[A]>>) -> Self {
+        Self { source: Source::Units(Box::new(self), factors.into()), scale: 1.0, limit: f64::INFINITY }
     }
 
     /// The same gradient, borrowed from this one.
@@ -91,7 +94,7 @@ impl<'a, A: Element> Grad<'a, A> {
         let source = match &self.source {
             Source::Values(values) => Source::Values(values.reborrow()),
             Source::Sum(grad, sum) => Source::Sum(Box::new(grad.reborrow()), sum.reborrow()),
-            Source::Units(grad, factors) => Source::Units(Box::new(grad.reborrow()), factors.clone()),
+            Source::Units(grad, factors) => Source::Units(Box::new(grad.reborrow()), Arc::clone(factors)),
             #[cfg(feature = "half")]
             Source::Widened(grad) => Source::Widened(grad.reborrow()),
         };
@@ -172,12 +175,7 @@ impl<'a, A: Element> Grad<'a, A> {
             Source::Widened(grad) => grad.read(shape, order, start, out),
             Source::Units(grad, factors) => {
                 grad.read(shape, order, start, out);
-                let units = factors.len();
-                let unit_length = shape.iter().product::<usize>() / units.max(1);
-                for (element, out) in (start..).zip(out) {
-                    let unit = if order == Order::C { element / unit_length } else { element % units };
-                    *out = *out * factors[unit];
-                }
+                scale_units(factors, shape, order, start, out);
             }
         }
     }
@@ -216,6 +214,23 @@ impl<'a, A: Element> Grad<'a, A> {
             self.read(shape, Order::C, 0, out);
         }
         array
+    }
+}
+
+/// Multiplies elements `start …` of a tensor walked in this order by the factors of the first axis's indices.
+fn scale_units<A: Element>(factors: &[A], shape: &[usize], order: Order, mut start: usize, mut out: &mut [A]) {
+    let units = factors.len();
+    // In C order a unit is a run of elements; in F order, and where every run is one element, the units take turns.
+    let run = if order == Order::C { shape.iter().product::<usize>() / units.max(1) } else { 1 };
+    while !out.is_empty() {
+        let (unit, offset) = (start / run % units, start % run);
+        let length = if run == 1 { units - unit } else { run - offset }.min(out.len());
+        let (now, later) = take(&mut out).split_at_mut(length);
+        (start, out) = (start + now.len(), later);
+        match run {
+            1 => now.iter_mut().zip(&factors[unit..]).for_each(|(out, factor)| *out = *out * *factor),
+            _ => now.iter_mut().for_each(|out| *out = *out * factors[unit]),
+        }
     }
 }
 

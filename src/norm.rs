@@ -1,6 +1,6 @@
 //! Reductions over gradients: in `f64`, over fixed blocks, so that the bits depend on neither threads nor layout.
 
-use pulp::Arch;
+use pulp::{Arch, NullaryFnOnce};
 
 use crate::error::Error;
 use crate::grad::{BLOCK, Grad, WIDE_BLOCK, with_buffer};
@@ -15,7 +15,7 @@ const LANES: usize = 16;
 const TINY: f64 = 1e-280;
 
 /// Above this many elements a reduction is worth sharing.
-const SERIAL: usize = 64 * 1024;
+pub(crate) const SERIAL: usize = 64 * 1024;
 
 /// A gradient with the shape it has.
 pub(crate) type Named<'s, 'a, A> = (&'s TensorInfo, &'s Grad<'a, A>);
@@ -134,16 +134,32 @@ impl Term {
     }
 
     fn block<A: Element>(self, values: &[A]) -> f64 {
-        let Self { kind, factor } = self;
-        let arch = Arch::new();
+        Arch::new().dispatch(Block { term: self, values })
+    }
+}
+
+/// A block to reduce. A type of its own, because a closure that could be called twice would not be inlined into the code
+/// for wider registers.
+struct Block<'v, A> {
+    term: Term,
+    values: &'v [A],
+}
+
+impl<A: Element> NullaryFnOnce for Block<'_, A> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn call(self) -> f64 {
+        let Self { term: Term { kind, factor }, values } = self;
         let element = |value: A| value.as_f64() * factor;
         let add = |sum: f64, term: f64| sum + term;
         match kind {
-            Kind::Sum => arch.dispatch(|| fold(values, |value| element(value).abs(), add)),
-            Kind::Squares => arch.dispatch(|| fold(values, |value| element(value) * element(value), add)),
+            Kind::Sum => fold(values, |value| element(value).abs(), add),
+            Kind::Squares => fold(values, |value| element(value) * element(value), add),
             Kind::Powers(p) => fold(values, |value| element(value).abs().powf(p), add),
-            Kind::Max => arch.dispatch(|| fold(values, |value| element(value).abs(), max)),
-            Kind::NonFinite => arch.dispatch(|| fold(values, |value| if value.is_finite() { 0.0 } else { 1.0 }, max)),
+            Kind::Max => fold(values, |value| element(value).abs(), max),
+            // 0·x is 0, or NaN if x is not finite.
+            Kind::NonFinite => fold(values, |value| value * A::zero(), |sum, term| sum + term).as_f64(),
         }
     }
 }
@@ -156,8 +172,8 @@ fn max(left: f64, right: f64) -> f64 {
 
 /// Folds a block into [`LANES`] lanes side by side and those, in halves, into one.
 #[inline(always)]
-fn fold<A: Element>(values: &[A], term: impl Fn(A) -> f64, combine: impl Fn(f64, f64) -> f64) -> f64 {
-    let mut lanes = [0.0; LANES];
+fn fold<A: Element, T: Element>(values: &[A], term: impl Fn(A) -> T, combine: impl Fn(T, T) -> T) -> T {
+    let mut lanes = [T::zero(); LANES];
     let chunks = values.chunks_exact(LANES);
     let rest = chunks.remainder();
     for chunk in chunks {

@@ -353,6 +353,15 @@ mod tests {
         }
     }
 
+    #[test]
+    fn without_decay_an_infinite_parameter_moves_no_gradient() {
+        let mut opt = Momentum::new(0.1, 0.9).clip_value(1.0);
+        let mut params = Array1::from_elem(2, f64::INFINITY);
+        opt.step(&mut params, &Array1::from_elem(2, 3.0)).unwrap();
+        assert_eq!(params, Array1::from_elem(2, f64::INFINITY));
+        assert_eq!(opt.inner().slot("", "momentum_buffer"), Some(Array1::from_elem(2, 1.0).into_dyn()));
+    }
+
     /// A rule with more slots than there is room for.
     struct Greedy;
 

@@ -155,18 +155,16 @@ impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
     /// Block by block, with whatever is not contiguous in a buffer.
     fn run_in_blocks<R: Rule<A, Coefficients = C>>(mut self, rule: &R, arch: Arch) {
         let (shared, elements) = (self.shared, self.len());
-        let as_slices = matches!(self.param, Param::Slice(_)) && shared.grad.as_slice(shared.order).is_some();
-        let block = if as_slices { BLOCK } else { WIDE_BLOCK };
         // The first block ends where a cache line begins, so that the others begin with one.
         let first = match &self.param {
             Param::Slice(param) if !self.slots.is_grouped() => before_line(param),
             _ => 0,
         };
-        let (mut at, length_of_buffer) = (0, block.min(elements));
+        let (mut at, length_of_buffer) = (0, WIDE_BLOCK.min(elements));
         shared.scratch.with(2 * length_of_buffer, |memory| {
             let (grad_buffer, param_buffer) = memory.split_at_mut(length_of_buffer);
             while at < elements {
-                let length = if at < first { first } else { block.min(elements - at) };
+                let length = if at < first { first } else { WIDE_BLOCK.min(elements - at) };
                 let start = self.start + at;
                 let grad = match shared.grad.as_slice(shared.order) {
                     Some(grad) => &grad[start..start + length],
