@@ -26,8 +26,8 @@ const LEAST_ELEMENTS: usize = 4096;
 /// of 4 and a fraction of 3 where it has. It rounds stochastically. Tensors of fewer than 4,096 elements keep full
 /// state.
 ///
-/// The random bits of stochastic rounding are a hash of step, tensor and element: runs repeat to the last bit, on any
-/// number of threads.
+/// The random bits of stochastic rounding depend on nothing but step, tensor and the element's place in memory: runs
+/// repeat to the last bit, on any number of threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum StatePrecision {
     /// The parameters' own type.
