@@ -57,12 +57,14 @@ impl<T> Default for Aligned<T> {
 impl<T> Deref for Aligned<T> {
     type Target = [T];
 
+    #[inline]
     fn deref(&self) -> &[T] {
         &self.memory[self.first..self.first + self.len]
     }
 }
 
 impl<T> DerefMut for Aligned<T> {
+    #[inline]
     fn deref_mut(&mut self) -> &mut [T] {
         &mut self.memory[self.first..self.first + self.len]
     }

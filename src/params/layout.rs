@@ -66,6 +66,7 @@ impl Layout {
     }
 
     /// The tensors, in the order of the walk.
+    #[inline]
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.tensors
     }
@@ -109,16 +110,19 @@ impl TensorInfo {
     }
 
     /// The dotted path; empty for a tree that is a single tensor.
+    #[inline]
     pub fn path(&self) -> &str {
         &self.path
     }
 
     /// The shape; empty for a tensor of dimension 0.
+    #[inline]
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
     /// The number of elements.
+    #[inline]
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
     }

@@ -27,6 +27,7 @@ impl Path<'_> {
     const ROOT: Path<'static> = Path { parent: None, segment: Segment::Root };
 
     /// Whether this is the dotted path `text`, without building it: from the last segment to the first.
+    #[inline]
     pub fn is(&self, text: &str) -> bool {
         let (mut path, mut text) = (self, text.as_bytes());
         loop {

@@ -8,7 +8,7 @@ use pulp::Arch;
 
 use super::lanes::{MAX_SLOTS, Prelude};
 use super::precision::{StatePrecision, Stored};
-use super::sweep::{Part, Scratch, Shared, Sweep};
+use super::sweep::{Scratch, Shared, Sweep};
 use super::{At, Decay, Rule};
 use crate::aligned::before_line;
 use crate::error::{Error, Result};
@@ -245,7 +245,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
                 true => Vec::new(),
                 false => followers.iter_mut().map(|follower| follower.in_order(info.shape(), state.order)).collect(),
             };
-            sweep.tensor(Part::whole(shared, param, state.slots.as_mut(), following));
+            sweep.tensor(shared, param, state.slots.as_mut(), following);
             moved = true;
         }
         sweep.finish();

@@ -128,6 +128,7 @@ impl<A: Scalar> Stored<A> {
         }
     }
 
+    #[inline(always)]
     pub(super) fn as_mut(&mut self) -> StoredMut<'_, A> {
         match self {
             Self::Full(slots) => StoredMut::Full(slots.each_mut().map(|slot| &mut slot[..])),

@@ -20,7 +20,7 @@ use crate::threads;
 const SHORT: usize = 128;
 
 /// Below this many elements a step is too short to share.
-const SERIAL: usize = 32 * 1024;
+const SERIAL: usize = 64 * 1024;
 
 /// Memory for what has to be read before it is swept, one piece a thread: kept, because to get it from the system anew
 /// costs as much as the sweep.
@@ -61,7 +61,7 @@ pub(super) struct Shared<'s, A, C> {
 }
 
 /// A part of one tensor: elements `start …` in the order of its slots.
-pub(super) struct Part<'s, A, C> {
+struct Part<'s, A, C> {
     shared: Shared<'s, A, C>,
     param: Param<'s, A>,
     start: usize,
@@ -77,8 +77,7 @@ enum Param<'s, A> {
 }
 
 impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
-    #[inline(always)]
-    pub(super) fn whole(
+    fn whole(
         shared: Shared<'s, A, C>,
         param: &'s mut ValuesMut<'_, A>,
         slots: StoredMut<'s, A>,
@@ -132,7 +131,6 @@ impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
         )
     }
 
-    #[inline(always)]
     fn run<R: Rule<A, Coefficients = C>>(self, rule: &R, arch: Arch) {
         match self {
             // All contiguous and nothing beside it: one loop over the whole.
@@ -312,7 +310,23 @@ impl<'s, A: Scalar, R: Rule<A>> Sweep<'s, A, R> {
     }
 
     #[inline(always)]
-    pub(super) fn tensor(&mut self, part: Part<'s, A, R::Coefficients>) {
+    pub(super) fn tensor(
+        &mut self,
+        shared: Shared<'s, A, R::Coefficients>,
+        param: &'s mut ValuesMut<'_, A>,
+        slots: StoredMut<'s, A>,
+        followers: Vec<Following<'s, A>>,
+    ) {
+        // The short way for the many small tensors.
+        if !self.share
+            && followers.is_empty()
+            && let Some(grad) = shared.grad.as_slice(shared.order)
+            && let ValuesMut::Contiguous(param, order) = param
+            && *order == shared.order
+        {
+            return shared.sweep(self.rule, self.arch, 0, param, grad, slots);
+        }
+        let part = Part::whole(shared, param, slots, followers);
         match self.share {
             true => self.waiting.push(Some(part)),
             false => part.run(self.rule, self.arch),
