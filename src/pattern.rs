@@ -177,11 +177,6 @@ impl Selection {
         layout.tensors().iter().find(|tensor| self.pattern.chooses(tensor)).map(|tensor| tensor.path().into())
     }
 
-    /// The layout of the last choice.
-    pub(crate) fn layout(&self) -> Option<&Arc<Layout>> {
-        self.chosen.as_ref().map(|(layout, _)| layout)
-    }
-
     /// The choice for this layout, not kept if it is a new one.
     pub(crate) fn peek(&self, layout: &Arc<Layout>) -> Result<Cow<'_, [bool]>> {
         match &self.chosen {
