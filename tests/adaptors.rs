@@ -346,6 +346,27 @@ mod router {
         inside.step(&mut w, &grads).unwrap();
         assert_eq!(w, pair(-3.0, -1.0));
     }
+
+    /// An error stops every branch, a skip only its own.
+    #[test]
+    fn a_branch_that_skips_does_not_stop_the_others() {
+        let mut opt = Sgd::new(1.0).route("1", Sgd::new(1.0).skip_nonfinite());
+        let mut w = pair(0.0, 0.0);
+        assert!(opt.step(&mut w, &pair(1.0, f64::NAN)).unwrap().moved);
+        assert_eq!(w, pair(-1.0, 0.0));
+    }
+
+    /// Norms of branches are of parts, and perhaps of several kinds.
+    #[test]
+    fn only_a_clip_outside_reports_the_norm_of_all() {
+        let clipped = |opt: Sgd<f64>| opt.clip_global_norm(1.0).exact();
+        let mut opt = clipped(Sgd::new(1.0)).route("1", clipped(Sgd::new(1.0)).p(1.0));
+        let mut w = pair(0.0, 0.0);
+        assert_eq!(opt.step(&mut w, &pair(3.0, 4.0)).unwrap().grad_norm, None);
+        assert_eq!(w, pair(-1.0, -1.0));
+        let mut opt = opt.clip_global_norm(f64::INFINITY);
+        assert_eq!(opt.step(&mut w, &pair(3.0, 4.0)).unwrap().grad_norm, Some(5.0));
+    }
 }
 
 mod finite_and_maximize {

@@ -14,8 +14,15 @@ use crate::step::{Report, Step};
 ///
 /// Of several patterns that match, the last given holds; what none matches goes to the optimizer that the first
 /// `route` was called on, which is also the one that [`learning_rate`](Optimizer::learning_rate),
-/// [`steps`](Optimizer::steps) and the report speak of. Either every optimizer takes the step or none does. Clipping
-/// by global norm outside the router sees all gradients, inside it those of its branch.
+/// [`steps`](Optimizer::steps) and the report's learning rate speak of.
+///
+/// An error in one branch stops all of them. A branch that skips, with [`skip_nonfinite`](Optimizer::skip_nonfinite) or
+/// a clip's [`NonFinite::Skip`](super::NonFinite::Skip), or that still accumulates, stops nobody else; the report says
+/// `moved` if any branch moved. To skip all together, skip outside the router.
+///
+/// Clipping by global norm outside the router sees all gradients, inside it those of its branch. The report has no
+/// `grad_norm`, as no branch's is that of all, and they may be of several kinds:
+/// `clip_global_norm(f64::INFINITY)` outside reports it.
 ///
 /// ```
 /// use gradus::prelude::*;
