@@ -116,6 +116,9 @@ impl<'a, A: Element> Step<'a, A> {
     /// `known` is the layout of an earlier step: while the parameters keep it, no path is built and no shape
     /// copied. Gradients are matched by path; trees of the same order match without a search.
     ///
+    /// `None` among the gradients speaks of the tensor at its path or, if none is there, of all below it. `None` where
+    /// the parameters have nothing is no error: a tensor that it was meant for is missed.
+    ///
     /// # Errors
     /// [`Error::MissingGradient`], [`Error::UnexpectedGradient`], [`Error::ShapeMismatch`],
     /// [`Error::DuplicatePath`].
@@ -251,10 +254,9 @@ fn walk_grads<'a, A: Element>(
             tensors[next].grad = Some(Grad::new(values));
             next += 1;
         }
+        (None, Some(info)) if in_order && path.is(info.path()) => next += 1,
         (None, _) if in_order => {
-            let below = infos[next..].iter().take_while(|info| path.contains(info.path())).count();
-            in_order = below > 0;
-            next += below;
+            next += infos[next..].iter().take_while(|info| path.is_above(info.path())).count();
         }
         _ => in_order = false,
     });
@@ -276,8 +278,13 @@ fn match_by_path<'a, A: Element>(
     tensors.iter_mut().for_each(|tensor| tensor.grad = None);
     for_each(grads, |path, shape, values| {
         let Some(values) = values else {
-            let below = infos.iter().zip(&mut seen).filter(|(info, _)| path.contains(info.path()));
-            below.for_each(|(_, seen)| *seen = true);
+            match infos.iter().position(|info| path.is(info.path())) {
+                Some(at) => seen[at] = true,
+                None => {
+                    let below = infos.iter().zip(&mut seen).filter(|(info, _)| path.is_above(info.path()));
+                    below.for_each(|(_, seen)| *seen = true);
+                }
+            }
             return;
         };
         let result = match infos.iter().position(|info| path.is(info.path())) {
