@@ -1,5 +1,6 @@
 //! One step: the list of parameter and gradient pairs that travels from the trees to the rule.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use ndarray::{ArrayD, ArrayViewMutD};
@@ -182,10 +183,7 @@ impl<'a, A: Element> Step<'a, A> {
     /// optimizer inside about the step that it would be given.
     ///
     /// Gradients and parameters can be read. Followers are left out.
-    ///
-    /// # Panics
-    /// Applying a preview panics: its parameters cannot be written.
-    pub fn preview(&self) -> Step<'_, A> {
+    pub fn preview(&self) -> Preview<'_, A> {
         let tensors = self.tensors.iter().map(|tensor| Tensor {
             index: tensor.index,
             param: tensor.param.preview(),
@@ -194,7 +192,7 @@ impl<'a, A: Element> Step<'a, A> {
             weight_decay: tensor.weight_decay,
             followers: Vec::new(),
         });
-        Step { layout: Arc::clone(&self.layout), tensors: tensors.collect() }
+        Preview(Step { layout: Arc::clone(&self.layout), tensors: tensors.collect() })
     }
 
     /// Divides the step: tensor by tensor, `part` says to which of `parts` steps it goes. Every part keeps the
@@ -210,6 +208,42 @@ impl<'a, A: Element> Step<'a, A> {
             steps[to].tensors.push(tensor);
         }
         steps
+    }
+}
+
+/// A step to look at, made by [`Step::preview`]: read and described as a [`Step`], but not one that can be applied.
+///
+/// ```compile_fail,E0308
+/// # use gradus::{Optimizer, Report, Result, Step};
+/// fn ahead(optimizer: &mut dyn Optimizer<f32>, step: &Step<'_, f32>) -> Result<Report> {
+///     optimizer.apply(step.preview()) // expected `Step`, found `Preview`
+/// }
+/// ```
+/// What is written to its parameters is written to a copy.
+#[derive(Debug)]
+pub struct Preview<'a, A>(Step<'a, A>);
+
+impl<'a, A: Element> Preview<'a, A> {
+    /// Divides the preview as [`Step::split`] divides a step.
+    ///
+    /// # Panics
+    /// If `part` returns `parts` or more.
+    pub fn split(self, parts: usize, part: impl FnMut(&TensorInfo, &Tensor<'a, A>) -> usize) -> Vec<Self> {
+        self.0.split(parts, part).into_iter().map(Self).collect()
+    }
+}
+
+impl<'a, A> Deref for Preview<'a, A> {
+    type Target = Step<'a, A>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl<A> DerefMut for Preview<'_, A> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
     }
 }
 
