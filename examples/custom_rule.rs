@@ -15,10 +15,10 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
-use gradus::params::{Layout, Values};
+use gradus::params::{Layout, TensorInfo, Values};
 use gradus::prelude::*;
 use gradus::rule::{At, Decay, Lanes, Rule};
-use gradus::{Hyper, Report, Result, Step};
+use gradus::{Hyper, Report, Result, Step, Tensor};
 use ndarray::{Array1, Array2, ArrayD, Axis, Zip, array};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -76,27 +76,41 @@ struct Centralize<O, A> {
     offsets: BTreeMap<usize, ArrayD<A>>,
 }
 
+/// What is to be added to the gradients of a step.
+fn offsets<A: Scalar>(step: &Step<'_, A>) -> BTreeMap<usize, ArrayD<A>> {
+    let matrices = step.iter().filter(|(info, _)| info.shape().len() > 1);
+    let offset = |(info, tensor): (&TensorInfo, &Tensor<'_, A>)| {
+        let mut offset = tensor.grad.as_ref()?.to_array(info.shape());
+        for mut row in offset.outer_iter_mut() {
+            let mean = row.sum() / A::from_f64(row.len() as f64);
+            row.fill(-mean);
+        }
+        Some((tensor.index(), offset))
+    };
+    matrices.filter_map(offset).collect()
+}
+
+/// Adds the offsets: a step borrows from them, so that nothing is copied.
+fn add<'a, A: Scalar>(offsets: &'a BTreeMap<usize, ArrayD<A>>, step: &mut Step<'a, A>) {
+    for (_, tensor) in step.iter_mut() {
+        if let Some(offset) = offsets.get(&tensor.index()) {
+            tensor.grad = tensor.grad.take().map(|grad| grad.plus(Values::new(offset.view())));
+        }
+    }
+}
+
 impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Centralize<O, A> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        self.inner.check(step)
+        let offsets = offsets(step);
+        let mut step = step.preview();
+        add(&offsets, &mut step);
+        self.inner.check(&step)
     }
 
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
-        for (info, tensor) in step.iter().filter(|(info, _)| info.shape().len() > 1) {
-            let Some(grad) = &tensor.grad else { continue };
-            let mut offset = grad.to_array(info.shape());
-            for mut row in offset.outer_iter_mut() {
-                let mean = row.sum() / A::from_f64(row.len() as f64);
-                row.fill(-mean);
-            }
-            self.offsets.insert(tensor.index(), offset);
-        }
-        let mut step: Step<'_, A> = step; // shortens its lifetime: from here on it may borrow from `self`
-        for (_, tensor) in step.iter_mut() {
-            if let Some(offset) = self.offsets.get(&tensor.index()) {
-                tensor.grad = tensor.grad.take().map(|grad| grad.plus(Values::new(offset.view())));
-            }
-        }
+        self.offsets = offsets(&step);
+        let mut step: Step<'_, A> = step; // shortens its lifetime: from here on it borrows from `self`
+        add(&self.offsets, &mut step);
         self.inner.apply(step)
     }
 

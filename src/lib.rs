@@ -30,4 +30,4 @@ pub use optimizer::{Adam, AdamW, Momentum, Nesterov, Optimizer, RmsProp, Sgd};
 pub use params::{Params, ParamsMut};
 pub use pattern::Pattern;
 pub use scalar::{Element, Scalar};
-pub use step::{Adjust, Report, Step, Tensor};
+pub use step::{Adjust, Preview, Report, Step, Tensor};

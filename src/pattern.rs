@@ -19,18 +19,40 @@ use crate::params::{Layout, TensorInfo};
 /// | `?` | one character but a dot |
 /// | `{a,b}` | either: `**.{bias,gain}` |
 ///
-/// A list of globs, `["**.bias", "**.*norm*.**"]`, matches what any of them does. A closure
+/// A list of globs, `["**.bias", "**.*norm*.**"]`, matches what any of them does, and braces are short for a list:
+/// `{a,b}.{c,d}` is `["a.c", "a.d", "b.c", "b.d"]`. They do not nest and may stand for 1,024 globs. A closure
 /// `|path: &str, shape: &[usize]| shape.len() < 2` decides for itself; its types have to be written.
 ///
 /// A pattern that matches no tensor is an error at the first step, so that a misspelt name does not pass silently; of a
-/// list every glob must match.
+/// list every glob must match, those that braces stand for too. A glob that cannot be read matches nothing until then.
 #[derive(Clone)]
 pub struct Pattern(Kind);
 
 #[derive(Clone)]
 enum Kind {
-    Globs(Vec<String>),
+    Globs(Vec<Glob>),
     Closure(Arc<Closure>),
+}
+
+/// A glob as it was given, and those without braces that it stands for, or why it cannot be read.
+#[derive(Clone)]
+struct Glob {
+    text: String,
+    plain: Result<Vec<String>, &'static str>,
+}
+
+impl Glob {
+    fn new(text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { plain: expand(&text), text }
+    }
+
+    fn plain(&self) -> Result<&[String]> {
+        match &self.plain {
+            Ok(globs) => Ok(globs),
+            Err(reason) => Err(Error::PatternSyntax { pattern: self.text.clone(), reason }),
+        }
+    }
 }
 
 /// Decides by path and shape.
@@ -38,31 +60,31 @@ type Closure = dyn Fn(&str, &[usize]) -> bool + Send + Sync;
 
 impl From<&str> for Pattern {
     fn from(glob: &str) -> Self {
-        Self(Kind::Globs(vec![glob.into()]))
+        Self(Kind::Globs(vec![Glob::new(glob)]))
     }
 }
 
 impl From<String> for Pattern {
     fn from(glob: String) -> Self {
-        Self(Kind::Globs(vec![glob]))
+        Self(Kind::Globs(vec![Glob::new(glob)]))
     }
 }
 
 impl<const N: usize> From<[&str; N]> for Pattern {
     fn from(globs: [&str; N]) -> Self {
-        Self(Kind::Globs(globs.map(String::from).into()))
+        Self(Kind::Globs(globs.map(Glob::new).into()))
     }
 }
 
 impl From<&[&str]> for Pattern {
     fn from(globs: &[&str]) -> Self {
-        Self(Kind::Globs(globs.iter().copied().map(String::from).collect()))
+        Self(Kind::Globs(globs.iter().copied().map(Glob::new).collect()))
     }
 }
 
 impl From<Vec<String>> for Pattern {
     fn from(globs: Vec<String>) -> Self {
-        Self(Kind::Globs(globs))
+        Self(Kind::Globs(globs.into_iter().map(Glob::new).collect()))
     }
 }
 
@@ -85,29 +107,32 @@ impl Pattern {
     /// ```
     pub fn matches(&self, path: &str, shape: &[usize]) -> bool {
         match &self.0 {
-            Kind::Globs(globs) => globs.iter().any(|glob| expand(glob).iter().any(|glob| matches(glob, path))),
+            Kind::Globs(globs) => globs.iter().flat_map(|glob| &glob.plain).flatten().any(|glob| matches(glob, path)),
             Kind::Closure(closure) => closure(path, shape),
         }
     }
 
     /// Which tensors of a layout are chosen.
     pub(crate) fn select(&self, layout: &Layout) -> Result<Vec<bool>> {
-        if let Kind::Globs(globs) = &self.0 {
-            globs.iter().try_for_each(|glob| check(glob))?;
-        }
-        let of = |pattern: &Self| -> Result<Vec<bool>> {
-            let chosen: Vec<_> = layout.tensors().iter().map(|tensor| pattern.chooses(tensor)).collect();
-            if chosen.contains(&true) {
-                return Ok(chosen);
+        let mut chosen = vec![false; layout.len()];
+        // One glob after the other: a misspelt one among others would pass silently.
+        let mut choose = |pattern: &str, matches: &dyn Fn(&TensorInfo) -> bool| {
+            let mut unmatched = true;
+            for (chosen, _) in chosen.iter_mut().zip(layout.tensors()).filter(|(_, tensor)| matches(tensor)) {
+                (*chosen, unmatched) = (true, false);
             }
-            let paths = layout.paths().map(String::from).collect();
-            Err(Error::PatternUnmatched { pattern: format!("{pattern:?}"), paths })
+            let paths = || layout.paths().map(String::from).collect();
+            if unmatched { Err(Error::PatternUnmatched { pattern: pattern.into(), paths: paths() }) } else { Ok(()) }
         };
-        if let Kind::Globs(globs) = &self.0 {
-            // Each by itself: a misspelt one among others would pass silently.
-            globs.iter().try_for_each(|glob| of(&Self::from(glob.as_str())).map(drop))?;
+        match &self.0 {
+            Kind::Globs(globs) if !globs.is_empty() => {
+                for glob in globs {
+                    glob.plain()?.iter().try_for_each(|glob| choose(glob, &|tensor| matches(glob, tensor.path())))?;
+                }
+            }
+            _ => choose(&format!("{self:?}"), &|tensor| self.chooses(tensor))?,
         }
-        of(self)
+        Ok(chosen)
     }
 
     fn chooses(&self, tensor: &TensorInfo) -> bool {
@@ -118,7 +143,9 @@ impl Pattern {
 impl fmt::Debug for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::Globs(globs) => f.write_str(&globs.join(" ")),
+            Kind::Globs(globs) => {
+                f.write_str(&globs.iter().map(|glob| glob.text.as_str()).collect::<Vec<_>>().join(" "))
+            }
             Kind::Closure(_) => f.write_str("a closure"),
         }
     }
@@ -150,11 +177,6 @@ impl Selection {
         layout.tensors().iter().find(|tensor| self.pattern.chooses(tensor)).map(|tensor| tensor.path().into())
     }
 
-    /// The layout of the last choice.
-    pub(crate) fn layout(&self) -> Option<&Arc<Layout>> {
-        self.chosen.as_ref().map(|(layout, _)| layout)
-    }
-
     /// The choice for this layout, not kept if it is a new one.
     pub(crate) fn peek(&self, layout: &Arc<Layout>) -> Result<Cow<'_, [bool]>> {
         match &self.chosen {
@@ -164,38 +186,25 @@ impl Selection {
     }
 }
 
-/// Refuses globs that cannot mean anything.
-fn check(glob: &str) -> Result<()> {
-    let mut open = false;
-    let mut reason = None;
-    for character in glob.chars() {
-        match (character, open) {
-            ('{', true) => reason = reason.or(Some("braces do not nest")),
-            ('{', false) => open = true,
-            ('}', false) => reason = reason.or(Some("a closing brace without an opening one")),
-            ('}', true) => open = false,
-            _ => {}
+/// The globs without braces that a glob stands for; bounded, as every pair of braces multiplies them.
+fn expand(glob: &str) -> Result<Vec<String>, &'static str> {
+    const MOST: usize = 1024;
+    let mut globs = vec![String::new()];
+    let mut rest = glob;
+    while let Some((before, braced)) = rest.find(['{', '}']).map(|at| rest.split_at(at)) {
+        let braced = braced.strip_prefix('{').ok_or("a closing brace without an opening one")?;
+        let end = braced.find(['{', '}']).ok_or("an opening brace without a closing one")?;
+        let (choices, closed) = braced.split_at(end);
+        rest = closed.strip_prefix('}').ok_or("braces do not nest")?;
+        let choices = choices.split(',');
+        if globs.len() * choices.clone().count() > MOST {
+            return Err("the braces stand for more than 1,024 globs");
         }
+        let longer = |start: String| choices.clone().map(move |choice| format!("{start}{before}{choice}"));
+        globs = globs.into_iter().flat_map(longer).collect();
     }
-    if open {
-        reason = reason.or(Some("an opening brace without a closing one"));
-    }
-    match reason {
-        Some(reason) => Err(Error::PatternSyntax { pattern: glob.into(), reason }),
-        None => Ok(()),
-    }
-}
-
-/// The globs without braces that a glob stands for.
-fn expand(glob: &str) -> Vec<String> {
-    let parts = glob.split_once('{').and_then(|(before, rest)| Some((before, rest.split_once('}')?)));
-    match parts {
-        None => vec![glob.into()],
-        Some((before, (choices, after))) => choices
-            .split(',')
-            .flat_map(|choice| expand(after).into_iter().map(move |after| format!("{before}{choice}{after}")))
-            .collect(),
-    }
+    globs.iter_mut().for_each(|glob| glob.push_str(rest));
+    Ok(globs)
 }
 
 /// Whether a glob without braces matches a whole path.
@@ -279,10 +288,40 @@ mod tests {
     }
 
     #[test]
-    fn unbalanced_braces_are_refused() {
-        for glob in ["a{b", "a}b", "{a{b}}"] {
-            assert!(matches!(check(glob), Err(Error::PatternSyntax { .. })), "{glob}");
+    fn braces_are_short_for_a_list() {
+        assert_eq!(expand("{a,b}.x.{,c}d").unwrap(), ["a.x.d", "a.x.cd", "b.x.d", "b.x.cd"]);
+        assert_eq!(expand("{a}").unwrap(), ["a"]);
+    }
+
+    #[test]
+    fn braces_that_mean_nothing_are_refused() {
+        for glob in ["a{b", "a}b", "{a{b}}", "a{b}}"] {
+            assert!(matches!(Glob::new(glob).plain(), Err(Error::PatternSyntax { .. })), "{glob}");
+            assert!(!Pattern::from(glob).matches(glob, &[]), "{glob}");
         }
-        assert!(check("{a,b}.{c}").is_ok());
+    }
+
+    #[test]
+    fn many_braces_take_neither_memory_nor_time() {
+        assert_eq!(expand(&"{a,b}".repeat(10)).map(|globs| globs.len()), Ok(1024));
+        let hostile = "{a,b}".repeat(100);
+        let message = Glob::new(&*hostile).plain().unwrap_err().to_string();
+        assert!(message.ends_with("the braces stand for more than 1,024 globs"), "{message}");
+        assert!(!Pattern::from(hostile).matches("a", &[]));
+    }
+
+    #[test]
+    fn every_alternative_must_match() {
+        let layout = Layout::new(["0.weight", "1.weight", "1.bias"].map(|path| TensorInfo::new(path, &[])).into());
+        let select = |pattern: Pattern| pattern.select(layout.as_ref().unwrap());
+        assert_eq!(select("{0,1}.weight".into()), Ok(vec![true, true, false]));
+        assert_eq!(select(["1.{weight,bias}", "0.*"].into()), Ok(vec![true; 3]));
+        for (pattern, unmatched) in [("{0,typo}.weight", "typo.weight"), ("{0,1}.{weight,bias}", "0.bias")] {
+            match select(pattern.into()) {
+                Err(Error::PatternUnmatched { pattern, .. }) => assert_eq!(pattern, unmatched),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(select(Vec::new().into()).is_err());
     }
 }

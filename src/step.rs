@@ -1,5 +1,6 @@
 //! One step: the list of parameter and gradient pairs that travels from the trees to the rule.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use ndarray::{ArrayD, ArrayViewMutD};
@@ -134,6 +135,9 @@ impl<'a, A: Element> Step<'a, A> {
     /// `known` is the layout of an earlier step: while the parameters keep it, no path is built and no shape
     /// copied. Gradients are matched by path; trees of the same order match without a search.
     ///
+    /// `None` among the gradients speaks of the tensor at its path or, if none is there, of all below it. `None` where
+    /// the parameters have nothing is no error: a tensor that it was meant for is missed.
+    ///
     /// # Errors
     /// [`Error::MissingGradient`], [`Error::UnexpectedGradient`], [`Error::ShapeMismatch`],
     /// [`Error::DuplicatePath`].
@@ -197,10 +201,7 @@ impl<'a, A: Element> Step<'a, A> {
     /// optimizer inside about the step that it would be given.
     ///
     /// Gradients and parameters can be read. Followers are left out.
-    ///
-    /// # Panics
-    /// Applying a preview panics: its parameters cannot be written.
-    pub fn preview(&self) -> Step<'_, A> {
+    pub fn preview(&self) -> Preview<'_, A> {
         let tensors = self.tensors.iter().map(|tensor| Tensor {
             index: tensor.index,
             param: ValuesMut::preview(tensor.param()),
@@ -210,7 +211,7 @@ impl<'a, A: Element> Step<'a, A> {
             followers: Vec::new(),
             frozen: tensor.frozen,
         });
-        Step { layout: Arc::clone(&self.layout), tensors: tensors.collect() }
+        Preview(Step { layout: Arc::clone(&self.layout), tensors: tensors.collect() })
     }
 
     /// Divides the step: tensor by tensor, `part` says to which of `parts` steps it goes. Every part keeps the
@@ -226,6 +227,42 @@ impl<'a, A: Element> Step<'a, A> {
             steps[to].tensors.push(tensor);
         }
         steps
+    }
+}
+
+/// A step to look at, made by [`Step::preview`]: read and described as a [`Step`], but not one that can be applied.
+///
+/// ```compile_fail,E0308
+/// # use gradus::{Optimizer, Report, Result, Step};
+/// fn ahead(optimizer: &mut dyn Optimizer<f32>, step: &Step<'_, f32>) -> Result<Report> {
+///     optimizer.apply(step.preview()) // expected `Step`, found `Preview`
+/// }
+/// ```
+/// What is written to its parameters is written to a copy.
+#[derive(Debug)]
+pub struct Preview<'a, A>(Step<'a, A>);
+
+impl<'a, A: Element> Preview<'a, A> {
+    /// Divides the preview as [`Step::split`] divides a step.
+    ///
+    /// # Panics
+    /// If `part` returns `parts` or more.
+    pub fn split(self, parts: usize, part: impl FnMut(&TensorInfo, &Tensor<'a, A>) -> usize) -> Vec<Self> {
+        self.0.split(parts, part).into_iter().map(Self).collect()
+    }
+}
+
+impl<'a, A> Deref for Preview<'a, A> {
+    type Target = Step<'a, A>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl<A> DerefMut for Preview<'_, A> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
     }
 }
 
@@ -270,10 +307,9 @@ fn walk_grads<'a, A: Element>(
             tensors[next].grad = Some(Grad::new(values));
             next += 1;
         }
+        (None, Some(info)) if in_order && path.is(info.path()) => next += 1,
         (None, _) if in_order => {
-            let below = infos[next..].iter().take_while(|info| path.contains(info.path())).count();
-            in_order = below > 0;
-            next += below;
+            next += infos[next..].iter().take_while(|info| path.is_above(info.path())).count();
         }
         _ => in_order = false,
     });
@@ -295,8 +331,13 @@ fn match_by_path<'a, A: Element>(
     tensors.iter_mut().for_each(|tensor| tensor.grad = None);
     for_each(grads, |path, shape, values| {
         let Some(values) = values else {
-            let below = infos.iter().zip(&mut seen).filter(|(info, _)| path.contains(info.path()));
-            below.for_each(|(_, seen)| *seen = true);
+            match infos.iter().position(|info| path.is(info.path())) {
+                Some(at) => seen[at] = true,
+                None => {
+                    let below = infos.iter().zip(&mut seen).filter(|(info, _)| path.is_above(info.path()));
+                    below.for_each(|(_, seen)| *seen = true);
+                }
+            }
             return;
         };
         let result = match infos.iter().position(|info| path.is(info.path())) {

@@ -228,6 +228,48 @@ mod freeze {
         assert!(matches!(error, Error::PatternUnmatched { .. }));
     }
 
+    /// What is wrong with the names stays an error until it is taken back.
+    #[test]
+    fn a_misspelt_name_before_the_first_step_can_be_taken_back() {
+        let (mut opt, mut w) = (Sgd::new(1.0).freeze("0"), pair(0.0, 0.0));
+        opt.unfreeze("body").unwrap();
+        for _ in 0..2 {
+            assert!(matches!(opt.step(&mut w, &pair(1.0, 1.0)), Err(Error::PatternUnmatched { .. })));
+        }
+        opt.unfreeze_all();
+        opt.refreeze("1").unwrap();
+        opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
+        assert_eq!(w, pair(-1.0, 0.0));
+        opt.unfreeze_all();
+        opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
+        assert_eq!(w, pair(-2.0, -1.0));
+    }
+
+    /// A schedule of freezing and thawing for all of a long training.
+    #[test]
+    fn many_changes_take_no_more_memory_than_one() {
+        let (mut opt, mut w) = (Sgd::new(1.0).freeze("0"), pair(0.0, 0.0));
+        opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
+        let size = |opt: &gradus::adaptor::Freeze<Sgd<f64>>| format!("{opt:?}").len();
+        let before = size(&opt);
+        for _ in 0..100 {
+            opt.unfreeze("0").unwrap();
+            opt.refreeze("0").unwrap();
+        }
+        assert_eq!(size(&opt), before);
+    }
+
+    /// The parameters of a refused first step are not remembered.
+    #[test]
+    fn a_refused_step_decides_nothing() {
+        let mut opt = Sgd::new(1.0).check_finite().freeze("0");
+        assert!(opt.step(&mut pair(0.0, 0.0), &pair(0.0, f64::NAN)).is_err());
+        let mut three = vec![array![0.0]; 3];
+        opt.step(&mut three, &vec![array![1.0]; 3]).unwrap();
+        assert_eq!(three, [array![0.0], array![-1.0], array![-1.0]]);
+        assert!(matches!(opt.step(&mut pair(0.0, 0.0), &pair(0.0, 0.0)), Err(Error::ParametersChanged { .. })));
+    }
+
     #[test]
     fn by_shape() {
         let mut opt = Sgd::new(1.0).freeze(|_: &str, shape: &[usize]| shape.len() == 2);
@@ -332,6 +374,27 @@ mod router {
         let mut inside = Sgd::new(1.0).route("1", Sgd::new(1.0).clip_global_norm(1.0).exact());
         inside.step(&mut w, &grads).unwrap();
         assert_eq!(w, pair(-3.0, -1.0));
+    }
+
+    /// An error stops every branch, a skip only its own.
+    #[test]
+    fn a_branch_that_skips_does_not_stop_the_others() {
+        let mut opt = Sgd::new(1.0).route("1", Sgd::new(1.0).skip_nonfinite());
+        let mut w = pair(0.0, 0.0);
+        assert!(opt.step(&mut w, &pair(1.0, f64::NAN)).unwrap().moved);
+        assert_eq!(w, pair(-1.0, 0.0));
+    }
+
+    /// Norms of branches are of parts, and perhaps of several kinds.
+    #[test]
+    fn only_a_clip_outside_reports_the_norm_of_all() {
+        let clipped = |opt: Sgd<f64>| opt.clip_global_norm(1.0).exact();
+        let mut opt = clipped(Sgd::new(1.0)).route("1", clipped(Sgd::new(1.0)).p(1.0));
+        let mut w = pair(0.0, 0.0);
+        assert_eq!(opt.step(&mut w, &pair(3.0, 4.0)).unwrap().grad_norm, None);
+        assert_eq!(w, pair(-1.0, -1.0));
+        let mut opt = opt.clip_global_norm(f64::INFINITY);
+        assert_eq!(opt.step(&mut w, &pair(3.0, 4.0)).unwrap().grad_norm, Some(5.0));
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use gradus::params::{Layout, for_each, for_each_mut};
+use gradus::params::{Layout, Visitor, for_each, for_each_mut};
 use gradus::prelude::*;
 use gradus::{Error, Scalar};
 use ndarray::{
@@ -242,7 +242,7 @@ fn gradients_are_matched_by_path() {
     impl Params for Listed {
         type Elem = f64;
 
-        fn visit<'a>(&'a self, visitor: &mut gradus::params::Visitor<'_, 'a, f64>) {
+        fn visit<'a>(&'a self, visitor: &mut Visitor<'_, 'a, f64>) {
             self.0.iter().for_each(|(name, tensor)| visitor.field(name, tensor));
         }
     }
@@ -271,6 +271,47 @@ fn gradients_are_matched_by_path() {
 }
 
 /// `None` for a subtree leaves all of it.
+/// A key may have dots; then it can look like something below its neighbour.
+#[test]
+fn no_gradient_for_a_tensor_says_nothing_of_those_whose_keys_begin_alike() {
+    let map = |keys: &[&str]| keys.iter().map(|key| (key.to_string(), Some(array![1.0]))).collect::<BTreeMap<_, _>>();
+    let (mut params, mut grads) = (map(&["a", "a.b", "a.c"]), map(&["a", "a.b", "a.c"]));
+    grads.insert("a".into(), None);
+    Sgd::new(1.0).step(&mut params, &grads).unwrap();
+    let after = [1.0, 0.0, 0.0].map(|value| Some(array![value]));
+    assert_eq!(params.values().cloned().collect::<Vec<_>>(), after);
+    for wrong_order in [false, true] {
+        let mut grads = vec![("a", None), ("a.c", Some(array![1.0]))];
+        if wrong_order {
+            grads.reverse();
+        }
+        let error = Sgd::new(1.0).step(&mut params, &Pairs(grads)).unwrap_err();
+        assert_eq!(error, Error::MissingGradient { path: "a.b".into() });
+    }
+}
+
+/// The tensor it was meant for is missed, so nothing passes silently.
+#[test]
+fn no_gradient_for_what_is_not_there() {
+    let mut params = (array![1.0], None::<Array1<f64>>, array![1.0]);
+    Sgd::new(1.0).step(&mut params, &(array![1.0], None::<Array1<f64>>, array![1.0])).unwrap();
+    assert_eq!(params, (array![0.0], None, array![0.0]));
+    let mut params = BTreeMap::from([("bias", array![1.0])]);
+    let error = Sgd::new(1.0).step(&mut params, &BTreeMap::from([("biaz", None::<Array1<f64>>)])).unwrap_err();
+    assert_eq!(error, Error::MissingGradient { path: "bias".into() });
+}
+
+/// Named tensors in an order of one's own.
+struct Pairs(Vec<(&'static str, Option<Array1<f64>>)>);
+
+impl Params for Pairs {
+    type Elem = f64;
+
+    fn visit<'a>(&'a self, visitor: &mut Visitor<'_, 'a, f64>) {
+        self.0.iter().for_each(|(name, tensor)| visitor.field(name, tensor));
+    }
+}
+
 #[test]
 fn a_subtree_without_gradient() {
     let layer = || (array![1.0], array![2.0]);

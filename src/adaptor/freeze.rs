@@ -1,9 +1,13 @@
 //! Parameters that do not move.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use super::{around, ask_inner};
 use crate::error::Result;
 use crate::optimizer::Optimizer;
-use crate::pattern::{Pattern, Selection};
+use crate::params::Layout;
+use crate::pattern::Pattern;
 use crate::scalar::Element;
 use crate::step::{Report, Step};
 
@@ -33,15 +37,19 @@ use crate::step::{Report, Step};
 #[derive(Debug, Clone)]
 pub struct Freeze<O> {
     inner: O,
-    /// In the order given: the last that matches a tensor decides.
-    changes: Vec<(Selection, bool)>,
+    /// The layout, once there has been a step.
+    layout: Option<Arc<Layout>>,
+    /// Which of its tensors are frozen.
+    frozen: Vec<bool>,
+    /// What was asked for before that, in the order given.
+    waiting: Vec<(Pattern, bool)>,
 }
 
 around!(Freeze<O>);
 
 impl<O> Freeze<O> {
     pub(crate) fn new(inner: O, pattern: impl Into<Pattern>) -> Self {
-        Self { inner, changes: vec![(Selection::new(pattern), true)] }
+        Self { inner, layout: None, frozen: Vec::new(), waiting: vec![(pattern.into(), true)] }
     }
 
     /// Lets the tensors that the pattern chooses move again, from the next step on.
@@ -49,9 +57,10 @@ impl<O> Freeze<O> {
     /// # Errors
     /// [`Error::PatternUnmatched`](crate::Error::PatternUnmatched) and
     /// [`Error::PatternSyntax`](crate::Error::PatternSyntax); nothing has changed then. Before the first step the tensors
-    /// are not known, and that step tells.
+    /// are not known: then that step tells, and every attempt at it, until
+    /// [`unfreeze_all`](Self::unfreeze_all) takes the wrong pattern back.
     pub fn unfreeze(&mut self, pattern: impl Into<Pattern>) -> Result<()> {
-        self.change(pattern, false)
+        self.change(pattern.into(), false)
     }
 
     /// Freezes the tensors that the pattern chooses, from the next step on.
@@ -59,47 +68,68 @@ impl<O> Freeze<O> {
     /// # Errors
     /// Those of [`unfreeze`](Self::unfreeze).
     pub fn refreeze(&mut self, pattern: impl Into<Pattern>) -> Result<()> {
-        self.change(pattern, true)
+        self.change(pattern.into(), true)
     }
 
-    fn change(&mut self, pattern: impl Into<Pattern>, freeze: bool) -> Result<()> {
-        let selection = Selection::new(pattern);
-        if let Some(layout) = self.changes.iter().find_map(|(selection, _)| selection.layout()) {
-            selection.peek(layout)?;
+    /// Lets every tensor move again, and forgets all patterns that still wait for the first step.
+    pub fn unfreeze_all(&mut self) {
+        self.waiting.clear();
+        self.frozen.fill(false);
+    }
+
+    fn change(&mut self, pattern: Pattern, freeze: bool) -> Result<()> {
+        match &self.layout {
+            Some(layout) => return turn(&mut self.frozen, &pattern, freeze, layout),
+            None => self.waiting.push((pattern, freeze)),
         }
-        self.changes.push((selection, freeze));
         Ok(())
     }
 
-    /// Takes the gradients of frozen tensors away.
-    fn hide<A: Element>(&self, step: &mut Step<'_, A>) -> Result<()> {
-        let mut frozen = vec![false; step.layout().len()];
-        for (selection, freeze) in &self.changes {
-            let chosen = selection.peek(step.layout())?;
-            frozen.iter_mut().zip(&*chosen).filter(|(_, chosen)| **chosen).for_each(|(frozen, _)| *frozen = *freeze);
+    /// Which tensors of a step are frozen.
+    fn frozen(&self, layout: &Arc<Layout>) -> Result<Cow<'_, [bool]>> {
+        Layout::ensure_known(self.layout.as_ref(), layout)?;
+        if self.layout.is_some() {
+            return Ok(Cow::Borrowed(&self.frozen));
         }
-        for (_, tensor) in step.iter_mut() {
-            if frozen[tensor.index()] {
-                tensor.freeze();
-            }
-        }
-        Ok(())
+        let mut frozen = vec![false; layout.len()];
+        self.waiting.iter().try_for_each(|(pattern, freeze)| turn(&mut frozen, pattern, *freeze, layout))?;
+        Ok(Cow::Owned(frozen))
     }
+}
+
+/// Freezes, or not, what the pattern chooses.
+fn turn(frozen: &mut [bool], pattern: &Pattern, freeze: bool, layout: &Layout) -> Result<()> {
+    let chosen = pattern.select(layout)?;
+    frozen.iter_mut().zip(chosen).filter(|(_, chosen)| *chosen).for_each(|(frozen, _)| *frozen = freeze);
+    Ok(())
+}
+
+/// Takes the gradients of frozen tensors away.
+fn hide<A: Element>(frozen: &[bool], step: &mut Step<'_, A>) {
+    step.iter_mut().filter(|(_, tensor)| frozen[tensor.index()]).for_each(|(_, tensor)| tensor.freeze());
 }
 
 impl<A: Element, O: Optimizer<A>> Optimizer<A> for Freeze<O> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        let frozen = self.frozen(step.layout())?;
         let mut step = step.preview();
-        self.hide(&mut step)?;
+        hide(&frozen, &mut step);
         self.inner.check(&step)
     }
 
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
-        for (selection, _) in &mut self.changes {
-            selection.choose(step.layout())?;
+        let layout = Arc::clone(step.layout());
+        let frozen = self.frozen(&layout)?;
+        hide(&frozen, &mut step);
+        let fresh = if let Cow::Owned(frozen) = frozen { Some(frozen) } else { None };
+        let report = self.inner.apply(step)?;
+        // Not before: a step that was refused must not decide which parameters these are.
+        if let Some(fresh) = fresh {
+            self.frozen = fresh;
+            self.waiting.clear();
         }
-        self.hide(&mut step)?;
-        self.inner.apply(step)
+        self.layout = Some(layout);
+        Ok(report)
     }
 
     ask_inner!();

@@ -14,8 +14,15 @@ use crate::step::{Report, Step};
 ///
 /// Of several patterns that match, the last given holds; what none matches goes to the optimizer that the first
 /// `route` was called on, which is also the one that [`learning_rate`](Optimizer::learning_rate),
-/// [`steps`](Optimizer::steps) and the report speak of. Either every optimizer takes the step or none does. Clipping
-/// by global norm outside the router sees all gradients, inside it those of its branch.
+/// [`steps`](Optimizer::steps) and the report's learning rate speak of.
+///
+/// An error in one branch stops all of them. A branch that skips, with [`skip_nonfinite`](Optimizer::skip_nonfinite) or
+/// a clip's [`NonFinite::Skip`](super::NonFinite::Skip), or that still accumulates, stops nobody else; the report says
+/// `moved` if any branch moved. To skip all together, skip outside the router.
+///
+/// Clipping by global norm outside the router sees all gradients, inside it those of its branch. The report has no
+/// `grad_norm`, as no branch's is that of all, and they may be of several kinds:
+/// `clip_global_norm(f64::INFINITY)` outside reports it.
 ///
 /// ```
 /// use gradus::prelude::*;
@@ -49,18 +56,21 @@ impl<A: Element> Router<A> {
         std::iter::once(&mut *self.rest).chain(self.routes.iter_mut().map(|(_, optimizer)| &mut **optimizer))
     }
 
-    /// Gives every optimizer its part of the step.
-    fn parts<'a>(&self, step: Step<'a, A>) -> Result<Vec<Step<'a, A>>> {
-        let mut branches = vec![0; step.layout().len()];
+    /// Which optimizer each tensor goes to, and how many there are.
+    fn branches(&self, layout: &Arc<Layout>) -> Result<(Vec<usize>, usize)> {
+        let mut branches = vec![0; layout.len()];
         for (number, (selection, _)) in self.routes.iter().enumerate() {
-            let chosen = selection.peek(step.layout())?;
+            let chosen = selection.peek(layout)?;
             branches.iter_mut().zip(&*chosen).filter(|(_, chosen)| **chosen).for_each(|(at, _)| *at = number + 1);
         }
-        Ok(step.split(self.routes.len() + 1, |_, tensor| branches[tensor.index()]))
+        Ok((branches, self.routes.len() + 1))
     }
 
     /// Whether every optimizer accepts its part.
-    fn check_parts(&self, parts: &[Step<'_, A>]) -> Result<()> {
+    fn check_parts<'s>(&self, parts: impl Iterator<Item = &'s Step<'s, A>>) -> Result<()>
+    where
+        A: 's,
+    {
         let optimizers = std::iter::once(&self.rest).chain(self.routes.iter().map(|(_, optimizer)| optimizer));
         optimizers.zip(parts).try_for_each(|(optimizer, part)| optimizer.check(part))
     }
@@ -68,15 +78,18 @@ impl<A: Element> Router<A> {
 
 impl<A: Element> Optimizer<A> for Router<A> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        self.check_parts(&self.parts(step.preview())?)
+        let (branches, count) = self.branches(step.layout())?;
+        let parts = step.preview().split(count, |_, tensor| branches[tensor.index()]);
+        self.check_parts(parts.iter().map(|part| &**part))
     }
 
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
         for (selection, _) in &mut self.routes {
             selection.choose(step.layout())?;
         }
-        let parts = self.parts(step)?;
-        self.check_parts(&parts)?;
+        let (branches, count) = self.branches(step.layout())?;
+        let parts = step.split(count, |_, tensor| branches[tensor.index()]);
+        self.check_parts(parts.iter())?;
         let mut reports = Vec::with_capacity(parts.len());
         for (optimizer, part) in self.optimizers_mut().zip(parts) {
             reports.push(optimizer.apply(part)?);

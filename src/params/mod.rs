@@ -31,8 +31,11 @@
 //! ```
 //!
 //! Every tensor has a **path**: field names and indices joined by dots. State, groups, freezing and
-//! errors speak of tensors by path, never by position. The order of a walk is fixed: fields as declared,
-//! sequences by index, maps by key. `HashMap` has no stable order and is therefore no tree; use `BTreeMap`.
+//! errors speak of tensors by path, never by position. A map's key with dots in it is a path of several segments:
+//! `"layers.0.weight"` among the keys is the same as nested trees, to a pattern and to a gradient tree.
+//!
+//! The order of a walk is fixed: fields as declared, sequences by index, maps by key. `HashMap` has no stable order and
+//! is therefore no tree; use `BTreeMap`.
 
 pub(crate) mod blocks;
 mod impls;

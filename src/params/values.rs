@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use ndarray::{ArrayView, ArrayViewD, ArrayViewMut, ArrayViewMutD, Dimension, ShapeBuilder};
+use ndarray::{
+    ArrayBase, ArrayView, ArrayViewD, ArrayViewMut, ArrayViewMutD, Data, DataMut, Dimension, IxDyn, ShapeBuilder,
+};
 
 use crate::scalar::Element;
 
@@ -46,7 +48,7 @@ pub struct StridedMut<'a, A>(Access<'a, A>);
 
 enum Access<'a, A> {
     Write(Box<dyn ViewedMut<A> + 'a>),
-    /// In a preview, whose parameters nobody writes; contiguous values too, which cost no box so.
+    /// In a preview; contiguous values too, which cost no box so. Becomes a copy if it is written.
     Read(Values<'a, A>),
 }
 
@@ -62,10 +64,13 @@ impl<'a, A: Element> StridedMut<'a, A> {
         }
     }
 
-    fn as_view_mut(&mut self) -> ArrayViewMutD<'_, A> {
+    fn as_view_mut(&mut self, shape: &[usize]) -> ArrayViewMutD<'_, A> {
+        if let Access::Read(values) = &self.0 {
+            self.0 = Access::Write(Box::new(values.view(shape).into_owned()));
+        }
         match &mut self.0 {
             Access::Write(view) => view.as_view_mut(),
-            Access::Read(_) => unreachable!("the parameters of a preview are not written"),
+            Access::Read(_) => unreachable!("it has just been copied"),
         }
     }
 }
@@ -78,19 +83,13 @@ trait ViewedMut<A>: Viewed<A> {
     fn as_view_mut(&mut self) -> ArrayViewMutD<'_, A>;
 }
 
-impl<A: Element> Viewed<A> for ArrayViewD<'_, A> {
+impl<A: Element, S: Data<Elem = A> + Send + Sync> Viewed<A> for ArrayBase<S, IxDyn> {
     fn as_view(&self) -> ArrayViewD<'_, A> {
         self.view()
     }
 }
 
-impl<A: Element> Viewed<A> for ArrayViewMutD<'_, A> {
-    fn as_view(&self) -> ArrayViewD<'_, A> {
-        self.view()
-    }
-}
-
-impl<A: Element> ViewedMut<A> for ArrayViewMutD<'_, A> {
+impl<A: Element, S: DataMut<Elem = A> + Send + Sync> ViewedMut<A> for ArrayBase<S, IxDyn> {
     fn as_view_mut(&mut self) -> ArrayViewMutD<'_, A> {
         self.view_mut()
     }
@@ -194,7 +193,7 @@ impl<'a, A: Element> ValuesMut<'a, A> {
         }
     }
 
-    /// Values in the place of writable ones, for those who only look. Writing to them panics.
+    /// Values in the place of writable ones, for those who only look. What is written goes to a copy.
     pub(crate) fn preview(values: Values<'a, A>) -> Self {
         Self::Strided(StridedMut(Access::Read(values)))
     }
@@ -204,7 +203,10 @@ impl<'a, A: Element> ValuesMut<'a, A> {
     pub(crate) fn reborrow(&mut self) -> ValuesMut<'_, A> {
         match self {
             Self::Contiguous(slice, order) => ValuesMut::Contiguous(slice, *order),
-            Self::Strided(strided) => ValuesMut::Strided(StridedMut::new(strided.as_view_mut())),
+            Self::Strided(StridedMut(Access::Write(view))) => ValuesMut::Strided(StridedMut::new(view.as_view_mut())),
+            Self::Strided(StridedMut(Access::Read(values))) => {
+                ValuesMut::Strided(StridedMut(Access::Read(values.reborrow())))
+            }
         }
     }
 
@@ -234,7 +236,7 @@ impl<'a, A: Element> ValuesMut<'a, A> {
     pub fn view_mut(&mut self, shape: &[usize]) -> ArrayViewMutD<'_, A> {
         let (slice, order) = match self {
             Self::Contiguous(slice, order) => (slice, *order),
-            Self::Strided(strided) => return strided.as_view_mut(),
+            Self::Strided(strided) => return strided.as_view_mut(shape),
         };
         let elements = slice.len();
         match ArrayViewMut::from_shape(shape.set_f(order == Order::F), slice) {

@@ -45,9 +45,9 @@ impl Path<'_> {
         }
     }
 
-    /// Whether the tensor `text` lies at this path or below it.
-    pub fn contains(&self, text: &str) -> bool {
-        self.is_root() || self.strip(text).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    /// Whether the tensor `text` lies below this path. A name with dots is a path of several segments.
+    pub fn is_above(&self, text: &str) -> bool {
+        if self.is_root() { !text.is_empty() } else { self.strip(text).is_some_and(|rest| rest.starts_with('.')) }
     }
 
     fn is_root(&self) -> bool {
@@ -206,9 +206,11 @@ mod tests {
         for other in ["layers.1.weight", "layers.10.weights", "layers.10", "layer.10.weight", "", "layers.100.weight"] {
             assert!(!weight.is(other), "{other}");
         }
-        assert!(tenth.contains("layers.10.weight") && tenth.contains("layers.10"));
-        assert!(!tenth.contains("layers.100.weight") && !tenth.contains("layers.1"));
-        assert!(Path::ROOT.contains("anything") && Path::ROOT.is("") && !Path::ROOT.is("x"));
+        assert!(tenth.is_above("layers.10.weight") && !tenth.is_above("layers.10"));
+        assert!(!tenth.is_above("layers.100.weight") && !tenth.is_above("layers.1"));
+        assert!(
+            Path::ROOT.is_above("anything") && !Path::ROOT.is_above("") && Path::ROOT.is("") && !Path::ROOT.is("x")
+        );
     }
 
     #[test]

@@ -51,6 +51,12 @@ pub(super) fn mix(from: f64, to: f64, part: f64) -> f64 {
     clamp(from * (1.0 - part) + to * part, from.min(to), from.max(to))
 }
 
+/// The product of two values. Infinity stands for a number beyond the range, so zero times it is zero, not NaN.
+pub(super) fn product(left: f64, right: f64) -> f64 {
+    let overflow = left.is_infinite() || right.is_infinite();
+    if overflow && (left == 0.0 || right == 0.0) { 0.0 } else { left * right }
+}
+
 /// The value, or the bound it lies beyond; unlike [`f64::clamp`] it cannot panic, and NaN stays NaN.
 pub(super) fn clamp(value: f64, min: f64, max: f64) -> f64 {
     if value < min {
@@ -117,7 +123,14 @@ mod tests {
     }
 
     #[test]
+    fn zero_times_an_overflow_is_zero() {
+        assert_eq!([product(0.0, f64::INFINITY), product(f64::NEG_INFINITY, 0.0), product(2.0, 3.0)], [0.0, 0.0, 6.0]);
+        assert_eq!(product(-2.0, f64::INFINITY), f64::NEG_INFINITY);
+    }
+
+    #[test]
     fn nan_is_not_hidden() {
+        assert!(product(f64::NAN, 0.0).is_nan() && product(f64::INFINITY, f64::NAN).is_nan());
         assert!(clamp(f64::NAN, 0.0, 1.0).is_nan());
         assert!(mix(f64::NAN, 1.0, 0.5).is_nan());
         assert_eq!(clamp(3.0, 2.0, 1.0), 1.0);

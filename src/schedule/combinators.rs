@@ -1,7 +1,7 @@
 //! Schedules made from schedules: what the provided methods of [`Schedule`] return.
 
 use super::Schedule;
-use super::anneal::{clamp, finite, mix, progress, require};
+use super::anneal::{clamp, finite, mix, product, progress, require};
 use crate::error::Result;
 
 /// A straight rise to a schedule's first value, then the schedule: see [`Schedule::warmup`].
@@ -16,7 +16,7 @@ impl<S: Schedule> Schedule for Warmup<S> {
     fn at(&self, step: u64) -> f64 {
         match step.checked_sub(self.steps) {
             Some(step) => self.inner.at(step),
-            None => self.inner.at(0) * mix(self.start_factor, 1.0, progress(step, self.steps)),
+            None => product(self.inner.at(0), mix(self.start_factor, 1.0, progress(step, self.steps))),
         }
     }
 
@@ -57,7 +57,7 @@ pub struct Scale<S> {
 
 impl<S: Schedule> Schedule for Scale<S> {
     fn at(&self, step: u64) -> f64 {
-        self.inner.at(step) * self.factor
+        product(self.inner.at(step), self.factor)
     }
 
     fn check(&self) -> Result<()> {
@@ -75,7 +75,7 @@ pub struct Times<S, T> {
 
 impl<S: Schedule, T: Schedule> Schedule for Times<S, T> {
     fn at(&self, step: u64) -> f64 {
-        self.left.at(step) * self.right.at(step)
+        product(self.left.at(step), self.right.at(step))
     }
 
     fn check(&self) -> Result<()> {

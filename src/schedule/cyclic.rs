@@ -1,7 +1,7 @@
 //! Triangles: up and down, again and again.
 
 use super::Schedule;
-use super::anneal::{decay_factor, finite, mix, progress, require};
+use super::anneal::{decay_factor, finite, mix, product, progress, require};
 use crate::error::Result;
 
 /// Rises and falls between two values in straight lines, again and again.
@@ -99,9 +99,9 @@ impl Schedule for Cyclic {
             Height::Halved => (-((step / period) as f64)).exp2(),
             Height::Power(gamma) => gamma.powf(step as f64),
         };
-        match x * height {
+        match product(x, height) {
             part @ 0.0..=1.0 => mix(self.base, self.max, part),
-            beyond => self.base + (self.max - self.base) * beyond,
+            beyond => self.base + product(self.max - self.base, beyond),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Exponential decay.
 
 use super::Schedule;
-use super::anneal::{decay_factor, finite, require};
+use super::anneal::{decay_factor, finite, product, require};
 use crate::error::Result;
 
 /// Multiplies the value by a factor at every step.
@@ -64,7 +64,7 @@ impl Exponential {
 
 impl Schedule for Exponential {
     fn at(&self, step: u64) -> f64 {
-        self.start * self.gamma.powf(step as f64 / self.steps.max(1) as f64)
+        product(self.start, self.gamma.powf(step as f64 / self.steps.max(1) as f64))
     }
 
     fn check(&self) -> Result<()> {

@@ -137,9 +137,12 @@ impl Schedule for OneCycle {
         let (last, accepted) =
             if self.three_phase { (0.5, "0 to 0.5 with three phases") } else { (1.0, "a number from 0 to 1") };
         require((0.0..=last).contains(&self.pct_start), "OneCycle", "pct_start", self.pct_start, accepted)?;
-        let factors = [("div_factor", self.div_factor), ("final_div_factor", self.final_div_factor)];
+        let (mut value, factors) =
+            (self.peak, [("div_factor", self.div_factor), ("final_div_factor", self.final_div_factor)]);
         factors.into_iter().try_for_each(|(name, factor)| {
-            require(factor.is_finite() && factor > 0.0, "OneCycle", name, factor, "a finite number > 0")
+            require(factor.is_finite() && factor > 0.0, "OneCycle", name, factor, "a finite number > 0")?;
+            value /= factor;
+            require(value.is_finite(), "OneCycle", name, factor, "a number so large that its quotient is finite")
         })
     }
 }

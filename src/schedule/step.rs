@@ -1,7 +1,7 @@
 //! Decay in steps: every so many steps, or at given ones.
 
 use super::Schedule;
-use super::anneal::{decay_factor, finite, require};
+use super::anneal::{decay_factor, finite, product, require};
 use crate::error::Result;
 
 /// Multiplies the value by a factor every `period` steps.
@@ -55,7 +55,7 @@ impl Step {
 impl Schedule for Step {
     fn at(&self, step: u64) -> f64 {
         let changes = step.checked_div(self.period).unwrap_or(0);
-        self.start * self.gamma.powf(changes as f64)
+        product(self.start, self.gamma.powf(changes as f64))
     }
 
     fn check(&self) -> Result<()> {
@@ -120,7 +120,7 @@ impl MultiStep {
 impl Schedule for MultiStep {
     fn at(&self, step: u64) -> f64 {
         let changes = self.milestones.partition_point(|milestone| *milestone <= step);
-        self.start * self.gamma.powf(changes as f64)
+        product(self.start, self.gamma.powf(changes as f64))
     }
 
     fn check(&self) -> Result<()> {

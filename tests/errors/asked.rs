@@ -2,7 +2,7 @@
 
 use gradus::prelude::*;
 use gradus::{Error, Result, Step};
-use ndarray::{Array1, array};
+use ndarray::{Array1, array, s};
 
 type Pair = (Array1<f64>, Array1<f64>);
 type Boxed = Box<dyn Optimizer<f64>>;
@@ -155,11 +155,20 @@ fn a_preview_is_read_and_described_like_the_step_and_leaves_it_alone() {
 }
 
 #[test]
-#[should_panic(expected = "the parameters of a preview are not written")]
-fn a_preview_cannot_be_applied() {
-    let (mut w, grads) = (array![1.0], array![1.0]);
-    let step = Step::pair(&mut w, &grads, None).unwrap();
-    drop(Sgd::new(1.0).apply(step.preview()));
+fn what_is_written_to_a_preview_goes_to_a_copy() {
+    let mut w = (array![[1.0, 2.0], [3.0, 4.0]].reversed_axes(), array![5.0, 0.0, 6.0]);
+    let before = w.clone();
+    let grads = (array![[1.0, 1.0], [1.0, 1.0]], array![1.0, 1.0]);
+    let mut params = (&mut w.0, w.1.slice_mut(s![..;2]));
+    let step = Step::pair(&mut params, &grads, None).unwrap();
+    let mut preview = step.preview();
+    for (info, tensor) in preview.iter_mut() {
+        assert!(tensor.update(info, |mut param, _| param.fill(7.0)));
+        assert!(tensor.param().view(info.shape()).iter().all(|value| *value == 7.0));
+    }
+    drop(preview);
+    drop(step);
+    assert_eq!(w, before);
 }
 
 /// Each micro-batch is finite, their sum is not: the call that would move is refused, in all branches.

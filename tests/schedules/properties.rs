@@ -1,8 +1,8 @@
 //! Combinators and decays with random arguments, and the plateau against a transcription of PyTorch's code.
 
 use gradus::schedule::{
-    Anneal, Cosine, CosineRestarts, Cyclic, Exponential, InverseSqrt, Linear, PiecewiseConstant, PiecewiseCosine,
-    PiecewiseLinear, Plateau, Polynomial, Schedule, WarmupStableDecay,
+    Anneal, Cosine, CosineRestarts, Cyclic, Exponential, InverseSqrt, Linear, MultiStep, Noam, OneCycle,
+    PiecewiseConstant, PiecewiseCosine, PiecewiseLinear, Plateau, Polynomial, Schedule, Step, WarmupStableDecay,
 };
 use proptest::prelude::*;
 
@@ -55,6 +55,63 @@ impl NaivePlateau {
 
 fn metric() -> impl Strategy<Value = f64> {
     prop_oneof![9 => -2.0..2.0, 3 => (0..4_i32).prop_map(f64::from), 1 => Just(f64::NAN)]
+}
+
+/// Finite numbers, many of them at the ends of the range.
+fn extreme() -> impl Strategy<Value = f64> {
+    let ends = [0.0, 5e-324, f64::MIN_POSITIVE, 0.5, 1.0, 1.5, f64::MAX].into_iter().flat_map(|end| [end, -end]);
+    prop_oneof![prop::sample::select(ends.collect::<Vec<_>>()), -10.0..10.0, prop::num::f64::NORMAL]
+}
+
+/// Steps and lengths, many of them at the ends of the range.
+fn extreme_step() -> impl Strategy<Value = u64> {
+    prop_oneof![prop::sample::select(vec![0, 1, 2, u64::MAX - 1, u64::MAX]), 0..100_u64, any::<u64>()]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4096))]
+
+    /// Infinite where the true value is beyond the range, which the optimizer refuses by name; but never NaN.
+    #[test]
+    fn what_passes_the_check_is_a_number_at_every_step(
+        (a, b, c) in (extreme(), extreme(), extreme()),
+        (m, n, k) in (extreme_step(), extreme_step(), extreme_step()),
+        step in extreme_step(),
+        anneal in prop::sample::select(vec![Anneal::Linear, Anneal::Cosine, Anneal::OneMinusSqrt]),
+    ) {
+        let points = [(m, b), (m.saturating_add(n), c)];
+        let schedules: Vec<(&str, Any)> = vec![
+            ("Step", Box::new(Step::new(a, m, b))),
+            ("MultiStep", Box::new(MultiStep::new(a, [m, n, k, k], b))),
+            ("Exponential", Box::new(Exponential::new(a, b).over(m))),
+            ("Linear", Box::new(Linear::new(a, b, m))),
+            ("Polynomial", Box::new(Polynomial::new(a, m).floor(b).power(c))),
+            ("Cosine", Box::new(Cosine::new(a, m).floor(b).exponent(c))),
+            ("CosineRestarts", Box::new(CosineRestarts::new(a, m).floor(b).factor(n))),
+            ("OneCycle", Box::new(OneCycle::new(a, m).div_factor(b).final_div_factor(c).anneal(anneal))),
+            ("OneCycle three", Box::new(OneCycle::new(a, m).div_factor(b).pct_start(c).three_phase().anneal(anneal))),
+            ("Cyclic", Box::new(Cyclic::new(a, b, m).down(n))),
+            ("Cyclic 2", Box::new(Cyclic::new(a, b, m).down(n).triangular2())),
+            ("Cyclic exp", Box::new(Cyclic::new(a, b, m).down(n).exp_range(c))),
+            ("InverseSqrt", Box::new(InverseSqrt::new(a, m))),
+            ("Noam", Box::new(Noam::new(m, n))),
+            ("WSD", Box::new(WarmupStableDecay::new(a, m, n, k).start(b).floor(c).anneal(anneal))),
+            ("PiecewiseConstant", Box::new(PiecewiseConstant::new(a, points))),
+            ("PiecewiseLinear", Box::new(PiecewiseLinear::new(a, points))),
+            ("PiecewiseCosine", Box::new(PiecewiseCosine::new(a, points))),
+            ("warmup", Box::new(Exponential::new(a, b).scale(c).warmup(m))),
+            ("warmup_from", Box::new(Exponential::new(a, b).warmup_from(c, m))),
+            ("scale", Box::new(Exponential::new(a, b).scale(c))),
+            ("times", Box::new(Exponential::new(a, b).times(Linear::new(a, c, m)))),
+            ("clamp", Box::new(Exponential::new(a, b).clamp(b, c))),
+            ("then, delay, cycle", Box::new(Exponential::new(a, b).delay(m).then(n, Linear::new(b, c, k).cycle(k)))),
+        ];
+        for (name, schedule) in schedules.iter().filter(|(_, schedule)| schedule.check().is_ok()) {
+            for step in [0, step, u64::MAX] {
+                prop_assert!(!schedule.at(step).is_nan(), "{} at step {}", name, step);
+            }
+        }
+    }
 }
 
 proptest! {
