@@ -1,20 +1,27 @@
 //! Ratios of one interleaved run: `cargo bench --bench ratios`.
 //!
 //! In each of [`ROUNDS`] rounds every contestant of a table runs once, in turn; a ratio is one of medians. On a noisy
-//! machine that is the only number worth keeping. The output is Markdown; `benches/record/` keeps runs.
+//! machine that is the only number worth keeping. The output is Markdown; with `-- --record` it is also written to
+//! `benches/record/`. `-- --draw` runs nothing and draws the newest records to `guide/speed.svg`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a bench fails by panicking")]
 
 mod by_hand;
+mod picture;
+#[path = "../shared/record.rs"]
+mod record;
 #[path = "../shared/mod.rs"]
 mod shared;
 
+use std::error::Error;
 use std::hint::black_box;
+use std::path::Path;
 use std::time::Instant;
 
 use gradus::prelude::*;
 use ndarray::{Array1, Array2, ArrayD, Zip, aview_mut1, aview1};
 use rayon::prelude::*;
 
+use record::Record;
 use shared::floor::move_bytes;
 use shared::layouts::LAYOUTS;
 use shared::optimizers::{ADAPTORS, PRECISIONS, optimizers};
@@ -219,9 +226,25 @@ fn average_in_the_sweep() {
     );
 }
 
-fn main() {
+fn main() -> Result<(), Box<dyn Error>> {
+    let given = |option: &str| std::env::args().any(|argument| argument == option);
     // `cargo bench -- name` runs one table; without a name, all.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if given("--draw") {
+        return picture::draw(&folder.join("benches/record"), &folder.join("guide/speed.svg"));
+    }
+    if given("--record") {
+        let mut record = Record::default();
+        record.run(&wanted, &[])?;
+        let command = ["cargo bench --bench ratios -- --record".into(), wanted.join(" ")].join(" ");
+        return Ok(record.write(&folder.join("benches/record"), "ratios", &format!("`{}`", command.trim()))?);
+    }
+    tables(&wanted);
+    Ok(())
+}
+
+fn tables(wanted: &[String]) {
     let tables: [(&str, fn()); 7] = [
         ("floor", against_the_floor),
         ("hand", || one_thread(against_a_loop_by_hand)),
