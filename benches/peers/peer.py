@@ -1,10 +1,13 @@
 """torch and optax, driven line by line, so that their rounds interleave with those of the Rust libraries.
 
-    setup LIBRARY COUNT LENGTH CLIP    LIBRARY: torch-fused, torch-foreach, optax
-    run REPEATS                        answers with the seconds of one step
-    values                             answers with the first tensor's first eight parameters
+    setup LIBRARY COUNT LENGTH CLIP THREADS    LIBRARY: torch-fused, torch-foreach, optax
+    run REPEATS                                answers with the seconds of one step
+    values                                     answers with the first tensor's first eight parameters
+    versions                                   answers with what is installed
 """
 
+import importlib.metadata
+import importlib.util
 import sys
 import time
 
@@ -21,14 +24,16 @@ def tensors(count, length, phase):
 
 
 class Torch:
-    def __init__(self, count, length, clip, **kind):
+    def __init__(self, count, length, clip, threads, **kind):
         import torch
 
-        torch.set_num_threads(2)
+        torch.set_num_threads(threads)
         self.torch, self.clip = torch, clip
-        self.params = [torch.nn.Parameter(torch.from_numpy(p)) for p in tensors(count, length, 0.0)]
+        # Cloned into memory of torch's own allocator, where a model's parameters and autograd's gradients lie: numpy asks
+        # the kernel for huge pages, torch does not.
+        self.params = [torch.nn.Parameter(torch.from_numpy(p).clone()) for p in tensors(count, length, 0.0)]
         for p, g in zip(self.params, tensors(count, length, 1.0)):
-            p.grad = torch.from_numpy(g)
+            p.grad = torch.from_numpy(g).clone()
         self.opt = torch.optim.AdamW(self.params, lr=LR, weight_decay=DECAY, **kind)
 
     def step(self):
@@ -44,7 +49,7 @@ class Torch:
 
 
 class Optax:
-    def __init__(self, count, length, clip):
+    def __init__(self, count, length, clip, _threads):
         import jax
         import optax
 
@@ -84,9 +89,8 @@ def main():
     for line in sys.stdin:
         command, *arguments = line.split()
         if command == "setup":
-            library, count, length, clip = arguments
-            peer = None
-            peer = LIBRARIES[library](int(count), int(length), float(clip))
+            library, count, length, clip, threads = arguments
+            peer = LIBRARIES[library](int(count), int(length), float(clip), int(threads))
             print("ready", flush=True)
         elif command == "run":
             repeats = int(arguments[0])
@@ -97,6 +101,9 @@ def main():
             print((time.perf_counter() - start) / repeats, flush=True)
         elif command == "values":
             print(*peer.values(), flush=True)
+        elif command == "versions":
+            there = [name for name in ("torch", "jax", "optax") if importlib.util.find_spec(name)]
+            print(", ".join(f"{name} {importlib.metadata.version(name)}" for name in there), flush=True)
 
 
 if __name__ == "__main__":

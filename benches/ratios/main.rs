@@ -1,19 +1,31 @@
 //! Ratios of one interleaved run: `cargo bench --bench ratios`.
 //!
 //! In each of [`ROUNDS`] rounds every contestant of a table runs once, in turn; a ratio is one of medians. On a noisy
-//! machine that is the only number worth keeping. The output is Markdown; `benches/record/` keeps runs.
+//! machine that is the only number worth keeping. The output is Markdown; with `-- --record` it is also written to
+//! `benches/record/`. `-- --draw` runs nothing and draws the newest records to `guide/speed.svg`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a bench fails by panicking")]
 
-mod floor;
+mod by_hand;
+mod picture;
+#[path = "../shared/record.rs"]
+mod record;
+#[path = "../shared/mod.rs"]
+mod shared;
 
+use std::error::Error;
 use std::hint::black_box;
+use std::path::Path;
 use std::time::Instant;
 
-use floor::Lines;
 use gradus::prelude::*;
-use gradus::rule::{Rounding, StatePrecision};
-use ndarray::{Array1, Array2, ArrayD, Zip, aview_mut1, aview1, s};
+use ndarray::{Array1, Array2, ArrayD, Zip, aview_mut1, aview1};
 use rayon::prelude::*;
+
+use record::Record;
+use shared::floor::{Lines, move_bytes};
+use shared::layouts::LAYOUTS;
+use shared::optimizers::{ADAPTORS, PRECISIONS, optimizers};
+use shared::tensors::{gpt2, wave};
 
 const ROUNDS: usize = 15;
 
@@ -43,10 +55,6 @@ fn repeats(elements: usize) -> usize {
     ((1 << 22) / elements.max(64)).max(1)
 }
 
-fn wave(elements: usize, phase: f32) -> Vec<f32> {
-    (0..elements).map(|i| (i as f32 * 0.61 + phase).sin() + 1.5).collect()
-}
-
 /// A step on one flat tensor.
 fn step<'c>(mut opt: impl Optimizer<f32> + 'c, elements: usize, grads: &'c [f32]) -> Box<dyn FnMut() + 'c> {
     let mut params = wave(elements, 0.0);
@@ -56,23 +64,13 @@ fn step<'c>(mut opt: impl Optimizer<f32> + 'c, elements: usize, grads: &'c [f32]
 fn floor<'c>(slots: usize, elements: usize, grads: &'c [f32]) -> Box<dyn FnMut() + 'c> {
     let mut params = Lines::new(|i| grads[i], elements);
     let mut slots: Vec<_> = (0..slots).map(|_| Lines::zeros(elements)).collect();
-    Box::new(move || floor::move_bytes(black_box(&mut params), grads, &mut slots))
+    Box::new(move || move_bytes(black_box(&mut params), grads, &mut slots))
 }
 
 fn against_the_floor() {
     println!("\n## f32, all threads, beside a loop that moves the same bytes\n");
     println!("| optimizer | elements | ns/element | floor ns/element | floor/optimizer |\n|---|---|---|---|---|");
-    type Build = fn() -> Box<dyn Optimizer<f32>>;
-    let optimizers: [(&str, usize, Build); 7] = [
-        ("Adam", 2, || Box::new(Adam::new(1e-3))),
-        ("AdamW", 2, || Box::new(AdamW::new(1e-3))),
-        ("AMSGrad", 3, || Box::new(Adam::new(1e-3).amsgrad())),
-        ("RmsProp", 1, || Box::new(RmsProp::new(1e-3))),
-        ("Momentum", 1, || Box::new(Momentum::new(1e-3, 0.9))),
-        ("Nesterov", 1, || Box::new(Nesterov::new(1e-3, 0.9))),
-        ("Sgd", 0, || Box::new(Sgd::new(1e-3))),
-    ];
-    for (name, slots, build) in optimizers {
+    for (name, slots, build) in optimizers() {
         for log in [10, 14, 18, 22, 25] {
             let elements = 1 << log;
             let grads = wave(elements, 1.0);
@@ -99,37 +97,13 @@ fn against_a_loop_by_hand() {
         let (mut slots, mut count) = ([Lines::zeros(elements), Lines::zeros(elements)], 0);
         let by_hand = Box::new(|| {
             count += 1;
-            floor::adam(black_box(&mut params), &grads, &mut slots, count);
+            by_hand::adam(black_box(&mut params), &grads, &mut slots, count);
         });
         let mut contestants: [Contestant<'_>; 2] =
             [("step", step(Adam::new(1e-3), elements, &grads)), ("by hand", by_hand)];
         let times = medians(repeats(elements), &mut contestants);
         println!("| 2^{log} | {:.0} | {:.0} | {:.2} |", times[0] * 1e9, times[1] * 1e9, times[0] / times[1]);
     }
-}
-
-/// The 148 tensors of GPT-2 small, 124 million parameters.
-fn gpt2_shapes() -> Vec<Vec<usize>> {
-    let mut shapes = vec![vec![50_257, 768], vec![1024, 768]];
-    for _ in 0..12 {
-        let block: [&[usize]; 12] = [
-            &[768],
-            &[768],
-            &[768, 2304],
-            &[2304],
-            &[768, 768],
-            &[768],
-            &[768],
-            &[768],
-            &[768, 3072],
-            &[3072],
-            &[3072, 768],
-            &[768],
-        ];
-        shapes.extend(block.map(<[usize]>::to_vec));
-    }
-    shapes.extend([vec![768], vec![768]]);
-    shapes
 }
 
 fn many_tensors() {
@@ -140,7 +114,7 @@ fn many_tensors() {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
                 let tensors =
-                    |phase: f32| -> Vec<Array1<f32>> { (0..count).map(|_| wave(length, phase).into()).collect() };
+                    |phase: f64| -> Vec<Array1<f32>> { (0..count).map(|_| wave(length, phase).into()).collect() };
                 let (mut params, mut own, grads) = (tensors(0.0), tensors(0.0), tensors(1.0));
                 let (mut first, mut second) = (tensors(2.0), tensors(3.0));
                 let mut opt = Adam::new(1e-3);
@@ -166,13 +140,7 @@ fn many_tensors() {
             });
         }
     }
-    let tensors = |phase: f32| -> Vec<ArrayD<f32>> {
-        gpt2_shapes()
-            .iter()
-            .map(|shape| ArrayD::from_shape_vec(shape.clone(), wave(shape.iter().product(), phase)).unwrap())
-            .collect()
-    };
-    let (mut params, grads, mut opt) = (tensors(0.0), tensors(1.0), AdamW::new(1e-3));
+    let (mut params, grads, mut opt) = (gpt2(0.0), gpt2(1.0), AdamW::new(1e-3));
     let elements: usize = params.iter().map(ArrayD::len).sum();
     let flat = wave(elements, 1.0);
     let mut contestants: [Contestant<'_>; 2] = [
@@ -182,7 +150,7 @@ fn many_tensors() {
     let times = medians(1, &mut contestants);
     println!(
         "\nAdamW on the {} tensors of GPT-2 small against one tensor of as many elements: {:.2} × its time.",
-        gpt2_shapes().len(),
+        grads.len(),
         times[0] / times[1]
     );
 }
@@ -191,30 +159,11 @@ fn layouts() {
     println!("\n## Layouts: f32 Adam at 2048 × 2048, relative to contiguous\n");
     println!("| parameter | gradient | time |\n|---|---|---|");
     let side = 2048;
-    let plain = Array2::from_shape_vec((side, side), wave(side * side, 1.0)).unwrap();
-    let turned = plain.t().as_standard_layout().to_owned();
-    let mut wide = Array2::zeros((2 * side, 2 * side));
-    wide.slice_mut(s![..;2, ..;2]).assign(&plain);
-    let mut columns = Array2::zeros((side, 2 * side));
-    columns.slice_mut(s![.., ..;2]).assign(&plain);
-    let mut params: Vec<Array2<f32>> = vec![plain.clone(); 6];
-    let mut wide_param = wide.clone();
-    let [a, b, c, d, e, f] = &mut params[..] else { unreachable!() };
-    let adam = || Adam::new(1e-3);
-    let (mut o1, mut o2, mut o3, mut o4, mut o5, mut o6, mut o7) =
-        (adam(), adam(), adam(), adam(), adam(), adam(), adam());
-    let mut contestants: [Contestant<'_>; 7] = [
-        ("C | C", Box::new(|| _ = o1.step(a, &plain).unwrap())),
-        ("C | transposed", Box::new(|| _ = o2.step(b, &turned.t()).unwrap())),
-        ("C | every second column", Box::new(|| _ = o3.step(c, &columns.slice(s![.., ..;2])).unwrap())),
-        ("C | every second row and column", Box::new(|| _ = o4.step(d, &wide.slice(s![..;2, ..;2])).unwrap())),
-        ("C | reversed", Box::new(|| _ = o5.step(e, &plain.slice(s![..;-1, ..;-1])).unwrap())),
-        ("transposed | transposed", Box::new(|| _ = o6.step(&mut f.view_mut().reversed_axes(), &plain.t()).unwrap())),
-        (
-            "every second row and column | C",
-            Box::new(|| _ = o7.step(&mut wide_param.slice_mut(s![..;2, ..;2]), &plain).unwrap()),
-        ),
-    ];
+    let matrix = Array2::from_shape_vec((side, side), wave(side * side, 1.0)).unwrap();
+    let mut contestants = LAYOUTS.map(|(name, param, grad)| -> Contestant<'_> {
+        let (mut opt, mut params, grads) = (Adam::new(1e-3), param.hold(&matrix), grad.hold(&matrix));
+        (name, Box::new(move || _ = opt.step(&mut param.view_mut(&mut params), &grad.view(&grads)).unwrap()))
+    });
     let times = medians(1, &mut contestants);
     for ((name, _), time) in contestants.iter().zip(&times) {
         println!("| {name} | {:.2} |", time / times[0]);
@@ -222,23 +171,21 @@ fn layouts() {
 }
 
 fn adaptors() {
-    println!("\n## Adaptors: f32 AdamW at 2^22, relative to none\n");
+    println!("\n## Adaptors: f32 AdamW on 2 × 2^21, relative to none\n");
     println!("| adaptor | time |\n|---|---|");
-    let elements = 1 << 22;
-    let grads = wave(elements, 1.0);
-    let opt = || AdamW::new(1e-3);
-    let mut contestants = [
-        ("none", step(opt(), elements, &grads)),
-        ("clip_global_norm", step(opt().clip_global_norm(1.0), elements, &grads)),
-        ("clip_per_tensor_norm", step(opt().clip_per_tensor_norm(1.0), elements, &grads)),
-        ("clip_value", step(opt().clip_value(1.0), elements, &grads)),
-        ("clip_adaptive", step(opt().clip_adaptive(0.1), elements, &grads)),
-        ("accumulate(1)", step(opt().accumulate(1), elements, &grads)),
-        ("group", step(opt().group("**", Group::no_decay()), elements, &grads)),
-        ("check_finite", step(opt().check_finite(), elements, &grads)),
-        ("maximize", step(opt().maximize(), elements, &grads)),
-        ("ema", step(opt().ema(0.999), elements, &grads)),
-    ];
+    let halves = |phase| [0; 2].map(|_| Array1::<f32>::from(wave(1 << 21, phase)));
+    let grads = halves(1.0);
+    let mut contestants = ADAPTORS.map(|(name, build)| -> Contestant<'_> {
+        let (mut opt, mut params) = (build(), halves(0.0));
+        // Until the parameters move: of an accumulation, all its micro-batches.
+        (
+            name,
+            Box::new({
+                let grads = &grads;
+                move || while !black_box(opt.step(&mut params, grads)).unwrap().moved {}
+            }),
+        )
+    });
     let times = medians(2, &mut contestants);
     for ((name, _), time) in contestants.iter().zip(&times) {
         println!("| {name} | {:.2} |", time / times[0]);
@@ -251,13 +198,9 @@ fn narrow_state() {
     for log in [18, 22, 25] {
         let elements = 1 << log;
         let grads = wave(elements, 1.0);
-        let opt = |precision| step(Adam::new(1e-3).state_precision(precision), elements, &grads);
-        let mut contestants = [
-            ("f32", opt(StatePrecision::Full)),
-            ("bf16", opt(StatePrecision::Bf16(Rounding::Stochastic))),
-            ("bf16, to nearest", opt(StatePrecision::Bf16(Rounding::Nearest))),
-            ("8 bits", opt(StatePrecision::Blockwise8)),
-        ];
+        let mut contestants = PRECISIONS.map(|(name, precision, _)| -> Contestant<'_> {
+            (name, step(Adam::new(1e-3).state_precision(precision), elements, &grads))
+        });
         let times = medians(repeats(elements), &mut contestants);
         let [bf16, nearest, eight] = [1, 2, 3].map(|i| times[0] / times[i]);
         println!("| 2^{log} | {bf16:.2} | {nearest:.2} | {eight:.2} |");
@@ -267,7 +210,7 @@ fn narrow_state() {
 fn average_in_the_sweep() {
     let elements = 1 << 25;
     let grads = wave(elements, 1.0);
-    let (mut params, mut average) = (wave(elements, 0.0), wave(elements, 0.0));
+    let (mut params, mut average) = (wave(elements, 0.0), wave::<f32>(elements, 0.0));
     let mut opt = AdamW::new(1e-3);
     let two_passes = Box::new(|| {
         opt.step(&mut aview_mut1(&mut params), &aview1(&grads)).unwrap();
@@ -283,9 +226,25 @@ fn average_in_the_sweep() {
     );
 }
 
-fn main() {
+fn main() -> Result<(), Box<dyn Error>> {
+    let given = |option: &str| std::env::args().any(|argument| argument == option);
     // `cargo bench -- name` runs one table; without a name, all.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    if given("--draw") {
+        return picture::draw(&folder.join("benches/record"), &folder.join("guide/speed.svg"));
+    }
+    if given("--record") {
+        let mut record = Record::default();
+        record.run(&wanted, &[])?;
+        let command = ["cargo bench --bench ratios -- --record".into(), wanted.join(" ")].join(" ");
+        return Ok(record.write(&folder.join("benches/record"), "ratios", &format!("`{}`", command.trim()))?);
+    }
+    tables(&wanted);
+    Ok(())
+}
+
+fn tables(wanted: &[String]) {
     let tables: [(&str, fn()); 7] = [
         ("floor", against_the_floor),
         ("hand", || one_thread(against_a_loop_by_hand)),

@@ -1,16 +1,25 @@
 //! One AdamW step on gradus and its peers, side by side in one run. See README.md.
 
 mod python;
+#[path = "../../shared/record.rs"]
+mod record;
 mod rust;
 
+use std::error::Error;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use python::Python;
+use record::Record;
 
 const ROUNDS: usize = 9;
 const PAUSE: Duration = Duration::from_millis(300);
 const LEARNING_RATE: f64 = 1e-3;
 const WEIGHT_DECAY: f64 = 0.01;
+
+/// With these glibc's heap asks the kernel once and gives nothing back. A library that allocates in every step is
+/// otherwise timed as much for the pages that the kernel clears.
+const KEEPING_HEAP: [(&str, &str); 2] = [("MALLOC_MMAP_MAX_", "0"), ("MALLOC_TRIM_THRESHOLD_", "17179869184")];
 
 /// Steps after which all must have the same parameters.
 const CHECKED_STEPS: usize = 5;
@@ -45,66 +54,103 @@ fn wave(length: usize, phase: f32) -> Vec<f32> {
     (0..length).map(|i| (i as f32 * 0.61 + phase).sin() + 1.5).collect()
 }
 
-fn main() {
+/// Without options: both tables, each in a process of its own, since a heap is set up once.
+fn main() -> Result<(), Box<dyn Error>> {
+    let (options, sizes): (Vec<String>, Vec<String>) =
+        std::env::args().skip(1).partition(|argument| argument.starts_with('-'));
+    let given = |option: &str| options.iter().any(|given| given == option);
     let python = std::env::var("PYTHON").unwrap_or_else(|_| "python3".into());
-    println!(
-        "AdamW on f32, medians of {ROUNDS} interleaved rounds; how many times as long as gradus. {} threads.\n",
-        rayon::current_num_threads()
-    );
-    let logs: Vec<u32> = std::env::args().skip(1).filter_map(|log| log.parse().ok()).collect();
-    let logs = if logs.is_empty() { vec![10, 14, 18, 22, 25] } else { logs };
-    let problems: Vec<Problem> = logs
-        .into_iter()
-        .map(|log| Problem { count: 1, length: 1 << log, clip: 0.0 })
-        .chain([Problem { count: 1000, length: 1024, clip: 0.0 }])
-        .chain([22, 25].map(|log| Problem { count: 1, length: 1 << log, clip: 1.0 }))
-        .collect();
-    let mut header = false;
-    for problem in problems {
-        let Problem { count, length, clip } = problem;
-        let mut peers: Vec<(&str, Box<dyn Peer>)> = rust::peers(problem);
-        for library in ["torch-fused", "torch-foreach", "optax"] {
-            match Python::start(&python, library, problem) {
-                Some(peer) => peers.push((library, Box::new(peer))),
-                None => eprintln!("{library}: not there"),
-            }
-        }
-        if !header {
-            let names: Vec<&str> =
-                rust::peers(Problem { count: 1, length: 8, clip: 0.0 }).iter().map(|(name, _)| *name).collect();
-            println!("| tensors | {} | torch-fused | torch-foreach | optax |", names.join(" | "));
-            println!("|---|{}", "---|".repeat(names.len() + 3));
-            header = true;
-        }
-        check(&mut peers, problem);
-        let repeats = ((1 << 21) / (count * length)).max(1);
-        let mut times = vec![Vec::new(); peers.len()];
-        for _ in 0..ROUNDS {
-            for ((_, peer), times) in peers.iter_mut().zip(&mut times) {
-                // The threads of the one before spin a while; a first step wakes one's own.
-                std::thread::sleep(PAUSE);
-                peer.time(1);
-                times.push(peer.time(repeats));
-            }
-        }
-        let medians: Vec<f64> = times
-            .into_iter()
-            .map(|mut times| {
-                times.sort_by(f64::total_cmp);
-                times[ROUNDS / 2]
-            })
-            .collect();
-        let ratios: Vec<String> = rust::NAMES
-            .iter()
-            .chain(&["torch-fused", "torch-foreach", "optax"])
-            .map(|name| match peers.iter().position(|(peer, _)| peer == name) {
-                Some(at) => format!("{:.2}", medians[at] / medians[0]),
-                None => "–".into(),
-            })
-            .collect();
-        let clipped = if clip > 0.0 { ", clipped" } else { "" };
-        println!("| {count} × {length}{clipped} | {} |", ratios.join(" | "));
+    if given("--table") {
+        table(&python, &sizes);
+        return Ok(());
     }
+    let mut record = Record::default();
+    record.say(&format!(
+        "AdamW on f32, medians of {ROUNDS} interleaved rounds; how many times as long as gradus. {} threads.",
+        rayon::current_num_threads()
+    ));
+    let run = [vec!["--table".into()], sizes.clone()].concat();
+    record.say("\n## Default heap settings\n");
+    record.run(&run, &KEEPING_HEAP.map(|(name, _)| (name, None)))?;
+    record.say(&format!("\n## A heap that never returns memory\n\nWith `{}`.\n", {
+        KEEPING_HEAP.map(|(name, value)| format!("{name}={value}")).join(" ")
+    }));
+    record.run(&run, &KEEPING_HEAP.map(|(name, value)| (name, Some(value))))?;
+    if given("--record") {
+        let command = ["cargo run --release -- --record".into(), sizes.join(" ")].join(" ");
+        let versions = [rust::versions(), python::versions(&python)].concat().join(", ");
+        let made_by = format!("`{}` in `benches/peers`, with {versions}", command.trim());
+        record.write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../record"), "peers", &made_by)?;
+    }
+    Ok(())
+}
+
+fn problems(sizes: &[String]) -> Vec<Problem> {
+    let logs: Vec<u32> = sizes.iter().filter_map(|log| log.parse().ok()).collect();
+    let clipped: Vec<u32> = if logs.is_empty() { vec![22, 25] } else { logs.clone() };
+    let logs = if logs.is_empty() { vec![10, 14, 18, 22, 25] } else { logs };
+    let one = |log: u32, clip: f64| Problem { count: 1, length: 1 << log, clip };
+    let plain = logs.into_iter().map(|log| one(log, 0.0)).chain([Problem { count: 1000, length: 1024, clip: 0.0 }]);
+    plain.chain(clipped.into_iter().map(|log| one(log, 1.0))).collect()
+}
+
+fn table(python: &str, sizes: &[String]) {
+    let names: Vec<&str> = rust::NAMES.into_iter().chain(python::NAMES).collect();
+    println!("| tensors | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len()));
+    let mut rows = Vec::new();
+    for problem in problems(sizes) {
+        let row = ratios(python, &names, problem);
+        let Problem { count, length, clip } = problem;
+        let clipped = if clip > 0.0 { ", clipped" } else { "" };
+        println!("| {count} × {length}{clipped} | {} |", cells(&row));
+        if clip == 0.0 {
+            rows.push(row);
+        }
+    }
+    let column = |at: usize| rows.iter().filter_map(move |row| row[at]);
+    let medians: Vec<Option<f64>> = (0..names.len()).map(|at| median(column(at).collect())).collect();
+    println!("| median, not clipped | {} |", cells(&medians));
+    let all = rust::LIBRARIES.flat_map(column).collect();
+    println!(
+        "\nMedian over sizes and Rust libraries, those that are not clipped and without the loop: {}.",
+        cells(&[median(all)])
+    );
+}
+
+fn cells(ratios: &[Option<f64>]) -> String {
+    let cell = |ratio: &Option<f64>| ratio.map_or("–".into(), |ratio| format!("{ratio:.2}"));
+    ratios.iter().map(cell).collect::<Vec<_>>().join(" | ")
+}
+
+/// How many times as long as the first each takes; nothing for those that are not there.
+fn ratios(python: &str, names: &[&str], problem: Problem) -> Vec<Option<f64>> {
+    let mut peers: Vec<(&str, Box<dyn Peer>)> = rust::peers(problem);
+    for library in python::NAMES {
+        match Python::start(python, library, problem) {
+            Some(peer) => peers.push((library, Box::new(peer))),
+            None => eprintln!("{library}: not there"),
+        }
+    }
+    check(&mut peers, problem);
+    let repeats = ((1 << 21) / (problem.count * problem.length)).max(1);
+    let mut times = vec![Vec::new(); peers.len()];
+    for _ in 0..ROUNDS {
+        for ((_, peer), times) in peers.iter_mut().zip(&mut times) {
+            // The threads of the one before spin a while; a first step wakes one's own.
+            std::thread::sleep(PAUSE);
+            peer.time(1);
+            times.push(peer.time(repeats));
+        }
+    }
+    let medians: Vec<Option<f64>> = times.into_iter().map(median).collect();
+    let of = |name: &&str| medians[peers.iter().position(|(peer, _)| peer == name)?];
+    names.iter().map(|name| Some(of(name)? / medians[0]?)).collect()
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let (upper, lower) = (values.get(values.len() / 2)?, values.get(values.len().saturating_sub(1) / 2)?);
+    Some((upper + lower) / 2.0)
 }
 
 /// All must compute the same update.

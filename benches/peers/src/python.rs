@@ -5,6 +5,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use crate::{Peer, Problem};
 
+pub(crate) const NAMES: [&str; 3] = ["torch-fused", "torch-foreach", "optax"];
+
 pub(crate) struct Python {
     child: Child,
     input: ChildStdin,
@@ -14,14 +16,18 @@ pub(crate) struct Python {
 impl Python {
     /// Nothing if the interpreter or the library is not there.
     pub(crate) fn start(python: &str, library: &str, problem: Problem) -> Option<Self> {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/peer.py");
-        let mut command = Command::new(python);
-        command.arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().ok()?;
-        let (input, output) = (child.stdin.take()?, BufReader::new(child.stdout.take()?));
-        let mut python = Self { child, input, output };
+        let mut python = Self::spawn(python)?;
         let Problem { count, length, clip } = problem;
-        (python.ask(&format!("setup {library} {count} {length} {clip}"))? == "ready").then_some(python)
+        let threads = rayon::current_num_threads();
+        (python.ask(&format!("setup {library} {count} {length} {clip} {threads}"))? == "ready").then_some(python)
+    }
+
+    fn spawn(python: &str) -> Option<Self> {
+        let mut command = Command::new(python);
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/peer.py"));
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
+        let (input, output) = (child.stdin.take()?, BufReader::new(child.stdout.take()?));
+        Some(Self { child, input, output })
     }
 
     fn ask(&mut self, command: &str) -> Option<String> {
@@ -31,6 +37,12 @@ impl Python {
         self.output.read_line(&mut line).ok()?;
         Some(line.trim().to_owned())
     }
+}
+
+/// What is installed, as `torch 2.15.0`.
+pub(crate) fn versions(python: &str) -> Vec<String> {
+    let answer = Python::spawn(python).and_then(|mut python| python.ask("versions")).unwrap_or_default();
+    answer.split(", ").filter(|version| !version.is_empty()).map(str::to_owned).collect()
 }
 
 impl Peer for Python {

@@ -16,6 +16,19 @@ use crate::{LEARNING_RATE, Peer, Problem, WEIGHT_DECAY, wave};
 pub(crate) const NAMES: [&str; 7] =
     ["gradus", "Zip loop", "candle-nn", "burn (flex)", "rlx-optim f32", "rlx-optim f64", "optirs-core"];
 
+/// Which of them are libraries other than gradus.
+pub(crate) const LIBRARIES: std::ops::Range<usize> = 2..NAMES.len();
+
+/// What cargo built, as `candle-nn 0.11.1`.
+pub(crate) fn versions() -> Vec<String> {
+    let lock = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.lock")).unwrap_or_default();
+    let version = |name: &str| {
+        let (_, package) = lock.split_once(&format!("name = \"{name}\"\nversion = \""))?;
+        Some(format!("{name} {}", package.split('"').next()?))
+    };
+    ["candle-nn", "burn", "rlx-optim", "optirs-core"].into_iter().filter_map(version).collect()
+}
+
 /// The libraries that can do the problem; none but gradus clips by the global norm out of the box.
 pub(crate) fn peers(problem: Problem) -> Vec<(&'static str, Box<dyn Peer>)> {
     let gradus: (_, Box<dyn Peer>) = (NAMES[0], Box::new(Gradus::new(problem)));

@@ -1,4 +1,4 @@
-//! What a step is compared with: loops that move the same bytes, and the same arithmetic written by hand.
+//! The floor: loops that move the bytes of a step and compute nothing.
 
 use std::ops::{Deref, DerefMut};
 
@@ -44,8 +44,8 @@ impl DerefMut for Lines {
 /// Elements of one share of a parallel floor.
 const SHARE: usize = 64 * 1024;
 
-/// Reads parameter, gradient and slots and writes parameter and slots: the bytes of a step, no arithmetic, in registers
-/// as wide as the step's and on as many threads.
+/// Reads parameter, gradient and slots and writes parameter and slots, in registers as wide as the step's and on as many
+/// threads.
 pub(crate) fn move_bytes(param: &mut [f32], grad: &[f32], slots: &mut [Lines]) {
     match slots {
         [] => shares(param, grad, [], |p, g, []: [&mut [f32]; 0]| {
@@ -102,23 +102,4 @@ fn shares<const N: usize>(
         .map(|(p, g)| (p, g, chunks.each_mut().map(|chunk| chunk.next().unwrap_or_default())))
         .collect();
     parts.into_par_iter().for_each(|(p, g, s)| run(p, g, s));
-}
-
-/// Adam over slices: the expression of the library, with the same instructions, and nothing around it.
-pub(crate) fn adam(param: &mut [f32], grad: &[f32], slots: &mut [Lines], step: i32) {
-    let [m, v] = slots else { return };
-    let (m, v) = (&mut m[..], &mut v[..]);
-    let (first, second) = (1.0 - 0.9_f64.powi(step), 1.0 - 0.999_f64.powi(step));
-    let (step_size, root_scale) = ((1e-3 / first) as f32, (1.0 / second.sqrt()) as f32);
-    let (beta1, rest1, beta2, rest2, eps) = (0.9_f32, 0.1_f32, 0.999_f32, 0.001_f32, 1e-8_f32);
-    Arch::new().dispatch(
-        #[inline(always)]
-        move || {
-            for (((p, g), m), v) in param.iter_mut().zip(grad).zip(m).zip(v) {
-                *m = beta1 * *m + rest1 * g;
-                *v = beta2 * *v + rest2 * g * g;
-                *p -= step_size * (*m / (v.sqrt() * root_scale + eps));
-            }
-        },
-    );
 }

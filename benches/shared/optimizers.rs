@@ -1,0 +1,47 @@
+//! What takes the steps: every optimizer, every adaptor, every precision of state.
+
+use gradus::prelude::*;
+use gradus::rule::{Rounding, StatePrecision};
+
+pub(crate) type Build<A> = fn() -> Box<dyn Optimizer<A>>;
+
+/// Every optimizer and how many state slots it has.
+pub(crate) fn optimizers<A: Scalar>() -> [(&'static str, usize, Build<A>); 8] {
+    [
+        ("Adam", 2, || Box::new(Adam::new(1e-3))),
+        ("AdamW", 2, || Box::new(AdamW::new(1e-3))),
+        ("AMSGrad", 3, || Box::new(Adam::new(1e-3).amsgrad())),
+        ("RmsProp", 1, || Box::new(RmsProp::new(1e-3))),
+        ("RmsProp, centered, momentum", 3, || Box::new(RmsProp::new(1e-3).centered().momentum(0.9))),
+        ("Momentum", 1, || Box::new(Momentum::new(1e-3, 0.9))),
+        ("Nesterov", 1, || Box::new(Nesterov::new(1e-3, 0.9))),
+        ("Sgd", 0, || Box::new(Sgd::new(1e-3))),
+    ]
+}
+
+/// Every adaptor around AdamW, for trees of two tensors; `group`, `freeze` and `route` choose the second.
+pub(crate) const ADAPTORS: [(&str, Build<f32>); 15] = [
+    ("none", || Box::new(AdamW::new(1e-3))),
+    ("clip_global_norm", || Box::new(AdamW::new(1e-3).clip_global_norm(1.0))),
+    ("clip_per_tensor_norm", || Box::new(AdamW::new(1e-3).clip_per_tensor_norm(1.0))),
+    ("clip_value", || Box::new(AdamW::new(1e-3).clip_value(1.0))),
+    ("clip_adaptive", || Box::new(AdamW::new(1e-3).clip_adaptive(0.1))),
+    ("accumulate(1)", || Box::new(AdamW::new(1e-3).accumulate(1))),
+    ("accumulate(4), all four", || Box::new(AdamW::new(1e-3).accumulate(4))),
+    ("group", || Box::new(AdamW::new(1e-3).group("1", Group::no_decay()))),
+    ("freeze", || Box::new(AdamW::new(1e-3).freeze("1"))),
+    ("route", || Box::new(AdamW::new(1e-3).route("1", AdamW::new(1e-4)))),
+    ("check_finite", || Box::new(AdamW::new(1e-3).check_finite())),
+    ("skip_nonfinite", || Box::new(AdamW::new(1e-3).skip_nonfinite())),
+    ("unscale", || Box::new(AdamW::new(1e-3).unscale(1024.0))),
+    ("maximize", || Box::new(AdamW::new(1e-3).maximize())),
+    ("ema", || Box::new(AdamW::new(1e-3).ema(0.999))),
+];
+
+/// Every precision of state, and the bytes of an element of a slot.
+pub(crate) const PRECISIONS: [(&str, StatePrecision, usize); 4] = [
+    ("f32", StatePrecision::Full, 4),
+    ("bf16", StatePrecision::Bf16(Rounding::Stochastic), 2),
+    ("bf16, to nearest", StatePrecision::Bf16(Rounding::Nearest), 2),
+    ("8 bits", StatePrecision::Blockwise8, 1),
+];
