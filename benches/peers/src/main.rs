@@ -13,7 +13,12 @@ use python::Python;
 use record::Record;
 
 const ROUNDS: usize = 9;
+/// The threads of the one before spin a while.
 const PAUSE: Duration = Duration::from_millis(300);
+/// One's own threads are awake, and the clock of the cores is up, after so many seconds of steps.
+const WARM_UP: f64 = 0.02;
+/// Seconds of steps, about, of which a round takes the mean.
+const MEASURED: f64 = 0.05;
 const LEARNING_RATE: f64 = 1e-3;
 const WEIGHT_DECAY: f64 = 0.01;
 
@@ -132,19 +137,24 @@ fn ratios(python: &str, names: &[&str], problem: Problem) -> Vec<Option<f64>> {
         }
     }
     check(&mut peers, problem);
-    let repeats = ((1 << 21) / (problem.count * problem.length)).max(1);
     let mut times = vec![Vec::new(); peers.len()];
     for _ in 0..ROUNDS {
         for ((_, peer), times) in peers.iter_mut().zip(&mut times) {
-            // The threads of the one before spin a while; a first step wakes one's own.
             std::thread::sleep(PAUSE);
-            peer.time(1);
-            times.push(peer.time(repeats));
+            times.push(measure(peer.as_mut()));
         }
     }
     let medians: Vec<Option<f64>> = times.into_iter().map(median).collect();
     let of = |name: &&str| medians[peers.iter().position(|(peer, _)| peer == name)?];
     names.iter().map(|name| Some(of(name)? / medians[0]?)).collect()
+}
+
+/// Seconds of a step, when the peer is warm.
+fn measure(peer: &mut dyn Peer) -> f64 {
+    let first = peer.time(1);
+    let again = |seconds: f64, of: f64| (seconds / of).clamp(1.0, 1e5) as usize;
+    let warm = peer.time(again(WARM_UP, first));
+    peer.time(again(MEASURED, warm))
 }
 
 fn median(mut values: Vec<f64>) -> Option<f64> {
