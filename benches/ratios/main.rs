@@ -27,7 +27,7 @@ use shared::layouts::LAYOUTS;
 use shared::optimizers::{ADAPTORS, PRECISIONS, optimizers};
 use shared::tensors::{gpt2, wave};
 
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 31;
 
 /// One contestant: runs once.
 type Contestant<'c> = (&'c str, Box<dyn FnMut() + 'c>);
@@ -50,9 +50,9 @@ fn medians(repeats: usize, contestants: &mut [Contestant<'_>]) -> Vec<f64> {
     times.into_iter().map(median).collect()
 }
 
-/// As many runs as make about four million elements.
+/// As many runs as make about eight million elements.
 fn repeats(elements: usize) -> usize {
-    ((1 << 22) / elements.max(64)).max(1)
+    ((1 << 23) / elements.max(64)).max(1)
 }
 
 /// A step on one flat tensor.
@@ -164,7 +164,7 @@ fn layouts() {
         let (mut opt, mut params, grads) = (Adam::new(1e-3), param.hold(&matrix), grad.hold(&matrix));
         (name, Box::new(move || _ = opt.step(&mut param.view_mut(&mut params), &grad.view(&grads)).unwrap()))
     });
-    let times = medians(1, &mut contestants);
+    let times = medians(4, &mut contestants);
     for ((name, _), time) in contestants.iter().zip(&times) {
         println!("| {name} | {:.2} |", time / times[0]);
     }
@@ -186,7 +186,7 @@ fn adaptors() {
             }),
         )
     });
-    let times = medians(2, &mut contestants);
+    let times = medians(4, &mut contestants);
     for ((name, _), time) in contestants.iter().zip(&times) {
         println!("| {name} | {:.2} |", time / times[0]);
     }
