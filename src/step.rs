@@ -304,7 +304,7 @@ fn walk_grads<'a, A: Element>(
     let (mut next, mut in_order) = (0, true);
     for_each(grads, |path, shape, values| match (values, infos.get(next)) {
         (Some(values), Some(info)) if in_order && path.is(info.path()) && shape == info.shape() => {
-            tensors[next].grad = Some(Grad::new(values));
+            _ = tensors[next].grad.get_or_insert_with(|| Grad::new(values));
             next += 1;
         }
         (None, Some(info)) if in_order && path.is(info.path()) => next += 1,
