@@ -18,7 +18,7 @@ use std::time::Instant;
 use gradus::params::{Layout, TensorInfo, Values};
 use gradus::prelude::*;
 use gradus::rule::{At, Decay, Lanes, Rule};
-use gradus::{Hyper, Report, Result, Step, Tensor};
+use gradus::{Commit, Hyper, Report, Result, StateReader, StateWriter, Step, Tensor};
 use ndarray::{Array1, Array2, ArrayD, Axis, Zip, array};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -124,6 +124,14 @@ impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Centralize<O, A> {
 
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.inner.layout()
+    }
+
+    fn write_state(&self, state: &mut StateWriter<'_>) {
+        self.inner.write_state(state);
+    }
+
+    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        self.inner.read_state(state)
     }
 }
 

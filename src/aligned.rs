@@ -16,6 +16,13 @@ pub(crate) fn before_line<T>(values: &[T]) -> usize {
     values.as_ptr().align_offset(LINE).min(values.len())
 }
 
+/// The element that begins a cache line in an array of this length that is allocated now: for what is made before the
+/// array that it will lie beside.
+pub(crate) fn usual_line<T>(len: usize) -> usize {
+    let array = Vec::<T>::with_capacity(len);
+    array.as_ptr().align_offset(LINE).min(len)
+}
+
 /// A fixed number of elements, of which a chosen one begins a cache line.
 #[derive(Debug)]
 pub(crate) struct Aligned<T> {
@@ -45,6 +52,15 @@ impl<T: Copy + Default> Aligned<T> {
         let (room, first) = Self::room(len, line);
         let memory = vec![T::default(); room];
         Self { first: first(memory.as_ptr()), memory, len, line }
+    }
+}
+
+impl<T: Copy + Default> Aligned<T> {
+    /// These elements, as they come; as many as `len`.
+    pub(crate) fn of(elements: impl IntoIterator<Item = T>, len: usize) -> Self {
+        let mut aligned = Self::zeros(len, usual_line::<T>(len));
+        aligned.iter_mut().zip(elements).for_each(|(to, from)| *to = from);
+        aligned
     }
 }
 

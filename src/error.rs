@@ -120,6 +120,102 @@ pub enum Error {
         reason: &'static str,
     },
 
+    /// A state dictionary is that of another optimizer.
+    #[error("the state is not that of {expected}; it has {}", if .found.is_empty() { "nothing".into() } else { .found.join(", ") })]
+    WrongAlgorithm {
+        /// The node that the optimizer looked for, such as `"adam"`.
+        expected: String,
+        /// The nodes that are there.
+        found: Vec<String>,
+    },
+
+    /// An entry that a state dictionary or a file should have is not there.
+    #[error("there is no {}", Name(.key))]
+    MissingEntry {
+        /// The entry's name.
+        key: String,
+    },
+
+    /// A state dictionary or a file has an entry that nothing here has a place for.
+    #[error("{} belongs to nothing here", Name(.key))]
+    UnexpectedEntry {
+        /// The entry's name.
+        key: String,
+    },
+
+    /// A saved tensor has another shape than it should have.
+    #[error("{} has shape {found:?} where {expected:?} is needed", Name(.key))]
+    EntryShape {
+        /// The entry's name.
+        key: String,
+        /// The shape that it should have.
+        expected: Vec<usize>,
+        /// The shape that it has.
+        found: Vec<usize>,
+    },
+
+    /// A saved tensor has another element type than it should have.
+    #[error("{} holds {found} where {expected} is needed", Name(.key))]
+    EntryType {
+        /// The entry's name.
+        key: String,
+        /// The type that it should have.
+        expected: &'static str,
+        /// The type that it has.
+        found: &'static str,
+    },
+
+    /// A saved value is none that could have been saved.
+    #[error("{} is {value:?}; it must be {accepted}", Name(.key))]
+    EntryValue {
+        /// The entry's name.
+        key: String,
+        /// The value that it has, as text.
+        value: String,
+        /// What is accepted, in words.
+        accepted: &'static str,
+    },
+
+    /// A file could not be read or written.
+    #[cfg(feature = "checkpoint")]
+    #[error("{}: {reason}", .path.display())]
+    File {
+        /// The file.
+        path: std::path::PathBuf,
+        /// The kind of the operating system's error.
+        kind: std::io::ErrorKind,
+        /// What it says.
+        reason: String,
+    },
+
+    /// The bytes of a checkpoint are not in the safetensors format: truncated, or of another kind.
+    #[cfg(feature = "checkpoint")]
+    #[error("not a checkpoint: {reason}")]
+    NotACheckpoint {
+        /// What is wrong.
+        reason: String,
+    },
+
+    /// A checkpoint was written by a later version of this library.
+    #[cfg(feature = "checkpoint")]
+    #[error("the checkpoint has format version {found}; this library reads {supported}")]
+    CheckpointVersion {
+        /// The version that the file says it has.
+        found: String,
+        /// The version that can be read.
+        supported: &'static str,
+    },
+
+    /// The bytes of a checkpoint are not those that were written.
+    #[cfg(feature = "checkpoint")]
+    #[error("the checkpoint is corrupted: its checksum is {found}, written was {expected}")]
+    Corrupted {
+        /// The checksum in the file.
+        expected: String,
+        /// The checksum of what is in the file.
+        found: String,
+    },
+
     /// An error of an optimizer or adaptor from another crate.
     #[error("{0}")]
     Other(String),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::schedule::Schedule;
+use crate::state::{Commit, StateReader, StateWriter};
 
 /// A hyper-parameter: a schedule, or a number, which is the constant schedule.
 ///
@@ -24,6 +25,23 @@ impl Hyper {
     /// The value at a step; 0 is the first.
     pub fn at(&self, step: u64) -> f64 {
         self.0.at(step)
+    }
+
+    /// Writes what the plateaus in it have seen; nothing for all other schedules.
+    pub(crate) fn write_state(&self, state: &mut StateWriter<'_>) {
+        self.0.plateaus(&mut |plateau| state.node("plateau").value("state", plateau.state()));
+    }
+
+    /// Reads what [`write_state`](Self::write_state) wrote.
+    pub(crate) fn read_state(&self, state: &mut StateReader<'_>) -> Result<Commit<'static>> {
+        let mut result = Ok(Commit::nothing());
+        self.0.plateaus(&mut |plateau| {
+            let read = state.node("plateau").and_then(|node| node.value("state", "four numbers"));
+            let plateau = plateau.clone();
+            let restore = |read| Commit::new(move || plateau.restore(read));
+            result = std::mem::replace(&mut result, Ok(Commit::nothing())).and_then(|all| Ok(all.and(restore(read?))));
+        });
+        result
     }
 
     /// The value at a step, if it is finite and in `range`.

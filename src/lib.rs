@@ -3,6 +3,8 @@
 
 pub mod adaptor;
 mod aligned;
+#[cfg(feature = "checkpoint")]
+pub mod checkpoint;
 pub mod clip;
 mod error;
 mod follower;
@@ -17,6 +19,7 @@ pub mod prelude;
 pub mod rule;
 mod scalar;
 pub mod schedule;
+mod state;
 mod step;
 mod threads;
 
@@ -30,4 +33,5 @@ pub use optimizer::{Adam, AdamW, Momentum, Nesterov, Optimizer, RmsProp, Sgd};
 pub use params::{Params, ParamsMut};
 pub use pattern::Pattern;
 pub use scalar::{Element, Scalar};
+pub use state::{Commit, StateDict, StateReader, StateWriter};
 pub use step::{Adjust, Preview, Report, Step, Tensor};

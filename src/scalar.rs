@@ -4,6 +4,8 @@ use std::fmt::{Debug, Display};
 
 use num_traits::Float;
 
+use crate::state::data::Stored;
+
 /// An element type of trees: `f32`, `f64` and, with the feature `half`, `half::bf16` and `half::f16`.
 ///
 /// Hyper-parameters and everything derived from them (bias corrections, `1 − β`, clip factors) live in `f64` and
@@ -11,7 +13,7 @@ use num_traits::Float;
 /// [`as_f64`](Element::as_f64).
 ///
 /// The trait is sealed.
-pub trait Element: Float + Default + Debug + Display + Send + Sync + sealed::Sealed + 'static {
+pub trait Element: Float + Default + Debug + Display + Send + Sync + Stored + sealed::Sealed + 'static {
     /// The type's name as it stands in Rust, `"f32"` or `"f64"`.
     const DTYPE: &'static str;
 

@@ -8,7 +8,7 @@ use gradus::clip::Clipper;
 use gradus::params::{Layout, Visitor, VisitorMut};
 use gradus::prelude::*;
 use gradus::rule::{At, Decay, Lanes, MAX_SLOTS, Rule};
-use gradus::{Error, Hyper, Report, Result, Step};
+use gradus::{Commit, Error, Hyper, Report, Result, StateReader, StateWriter, Step};
 use ndarray::{Array1, Array2, ShapeBuilder, array, s};
 
 /// Lion with either kind of decay.
@@ -227,6 +227,15 @@ impl Optimizer<f64> for RowNormalised {
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.layout.as_ref()
     }
+
+    fn write_state(&self, state: &mut StateWriter<'_>) {
+        state.node("row_normalised").value("steps", self.steps);
+    }
+
+    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        let steps = state.node("row_normalised")?.value("steps", "a count")?;
+        Ok(Commit::new(move || self.steps = steps))
+    }
 }
 
 #[test]
@@ -300,6 +309,14 @@ impl<A: Scalar, O: Optimizer<A>, F: FnMut(&str, f64) + Send> Optimizer<A> for Wa
 
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.inner.layout()
+    }
+
+    fn write_state(&self, state: &mut StateWriter<'_>) {
+        self.inner.write_state(state);
+    }
+
+    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        self.inner.read_state(state)
     }
 }
 

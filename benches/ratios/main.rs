@@ -230,34 +230,34 @@ fn main() -> Result<(), Box<dyn Error>> {
     let given = |option: &str| std::env::args().any(|argument| argument == option);
     // `cargo bench -- name` runs one table; without a name, all.
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let tables = || TABLES.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|wanted| wanted == name));
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     if given("--draw") {
         return picture::draw(&folder.join("benches/record"), &folder.join("guide/speed.svg"));
     }
-    if given("--record") {
-        let mut record = Record::default();
-        record.run(&wanted, &[])?;
-        let command = ["cargo bench --bench ratios -- --record".into(), wanted.join(" ")].join(" ");
-        return Ok(record.write(&folder.join("benches/record"), "ratios", &format!("`{}`", command.trim()))?);
+    if given("--table") {
+        tables().for_each(|(_, table)| table());
+        return Ok(());
     }
-    tables(&wanted);
+    let mut record = Record::default();
+    record.say(&format!("{ROUNDS} interleaved rounds, medians; {} threads.", rayon::current_num_threads()));
+    for (name, _) in tables() {
+        record.run(&["--table".into(), (*name).into()], &[])?;
+    }
+    if given("--record") {
+        let command = ["cargo bench --bench ratios -- --record".into(), wanted.join(" ")].join(" ");
+        record.write(&folder.join("benches/record"), "ratios", &format!("`{}`", command.trim()))?;
+    }
     Ok(())
 }
 
-fn tables(wanted: &[String]) {
-    let tables: [(&str, fn()); 7] = [
-        ("floor", against_the_floor),
-        ("hand", || one_thread(against_a_loop_by_hand)),
-        ("tensors", many_tensors),
-        ("layouts", layouts),
-        ("adaptors", adaptors),
-        ("precision", narrow_state),
-        ("ema", average_in_the_sweep),
-    ];
-    println!("{ROUNDS} interleaved rounds, medians; {} threads.", rayon::current_num_threads());
-    for (name, table) in tables {
-        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
-            table();
-        }
-    }
-}
+/// Each runs in a process of its own: what earlier tables left in the heap is not the library's.
+const TABLES: [(&str, fn()); 7] = [
+    ("floor", against_the_floor),
+    ("hand", || one_thread(against_a_loop_by_hand)),
+    ("tensors", many_tensors),
+    ("layouts", layouts),
+    ("adaptors", adaptors),
+    ("precision", narrow_state),
+    ("ema", average_in_the_sweep),
+];

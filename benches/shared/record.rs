@@ -47,6 +47,7 @@ impl Record {
             machine(),
             answer("rustc", &["--version"])
         );
+        fs::create_dir_all(folder)?;
         fs::write(&path, head + &self.text)?;
         eprintln!("written to {}", path.display());
         Ok(())

@@ -8,6 +8,7 @@ use crate::grad::Grad;
 use crate::optimizer::Optimizer;
 use crate::params::{Layout, Owned};
 use crate::scalar::Element;
+use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Report, Step};
 
 /// Gathers the gradients of several micro-batches into one step: made by [`Optimizer::accumulate`].
@@ -52,6 +53,13 @@ struct Sum<A> {
     values: Owned<A>,
     /// Whether there has been a gradient since the last step.
     begun: bool,
+}
+
+impl<A> Sum<A> {
+    /// The sum that has been gathered, or none yet.
+    fn of(values: Option<Owned<A>>) -> Self {
+        Self { begun: values.is_some(), values: values.unwrap_or_default() }
+    }
 }
 
 around!(Accumulate<O, A>);
@@ -142,7 +150,7 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Accumulate<O, A> {
         self.check_own(&step)?;
         self.inner.check(&step)?;
         let layout = self.layout.get_or_insert_with(|| Arc::clone(step.layout()));
-        self.sums.resize_with(layout.len(), || Sum { values: Owned::default(), begun: false });
+        self.sums.resize_with(layout.len(), || Sum::of(None));
         if self.gathered + 1 < self.every {
             self.add(&step);
             self.gathered += 1;
@@ -166,5 +174,25 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Accumulate<O, A> {
 
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.layout.as_ref().or(self.inner.layout())
+    }
+
+    fn write_state(&self, state: &mut StateWriter<'_>) {
+        let mut node = state.node("accumulate");
+        node.value("gathered", self.gathered);
+        let tensors = self.layout.iter().flat_map(|layout| layout.tensors()).zip(&self.sums);
+        tensors.filter(|(_, sum)| sum.begun).for_each(|(info, sum)| sum.values.write(&mut node, "sum", info));
+        self.inner.write_state(state);
+    }
+
+    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        let node = state.node("accumulate")?;
+        let room = |gathered: &u64| *gathered == 0 || *gathered < self.every;
+        let count = node.value_where("gathered", "less than the micro-batches of a step", room)?;
+        let sum = |info| Ok(Sum::of(Owned::read(&node, "sum", info)?));
+        let read = node.tensors().iter().map(sum).collect::<Result<Vec<_>>>()?;
+        let known = node.layout().cloned();
+        let Self { inner, gathered, sums, layout, .. } = self;
+        let own = Commit::new(move || (*gathered, *sums, *layout) = (count, read, known));
+        Ok(inner.read_state(state)?.and(own))
     }
 }

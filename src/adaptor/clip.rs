@@ -1,6 +1,6 @@
 //! Clipping on the way in.
 
-use super::{NonFinite, Verdict, around, ask_inner, skipped};
+use super::{NonFinite, Verdict, around, ask_inner, skipped, state_of_inner};
 use crate::clip::{Adaptive, Clipper, Norm};
 use crate::error::Result;
 use crate::hyper::Hyper;
@@ -91,4 +91,5 @@ impl<A: Element, O: Optimizer<A>, C: Clipper> Optimizer<A> for Clip<O, C> {
     }
 
     ask_inner!();
+    state_of_inner!();
 }

@@ -9,6 +9,7 @@ use crate::hyper::Hyper;
 use crate::optimizer::Optimizer;
 use crate::params::{Layout, Owned, ParamsMut, for_each_mut};
 use crate::scalar::Element;
+use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Report, Step};
 
 /// Keeps an exponential moving average of the parameters: made by [`Optimizer::ema`].
@@ -143,5 +144,23 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Ema<O, A> {
 
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.layout.as_ref().or(self.inner.layout())
+    }
+
+    fn write_state(&self, state: &mut StateWriter<'_>) {
+        let mut node = state.node("ema");
+        node.value("begun", self.begun);
+        self.decay.write_state(&mut node);
+        Owned::write_all(&self.averages, self.layout.as_deref(), &mut node, "average");
+        self.inner.write_state(state);
+    }
+
+    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        let mut node = state.node("ema")?;
+        let has_begun = node.value("begun", "true or false")?;
+        let decay = self.decay.read_state(&mut node)?;
+        let (read, known) = (Owned::read_all(&node, "average")?, node.layout().cloned());
+        let Self { inner, averages, layout, begun, .. } = self;
+        let own = Commit::new(move || (*averages, *layout, *begun) = (read, known, has_begun));
+        Ok(inner.read_state(state)?.and(own).and(decay))
     }
 }

@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::norm;
 use crate::optimizer::Optimizer;
 use crate::scalar::Element;
+use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Report, Step};
 
 /// Looks for NaN and infinities before the optimizer inside sees the gradients: made by
@@ -66,4 +67,20 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Finite<O> {
     }
 
     ask_inner!();
+
+    fn write_state(&self, state: &mut StateWriter<'_>) {
+        if self.policy == NonFinite::Skip {
+            state.node("skip_nonfinite").value("skipped", self.skipped);
+        }
+        self.inner.write_state(state);
+    }
+
+    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        let count = match self.policy {
+            NonFinite::Skip => state.node("skip_nonfinite")?.value("skipped", "a count")?,
+            _ => self.skipped,
+        };
+        let Self { inner, skipped, .. } = self;
+        Ok(inner.read_state(state)?.and(Commit::new(move || *skipped = count)))
+    }
 }

@@ -9,6 +9,7 @@ use crate::optimizer::Optimizer;
 use crate::params::Layout;
 use crate::pattern::Pattern;
 use crate::scalar::Element;
+use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Report, Step};
 
 /// Keeps chosen parameters as they are: made by [`Optimizer::freeze`].
@@ -41,7 +42,7 @@ pub struct Freeze<O> {
     layout: Option<Arc<Layout>>,
     /// Which of its tensors are frozen.
     frozen: Vec<bool>,
-    /// What was asked for before that, in the order given.
+    /// What was asked for before that, in the order given; kept for a state from before the first step.
     waiting: Vec<(Pattern, bool)>,
 }
 
@@ -126,11 +127,27 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Freeze<O> {
         // Not before: a step that was refused must not decide which parameters these are.
         if let Some(fresh) = fresh {
             self.frozen = fresh;
-            self.waiting.clear();
         }
         self.layout = Some(layout);
         Ok(report)
     }
 
     ask_inner!();
+
+    fn write_state(&self, state: &mut StateWriter<'_>) {
+        let mut node = state.node("freeze");
+        node.value("known", self.layout.is_some());
+        let tensors = self.layout.iter().flat_map(|layout| layout.tensors()).zip(&self.frozen);
+        tensors.filter(|(_, frozen)| **frozen).for_each(|(info, _)| node.count("frozen", info, 1));
+        self.inner.write_state(state);
+    }
+
+    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        let node = state.node("freeze")?;
+        let known = if node.value("known", "true or false")? { node.layout().cloned() } else { None };
+        let is_frozen = |info| Ok(node.count("frozen", info)?.is_some());
+        let read = node.tensors().iter().map(is_frozen).collect::<Result<Vec<_>>>()?;
+        let Self { inner, frozen, layout, .. } = self;
+        Ok(inner.read_state(state)?.and(Commit::new(move || (*frozen, *layout) = (read, known))))
+    }
 }

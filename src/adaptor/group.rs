@@ -1,6 +1,6 @@
 //! Learning rate and weight decay by group of tensors.
 
-use super::{around, ask_inner};
+use super::{around, ask_inner, state_of_inner};
 use crate::error::{Error, Result};
 use crate::hyper::Hyper;
 use crate::optimizer::Optimizer;
@@ -145,4 +145,5 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Grouped<O> {
     }
 
     ask_inner!();
+    state_of_inner!();
 }

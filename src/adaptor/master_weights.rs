@@ -13,6 +13,7 @@ use crate::grad::Grad;
 use crate::optimizer::Optimizer;
 use crate::params::{Layout, Owned, ValuesMut};
 use crate::scalar::Element;
+use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Adjust, Report, Step, Tensor};
 
 /// Steps parameters of 16 bits, `half::bf16` or `half::f16`, through f32 copies: made by
@@ -147,6 +148,21 @@ impl<H: Element, O: Optimizer<f32>> Optimizer<H> for MasterWeights<O, H> {
 
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.layout.as_ref()
+    }
+
+    fn write_state(&self, state: &mut StateWriter<'_>) {
+        let mut node = state.node("master_weights");
+        node.value("dtype", H::DTYPE);
+        Owned::write_all(&self.masters, self.layout.as_deref(), &mut node, "master");
+        self.inner.write_state(state);
+    }
+
+    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        let node = state.node("master_weights")?;
+        node.value_where("dtype", H::DTYPE, |dtype: &String| dtype == H::DTYPE)?;
+        let (read, known) = (Owned::read_all(&node, "master")?, node.layout().cloned());
+        let Self { inner, masters, layout, .. } = self;
+        Ok(inner.read_state(state)?.and(Commit::new(move || (*masters, *layout) = (read, known))))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Ascent instead of descent.
 
-use super::{around, ask_inner};
+use super::{around, ask_inner, state_of_inner};
 use crate::error::Result;
 use crate::optimizer::Optimizer;
 use crate::scalar::Element;
@@ -49,4 +49,5 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Maximize<O> {
     }
 
     ask_inner!();
+    state_of_inner!();
 }

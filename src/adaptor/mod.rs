@@ -119,4 +119,17 @@ macro_rules! ask_inner {
     };
 }
 
-use {around, ask_inner};
+/// The state of an adaptor that remembers nothing: that of the optimizer inside.
+macro_rules! state_of_inner {
+    () => {
+        fn write_state(&self, state: &mut $crate::StateWriter<'_>) {
+            self.inner.write_state(state);
+        }
+
+        fn read_state<'s>(&'s mut self, state: &mut $crate::StateReader<'_>) -> Result<$crate::Commit<'s>> {
+            self.inner.read_state(state)
+        }
+    };
+}
+
+use {around, ask_inner, state_of_inner};

@@ -8,6 +8,7 @@ use crate::optimizer::Optimizer;
 use crate::params::Layout;
 use crate::pattern::{Pattern, Selection};
 use crate::scalar::Element;
+use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Report, Step};
 
 /// Gives each tensor to one of several optimizers: made by [`Optimizer::route`].
@@ -108,6 +109,19 @@ impl<A: Element> Optimizer<A> for Router<A> {
 
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.rest.layout()
+    }
+
+    fn write_state(&self, state: &mut StateWriter<'_>) {
+        self.rest.write_state(&mut state.node("rest"));
+        self.routes.iter().for_each(|(_, optimizer)| optimizer.write_state(&mut state.node("route")));
+    }
+
+    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        let mut commit = self.rest.read_state(&mut state.node("rest")?)?;
+        for (_, optimizer) in &mut self.routes {
+            commit = commit.and(optimizer.read_state(&mut state.node("route")?)?);
+        }
+        Ok(commit)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Loss scaling, undone.
 
-use super::{around, ask_inner};
+use super::{around, ask_inner, state_of_inner};
 use crate::error::Result;
 use crate::hyper::Hyper;
 use crate::optimizer::Optimizer;
@@ -62,4 +62,5 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Unscale<O> {
     }
 
     ask_inner!();
+    state_of_inner!();
 }

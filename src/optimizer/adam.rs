@@ -235,6 +235,10 @@ impl<A: Scalar, const DECOUPLED: bool> Rule<A> for AdamRule<DECOUPLED> {
         })
     }
 
+    fn hyper_parameters(&self) -> Vec<&Hyper> {
+        vec![&self.beta1, &self.beta2, &self.eps]
+    }
+
     fn coefficients(&self, &Values { beta1, beta2, eps }: &Values, at: &At) -> Coefficients<A> {
         let correction = |beta: f64| if self.bias_correction { 1.0 - power(beta, at.step) } else { 1.0 };
         let (first, root) = (correction(beta1), correction(beta2).sqrt());

@@ -18,6 +18,7 @@ use crate::hyper::Hyper;
 use crate::params::{Layout, Params, ParamsMut};
 use crate::pattern::Pattern;
 use crate::scalar::Element;
+use crate::state::{Commit, StateDict, StateReader, StateWriter, read_all};
 use crate::step::{Report, Step};
 
 pub use adam::{Adam, AdamRule, AdamW};
@@ -63,6 +64,45 @@ pub trait Optimizer<A: Element>: Send {
     /// The layout of the parameters, once known. With it, pairing the next step builds no paths.
     fn layout(&self) -> Option<&Arc<Layout>> {
         None
+    }
+
+    /// Writes what the optimizer remembers from step to step, and has the optimizer inside do the same.
+    ///
+    /// For those who write an optimizer; whoever uses one calls [`state_dict`](Optimizer::state_dict).
+    fn write_state(&self, state: &mut StateWriter<'_>);
+
+    /// Reads what [`write_state`](Optimizer::write_state) wrote, in the same order, and checks it; changes nothing before
+    /// the [`Commit`] that it returns is made.
+    ///
+    /// # Errors
+    /// Those of [`StateReader`].
+    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>>;
+
+    /// A copy of everything that is remembered from step to step: counters, every slot, gathered gradients, averages.
+    ///
+    /// Hyper-parameters and schedules are not in it, they are code; what a [`Plateau`](crate::schedule::Plateau) has
+    /// seen is.
+    fn state_dict(&self) -> StateDict {
+        let mut state = StateDict::new(self.layout().cloned());
+        self.write_state(&mut StateWriter::new(&mut state));
+        state
+    }
+
+    /// Goes on from a state that was saved, bit for bit as if it had never stopped. All of it or, on an error, nothing.
+    ///
+    /// The optimizer is built as it was before: the same algorithms in the same order. It may have taken steps.
+    ///
+    /// # Errors
+    /// [`Error::WrongAlgorithm`](crate::Error::WrongAlgorithm), [`Error::MissingEntry`](crate::Error::MissingEntry),
+    /// [`Error::UnexpectedEntry`](crate::Error::UnexpectedEntry), [`Error::EntryShape`](crate::Error::EntryShape),
+    /// [`Error::EntryType`](crate::Error::EntryType), [`Error::EntryValue`](crate::Error::EntryValue), and
+    /// [`Error::ParametersChanged`](crate::Error::ParametersChanged) if the optimizer has stepped other parameters.
+    fn load_state_dict(&mut self, state: &StateDict) -> Result<()> {
+        if let (Some(own), Some(found)) = (self.layout(), state.layout()) {
+            own.ensure_same(found)?;
+        }
+        read_all(state, |reader| self.read_state(reader))?.make();
+        Ok(())
     }
 
     /// Moves `params` along `grads`, a tree of the same tensors. The gradients are not changed.
@@ -222,6 +262,14 @@ macro_rules! forward {
 
             fn layout(&self) -> Option<&Arc<Layout>> {
                 (**self).layout()
+            }
+
+            fn write_state(&self, state: &mut StateWriter<'_>) {
+                (**self).write_state(state);
+            }
+
+            fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+                (**self).read_state(state)
             }
         }
     };

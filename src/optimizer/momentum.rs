@@ -126,6 +126,10 @@ impl<A: Scalar> Rule<A> for MomentumRule {
         })
     }
 
+    fn hyper_parameters(&self) -> Vec<&Hyper> {
+        vec![&self.momentum, &self.dampening]
+    }
+
     fn coefficients(&self, &Values { momentum, dampening }: &Values, at: &At) -> Coefficients<A> {
         let kept = if at.step == 1 { 1.0 } else { 1.0 - dampening };
         let (inside, outside) = match self.classical {

@@ -113,6 +113,10 @@ impl<A: Scalar> Rule<A> for NesterovRule {
         self.momentum.within("momentum", 0.0..1.0, step)
     }
 
+    fn hyper_parameters(&self) -> Vec<&Hyper> {
+        vec![&self.momentum]
+    }
+
     fn coefficients(&self, &momentum: &f64, at: &At) -> Coefficients<A> {
         let (inside, outside) = match self.classical {
             false => (1.0, at.learning_rate),

@@ -177,6 +177,10 @@ impl<A: Scalar> Rule<A> for RmsPropRule {
         })
     }
 
+    fn hyper_parameters(&self) -> Vec<&Hyper> {
+        [&self.alpha, &self.eps].into_iter().chain(&self.momentum).collect()
+    }
+
     fn coefficients(&self, &Values { alpha, eps, momentum }: &Values, at: &At) -> Coefficients<A> {
         let (eps_inside, eps_outside) = if self.eps_inside_sqrt { (eps, 0.0) } else { (0.0, eps) };
         let (inside, outside) = if self.classical { (at.learning_rate, 1.0) } else { (1.0, at.learning_rate) };

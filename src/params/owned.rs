@@ -3,9 +3,12 @@
 #[cfg(feature = "half")]
 use ndarray::{ArrayD, IxDyn, ShapeBuilder};
 
-use super::{Order, Values, ValuesMut};
+use super::{Layout, Order, TensorInfo, Values, ValuesMut};
 use crate::aligned::{Aligned, before_line};
+use crate::error::Result;
 use crate::scalar::Element;
+use crate::state::data::{in_order, row_major};
+use crate::state::{StateReader, StateWriter};
 
 /// One tensor's values in an order of their own, at the cache lines of another's.
 #[derive(Debug, Clone)]
@@ -37,6 +40,31 @@ impl<A: Element> Owned<A> {
         let view = if copy.order == Order::F { view.reversed_axes() } else { view };
         copy.values.iter_mut().zip(view).for_each(|(to, from)| *to = A::from_f64(from.as_f64()));
         copy
+    }
+
+    /// Writes the values of one tensor into a state.
+    pub(crate) fn write(&self, state: &mut StateWriter<'_>, name: &str, info: &TensorInfo) {
+        state.order(info, self.order);
+        state.tensor(name, info, row_major(&self.values, self.order, info.shape()));
+    }
+
+    /// Reads what [`write`](Self::write) wrote, if there is anything.
+    pub(crate) fn read(state: &StateReader<'_>, name: &str, info: &TensorInfo) -> Result<Option<Self>> {
+        let order = state.order(info)?;
+        let Some(values) = state.tensor::<A>(name, info)? else { return Ok(None) };
+        let values = Aligned::of(in_order(&values, order, info.shape()), values.len());
+        Ok(Some(Self { values, order }))
+    }
+
+    /// Writes those that are there.
+    pub(crate) fn write_all(all: &[Self], layout: Option<&Layout>, state: &mut StateWriter<'_>, name: &str) {
+        let tensors = layout.map_or(&[][..], Layout::tensors).iter().zip(all);
+        tensors.filter(|(_, values)| !values.is_empty()).for_each(|(info, values)| values.write(state, name, info));
+    }
+
+    /// Reads what [`write_all`](Self::write_all) wrote; empty where there was nothing.
+    pub(crate) fn read_all(state: &StateReader<'_>, name: &str) -> Result<Vec<Self>> {
+        state.tensors().iter().map(|info| Ok(Self::read(state, name, info)?.unwrap_or_default())).collect()
     }
 
     pub(crate) fn order(&self) -> Order {

@@ -1,5 +1,6 @@
 //! The driver: makes an optimizer of a rule.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use crate::hyper::Hyper;
 use crate::optimizer::Optimizer;
 use crate::params::{Layout, Order, TensorInfo, ValuesMut};
 use crate::scalar::Scalar;
+use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Adjust, Report, Step, Tensor};
 
 /// The optimizer that a [`Rule`] makes: every named optimizer of this crate is one.
@@ -145,6 +147,16 @@ fn adjusted(name: &'static str, adjust: Adjust, own: f64, info: &TensorInfo, ste
 }
 
 impl<A: Scalar> State<A> {
+    /// The state with the slots of these names: a setter may have changed them since the last step.
+    fn with(&self, names: &'static [&'static str], elements: usize) -> Cow<'_, Self> {
+        if self.names == names {
+            return Cow::Borrowed(self);
+        }
+        let mut state = self.clone();
+        state.slots.rename(self.names, names, elements, 0);
+        Cow::Owned(state)
+    }
+
     /// Makes the slots if this is the tensor's first gradient, and those that the rule has had no need of before.
     fn prepare(
         &mut self,
@@ -192,9 +204,44 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.layout.as_ref()
     }
+
+    fn write_state(&self, state: &mut StateWriter<'_>) {
+        let mut node = state.node(self.rule.name());
+        node.value("steps", self.steps);
+        self.hyper_parameters().for_each(|hyper| hyper.write_state(&mut node));
+        let names = self.rule.slots();
+        let tensors = self.layout.iter().flat_map(|layout| layout.tensors()).zip(&self.state);
+        for (info, state) in tensors.filter(|(_, state)| state.steps > 0) {
+            node.count("step", info, state.steps);
+            node.order(info, state.order);
+            state.with(names, info.elements()).slots.write(&mut node, info, names, state.order);
+        }
+    }
+
+    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        let mut node = state.node(self.rule.name())?;
+        let steps = node.value("steps", "a count")?;
+        let hypers = self.hyper_parameters().map(|hyper| hyper.read_state(&mut node)).collect::<Result<Vec<_>>>()?;
+        let names = self.rule.slots();
+        let tensor = |info: &TensorInfo| {
+            let Some(steps) = node.count("step", info)? else { return Ok(State::default()) };
+            let order = node.order(info)?;
+            let slots = Stored::read(&node, info, names, order, self.precision)?;
+            Ok(State { steps, order, names, slots })
+        };
+        let tensors = node.tensors().iter().map(tensor).collect::<Result<Vec<_>>>()?;
+        let layout = node.layout().cloned();
+        let own = Commit::new(move || (self.steps, self.state, self.layout) = (steps, tensors, layout));
+        Ok(hypers.into_iter().fold(own, Commit::and))
+    }
 }
 
 impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
+    /// Those that may be schedules with a memory.
+    fn hyper_parameters(&self) -> impl Iterator<Item = &Hyper> {
+        [&self.learning_rate, &self.weight_decay].into_iter().chain(self.rule.hyper_parameters())
+    }
+
     /// Takes a step with these SIMD instructions.
     fn apply_with(&mut self, mut step: Step<'_, A>, arch: Arch) -> Result<Report> {
         let values = self.values(&step)?;

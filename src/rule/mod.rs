@@ -46,6 +46,7 @@ mod precision;
 mod sweep;
 
 use crate::error::Result;
+use crate::hyper::Hyper;
 use crate::scalar::Scalar;
 
 pub use elementwise::Elementwise;
@@ -81,6 +82,12 @@ pub trait Rule<A: Scalar>: Send + Sync {
     /// [`HyperParameter`](crate::Error::HyperParameter) if one is out of range: see
     /// [`Hyper::within`](crate::Hyper::within).
     fn values(&self, step: u64) -> Result<Self::Values>;
+
+    /// The rule's own hyper-parameters as they were set, of which an optimizer's state tells what the
+    /// [`Plateau`](crate::schedule::Plateau)s have seen.
+    fn hyper_parameters(&self) -> Vec<&Hyper> {
+        Vec::new()
+    }
 
     /// What the loop needs for one tensor.
     fn coefficients(&self, values: &Self::Values, at: &At) -> Self::Coefficients;

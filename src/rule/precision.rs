@@ -4,7 +4,11 @@ use std::mem::take;
 
 use super::lanes::MAX_SLOTS;
 use crate::aligned::Aligned;
+use crate::error::Result;
+use crate::params::{Order, TensorInfo};
 use crate::scalar::Scalar;
+use crate::state::data::{Data, in_order, row_major};
+use crate::state::{StateReader, StateWriter};
 
 /// Elements that share one scale of 8-bit state.
 pub(super) const GROUP: usize = 256;
@@ -37,6 +41,13 @@ pub enum StatePrecision {
     Bf16(Rounding),
     /// 8 bits an element, and a scale for every 256.
     Blockwise8,
+}
+
+impl StatePrecision {
+    /// What holds for a tensor of so many elements.
+    fn of(self, elements: usize) -> Self {
+        if elements < LEAST_ELEMENTS { Self::Full } else { self }
+    }
 }
 
 /// How a number is brought to fewer bits.
@@ -100,12 +111,10 @@ impl<A: Scalar> Stored<A> {
             std::array::from_fn(|slot| if slot < slots { make() } else { T::default() })
         }
         let coded = || Coded::zeros(elements);
-        match precision {
-            StatePrecision::Bf16(rounding) if elements >= LEAST_ELEMENTS => {
-                Self::Bf16(each(slots, || Aligned::zeros(elements, line)), rounding)
-            }
-            StatePrecision::Blockwise8 if elements >= LEAST_ELEMENTS => Self::Blockwise8(each(slots, coded)),
-            _ => Self::Full(each(slots, || Aligned::zeros(elements, line))),
+        match precision.of(elements) {
+            StatePrecision::Full => Self::Full(each(slots, || Aligned::zeros(elements, line))),
+            StatePrecision::Bf16(rounding) => Self::Bf16(each(slots, || Aligned::zeros(elements, line)), rounding),
+            StatePrecision::Blockwise8 => Self::Blockwise8(each(slots, coded)),
         }
     }
 
@@ -151,6 +160,69 @@ impl<A: Scalar> Stored<A> {
                 groups.flat_map(|(codes, scale)| codes.iter().map(|code| Reader::new(*scale).widen(*code))).collect()
             }
         }
+    }
+
+    /// Writes the slots of one tensor, as they are stored.
+    pub(super) fn write(&self, state: &mut StateWriter<'_>, info: &TensorInfo, names: &[&str], order: Order) {
+        let (path, shape) = (info.path(), info.shape());
+        match self {
+            Self::Full(slots) => {
+                for (name, slot) in names.iter().zip(slots) {
+                    state.tensor(name, info, row_major(slot, order, shape));
+                }
+            }
+            Self::Bf16(slots, _) => {
+                for (name, slot) in names.iter().zip(slots) {
+                    state.insert(name, path, shape, Data::Bf16(row_major(slot, order, shape)));
+                }
+            }
+            Self::Blockwise8(slots) => {
+                for (name, Coded { codes, scales }) in names.iter().zip(slots) {
+                    state.insert(name, path, &[codes.len()], Data::U8(codes.to_vec()));
+                    state.insert(&format!("{name}.scales"), path, &[scales.len()], Data::F32(scales.clone()));
+                }
+            }
+        }
+    }
+
+    /// Reads what [`write`](Self::write) wrote. Nothing is allocated that the state does not have the numbers for.
+    pub(super) fn read(
+        state: &StateReader<'_>,
+        info: &TensorInfo,
+        names: &[&str],
+        order: Order,
+        precision: StatePrecision,
+    ) -> Result<Self> {
+        let (path, shape, elements) = (info.path(), info.shape(), info.elements());
+        let missing = |name: &str| state.missing(name, info);
+        // Slots beyond those of the rule are empty.
+        fn each<T: Default>(names: &[&str], read: impl Fn(&str) -> Result<T>) -> Result<[T; MAX_SLOTS]> {
+            let mut slots: [T; MAX_SLOTS] = Default::default();
+            for (slot, name) in slots.iter_mut().zip(names) {
+                *slot = read(name)?;
+            }
+            Ok(slots)
+        }
+        Ok(match precision.of(elements) {
+            StatePrecision::Full => Self::Full(each(names, |name| {
+                let values = state.tensor::<A>(name, info)?.ok_or_else(|| missing(name))?;
+                Ok(Aligned::of(in_order(&values, order, shape), elements))
+            })?),
+            StatePrecision::Bf16(rounding) => {
+                let slots = each(names, |name| match state.data(name, path, shape, "bf16")? {
+                    Some(Data::Bf16(bits)) => Ok(Aligned::of(in_order(bits, order, shape), elements)),
+                    _ => Err(missing(name)),
+                })?;
+                Self::Bf16(slots, rounding)
+            }
+            StatePrecision::Blockwise8 => Self::Blockwise8(each(names, |name| {
+                let scales = format!("{name}.scales");
+                let codes = state.numbers::<u8>(name, path, &[elements], "u8")?.ok_or_else(|| missing(name))?;
+                let groups = [elements.div_ceil(GROUP)];
+                let scales = state.numbers(&scales, path, &groups, "f32")?.ok_or_else(|| missing(&scales))?;
+                Ok(Coded { codes: Aligned::of(codes, elements), scales })
+            })?),
+        })
     }
 
     /// The bytes that the slots take.

@@ -1,7 +1,7 @@
 //! Schedules made from schedules: what the provided methods of [`Schedule`] return.
 
-use super::Schedule;
 use super::anneal::{clamp, finite, mix, product, progress, require};
+use super::{Plateau, Schedule};
 use crate::error::Result;
 
 /// A straight rise to a schedule's first value, then the schedule: see [`Schedule::warmup`].
@@ -13,6 +13,10 @@ pub struct Warmup<S> {
 }
 
 impl<S: Schedule> Schedule for Warmup<S> {
+    fn plateaus(&self, show: &mut dyn FnMut(&Plateau)) {
+        self.inner.plateaus(show);
+    }
+
     fn at(&self, step: u64) -> f64 {
         match step.checked_sub(self.steps) {
             Some(step) => self.inner.at(step),
@@ -35,6 +39,11 @@ pub struct Then<S, T> {
 }
 
 impl<S: Schedule, T: Schedule> Schedule for Then<S, T> {
+    fn plateaus(&self, show: &mut dyn FnMut(&Plateau)) {
+        self.first.plateaus(show);
+        self.next.plateaus(show);
+    }
+
     fn at(&self, step: u64) -> f64 {
         match step.checked_sub(self.at) {
             Some(step) => self.next.at(step),
@@ -56,6 +65,10 @@ pub struct Scale<S> {
 }
 
 impl<S: Schedule> Schedule for Scale<S> {
+    fn plateaus(&self, show: &mut dyn FnMut(&Plateau)) {
+        self.inner.plateaus(show);
+    }
+
     fn at(&self, step: u64) -> f64 {
         product(self.inner.at(step), self.factor)
     }
@@ -74,6 +87,11 @@ pub struct Times<S, T> {
 }
 
 impl<S: Schedule, T: Schedule> Schedule for Times<S, T> {
+    fn plateaus(&self, show: &mut dyn FnMut(&Plateau)) {
+        self.left.plateaus(show);
+        self.right.plateaus(show);
+    }
+
     fn at(&self, step: u64) -> f64 {
         product(self.left.at(step), self.right.at(step))
     }
@@ -93,6 +111,10 @@ pub struct Clamp<S> {
 }
 
 impl<S: Schedule> Schedule for Clamp<S> {
+    fn plateaus(&self, show: &mut dyn FnMut(&Plateau)) {
+        self.inner.plateaus(show);
+    }
+
     fn at(&self, step: u64) -> f64 {
         clamp(self.inner.at(step), self.min, self.max)
     }
@@ -112,6 +134,10 @@ pub struct Delay<S> {
 }
 
 impl<S: Schedule> Schedule for Delay<S> {
+    fn plateaus(&self, show: &mut dyn FnMut(&Plateau)) {
+        self.inner.plateaus(show);
+    }
+
     fn at(&self, step: u64) -> f64 {
         self.inner.at(step.saturating_sub(self.steps))
     }
@@ -129,6 +155,10 @@ pub struct Cycle<S> {
 }
 
 impl<S: Schedule> Schedule for Cycle<S> {
+    fn plateaus(&self, show: &mut dyn FnMut(&Plateau)) {
+        self.inner.plateaus(show);
+    }
+
     fn at(&self, step: u64) -> f64 {
         self.inner.at(step.checked_rem(self.steps).unwrap_or(0))
     }
@@ -147,6 +177,10 @@ pub struct PerEpoch<S> {
 }
 
 impl<S: Schedule> Schedule for PerEpoch<S> {
+    fn plateaus(&self, show: &mut dyn FnMut(&Plateau)) {
+        self.inner.plateaus(show);
+    }
+
     fn at(&self, step: u64) -> f64 {
         self.inner.at(step.checked_div(self.steps_per_epoch).unwrap_or(0))
     }

@@ -123,6 +123,10 @@ pub trait Schedule: Send + Sync {
         Ok(())
     }
 
+    /// Shows the [`Plateau`]s in it, of which an optimizer's state tells what they have seen. A schedule that is made of
+    /// others passes this on to them.
+    fn plateaus(&self, _show: &mut dyn FnMut(&Plateau)) {}
+
     /// Rises in a straight line from 0 to this schedule's first value in `steps` steps, then begins this schedule.
     ///
     /// ```text
@@ -297,6 +301,10 @@ impl<F: Fn(u64) -> f64 + Send + Sync> Schedule for F {
 }
 
 impl Schedule for Box<dyn Schedule> {
+    fn plateaus(&self, show: &mut dyn FnMut(&Plateau)) {
+        (**self).plateaus(show);
+    }
+
     fn at(&self, step: u64) -> f64 {
         (**self).at(step)
     }

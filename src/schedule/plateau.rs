@@ -1,5 +1,7 @@
 //! Reduction when a metric stops improving.
 
+use std::fmt;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Schedule;
@@ -219,7 +221,30 @@ impl Plateau {
     }
 }
 
+impl fmt::Display for PlateauState {
+    /// Four numbers, as [`FromStr`] reads them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {} {}", self.value, self.best, self.bad, self.pause)
+    }
+}
+
+impl FromStr for PlateauState {
+    type Err = ();
+
+    fn from_str(text: &str) -> std::result::Result<Self, ()> {
+        let mut numbers = text.split(' ');
+        let mut next = || numbers.next().ok_or(());
+        let (value, best) = (next()?.parse().map_err(drop)?, next()?.parse().map_err(drop)?);
+        let (bad, pause) = (next()?.parse().map_err(drop)?, next()?.parse().map_err(drop)?);
+        if numbers.next().is_none() { Ok(Self { value, best, bad, pause }) } else { Err(()) }
+    }
+}
+
 impl Schedule for Plateau {
+    fn plateaus(&self, show: &mut dyn FnMut(&Plateau)) {
+        show(self);
+    }
+
     /// The value now, whatever the step.
     fn at(&self, _: u64) -> f64 {
         self.lock().map_or(self.start, |state| state.value)

@@ -6,7 +6,7 @@ mod golden;
 mod laws;
 
 use gradus::prelude::*;
-use gradus::{Report, Result, Step};
+use gradus::{Commit, Report, Result, StateReader, StateWriter, Step};
 use ndarray::ArrayD;
 
 /// An optimizer that moves nothing and keeps the gradients that it was given.
@@ -33,5 +33,11 @@ impl<A: Scalar> Optimizer<A> for Probe<A> {
 
     fn steps(&self) -> u64 {
         self.steps
+    }
+
+    fn write_state(&self, _: &mut StateWriter<'_>) {}
+
+    fn read_state<'s>(&'s mut self, _: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        Ok(Commit::nothing())
     }
 }

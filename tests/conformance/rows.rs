@@ -1,7 +1,7 @@
 //! The table: every optimizer and option, with its update rule as the docs give it.
 
 use gradus::prelude::*;
-use gradus::rule::{Elementwise, Rule};
+use gradus::rule::{Elementwise, Rule, StatePrecision};
 use gradus::{Hyper, Scalar};
 use ndarray::ArrayD;
 
@@ -13,6 +13,8 @@ pub(crate) trait Subject<A: Scalar>: Optimizer<A> {
     fn slots(&self, path: &str) -> Vec<(&'static str, ArrayD<A>)>;
 
     fn tensor_steps(&self, path: &str) -> u64;
+
+    fn state_precision(self: Box<Self>, precision: StatePrecision) -> Box<dyn Subject<A>>;
 }
 
 impl<A: Scalar, R: Rule<A> + Clone + 'static> Subject<A> for Elementwise<R, A> {
@@ -27,6 +29,10 @@ impl<A: Scalar, R: Rule<A> + Clone + 'static> Subject<A> for Elementwise<R, A> {
 
     fn tensor_steps(&self, path: &str) -> u64 {
         Elementwise::tensor_steps(self, path)
+    }
+
+    fn state_precision(self: Box<Self>, precision: StatePrecision) -> Box<dyn Subject<A>> {
+        Box::new(Elementwise::state_precision(*self, precision))
     }
 }
 

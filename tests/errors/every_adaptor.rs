@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gradus::params::{Layout, Params, ParamsMut, Visitor, VisitorMut};
 use gradus::schedule::{Linear, Schedule};
-use gradus::{Error, Report, Result, Step, prelude::*};
+use gradus::{Commit, Error, Report, Result, StateReader, StateWriter, Step, prelude::*};
 use ndarray::{ArrayD, IxDyn, arr0, array};
 
 type Tree = BTreeMap<&'static str, ArrayD<f64>>;
@@ -103,6 +103,12 @@ impl Optimizer<f64> for Watched {
 
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.layout.as_ref()
+    }
+
+    fn write_state(&self, _: &mut StateWriter<'_>) {}
+
+    fn read_state<'s>(&'s mut self, _: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        Ok(Commit::nothing())
     }
 }
 
@@ -227,6 +233,14 @@ impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Empty<O> {
 
     fn steps(&self) -> u64 {
         self.0.steps()
+    }
+
+    fn write_state(&self, state: &mut StateWriter<'_>) {
+        self.0.write_state(state);
+    }
+
+    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        self.0.read_state(state)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gradus::prelude::*;
 use gradus::schedule::{Cosine, CosineRestarts};
-use gradus::{Error, Report, Result, Step, clip};
+use gradus::{Commit, Error, Report, Result, StateReader, StateWriter, Step, clip};
 use ndarray::{Array1, Array2, array};
 
 /// What a first step on two vectors says.
@@ -151,6 +151,12 @@ impl Optimizer<f64> for Stubborn {
 
     fn steps(&self) -> u64 {
         0
+    }
+
+    fn write_state(&self, _: &mut StateWriter<'_>) {}
+
+    fn read_state<'s>(&'s mut self, _: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        Ok(Commit::nothing())
     }
 }
 

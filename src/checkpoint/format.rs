@@ -1,0 +1,216 @@
+//! The bytes of a checkpoint: safetensors with a checksum.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use safetensors::{Dtype, SafeTensors, View};
+use serde_json::Value;
+
+use super::{Checkpoint, OPTIMIZER};
+use crate::error::{Error, Result};
+use crate::params::{Layout, TensorInfo};
+use crate::state::data::Data;
+use crate::state::{StateDict, StateTensor};
+
+const FORMAT: &str = "gradus";
+const VERSION: &str = "1";
+const NOTE: &str = "note/";
+
+/// Bytes before the header: its length.
+const LENGTH: usize = 8;
+
+/// A tensor as it stands in the file.
+struct Bytes {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+impl View for &Bytes {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Borrowed(&self.bytes)
+    }
+
+    fn data_len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+pub(super) fn write(checkpoint: &Checkpoint) -> Result<Vec<u8>> {
+    let mut tensors: BTreeMap<String, Bytes> =
+        checkpoint.params.iter().map(|(path, tensor)| (path.clone(), Bytes::of(tensor))).collect();
+    let mut metadata: BTreeMap<String, String> =
+        checkpoint.notes.iter().map(|(name, value)| (format!("{NOTE}{name}"), value.clone())).collect();
+    metadata.insert("format".into(), FORMAT.into());
+    metadata.insert("version".into(), VERSION.into());
+    if let Some(StateDict { layout, texts, tensors: state }) = &checkpoint.optimizer {
+        metadata.insert("layout".into(), layout.as_deref().map_or("null".into(), describe));
+        metadata.extend(texts.iter().map(|(key, text)| (format!("{OPTIMIZER}{key}"), text.clone())));
+        tensors.extend(state.iter().map(|(key, tensor)| (format!("{OPTIMIZER}{key}"), Bytes::of(tensor))));
+    }
+    metadata.insert("checksum".into(), checksum(&tensors, &metadata));
+    let metadata = HashMap::from_iter(metadata);
+    safetensors::serialize(&tensors, Some(metadata)).map_err(not_a_checkpoint)
+}
+
+pub(super) fn read(bytes: &[u8]) -> Result<Checkpoint> {
+    ensure_within(bytes)?;
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(not_a_checkpoint)?;
+    let mut metadata: BTreeMap<String, String> = header.metadata().clone().unwrap_or_default().into_iter().collect();
+    let file = SafeTensors::deserialize(bytes).map_err(not_a_checkpoint)?;
+    let mut tensors = BTreeMap::new();
+    for (name, view) in file.iter() {
+        let bytes = Bytes { dtype: view.dtype(), shape: view.shape().into(), bytes: view.data().into() };
+        tensors.insert(name.to_owned(), bytes);
+    }
+    let checked = metadata.remove("checksum");
+    if metadata.get("format").is_none_or(|format| format != FORMAT) && checked.is_none() {
+        return foreign(&tensors);
+    }
+    let found = checksum(&tensors, &metadata);
+    if metadata.get("version").is_none_or(|version| version != VERSION) {
+        let found = metadata.remove("version").unwrap_or_default();
+        return Err(Error::CheckpointVersion { found, supported: VERSION });
+    }
+    match checked {
+        Some(expected) if expected == found => {}
+        other => return Err(Error::Corrupted { expected: other.unwrap_or_default(), found }),
+    }
+    ours(&tensors, metadata)
+}
+
+/// The file of another program: all its tensors are parameters.
+fn foreign(tensors: &BTreeMap<String, Bytes>) -> Result<Checkpoint> {
+    let params = tensors.iter().map(|(path, bytes)| Ok((path.clone(), bytes.to_tensor(path)?)));
+    Ok(Checkpoint { params: params.collect::<Result<_>>()?, ..Checkpoint::default() })
+}
+
+fn ours(tensors: &BTreeMap<String, Bytes>, metadata: BTreeMap<String, String>) -> Result<Checkpoint> {
+    let mut checkpoint = Checkpoint::default();
+    if let Some(layout) = metadata.get("layout") {
+        checkpoint.optimizer = Some(StateDict::new(parse(layout)?.map(Arc::new)));
+    }
+    for (name, bytes) in tensors {
+        let tensor = bytes.to_tensor(name)?;
+        match (name.strip_prefix(OPTIMIZER), &mut checkpoint.optimizer) {
+            (Some(key), Some(state)) => _ = state.tensors.insert(key.into(), tensor),
+            _ => _ = checkpoint.params.insert(name.clone(), tensor),
+        }
+    }
+    for (name, text) in metadata {
+        if let (Some(key), Some(state)) = (name.strip_prefix(OPTIMIZER), &mut checkpoint.optimizer) {
+            state.texts.insert(key.into(), text);
+        } else if let Some(name) = name.strip_prefix(NOTE) {
+            checkpoint.notes.insert(name.into(), text);
+        }
+    }
+    Ok(checkpoint)
+}
+
+fn describe(layout: &Layout) -> String {
+    let tensors = layout.tensors().iter().map(|info| Value::from(vec![Value::from(info.path()), info.shape().into()]));
+    Value::from_iter(tensors).to_string()
+}
+
+fn parse(text: &str) -> Result<Option<Layout>> {
+    let reason = || Error::NotACheckpoint { reason: "its layout cannot be read".into() };
+    let tensors: Option<Vec<(String, Vec<usize>)>> = serde_json::from_str(text).map_err(|_| reason())?;
+    let Some(tensors) = tensors else { return Ok(None) };
+    // The elements of all must be a number, or nobody could have had them.
+    let elements = |shape: &[usize]| shape.iter().try_fold(1_usize, |product, length| product.checked_mul(*length));
+    let total = tensors.iter().try_fold(0_usize, |sum, (_, shape)| sum.checked_add(elements(shape)?));
+    total.ok_or_else(reason)?;
+    let infos = tensors.into_iter().map(|(path, shape)| TensorInfo::new(path, &shape)).collect();
+    Layout::new(infos).map(Some)
+}
+
+/// What the header says lies within the file. The numbers of a hostile one overflow when they are added.
+fn ensure_within(bytes: &[u8]) -> Result<()> {
+    let reason = |reason: &str| Error::NotACheckpoint { reason: reason.into() };
+    let (length, rest) = bytes.split_first_chunk::<LENGTH>().ok_or_else(|| reason("it has no header"))?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).ok().filter(|length| *length <= rest.len());
+    let (header, data) = rest.split_at(length.ok_or_else(|| reason("its header is longer than the file"))?);
+    let header: HashMap<String, Value> = serde_json::from_slice(header).map_err(|error| reason(&error.to_string()))?;
+    for (name, tensor) in header.iter().filter(|(name, _)| *name != "__metadata__") {
+        let offsets = tensor.get("data_offsets").and_then(Value::as_array);
+        let within = |offset: &Value| offset.as_u64().is_some_and(|offset| offset <= data.len() as u64);
+        if !offsets.is_some_and(|offsets| offsets.iter().all(within)) {
+            return Err(reason(&format!("tensor {name:?} lies beyond the end of the file")));
+        }
+    }
+    Ok(())
+}
+
+/// CRC-32 of all names, types, shapes, numbers and texts.
+fn checksum(tensors: &BTreeMap<String, Bytes>, metadata: &BTreeMap<String, String>) -> String {
+    let mut hasher = crc32fast::Hasher::new();
+    let mut add = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    for (name, tensor) in tensors {
+        add(name.as_bytes());
+        add(format!("{:?} {:?}", tensor.dtype, tensor.shape).as_bytes());
+        add(&tensor.bytes);
+    }
+    for (key, text) in metadata {
+        add(key.as_bytes());
+        add(text.as_bytes());
+    }
+    format!("{:08x}", hasher.finalize())
+}
+
+impl Bytes {
+    fn of(tensor: &StateTensor) -> Self {
+        macro_rules! little_endian {
+            ($values:expr, $number:ty) => {{
+                let mut bytes = vec![0; size_of_val(&$values[..])];
+                let chunks = bytes.chunks_exact_mut(size_of::<$number>());
+                chunks.zip($values).for_each(|(bytes, value)| bytes.copy_from_slice(&value.to_le_bytes()));
+                bytes
+            }};
+        }
+        let (dtype, bytes) = match &tensor.data {
+            Data::F32(values) => (Dtype::F32, little_endian!(values, f32)),
+            Data::F64(values) => (Dtype::F64, little_endian!(values, f64)),
+            Data::Bf16(bits) => (Dtype::BF16, little_endian!(bits, u16)),
+            Data::F16(bits) => (Dtype::F16, little_endian!(bits, u16)),
+            Data::U8(values) => (Dtype::U8, values.clone()),
+            Data::U64(values) => (Dtype::U64, little_endian!(values, u64)),
+        };
+        Self { dtype, shape: tensor.shape.to_vec(), bytes }
+    }
+
+    fn to_tensor(&self, name: &str) -> Result<StateTensor> {
+        macro_rules! numbers {
+            ($number:ty) => {
+                self.bytes.as_chunks().0.iter().map(|bytes| <$number>::from_le_bytes(*bytes)).collect()
+            };
+        }
+        let data = match self.dtype {
+            Dtype::F32 => Data::F32(numbers!(f32)),
+            Dtype::F64 => Data::F64(numbers!(f64)),
+            Dtype::BF16 => Data::Bf16(numbers!(u16)),
+            Dtype::F16 => Data::F16(numbers!(u16)),
+            Dtype::U8 => Data::U8(self.bytes.clone()),
+            Dtype::U64 => Data::U64(numbers!(u64)),
+            other => {
+                return Err(Error::NotACheckpoint { reason: format!("tensor {name:?} has the type {other:?}") });
+            }
+        };
+        Ok(StateTensor { shape: self.shape.as_slice().into(), data })
+    }
+}
+
+fn not_a_checkpoint(error: safetensors::SafeTensorError) -> Error {
+    Error::NotACheckpoint { reason: error.to_string() }
+}

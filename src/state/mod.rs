@@ -1,0 +1,118 @@
+//! State dictionaries: what an optimizer remembers, by name.
+
+pub(crate) mod data;
+mod reader;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ndarray::{ArrayD, ArrayView, Dimension, IxDyn};
+
+use crate::error::{Error, Result};
+use crate::params::Layout;
+use crate::scalar::Element;
+use data::Data;
+
+pub(crate) use reader::read_all;
+pub use reader::{Commit, StateReader};
+pub use writer::StateWriter;
+
+/// What an optimizer with its adaptors remembers, by name: made by
+/// [`Optimizer::state_dict`](crate::Optimizer::state_dict).
+///
+/// Every part of a chain that remembers something has a node with its name, `adam` or `ema`; a second one of the same
+/// name is `adam#2`. Branches of a router are nodes around nodes, `rest/adam`, `route.1/momentum`. In a node stand
+/// counters, `adam/steps`, and tensors by the parameter's path, `adam/exp_avg/hidden.weight`. Parts that remember nothing,
+/// as clipping, have no node: they can be added or left out between saving and loading.
+///
+/// Tensors have their parameter's shape, in row-major order. State in 8 bits stands as it is: codes in the order of
+/// memory, and a scale for each 256 of them, `adam/exp_avg.scales/hidden.weight`.
+///
+/// ```
+/// use gradus::prelude::*;
+/// use ndarray::array;
+///
+/// let mut opt = Adam::new(0.1).clip_global_norm(1.0);
+/// let mut w = array![1.0];
+/// opt.step(&mut w, &array![0.5])?;
+/// let state = opt.state_dict();
+/// assert_eq!(state.tensor::<f64>("adam/exp_avg/"), Some(array![0.05].into_dyn()));
+///
+/// let mut resumed = Adam::new(0.1);
+/// resumed.load_state_dict(&state)?;
+/// assert_eq!(resumed.steps(), 1);
+/// # Ok::<(), gradus::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct StateDict {
+    pub(crate) layout: Option<Arc<Layout>>,
+    pub(crate) texts: BTreeMap<String, String>,
+    pub(crate) tensors: BTreeMap<String, StateTensor>,
+}
+
+/// One tensor of a [`StateDict`], in row-major order.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct StateTensor {
+    pub(crate) shape: Box<[usize]>,
+    pub(crate) data: Data,
+}
+
+impl StateTensor {
+    /// Nothing if the tensor has this type and shape, and as many elements as it says.
+    pub(crate) fn ensure(&self, key: &str, shape: &[usize], dtype: &'static str) -> Result<()> {
+        if self.data.dtype() != dtype {
+            return Err(Error::EntryType { key: key.into(), expected: dtype, found: self.data.dtype() });
+        }
+        let elements = shape.iter().try_fold(1_usize, |product, length| product.checked_mul(*length));
+        if *self.shape != *shape || Some(self.data.len()) != elements {
+            let found = self.shape.to_vec();
+            return Err(Error::EntryShape { key: key.into(), expected: shape.into(), found });
+        }
+        Ok(())
+    }
+}
+
+impl StateDict {
+    /// A dictionary without entries, of parameters of this layout.
+    pub fn new(layout: Option<Arc<Layout>>) -> Self {
+        Self { layout, ..Self::default() }
+    }
+
+    /// The paths and shapes of the parameters that the state belongs to; `None` before the first step.
+    pub fn layout(&self) -> Option<&Arc<Layout>> {
+        self.layout.as_ref()
+    }
+
+    /// The names of all entries: counters first, then tensors.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.texts.keys().chain(self.tensors.keys()).map(String::as_str)
+    }
+
+    /// A counter or another entry that is no tensor, as text.
+    pub fn text(&self, key: &str) -> Option<&str> {
+        self.texts.get(key).map(String::as_str)
+    }
+
+    /// A tensor, if it is there and has this type.
+    pub fn tensor<A: Element>(&self, key: &str) -> Option<ArrayD<A>> {
+        let tensor = self.tensors.get(key)?;
+        ArrayD::from_shape_vec(IxDyn(&tensor.shape), A::unpack(&tensor.data)?).ok()
+    }
+
+    /// Sets a counter or another entry that is no tensor.
+    pub fn insert_text(&mut self, key: impl Into<String>, value: impl ToString) {
+        self.texts.insert(key.into(), value.to_string());
+    }
+
+    /// Sets a tensor.
+    pub fn insert_tensor<A: Element, D: Dimension>(&mut self, key: impl Into<String>, values: ArrayView<'_, A, D>) {
+        let data = A::pack(values.iter().copied().collect());
+        self.tensors.insert(key.into(), StateTensor { shape: values.shape().into(), data });
+    }
+
+    /// The bytes of all tensors.
+    pub fn bytes(&self) -> usize {
+        self.tensors.values().map(|tensor| tensor.data.bytes()).sum()
+    }
+}

@@ -1,0 +1,191 @@
+//! The way out of a state dictionary: everything is read and checked before anything is changed.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use super::StateDict;
+use super::data::{Data, Stored};
+use super::writer::numbered;
+use crate::error::{Error, Result};
+use crate::params::{Layout, Order, TensorInfo};
+use crate::scalar::Element;
+
+/// Gives each part of an optimizer what it remembered: the argument of
+/// [`Optimizer::read_state`](crate::Optimizer::read_state).
+///
+/// What nobody has asked for when all have read is an error.
+#[derive(Debug)]
+pub struct StateReader<'r> {
+    dict: &'r StateDict,
+    read: &'r RefCell<BTreeSet<&'r str>>,
+    prefix: String,
+    nodes: BTreeMap<String, usize>,
+}
+
+/// What remains to be done when everything has been read and found to be right: to put it in its place.
+///
+/// It cannot fail. So a chain of adaptors, or a router, changes all of its parts or none.
+#[must_use = "nothing has been loaded before `make` is called"]
+pub struct Commit<'c>(Vec<Box<dyn FnOnce() + 'c>>);
+
+impl<'c> Commit<'c> {
+    /// What `change` does.
+    pub fn new(change: impl FnOnce() + 'c) -> Self {
+        Self(vec![Box::new(change)])
+    }
+
+    /// Nothing: for an optimizer that remembers nothing.
+    pub fn nothing() -> Self {
+        Self(Vec::new())
+    }
+
+    /// This and something else.
+    pub fn and(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
+    /// Makes the change.
+    pub fn make(self) {
+        self.0.into_iter().for_each(|change| change());
+    }
+}
+
+impl fmt::Debug for Commit<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Commit({} parts)", self.0.len())
+    }
+}
+
+/// Reads a whole dictionary: what `read` leaves is an error.
+pub(crate) fn read_all<'c>(
+    dict: &StateDict,
+    read: impl FnOnce(&mut StateReader<'_>) -> Result<Commit<'c>>,
+) -> Result<Commit<'c>> {
+    let seen = RefCell::default();
+    let commit = read(&mut StateReader { dict, read: &seen, prefix: String::new(), nodes: BTreeMap::new() })?;
+    let seen = seen.borrow();
+    match dict.keys().find(|key| !seen.contains(key)) {
+        Some(key) => Err(Error::UnexpectedEntry { key: key.into() }),
+        None => Ok(commit),
+    }
+}
+
+impl<'r> StateReader<'r> {
+    /// The node that [`StateWriter::node`](super::StateWriter::node) made.
+    ///
+    /// # Errors
+    /// [`Error::WrongAlgorithm`] if the state is that of another optimizer.
+    pub fn node(&mut self, name: &str) -> Result<Self> {
+        let prefix = numbered(&self.prefix, &mut self.nodes, name);
+        if !self.dict.keys().any(|key| key.starts_with(&prefix)) {
+            let names = self.dict.keys().filter_map(|key| key.strip_prefix(&self.prefix)?.split('/').next());
+            let found: BTreeSet<String> = names.map(str::to_owned).collect();
+            let expected = prefix.trim_end_matches('/').to_owned();
+            return Err(Error::WrongAlgorithm { expected, found: found.into_iter().collect() });
+        }
+        Ok(Self { dict: self.dict, read: self.read, prefix, nodes: BTreeMap::new() })
+    }
+
+    /// The layout of the parameters that the state belongs to; `None` if there had been no step.
+    pub fn layout(&self) -> Option<&'r Arc<Layout>> {
+        self.dict.layout()
+    }
+
+    /// The tensors of that layout.
+    pub(crate) fn tensors(&self) -> &'r [TensorInfo] {
+        self.layout().map_or(&[], |layout| layout.tensors())
+    }
+
+    /// Reads a value that is no tensor. `accepted` says in words what it may be.
+    ///
+    /// # Errors
+    /// [`Error::MissingEntry`], [`Error::EntryValue`].
+    pub fn value<T: FromStr>(&self, name: &str, accepted: &'static str) -> Result<T> {
+        self.value_where(name, accepted, |_| true)
+    }
+
+    /// Reads a value that is no tensor and for which `holds`.
+    ///
+    /// # Errors
+    /// [`Error::MissingEntry`], [`Error::EntryValue`].
+    pub fn value_where<T: FromStr>(
+        &self,
+        name: &str,
+        accepted: &'static str,
+        holds: impl FnOnce(&T) -> bool,
+    ) -> Result<T> {
+        let key = format!("{}{name}", self.prefix);
+        let Some(text) = self.text(&key) else { return Err(Error::MissingEntry { key }) };
+        match text.parse().ok().filter(holds) {
+            Some(value) => Ok(value),
+            None => Err(Error::EntryValue { key, value: text.into(), accepted }),
+        }
+    }
+
+    fn text(&self, key: &str) -> Option<&'r str> {
+        let (key, text) = self.dict.texts.get_key_value(key)?;
+        self.read.borrow_mut().insert(key);
+        Some(text)
+    }
+
+    /// Reads a count that belongs to one tensor of the parameters, if it is there.
+    ///
+    /// # Errors
+    /// [`Error::EntryShape`], [`Error::EntryType`].
+    pub fn count(&self, name: &str, info: &TensorInfo) -> Result<Option<u64>> {
+        Ok(self.numbers::<u64>(name, info.path(), &[], "u64")?.and_then(|count| count.first().copied()))
+    }
+
+    /// Reads a tensor of a parameter's shape, in row-major order, if it is there.
+    ///
+    /// # Errors
+    /// [`Error::EntryShape`], [`Error::EntryType`].
+    pub fn tensor<A: Element>(&self, name: &str, info: &TensorInfo) -> Result<Option<Vec<A>>> {
+        self.numbers(name, info.path(), info.shape(), A::DTYPE)
+    }
+
+    /// The order that [`StateWriter::order`](super::StateWriter::order) remembered.
+    pub(crate) fn order(&self, info: &TensorInfo) -> Result<Order> {
+        let key = format!("{}order/{}", self.prefix, info.path());
+        match self.text(&key) {
+            None => Ok(Order::C),
+            Some("F") => Ok(Order::F),
+            Some(other) => Err(Error::EntryValue { key, value: other.into(), accepted: "F" }),
+        }
+    }
+
+    /// Reads numbers of a type and a shape, if there are any of this name.
+    pub(crate) fn numbers<T: Stored>(
+        &self,
+        name: &str,
+        path: &str,
+        shape: &[usize],
+        expected: &'static str,
+    ) -> Result<Option<Vec<T>>> {
+        self.data(name, path, shape, expected).map(|data| T::unpack(data?))
+    }
+
+    /// The data of this name, if there are any.
+    pub(crate) fn data(
+        &self,
+        name: &str,
+        path: &str,
+        shape: &[usize],
+        expected: &'static str,
+    ) -> Result<Option<&'r Data>> {
+        let key = format!("{}{name}/{path}", self.prefix);
+        let Some((key, tensor)) = self.dict.tensors.get_key_value(&key) else { return Ok(None) };
+        tensor.ensure(key, shape, expected)?;
+        self.read.borrow_mut().insert(key);
+        Ok(Some(&tensor.data))
+    }
+
+    /// The error of an entry of one tensor that is not there.
+    pub(crate) fn missing(&self, name: &str, info: &TensorInfo) -> Error {
+        Error::MissingEntry { key: format!("{}{name}/{}", self.prefix, info.path()) }
+    }
+}

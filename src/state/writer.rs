@@ -1,0 +1,68 @@
+//! The way into a state dictionary.
+
+use std::collections::BTreeMap;
+
+use super::data::Data;
+use super::{StateDict, StateTensor};
+use crate::params::{Order, TensorInfo};
+use crate::scalar::Element;
+
+/// Takes what one part of an optimizer remembers: the argument of
+/// [`Optimizer::write_state`](crate::Optimizer::write_state).
+#[derive(Debug)]
+pub struct StateWriter<'w> {
+    dict: &'w mut StateDict,
+    prefix: String,
+    /// How many nodes of a name this level has.
+    nodes: BTreeMap<String, usize>,
+}
+
+impl<'w> StateWriter<'w> {
+    pub(crate) fn new(dict: &'w mut StateDict) -> Self {
+        Self { dict, prefix: String::new(), nodes: BTreeMap::new() }
+    }
+
+    /// A node of its own for a part of the chain, by the name of the algorithm. A second one of the same name becomes
+    /// `name#2`.
+    pub fn node(&mut self, name: &str) -> StateWriter<'_> {
+        let prefix = numbered(&self.prefix, &mut self.nodes, name);
+        StateWriter { dict: self.dict, prefix, nodes: BTreeMap::new() }
+    }
+
+    /// Writes a counter or another value that is no tensor.
+    pub fn value(&mut self, name: &str, value: impl ToString) {
+        self.dict.texts.insert(format!("{}{name}", self.prefix), value.to_string());
+    }
+
+    /// Writes a count that belongs to one tensor of the parameters.
+    pub fn count(&mut self, name: &str, info: &TensorInfo, count: u64) {
+        self.insert(name, info.path(), &[], Data::U64(vec![count]));
+    }
+
+    /// Writes a tensor, with the shape of one of the parameters, in row-major order.
+    ///
+    /// `values` beyond or below the shape's number of elements make an entry that will not load.
+    pub fn tensor<A: Element>(&mut self, name: &str, info: &TensorInfo, values: impl IntoIterator<Item = A>) {
+        self.insert(name, info.path(), info.shape(), A::pack(values.into_iter().collect()));
+    }
+
+    /// Remembers that what belongs to a parameter does not lie row by row.
+    pub(crate) fn order(&mut self, info: &TensorInfo, order: Order) {
+        if order == Order::F {
+            self.value(&format!("order/{}", info.path()), "F");
+        }
+    }
+
+    /// Writes what has a shape of its own.
+    pub(crate) fn insert(&mut self, name: &str, path: &str, shape: &[usize], data: Data) {
+        let tensor = StateTensor { shape: shape.into(), data };
+        self.dict.tensors.insert(format!("{}{name}/{path}", self.prefix), tensor);
+    }
+}
+
+/// The prefix of the next node of this name.
+pub(super) fn numbered(prefix: &str, nodes: &mut BTreeMap<String, usize>, name: &str) -> String {
+    let count = nodes.entry(name.to_owned()).or_default();
+    *count += 1;
+    if *count == 1 { format!("{prefix}{name}/") } else { format!("{prefix}{name}#{count}/") }
+}
