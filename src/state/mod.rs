@@ -111,6 +111,11 @@ impl StateDict {
         self.tensors.insert(key.into(), StateTensor { shape: values.shape().into(), data });
     }
 
+    /// Takes an entry out, and says whether it was there.
+    pub fn remove(&mut self, key: &str) -> bool {
+        self.texts.remove(key).is_some() | self.tensors.remove(key).is_some()
+    }
+
     /// The bytes of all tensors.
     pub fn bytes(&self) -> usize {
         self.tensors.values().map(|tensor| tensor.data.bytes()).sum()

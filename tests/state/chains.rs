@@ -1,0 +1,80 @@
+//! Everything that remembers, alone and in chains.
+
+use std::collections::BTreeMap;
+
+use gradus::prelude::*;
+use gradus::rule::{Rounding, StatePrecision};
+use gradus::schedule::{Cosine, Plateau};
+use ndarray::{ArrayD, IxDyn, ShapeBuilder};
+
+pub(crate) type Tree = BTreeMap<&'static str, ArrayD<f32>>;
+pub(crate) type Grads = BTreeMap<&'static str, Option<ArrayD<f32>>>;
+pub(crate) type Build = fn() -> Box<dyn Optimizer<f32>>;
+
+/// A number in −1 … 1.
+pub(crate) fn number(stream: u64, index: usize) -> f32 {
+    ((stream * 7919 + index as u64 * 104_729) as f64 * 0.37).sin() as f32
+}
+
+fn tensor(shape: &[usize], stream: u64, column_major: bool) -> ArrayD<f32> {
+    let elements: usize = shape.iter().product();
+    let values = (0..elements).map(|index| number(stream, index)).collect();
+    ArrayD::from_shape_vec(IxDyn(shape).set_f(column_major), values).unwrap()
+}
+
+/// A matrix large enough for 8 bits that lies column by column, a bias, a scalar, nothing, and a name with dots.
+pub(crate) fn tree(stream: u64) -> Tree {
+    BTreeMap::from([
+        ("a.weight", tensor(&[65, 67], stream, true)),
+        ("a.bias", tensor(&[5], stream + 1, false)),
+        ("scale", tensor(&[], stream + 2, false)),
+        ("none", tensor(&[0, 3], stream + 3, false)),
+        ("b.weight", tensor(&[70, 61], stream + 4, false)),
+    ])
+}
+
+/// The gradients of a step, of which some are missing now and then.
+pub(crate) fn grads(step: u64) -> Grads {
+    let keep = |name: &str| match name {
+        "a.bias" => step % 3 != 1,
+        "scale" => step > 6,
+        _ => true,
+    };
+    tree(100 * step + 50).into_iter().map(|(name, grad)| (name, Some(grad).filter(|_| keep(name)))).collect()
+}
+
+/// Every adaptor, every precision, and chains of them.
+#[rustfmt::skip] // one chain, one line
+pub(crate) const CHAINS: [(&str, Build); 27] = [
+    ("sgd", || Box::new(Sgd::new(0.1))),
+    ("adam with a schedule", || Box::new(Adam::new(Cosine::new(0.05, 20).warmup(3)).weight_decay(0.01))),
+    ("amsgrad", || Box::new(Adam::new(0.05).amsgrad())),
+    ("adam in bf16", || Box::new(Adam::new(0.05).state_precision(StatePrecision::Bf16(Rounding::Stochastic)))),
+    ("adam in bf16, to nearest", || Box::new(Adam::new(0.05).state_precision(StatePrecision::Bf16(Rounding::Nearest)))),
+    ("adam in 8 bits", || Box::new(Adam::new(0.05).state_precision(StatePrecision::Blockwise8))),
+    ("momentum in 8 bits", || Box::new(Momentum::new(0.05, 0.9).state_precision(StatePrecision::Blockwise8))),
+    ("rmsprop", || Box::new(RmsProp::new(0.01).centered().momentum(0.9))),
+    ("clip_global_norm", || Box::new(AdamW::new(0.05).clip_global_norm(0.5))),
+    ("clip_value", || Box::new(AdamW::new(0.05).clip_value(0.5))),
+    ("clip_adaptive", || Box::new(AdamW::new(0.05).clip_adaptive(0.1))),
+    ("accumulate", || Box::new(AdamW::new(0.05).accumulate(3))),
+    ("accumulate in accumulate", || Box::new(AdamW::new(0.05).accumulate(2).clip_global_norm(0.5).accumulate(3).sum())),
+    ("ema", || Box::new(AdamW::new(0.05).ema(0.9))),
+    ("two averages", || Box::new(AdamW::new(0.05).ema(0.9).ema(0.99))),
+    ("freeze", || Box::new(AdamW::new(0.05).freeze("a.**"))),
+    ("group", || Box::new(AdamW::new(0.05).group("*.bias", Group::no_decay()))),
+    ("skip_nonfinite", || Box::new(AdamW::new(0.05).skip_nonfinite())),
+    ("check_finite", || Box::new(AdamW::new(0.05).check_finite())),
+    ("maximize", || Box::new(AdamW::new(0.05).maximize())),
+    ("unscale", || Box::new(AdamW::new(0.05).unscale(8.0))),
+    ("route", || Box::new(AdamW::new(0.05).route("a.**", Momentum::new(0.1, 0.9)).route("b.**", AdamW::new(0.1).ema(0.5)))),
+    ("boxed", || Box::new((Box::new(AdamW::new(0.05)) as Box<dyn Optimizer<f32>>).accumulate(2).ema(0.9))),
+    ("plateau", || Box::new(Sgd::new(Plateau::new(0.1).patience(1)))),
+    ("plateaus in schedules", || Box::new(
+        Adam::new(Cosine::new(0.05, 9).times(Plateau::new(1.0))).weight_decay(Plateau::new(0.1).warmup(2)).beta1(Plateau::new(0.9)))),
+    ("ema in accumulate in route", || Box::new(
+        Sgd::new(0.1).route("b.**", Adam::new(0.05).state_precision(StatePrecision::Blockwise8).ema(0.9).accumulate(2)))),
+    ("everything", || Box::new(
+        AdamW::new(0.05).state_precision(StatePrecision::Bf16(Rounding::Stochastic)).freeze("scale").ema(0.9)
+            .group("*.bias", Group::no_decay()).clip_global_norm(0.5).accumulate(2).skip_nonfinite())),
+];

@@ -1,0 +1,6 @@
+//! State dictionaries: a run that stops and goes on is the run that never stopped, and a wrong state changes nothing.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod chains;
+mod resume;
+mod strict;

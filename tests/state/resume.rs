@@ -1,0 +1,102 @@
+//! A run that stops and goes on is the run that never stopped.
+
+use gradus::prelude::*;
+use gradus::schedule::Plateau;
+use gradus::{Pattern, StateDict};
+use ndarray::array;
+
+use crate::chains::{CHAINS, Tree, grads, number, tree};
+
+const STEPS: u64 = 24;
+const POINTS: u64 = 20;
+
+/// Equality that NaN does not spoil and that tells 0 from −0.
+fn bits(tree: &Tree) -> Vec<Vec<u32>> {
+    tree.values().map(|tensor| tensor.iter().map(|x| x.to_bits()).collect()).collect()
+}
+
+#[test]
+fn at_twenty_points_of_every_chain() {
+    for (name, build) in CHAINS {
+        let (mut opt, mut params) = (build(), tree(1));
+        let mut seen: Vec<(StateDict, Tree)> = Vec::new();
+        for step in 0..STEPS {
+            seen.push((opt.state_dict(), params.clone()));
+            opt.step(&mut params, &grads(step)).unwrap();
+        }
+        for point in 0..POINTS {
+            let at = (number(5, point as usize).abs() * STEPS as f32) as usize;
+            let (state, mut resumed_params) = seen[at].clone();
+            let mut resumed = build();
+            resumed.load_state_dict(&state).unwrap();
+            assert!(resumed.state_dict() == state, "{name}: what was loaded at {at} is what was saved");
+            assert_eq!(resumed.steps(), { state_steps(&state) }, "{name}");
+            (at as u64..STEPS).for_each(|step| _ = resumed.step(&mut resumed_params, &grads(step)).unwrap());
+            assert!(bits(&resumed_params) == bits(&params), "{name}, interrupted at {at}");
+            assert!(resumed.state_dict() == opt.state_dict(), "{name}, interrupted at {at}");
+        }
+    }
+}
+
+/// The count of the optimizer that the chain speaks of: the first that is named.
+fn state_steps(state: &StateDict) -> u64 {
+    let key = state.keys().find(|key| key.ends_with("/steps") && !key.starts_with("route")).unwrap();
+    state.text(key).unwrap().parse().unwrap()
+}
+
+#[test]
+fn into_an_optimizer_that_is_elsewhere() {
+    for (name, build) in CHAINS {
+        let (mut opt, mut params, mut other, mut other_params) = (build(), tree(1), build(), tree(2));
+        let (start, start_params) = (opt.state_dict(), params.clone());
+        (0..5).for_each(|step| _ = opt.step(&mut params, &grads(step)).unwrap());
+        (0..8).for_each(|step| _ = other.step(&mut other_params, &grads(step + 30)).unwrap());
+        let (state, mut expected) = (opt.state_dict(), params.clone());
+        other.load_state_dict(&state).unwrap();
+        opt.step(&mut expected, &grads(5)).unwrap();
+        other.step(&mut params, &grads(5)).unwrap();
+        assert!(bits(&params) == bits(&expected) && other.state_dict() == opt.state_dict(), "{name}");
+        // And back to the beginning.
+        opt.load_state_dict(&start).unwrap();
+        assert!(opt.state_dict() == start, "{name}");
+        let (mut fresh, mut again, mut first) = (build(), start_params.clone(), start_params);
+        opt.step(&mut again, &grads(0)).unwrap();
+        fresh.step(&mut first, &grads(0)).unwrap();
+        assert!(bits(&again) == bits(&first), "{name}");
+    }
+}
+
+#[test]
+fn what_remembers_nothing_can_be_added_and_left_out() {
+    let (mut opt, mut params) = (AdamW::new(0.1).clip_global_norm(1.0).check_finite(), tree(1));
+    opt.step(&mut params, &grads(7)).unwrap();
+    let state = opt.state_dict();
+    let mut other = AdamW::<f32>::new(0.1).maximize().unscale(2.0).group("**.bias", Group::no_decay());
+    other.load_state_dict(&state).unwrap();
+    assert!(other.state_dict() == state);
+}
+
+#[test]
+fn a_plateau_goes_on_where_it_was() {
+    let plateau = || Plateau::new(0.1).factor(0.5).patience(0);
+    let (first, second) = (plateau(), plateau());
+    let opt: Sgd<f32> = Sgd::new(first.clone().warmup(0));
+    (0..3).for_each(|_| _ = first.observe(1.0));
+    let mut resumed: Sgd<f32> = Sgd::new(second.clone().warmup(0));
+    resumed.load_state_dict(&opt.state_dict()).unwrap();
+    assert_eq!(second.state(), first.state());
+    assert_eq!(resumed.learning_rate(), 0.025);
+}
+
+#[test]
+fn freezing_that_was_changed_on_the_way_is_remembered() {
+    let build = || Sgd::new(1.0).freeze("0");
+    let (mut opt, mut params, grads) = (build(), (array![1.0], array![1.0]), (array![0.5], array![0.5]));
+    opt.step(&mut params, &grads).unwrap();
+    opt.unfreeze(Pattern::from("0")).unwrap();
+    opt.refreeze("1").unwrap();
+    let mut resumed = build();
+    resumed.load_state_dict(&opt.state_dict()).unwrap();
+    resumed.step(&mut params, &grads).unwrap();
+    assert_eq!(params, (array![0.5], array![0.5]));
+}
