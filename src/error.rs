@@ -177,7 +177,6 @@ pub enum Error {
     },
 
     /// A file could not be read or written.
-    #[cfg(feature = "checkpoint")]
     #[error("{}: {reason}", .path.display())]
     File {
         /// The file.
@@ -189,7 +188,6 @@ pub enum Error {
     },
 
     /// The bytes of a checkpoint are not in the safetensors format: truncated, or of another kind.
-    #[cfg(feature = "checkpoint")]
     #[error("not a checkpoint: {reason}")]
     NotACheckpoint {
         /// What is wrong.
@@ -197,7 +195,6 @@ pub enum Error {
     },
 
     /// A checkpoint was written by a later version of this library.
-    #[cfg(feature = "checkpoint")]
     #[error("the checkpoint has format version {found}; this library reads {supported}")]
     CheckpointVersion {
         /// The version that the file says it has.
@@ -207,7 +204,6 @@ pub enum Error {
     },
 
     /// The bytes of a checkpoint are not those that were written.
-    #[cfg(feature = "checkpoint")]
     #[error("the checkpoint is corrupted: its checksum is {found}, written was {expected}")]
     Corrupted {
         /// The checksum in the file.

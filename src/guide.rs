@@ -7,6 +7,8 @@ pub mod training {}
 pub mod coming_from {}
 
 #[doc = include_str!("../guide/speed.md")]
+#[doc = ""]
+#[doc = include_str!("../guide/speed.svg")]
 pub mod speed {}
 
 #[doc = include_str!("../guide/extending.md")]

@@ -159,7 +159,8 @@ fn checksum(tensors: &BTreeMap<String, Bytes>, metadata: &BTreeMap<String, Strin
     };
     for (name, tensor) in tensors {
         add(name.as_bytes());
-        add(format!("{:?} {:?}", tensor.dtype, tensor.shape).as_bytes());
+        add(name_of(tensor.dtype).as_bytes());
+        tensor.shape.iter().for_each(|length| add(&(*length as u64).to_le_bytes()));
         add(&tensor.bytes);
     }
     for (key, text) in metadata {
@@ -167,6 +168,19 @@ fn checksum(tensors: &BTreeMap<String, Bytes>, metadata: &BTreeMap<String, Strin
         add(text.as_bytes());
     }
     format!("{:08x}", hasher.finalize())
+}
+
+/// As the format writes it, whatever the crate that reads it calls it.
+fn name_of(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F32 => "F32",
+        Dtype::F64 => "F64",
+        Dtype::BF16 => "BF16",
+        Dtype::F16 => "F16",
+        Dtype::U8 => "U8",
+        Dtype::U64 => "U64",
+        _ => "another type", // which is refused
+    }
 }
 
 impl Bytes {

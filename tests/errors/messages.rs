@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gradus::prelude::*;
 use gradus::schedule::{Cosine, CosineRestarts};
-use gradus::{Commit, Error, Report, Result, StateReader, StateWriter, Step, clip};
+use gradus::{Commit, Error, Report, Result, StateDict, StateReader, StateWriter, Step, clip};
 use ndarray::{Array1, Array2, array};
 
 /// What a first step on two vectors says.
@@ -111,9 +111,62 @@ fn table() -> Vec<(Error, &'static str)> {
         (step(Sgd::new(0.1).freeze("{0,1")), "pattern \"{0,1\": an opening brace without a closing one"),
         (step(Sgd::new(0.1).freeze("0}")), "pattern \"0}\": a closing brace without an opening one"),
         (step(Sgd::new(0.1).freeze("{{0}}")), "pattern \"{{0}}\": braces do not nest"),
+        (loading(|_| {}, AdamW::new(0.1)), "the state is not that of adamw; it has adam"),
+        (loading(|state| _ = state.remove("adam/exp_avg/1"), Adam::new(0.1)), "there is no \"adam/exp_avg/1\""),
+        (loading(|state| state.insert_text("adam/more", 1), Adam::new(0.1)), "\"adam/more\" belongs to nothing here"),
+        (
+            loading(|state| state.insert_text("adam/steps", -1), Adam::new(0.1)),
+            "\"adam/steps\" is \"-1\"; it must be a count",
+        ),
+        (
+            loading(|state| state.insert_tensor("adam/exp_avg/1", array![1.0].view()), Adam::new(0.1)),
+            "\"adam/exp_avg/1\" has shape [1] where [2] is needed",
+        ),
+        (
+            loading(|state| state.insert_tensor("adam/exp_avg/1", array![1.0_f32, 1.0].view()), Adam::new(0.1)),
+            "\"adam/exp_avg/1\" holds f32 where f64 is needed",
+        ),
         (step(Stubborn), "not today"),
     ]
 }
+
+/// What Adam says to its own state after one step on two vectors, changed.
+fn loading(change: impl FnOnce(&mut StateDict), mut into: impl Optimizer<f64>) -> Error {
+    let mut opt = Adam::new(0.1);
+    opt.step(&mut (array![1.0], array![2.0, 3.0]), &(array![0.5], array![0.5, 0.5])).unwrap();
+    let mut state = opt.state_dict();
+    change(&mut state);
+    into.load_state_dict(&state).unwrap_err()
+}
+
+/// The errors of files.
+#[cfg(feature = "checkpoint")]
+fn files() -> Vec<(Error, &'static str)> {
+    use gradus::checkpoint::Checkpoint;
+
+    // A file with a few bytes changed.
+    let changed = |from: &str, to: &str| {
+        let mut bytes = Checkpoint::of_params(&array![1.0]).unwrap().note("a", "b").to_bytes().unwrap();
+        let at = bytes.windows(from.len()).position(|bytes| bytes == from.as_bytes()).unwrap();
+        bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+        Checkpoint::from_bytes(&bytes).unwrap_err()
+    };
+    vec![
+        (Checkpoint::open("no/such/file").unwrap_err(), "no/such/file: No such file or directory (os error 2)"),
+        (Checkpoint::from_bytes(b"no").unwrap_err(), "not a checkpoint: it has no header"),
+        (
+            changed("\"version\":\"1\"", "\"version\":\"2\""),
+            "the checkpoint has format version 2; this library reads 1",
+        ),
+        (
+            changed("\"note/a\":\"b\"", "\"note/a\":\"c\""),
+            "the checkpoint is corrupted: its checksum is 226b7009, written was 87e0e007",
+        ),
+    ]
+}
+
+/// Without the feature these cannot happen.
+const OF_FILES: [&str; 4] = ["File", "NotACheckpoint", "CheckpointVersion", "Corrupted"];
 
 /// Two tensors under one name.
 struct Twins([Array1<f64>; 2]);
@@ -165,6 +218,10 @@ fn every_variant_says_what_where_and_what_would_be_right() {
     for (error, message) in table() {
         assert_eq!(error.to_string(), message);
     }
+    #[cfg(feature = "checkpoint")]
+    for (error, message) in files() {
+        assert_eq!(error.to_string(), message);
+    }
 }
 
 #[test]
@@ -178,5 +235,6 @@ fn the_table_has_every_variant() {
     });
     let provoked =
         table().into_iter().map(|(error, _)| format!("{error:?}").split([' ', '(']).next().map(str::to_owned));
-    assert_eq!(provoked.map(Option::unwrap).collect::<BTreeSet<_>>(), declared.collect());
+    let provoked: BTreeSet<_> = provoked.map(Option::unwrap).chain(OF_FILES.map(str::to_owned)).collect();
+    assert_eq!(provoked, declared.collect());
 }
