@@ -1,0 +1,8 @@
+//! Checkpoints: what is saved comes back, whatever happens to the process or to the file.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../state/chains.rs"]
+mod chains;
+mod files;
+mod killed;
+mod mutated;
