@@ -39,7 +39,7 @@ pub use writer::StateWriter;
 /// let state = opt.state_dict();
 /// assert_eq!(state.tensor::<f64>("adam/exp_avg/"), Some(array![0.05].into_dyn()));
 ///
-/// let mut resumed = Adam::new(0.1);
+/// let mut resumed: Adam<f64> = Adam::new(0.1);
 /// resumed.load_state_dict(&state)?;
 /// assert_eq!(resumed.steps(), 1);
 /// # Ok::<(), gradus::Error>(())
