@@ -120,6 +120,10 @@ pub enum Error {
         reason: &'static str,
     },
 
+    /// The averages of the parameters are swapped in: where the parameters were.
+    #[error("the parameters are swapped for their averages; swap them back first")]
+    Swapped,
+
     /// A state dictionary is that of another optimizer.
     #[error("the state is not that of {expected}; it has {}", if .found.is_empty() { "nothing".into() } else { .found.join(", ") })]
     WrongAlgorithm {

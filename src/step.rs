@@ -111,6 +111,17 @@ impl<'a, A: Element> Tensor<'a, A> {
         true
     }
 
+    /// The same tensor, borrowed from this one, without what follows it.
+    pub(crate) fn reborrow(&mut self) -> Tensor<'_, A> {
+        Tensor {
+            grad: self.grad.as_ref().map(Grad::reborrow),
+            learning_rate: self.learning_rate,
+            weight_decay: self.weight_decay,
+            frozen: self.frozen,
+            ..Tensor::new(self.index, self.param.reborrow())
+        }
+    }
+
     /// Keeps the parameter as it is, whatever gradients were gathered for it before.
     pub fn freeze(&mut self) {
         self.grad = None;
@@ -152,7 +163,6 @@ impl<'a, A: Element> Step<'a, A> {
     }
 
     /// A step of these tensors, in the order of the layout.
-    #[cfg(feature = "half")]
     pub(crate) fn from_parts(layout: Arc<Layout>, tensors: Vec<Tensor<'a, A>>) -> Self {
         Self { layout, tensors }
     }

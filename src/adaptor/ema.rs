@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::around;
+use super::averages::{Averages, shows_averages};
 use crate::error::Result;
-use crate::follower::Follower;
 use crate::hyper::Hyper;
 use crate::optimizer::Optimizer;
-use crate::params::{Layout, Owned, ParamsMut, for_each_mut};
+use crate::params::{Layout, ParamsMut};
 use crate::scalar::Element;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Report, Step};
@@ -16,23 +16,34 @@ use crate::step::{Report, Step};
 ///
 /// # Update rule
 /// ```text
-/// average ← average + (1 − d)(θ − average)        (first step: average = θ)
+/// average ← average + w(θ − average)        θ after the step; first step: average = θ
+///
+/// w = 1 − d                                 d the decay of this step, d₀ … those of the steps averaged so far
+/// w = 1 − min(d, (1 + t)/(10 + t))          warmup: t steps were averaged before this one
+/// w = (1 − d)/(1 − d₀d₁…d)                  debiased
 /// ```
-/// with θ after the step. The average is brought up to date in the sweep that moves the parameters, block by block while
-/// they are in the cache, and costs no pass of its own. A tensor without gradient keeps its average.
-/// Calls that only accumulate or are skipped are no steps.
+/// The average is brought up to date in the sweep that moves the parameters, block by block while they are in the cache, and
+/// costs no pass of its own. A tensor without gradient keeps its average. Calls that only accumulate or are skipped are no
+/// steps.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
 /// | `decay` d | – | 0 ≤ d ≤ 1 | share of the average kept a step; it averages over about 1/(1 − d) steps |
+/// | [`warmup`](Ema::warmup) | no | | a shorter memory at first |
+/// | [`debiased`](Ema::debiased) | no | | as if the average had begun at zero, with bias correction |
 ///
 /// # State
 /// One element per parameter (4 bytes in f32).
 ///
 /// # Conventions
-/// `torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(d))`, which also begins with the
-/// parameters after the first step, and `optax.ema` of the parameters without debiasing.
+/// Plain: `torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(d))`, which also begins with the
+/// parameters after the first step, and `optax.ema(d, debias=False)` of the parameters begun with them. Debiased:
+/// `optax.ema(d)` of the parameters, whose correction m/(1 − dᵗ) of an average m from zero is this weight. Warm-up:
+/// TensorFlow's `ExponentialMovingAverage` with `num_updates` = t, which begins with the parameters *before* the first step.
+///
+/// # Errors
+/// A step while the averages are [swapped](Ema::swap) in is [`Error::Swapped`](crate::Error::Swapped).
 ///
 /// # Example
 /// ```
@@ -43,9 +54,10 @@ use crate::step::{Report, Step};
 /// let mut w = array![4.0];
 /// opt.step(&mut w, &array![2.0])?; // w = 2, its average too
 /// opt.step(&mut w, &array![2.0])?; // w = 0
-/// let mut average = w.clone();
-/// opt.read(&mut average)?;
-/// assert_eq!(average, array![1.0]);
+/// opt.swap(&mut w)?;
+/// assert_eq!(w, array![1.0]); // the average, to be evaluated
+/// opt.swap(&mut w)?;
+/// assert_eq!(w, array![0.0]);
 /// # Ok::<(), gradus::Error>(())
 /// ```
 ///
@@ -56,38 +68,34 @@ use crate::step::{Report, Step};
 pub struct Ema<O, A> {
     inner: O,
     decay: Hyper,
-    layout: Option<Arc<Layout>>,
-    /// Of the tensors that steps have held; empty for the others.
-    averages: Vec<Owned<A>>,
-    /// Whether there has been a step since the averages were made.
-    begun: bool,
+    warmup: bool,
+    debiased: bool,
+    averages: Averages<A>,
+    /// How many steps have been averaged.
+    averaged: u64,
+    /// The product of their decays.
+    product: f64,
 }
 
 around!(Ema<O, A>);
+shows_averages!(Ema, "the averages");
 
 impl<O, A> Ema<O, A> {
     pub(crate) fn new(inner: O, decay: impl Into<Hyper>) -> Self {
-        Self { inner, decay: decay.into(), layout: None, averages: Vec::new(), begun: false }
+        let averages = Averages::default();
+        Self { inner, decay: decay.into(), warmup: false, debiased: false, averages, averaged: 0, product: 1.0 }
     }
-}
 
-impl<A: Element, O: Optimizer<A>> Ema<O, A> {
-    /// Writes the averages into a tree of the parameters' layout. Tensors without an average are left as they are: all
-    /// of them before the first step, and those that a [`route`](Optimizer::route) gives to another optimizer.
-    ///
-    /// # Errors
-    /// [`Error::ParametersChanged`](crate::Error::ParametersChanged) if the tree is another.
-    pub fn read(&self, tree: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
-        let Some(layout) = &self.layout else { return Ok(()) };
-        layout.ensure_same(&Layout::of(&*tree)?)?;
-        let mut averages = self.averages.iter();
-        for_each_mut(tree, |_, shape, values| {
-            let Some(mut values) = values else { return };
-            if let Some(average) = averages.next().filter(|average| !average.is_empty()) {
-                values.view_mut(shape).assign(&average.as_values().view(shape));
-            }
-        });
-        Ok(())
+    /// Forgets faster at first: the decay is at most (1 + t)/(10 + t), with t the number of steps averaged before.
+    pub fn warmup(mut self) -> Self {
+        self.warmup = true;
+        self
+    }
+
+    /// Weighs the first steps as those after them, not as all that came before.
+    pub fn debiased(mut self) -> Self {
+        self.debiased = true;
+        self
     }
 }
 
@@ -95,8 +103,18 @@ impl<A: Element, O: Optimizer<A>> Ema<O, A> {
     /// The decay of this step, if it and the step are in order.
     fn check_own(&self, step: &Step<'_, A>) -> Result<f64> {
         let decay = self.decay.within("decay", 0.0..=1.0, self.inner.steps())?;
-        Layout::ensure_known(self.layout.as_ref(), step.layout())?;
-        Ok(decay)
+        self.averages.check(step)?;
+        let t = self.averaged as f64;
+        Ok(if self.warmup { decay.min((1.0 + t) / (10.0 + t)) } else { decay })
+    }
+
+    /// The share of the new parameters in the average, if `product` is that of all decays.
+    fn weight(&self, decay: f64, product: f64) -> f64 {
+        match (self.averaged, self.debiased && product < 1.0) {
+            (0, _) => 1.0,
+            (_, true) => (1.0 - decay) / (1.0 - product),
+            (_, false) => 1.0 - decay,
+        }
     }
 }
 
@@ -108,28 +126,15 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Ema<O, A> {
 
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
         let decay = self.check_own(&step)?;
-        let weight = if self.begun { 1.0 - decay } else { 1.0 };
-        let first = self.averages.is_empty();
-        if first {
-            self.layout = Some(Arc::clone(step.layout()));
-            self.averages.resize_with(step.layout().len(), Owned::default);
-        }
+        let product = self.product * decay;
+        let (weight, first) = (self.weight(decay, product), self.averages.is_empty());
         let mut step: Step<'_, A> = step; // a shorter lifetime: from here on it borrows from the averages
-        let mut averages = self.averages.iter_mut();
-        let mut next = 0;
-        for (info, tensor) in step.iter_mut() {
-            let Some(average) = averages.nth(tensor.index() - next) else { break };
-            next = tensor.index() + 1;
-            if average.is_empty() {
-                *average = Owned::copy(&tensor.param(), info.shape());
-            }
-            tensor.followers.push(Follower::average_in(average.as_values_mut(), weight));
-        }
+        self.averages.follow(&mut step, weight);
         let report = self.inner.apply(step);
         match &report {
-            Ok(report) => self.begun |= report.moved,
-            Err(_) if first => (self.layout, self.averages) = (None, Vec::new()),
-            Err(_) => {}
+            Ok(report) if report.moved => (self.averaged, self.product) = (self.averaged + 1, product),
+            Err(_) if first => self.averages = Averages::default(),
+            _ => {}
         }
         report
     }
@@ -143,24 +148,26 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Ema<O, A> {
     }
 
     fn layout(&self) -> Option<&Arc<Layout>> {
-        self.layout.as_ref().or(self.inner.layout())
+        self.averages.layout().or(self.inner.layout())
     }
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node("ema");
-        node.value("begun", self.begun);
+        node.value("averaged", self.averaged);
+        node.value("product", self.product);
         self.decay.write_state(&mut node);
-        Owned::write_all(&self.averages, self.layout.as_deref(), &mut node, "average");
+        self.averages.write_state(&mut node);
         self.inner.write_state(state);
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
         let mut node = state.node("ema")?;
-        let has_begun = node.value("begun", "true or false")?;
+        let count = node.value("averaged", "a count")?;
+        let decays = node.value_where("product", "a number from 0 to 1", |product| (0.0..=1.0).contains(product))?;
         let decay = self.decay.read_state(&mut node)?;
-        let (read, known) = (Owned::read_all(&node, "average")?, node.layout().cloned());
-        let Self { inner, averages, layout, begun, .. } = self;
-        let own = Commit::new(move || (*averages, *layout, *begun) = (read, known, has_begun));
+        let read = Averages::read_state(&node)?;
+        let Self { inner, averages, averaged, product, .. } = self;
+        let own = Commit::new(move || (*averages, *averaged, *product) = (read, count, decays));
         Ok(inner.read_state(state)?.and(own).and(decay))
     }
 }

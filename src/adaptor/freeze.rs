@@ -44,13 +44,43 @@ pub struct Freeze<O> {
     frozen: Vec<bool>,
     /// What was asked for before that, in the order given; kept for a state from before the first step.
     waiting: Vec<(Pattern, bool)>,
+    /// What is to be unfrozen later: from which step on, the first being 0.
+    later: Vec<(u64, Pattern)>,
+    /// How many of those, the earliest first, have been.
+    thawed: usize,
 }
 
 around!(Freeze<O>);
 
 impl<O> Freeze<O> {
     pub(crate) fn new(inner: O, pattern: impl Into<Pattern>) -> Self {
-        Self { inner, layout: None, frozen: Vec::new(), waiting: vec![(pattern.into(), true)] }
+        Self {
+            inner,
+            layout: None,
+            frozen: Vec::new(),
+            waiting: vec![(pattern.into(), true)],
+            later: Vec::new(),
+            thawed: 0,
+        }
+    }
+
+    /// Lets the tensors that the pattern chooses move again once `steps` steps have been taken; several of these unfreeze layer
+    /// by layer. As if [`unfreeze`](Self::unfreeze) were called then.
+    ///
+    /// ```
+    /// use gradus::prelude::*;
+    /// use ndarray::array;
+    ///
+    /// let mut opt = Sgd::new(1.0).freeze(["0", "1"]).unfreeze_at(1, "1").unfreeze_at(2, "0");
+    /// let mut w = [array![0.0], array![0.0], array![0.0]];
+    /// (0..3).try_for_each(|_| opt.step(&mut w, &[array![1.0], array![1.0], array![1.0]]).map(drop))?;
+    /// assert_eq!(w, [array![-1.0], array![-2.0], array![-3.0]]);
+    /// # Ok::<(), gradus::Error>(())
+    /// ```
+    pub fn unfreeze_at(mut self, steps: u64, pattern: impl Into<Pattern>) -> Self {
+        let at = self.later.partition_point(|(other, _)| *other <= steps);
+        self.later.insert(at, (steps, pattern.into()));
+        self
     }
 
     /// Lets the tensors that the pattern chooses move again, from the next step on.
@@ -86,15 +116,23 @@ impl<O> Freeze<O> {
         Ok(())
     }
 
-    /// Which tensors of a step are frozen.
-    fn frozen(&self, layout: &Arc<Layout>) -> Result<Cow<'_, [bool]>> {
+    /// Which tensors are frozen in a step that comes after `steps`, and how many of those for later have been unfrozen then.
+    fn frozen(&self, layout: &Arc<Layout>, steps: u64) -> Result<(Cow<'_, [bool]>, usize)> {
         Layout::ensure_known(self.layout.as_ref(), layout)?;
-        if self.layout.is_some() {
-            return Ok(Cow::Borrowed(&self.frozen));
+        let due = self.later.partition_point(|(at, _)| *at <= steps).max(self.thawed);
+        if self.layout.is_some() && due == self.thawed {
+            return Ok((Cow::Borrowed(&self.frozen), due));
         }
-        let mut frozen = vec![false; layout.len()];
-        self.waiting.iter().try_for_each(|(pattern, freeze)| turn(&mut frozen, pattern, *freeze, layout))?;
-        Ok(Cow::Owned(frozen))
+        let mut frozen = self.frozen.clone();
+        if self.layout.is_none() {
+            frozen = vec![false; layout.len()];
+            self.waiting.iter().try_for_each(|(pattern, freeze)| turn(&mut frozen, pattern, *freeze, layout))?;
+            // A wrong pattern is to be known before its time has come.
+            self.later.iter().try_for_each(|(_, pattern)| pattern.select(layout).map(drop))?;
+        }
+        let now = self.later[self.thawed..due].iter();
+        now.map(|(_, pattern)| pattern).try_for_each(|pattern| turn(&mut frozen, pattern, false, layout))?;
+        Ok((Cow::Owned(frozen), due))
     }
 }
 
@@ -112,7 +150,7 @@ fn hide<A: Element>(frozen: &[bool], step: &mut Step<'_, A>) {
 
 impl<A: Element, O: Optimizer<A>> Optimizer<A> for Freeze<O> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        let frozen = self.frozen(step.layout())?;
+        let (frozen, _) = self.frozen(step.layout(), self.inner.steps())?;
         let mut step = step.preview();
         hide(&frozen, &mut step);
         self.inner.check(&step)
@@ -120,7 +158,7 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Freeze<O> {
 
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
         let layout = Arc::clone(step.layout());
-        let frozen = self.frozen(&layout)?;
+        let (frozen, thawed) = self.frozen(&layout, self.inner.steps())?;
         hide(&frozen, &mut step);
         let fresh = if let Cow::Owned(frozen) = frozen { Some(frozen) } else { None };
         let report = self.inner.apply(step)?;
@@ -128,7 +166,7 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Freeze<O> {
         if let Some(fresh) = fresh {
             self.frozen = fresh;
         }
-        self.layout = Some(layout);
+        (self.layout, self.thawed) = (Some(layout), thawed);
         Ok(report)
     }
 
@@ -137,6 +175,7 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Freeze<O> {
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node("freeze");
         node.value("known", self.layout.is_some());
+        node.value("thawed", self.thawed);
         let tensors = self.layout.iter().flat_map(|layout| layout.tensors()).zip(&self.frozen);
         tensors.filter(|(_, frozen)| **frozen).for_each(|(info, _)| node.count("frozen", info, 1));
         self.inner.write_state(state);
@@ -145,9 +184,12 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Freeze<O> {
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
         let node = state.node("freeze")?;
         let known = if node.value("known", "true or false")? { node.layout().cloned() } else { None };
+        let later = self.later.len();
+        let so_far =
+            node.value_where("thawed", "at most the number of patterns for later", |thawed| *thawed <= later)?;
         let is_frozen = |info| Ok(node.count("frozen", info)?.is_some());
         let read = node.tensors().iter().map(is_frozen).collect::<Result<Vec<_>>>()?;
-        let Self { inner, frozen, layout, .. } = self;
-        Ok(inner.read_state(state)?.and(Commit::new(move || (*frozen, *layout) = (read, known))))
+        let Self { inner, frozen, layout, thawed, .. } = self;
+        Ok(inner.read_state(state)?.and(Commit::new(move || (*frozen, *layout, *thawed) = (read, known, so_far))))
     }
 }

@@ -16,15 +16,19 @@
 //! parameters does it in passing.
 
 mod accumulate;
+mod averages;
 mod clip;
 mod ema;
 mod finite;
 mod freeze;
 mod group;
+mod layerwise;
+mod lookahead;
 #[cfg(feature = "half")]
 mod master_weights;
 mod maximize;
 mod router;
+mod swa;
 mod unscale;
 
 use crate::error::Result;
@@ -38,10 +42,13 @@ pub use ema::Ema;
 pub use finite::Finite;
 pub use freeze::Freeze;
 pub use group::{Group, Grouped};
+pub use layerwise::LayerwiseDecay;
+pub use lookahead::Lookahead;
 #[cfg(feature = "half")]
 pub use master_weights::MasterWeights;
 pub use maximize::Maximize;
 pub use router::Router;
+pub use swa::Swa;
 pub use unscale::Unscale;
 
 /// What to do with a step whose gradients, or their norm, are not finite.

@@ -11,7 +11,10 @@ mod sgd;
 
 use std::sync::Arc;
 
-use crate::adaptor::{Accumulate, Clip, Ema, Finite, Freeze, Group, Grouped, Maximize, NonFinite, Router, Unscale};
+use crate::adaptor::{
+    Accumulate, Clip, Ema, Finite, Freeze, Group, Grouped, LayerwiseDecay, Lookahead, Maximize, NonFinite, Router, Swa,
+    Unscale,
+};
 use crate::clip::{Adaptive, Clipper, Norm, Value};
 use crate::error::Result;
 use crate::hyper::Hyper;
@@ -171,6 +174,35 @@ pub trait Optimizer<A: Element>: Send {
         Self: Sized,
     {
         Ema::new(self, decay)
+    }
+
+    /// Keeps the mean of the parameters after step `start` and every `every` steps from there on: see [`Swa`].
+    fn swa(self, start: u64, every: u64) -> Swa<Self, A>
+    where
+        Self: Sized,
+    {
+        Swa::new(self, start, every)
+    }
+
+    /// After every `every` steps goes back to slow weights that have gone `slow_step` of the way: see [`Lookahead`].
+    fn lookahead(self, every: u64, slow_step: impl Into<Hyper>) -> Lookahead<Self, A>
+    where
+        Self: Sized,
+    {
+        Lookahead::new(self, every, slow_step)
+    }
+
+    /// Gives each of the layers, which patterns choose from the input to the output, `rate` times the learning rate of the
+    /// one after it: see [`LayerwiseDecay`].
+    fn layerwise_decay(
+        self,
+        rate: impl Into<Hyper>,
+        layers: impl IntoIterator<Item = impl Into<Pattern>>,
+    ) -> LayerwiseDecay<Self>
+    where
+        Self: Sized,
+    {
+        LayerwiseDecay::new(self, rate, layers)
     }
 
     /// Keeps the tensors that the pattern chooses as they are: see [`Freeze`]. Write it last, after clipping.

@@ -200,7 +200,6 @@ impl<'a, A: Element> ValuesMut<'a, A> {
     }
 
     /// Borrows the values for writing.
-    #[cfg(feature = "half")]
     pub(crate) fn reborrow(&mut self) -> ValuesMut<'_, A> {
         match self {
             Self::Contiguous(slice, order) => ValuesMut::Contiguous(slice, *order),

@@ -103,6 +103,9 @@ fn whoever_asks_first_accepts_the_same() {
     let asking: &[fn(Boxed) -> Boxed] = &[
         |opt| Box::new(opt.accumulate(1)),
         |opt| Box::new(opt.ema(0.9)),
+        |opt| Box::new(opt.swa(0, 1)),
+        |opt| Box::new(opt.lookahead(2, 0.5)),
+        |opt| Box::new(opt.layerwise_decay(1.0, ["**"])),
         |opt| Box::new(Sgd::new(1.0).route("**", opt)),
     ];
     for (name, make, grads) in CHAINS {

@@ -172,6 +172,13 @@ fn wrappers() -> Vec<(&'static str, Wrap)> {
         ("maximize", |opt| Box::new(opt.maximize())),
         ("unscale", |opt| Box::new(opt.unscale(8.0))),
         ("ema", |opt| Box::new(opt.ema(0.9))),
+        ("ema, debiased", |opt| Box::new(opt.ema(0.9).debiased().warmup())),
+        ("swa", |opt| Box::new(opt.swa(1, 2))),
+        // After three steps the next one is that of the slow weights, or not.
+        ("lookahead(4)", |opt| Box::new(opt.lookahead(4, 0.5))),
+        ("lookahead(3)", |opt| Box::new(opt.lookahead(3, 0.5))),
+        ("layerwise_decay", |opt| Box::new(opt.layerwise_decay(2.0, ["b", "c"]))),
+        ("unfreeze_at", |opt| Box::new(opt.freeze("c").unfreeze_at(3, "c"))),
         // The first branch has no error and comes first: it must not move before the second was asked.
         ("route", |opt| Box::new(Momentum::new(0.1, 0.9).route("b", opt))),
         ("route, the rest", |opt| Box::new(opt.route("b", Momentum::new(0.1, 0.9)))),

@@ -111,6 +111,7 @@ fn table() -> Vec<(Error, &'static str)> {
         (step(Sgd::new(0.1).freeze("{0,1")), "pattern \"{0,1\": an opening brace without a closing one"),
         (step(Sgd::new(0.1).freeze("0}")), "pattern \"0}\": a closing brace without an opening one"),
         (step(Sgd::new(0.1).freeze("{{0}}")), "pattern \"{{0}}\": braces do not nest"),
+        (swapped(), "the parameters are swapped for their averages; swap them back first"),
         (loading(|_| {}, AdamW::new(0.1)), "the state is not that of adamw; it has adam"),
         (loading(|state| _ = state.remove("adam/exp_avg/1"), Adam::new(0.1)), "there is no \"adam/exp_avg/1\""),
         (loading(|state| state.insert_text("adam/more", 1), Adam::new(0.1)), "\"adam/more\" belongs to nothing here"),
@@ -128,6 +129,14 @@ fn table() -> Vec<(Error, &'static str)> {
         ),
         (step(Stubborn), "not today"),
     ]
+}
+
+/// What a step says that is taken on the averages.
+fn swapped() -> Error {
+    let (mut opt, mut w) = (Sgd::new(0.1).ema(0.9), array![1.0]);
+    opt.step(&mut w, &array![1.0]).unwrap();
+    opt.swap(&mut w).unwrap();
+    opt.step(&mut w, &array![1.0]).unwrap_err()
 }
 
 /// What Adam says to its own state after one step on two vectors, changed.
@@ -231,7 +240,7 @@ fn the_table_has_every_variant() {
     let declared = declared.take_while(|line| *line != "}").filter_map(|line| {
         let name = line.strip_prefix("    ")?;
         name.starts_with(|c: char| c.is_ascii_uppercase())
-            .then(|| name.split([' ', '(']).next().unwrap_or(name).to_owned())
+            .then(|| name.split([' ', '(', ',']).next().unwrap_or(name).to_owned())
     });
     let provoked =
         table().into_iter().map(|(error, _)| format!("{error:?}").split([' ', '(']).next().map(str::to_owned));

@@ -10,6 +10,7 @@ use ndarray::Array1;
 
 use case::{Case, Options, STEPS, Setting, cases};
 
+mod averages;
 mod case;
 mod sensitivity;
 

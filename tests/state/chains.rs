@@ -45,7 +45,7 @@ pub(crate) fn grads(step: u64) -> Grads {
 
 /// Every adaptor, every precision, and chains of them.
 #[rustfmt::skip] // one chain, one line
-pub(crate) const CHAINS: [(&str, Build); 27] = [
+pub(crate) const CHAINS: [(&str, Build); 34] = [
     ("sgd", || Box::new(Sgd::new(0.1))),
     ("adam with a schedule", || Box::new(Adam::new(Cosine::new(0.05, 20).warmup(3)).weight_decay(0.01))),
     ("amsgrad", || Box::new(Adam::new(0.05).amsgrad())),
@@ -60,6 +60,13 @@ pub(crate) const CHAINS: [(&str, Build); 27] = [
     ("accumulate", || Box::new(AdamW::new(0.05).accumulate(3))),
     ("accumulate in accumulate", || Box::new(AdamW::new(0.05).accumulate(2).clip_global_norm(0.5).accumulate(3).sum())),
     ("ema", || Box::new(AdamW::new(0.05).ema(0.9))),
+    ("ema, debiased", || Box::new(AdamW::new(0.05).ema(0.9).debiased())),
+    ("ema, warm-up", || Box::new(AdamW::new(0.05).ema(0.9).warmup())),
+    ("swa", || Box::new(AdamW::new(0.05).swa(3, 4))),
+    ("lookahead", || Box::new(AdamW::new(0.05).lookahead(4, 0.5))),
+    ("averages of averages", || Box::new(AdamW::new(0.05).lookahead(3, 0.5).swa(2, 2).ema(Plateau::new(0.9)))),
+    ("layerwise_decay", || Box::new(AdamW::new(0.05).layerwise_decay(0.5, ["a.**", "b.**"]))),
+    ("unfreeze_at", || Box::new(AdamW::new(0.05).freeze("**").unfreeze_at(0, "b.**").unfreeze_at(5, "a.bias").unfreeze_at(9, "**"))),
     ("two averages", || Box::new(AdamW::new(0.05).ema(0.9).ema(0.99))),
     ("freeze", || Box::new(AdamW::new(0.05).freeze("a.**"))),
     ("group", || Box::new(AdamW::new(0.05).group("*.bias", Group::no_decay()))),

@@ -1,0 +1,151 @@
+//! The mean of the parameters along the way.
+
+use std::sync::Arc;
+
+use super::around;
+use super::averages::{Averages, shows_averages};
+use crate::error::{Error, Result};
+use crate::optimizer::Optimizer;
+use crate::params::{Layout, ParamsMut};
+use crate::scalar::Element;
+use crate::state::{Commit, StateReader, StateWriter};
+use crate::step::{Report, Step};
+
+/// Keeps the mean of the parameters after certain steps: made by [`Optimizer::swa`].
+///
+/// # Update rule
+/// ```text
+/// after step number start, start + every, start + 2·every, …   (the first step is number 1)
+///     average ← average + (θ − average)/(n + 1),  n ← n + 1     (n = 0: average = θ)
+/// ```
+/// in the sweep that moves the parameters. Calls that only accumulate or are skipped are no steps. A tensor without gradient
+/// in such a step keeps its average.
+///
+/// # Hyper-parameters
+/// | name | default | range | meaning | unit |
+/// |---|---|---|---|---|
+/// | `start` | – | any | the first step whose parameters count; 0: the first that `every` comes to | steps |
+/// | `every` | – | ≥ 1 | the distance of those that follow | steps |
+///
+/// # State
+/// One element per parameter (4 bytes in f32).
+///
+/// # Conventions
+/// `torch.optim.swa_utils.AveragedModel(model)`, its `update_parameters` called after those steps. The learning rate is the
+/// optimizer's own: give it a schedule that is high or cyclic in the end. A model with batch normalisation needs its
+/// statistics computed anew for the averages.
+///
+/// # Errors
+/// [`Error::HyperParameter`] for an `every` of 0; a step while the averages are [swapped](Swa::swap) in is
+/// [`Error::Swapped`].
+///
+/// # Example
+/// ```
+/// use gradus::prelude::*;
+/// use ndarray::array;
+///
+/// let mut opt = Sgd::new(1.0).swa(2, 2);
+/// let mut w = array![0.0];
+/// (0..4).try_for_each(|_| opt.step(&mut w, &array![1.0]).map(drop))?; // −1, −2, −3, −4
+/// let mut average = w.clone();
+/// opt.read(&mut average)?;
+/// assert_eq!(average, array![-3.0]);
+/// # Ok::<(), gradus::Error>(())
+/// ```
+///
+/// # References
+/// P. Izmailov et al., *Averaging Weights Leads to Wider Optima and Better Generalization* (2018), arXiv:1803.05407,
+/// algorithm 1.
+#[derive(Debug, Clone)]
+pub struct Swa<O, A> {
+    inner: O,
+    start: u64,
+    every: u64,
+    averages: Averages<A>,
+    averaged: u64,
+}
+
+around!(Swa<O, A>);
+shows_averages!(Swa, "the averages");
+
+impl<O, A> Swa<O, A> {
+    pub(crate) fn new(inner: O, start: u64, every: u64) -> Self {
+        Self { inner, start, every, averages: Averages::default(), averaged: 0 }
+    }
+
+    /// How many steps have been averaged.
+    pub fn averaged(&self) -> u64 {
+        self.averaged
+    }
+}
+
+impl<A: Element, O: Optimizer<A>> Swa<O, A> {
+    fn check_own(&self, step: &Step<'_, A>) -> Result<()> {
+        at_least_one("every", self.every)?;
+        self.averages.check(step)
+    }
+
+    /// Whether the parameters after the next step count.
+    fn is_due(&self) -> bool {
+        let number = self.inner.steps() + 1;
+        number >= self.start && (number - self.start).is_multiple_of(self.every)
+    }
+}
+
+/// Nothing if a distance of steps is one.
+pub(super) fn at_least_one(name: &'static str, steps: u64) -> Result<()> {
+    match steps {
+        0 => Err(Error::HyperParameter { name, value: 0.0, step: 0, path: None, accepted: "at least 1".into() }),
+        _ => Ok(()),
+    }
+}
+
+impl<A: Element, O: Optimizer<A>> Optimizer<A> for Swa<O, A> {
+    fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        self.check_own(step)?;
+        self.inner.check(step)
+    }
+
+    fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
+        self.check_own(&step)?;
+        if !self.is_due() {
+            return self.inner.apply(step);
+        }
+        let first = self.averages.is_empty();
+        let mut step: Step<'_, A> = step; // a shorter lifetime: from here on it borrows from the averages
+        self.averages.follow(&mut step, 1.0 / (self.averaged + 1) as f64);
+        let report = self.inner.apply(step);
+        match &report {
+            Ok(report) if report.moved => self.averaged += 1,
+            Err(_) if first => self.averages = Averages::default(),
+            _ => {}
+        }
+        report
+    }
+
+    fn learning_rate(&self) -> f64 {
+        self.inner.learning_rate()
+    }
+
+    fn steps(&self) -> u64 {
+        self.inner.steps()
+    }
+
+    fn layout(&self) -> Option<&Arc<Layout>> {
+        self.averages.layout().or(self.inner.layout())
+    }
+
+    fn write_state(&self, state: &mut StateWriter<'_>) {
+        let mut node = state.node("swa");
+        node.value("averaged", self.averaged);
+        self.averages.write_state(&mut node);
+        self.inner.write_state(state);
+    }
+
+    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        let node = state.node("swa")?;
+        let (count, read) = (node.value("averaged", "a count")?, Averages::read_state(&node)?);
+        let Self { inner, averages, averaged, .. } = self;
+        Ok(inner.read_state(state)?.and(Commit::new(move || (*averages, *averaged) = (read, count))))
+    }
+}

@@ -1,0 +1,243 @@
+//! Averages and slow weights: evaluated, exchanged, and refused where they would be lost.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use gradus::prelude::*;
+use gradus::{Error, Step};
+use ndarray::{Array1, Array2, ShapeBuilder, array, s};
+
+type Pair = (Array2<f64>, Array1<f64>);
+
+fn number(i: usize) -> f64 {
+    ((i * 104_729) as f64 * 0.37).sin()
+}
+
+/// A matrix in either order and a vector.
+fn pair(phase: usize, column_major: bool) -> Pair {
+    let mut matrix = Array2::zeros((37, 71).set_f(column_major));
+    matrix.indexed_iter_mut().for_each(|((i, j), x)| *x = number(i * 71 + j + phase));
+    (matrix, Array1::from_shape_fn(5, |i| number(i + phase)))
+}
+
+fn bits(pair: &Pair) -> Vec<u64> {
+    pair.0.iter().chain(&pair.1).map(|x| x.to_bits()).collect()
+}
+
+/// Every adaptor with averages, through what they have in common.
+trait Averaging: Optimizer<f64> {
+    fn exchange(&mut self, params: &mut dyn ParamsMut<Elem = f64>) -> gradus::Result<()>;
+    fn show(&self, tree: &mut dyn ParamsMut<Elem = f64>) -> gradus::Result<()>;
+}
+
+macro_rules! averaging {
+    ($($adaptor:ident)*) => {
+        $(
+            impl<O: Optimizer<f64>> Averaging for gradus::adaptor::$adaptor<O, f64> {
+                fn exchange(&mut self, params: &mut dyn ParamsMut<Elem = f64>) -> gradus::Result<()> {
+                    self.swap(params)
+                }
+
+                fn show(&self, tree: &mut dyn ParamsMut<Elem = f64>) -> gradus::Result<()> {
+                    self.read(tree)
+                }
+            }
+        )*
+    };
+}
+
+averaging!(Ema Swa Lookahead);
+
+fn all() -> Vec<(&'static str, Box<dyn Averaging>)> {
+    vec![
+        ("ema", Box::new(Adam::new(0.1).ema(0.9))),
+        ("ema, debiased", Box::new(Adam::new(0.1).ema(0.9).debiased())),
+        ("ema, warm-up", Box::new(Adam::new(0.1).ema(0.9).warmup())),
+        ("swa", Box::new(Adam::new(0.1).swa(2, 2))),
+        ("lookahead", Box::new(Adam::new(0.1).lookahead(3, 0.5))),
+    ]
+}
+
+#[test]
+fn swapped_in_and_out_nothing_is_lost() {
+    for (name, mut opt) in all() {
+        for column_major in [false, true] {
+            let mut params = pair(0, column_major);
+            opt.exchange(&mut params).unwrap(); // nothing is there yet
+            assert_eq!(bits(&params), bits(&pair(0, column_major)), "{name}");
+            (0..4).for_each(|step| _ = opt.step(&mut params, &pair(step + 9, false)).unwrap());
+            let (before, state, mut read) = (params.clone(), opt.state_dict(), pair(1, !column_major));
+            opt.show(&mut read).unwrap();
+            opt.exchange(&mut params).unwrap();
+            assert!(bits(&params) == bits(&read) && bits(&params) != bits(&before), "{name}");
+
+            // As long as they are there no step is taken, whoever asks.
+            let swapped = opt.state_dict();
+            let error = opt.step(&mut params, &pair(3, false)).unwrap_err();
+            assert_eq!(error, Error::Swapped, "{name}");
+            let (mut same, grads) = (params.clone(), pair(3, false));
+            assert_eq!(opt.check(&Step::pair(&mut same, &grads, None).unwrap()), Err(Error::Swapped), "{name}");
+            assert_eq!(opt.show(&mut read), Err(Error::Swapped), "{name}");
+            let error = opt.exchange(&mut array![1.0]).unwrap_err();
+            assert!(matches!(error, Error::ParametersChanged { .. }), "{name}: {error}");
+            assert!(opt.state_dict() == swapped && bits(&params) == bits(&read), "{name}");
+
+            opt.exchange(&mut params).unwrap();
+            assert!(bits(&params) == bits(&before) && opt.state_dict() == state, "{name}");
+            opt.step(&mut params, &pair(3, false)).unwrap();
+            (_, opt) = all().into_iter().find(|(other, _)| *other == name).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_state_saved_while_swapped_is_swapped_when_loaded() {
+    let (mut opt, mut params) = (Sgd::new(1.0).ema(0.5), array![4.0]);
+    (0..2).for_each(|_| _ = opt.step(&mut params, &array![2.0]).unwrap());
+    opt.swap(&mut params).unwrap();
+    let mut resumed = Sgd::new(1.0).ema(0.5);
+    resumed.load_state_dict(&opt.state_dict()).unwrap();
+    assert_eq!(resumed.step(&mut params, &array![2.0]), Err(Error::Swapped));
+    resumed.swap(&mut params).unwrap();
+    assert_eq!(params, array![0.0]);
+}
+
+/// The updates written out, element by element.
+#[test]
+fn warm_up_and_correction_are_those_of_the_docs() {
+    let decays = [0.3, 0.9, 0.99, 0.999, 0.5];
+    let decay = move |step: u64| decays[step as usize];
+    let (mut warm, mut debiased) = (Sgd::new(1.0).ema(decay).warmup(), Sgd::new(1.0).ema(decay).debiased());
+    let (mut w, mut same) = (array![1.0], array![1.0]);
+    let (mut expected, mut sum, mut product) = (0.0, 0.0, 1.0);
+    for (t, decay) in decays.into_iter().enumerate() {
+        let grad = array![number(t)];
+        warm.step(&mut w, &grad).unwrap();
+        debiased.step(&mut same, &grad).unwrap();
+        let least = if t == 0 { 0.0 } else { f64::min(decay, (1.0 + t as f64) / (10.0 + t as f64)) };
+        expected += (1.0 - least) * (w[0] - expected);
+        (sum, product) = (decay * sum + (1.0 - decay) * w[0], product * decay);
+        let (mut read, mut other) = (array![0.0], array![0.0]);
+        warm.read(&mut read).unwrap();
+        debiased.read(&mut other).unwrap();
+        assert!((read[0] - expected).abs() < 1e-15, "{t}: {read} is not {expected}");
+        assert!((other[0] - sum / (1.0 - product)).abs() < 1e-14, "{t}: {other} is not {}", sum / (1.0 - product));
+    }
+    // A decay of 1 keeps the first parameters.
+    let mut opt = Sgd::new(1.0).ema(1.0).debiased();
+    (0..3).for_each(|_| _ = opt.step(&mut w, &array![1.0]).unwrap());
+    let mut read = array![0.0];
+    opt.read(&mut read).unwrap();
+    assert_eq!(read, &w + 2.0);
+}
+
+#[test]
+fn only_steps_count_for_swa_and_lookahead() {
+    let mut opt = Sgd::new(1.0).accumulate(2).skip_nonfinite().swa(1, 2);
+    let (mut w, mut average) = (array![0.0], array![0.0]);
+    for grad in [1.0, 1.0, f64::NAN, 1.0, 1.0, 1.0, 1.0] {
+        opt.step(&mut w, &array![grad]).unwrap();
+    }
+    opt.read(&mut average).unwrap();
+    assert_eq!((w, average, opt.averaged()), (array![-3.0], array![-2.0], 2));
+
+    let mut opt = Sgd::new(1.0).accumulate(2).skip_nonfinite().lookahead(2, 0.5);
+    let mut w = array![0.0];
+    let seen = [1.0, 1.0, f64::NAN, 1.0, 1.0, 1.0, 1.0].map(|grad| {
+        opt.step(&mut w, &array![grad]).unwrap();
+        w[0]
+    });
+    assert_eq!(seen, [0.0, -1.0, -1.0, -1.0, -1.0, -1.0, -2.0]);
+}
+
+/// Beside a loop written out, in every layout, with an average outside that must follow to where the parameters end.
+#[test]
+fn lookahead_is_the_loop_of_the_docs() {
+    let mut wide = Array2::<f64>::zeros((37, 142));
+    wide.slice_mut(s![.., ..;2]).assign(&pair(0, false).0);
+    let mut tree = (pair(0, false), pair(0, true), wide.slice_mut(s![.., ..;2]), pair(0, false).0);
+    let mut opt = Adam::new(0.1).lookahead(3, 0.25).freeze("3").ema(0.5);
+    let (mut plain, mut fast, mut slow) = (Adam::new(0.1), pair(0, false), pair(0, false));
+    let mut average = fast.0.clone();
+    for step in 0..7 {
+        let grads = pair(step + 9, false);
+        opt.step(&mut tree, &(&grads, &grads, &grads.0, &grads.0)).unwrap();
+        plain.step(&mut fast, &grads).unwrap();
+        if step % 3 == 2 {
+            let follow = |slow: &mut f64, fast: &f64| *slow += 0.25 * (fast - *slow);
+            slow.0.zip_mut_with(&fast.0, follow);
+            slow.1.zip_mut_with(&fast.1, follow);
+            fast = slow.clone();
+        }
+        let weight = if step == 0 { 1.0 } else { 0.5 };
+        average.zip_mut_with(&fast.0, |average, param| *average += weight * (param - *average));
+    }
+    assert!(tree.0 == fast && tree.1 == fast && tree.2 == fast.0 && tree.3 == pair(0, false).0);
+    let mut averages = (pair(0, false), pair(0, false), average.clone(), average.clone());
+    opt.read(&mut averages).unwrap();
+    assert!(averages.0.0 == average && averages.1.0 == average && averages.2 == average);
+    assert_eq!(averages.3, tree.3);
+}
+
+#[test]
+fn numbers_out_of_range_are_refused() {
+    let said = |mut opt: Box<dyn Optimizer<f64>>| {
+        let mut w = array![1.0];
+        let error = opt.step(&mut w, &array![1.0]).unwrap_err();
+        assert_eq!((w, opt.steps(), opt.layout().is_none()), (array![1.0], 0, true), "{error}");
+        error.to_string()
+    };
+    assert_eq!(said(Box::new(Sgd::new(1.0).swa(0, 0))), "every is 0 at step 0; it must be at least 1");
+    assert_eq!(said(Box::new(Sgd::new(1.0).lookahead(0, 0.5))), "every is 0 at step 0; it must be at least 1");
+    assert_eq!(
+        said(Box::new(Sgd::new(1.0).lookahead(1, 1.5))),
+        "slow_step is 1.5 at step 0; it must be a number in 0 ≤ slow_step ≤ 1"
+    );
+    assert_eq!(
+        said(Box::new(Sgd::new(1.0).layerwise_decay(-0.5, ["**"]))),
+        "layerwise_decay is -0.5 at step 0; it must be a finite number ≥ 0"
+    );
+    assert!(said(Box::new(Sgd::new(1.0).layerwise_decay(0.5, ["a"]))).starts_with("pattern \"a\" matches no tensor"));
+    // Also if it is a later layer's turn only later.
+    assert!(said(Box::new(Sgd::new(1.0).freeze("**").unfreeze_at(9, "b"))).starts_with("pattern \"b\" matches no"));
+    // What the optimizer inside refuses leaves no averages behind.
+    assert!(said(Box::new(Sgd::new(-1.0).lookahead(1, 0.5))).starts_with("learning_rate is -1"));
+    assert!(said(Box::new(Sgd::new(-1.0).lookahead(2, 0.5))).starts_with("learning_rate is -1"));
+    assert!(said(Box::new(Sgd::new(-1.0).swa(1, 1))).starts_with("learning_rate is -1"));
+}
+
+#[test]
+fn layers_decay_with_groups_inside_and_outside() {
+    let inner = Group::new().scale_learning_rate(10.0);
+    let mut opt = Sgd::new(1.0)
+        .group("1", inner)
+        .layerwise_decay(|step: u64| 0.5 / (step + 1) as f64, ["{0,1,2}", "2"])
+        .group("2", Group::new().learning_rate(3.0));
+    let mut w = [0, 1, 2, 3].map(|_| array![0.0]);
+    opt.step(&mut w, &[0, 1, 2, 3].map(|_| array![1.0])).unwrap();
+    assert_eq!(w.each_ref().map(|w| w[0]), [-0.5, -5.0, -3.0, -1.0]);
+    opt.step(&mut w, &[0, 1, 2, 3].map(|_| array![1.0])).unwrap();
+    assert_eq!(w.map(|w| w[0]), [-0.75, -7.5, -6.0, -2.0]);
+}
+
+#[test]
+fn layers_thaw_in_their_turn_and_have_no_state_before() {
+    let build = || Adam::new(0.1).freeze(["0", "1"]).unfreeze_at(4, "0").unfreeze_at(2, "1");
+    let (mut opt, mut w) = (build(), [0, 1, 2].map(|_| Array1::<f32>::zeros(100)));
+    let mut steps = Vec::new();
+    for step in 0..6 {
+        let state = opt.state_dict();
+        let mut resumed = build();
+        resumed.load_state_dict(&state).unwrap();
+        let mut copy = w.clone();
+        let grads = [0, 1, 2].map(|_| Array1::ones(100));
+        opt.step(&mut w, &grads).unwrap();
+        resumed.step(&mut copy, &grads).unwrap();
+        assert!(copy == w && resumed.state_dict() == opt.state_dict(), "step {step}");
+        steps.push(["0", "1", "2"].map(|path| opt.inner().tensor_steps(path)));
+        let bytes = steps[step].iter().filter(|steps| **steps > 0).count() * 800;
+        assert_eq!(opt.inner().state_bytes(), bytes, "step {step}");
+    }
+    assert_eq!(steps, [[0, 0, 1], [0, 0, 2], [0, 1, 3], [0, 2, 4], [1, 3, 5], [2, 4, 6]]);
+    // A call by hand in between holds until a later turn.
+    opt.refreeze("**").unwrap();
+    assert!(!opt.step(&mut w, &[0, 1, 2].map(|_| Array1::ones(100))).unwrap().moved);
+}
