@@ -38,6 +38,7 @@
 
 mod file;
 mod format;
+pub mod torch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

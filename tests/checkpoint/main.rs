@@ -6,3 +6,4 @@ mod chains;
 mod files;
 mod killed;
 mod mutated;
+mod torch;
