@@ -53,6 +53,7 @@ pub use unscale::Unscale;
 
 /// What to do with a step whose gradients, or their norm, are not finite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum NonFinite {
     /// Return an error that names the first offending tensor; change nothing.
     #[default]

@@ -33,6 +33,7 @@ const LEAST_ELEMENTS: usize = 4096;
 /// The random bits of stochastic rounding depend on nothing but step, tensor and the element's place in memory: runs
 /// repeat to the last bit, on any number of threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum StatePrecision {
     /// The parameters' own type.
     #[default]
@@ -52,6 +53,7 @@ impl StatePrecision {
 
 /// How a number is brought to fewer bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Rounding {
     /// Up or down at random, the nearer the likelier: right on average, so that changes much smaller than the spacing,
     /// like those of a slow moving average, are not lost.

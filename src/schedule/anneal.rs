@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 /// | `OneMinusSqrt` | `a + (b − a) √p`: from 1 to 0 this is `1 − √p` | `"1-sqrt"` |
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Anneal {
     /// A straight line.
     Linear,

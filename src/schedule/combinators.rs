@@ -6,6 +6,7 @@ use crate::error::Result;
 
 /// A straight rise to a schedule's first value, then the schedule: see [`Schedule::warmup`].
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Warmup<S> {
     pub(super) inner: S,
     pub(super) start_factor: f64,
@@ -32,6 +33,7 @@ impl<S: Schedule> Schedule for Warmup<S> {
 
 /// One schedule, then another: see [`Schedule::then`].
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Then<S, T> {
     pub(super) first: S,
     pub(super) at: u64,
@@ -59,6 +61,7 @@ impl<S: Schedule, T: Schedule> Schedule for Then<S, T> {
 
 /// A schedule times a number: see [`Schedule::scale`].
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Scale<S> {
     pub(super) inner: S,
     pub(super) factor: f64,
@@ -81,6 +84,7 @@ impl<S: Schedule> Schedule for Scale<S> {
 
 /// The product of two schedules: see [`Schedule::times`].
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Times<S, T> {
     pub(super) left: S,
     pub(super) right: T,
@@ -104,6 +108,7 @@ impl<S: Schedule, T: Schedule> Schedule for Times<S, T> {
 
 /// A schedule kept within bounds: see [`Schedule::clamp`].
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Clamp<S> {
     pub(super) inner: S,
     pub(super) min: f64,
@@ -128,6 +133,7 @@ impl<S: Schedule> Schedule for Clamp<S> {
 
 /// A schedule that begins later: see [`Schedule::delay`].
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Delay<S> {
     pub(super) inner: S,
     pub(super) steps: u64,
@@ -149,6 +155,7 @@ impl<S: Schedule> Schedule for Delay<S> {
 
 /// A schedule that begins again and again: see [`Schedule::cycle`].
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Cycle<S> {
     pub(super) inner: S,
     pub(super) steps: u64,
@@ -171,6 +178,7 @@ impl<S: Schedule> Schedule for Cycle<S> {
 
 /// A schedule that counts epochs: see [`Schedule::per_epoch`].
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PerEpoch<S> {
     pub(super) inner: S,
     pub(super) steps_per_epoch: u64,

@@ -51,6 +51,7 @@ use crate::error::Result;
 /// # References
 /// I. Loshchilov, F. Hutter, *SGDR: Stochastic Gradient Descent with Warm Restarts*, 2016, arXiv:1608.03983, eq. 5.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Cosine {
     peak: f64,
     steps: u64,
@@ -133,6 +134,7 @@ impl Schedule for Cosine {
 /// # References
 /// I. Loshchilov, F. Hutter, *SGDR: Stochastic Gradient Descent with Warm Restarts*, 2016, arXiv:1608.03983, eq. 5.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct CosineRestarts {
     peak: f64,
     period: u64,

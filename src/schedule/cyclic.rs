@@ -48,6 +48,7 @@ use crate::error::Result;
 /// # References
 /// L. N. Smith, *Cyclical Learning Rates for Training Neural Networks*, 2015, arXiv:1506.01186, sec. 3.1.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Cyclic {
     base: f64,
     max: f64,
@@ -58,6 +59,7 @@ pub struct Cyclic {
 
 /// How the height of the triangles changes.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 enum Height {
     Same,
     Halved,

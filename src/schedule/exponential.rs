@@ -43,6 +43,7 @@ use crate::error::Result;
 /// A. Senior, G. Heigold, M. Ranzato, K. Yang, *An Empirical Study of Learning Rates in Deep Neural Networks for
 /// Speech Recognition*, 2013, ICASSP.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Exponential {
     start: f64,
     gamma: f64,

@@ -40,6 +40,7 @@ use crate::error::Result;
 /// # References
 /// X. Zhai, A. Kolesnikov, N. Houlsby, L. Beyer, *Scaling Vision Transformers*, 2021, arXiv:2106.04560, sec. 3.5.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct InverseSqrt {
     peak: f64,
     timescale: u64,

@@ -42,6 +42,7 @@ use crate::error::Result;
 /// J. Devlin, M.-W. Chang, K. Lee, K. Toutanova, *BERT: Pre-training of Deep Bidirectional Transformers for Language
 /// Understanding*, 2018, arXiv:1810.04805, app. A.2.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Linear {
     start: f64,
     end: f64,

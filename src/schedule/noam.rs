@@ -40,6 +40,7 @@ use crate::error::Result;
 /// # References
 /// A. Vaswani et al., *Attention Is All You Need*, 2017, arXiv:1706.03762, eq. 3.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Noam {
     d_model: u64,
     warmup: u64,

@@ -57,6 +57,7 @@ use crate::error::Result;
 /// L. N. Smith, N. Topin, *Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates*, 2017,
 /// arXiv:1708.07120.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct OneCycle {
     peak: f64,
     steps: u64,

@@ -6,6 +6,7 @@ use crate::error::Result;
 
 /// The values from given steps on, the first one from step 0 on.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 struct Points {
     start: f64,
     points: Vec<(u64, f64)>,
@@ -77,6 +78,7 @@ impl Points {
 /// assert_eq!([0, 99, 100, 299, 300, 9000].map(|t| schedule.at(t)), [0.1, 0.1, 0.05, 0.05, 0.2, 0.2]);
 /// ```
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PiecewiseConstant(Points);
 
 impl PiecewiseConstant {
@@ -129,6 +131,7 @@ impl Schedule for PiecewiseConstant {
 /// assert_eq!([0, 50, 100, 200, 300, 9000].map(|t| schedule.at(t)), [0.0, 0.5, 1.0, 0.75, 0.5, 0.5]);
 /// ```
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PiecewiseLinear(Points);
 
 impl PiecewiseLinear {
@@ -180,6 +183,7 @@ impl Schedule for PiecewiseLinear {
 /// assert!(schedule.at(25) < 0.25);
 /// ```
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PiecewiseCosine(Points);
 
 impl PiecewiseCosine {

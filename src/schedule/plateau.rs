@@ -66,6 +66,7 @@ use crate::error::Result;
 /// assert_eq!(schedule.at(300), 0.05);
 /// ```
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Plateau {
     start: f64,
     maximize: bool,
@@ -76,11 +77,13 @@ pub struct Plateau {
     floor: f64,
     eps: f64,
     /// Shared by the clones; `None` inside until the first observation, so that setters need no lock.
+    #[cfg_attr(feature = "serde", serde(skip))]
     state: Arc<Mutex<Option<PlateauState>>>,
 }
 
 /// What a [`Plateau`] remembers.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PlateauState {
     /// The value of the schedule.
     pub value: f64,
@@ -94,6 +97,7 @@ pub struct PlateauState {
 
 /// How much better a metric must be.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 enum Threshold {
     Relative(f64),
     Absolute(f64),

@@ -43,6 +43,7 @@ use crate::error::Result;
 /// L.-C. Chen, G. Papandreou, I. Kokkinos, K. Murphy, A. L. Yuille, *DeepLab: Semantic Image Segmentation with Deep
 /// Convolutional Nets, Atrous Convolution, and Fully Connected CRFs*, 2016, arXiv:1606.00915, sec. 4.1.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Polynomial {
     peak: f64,
     steps: u64,

@@ -39,6 +39,7 @@ use crate::error::Result;
 /// assert_eq!(schedule.at(60), 0.2);
 /// ```
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Step {
     start: f64,
     period: u64,
@@ -102,6 +103,7 @@ impl Schedule for Step {
 /// # References
 /// K. He, X. Zhang, S. Ren, J. Sun, *Deep Residual Learning for Image Recognition*, 2015, arXiv:1512.03385, sec. 4.2.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct MultiStep {
     start: f64,
     milestones: Vec<u64>,

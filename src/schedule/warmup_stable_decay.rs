@@ -53,6 +53,7 @@ use crate::error::Result;
 /// arXiv:2404.06395, sec. 4; `1 − √p`: A. Hägele et al., *Scaling Laws and Compute-Optimal Training Beyond Fixed
 /// Training Durations*, 2024, arXiv:2405.18392.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct WarmupStableDecay {
     peak: f64,
     warmup: u64,
