@@ -78,5 +78,5 @@ fn a_configuration_makes_an_optimizer() {
     let mut opt = AdamW::new(learning_rate).weight_decay(weight_decay).beta1(beta1).state_precision(state);
     let mut w = ndarray::array![1.0_f32];
     (0..3).for_each(|_| _ = opt.step(&mut w, &ndarray::array![0.5]).unwrap());
-    assert_eq!(opt.learning_rate(), 0.1 * 3.0 / 5.0);
+    assert_eq!(opt.learning_rate(), config.learning_rate.at(3));
 }
