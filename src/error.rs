@@ -120,6 +120,28 @@ pub enum Error {
         reason: &'static str,
     },
 
+    /// An array that was given to a function has another shape than it should have.
+    #[error("{argument} has shape {found:?} where {expected:?} is needed")]
+    ArgumentShape {
+        /// The argument's name.
+        argument: &'static str,
+        /// The shape that it should have.
+        expected: Vec<usize>,
+        /// The shape that it has.
+        found: Vec<usize>,
+    },
+
+    /// An array that must be finite holds NaN or an infinity.
+    #[error("{argument} is {value} at index {index:?}")]
+    NotFinite {
+        /// What it is.
+        argument: &'static str,
+        /// Its first element that is not finite, in row-major order.
+        index: Vec<usize>,
+        /// The value of that.
+        value: f64,
+    },
+
     /// The averages of the parameters are swapped in: where the parameters were.
     #[error("the parameters are swapped for their averages; swap them back first")]
     Swapped,

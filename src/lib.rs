@@ -11,6 +11,8 @@ mod follower;
 mod grad;
 pub mod guide;
 mod hyper;
+#[cfg(feature = "lora")]
+pub mod lora;
 mod norm;
 pub mod optimizer;
 pub mod params;

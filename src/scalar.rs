@@ -2,7 +2,7 @@
 
 use std::fmt::{Debug, Display};
 
-use num_traits::Float;
+use num_traits::{Float, NumAssign};
 
 use crate::state::data::Stored;
 
@@ -13,7 +13,9 @@ use crate::state::data::Stored;
 /// [`as_f64`](Element::as_f64).
 ///
 /// The trait is sealed.
-pub trait Element: Float + Default + Debug + Display + Send + Sync + Stored + sealed::Sealed + 'static {
+pub trait Element:
+    Float + NumAssign + Default + Debug + Display + Send + Sync + Stored + sealed::Sealed + 'static
+{
     /// The type's name as it stands in Rust, `"f32"` or `"f64"`.
     const DTYPE: &'static str;
 
