@@ -51,6 +51,7 @@ fn remember_name(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn at(path: &Path, error: &io::Error) -> Error {
+/// The error of a file.
+pub(crate) fn at(path: &Path, error: &io::Error) -> Error {
     Error::File { path: path.into(), kind: error.kind(), reason: error.to_string() }
 }

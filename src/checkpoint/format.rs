@@ -62,6 +62,14 @@ pub(super) fn write(checkpoint: &Checkpoint) -> Result<Vec<u8>> {
     safetensors::serialize(&tensors, Some(metadata)).map_err(not_a_checkpoint)
 }
 
+/// Tensors alone, as the libraries around PyTorch write them.
+#[cfg(feature = "lora")]
+pub(crate) fn write_plain(tensors: &BTreeMap<String, StateTensor>) -> Result<Vec<u8>> {
+    let tensors: BTreeMap<&String, Bytes> = tensors.iter().map(|(name, tensor)| (name, Bytes::of(tensor))).collect();
+    let metadata = HashMap::from([("format".into(), "pt".into())]);
+    safetensors::serialize(&tensors, Some(metadata)).map_err(not_a_checkpoint)
+}
+
 pub(super) fn read(bytes: &[u8]) -> Result<Checkpoint> {
     ensure_within(bytes)?;
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(not_a_checkpoint)?;

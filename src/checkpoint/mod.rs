@@ -51,6 +51,8 @@ use crate::state::data::Stored;
 use crate::state::{StateDict, StateTensor};
 
 pub(crate) use file::write_atomically;
+#[cfg(feature = "lora")]
+pub(crate) use {file::at as at_file, format::write_plain as plain_bytes};
 
 /// What the names of the optimizer's entries begin with.
 const OPTIMIZER: &str = "optimizer/";
@@ -58,7 +60,7 @@ const OPTIMIZER: &str = "optimizer/";
 /// Parameters, optimizer state and notes, as they were at one moment: see the [module](self).
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Checkpoint {
-    params: BTreeMap<String, StateTensor>,
+    pub(crate) params: BTreeMap<String, StateTensor>,
     optimizer: Option<StateDict>,
     notes: BTreeMap<String, String>,
 }

@@ -29,7 +29,8 @@
 
 mod dora;
 mod init;
-//PEFT
+#[cfg(feature = "checkpoint")]
+pub mod peft;
 
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array1, Array2, ArrayRef2, Axis, Zip};

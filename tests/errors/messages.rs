@@ -174,8 +174,9 @@ fn files() -> Vec<(Error, &'static str)> {
     ]
 }
 
-/// Without the feature these cannot happen.
-const OF_FILES: [&str; 4] = ["File", "NotACheckpoint", "CheckpointVersion", "Corrupted"];
+/// Without the features these cannot happen: those of files, and those of adapters, whose tests have their sentences.
+const OF_FEATURES: [&str; 6] =
+    ["File", "NotACheckpoint", "CheckpointVersion", "Corrupted", "ArgumentShape", "NotFinite"];
 
 /// Two tensors under one name.
 struct Twins([Array1<f64>; 2]);
@@ -244,6 +245,6 @@ fn the_table_has_every_variant() {
     });
     let provoked =
         table().into_iter().map(|(error, _)| format!("{error:?}").split([' ', '(']).next().map(str::to_owned));
-    let provoked: BTreeSet<_> = provoked.map(Option::unwrap).chain(OF_FILES.map(str::to_owned)).collect();
+    let provoked: BTreeSet<_> = provoked.map(Option::unwrap).chain(OF_FEATURES.map(str::to_owned)).collect();
     assert_eq!(provoked, declared.collect());
 }

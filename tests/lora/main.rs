@@ -3,6 +3,7 @@
 
 mod gradients;
 mod laws;
+mod peft;
 
 use gradus::lora::{Config, Lora};
 use ndarray::Array2;
