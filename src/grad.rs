@@ -167,7 +167,7 @@ impl<'a, A: Element> Grad<'a, A> {
                     for (start, out) in (start..).step_by(WIDE_BLOCK).zip(out.chunks_mut(WIDE_BLOCK)) {
                         let values = &mut buffer[..out.len()];
                         read(sum, shape, order, start, values);
-                        out.iter_mut().zip(values).for_each(|(out, sum)| *out = *out + *sum);
+                        out.iter_mut().zip(values).for_each(|(out, sum)| *out += *sum);
                     }
                 });
             }
@@ -196,13 +196,13 @@ impl<'a, A: Element> Grad<'a, A> {
     pub(crate) fn add_to(&self, shape: &[usize], order: Order, sums: &mut [A]) {
         if let Some(values) = self.as_slice(order) {
             let (scale, limit) = (A::from_f64(self.scale), A::from_f64(self.limit));
-            return sums.iter_mut().zip(values).for_each(|(sum, grad)| *sum = *sum + transform(*grad, scale, limit));
+            return sums.iter_mut().zip(values).for_each(|(sum, grad)| *sum += transform(*grad, scale, limit));
         }
         with_buffer(sums.len(), |buffer| {
             for (block, sums) in sums.chunks_mut(WIDE_BLOCK).enumerate() {
                 let grads = &mut buffer[..sums.len()];
                 self.read(shape, order, block * WIDE_BLOCK, grads);
-                sums.iter_mut().zip(grads).for_each(|(sum, grad)| *sum = *sum + *grad);
+                sums.iter_mut().zip(grads).for_each(|(sum, grad)| *sum += *grad);
             }
         });
     }
@@ -228,8 +228,8 @@ fn scale_units<A: Element>(factors: &[A], shape: &[usize], order: Order, mut sta
         let (now, later) = take(&mut out).split_at_mut(length);
         (start, out) = (start + now.len(), later);
         match run {
-            1 => now.iter_mut().zip(&factors[unit..]).for_each(|(out, factor)| *out = *out * *factor),
-            _ => now.iter_mut().for_each(|out| *out = *out * factors[unit]),
+            1 => now.iter_mut().zip(&factors[unit..]).for_each(|(out, factor)| *out *= *factor),
+            _ => now.iter_mut().for_each(|out| *out *= factors[unit]),
         }
     }
 }

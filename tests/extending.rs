@@ -78,10 +78,10 @@ fn naive<A: Scalar>(decay: Decay, steps: usize, (rows, columns): (usize, usize))
                 Decay::Decoupled => *grad,
             };
             if decay == Decay::Decoupled {
-                *w = *w * c(1.0 - lr * 0.5);
+                *w *= c(1.0 - lr * 0.5);
             }
             *m = c(0.9) * *m + c(1.0 - 0.9) * grad;
-            *w = *w - if *m > A::zero() { c(lr) } else { -c(lr) };
+            *w -= if *m > A::zero() { c(lr) } else { -c(lr) };
         }
     }
     w
@@ -156,7 +156,7 @@ fn rules_of_every_number_of_slots() {
             fn sum<A: Scalar, const N: usize>(slots: [A; N]) -> (A, [A; N]) {
                 let mut count = A::zero();
                 let slots = slots.map(|slot| {
-                    count = count + A::one();
+                    count += A::one();
                     slot + count
                 });
                 (slots.iter().fold(A::zero(), |sum, slot| sum + *slot), slots)

@@ -23,7 +23,7 @@
 //! use gradus::prelude::*;
 //! # let model = std::collections::BTreeMap::from([("hidden.weight", ndarray::array![0.0_f32])]);
 //!
-//! let mut opt = AdamW::new(1e-3);
+//! let mut opt: AdamW<f32> = AdamW::new(1e-3);
 //! let file = Checkpoint::open("adamw.safetensors")?;
 //! opt.load_state_dict(&torch::import(&file, "adamw", &model, 0)?)?;
 //!
