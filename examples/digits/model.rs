@@ -7,14 +7,14 @@ use rand_chacha::ChaCha8Rng;
 
 use super::data::Images;
 
-#[derive(Params)]
+#[derive(Clone, Params)]
 pub(crate) struct Linear {
     /// (out, in)
     pub(crate) weight: Array2<f32>,
     pub(crate) bias: Array1<f32>,
 }
 
-#[derive(Params)]
+#[derive(Clone, Params)]
 pub(crate) struct Mlp {
     pub(crate) hidden: Linear,
     pub(crate) output: Linear,
