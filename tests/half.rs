@@ -130,3 +130,38 @@ fn a_refused_first_step_keeps_no_master_weights() {
     opt.step(&mut loaded, &array![one, one]).unwrap();
     assert_eq!(loaded, array![bf16::from_f32(0.5), bf16::from_f32(0.5)]);
 }
+
+/// Master weights, the state inside and 16-bit averages outside: resumed at every step, also through a file.
+#[test]
+fn a_resumed_run_is_the_uninterrupted_one() {
+    fn run<H: Element>() {
+        let build = || AdamW::new(0.1).accumulate(2).master_weights::<H>().ema(0.9);
+        let number = |i: usize| H::from_f64(((i * 104_729) as f64 * 0.37).sin());
+        let vector = |phase: usize| Array1::from_shape_fn(40, |i| number(i + phase));
+        let (mut opt, mut w) = (build(), vector(0));
+        let mut seen = Vec::new();
+        for step in 0..12 {
+            seen.push((opt.state_dict(), w.clone()));
+            opt.step(&mut w, &vector(7 * step + 1)).unwrap();
+        }
+        for (at, (state, mut resumed_w)) in seen.into_iter().enumerate() {
+            let mut resumed = build();
+            resumed.load_state_dict(&state).unwrap();
+            #[cfg(feature = "checkpoint")]
+            {
+                use gradus::checkpoint::Checkpoint;
+
+                let bytes = Checkpoint::of(&resumed_w, &resumed).unwrap().to_bytes().unwrap();
+                (resumed, resumed_w) = (build(), vector(99));
+                Checkpoint::from_bytes(&bytes).unwrap().load(&mut resumed_w, &mut resumed).unwrap();
+            }
+            (at..12).for_each(|step| _ = resumed.step(&mut resumed_w, &vector(7 * step + 1)).unwrap());
+            assert!(resumed_w == w && resumed.state_dict() == opt.state_dict(), "interrupted at {at}");
+        }
+    }
+    run::<bf16>();
+    run::<f16>();
+    let state = Sgd::<f32>::new(1.0).master_weights::<bf16>().state_dict();
+    let error = Sgd::<f32>::new(1.0).master_weights::<f16>().load_state_dict(&state).unwrap_err();
+    assert_eq!(error.to_string(), "\"master_weights/dtype\" is \"bf16\"; it must be f16");
+}
