@@ -40,7 +40,7 @@ const WIDTH: usize = 96;
 const BLOCKS: usize = 2;
 /// Texts of a micro-batch; two make a step.
 const TEXTS: usize = 128;
-const PRETRAINING: u64 = 1200;
+const PRETRAINING: u64 = 800;
 const FINE_TUNING: u64 = 400;
 
 fn main() -> Result<()> {

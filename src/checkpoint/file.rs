@@ -31,7 +31,8 @@ fn beside(path: &Path) -> io::Result<PathBuf> {
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
     let mut hidden = OsString::from(".");
     hidden.push(name);
-    hidden.push(format!(".{}-{number}.tmp", process::id()));
+    let process = if cfg!(target_family = "wasm") { 0 } else { process::id() }; // which has no processes
+    hidden.push(format!(".{process}-{number}.tmp"));
     Ok(path.with_file_name(hidden))
 }
 
