@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::follower::Follower;
+use crate::optimizer::Optimizer;
 use crate::params::{Layout, Owned, ParamsMut, TensorInfo, for_each_mut};
 use crate::scalar::Element;
 use crate::state::{StateReader, StateWriter};
-use crate::step::{Step, Tensor};
+use crate::step::{Report, Step, Tensor};
 
 /// One value for each element of the parameters that steps have held.
 #[derive(Debug, Clone)]
@@ -44,11 +45,18 @@ impl<A: Element> Averages<A> {
         Layout::ensure_known(self.layout.as_ref(), step.layout())
     }
 
-    /// Has the averages follow the parameters in the sweep: `average + weight·(param − average)`.
-    pub(super) fn follow<'s>(&'s mut self, step: &mut Step<'s, A>, weight: f64) {
-        self.with_each(step, |_, tensor, average| {
+    /// Has the averages follow the parameters in the sweep of `inner`: `average + weight·(param − average)`.
+    pub(super) fn follow(&mut self, inner: &mut impl Optimizer<A>, step: Step<'_, A>, weight: f64) -> Result<Report> {
+        let first = self.is_empty();
+        let mut step: Step<'_, A> = step; // a shorter lifetime: from here on it borrows from the averages
+        self.with_each(&mut step, |_, tensor, average| {
             tensor.followers.push(Follower::average_in(average.as_values_mut(), weight));
         });
+        let report = inner.apply(step);
+        if first && report.is_err() {
+            *self = Self::default(); // a step that was refused must not decide which parameters these are
+        }
+        report
     }
 
     /// Calls `f` with each tensor of the step and its values, which begin as a copy of the parameter.

@@ -127,16 +127,12 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Ema<O, A> {
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
         let decay = self.check_own(&step)?;
         let product = self.product * decay;
-        let (weight, first) = (self.weight(decay, product), self.averages.is_empty());
-        let mut step: Step<'_, A> = step; // a shorter lifetime: from here on it borrows from the averages
-        self.averages.follow(&mut step, weight);
-        let report = self.inner.apply(step);
-        match &report {
-            Ok(report) if report.moved => (self.averaged, self.product) = (self.averaged + 1, product),
-            Err(_) if first => self.averages = Averages::default(),
-            _ => {}
+        let weight = self.weight(decay, product);
+        let report = self.averages.follow(&mut self.inner, step, weight)?;
+        if report.moved {
+            (self.averaged, self.product) = (self.averaged + 1, product);
         }
-        report
+        Ok(report)
     }
 
     fn learning_rate(&self) -> f64 {

@@ -111,16 +111,10 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Swa<O, A> {
         if !self.is_due() {
             return self.inner.apply(step);
         }
-        let first = self.averages.is_empty();
-        let mut step: Step<'_, A> = step; // a shorter lifetime: from here on it borrows from the averages
-        self.averages.follow(&mut step, 1.0 / (self.averaged + 1) as f64);
-        let report = self.inner.apply(step);
-        match &report {
-            Ok(report) if report.moved => self.averaged += 1,
-            Err(_) if first => self.averages = Averages::default(),
-            _ => {}
-        }
-        report
+        let weight = 1.0 / (self.averaged + 1) as f64;
+        let report = self.averages.follow(&mut self.inner, step, weight)?;
+        self.averaged += u64::from(report.moved);
+        Ok(report)
     }
 
     fn learning_rate(&self) -> f64 {
