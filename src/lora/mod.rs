@@ -106,11 +106,16 @@ impl Config {
     /// An adapter that changes nothing yet, for a weight of shape (out, in).
     ///
     /// # Errors
-    /// [`Error::HyperParameter`] for a rank of 0, an α that is not finite, a dropout outside its range;
+    /// [`Error::HyperParameter`] for a rank of 0 or beyond the memory, an α that is not finite in the element type, a dropout
+    /// outside its range;
     /// [`Error::NotFinite`] for DoRA of a weight that is not finite.
     pub fn adapt<A: Scalar>(&self, weight: &ArrayRef2<A>, rng: &mut impl Rng) -> Result<Lora<A>> {
         self.check()?;
         let (outputs, inputs) = weight.dim();
+        // Of the largest matrix: A, B or, for DoRA, AAᵀ.
+        let elements = self.rank.checked_mul(outputs.max(inputs).max(self.rank));
+        let fits = elements.is_some_and(|elements| elements <= isize::MAX as usize / size_of::<A>());
+        within("rank", self.rank as f64, fits, "a rank whose matrices fit into memory")?;
         let lora_a = self.init.draw((self.rank, inputs), rng);
         self.with(weight, lora_a, Array2::zeros((outputs, self.rank)))
     }
@@ -134,8 +139,11 @@ impl Config {
         finite("weight", weight)?;
         let (lora_a, lora_b) = init::principal(weight, self.rank, self.scale())?;
         let adapter = self.with(weight, lora_a, lora_b)?;
-        general_mat_mul(-adapter.scale, &adapter.lora_b, &adapter.lora_a, A::one(), weight);
+        let mut residual = weight.to_owned();
+        general_mat_mul(-adapter.scale, &adapter.lora_b, &adapter.lora_a, A::one(), &mut residual);
+        finite("the residual", &residual)?;
         // The magnitudes are those of the whole weight, which was here until now.
+        weight.assign(&residual);
         Ok(adapter)
     }
 
@@ -145,11 +153,18 @@ impl Config {
         within("dropout", self.dropout, (0.0..1.0).contains(&self.dropout), "a number in 0 ≤ dropout < 1")
     }
 
+    /// The scale as a number of the adapter's type, which has a smaller range than f64 or the same.
+    fn scale_as<A: Element>(&self) -> Result<A> {
+        let scale = A::from_f64(self.scale());
+        within("alpha", self.alpha, scale.is_finite(), &format!("finite as {}", A::DTYPE))?;
+        Ok(scale)
+    }
+
     /// The adapter of these matrices. For DoRA `weight` is what the layer computes with now.
     fn with<A: Scalar>(&self, weight: &ArrayRef2<A>, lora_a: Array2<A>, lora_b: Array2<A>) -> Result<Lora<A>> {
         let magnitude = self.dora.map(|_| finite("weight", weight).map(|()| dora::norms(weight))).transpose()?;
         let norm = self.dora.unwrap_or_default();
-        Ok(Lora { lora_a, lora_b, magnitude, scale: A::from_f64(self.scale()), dropout: self.dropout, norm })
+        Ok(Lora { lora_a, lora_b, magnitude, scale: self.scale_as()?, dropout: self.dropout, norm })
     }
 }
 
@@ -216,8 +231,8 @@ pub struct Backward<A> {
 #[derive(Debug, Clone, PartialEq)]
 #[must_use = "without it the weight cannot be unmerged"]
 pub struct Merged<A> {
-    /// n of DoRA.
-    norms: Option<Array1<A>>,
+    /// m/n of DoRA, what the rows have been multiplied by.
+    factors: Option<Array1<A>>,
 }
 
 /// A tree of the fields, by their names.
@@ -347,7 +362,7 @@ impl<A: Scalar> Lora<A> {
         }
         finite("the merged weight", &merged)?;
         weight.assign(&merged);
-        Ok(Merged { norms: rows.map(|(norms, _)| norms) })
+        Ok(Merged { factors: rows.map(|(_, factors)| factors) })
     }
 
     /// Takes the adapter out of the weight again; the adapter must be as it was when it was merged.
@@ -359,10 +374,10 @@ impl<A: Scalar> Lora<A> {
     /// then as it was.
     pub fn unmerge(&self, weight: &mut ArrayRef2<A>, merged: Merged<A>) -> Result<()> {
         self.check_weight(weight)?;
+        shape("what was merged", lengths(&self.magnitude), lengths(&merged.factors))?;
         let mut base = weight.to_owned();
-        if let (Some(norms), Some(magnitude)) = (&merged.norms, &self.magnitude) {
-            shape("the norms", magnitude.shape(), norms.shape())?;
-            base *= &column(&(norms / magnitude));
+        if let Some(factors) = &merged.factors {
+            base /= &column(factors);
         }
         general_mat_mul(-self.scale, &self.lora_b, &self.lora_a, A::one(), &mut base);
         finite("the unmerged weight", &base)?;
@@ -415,6 +430,9 @@ impl<A: Scalar> Lora<A> {
     fn check_weight(&self, weight: &ArrayRef2<A>) -> Result<()> {
         let (outputs, inputs) = (self.lora_b.nrows(), self.lora_a.ncols());
         shape("lora_b", &[outputs, self.lora_a.nrows()], self.lora_b.shape())?;
+        if let Some(magnitude) = &self.magnitude {
+            shape("magnitude", &[outputs], magnitude.shape())?;
+        }
         shape("weight", &[outputs, inputs], weight.shape())
     }
 
@@ -448,6 +466,11 @@ pub fn plus<A: Element, O: Optimizer<A>>(optimizer: O, ratio: impl Into<Hyper>) 
 /// A vector of one number for each row.
 fn column<A: Element>(factors: &Array1<A>) -> ndarray::ArrayView2<'_, A> {
     factors.view().insert_axis(Axis(1))
+}
+
+/// The shape of what only DoRA has: that of a number where there is none.
+fn lengths<A>(rows: &Option<Array1<A>>) -> &[usize] {
+    rows.as_ref().map_or(&[], |rows| rows.shape())
 }
 
 fn scaled<A: Element>(mut matrix: Array2<A>, scale: A) -> Array2<A> {

@@ -26,7 +26,7 @@ use std::path::Path;
 use ndarray::{Array, Dimension, IxDyn};
 use serde_json::{Map, Value, json};
 
-use super::{Config, Init, Lora, Norm};
+use super::{Config, Init, Lora, Norm, lengths, shape, within};
 use crate::checkpoint::{Checkpoint, at_file, plain_bytes, write_atomically};
 use crate::error::{Error, Result};
 use crate::scalar::Scalar;
@@ -61,18 +61,24 @@ const WITHOUT_EFFECT: [&str; 14] = [
 /// Writes the adapters of a model, by the names of their modules, into a folder that peft loads. Each of the two files is
 /// replaced as a whole.
 ///
-/// All adapters have been made with `config`. Of a weight that [`Config::pissa`] changed, peft needs what it became.
+/// All adapters have been made with `config`; others are refused before a file is touched. Of a weight that [`Config::pissa`] changed, peft needs what it became.
 ///
 /// # Errors
-/// [`Error::File`].
+/// [`Error::HyperParameter`], [`Error::ArgumentShape`] for an adapter that is not of this configuration;
+/// [`Error::DuplicatePath`] for two of one module; [`Error::File`].
 pub fn save<'l, A: Scalar>(
     folder: impl AsRef<Path>,
     config: &Config,
     adapters: impl IntoIterator<Item = (&'l str, &'l Lora<A>)>,
 ) -> Result<()> {
+    config.check()?;
     let folder = folder.as_ref();
     let (mut tensors, mut modules) = (BTreeMap::new(), Vec::new());
     for (module, adapter) in adapters {
+        ensure_made_with(config, adapter)?;
+        if modules.contains(&module) {
+            return Err(Error::DuplicatePath { path: module.into() });
+        }
         modules.push(module);
         let mut insert = |suffix: &str, tensor| _ = tensors.insert(format!("{PREFIX}{module}{suffix}"), tensor);
         insert(LORA_A, pack(&adapter.lora_a));
@@ -129,6 +135,16 @@ pub fn load<A: Scalar>(folder: impl AsRef<Path>) -> Result<(Config, BTreeMap<Str
     Ok((config, adapters))
 }
 
+fn ensure_made_with<A: Scalar>(config: &Config, adapter: &Lora<A>) -> Result<()> {
+    let (a, b) = (&adapter.lora_a, &adapter.lora_b);
+    shape("lora_a", &[config.rank, a.ncols()], a.shape())?;
+    shape("lora_b", &[b.nrows(), config.rank], b.shape())?;
+    let rows = [b.nrows()];
+    let expected: &[usize] = if config.dora.is_some() { &rows } else { &[] };
+    shape("magnitude", expected, lengths(&adapter.magnitude))?;
+    within("alpha", config.alpha, adapter.scale == config.scale_as()?, "that of the adapters")
+}
+
 fn read_adapter<A: Scalar>(file: &Checkpoint, config: &Config, module: &str) -> Result<Lora<A>> {
     let key = |suffix: &str| format!("{PREFIX}{module}{suffix}");
     let sides = |suffix: &str| match file.params.get(&key(suffix)).map(|tensor| &*tensor.shape) {
@@ -142,7 +158,7 @@ fn read_adapter<A: Scalar>(file: &Checkpoint, config: &Config, module: &str) -> 
         lora_a: unpack(file, &key(LORA_A), [config.rank, inputs])?,
         lora_b: unpack(file, &key(LORA_B), [outputs, config.rank])?,
         magnitude,
-        scale: A::from_f64(config.scale()),
+        scale: config.scale_as()?,
         dropout: config.dropout,
         norm: config.dora.unwrap_or_default(),
     })
@@ -153,7 +169,14 @@ fn read_config(settings: &Map<String, Value>) -> Result<Config> {
         let value = settings.get(key).unwrap_or(&Value::Null).to_string();
         Error::EntryValue { key: format!("{CONFIG}/{key}"), value, accepted }
     };
-    let flag = |key: &str| settings.get(key).and_then(Value::as_bool).unwrap_or(false);
+    let flag = |key: &str| match settings.get(key) {
+        None | Some(Value::Null) => Ok(false), // files of older versions of peft lack some
+        Some(value) => value.as_bool().ok_or_else(|| refuse(key, "true or false")),
+    };
+    let dropout = match settings.get("lora_dropout") {
+        None | Some(Value::Null) => 0.0,
+        Some(value) => value.as_f64().ok_or_else(|| refuse("lora_dropout", "a number"))?,
+    };
     let rank = settings.get("r").and_then(Value::as_u64).ok_or_else(|| refuse("r", "a count"))?;
     let alpha = settings.get("lora_alpha").and_then(Value::as_f64).ok_or_else(|| refuse("lora_alpha", "a number"))?;
     if settings.get("peft_type").and_then(Value::as_str) != Some("LORA") {
@@ -181,10 +204,10 @@ fn read_config(settings: &Map<String, Value>) -> Result<Config> {
     let config = Config {
         rank: usize::try_from(rank).map_err(|_| refuse("r", "a count"))?,
         alpha,
-        rank_stabilized: flag("use_rslora"),
-        dropout: settings.get("lora_dropout").and_then(Value::as_f64).unwrap_or(0.0),
+        rank_stabilized: flag("use_rslora")?,
+        dropout,
         init,
-        dora: flag("use_dora").then_some(Norm::Detached),
+        dora: flag("use_dora")?.then_some(Norm::Detached),
     };
     config.check()?;
     Ok(config)

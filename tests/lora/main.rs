@@ -4,6 +4,7 @@
 mod gradients;
 mod laws;
 mod peft;
+mod refusals;
 
 use gradus::lora::{Config, Lora};
 use ndarray::Array2;

@@ -84,6 +84,15 @@ fn what_is_not_known_is_refused() {
     }
     assert!(said("init_lora_weights", "pissa".into()).ends_with("it must be true, false or gaussian"));
     assert!(said("peft_type", "IA3".into()).ends_with("it must be LORA"));
+    // What is no truth value is not taken for false: it decides which numbers come out.
+    for key in ["use_rslora", "use_dora"] {
+        assert_eq!(
+            said(key, "true".into()),
+            format!(r#""adapter_config.json/{key}" is "\"true\""; it must be true or false"#)
+        );
+        assert_eq!(said(key, 1.into()), format!(r#""adapter_config.json/{key}" is "1"; it must be true or false"#));
+    }
+    assert!(said("lora_dropout", "0.1".into()).ends_with("it must be a number"));
     assert!(said("r", "two".into()).ends_with("it must be a count"));
     assert_eq!(said("r", 0.into()), "rank is 0 at step 0; it must be at least 1");
     assert_eq!(
