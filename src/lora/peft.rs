@@ -61,7 +61,8 @@ const WITHOUT_EFFECT: [&str; 14] = [
 /// Writes the adapters of a model, by the names of their modules, into a folder that peft loads. Each of the two files is
 /// replaced as a whole.
 ///
-/// All adapters have been made with `config`; others are refused before a file is touched. Of a weight that [`Config::pissa`] changed, peft needs what it became.
+/// All adapters have been made with `config`; others are refused before a file is touched. Of a weight that
+/// [`Config::pissa`] changed, peft needs what it became.
 ///
 /// # Errors
 /// [`Error::HyperParameter`], [`Error::ArgumentShape`] for an adapter that is not of this configuration;
@@ -149,7 +150,9 @@ fn read_adapter<A: Scalar>(file: &Checkpoint, config: &Config, module: &str) -> 
     let key = |suffix: &str| format!("{PREFIX}{module}{suffix}");
     let sides = |suffix: &str| match file.params.get(&key(suffix)).map(|tensor| &*tensor.shape) {
         Some(&[rows, columns]) => Ok((rows, columns)),
-        Some(found) => Err(Error::EntryShape { key: key(suffix), expected: vec![0, 0], found: found.into() }),
+        Some(found) => {
+            Err(Error::EntryValue { key: key(suffix), value: format!("of shape {found:?}"), accepted: "a matrix" })
+        }
         None => Err(Error::MissingEntry { key: key(suffix) }),
     };
     let ((_, inputs), (outputs, _)) = (sides(LORA_A)?, sides(LORA_B)?);
