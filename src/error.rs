@@ -95,8 +95,8 @@ pub enum Error {
         value: f64,
     },
 
-    /// Every gradient is finite, but the norm is too large for an `f64`.
-    #[error("the gradient norm exceeds the range of f64; the largest element lies in {}", Name(.path))]
+    /// Every gradient is finite, but their norm is too large for an `f64`, or its square for a matrix of the element type.
+    #[error("the gradient norm exceeds the range of numbers; the largest element lies in {}", Name(.path))]
     NormOverflow {
         /// The tensor with the largest element.
         path: String,
@@ -118,6 +118,17 @@ pub enum Error {
         pattern: String,
         /// What is wrong with it.
         reason: &'static str,
+    },
+
+    /// An optimizer of matrices was given a tensor of one axis or none.
+    #[error("{optimizer} steps matrices, and {} has shape {shape:?}; route it to another optimizer", Name(.path))]
+    NotAMatrix {
+        /// The optimizer's name, such as `"muon"`.
+        optimizer: &'static str,
+        /// The tensor.
+        path: String,
+        /// Its shape.
+        shape: Vec<usize>,
     },
 
     /// An array that was given to a function has another shape than it should have.

@@ -18,6 +18,7 @@ pub mod optimizer;
 pub mod params;
 mod pattern;
 pub mod prelude;
+mod product;
 pub mod rule;
 mod scalar;
 pub mod schedule;
@@ -31,7 +32,7 @@ pub use grad::Grad;
 #[cfg(feature = "derive")]
 pub use gradus_derive::Params;
 pub use hyper::Hyper;
-pub use optimizer::{Adam, AdamW, Momentum, Nesterov, Optimizer, RmsProp, Sgd};
+pub use optimizer::{Adam, AdamW, Momentum, Muon, Nesterov, Optimizer, RmsProp, Sgd};
 pub use params::{Params, ParamsMut};
 pub use pattern::Pattern;
 pub use scalar::{Element, Scalar};

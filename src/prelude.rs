@@ -5,7 +5,7 @@
 pub use gradus_derive::Params;
 
 pub use crate::adaptor::{Group, NonFinite};
-pub use crate::optimizer::{Adam, AdamW, Momentum, Nesterov, Optimizer, RmsProp, Sgd};
+pub use crate::optimizer::{Adam, AdamW, Momentum, Muon, Nesterov, Optimizer, RmsProp, Sgd};
 pub use crate::params::{Params, ParamsMut};
 pub use crate::rule::Elementwise;
 pub use crate::scalar::{Element, Scalar};

@@ -5,6 +5,7 @@
 
 mod adam;
 mod momentum;
+mod muon;
 mod nesterov;
 mod rmsprop;
 mod sgd;
@@ -26,6 +27,7 @@ use crate::step::{Report, Step};
 
 pub use adam::{Adam, AdamRule, AdamW};
 pub use momentum::{Momentum, MomentumRule};
+pub use muon::{Muon, MuonRule, MuonValues, newton_schulz};
 pub use nesterov::{Nesterov, NesterovRule};
 pub use rmsprop::{RmsProp, RmsPropRule};
 pub use sgd::{Sgd, SgdRule};

@@ -9,6 +9,7 @@ use pulp::Arch;
 
 use super::lanes::{MAX_SLOTS, Prelude};
 use super::precision::{StatePrecision, Stored};
+use super::rates::{Rates, RatesAt};
 use super::sweep::{Scratch, Shared, Sweep};
 use super::{At, Decay, Rule};
 use crate::aligned::before_line;
@@ -18,7 +19,7 @@ use crate::optimizer::Optimizer;
 use crate::params::{Layout, Order, TensorInfo, ValuesMut};
 use crate::scalar::Scalar;
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{Adjust, Report, Step, Tensor};
+use crate::step::{Report, Step, Tensor};
 
 /// The optimizer that a [`Rule`] makes: every named optimizer of this crate is one.
 ///
@@ -26,8 +27,7 @@ use crate::step::{Adjust, Report, Step, Tensor};
 /// belongs to the parameters' paths.
 pub struct Elementwise<R, A> {
     pub(crate) rule: R,
-    learning_rate: Hyper,
-    weight_decay: Hyper,
+    rates: Rates,
     precision: StatePrecision,
     steps: u64,
     layout: Option<Arc<Layout>>,
@@ -56,8 +56,7 @@ impl<R, A> Elementwise<R, A> {
     pub fn from_rule(rule: R, learning_rate: impl Into<Hyper>) -> Self {
         Self {
             rule,
-            learning_rate: learning_rate.into(),
-            weight_decay: Hyper::from(0.0),
+            rates: Rates { learning_rate: learning_rate.into(), weight_decay: Hyper::from(0.0) },
             precision: StatePrecision::Full,
             steps: 0,
             layout: None,
@@ -68,7 +67,7 @@ impl<R, A> Elementwise<R, A> {
 
     /// The weight decay λ ≥ 0: a number or a schedule. Coupled or decoupled as the rule says.
     pub fn weight_decay(mut self, weight_decay: impl Into<Hyper>) -> Self {
-        self.weight_decay = weight_decay.into();
+        self.rates.weight_decay = weight_decay.into();
         self
     }
 
@@ -114,36 +113,14 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
             let name = self.rule.name();
             return Err(Error::Other(format!("{name} has {slots} state slots where {MAX_SLOTS} are possible")));
         }
-        let values = StepValues {
-            learning_rate: self.learning_rate.within(LEARNING_RATE, 0.0.., self.steps)?,
-            weight_decay: self.weight_decay.within(WEIGHT_DECAY, 0.0.., self.steps)?,
-            rule: self.rule.values(self.steps)?,
-        };
-        for (info, tensor) in step.iter().filter(|(_, tensor)| tensor.grad.is_some() && tensor.is_adjusted()) {
-            adjusted(LEARNING_RATE, tensor.learning_rate, values.learning_rate, info, self.steps)?;
-            adjusted(WEIGHT_DECAY, tensor.weight_decay, values.weight_decay, info, self.steps)?;
-        }
-        Ok(values)
+        let rates = self.rates.at(self.steps, step)?;
+        Ok(StepValues { rates, rule: self.rule.values(self.steps)? })
     }
 }
-
-const LEARNING_RATE: &str = "learning_rate";
-const WEIGHT_DECAY: &str = "weight_decay";
 
 struct StepValues<V> {
-    learning_rate: f64,
-    weight_decay: f64,
+    rates: RatesAt,
     rule: V,
-}
-
-/// A group's value for one tensor, if it is in range.
-fn adjusted(name: &'static str, adjust: Adjust, own: f64, info: &TensorInfo, step: u64) -> Result<()> {
-    let value = adjust.apply(own);
-    if value.is_finite() && value >= 0.0 {
-        return Ok(());
-    }
-    let accepted = "a finite number ≥ 0".into();
-    Err(Error::HyperParameter { name, value, step, path: Some(info.path().into()), accepted })
 }
 
 impl<A: Scalar> State<A> {
@@ -194,7 +171,7 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
     }
 
     fn learning_rate(&self) -> f64 {
-        self.learning_rate.at(self.steps)
+        self.rates.learning_rate.at(self.steps)
     }
 
     fn steps(&self) -> u64 {
@@ -208,7 +185,7 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node(self.rule.name());
         node.value("steps", self.steps);
-        self.hyper_parameters().for_each(|hyper| hyper.write_state(&mut node));
+        self.rates.hyper_parameters(self.rule.hyper_parameters()).for_each(|hyper| hyper.write_state(&mut node));
         let names = self.rule.slots();
         let tensors = self.layout.iter().flat_map(|layout| layout.tensors()).zip(&self.state);
         for (info, state) in tensors.filter(|(_, state)| state.steps > 0) {
@@ -221,7 +198,8 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
         let mut node = state.node(self.rule.name())?;
         let steps = node.value("steps", "a count")?;
-        let hypers = self.hyper_parameters().map(|hyper| hyper.read_state(&mut node)).collect::<Result<Vec<_>>>()?;
+        let hypers = self.rates.hyper_parameters(self.rule.hyper_parameters());
+        let hypers = hypers.map(|hyper| hyper.read_state(&mut node)).collect::<Result<Vec<_>>>()?;
         let names = self.rule.slots();
         let tensor = |info: &TensorInfo| {
             let Some(steps) = node.count("step", info)? else { return Ok(State::default()) };
@@ -237,11 +215,6 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
 }
 
 impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
-    /// Those that may be schedules with a memory.
-    fn hyper_parameters(&self) -> impl Iterator<Item = &Hyper> {
-        [&self.learning_rate, &self.weight_decay].into_iter().chain(self.rule.hyper_parameters())
-    }
-
     /// Takes a step with these SIMD instructions.
     fn apply_with(&mut self, mut step: Step<'_, A>, arch: Arch) -> Result<Report> {
         let values = self.values(&step)?;
@@ -260,8 +233,8 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
                 continue;
             };
             state.prepare(names, self.precision, param, info.elements());
-            let learning_rate = learning_rate.apply(values.learning_rate);
-            let weight_decay = weight_decay.apply(values.weight_decay);
+            let learning_rate = learning_rate.apply(values.rates.learning_rate);
+            let weight_decay = weight_decay.apply(values.rates.weight_decay);
             let (coupled, shrink) = match self.rule.decay() {
                 Decay::Coupled => (weight_decay, 1.0),
                 Decay::Decoupled => (0.0, 1.0 - learning_rate * weight_decay),
@@ -297,7 +270,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         }
         sweep.finish();
         self.steps += 1;
-        Ok(Report::new(values.learning_rate, moved))
+        Ok(Report::new(values.rates.learning_rate, moved))
     }
 }
 
@@ -305,8 +278,7 @@ impl<R: Clone, A: Clone> Clone for Elementwise<R, A> {
     fn clone(&self) -> Self {
         Self {
             rule: self.rule.clone(),
-            learning_rate: self.learning_rate.clone(),
-            weight_decay: self.weight_decay.clone(),
+            rates: self.rates.clone(),
             precision: self.precision,
             steps: self.steps,
             layout: self.layout.clone(),
@@ -320,8 +292,8 @@ impl<R: fmt::Debug, A> fmt::Debug for Elementwise<R, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Elementwise")
             .field("rule", &self.rule)
-            .field("learning_rate", &self.learning_rate)
-            .field("weight_decay", &self.weight_decay)
+            .field("learning_rate", &self.rates.learning_rate)
+            .field("weight_decay", &self.rates.weight_decay)
             .field("precision", &self.precision)
             .field("steps", &self.steps)
             .finish_non_exhaustive()

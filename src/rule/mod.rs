@@ -42,7 +42,9 @@
 
 mod elementwise;
 mod lanes;
+mod matrixwise;
 mod precision;
+mod rates;
 mod sweep;
 
 use crate::error::Result;
@@ -51,6 +53,7 @@ use crate::scalar::Scalar;
 
 pub use elementwise::Elementwise;
 pub use lanes::{Lanes, MAX_SLOTS, Slots};
+pub use matrixwise::{MatrixRule, MatrixSlot, Matrixwise};
 pub use precision::{Rounding, StatePrecision};
 
 /// One algorithm, element by element.

@@ -6,6 +6,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use ndarray::Array2;
+
 use super::StateDict;
 use super::data::{Data, Stored};
 use super::writer::numbered;
@@ -167,6 +169,17 @@ impl<'r> StateReader<'r> {
         expected: &'static str,
     ) -> Result<Option<Vec<T>>> {
         self.data(name, path, shape, expected).map(|data| T::unpack(data?))
+    }
+
+    /// Reads a matrix with a shape of its own, if it is there.
+    pub(crate) fn matrix<A: Element>(
+        &self,
+        name: &str,
+        path: &str,
+        shape: (usize, usize),
+    ) -> Result<Option<Array2<A>>> {
+        let values = self.numbers::<A>(name, path, &[shape.0, shape.1], A::DTYPE)?;
+        Ok(values.and_then(|values| Array2::from_shape_vec(shape, values).ok()))
     }
 
     /// The data of this name, if there are any.

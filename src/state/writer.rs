@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use ndarray::Array2;
+
 use super::data::Data;
 use super::{StateDict, StateTensor};
 use crate::params::{Order, TensorInfo};
@@ -51,6 +53,12 @@ impl<'w> StateWriter<'w> {
         if order == Order::F {
             self.value(&format!("order/{}", info.path()), "F");
         }
+    }
+
+    /// Writes a matrix with a shape of its own, row-major.
+    pub(crate) fn matrix<A: Element>(&mut self, name: &str, path: &str, matrix: &Array2<A>) {
+        let (rows, columns) = matrix.dim();
+        self.insert(name, path, &[rows, columns], A::pack(matrix.iter().copied().collect()));
     }
 
     /// Writes what has a shape of its own.

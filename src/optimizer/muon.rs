@@ -1,0 +1,274 @@
+//! Muon: momentum whose matrices are orthogonalised.
+
+use std::mem::swap;
+use std::ops::Bound;
+
+use ndarray::{Array2, ArrayView2};
+
+use crate::error::{Error, Result};
+use crate::hyper::Hyper;
+use crate::params::TensorInfo;
+use crate::product::{dot, gram, multiply};
+use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise};
+use crate::scalar::Scalar;
+
+/// Muon, for the matrices inside a model: momentum, of which every singular value is made about 1.
+///
+/// # Update rule
+/// ```text
+/// m ← μm + (1 − μ)g
+/// u ← (1 − μ)g + μm                                        without Nesterov u ← m
+/// X ← u / max(‖u‖, ε)                                      ‖·‖ is Frobenius's; tall matrices are transposed
+/// X ← aX + (bXXᵀ + c(XXᵀ)²)X                               five times, a, b, c = 3.4445, −4.7750, 2.0315
+/// θ ← θ(1 − ηλ)
+/// θ ← θ − η·√max(1, rows/columns)·X                        with match_rms_adamw η·0.2·√max(rows, columns)·X
+/// ```
+/// In the arithmetic of the parameters, f32 or f64. Singular values of at least 0.002‖u‖ become 0.68 … 1.21, smaller ones less.
+///
+/// # Hyper-parameters
+/// | name | default | range | meaning |
+/// |---|---|---|---|
+/// | `learning_rate` η | – | ≥ 0 | 0.02 is usual; with `match_rms_adamw` that of AdamW |
+/// | [`momentum`](Self::momentum) μ | 0.95 | 0 ≤ μ < 1 | decay of the average gradient |
+/// | [`no_nesterov`](Self::no_nesterov) | no | | the average itself, without looking ahead |
+/// | [`weight_decay`](Self::weight_decay) λ | 0.1 | ≥ 0 | decoupled |
+/// | [`match_rms_adamw`](Self::match_rms_adamw) | no | | the step is as long as AdamW's usually is |
+/// | [`eps`](Self::eps) ε | 1e-7 | > 0 | the least norm divided by |
+///
+/// # State
+/// `momentum_buffer`, a matrix of the parameter's elements: 4 bytes a parameter in f32.
+///
+/// # Conventions
+/// `torch.optim.Muon`, which computes X in bf16. Meant for hidden layers; embeddings, heads, biases and norms go to AdamW in one
+/// line, see the example. Convolutions are matrices (out, in·height·width).
+///
+/// # Errors
+/// [`Error::NotAMatrix`] for tensors of fewer than two axes, [`Error::NonFiniteGradient`], [`Error::NormOverflow`],
+/// [`Error::HyperParameter`].
+///
+/// # Example
+/// ```
+/// use gradus::prelude::*;
+/// use ndarray::array;
+///
+/// // Matrices to Muon, everything else and the embedding to AdamW.
+/// let hidden = |path: &str, shape: &[usize]| shape.len() >= 2 && !path.starts_with("embedding");
+/// let mut opt = AdamW::new(1e-3).route(hidden, Muon::new(0.02));
+///
+/// let mut w = (array![[1.0_f32, 0.0], [0.0, 1.0]], array![0.0]);
+/// opt.step(&mut w, &(array![[3.0, 0.0], [0.0, 1e-2]], array![1.0]))?;
+/// assert!((w.0[[0, 0]] - 0.98).abs() < 0.01 && (w.0[[1, 1]] - 0.98).abs() < 0.01); // as far in both directions
+/// # Ok::<(), gradus::Error>(())
+/// ```
+///
+/// # References
+/// K. Jordan et al., *Muon: An optimizer for hidden layers in neural networks* (2024), kellerjordan.github.io/posts/muon.
+/// J. Liu et al., *Muon is Scalable for LLM Training* (2025), arXiv:2502.16982, section 2.2 (`match_rms_adamw`).
+pub type Muon<A> = Matrixwise<MuonRule, A>;
+
+/// The rule of [`Muon`].
+#[derive(Debug, Clone)]
+pub struct MuonRule {
+    momentum: Hyper,
+    eps: Hyper,
+    nesterov: bool,
+    match_rms_adamw: bool,
+}
+
+impl<A: Scalar> Muon<A> {
+    /// Muon with this learning rate, a number or a schedule.
+    pub fn new(learning_rate: impl Into<Hyper>) -> Self {
+        let rule = MuonRule { momentum: 0.95.into(), eps: 1e-7.into(), nesterov: true, match_rms_adamw: false };
+        Self::from_rule(rule, learning_rate).weight_decay(0.1)
+    }
+
+    /// The momentum μ: a number or a schedule.
+    pub fn momentum(mut self, momentum: impl Into<Hyper>) -> Self {
+        self.rule.momentum = momentum.into();
+        self
+    }
+
+    /// Orthogonalises the momentum itself.
+    pub fn no_nesterov(mut self) -> Self {
+        self.rule.nesterov = false;
+        self
+    }
+
+    /// The least norm ε divided by: a number or a schedule.
+    pub fn eps(mut self, eps: impl Into<Hyper>) -> Self {
+        self.rule.eps = eps.into();
+        self
+    }
+
+    /// Scales by 0.2·√max(rows, columns), with which learning rate and weight decay of AdamW serve for Muon.
+    pub fn match_rms_adamw(mut self) -> Self {
+        self.rule.match_rms_adamw = true;
+        self
+    }
+}
+
+/// The hyper-parameters of one step.
+#[derive(Debug, Clone, Copy)]
+pub struct MuonValues {
+    momentum: f64,
+    eps: f64,
+}
+
+impl<A: Scalar> MatrixRule<A> for MuonRule {
+    type Values = MuonValues;
+
+    fn name(&self) -> &'static str {
+        "muon"
+    }
+
+    fn slots(&self, shape: (usize, usize)) -> Vec<MatrixSlot> {
+        vec![MatrixSlot::new("momentum_buffer", shape)]
+    }
+
+    fn accepts(&self, tensor: &TensorInfo) -> Result<()> {
+        match tensor.shape() {
+            [_, _, ..] => Ok(()),
+            shape => Err(Error::NotAMatrix { optimizer: "muon", path: tensor.path().into(), shape: shape.into() }),
+        }
+    }
+
+    fn values(&self, step: u64) -> Result<MuonValues> {
+        let momentum = self.momentum.within("momentum", 0.0..1.0, step)?;
+        let eps = self.eps.within("eps", (Bound::Excluded(0.0), Bound::Unbounded), step)?;
+        Ok(MuonValues { momentum, eps })
+    }
+
+    fn hyper_parameters(&self) -> Vec<&Hyper> {
+        vec![&self.momentum, &self.eps]
+    }
+
+    fn direction(&self, values: &MuonValues, _: &At, mut grad: Array2<A>, slots: &mut [Array2<A>]) -> Array2<A> {
+        let [buffer] = slots else { unreachable!("there is one slot") };
+        let (momentum, rest) = (A::from_f64(values.momentum), A::from_f64(1.0 - values.momentum));
+        buffer.zip_mut_with(&grad, |m, g| *m = momentum * *m + rest * *g);
+        match self.nesterov {
+            true => grad.zip_mut_with(buffer, |g, m| *g = rest * *g + momentum * *m),
+            false => grad.assign(buffer),
+        }
+        let (rows, columns) = grad.dim();
+        let scale = match self.match_rms_adamw {
+            true => 0.2 * (rows.max(columns) as f64).sqrt(),
+            false => (rows as f64 / columns as f64).max(1.0).sqrt(),
+        };
+        let mut direction = orthogonalised(grad.view(), values.eps);
+        let scale = A::from_f64(scale);
+        direction.mapv_inplace(|x| x * scale);
+        direction
+    }
+}
+
+/// The quintic's coefficients: steepest at 0, and no point of 0 … 1 that five rounds throw out.
+const COEFFICIENTS: (f64, f64, f64) = (3.4445, -4.7750, 2.0315);
+const ROUNDS: usize = 5;
+
+/// The matrix with all singular values made about 1, by five rounds of Newton–Schulz's iteration: what [`Muon`] makes of a
+/// momentum.
+///
+/// What is at least 0.002 of the Frobenius norm becomes 0.68 … 1.21. A matrix of zeros stays one.
+///
+/// ```
+/// let x = gradus::optimizer::newton_schulz(ndarray::array![[3.0, 0.0, 0.0], [0.0, -0.1, 0.0]].view());
+/// assert!((x[[0, 0]] - 1.0_f64).abs() < 0.33 && (x[[1, 1]] + 1.0).abs() < 0.33);
+/// ```
+pub fn newton_schulz<A: Scalar>(matrix: ArrayView2<'_, A>) -> Array2<A> {
+    orthogonalised(matrix, f64::MIN_POSITIVE)
+}
+
+/// [`newton_schulz`] of a matrix divided by its norm, but by at least ε.
+fn orthogonalised<A: Scalar>(matrix: ArrayView2<'_, A>, eps: f64) -> Array2<A> {
+    let tall = matrix.nrows() > matrix.ncols();
+    let wide = if tall { matrix.reversed_axes() } else { matrix };
+    let norm = wide.iter().map(|x| x.as_f64().powi(2)).sum::<f64>().sqrt();
+    // Divided in f64: the norm of tiny numbers has no reciprocal in f32.
+    let mut x = Array2::from_shape_fn(wide.dim(), |at| A::from_f64(wide[at].as_f64() / norm.max(eps)));
+
+    let (a, b, c) = (A::from_f64(COEFFICIENTS.0), A::from_f64(COEFFICIENTS.1), A::from_f64(COEFFICIENTS.2));
+    let rows = x.nrows();
+    let (mut next, mut square) = (x.clone(), Array2::zeros((rows, rows)));
+    let mut polynomial = square.clone();
+    for _ in 0..ROUNDS {
+        gram(dot, (A::one(), x.view()), A::zero(), square.view_mut());
+        polynomial.assign(&square);
+        gram(dot, (c, square.view()), b, polynomial.view_mut());
+        next.assign(&x);
+        multiply(dot, (A::one(), polynomial.view(), x.view()), a, next.view_mut());
+        swap(&mut x, &mut next);
+    }
+    if tall { x.reversed_axes().as_standard_layout().into_owned() } else { x }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{Array1, array};
+
+    use super::*;
+    use crate::optimizer::Optimizer;
+
+    /// The scalar polynomial: what happens to one singular value.
+    fn quintic(x: f64) -> f64 {
+        (0..ROUNDS).fold(x, |x, _| {
+            let (a, b, c) = COEFFICIENTS;
+            a * x + b * x.powi(3) + c * x.powi(5)
+        })
+    }
+
+    #[test]
+    fn first_step_by_hand() {
+        // m = 0.05 g and u = 0.05 g + 0.95 m = 0.0975 g; of a diagonal matrix every element goes its own way.
+        let (mut opt, mut w) = (Muon::new(0.1).weight_decay(0.5), array![[1.0, 0.0], [0.0, 2.0]]);
+        opt.step(&mut w, &array![[3.0, 0.0], [0.0, 4.0]]).unwrap();
+        let expected = [1.0 * 0.95 - 0.1 * quintic(0.6), 2.0 * 0.95 - 0.1 * quintic(0.8)];
+        assert!((w[[0, 0]] - expected[0]).abs() < 1e-12 && (w[[1, 1]] - expected[1]).abs() < 1e-12, "{w}");
+        assert!((opt.slot("", "momentum_buffer").unwrap()[[1, 1]] - 0.2_f64).abs() < 1e-15);
+    }
+
+    #[test]
+    fn tall_matrices_and_scales() {
+        let wide = array![[3.0, 0.0, 0.0, 0.0], [0.0, 4.0, 0.0, 0.0]];
+        let x = newton_schulz(wide.view());
+        assert_eq!(newton_schulz(wide.t()), x.t());
+        let step = |opt: Muon<f64>, grad: &Array2<f64>| {
+            let (mut opt, mut w) = (opt.weight_decay(0.0), Array2::zeros(grad.dim()));
+            opt.step(&mut w, grad).unwrap();
+            w
+        };
+        let close = |w: Array2<f64>, expected: Array2<f64>| (&w - &expected).iter().all(|d| d.abs() < 1e-14);
+        assert!(close(step(Muon::new(1.0), &wide), -&x));
+        assert!(close(step(Muon::new(1.0), &wide.t().to_owned()), -&x.t() * 2.0_f64.sqrt()));
+        assert!(close(step(Muon::new(1.0).match_rms_adamw(), &wide), -&x * 0.4));
+    }
+
+    #[test]
+    fn without_nesterov_the_momentum_is_followed() {
+        let grads = [array![[1.0, 0.0], [0.0, 2.0]], array![[0.0, 0.0], [0.0, 1.0]]];
+        let mut opt = Muon::new(1.0).weight_decay(0.0).momentum(0.5).no_nesterov();
+        let mut w: Array2<f64> = Array2::zeros((2, 2));
+        grads.iter().for_each(|grad| _ = opt.step(&mut w, grad).unwrap());
+        // 0.5 g₁ = (0.5, 1), then (0.25, 1).
+        let expected = [[0.5, 1.0], [0.25, 1.0]].map(|m: [f64; 2]| m.map(|x| quintic(x / m[0].hypot(m[1]))));
+        assert!((w[[0, 0]] + expected[0][0] + expected[1][0]).abs() < 1e-12, "{w}");
+        assert!((w[[1, 1]] + expected[0][1] + expected[1][1]).abs() < 1e-12, "{w}");
+    }
+
+    #[test]
+    fn the_least_norm_is_divided_by() {
+        let (mut opt, mut w) = (Muon::new(1.0).weight_decay(0.0).eps(2.0).momentum(0.0), array![[0.0, 0.0]]);
+        opt.step(&mut w, &array![[0.5, 0.0]]).unwrap();
+        assert!((w[[0, 0]] + quintic(0.25)).abs() < 1e-12, "{w}");
+    }
+
+    #[test]
+    fn vectors_are_refused_by_name() {
+        let (mut opt, mut w) = (Muon::new(0.1), (array![[1.0]], array![1.0]));
+        let error = opt.step(&mut w, &(array![[1.0]], array![1.0])).unwrap_err();
+        assert_eq!(error.to_string(), "muon steps matrices, and \"1\" has shape [1]; route it to another optimizer");
+        assert_eq!(w, (array![[1.0]], array![1.0]));
+        let nothing: Array1<f64> = array![];
+        assert!(Muon::new(0.1).step(&mut nothing.clone(), &nothing).is_err());
+    }
+}

@@ -1,0 +1,161 @@
+//! Matrix products, their rows shared between the threads.
+//!
+//! Every element is summed in the same order whatever the number of threads, so the bits do not depend on it.
+
+use ndarray::linalg::general_mat_mul;
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
+
+use crate::scalar::Scalar;
+use crate::threads;
+
+/// Products of fewer multiplications are not worth sharing.
+const SERIAL: usize = 1 << 20;
+
+/// Rows are divided at multiples of this, which are whole tiles of every kernel.
+const TILE: usize = 48;
+
+/// Symmetric products of fewer rows are computed as a whole.
+const WHOLE: usize = 96;
+
+/// `c ← α·a·b + β·c` on one thread.
+pub(crate) type Kernel<A> = fn(A, &ArrayView2<'_, A>, &ArrayView2<'_, A>, A, &mut ArrayViewMut2<'_, A>);
+
+/// ndarray's own.
+pub(crate) fn dot<A: Scalar>(
+    alpha: A,
+    a: &ArrayView2<'_, A>,
+    b: &ArrayView2<'_, A>,
+    beta: A,
+    c: &mut ArrayViewMut2<'_, A>,
+) {
+    general_mat_mul(alpha, a, b, beta, c);
+}
+
+/// `c ← α·a·b + β·c`.
+pub(crate) fn multiply<A: Scalar>(
+    kernel: Kernel<A>,
+    (alpha, a, b): (A, ArrayView2<'_, A>, ArrayView2<'_, A>),
+    beta: A,
+    c: ArrayViewMut2<'_, A>,
+) {
+    share(kernel, (alpha, a, b), beta, c, threads::count());
+}
+
+fn share<A: Scalar>(
+    kernel: Kernel<A>,
+    (alpha, a, b): (A, ArrayView2<'_, A>, ArrayView2<'_, A>),
+    beta: A,
+    mut c: ArrayViewMut2<'_, A>,
+    parts: usize,
+) {
+    let (rows, work) = (a.nrows(), a.len() * b.ncols());
+    if parts < 2 || work < SERIAL || rows < 2 * TILE {
+        return kernel(alpha, &a, &b, beta, &mut c);
+    }
+    let at = (rows / TILE).div_ceil(2) * TILE;
+    let ((a, below), (c, c_below)) = (a.split_at(Axis(0), at), c.split_at(Axis(0), at));
+    let half = parts.div_ceil(2);
+    threads::join(
+        || share(kernel, (alpha, a, b), beta, c, half),
+        || share(kernel, (alpha, below, b), beta, c_below, parts - half),
+    );
+}
+
+/// `c ← α·a·aᵀ + β·c` for a symmetric c: half the arithmetic of [`multiply`].
+pub(crate) fn gram<A: Scalar>(
+    kernel: Kernel<A>,
+    (alpha, a): (A, ArrayView2<'_, A>),
+    beta: A,
+    mut c: ArrayViewMut2<'_, A>,
+) {
+    lower_gram(kernel, (alpha, a), beta, c.view_mut());
+    mirror(c);
+}
+
+/// The blocks of [`gram`] on the diagonal and below it.
+fn lower_gram<A: Scalar>(kernel: Kernel<A>, (alpha, a): (A, ArrayView2<'_, A>), beta: A, mut c: ArrayViewMut2<'_, A>) {
+    let rows = a.nrows();
+    if rows < WHOLE {
+        return kernel(alpha, &a, &a.t(), beta, &mut c);
+    }
+    let at = (rows / TILE).div_ceil(2) * TILE;
+    let (upper, lower) = a.split_at(Axis(0), at);
+    let (top, bottom) = c.split_at(Axis(0), at);
+    let (top_left, _) = top.split_at(Axis(1), at);
+    let (bottom_left, bottom_right) = bottom.split_at(Axis(1), at);
+    let diagonal = || {
+        threads::join(
+            || lower_gram(kernel, (alpha, upper), beta, top_left),
+            || lower_gram(kernel, (alpha, lower), beta, bottom_right),
+        );
+    };
+    let below = || multiply(kernel, (alpha, lower, upper.t()), beta, bottom_left);
+    threads::join(diagonal, below);
+}
+
+/// Copies what is below the diagonal above it, tile by tile.
+fn mirror<A: Scalar>(mut c: ArrayViewMut2<'_, A>) {
+    let rows = c.nrows();
+    if rows < WHOLE {
+        return;
+    }
+    let at = (rows / TILE).div_ceil(2) * TILE;
+    let (top, mut bottom) = c.view_mut().split_at(Axis(0), at);
+    let (top_left, mut top_right) = top.split_at(Axis(1), at);
+    let (bottom_left, bottom_right) = bottom.view_mut().split_at(Axis(1), at);
+    top_right.assign(&bottom_left.t());
+    mirror(top_left);
+    mirror(bottom_right);
+}
+
+/// `a·b` in new memory.
+pub(crate) fn product<A: Scalar>(kernel: Kernel<A>, a: ArrayView2<'_, A>, b: ArrayView2<'_, A>) -> Array2<A> {
+    let mut c = Array2::zeros((a.nrows(), b.ncols()));
+    multiply(kernel, (A::one(), a, b), A::zero(), c.view_mut());
+    c
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wave(shape: (usize, usize)) -> Array2<f32> {
+        Array2::from_shape_fn(shape, |(i, j)| ((i * 37 + j * 11) as f32 * 0.1).sin())
+    }
+
+    #[cfg(feature = "rayon")]
+    fn with_threads<T: Send>(threads: usize, run: impl FnOnce() -> T + Send) -> T {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(run)
+    }
+
+    #[cfg(not(feature = "rayon"))]
+    fn with_threads<T: Send>(_: usize, run: impl FnOnce() -> T + Send) -> T {
+        run()
+    }
+
+    #[test]
+    fn threads_do_not_change_the_bits() {
+        for (rows, inner, columns) in [(300, 71, 129), (97, 200, 64), (1, 9, 5), (0, 3, 3)] {
+            let (a, b) = (wave((rows, inner)), wave((inner, columns)));
+            let expected = a.dot(&b);
+            for threads in [1, 2, 3, 5] {
+                let found = with_threads(threads, || product(dot, a.view(), b.view()));
+                assert_eq!(found, expected, "{rows} × {inner} × {columns} on {threads}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_symmetric_product_is_the_product() {
+        for rows in [0, 1, 95, 96, 97, 150, 433] {
+            let a = wave((rows, 61));
+            let expected = 0.5 * a.dot(&a.t()) + 2.0;
+            for threads in [1, 2, 4] {
+                let mut c = Array2::from_elem((rows, rows), 1.0);
+                with_threads(threads, || gram(dot, (0.5, a.view()), 2.0, c.view_mut()));
+                assert!((&c - &expected).iter().all(|difference| difference.abs() < 1e-4), "{rows} rows");
+                assert_eq!(c, c.t(), "{rows} rows");
+            }
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! The driver for algorithms on whole matrices.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use ndarray::{Array2, ArrayD, ArrayViewMutD, Zip};
+
+use super::rates::{Rates, RatesAt};
+use super::{At, Decay};
+use crate::error::Result;
+use crate::hyper::Hyper;
+use crate::norm;
+use crate::optimizer::Optimizer;
+use crate::params::{Layout, TensorInfo};
+use crate::scalar::Scalar;
+use crate::state::{Commit, StateReader, StateWriter};
+use crate::step::{Report, Step, Tensor};
+use crate::threads;
+
+/// One algorithm, matrix by matrix.
+///
+/// [`Matrixwise`] makes an optimizer of it. A tensor is the matrix of its first axis and all others: a convolution's
+/// kernel (out, in, height, width) is a matrix (out, in·height·width), a vector one of a single column.
+///
+/// This is all of descent by steps of fixed length:
+///
+/// ```
+/// use gradus::{prelude::*, Result, rule::{At, MatrixRule, Matrixwise, MatrixSlot}};
+/// use ndarray::{Array2, array};
+///
+/// struct Normalised;
+///
+/// impl<A: Scalar> MatrixRule<A> for Normalised {
+///     type Values = ();
+///
+///     fn name(&self) -> &'static str { "normalised" }
+///     fn values(&self, _: u64) -> Result<()> { Ok(()) }
+///     fn slots(&self, _: (usize, usize)) -> Vec<MatrixSlot> { Vec::new() }
+///
+///     fn direction(&self, _: &(), _: &At, grad: Array2<A>, _: &mut [Array2<A>]) -> Array2<A> {
+///         let norm = grad.iter().map(|g| g.as_f64().powi(2)).sum::<f64>().sqrt();
+///         grad / A::from_f64(norm.max(1e-12))
+///     }
+/// }
+///
+/// let mut opt = Matrixwise::from_rule(Normalised, 0.5);
+/// let mut w = array![[0.0, 1.0]];
+/// opt.step(&mut w, &array![[3.0, 4.0]])?;
+/// assert_eq!(w, array![[-0.3, 0.6]]);
+/// # Ok::<(), gradus::Error>(())
+/// ```
+pub trait MatrixRule<A: Scalar>: Send + Sync {
+    /// The hyper-parameters of one step, checked.
+    type Values: Sync;
+
+    /// The algorithm's name, lower case.
+    fn name(&self) -> &'static str;
+
+    /// What is remembered of a matrix with these rows and columns, zero at first.
+    fn slots(&self, shape: (usize, usize)) -> Vec<MatrixSlot>;
+
+    /// How weight decay enters.
+    fn decay(&self) -> Decay {
+        Decay::Decoupled
+    }
+
+    /// Whether the rule can step this tensor.
+    ///
+    /// # Errors
+    /// Whatever names the tensor and what would be accepted.
+    fn accepts(&self, tensor: &TensorInfo) -> Result<()> {
+        let _ = tensor;
+        Ok(())
+    }
+
+    /// The rule's own hyper-parameters at a step; 0 is the first.
+    ///
+    /// # Errors
+    /// [`HyperParameter`](crate::Error::HyperParameter) if one is out of range: see
+    /// [`Hyper::within`](crate::Hyper::within).
+    fn values(&self, step: u64) -> Result<Self::Values>;
+
+    /// The rule's own hyper-parameters as they were set: see [`Rule::hyper_parameters`](super::Rule::hyper_parameters).
+    fn hyper_parameters(&self) -> Vec<&Hyper> {
+        Vec::new()
+    }
+
+    /// What the learning rate is multiplied with to give the step, `θ ← θ − η·direction`. The gradient is finite.
+    fn direction(&self, values: &Self::Values, at: &At, grad: Array2<A>, slots: &mut [Array2<A>]) -> Array2<A>;
+}
+
+/// A matrix that a [`MatrixRule`] remembers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MatrixSlot {
+    /// Its name in the state.
+    pub name: Cow<'static, str>,
+    /// Rows and columns.
+    pub shape: (usize, usize),
+}
+
+impl MatrixSlot {
+    /// A slot of this name and shape.
+    pub fn new(name: impl Into<Cow<'static, str>>, shape: (usize, usize)) -> Self {
+        Self { name: name.into(), shape }
+    }
+}
+
+/// The optimizer that a [`MatrixRule`] makes.
+///
+/// It keeps the rule's slots and a step count per tensor, made when the tensor gets its first gradient. Tensors are shared
+/// between the threads, and so are the products of large ones; the bits do not depend on it. A gradient that is not finite is
+/// an error, as it would spoil a whole matrix. What a step needs beside the state it allocates, a few times the size of the
+/// tensors.
+pub struct Matrixwise<R, A> {
+    pub(crate) rule: R,
+    rates: Rates,
+    steps: u64,
+    layout: Option<Arc<Layout>>,
+    state: Vec<State<A>>,
+}
+
+/// The state of one tensor.
+#[derive(Clone)]
+struct State<A> {
+    steps: u64,
+    slots: Vec<Array2<A>>,
+}
+
+impl<A> Default for State<A> {
+    fn default() -> Self {
+        Self { steps: 0, slots: Vec::new() }
+    }
+}
+
+/// One tensor's part in a step.
+struct Task<'s, 'a, A> {
+    info: &'s TensorInfo,
+    tensor: &'s mut Tensor<'a, A>,
+    state: &'s mut State<A>,
+}
+
+/// The rows and columns of a tensor as a matrix.
+pub(crate) fn as_matrix(shape: &[usize]) -> (usize, usize) {
+    match shape {
+        [] => (1, 1),
+        [rows, columns @ ..] => (*rows, columns.iter().product()),
+    }
+}
+
+impl<R, A> Matrixwise<R, A> {
+    /// The optimizer that follows this rule, without weight decay.
+    pub fn from_rule(rule: R, learning_rate: impl Into<Hyper>) -> Self {
+        let rates = Rates { learning_rate: learning_rate.into(), weight_decay: Hyper::from(0.0) };
+        Self { rule, rates, steps: 0, layout: None, state: Vec::new() }
+    }
+
+    /// The weight decay λ ≥ 0: a number or a schedule. Coupled or decoupled as the rule says.
+    pub fn weight_decay(mut self, weight_decay: impl Into<Hyper>) -> Self {
+        self.rates.weight_decay = weight_decay.into();
+        self
+    }
+
+    /// The rule, with its hyper-parameters.
+    pub fn rule(&self) -> &R {
+        &self.rule
+    }
+}
+
+impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
+    /// The matrix `slot` of the tensor at `path`, once the tensor has had a gradient.
+    pub fn slot(&self, path: &str, slot: &str) -> Option<Array2<A>> {
+        let layout = self.layout.as_ref()?;
+        let at = layout.position(path)?;
+        let state = self.state.get(at).filter(|state| state.steps > 0)?;
+        let slots = self.rule.slots(as_matrix(layout.tensors()[at].shape()));
+        state.slots.get(slots.iter().position(|known| known.name == slot)?).cloned()
+    }
+
+    /// The bytes that the state takes, of all tensors together.
+    pub fn state_bytes(&self) -> usize {
+        self.state.iter().flat_map(|state| &state.slots).map(|slot| slot.len() * size_of::<A>()).sum()
+    }
+
+    /// How many steps the tensor at `path` has taken: those in which it had a gradient.
+    pub fn tensor_steps(&self, path: &str) -> u64 {
+        let at = self.layout.as_ref().and_then(|layout| layout.position(path));
+        at.and_then(|at| self.state.get(at)).map_or(0, |state| state.steps)
+    }
+
+    /// The hyper-parameters of this step, if they and the step are in order.
+    fn values(&self, step: &Step<'_, A>) -> Result<(RatesAt, R::Values)> {
+        Layout::ensure_known(self.layout.as_ref(), step.layout())?;
+        let values = (self.rates.at(self.steps, step)?, self.rule.values(self.steps)?);
+        for (info, grad) in step.grads() {
+            self.rule.accepts(info)?;
+            // Sums of squares over many steps stay finite below this.
+            let limit = A::max_value().as_f64().sqrt() * 1e-3;
+            if norm::norm(&[(info, grad)], 2.0).partial_cmp(&limit).is_none_or(std::cmp::Ordering::is_gt) {
+                return Err(norm::non_finite(&[(info, grad)]));
+            }
+        }
+        Ok(values)
+    }
+
+    /// Steps one tensor.
+    fn update(&self, (rates, values): &(RatesAt, R::Values), task: &mut Task<'_, '_, A>) {
+        let Task { info, tensor, state } = task;
+        let (rows, columns) = as_matrix(info.shape());
+        let slots = self.rule.slots((rows, columns));
+        // A setter may have given the rule other slots: then the tensor begins anew.
+        if !slots.iter().map(|slot| slot.shape).eq(state.slots.iter().map(Array2::dim)) {
+            **state = State { steps: 0, slots: slots.iter().map(|slot| Array2::zeros(slot.shape)).collect() };
+        }
+        state.steps += 1;
+        let learning_rate = tensor.learning_rate.apply(rates.learning_rate);
+        let weight_decay = tensor.weight_decay.apply(rates.weight_decay);
+        let at = At { step: state.steps, learning_rate };
+        tensor.update(info, |mut param, mut grad| {
+            match self.rule.decay() {
+                Decay::Coupled if weight_decay > 0.0 => grad.scaled_add(A::from_f64(weight_decay), &param),
+                Decay::Decoupled if weight_decay > 0.0 => {
+                    let shrink = A::from_f64(1.0 - learning_rate * weight_decay);
+                    param.mapv_inplace(|param| param * shrink);
+                }
+                _ => {}
+            }
+            let grad = Array2::from_shape_vec((rows, columns), grad.into_raw_vec_and_offset().0);
+            let Ok(grad) = grad else { unreachable!("a copy of the gradient has its elements") };
+            descend(&mut param, A::from_f64(learning_rate), self.rule.direction(values, &at, grad, &mut state.slots));
+        });
+    }
+}
+
+/// θ ← θ − η·direction.
+fn descend<A: Scalar>(param: &mut ArrayViewMutD<'_, A>, learning_rate: A, direction: Array2<A>) {
+    let Ok(direction) = ArrayD::from_shape_vec(param.raw_dim(), direction.into_raw_vec_and_offset().0) else {
+        unreachable!("the direction has the gradient's elements")
+    };
+    Zip::from(param).and(&direction).for_each(|param, direction| *param -= learning_rate * *direction);
+}
+
+/// Fewer elements than this are stepped one tensor after the other.
+const SERIAL: usize = 4096;
+
+fn for_each<T: Send>(tasks: &mut [T], elements: usize, run: &(impl Fn(&mut T) + Sync)) {
+    if tasks.len() < 2 || elements < SERIAL {
+        return tasks.iter_mut().for_each(run);
+    }
+    let (left, right) = tasks.split_at_mut(tasks.len() / 2);
+    threads::join(|| for_each(left, elements, run), || for_each(right, elements, run));
+}
+
+impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
+    fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        self.values(step).map(drop)
+    }
+
+    fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
+        let values = self.values(&step)?;
+        let layout = Arc::clone(self.layout.get_or_insert_with(|| Arc::clone(step.layout())));
+        let mut states = std::mem::take(&mut self.state);
+        states.resize_with(layout.len(), State::default);
+        let (mut rest, mut next) = (states.iter_mut(), 0);
+        let mut tasks = Vec::with_capacity(step.len());
+        for (info, tensor) in step.iter_mut() {
+            let Some(state) = rest.nth(tensor.index() - next) else { break };
+            next = tensor.index() + 1;
+            if tensor.grad.is_some() {
+                tasks.push(Task { info, tensor, state });
+            }
+        }
+        for_each(&mut tasks, layout.elements(), &|task| self.update(&values, task));
+        let moved = !tasks.is_empty();
+        self.state = states;
+        self.steps += 1;
+        Ok(Report::new(values.0.learning_rate, moved))
+    }
+
+    fn learning_rate(&self) -> f64 {
+        self.rates.learning_rate.at(self.steps)
+    }
+
+    fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    fn layout(&self) -> Option<&Arc<Layout>> {
+        self.layout.as_ref()
+    }
+
+    fn write_state(&self, state: &mut StateWriter<'_>) {
+        let mut node = state.node(self.rule.name());
+        node.value("steps", self.steps);
+        self.rates.hyper_parameters(self.rule.hyper_parameters()).for_each(|hyper| hyper.write_state(&mut node));
+        let tensors = self.layout.iter().flat_map(|layout| layout.tensors()).zip(&self.state);
+        for (info, state) in tensors.filter(|(_, state)| state.steps > 0) {
+            node.count("step", info, state.steps);
+            for (slot, values) in self.rule.slots(as_matrix(info.shape())).iter().zip(&state.slots) {
+                node.matrix(&slot.name, info.path(), values);
+            }
+        }
+    }
+
+    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        let mut node = state.node(self.rule.name())?;
+        let steps = node.value("steps", "a count")?;
+        let hypers = self.rates.hyper_parameters(self.rule.hyper_parameters());
+        let hypers = hypers.map(|hyper| hyper.read_state(&mut node)).collect::<Result<Vec<_>>>()?;
+        let tensor = |info: &TensorInfo| {
+            let Some(steps) = node.count("step", info)? else { return Ok(State::default()) };
+            let slots = self.rule.slots(as_matrix(info.shape()));
+            let slot = |slot: &MatrixSlot| {
+                node.matrix(&slot.name, info.path(), slot.shape)?.ok_or_else(|| node.missing(&slot.name, info))
+            };
+            Ok(State { steps, slots: slots.iter().map(slot).collect::<Result<_>>()? })
+        };
+        let tensors = node.tensors().iter().map(tensor).collect::<Result<Vec<_>>>()?;
+        let layout = node.layout().cloned();
+        let own = Commit::new(move || (self.steps, self.state, self.layout) = (steps, tensors, layout));
+        Ok(hypers.into_iter().fold(own, Commit::and))
+    }
+}
+
+impl<R: Clone, A: Clone> Clone for Matrixwise<R, A> {
+    fn clone(&self) -> Self {
+        Self {
+            rule: self.rule.clone(),
+            rates: self.rates.clone(),
+            steps: self.steps,
+            layout: self.layout.clone(),
+            state: self.state.clone(),
+        }
+    }
+}
+
+impl<R: fmt::Debug, A> fmt::Debug for Matrixwise<R, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Matrixwise")
+            .field("rule", &self.rule)
+            .field("rates", &self.rates)
+            .field("steps", &self.steps)
+            .finish_non_exhaustive()
+    }
+}
