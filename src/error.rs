@@ -142,6 +142,50 @@ pub enum Error {
         found: Vec<usize>,
     },
 
+    /// The rows of a tap are none, or make no whole examples.
+    #[error("{argument} has {rows} rows; it needs a multiple of {positions} positions, and at least one example")]
+    Rows {
+        /// The argument's name.
+        argument: &'static str,
+        /// How many rows it has.
+        rows: usize,
+        /// How many rows make an example.
+        positions: usize,
+    },
+
+    /// What a layer saw was not in order, for a reason of its own.
+    #[error("layer {}: {reason}", Name(.layer))]
+    Layer {
+        /// The layer's name, as it was given.
+        layer: String,
+        /// What is wrong.
+        #[source]
+        reason: Box<Error>,
+    },
+
+    /// No weight belongs to the name of a layer.
+    #[error("there is no weight {}; the tensors are {}", List(.sought), List(.paths))]
+    NoWeight {
+        /// The paths at which it was looked for.
+        sought: Vec<String>,
+        /// The paths of the tree.
+        paths: Vec<String>,
+    },
+
+    /// The gradients of single examples are too small, or the gradient of the weights is too large, by the number of examples.
+    #[error(
+        "the gradient is {examples} times the mean of output_grad: either output_grad is divided by the batch, or the \
+             gradient is that of a sum"
+    )]
+    DividedByBatch {
+        /// The number of examples.
+        examples: usize,
+    },
+
+    /// There has been no step yet that the call could speak of.
+    #[error("there has been no step yet")]
+    NoStep,
+
     /// An array that must be finite holds NaN or an infinity.
     #[error("{argument} is {value} at index {index:?}")]
     NotFinite {

@@ -11,6 +11,10 @@ mod follower;
 mod grad;
 pub mod guide;
 mod hyper;
+#[cfg(feature = "second-order")]
+pub mod kfac;
+#[cfg(feature = "second-order")]
+mod linalg;
 #[cfg(feature = "lora")]
 pub mod lora;
 mod norm;
@@ -24,6 +28,7 @@ mod scalar;
 pub mod schedule;
 mod state;
 mod step;
+pub mod tap;
 mod threads;
 
 pub use error::{Error, Result};
@@ -38,3 +43,4 @@ pub use pattern::Pattern;
 pub use scalar::{Element, Scalar};
 pub use state::{Commit, StateDict, StateReader, StateWriter};
 pub use step::{Adjust, Preview, Report, Step, Tensor};
+pub use tap::LinearTap;

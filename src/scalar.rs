@@ -31,13 +31,22 @@ pub trait Element:
 /// 16-bit parameters are stepped through `Optimizer::master_weights` instead. The trait is
 /// sealed: a rule may rely on IEEE 754 arithmetic, which is what makes results independent of the number of threads,
 /// the SIMD width and the memory layout.
-pub trait Scalar: Element {}
+pub trait Scalar: Element + sealed::Computed {}
 
 impl Scalar for f32 {}
 impl Scalar for f64 {}
 
 mod sealed {
     pub trait Sealed {}
+
+    /// What the optional features ask of numbers that are computed with.
+    #[cfg(feature = "second-order")]
+    pub trait Computed: crate::linalg::Real {}
+    #[cfg(not(feature = "second-order"))]
+    pub trait Computed {}
+    impl Computed for f32 {}
+    impl Computed for f64 {}
+
     impl Sealed for f32 {}
     impl Sealed for f64 {}
     #[cfg(feature = "half")]

@@ -23,3 +23,12 @@ pub(crate) fn join<L: Send, R: Send>(left: impl FnOnce() -> L + Send, right: imp
 pub(crate) fn join<L: Send, R: Send>(left: impl FnOnce() -> L + Send, right: impl FnOnce() -> R + Send) -> (L, R) {
     (left(), right())
 }
+
+/// Each of the tasks, side by side.
+pub(crate) fn for_each<T: Send>(tasks: &mut [T], run: &(impl Fn(&mut T) + Sync)) {
+    if tasks.len() < 2 {
+        return tasks.iter_mut().for_each(run);
+    }
+    let (left, right) = tasks.split_at_mut(tasks.len() / 2);
+    join(|| for_each(left, run), || for_each(right, run));
+}

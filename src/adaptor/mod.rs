@@ -140,4 +140,5 @@ macro_rules! state_of_inner {
     };
 }
 
-use {around, ask_inner, state_of_inner};
+pub(crate) use around;
+use {ask_inner, state_of_inner};

@@ -250,6 +250,16 @@ pub trait Optimizer<A: Element>: Send {
         Finite::new(self, NonFinite::Skip)
     }
 
+    /// Preconditions gradients with the curvature of the layers: see [`Kfac`](crate::kfac::Kfac).
+    #[cfg(feature = "second-order")]
+    fn kfac(self) -> crate::kfac::Kfac<Self, A>
+    where
+        Self: Sized,
+        A: crate::Scalar,
+    {
+        crate::kfac::Kfac::new(self)
+    }
+
     /// Steps parameters of 16 bits through f32 copies: see [`MasterWeights`](crate::adaptor::MasterWeights).
     #[cfg(feature = "half")]
     fn master_weights<H: Element>(self) -> crate::adaptor::MasterWeights<Self, H>

@@ -40,7 +40,7 @@ use crate::threads;
 ///
 ///     fn direction(&self, _: &(), _: &At, grad: Array2<A>, _: &mut [Array2<A>]) -> Array2<A> {
 ///         let norm = grad.iter().map(|g| g.as_f64().powi(2)).sum::<f64>().sqrt();
-///         grad / A::from_f64(norm.max(1e-12))
+///         grad.mapv(|g| A::from_f64(g.as_f64() / norm.max(1e-12)))
 ///     }
 /// }
 ///
@@ -243,14 +243,6 @@ fn descend<A: Scalar>(param: &mut ArrayViewMutD<'_, A>, learning_rate: A, direct
 /// Fewer elements than this are stepped one tensor after the other.
 const SERIAL: usize = 4096;
 
-fn for_each<T: Send>(tasks: &mut [T], elements: usize, run: &(impl Fn(&mut T) + Sync)) {
-    if tasks.len() < 2 || elements < SERIAL {
-        return tasks.iter_mut().for_each(run);
-    }
-    let (left, right) = tasks.split_at_mut(tasks.len() / 2);
-    threads::join(|| for_each(left, elements, run), || for_each(right, elements, run));
-}
-
 impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         self.values(step).map(drop)
@@ -270,7 +262,10 @@ impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
                 tasks.push(Task { info, tensor, state });
             }
         }
-        for_each(&mut tasks, layout.elements(), &|task| self.update(&values, task));
+        match layout.elements() < SERIAL {
+            true => tasks.iter_mut().for_each(|task| self.update(&values, task)),
+            false => threads::for_each(&mut tasks, &|task| self.update(&values, task)),
+        }
         let moved = !tasks.is_empty();
         self.state = states;
         self.steps += 1;

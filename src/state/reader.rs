@@ -160,6 +160,25 @@ impl<'r> StateReader<'r> {
         }
     }
 
+    /// Whether there is a value of this name.
+    #[cfg(feature = "second-order")]
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.dict.texts.contains_key(&format!("{}{name}", self.prefix))
+    }
+
+    /// What values there are of a kind, by what stands behind it.
+    #[cfg(feature = "second-order")]
+    pub(crate) fn names(&self, kind: &str) -> Vec<&'r str> {
+        let prefix = format!("{}{kind}/", self.prefix);
+        self.dict.texts.keys().filter_map(|key| key.strip_prefix(&prefix)).collect()
+    }
+
+    /// The rows of a matrix, if it is there.
+    #[cfg(feature = "second-order")]
+    pub(crate) fn rows_of(&self, kind: &str, path: &str) -> Option<usize> {
+        self.dict.tensors.get(&format!("{}{kind}/{path}", self.prefix))?.shape.first().copied()
+    }
+
     /// Reads numbers of a type and a shape, if there are any of this name.
     pub(crate) fn numbers<T: Stored>(
         &self,
@@ -199,6 +218,11 @@ impl<'r> StateReader<'r> {
 
     /// The error of an entry of one tensor that is not there.
     pub(crate) fn missing(&self, name: &str, info: &TensorInfo) -> Error {
-        Error::MissingEntry { key: format!("{}{name}/{}", self.prefix, info.path()) }
+        self.absent(name, info.path())
+    }
+
+    /// The error of an entry that is not there.
+    pub(crate) fn absent(&self, name: &str, path: &str) -> Error {
+        Error::MissingEntry { key: format!("{}{name}/{path}", self.prefix) }
     }
 }

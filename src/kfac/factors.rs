@@ -1,0 +1,153 @@
+//! The Kronecker factors of one layer's curvature, and what they make of a gradient.
+
+use std::sync::Arc;
+
+use ndarray::{Array1, Array2, ArrayRef2, Axis, concatenate};
+
+use super::Mode;
+use crate::linalg::{add_gram, eigen, multiplied, shifted_inverse};
+use crate::scalar::Scalar;
+use crate::tap::LinearTap;
+
+/// The sums over the taps of one step.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Pending<A> {
+    /// Σ āāᵀ, with the homogeneous coordinate.
+    pub(super) input: Array2<A>,
+    /// Σ δδᵀ.
+    pub(super) output: Array2<A>,
+    pub(super) rows: u64,
+    pub(super) examples: u64,
+    /// Of taps from the real targets: Σ δ(Σa) and Σ δ, which are the row sums of the gradients of weight and bias.
+    pub(super) row_sums: Option<Array2<f64>>,
+}
+
+impl<A: Scalar> Pending<A> {
+    pub(super) fn new(inputs: usize, outputs: usize, empirical: bool) -> Self {
+        Self {
+            input: Array2::zeros((inputs + 1, inputs + 1)),
+            output: Array2::zeros((outputs, outputs)),
+            rows: 0,
+            examples: 0,
+            row_sums: empirical.then(|| Array2::zeros((2, outputs))),
+        }
+    }
+
+    pub(super) fn add(&mut self, tap: &LinearTap<'_, A>) {
+        let ones = Array2::ones((tap.rows(), 1));
+        // Both have as many rows; transposed they are the columns of the products.
+        let Ok(inputs) = concatenate(Axis(1), &[tap.input, ones.view()]) else { return };
+        add_gram(inputs.t(), &mut self.input);
+        add_gram(tap.output_grad.t(), &mut self.output);
+        self.rows += tap.rows() as u64;
+        self.examples += tap.examples() as u64;
+        if let Some(sums) = &mut self.row_sums {
+            for (input, grad) in tap.input.rows().into_iter().zip(tap.output_grad.rows()) {
+                for (mut sums, along) in sums.rows_mut().into_iter().zip([input.sum().as_f64(), 1.0]) {
+                    sums.zip_mut_with(&grad, |sum, grad| *sum += along * grad.as_f64());
+                }
+            }
+        }
+    }
+
+    /// A = Σ āāᵀ / examples and G = Σ δδᵀ / rows.
+    fn means(&self, bias: bool) -> (Array2<A>, Array2<A>) {
+        let inputs = self.input.nrows() - usize::from(!bias);
+        let input = self.input.view().split_at(Axis(0), inputs).0.split_at(Axis(1), inputs).0;
+        let mean = |sum: &ArrayRef2<A>, count: u64| {
+            let scale = 1.0 / count as f64;
+            sum.mapv(|sum| A::from_f64(sum.as_f64() * scale))
+        };
+        (mean(&input, self.examples), mean(&self.output, self.rows))
+    }
+}
+
+/// The running averages of one layer and what is computed from them.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Factors<A> {
+    /// How many times they were updated.
+    pub(super) updates: u64,
+    /// A, of shape (in, in), with a bias one more.
+    pub(super) input: Array2<A>,
+    /// G, of shape (out, out).
+    pub(super) output: Array2<A>,
+    pub(super) solver: Arc<Solver<A>>,
+}
+
+/// How a gradient is divided by the curvature.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Solver<A> {
+    /// Nothing computed yet.
+    None,
+    /// (A + π√λ I)⁻¹ and (G + √λ/π I)⁻¹.
+    Inverse { input: Array2<A>, output: Array2<A> },
+    /// The eigenvectors, as columns, and eigenvalues of A and G.
+    Eigen { input: (Array2<A>, Array1<A>), output: (Array2<A>, Array1<A>) },
+}
+
+impl<A: Scalar> Factors<A> {
+    /// The factors after an update: with ε = min(1 − 1/k, decay) of what they were.
+    pub(super) fn updated(known: Option<&Self>, pending: &Pending<A>, bias: bool, decay: f64) -> Self {
+        let (mut input, mut output) = pending.means(bias);
+        let Some(known) = known else { return Self { updates: 1, input, output, solver: Arc::new(Solver::None) } };
+        let updates = known.updates + 1;
+        let kept = (1.0 - 1.0 / updates as f64).min(decay);
+        let (kept, fresh) = (A::from_f64(kept), A::from_f64(1.0 - kept));
+        input.zip_mut_with(&known.input, |new, old| *new = kept * *old + fresh * *new);
+        output.zip_mut_with(&known.output, |new, old| *new = kept * *old + fresh * *new);
+        Self { updates, input, output, solver: Arc::clone(&known.solver) }
+    }
+
+    /// π, that divides the damping between the factors as their mean eigenvalues are; 1 where one of them is 0.
+    pub(super) fn pi(&self) -> f64 {
+        let mean =
+            |factor: &Array2<A>| factor.diag().iter().map(|x| x.as_f64()).sum::<f64>() / factor.nrows().max(1) as f64;
+        let pi = (mean(&self.input) / mean(&self.output)).sqrt();
+        if pi.is_finite() && pi > 0.0 { pi } else { 1.0 }
+    }
+
+    /// Computes inverses or decompositions.
+    pub(super) fn refresh(&mut self, mode: Mode, damping: f64) {
+        self.solver = Arc::new(match mode {
+            Mode::Inverse => {
+                let (pi, root) = (self.pi(), damping.sqrt());
+                Solver::Inverse { input: damped(&self.input, pi * root), output: damped(&self.output, root / pi) }
+            }
+            Mode::Eigen => Solver::Eigen { input: decomposed(&self.input), output: decomposed(&self.output) },
+        });
+    }
+
+    /// The gradient (out, in) divided by the damped curvature.
+    pub(super) fn precondition(&self, grad: &Array2<A>, damping: f64) -> Array2<A> {
+        match &*self.solver {
+            Solver::None => grad.clone(),
+            Solver::Inverse { input, output } => multiplied(&multiplied(output, grad), input),
+            Solver::Eigen { input: (basis, values), output: (output_basis, output_values) } => {
+                let mut turned = multiplied(&multiplied(&output_basis.t(), grad), basis);
+                for (mut row, output) in turned.rows_mut().into_iter().zip(output_values) {
+                    row.zip_mut_with(values, |x, input| {
+                        *x = A::from_f64(x.as_f64() / (output.as_f64() * input.as_f64() + damping));
+                    });
+                }
+                multiplied(&multiplied(output_basis, &turned), &basis.t())
+            }
+        }
+    }
+}
+
+/// (factor + shift·I)⁻¹. Where rounding has made that indefinite, by its eigenvalues, of which none is below 0.
+fn damped<A: Scalar>(factor: &Array2<A>, shift: f64) -> Array2<A> {
+    shifted_inverse(factor, shift).unwrap_or_else(|| {
+        let (basis, values) = decomposed(factor);
+        let scaled = &basis * &values.mapv(|value| A::from_f64(1.0 / (value.as_f64() + shift)));
+        multiplied(&scaled, &basis.t())
+    })
+}
+
+/// Eigenvectors and eigenvalues, of which none is below 0; of a factor that has none, the identity and its diagonal.
+fn decomposed<A: Scalar>(factor: &Array2<A>) -> (Array2<A>, Array1<A>) {
+    match eigen(factor) {
+        Some((values, basis)) => (basis.mapv(A::from_f64), values.mapv(|value| A::from_f64(value.max(0.0)))),
+        None => (Array2::eye(factor.nrows()), factor.diag().to_owned()),
+    }
+}

@@ -1,0 +1,133 @@
+//! Which tensors make a layer.
+
+use ndarray::{Array2, ArrayD};
+
+use crate::error::{Error, Result};
+use crate::params::{Layout, TensorInfo};
+use crate::scalar::Scalar;
+
+/// The tensors of a layer, where their paths are not `name.weight` and `name.bias`.
+///
+/// ```
+/// use gradus::kfac::Layer;
+/// use gradus::prelude::*;
+/// # use ndarray::array;
+///
+/// // Parameters `(w, b)`, the weight of shape (in, out).
+/// let mut opt = Sgd::new(0.1).kfac().layer("linear", Layer::new("0").bias("1").input_first());
+/// # let (x, delta) = (array![[1.0, 2.0], [0.0, 1.0]], array![[1.0], [-1.0]]);
+/// opt.observe("linear", gradus::LinearTap::new(&x, &delta))?;
+/// # opt.step(&mut (array![[0.0], [0.0]], array![0.0]), &(array![[0.5], [0.5]], array![0.0]))?;
+/// # Ok::<(), gradus::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Layer {
+    weight: String,
+    bias: Option<String>,
+    input_first: bool,
+}
+
+impl Layer {
+    /// A layer of this weight, (out, in), without a bias.
+    pub fn new(weight: impl Into<String>) -> Self {
+        Self { weight: weight.into(), bias: None, input_first: false }
+    }
+
+    /// The bias, of shape (out).
+    pub fn bias(mut self, bias: impl Into<String>) -> Self {
+        self.bias = Some(bias.into());
+        self
+    }
+
+    /// The weight has the shape (in, out).
+    pub fn input_first(mut self) -> Self {
+        self.input_first = true;
+        self
+    }
+
+    /// The layer of this name: the tensors `name.weight` and, if it is there, `name.bias`; else the tensor `name` alone.
+    pub(super) fn named(name: &str, layout: &Layout) -> Result<Self> {
+        let [weight, bias] = ["weight", "bias"].map(|field| match name {
+            "" => field.to_owned(),
+            name => format!("{name}.{field}"),
+        });
+        let bias = layout.position(&bias).is_some().then_some(bias);
+        if layout.position(&weight).is_some() {
+            return Ok(Self { weight, bias, input_first: false });
+        }
+        match layout.position(name) {
+            Some(_) => Ok(Self::new(name)),
+            None => Err(no_weight([weight, name.to_owned()], layout)),
+        }
+    }
+
+    /// Where the tensors are.
+    pub(super) fn place(&self, layout: &Layout) -> Result<Place> {
+        let find = |path: &String| {
+            let at = layout.position(path).ok_or_else(|| no_weight([path.clone()], layout))?;
+            Ok((at, &layout.tensors()[at]))
+        };
+        let (weight, info) = find(&self.weight)?;
+        let (outputs, inputs) = match (info.shape(), self.input_first) {
+            ([inputs, outputs], true) => (*outputs, *inputs),
+            ([outputs, first, rest @ ..], false) => (*outputs, first * rest.iter().product::<usize>()),
+            (shape, _) => {
+                return Err(Error::NotAMatrix { optimizer: "kfac", path: self.weight.clone(), shape: shape.into() });
+            }
+        };
+        let bias = self.bias.as_ref().map(find).transpose()?;
+        if let Some((_, info)) = bias.filter(|(_, info)| info.shape() != [outputs]) {
+            let (expected, found) = (vec![outputs], info.shape().to_vec());
+            return Err(Error::ArgumentShape { argument: "bias", expected, found });
+        }
+        Ok(Place { weight, bias: bias.map(|(at, _)| at), outputs, inputs, input_first: self.input_first })
+    }
+}
+
+fn no_weight<const N: usize>(sought: [String; N], layout: &Layout) -> Error {
+    Error::NoWeight { sought: sought.into(), paths: layout.paths().map(String::from).collect() }
+}
+
+/// Where a layer's tensors stand in the layout, and how large the layer is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Place {
+    pub(super) weight: usize,
+    pub(super) bias: Option<usize>,
+    pub(super) outputs: usize,
+    pub(super) inputs: usize,
+    input_first: bool,
+}
+
+impl Place {
+    /// The columns of the layer's gradient as one matrix: the inputs, and one for the bias.
+    pub(super) fn columns(&self) -> usize {
+        self.inputs + usize::from(self.bias.is_some())
+    }
+
+    /// The gradients as one matrix (out, in + 1); a bias that has none gets zeros.
+    pub(super) fn join<A: Scalar>(&self, weight: &ArrayD<A>, bias: Option<&ArrayD<A>>) -> Array2<A> {
+        let mut joined = Array2::zeros((self.outputs, self.columns()));
+        for (at, grad) in joined.indexed_iter_mut().filter(|((_, column), _)| *column < self.inputs) {
+            *grad = if self.input_first { weight[[at.1, at.0]] } else { A::zero() };
+        }
+        if !self.input_first {
+            let (mut inputs, _) = joined.view_mut().split_at(ndarray::Axis(1), self.inputs);
+            inputs.iter_mut().zip(weight).for_each(|(to, from)| *to = *from);
+        }
+        if let Some(bias) = bias {
+            let mut last = joined.column_mut(self.inputs);
+            last.iter_mut().zip(bias).for_each(|(to, from)| *to = *from);
+        }
+        joined
+    }
+
+    /// Back to gradients of the shapes that the tensors have.
+    pub(super) fn part<A: Scalar>(&self, joined: &Array2<A>, weight: &TensorInfo) -> (ArrayD<A>, Option<ArrayD<A>>) {
+        let (inputs, last) = joined.view().split_at(ndarray::Axis(1), self.inputs);
+        let inputs = if self.input_first { inputs.reversed_axes() } else { inputs };
+        let mut part = ArrayD::zeros(weight.shape());
+        part.iter_mut().zip(inputs).for_each(|(to, from)| *to = *from);
+        let bias = self.bias.map(|_| last.column(0).to_owned().into_dyn());
+        (part, bias)
+    }
+}

@@ -1,0 +1,130 @@
+//! What K-FAC remembers, by name.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ndarray::{Array2, Axis};
+
+use super::factors::{Factors, Pending, Solver};
+use super::{Kfac, Mode, Trust};
+use crate::error::{Error, Result};
+use crate::hyper::Hyper;
+use crate::optimizer::Optimizer;
+use crate::params::Layout;
+use crate::scalar::Scalar;
+use crate::state::{Commit, StateReader, StateWriter};
+
+impl<O, A> Kfac<O, A> {
+    fn hyper_parameters(&self) -> impl Iterator<Item = &Hyper> {
+        [&self.damping, &self.decay].into_iter().chain(&self.kl_clip)
+    }
+}
+
+/// The names of a factor's two matrices, of A and of G.
+const FACTOR: [&str; 2] = ["input_factor", "output_factor"];
+const INVERSE: [&str; 2] = ["input_inverse", "output_inverse"];
+const BASIS: [&str; 2] = ["input_basis", "output_basis"];
+const EIGENVALUES: [&str; 2] = ["input_eigenvalues", "output_eigenvalues"];
+const PENDING: [&str; 2] = ["pending_input", "pending_output"];
+
+pub(super) fn write<O, A: Scalar>(kfac: &Kfac<O, A>, node: &mut StateWriter<'_>) {
+    kfac.hyper_parameters().for_each(|hyper| hyper.write_state(node));
+    node.value("damping_factor", kfac.trust.factor);
+    node.value("since_adapted", kfac.trust.since);
+    if let Some(foretold) = kfac.trust.foretold {
+        node.value("foretold", foretold);
+    }
+    for (name, factors) in &kfac.layers {
+        node.value(&format!("updates/{name}"), factors.updates);
+        let matrices = |node: &mut StateWriter<'_>, names: [&str; 2], matrices: [&Array2<A>; 2]| {
+            names.into_iter().zip(matrices).for_each(|(kind, matrix)| node.matrix(kind, name, matrix));
+        };
+        matrices(node, FACTOR, [&factors.input, &factors.output]);
+        match &*factors.solver {
+            Solver::None => {}
+            Solver::Inverse { input, output } => matrices(node, INVERSE, [input, output]),
+            Solver::Eigen { input, output } => {
+                matrices(node, BASIS, [&input.0, &output.0]);
+                let [input, output] = [input, output].map(|(_, values)| values.clone().insert_axis(Axis(0)));
+                matrices(node, EIGENVALUES, [&input, &output]);
+            }
+        }
+    }
+    for (name, pending) in &kfac.pending {
+        node.value(&format!("rows/{name}"), pending.rows);
+        node.value(&format!("examples/{name}"), pending.examples);
+        node.matrix(PENDING[0], name, &pending.input);
+        node.matrix(PENDING[1], name, &pending.output);
+        if let Some(sums) = &pending.row_sums {
+            node.matrix("row_sums", name, sums);
+        }
+    }
+}
+
+/// Everything that is remembered.
+type Parts<A> = (Option<Arc<Layout>>, BTreeMap<String, Factors<A>>, BTreeMap<String, Pending<A>>, Trust);
+
+pub(super) fn read<A: Scalar, O: Optimizer<A>>(
+    kfac: &Kfac<O, A>,
+    node: &mut StateReader<'_>,
+) -> Result<(Parts<A>, Commit<'static>)> {
+    let hypers = kfac.hyper_parameters().map(|hyper| hyper.read_state(node)).collect::<Result<Vec<_>>>()?;
+    let above_0 = |factor: &f64| factor.is_finite() && *factor > 0.0;
+    let factor = node.value_where("damping_factor", "a number above 0", above_0)?;
+    let foretold = if node.has("foretold") { Some(node.value("foretold", "a number")?) } else { None };
+    let trust = Trust { factor, foretold, since: node.value("since_adapted", "a count")? };
+    let layout = node.layout().cloned();
+
+    let mut layers = BTreeMap::new();
+    for name in node.names("updates") {
+        let updates = node.value_where(&format!("updates/{name}"), "a count above 0", |count: &u64| *count > 0)?;
+        // Factors are those of layers that there have been steps of.
+        let Some(layout) = &layout else { return Err(Error::MissingEntry { key: format!("a layout with {name}") }) };
+        let place = kfac.place(name, layout)?;
+        let sides = [place.columns(), place.outputs];
+        let [input, output] = matrices(node, FACTOR, name, sides.map(|side| (side, side)))?;
+        let solver = match kfac.mode {
+            Mode::Inverse => {
+                let [input, output] = matrices(node, INVERSE, name, sides.map(|side| (side, side)))?;
+                Solver::Inverse { input, output }
+            }
+            Mode::Eigen => {
+                let [basis, output_basis] = matrices(node, BASIS, name, sides.map(|side| (side, side)))?;
+                let [values, output_values] = matrices(node, EIGENVALUES, name, sides.map(|side| (1, side)))?;
+                let [values, output_values] = [values, output_values].map(|row| row.remove_axis(Axis(0)));
+                Solver::Eigen { input: (basis, values), output: (output_basis, output_values) }
+            }
+        };
+        layers.insert(name.to_owned(), Factors { updates, input, output, solver: Arc::new(solver) });
+    }
+
+    let mut pending = BTreeMap::new();
+    for name in node.names("rows") {
+        let rows = node.value_where(&format!("rows/{name}"), "a count above 0", |count: &u64| *count > 0)?;
+        let few = |count: &u64| (1..=rows).contains(count);
+        let examples = node.value_where(&format!("examples/{name}"), "a count up to the rows", few)?;
+        let square = |kind: &'static str| -> Result<Array2<A>> {
+            let side = node.rows_of(kind, name).unwrap_or(0);
+            node.matrix(kind, name, (side, side))?.ok_or_else(|| node.absent(kind, name))
+        };
+        let (input, output) = (square(PENDING[0])?, square(PENDING[1])?);
+        if input.is_empty() {
+            return Err(node.absent(PENDING[0], name));
+        }
+        let row_sums = node.matrix("row_sums", name, (2, output.nrows()))?;
+        pending.insert(name.to_owned(), Pending { input, output, rows, examples, row_sums });
+    }
+    let commit = hypers.into_iter().fold(Commit::nothing(), Commit::and);
+    Ok(((layout, layers, pending, trust), commit))
+}
+
+/// Two matrices of these shapes, both there.
+fn matrices<A: Scalar>(
+    node: &StateReader<'_>,
+    kinds: [&'static str; 2],
+    name: &str,
+    shapes: [(usize, usize); 2],
+) -> Result<[Array2<A>; 2]> {
+    let matrix = |at: usize| node.matrix(kinds[at], name, shapes[at])?.ok_or_else(|| node.absent(kinds[at], name));
+    Ok([matrix(0)?, matrix(1)?])
+}

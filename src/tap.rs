@@ -1,0 +1,167 @@
+//! What one layer saw: its input, and the gradient that came back to it, example by example.
+//!
+//! Curvature ([`Kfac`](crate::kfac)), adapters and norms of single examples need more of a backward pass than the gradients of
+//! the weights. A [`LinearTap`] is that more; every backward pass has it at hand.
+
+use ndarray::{Array1, Array2, ArrayRef2, ArrayView2, ArrayView4, Axis};
+
+use crate::error::{Error, Result};
+use crate::scalar::Scalar;
+
+/// The input of a linear layer and the gradient at its pre-activation, a row for each example.
+///
+/// With `z = xWᵀ + b` and the loss L of a *single* example, a row of `output_grad` is dL/dz of that example: **not divided by the
+/// batch**. A backward pass from the mean loss has it times 1/batch: multiply by the batch, or begin at the output with the
+/// gradient of single losses. Weights whose loss is the mean then have the gradients [`weight_grad`](Self::weight_grad) and
+/// [`bias_grad`](Self::bias_grad).
+///
+/// A layer that is applied at several positions of an example, as a convolution or one of a sequence, has a row for each: see
+/// [`positions`](Self::positions) and [`unfold`].
+///
+/// ```
+/// use gradus::LinearTap;
+/// use ndarray::array;
+///
+/// let (x, output_grad) = (array![[1.0, 2.0], [3.0, 4.0]], array![[1.0], [-1.0]]);
+/// let tap = LinearTap::new(&x, &output_grad);
+/// assert_eq!(tap.weight_grad()?, array![[-1.0, -1.0]]); // ((1, 2) − (3, 4)) / 2
+/// # Ok::<(), gradus::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct LinearTap<'a, A> {
+    /// x, of shape (batch, in).
+    pub input: ArrayView2<'a, A>,
+    /// dL/dz of single examples, of shape (batch, out).
+    pub output_grad: ArrayView2<'a, A>,
+    positions: usize,
+}
+
+impl<'a, A: Scalar> LinearTap<'a, A> {
+    /// The tap of a layer that saw `input`, (batch, in), and got back `output_grad`, (batch, out).
+    pub fn new(input: &'a ArrayRef2<A>, output_grad: &'a ArrayRef2<A>) -> Self {
+        Self { input: input.view(), output_grad: output_grad.view(), positions: 1 }
+    }
+
+    /// The rows are `positions` positions of each example: of a convolution's output, of a sequence.
+    pub fn positions(mut self, positions: usize) -> Self {
+        self.positions = positions;
+        self
+    }
+
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        self.input.nrows()
+    }
+
+    /// The number of examples: rows by positions.
+    pub fn examples(&self) -> usize {
+        self.rows() / self.positions.max(1)
+    }
+
+    /// The gradient of the weight, of shape (out, in), of the mean loss.
+    ///
+    /// # Errors
+    /// Those of [`check`](Self::check).
+    pub fn weight_grad(&self) -> Result<Array2<A>> {
+        self.check()?;
+        Ok(self.mean(self.output_grad.t().dot(&self.input)))
+    }
+
+    /// The gradient of the bias, of shape (out), of the mean loss.
+    ///
+    /// # Errors
+    /// Those of [`check`](Self::check).
+    pub fn bias_grad(&self) -> Result<Array1<A>> {
+        self.check()?;
+        Ok(self.mean(self.output_grad.sum_axis(Axis(0))))
+    }
+
+    /// Whether both have as many rows, at least one and a multiple of the positions, and all is finite.
+    ///
+    /// # Errors
+    /// [`Error::ArgumentShape`], [`Error::NotFinite`]; [`Error::Rows`] for rows that make no whole examples.
+    pub fn check(&self) -> Result<()> {
+        let (rows, positions) = (self.rows(), self.positions);
+        if rows == 0 || positions == 0 || !rows.is_multiple_of(positions) {
+            return Err(Error::Rows { argument: "input", rows, positions });
+        }
+        shaped("output_grad", (rows, self.output_grad.ncols()), &self.output_grad)?;
+        finite("input", &self.input)?;
+        finite("output_grad", &self.output_grad)
+    }
+
+    fn mean<D: ndarray::Dimension>(&self, mut sum: ndarray::Array<A, D>) -> ndarray::Array<A, D> {
+        let examples = A::from_f64(self.examples() as f64);
+        sum.mapv_inplace(|sum| sum / examples);
+        sum
+    }
+}
+
+/// Nothing if the matrix has this shape.
+pub(crate) fn shaped<A>(argument: &'static str, expected: (usize, usize), matrix: &ArrayRef2<A>) -> Result<()> {
+    match matrix.dim() == expected {
+        true => Ok(()),
+        false => {
+            let expected = vec![expected.0, expected.1];
+            Err(Error::ArgumentShape { argument, expected, found: matrix.shape().to_vec() })
+        }
+    }
+}
+
+/// Nothing if all elements are finite, else the first that is not.
+pub(crate) fn finite<A: Scalar>(argument: &'static str, matrix: &ArrayRef2<A>) -> Result<()> {
+    match matrix.indexed_iter().find(|(_, value)| !value.is_finite()) {
+        Some(((row, column), value)) => {
+            Err(Error::NotFinite { argument, index: vec![row, column], value: value.as_f64() })
+        }
+        None => Ok(()),
+    }
+}
+
+/// The input of a convolution as that of a linear layer ("im2col"): what its kernel sees at every position.
+///
+/// From (batch, channels, height, width) to (batch·positions, channels·kernel height·kernel width), the positions of an example
+/// row by row, zeros where the kernel reaches over the edge. Columns are in the order of a kernel (out, channels, height, width)
+/// as a matrix of its first axis and the others. `stride` and `padding` are (vertical, horizontal).
+///
+/// ```
+/// use gradus::tap::unfold;
+/// use ndarray::{Array, array};
+///
+/// let image = Array::from_iter(1..=6).into_shape_with_order((1, 1, 2, 3)).unwrap().mapv(f64::from);
+/// let patches = unfold(image.view(), (2, 2), (1, 1), (0, 0))?;
+/// assert_eq!(patches, array![[1.0, 2.0, 4.0, 5.0], [2.0, 3.0, 5.0, 6.0]]);
+/// # Ok::<(), gradus::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::ArgumentShape`] if the kernel is larger than the padded image, or has a side or a stride of 0.
+pub fn unfold<A: Scalar>(
+    images: ArrayView4<'_, A>,
+    kernel: (usize, usize),
+    stride: (usize, usize),
+    padding: (usize, usize),
+) -> Result<Array2<A>> {
+    let (batch, channels, height, width) = images.dim();
+    let too_small = |argument, found: (usize, usize), expected: (usize, usize)| {
+        Err(Error::ArgumentShape { argument, expected: vec![expected.0, expected.1], found: vec![found.0, found.1] })
+    };
+    if stride.0 == 0 || stride.1 == 0 {
+        return too_small("stride", stride, (stride.0.max(1), stride.1.max(1)));
+    }
+    let padded = (height + 2 * padding.0, width + 2 * padding.1);
+    let fitting = (kernel.0.clamp(1, padded.0.max(1)), kernel.1.clamp(1, padded.1.max(1)));
+    if kernel != fitting || padded.0 == 0 || padded.1 == 0 {
+        return too_small("kernel", kernel, fitting);
+    }
+    let positions = ((padded.0 - kernel.0) / stride.0 + 1, (padded.1 - kernel.1) / stride.1 + 1);
+    let rows = batch * positions.0 * positions.1;
+    Ok(Array2::from_shape_fn((rows, channels * kernel.0 * kernel.1), |(row, column)| {
+        let (example, position) = (row / (positions.0 * positions.1), row % (positions.0 * positions.1));
+        let (channel, offset) = (column / (kernel.0 * kernel.1), column % (kernel.0 * kernel.1));
+        let vertical = (position / positions.1 * stride.0 + offset / kernel.1).checked_sub(padding.0);
+        let horizontal = (position % positions.1 * stride.1 + offset % kernel.1).checked_sub(padding.1);
+        let inside = vertical.zip(horizontal).and_then(|(y, x)| images.get([example, channel, y, x]));
+        inside.copied().unwrap_or_else(A::zero)
+    }))
+}

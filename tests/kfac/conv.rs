@@ -1,0 +1,90 @@
+//! A convolution is a linear layer of its unfolded input.
+
+use gradus::tap::unfold;
+use gradus::{Error, LinearTap, prelude::*};
+use ndarray::{Array2, Array4};
+
+use crate::{close, number, numbers};
+
+fn images(batch: usize, channels: usize, height: usize, width: usize) -> Array4<f64> {
+    let mut at = 0;
+    Array4::from_shape_simple_fn((batch, channels, height, width), || {
+        at += 1;
+        number(1, at)
+    })
+}
+
+/// The convolution written out, (batch, out, height, width).
+fn convolved(
+    images: &Array4<f64>,
+    kernel: &Array4<f64>,
+    stride: (usize, usize),
+    padding: (usize, usize),
+) -> Array4<f64> {
+    let (batch, channels, height, width) = images.dim();
+    let (outputs, _, kernel_height, kernel_width) = kernel.dim();
+    let rows = (height + 2 * padding.0 - kernel_height) / stride.0 + 1;
+    let columns = (width + 2 * padding.1 - kernel_width) / stride.1 + 1;
+    Array4::from_shape_fn((batch, outputs, rows, columns), |(n, o, y, x)| {
+        let mut sum = 0.0;
+        for c in 0..channels {
+            for i in 0..kernel_height {
+                for j in 0..kernel_width {
+                    let (y, x) = ((y * stride.0 + i) as isize, (x * stride.1 + j) as isize);
+                    let (y, x) = (y - padding.0 as isize, x - padding.1 as isize);
+                    if y >= 0 && x >= 0 && y < height as isize && x < width as isize {
+                        sum += kernel[[o, c, i, j]] * images[[n, c, y as usize, x as usize]];
+                    }
+                }
+            }
+        }
+        sum
+    })
+}
+
+#[test]
+fn unfolded_inputs_times_the_kernel_are_the_convolution() {
+    let cases =
+        [((3, 2), (1, 1), (0, 0)), ((3, 3), (2, 1), (1, 1)), ((1, 1), (1, 1), (0, 0)), ((2, 4), (3, 2), (2, 3))];
+    for (kernel, stride, padding) in cases {
+        let images = images(2, 3, 5, 6);
+        let weights = numbers(4, 3 * kernel.0 * kernel.1, 2);
+        let expected = convolved(
+            &images,
+            &weights.clone().into_shape_with_order((4, 3, kernel.0, kernel.1)).unwrap(),
+            stride,
+            padding,
+        );
+        let found = unfold(images.view(), kernel, stride, padding).unwrap().dot(&weights.t());
+        let (batch, outputs, rows, columns) = expected.dim();
+        let expected = expected.permuted_axes([0, 2, 3, 1]).as_standard_layout().into_owned();
+        let expected = expected.into_shape_with_order((batch * rows * columns, outputs)).unwrap();
+        assert!(close(&found, &expected, 1e-13), "{kernel:?} {stride:?} {padding:?}");
+    }
+    let images = images(1, 1, 3, 3);
+    for (kernel, stride, padding) in [((4, 1), (1, 1), (0, 0)), ((0, 1), (1, 1), (0, 0)), ((1, 1), (0, 1), (0, 0))] {
+        let error = unfold(images.view(), kernel, stride, padding).unwrap_err();
+        assert!(matches!(error, Error::ArgumentShape { .. }), "{error}");
+    }
+}
+
+/// The kernel (out, in, 2, 2) moves as the matrix (out, in·4) with the same tap does.
+#[test]
+fn a_kernel_is_stepped_as_its_matrix() {
+    let patches = unfold(images(3, 2, 4, 4).view(), (2, 2), (1, 1), (0, 0)).unwrap();
+    let positions = patches.nrows() / 3;
+    let (delta, grad, start) = (numbers(patches.nrows(), 5, 3), numbers(5, 8, 4), numbers(5, 8, 5));
+    let tap = LinearTap::new(&patches, &delta).positions(positions);
+    let step = |matrix: bool| -> Array2<f64> {
+        let mut opt = Sgd::new(1.0).kfac();
+        opt.observe("", tap).unwrap();
+        let (mut flat, mut kernel) = (start.clone(), start.clone().into_shape_with_order((5, 2, 2, 2)).unwrap());
+        match matrix {
+            true => opt.step(&mut flat, &grad).unwrap(),
+            false => opt.step(&mut kernel, &grad.clone().into_shape_with_order((5, 2, 2, 2)).unwrap()).unwrap(),
+        };
+        if matrix { flat } else { kernel.into_shape_with_order((5, 8)).unwrap() }
+    };
+    assert_eq!(step(true), step(false));
+    assert_ne!(step(true), &start - &grad);
+}
