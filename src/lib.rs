@@ -38,6 +38,8 @@ pub use grad::Grad;
 pub use gradus_derive::Params;
 pub use hyper::Hyper;
 pub use optimizer::{Adam, AdamW, Momentum, Muon, Nesterov, Optimizer, RmsProp, Sgd};
+#[cfg(feature = "second-order")]
+pub use optimizer::{Shampoo, Soap};
 pub use params::{Params, ParamsMut};
 pub use pattern::Pattern;
 pub use scalar::{Element, Scalar};

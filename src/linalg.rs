@@ -98,6 +98,15 @@ pub(crate) fn shifted_inverse<A: Scalar>(symmetric: &ArrayRef2<A>, shift: f64) -
     inverse.iter().all(|x: &A| x.is_finite()).then_some(inverse)
 }
 
+/// `(symmetric + shift·I)^exponent` for one whose eigenvalues are at least 0 but for rounding; `None` if they cannot be found or
+/// the power is not finite.
+pub(crate) fn shifted_power<A: Scalar>(symmetric: &ArrayRef2<A>, shift: f64, exponent: f64) -> Option<Array2<A>> {
+    let (values, basis) = eigen(symmetric)?;
+    let powers = values.mapv(|value| (value.max(0.0) + shift).powf(exponent));
+    let power = multiplied(&(&basis * &powers), &basis.t()).mapv(A::from_f64);
+    power.iter().all(|x| x.is_finite()).then_some(power)
+}
+
 /// An orthonormal basis of the columns, of a square matrix: Q of its QR decomposition.
 pub(crate) fn orthonormal(matrix: &ArrayRef2<f64>) -> Array2<f64> {
     single(double(matrix).qr().compute_thin_Q().as_ref())
@@ -153,7 +162,11 @@ mod tests {
         let (values, vectors) = eigen(&symmetric).unwrap();
         assert!(close(&(&vectors * &values).dot(&vectors.t()), &symmetric));
         let inverse = shifted_inverse(&symmetric, 0.5).unwrap();
-        assert!(close(&inverse.dot(&(symmetric + 0.5 * Array2::<f64>::eye(40))), &Array2::eye(40)));
+        assert!(close(&inverse.dot(&(&symmetric + &(0.5 * Array2::<f64>::eye(40)))), &Array2::eye(40)));
+        let root = shifted_power(&symmetric, 0.5, -0.25).unwrap();
+        let fourth = root.dot(&root).dot(&root).dot(&root);
+        assert!(close(&fourth, &inverse));
+        assert_eq!(shifted_power(&Array2::<f64>::zeros((2, 2)), 0.0, -0.25), None);
         let q = orthonormal(&wave((40, 40), 2.0));
         assert!(close(&q.t().dot(&q), &Array2::eye(40)));
         assert_eq!(shifted_inverse(&-Array2::<f64>::eye(3), 0.5), None);

@@ -9,6 +9,10 @@ mod muon;
 mod nesterov;
 mod rmsprop;
 mod sgd;
+#[cfg(feature = "second-order")]
+mod shampoo;
+#[cfg(feature = "second-order")]
+mod soap;
 
 use std::sync::Arc;
 
@@ -31,6 +35,10 @@ pub use muon::{Muon, MuonRule, MuonValues, newton_schulz};
 pub use nesterov::{Nesterov, NesterovRule};
 pub use rmsprop::{RmsProp, RmsPropRule};
 pub use sgd::{Sgd, SgdRule};
+#[cfg(feature = "second-order")]
+pub use shampoo::{Graft, Shampoo, ShampooRule, ShampooValues};
+#[cfg(feature = "second-order")]
+pub use soap::{Soap, SoapRule, SoapValues};
 
 /// Moves parameters along their gradients.
 ///

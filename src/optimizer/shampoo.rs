@@ -1,0 +1,389 @@
+//! Shampoo: a preconditioner for each side of a matrix.
+
+use std::ops::{Bound, Range};
+
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, Slice};
+
+use crate::error::{Error, Result};
+use crate::hyper::Hyper;
+use crate::linalg::{blend_gram, multiplied, shifted_power};
+use crate::rule::{At, Decay, MatrixRule, MatrixSlot, Matrixwise};
+use crate::scalar::Scalar;
+
+/// Shampoo: gradients multiplied from both sides with roots of their second moments.
+///
+/// # Update rule
+/// ```text
+/// g ← g + λθ
+/// L ← L + ggᵀ,  R ← R + gᵀg                          with beta2  L ← β₂L + (1 − β₂)ggᵀ, divided by 1 − β₂ᵗ below
+/// P = (L + εI)^(−1/4),  Q = (R + εI)^(−1/4)          every `period` steps, from the first on
+/// d = PgQ                                            times ‖graft‖/‖d‖ with grafting
+/// m ← μm + d                                         with momentum, which takes d's place
+/// θ ← θ − ηd
+/// ```
+/// A tensor is the matrix of its first axis and all others. A side of length 1 has no preconditioner, and the other one then has
+/// the exponent −1/2: vectors too. Matrices with a side above `block_size` are divided into blocks, each with its own L and R.
+///
+/// # Hyper-parameters
+/// | name | default | range | meaning |
+/// |---|---|---|---|
+/// | `learning_rate` η | – | ≥ 0 | |
+/// | [`eps`](Self::eps) ε | 1e-6 | > 0 | least eigenvalue; unit of the gradient squared |
+/// | [`beta2`](Self::beta2) β₂ | – | 0 ≤ β₂ < 1 | averages L and R instead of summing |
+/// | [`momentum`](Self::momentum) μ | 0 | 0 ≤ μ < 1 | of the preconditioned gradients |
+/// | [`graft`](Self::graft) | none | [`Graft`] | whose step length is taken |
+/// | [`period`](Self::period) | 10 | ≥ 1 | steps from one P and Q to the next |
+/// | [`block_size`](Self::block_size) | 1024 | ≥ 1 | longest side of a block |
+/// | [`weight_decay`](Self::weight_decay) λ | 0 | ≥ 0 | coupled |
+///
+/// # State
+/// Of every block (rows, columns) `left`, `left_root`, 2·rows² numbers, and `right`, `right_root`, 2·columns²; with several blocks
+/// their names end in `.i.j`. Momentum and grafting from RMSProp have one number a parameter, from Adam two.
+///
+/// # Conventions
+/// The paper's algorithm 1 has ε in L at the beginning, which for the sum is the same. Roots are computed in f64. Grafting takes
+/// the norm of the whole tensor.
+///
+/// # Errors
+/// [`Error::NonFiniteGradient`], [`Error::NormOverflow`], [`Error::HyperParameter`]. Should a root not be found, the one before it
+/// stays; before the first, the gradient itself is the direction.
+///
+/// # Example
+/// ```
+/// use gradus::{optimizer::{Graft, Shampoo}, prelude::*};
+/// use ndarray::array;
+///
+/// let mut opt = Shampoo::new(0.1).eps(1e-12).graft(Graft::Sgd);
+/// let mut w = array![[0.0, 0.0], [0.0, 0.0]];
+/// opt.step(&mut w, &array![[3.0, 0.0], [0.0, 4.0]])?;
+/// assert!((w[[0, 0]] - w[[1, 1]]).abs() < 1e-9); // as far in both directions,
+/// assert!(((w[[0, 0]] * w[[0, 0]] + w[[1, 1]] * w[[1, 1]]).sqrt() - 0.5_f64).abs() < 1e-9); // and together η‖g‖
+/// # Ok::<(), gradus::Error>(())
+/// ```
+///
+/// # References
+/// V. Gupta, T. Koren and Y. Singer, *Shampoo: Preconditioned Stochastic Tensor Optimization* (2018), arXiv:1802.09568, algorithm 1.
+/// R. Anil et al., *Scalable Second Order Optimization for Deep Learning* (2020), arXiv:2002.09018 (blocks, periods, grafting).
+pub type Shampoo<A> = Matrixwise<ShampooRule, A>;
+
+/// Whose step length [`Shampoo`] takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Graft {
+    /// That of the gradient.
+    Sgd,
+    /// That of [`RmsProp`](crate::RmsProp), α = 0.99, ε = 1e-8.
+    RmsProp,
+    /// That of [`Adam`](crate::Adam), β₁ = 0.9, β₂ = 0.999, ε = 1e-8.
+    Adam,
+}
+
+/// The rule of [`Shampoo`].
+#[derive(Debug, Clone)]
+pub struct ShampooRule {
+    eps: Hyper,
+    beta2: Option<Hyper>,
+    momentum: Option<Hyper>,
+    graft: Option<Graft>,
+    period: u64,
+    block_size: usize,
+}
+
+impl<A: Scalar> Shampoo<A> {
+    /// Shampoo with this learning rate, a number or a schedule.
+    pub fn new(learning_rate: impl Into<Hyper>) -> Self {
+        let rule =
+            ShampooRule { eps: 1e-6.into(), beta2: None, momentum: None, graft: None, period: 10, block_size: 1024 };
+        Self::from_rule(rule, learning_rate)
+    }
+
+    /// The ε > 0 added to the eigenvalues: a number or a schedule.
+    pub fn eps(mut self, eps: impl Into<Hyper>) -> Self {
+        self.rule.eps = eps.into();
+        self
+    }
+
+    /// Averages L and R with this decay, a number or a schedule, instead of summing.
+    pub fn beta2(mut self, beta2: impl Into<Hyper>) -> Self {
+        self.rule.beta2 = Some(beta2.into());
+        self
+    }
+
+    /// The momentum μ of the preconditioned gradients: a number or a schedule.
+    pub fn momentum(mut self, momentum: impl Into<Hyper>) -> Self {
+        self.rule.momentum = Some(momentum.into());
+        self
+    }
+
+    /// Takes the direction from Shampoo and the length from another optimizer.
+    pub fn graft(mut self, graft: Graft) -> Self {
+        self.rule.graft = Some(graft);
+        self
+    }
+
+    /// Computes the roots every `steps` steps.
+    pub fn period(mut self, steps: u64) -> Self {
+        self.rule.period = steps;
+        self
+    }
+
+    /// The longest side of a block.
+    pub fn block_size(mut self, block_size: usize) -> Self {
+        self.rule.block_size = block_size;
+        self
+    }
+}
+
+/// The hyper-parameters of one step.
+#[derive(Debug, Clone, Copy)]
+pub struct ShampooValues {
+    eps: f64,
+    beta2: Option<f64>,
+    momentum: f64,
+}
+
+/// The statistics and roots of one side of a block.
+const SIDES: [[&str; 2]; 2] = [["left", "left_root"], ["right", "right_root"]];
+
+impl ShampooRule {
+    /// Rows and columns of every block.
+    fn blocks(&self, (rows, columns): (usize, usize)) -> Vec<[Range<usize>; 2]> {
+        let parts = |length: usize| {
+            let size = self.block_size.max(1);
+            (0..length).step_by(size).map(move |start| start..length.min(start + size))
+        };
+        parts(rows).flat_map(|rows| parts(columns).map(move |columns| [rows.clone(), columns])).collect()
+    }
+
+    /// Which sides of a block have a preconditioner: those that are longer than 1, at least one.
+    fn sides(block: &[Range<usize>; 2]) -> [bool; 2] {
+        let [rows, columns] = block;
+        [rows.len() > 1 || columns.len() == 1, columns.len() > 1]
+    }
+
+    /// What `direction` multiplies the length of its direction with, before momentum.
+    fn grafted<A: Scalar>(&self, at: &At, grad: &Array2<A>, slots: &mut [Array2<A>]) -> Option<f64> {
+        let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
+        let corrected = |beta: f64| 1.0 - beta.powf(at.step as f64);
+        let average = |slot: &mut Array2<A>, beta: f64, of: fn(f64) -> f64| {
+            slot.zip_mut_with(grad, |m, g| *m = A::from_f64(beta * m.as_f64() + (1.0 - beta) * of(g.as_f64())));
+        };
+        match (self.graft?, slots) {
+            (Graft::Sgd, _) => Some(norm(&mut grad.iter().map(|g| g.as_f64()))),
+            (Graft::RmsProp, [square, ..]) => {
+                average(square, 0.99, |g| g * g);
+                let pairs = grad.iter().zip(&*square);
+                Some(norm(&mut pairs.map(|(g, v)| g.as_f64() / (v.as_f64().sqrt() + 1e-8))))
+            }
+            (Graft::Adam, [square, mean, ..]) => {
+                average(square, 0.999, |g| g * g);
+                average(mean, 0.9, |g| g);
+                let (first, second) = (corrected(0.9), corrected(0.999));
+                let pairs = mean.iter().zip(&*square);
+                Some(norm(&mut pairs.map(|(m, v)| m.as_f64() / first / ((v.as_f64() / second).sqrt() + 1e-8))))
+            }
+            _ => unreachable!("grafting has its slots"),
+        }
+    }
+}
+
+impl<A: Scalar> MatrixRule<A> for ShampooRule {
+    type Values = ShampooValues;
+
+    fn name(&self) -> &'static str {
+        "shampoo"
+    }
+
+    fn slots(&self, shape: (usize, usize)) -> Vec<MatrixSlot> {
+        let mut slots = Vec::new();
+        if self.momentum.is_some() {
+            slots.push(MatrixSlot::new("momentum_buffer", shape));
+        }
+        let graft: &[&'static str] = match self.graft {
+            None | Some(Graft::Sgd) => &[],
+            Some(Graft::RmsProp) => &["graft_square_avg"],
+            Some(Graft::Adam) => &["graft_exp_avg_sq", "graft_exp_avg"],
+        };
+        slots.extend(graft.iter().map(|name| MatrixSlot::new(*name, shape)));
+        let blocks = self.blocks(shape);
+        for block in &blocks {
+            let place = match blocks.len() {
+                1 => String::new(),
+                _ => {
+                    format!(".{}.{}", block[0].start / self.block_size.max(1), block[1].start / self.block_size.max(1))
+                }
+            };
+            for ((names, range), _) in SIDES.iter().zip(block).zip(Self::sides(block)).filter(|(_, side)| *side) {
+                let slot = |name| MatrixSlot::new(format!("{name}{place}"), (range.len(), range.len()));
+                slots.extend(names.map(slot));
+            }
+        }
+        slots
+    }
+
+    fn decay(&self) -> Decay {
+        Decay::Coupled
+    }
+
+    fn values(&self, step: u64) -> Result<ShampooValues> {
+        let at_least_one = [("period", self.period), ("block_size", self.block_size as u64)];
+        if let Some((name, _)) = at_least_one.into_iter().find(|(_, value)| *value == 0) {
+            return Err(Error::HyperParameter { name, value: 0.0, step, path: None, accepted: "at least 1".into() });
+        }
+        let below_1 =
+            |hyper: &Option<Hyper>, name| hyper.as_ref().map(|hyper| hyper.within(name, 0.0..1.0, step)).transpose();
+        let eps = self.eps.within("eps", (Bound::Excluded(0.0), Bound::Unbounded), step)?;
+        let momentum = below_1(&self.momentum, "momentum")?.unwrap_or(0.0);
+        Ok(ShampooValues { eps, beta2: below_1(&self.beta2, "beta2")?, momentum })
+    }
+
+    fn hyper_parameters(&self) -> Vec<&Hyper> {
+        [&self.eps].into_iter().chain(&self.beta2).chain(&self.momentum).collect()
+    }
+
+    fn direction(&self, values: &ShampooValues, at: &At, grad: Array2<A>, slots: &mut [Array2<A>]) -> Array2<A> {
+        let (whole, blocks) = slots.split_at_mut(<Self as MatrixRule<A>>::slots(self, (0, 0)).len());
+        let (momentum, graft) = whole.split_at_mut(usize::from(self.momentum.is_some()));
+        let due = (at.step - 1).is_multiple_of(self.period);
+        let mut direction = Array2::zeros(grad.dim());
+        let mut sides = blocks.chunks_exact_mut(2);
+        for block in self.blocks(grad.dim()) {
+            let own = part(grad.view(), &block).to_owned();
+            let has = Self::sides(&block);
+            let exponent = if has == [true; 2] { -0.25 } else { -0.5 };
+            let mut turned = own.clone();
+            for (right, has) in [false, true].into_iter().zip(has) {
+                let Some([statistics, root]) = (if has { sides.next() } else { None }) else { continue };
+                let along = if right { own.t() } else { own.view() };
+                precondition(along, statistics, root, (values, at, due, exponent));
+                turned = if right { multiplied(&turned, root) } else { multiplied(root, &turned) };
+            }
+            part_mut(direction.view_mut(), &block).assign(&turned);
+        }
+        if let Some(length) = self.grafted(at, &grad, graft) {
+            let own = direction.iter().map(|d| d.as_f64().powi(2)).sum::<f64>().sqrt();
+            let scale = if own > 0.0 { A::from_f64(length / own) } else { A::zero() };
+            direction.mapv_inplace(|d| d * scale);
+        }
+        if let [buffer] = momentum {
+            let momentum = A::from_f64(values.momentum);
+            buffer.zip_mut_with(&direction, |m, d| *m = momentum * *m + *d);
+            direction.assign(buffer);
+        }
+        direction
+    }
+}
+
+/// Adds the gradient, its side first, to the statistics, and computes the root if it is due.
+fn precondition<A: Scalar>(
+    grad: ArrayView2<'_, A>,
+    statistics: &mut Array2<A>,
+    root: &mut Array2<A>,
+    (values, at, due, exponent): (&ShampooValues, &At, bool, f64),
+) {
+    let (kept, fresh) = values.beta2.map_or((1.0, 1.0), |beta2| (beta2, 1.0 - beta2));
+    blend_gram(grad, A::from_f64(fresh), A::from_f64(kept), statistics);
+    if at.step == 1 {
+        root.diag_mut().fill(A::one());
+    }
+    if due {
+        // (M/c + εI)^e = (M + εcI)^e · c^(−e), c being the bias of the average.
+        let bias = values.beta2.map_or(1.0, |beta2| 1.0 - beta2.powf(at.step as f64));
+        if let Some(power) = shifted_power(statistics, values.eps * bias, exponent) {
+            let scale = A::from_f64(bias.powf(-exponent));
+            root.assign(&power.mapv_into(|x| x * scale));
+        }
+    }
+}
+
+fn part<'a, A>(matrix: ArrayView2<'a, A>, [rows, columns]: &[Range<usize>; 2]) -> ArrayView2<'a, A> {
+    matrix.slice_axis_move(Axis(0), Slice::from(rows.clone())).slice_axis_move(Axis(1), Slice::from(columns.clone()))
+}
+
+fn part_mut<'a, A>(matrix: ArrayViewMut2<'a, A>, [rows, columns]: &[Range<usize>; 2]) -> ArrayViewMut2<'a, A> {
+    matrix.slice_axis_move(Axis(0), Slice::from(rows.clone())).slice_axis_move(Axis(1), Slice::from(columns.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::array;
+
+    use super::*;
+    use crate::optimizer::Optimizer;
+
+    fn close(found: &Array2<f64>, expected: &Array2<f64>) -> bool {
+        found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12)
+    }
+
+    #[test]
+    fn first_steps_by_hand() {
+        // Diagonal: every element by itself, d = g / √(Σg² + ε).
+        let grads = [array![[3.0, 0.0], [0.0, 4.0]], array![[4.0, 0.0], [0.0, -3.0]]];
+        let mut opt = Shampoo::new(0.1).eps(0.5).period(1);
+        let mut w: Array2<f64> = Array2::zeros((2, 2));
+        grads.iter().for_each(|grad| _ = opt.step(&mut w, grad).unwrap());
+        let expected = [3.0 / 9.5_f64.sqrt() + 4.0 / 25.5_f64.sqrt(), 4.0 / 16.5_f64.sqrt() - 3.0 / 25.5_f64.sqrt()];
+        assert!(close(&w, &array![[-0.1 * expected[0], 0.0], [0.0, -0.1 * expected[1]]]), "{w}");
+        assert_eq!(opt.slot("", "left").unwrap(), array![[25.0, 0.0], [0.0, 25.0]]);
+
+        // Averaged and corrected: the first step is that of the gradient alone.
+        let (mut opt, mut w) = (Shampoo::new(0.1).eps(0.5).beta2(0.9), Array2::zeros((2, 2)));
+        opt.step(&mut w, &grads[0]).unwrap();
+        assert!(close(&w, &array![[-0.3 / 9.5_f64.sqrt(), 0.0], [0.0, -0.4 / 16.5_f64.sqrt()]]), "{w}");
+    }
+
+    /// The root of the first step holds until the period is over; momentum adds up.
+    #[test]
+    fn periods_and_momentum() {
+        let (mut opt, mut w) = (Shampoo::new(1.0).eps(1e-12).period(2).momentum(0.5), array![[0.0]]);
+        let steps = [2.0, 1.0, 2.0].map(|grad| {
+            let before = w[[0, 0]];
+            opt.step(&mut w, &array![[grad]]).unwrap();
+            before - w[[0, 0]]
+        });
+        // A number has exponent −1/2: 2/2; then 1/2 of the root of 4; then 2/3, of 4 + 1 + 4.
+        let expected: [f64; 3] = [1.0, 0.5 + 0.5, 0.5 + 2.0 / 3.0];
+        assert!(steps.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-10), "{steps:?}");
+    }
+
+    #[test]
+    fn vectors_have_one_side() {
+        let (mut opt, mut w) = (Shampoo::new(1.0).eps(1e-12), array![0.0, 0.0]);
+        opt.step(&mut w, &array![3.0, -4.0]).unwrap();
+        assert!((w[0] + 0.6_f64).abs() < 1e-6 && (w[1] - 0.8).abs() < 1e-6, "{w}"); // g/‖g‖
+        assert!(opt.slot("", "left").is_some() && opt.slot("", "right").is_none());
+    }
+
+    /// A matrix in blocks is its blocks.
+    #[test]
+    fn blocks_are_stepped_one_by_one() {
+        let grad = Array2::from_shape_fn((5, 7), |(i, j)| ((3 * i + 5 * j) as f64).sin());
+        let fresh = || Shampoo::new(0.1).block_size(3).beta2(0.9);
+        let (mut opt, mut w) = (fresh(), Array2::<f64>::zeros((5, 7)));
+        (0..3).for_each(|_| _ = opt.step(&mut w, &grad).unwrap());
+        for (rows, columns) in [(0..3, 0..3), (0..3, 3..6), (0..3, 6..7), (3..5, 0..3), (3..5, 6..7)] {
+            let block = [rows, columns];
+            let own = part(grad.view(), &block).to_owned();
+            let (mut opt, mut alone) = (fresh(), Array2::zeros(own.dim()));
+            (0..3).for_each(|_| _ = opt.step(&mut alone, &own).unwrap());
+            assert!(close(&part(w.view(), &block).to_owned(), &alone), "{block:?}");
+        }
+        assert!(opt.slot("", "left.1.2").is_some() && opt.slot("", "right.1.2").is_none());
+    }
+
+    #[test]
+    fn grafting_takes_the_length() {
+        let grad = array![[3.0, 1.0], [1.0, 4.0]];
+        let step = |graft| {
+            let (mut opt, mut w) = (Shampoo::new(0.1).graft(graft), Array2::<f64>::zeros((2, 2)));
+            (0..2).for_each(|_| _ = opt.step(&mut w, &grad).unwrap());
+            opt.step(&mut w, &Array2::zeros((2, 2))).unwrap();
+            w.iter().map(|x| x * x).sum::<f64>().sqrt()
+        };
+        assert!((step(Graft::Sgd) - 0.2 * 27.0_f64.sqrt()).abs() < 1e-9);
+        // √v = |g|·√0.01, then |g|·√0.0199: four elements each.
+        let rmsprop = 2.0 * 0.1 * (1.0 / 0.01_f64.sqrt() + 1.0 / 0.0199_f64.sqrt());
+        assert!((step(Graft::RmsProp) - rmsprop).abs() < 1e-6);
+        // Adam's steps are 1 and 1; the third has no direction.
+        assert!((step(Graft::Adam) - 0.4).abs() < 1e-6);
+    }
+}

@@ -1,0 +1,337 @@
+//! SOAP: Adam in the eigenbasis of Shampoo's preconditioner.
+
+use ndarray::{Array2, ArrayRef2, ArrayView2, Axis, Zip};
+
+use crate::error::{Error, Result};
+use crate::hyper::Hyper;
+use crate::linalg::{blend_gram, eigen, multiplied, orthonormal};
+use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise};
+use crate::scalar::Scalar;
+
+/// SOAP: Adam, in the directions in which gradients have been seen to vary.
+///
+/// # Update rule
+/// ```text
+/// θ ← θ(1 − ηλ)
+/// g′ = Pᵀ g Q
+/// m ← β₁m + (1 − β₁)g′,  v ← β₂v + (1 − β₂)g′²
+/// θ ← θ − η·√(1 − β₂ᵗ)/(1 − β₁ᵗ) · P (m / (√v + ε)) Qᵀ
+/// L ← β₂L + (1 − β₂)ggᵀ,  R ← β₂R + (1 − β₂)gᵀg
+/// every `period` steps:  P ← QR(L·P) with the columns by falling eigenvalue, m and v turned with it; Q from R as well
+/// ```
+/// **The first step only begins**: it makes L and R, and P and Q by eigen-decomposition, and of the parameter only decays the
+/// weight; t counts the steps after it. So no gradient is turned into a basis that it has made. A side of length 1, as a vector has,
+/// or longer than `max_side` is not turned; a vector has Adam's steps. A tensor is the matrix of its first axis and all others.
+///
+/// # Hyper-parameters
+/// | name | default | range | meaning |
+/// |---|---|---|---|
+/// | `learning_rate` η | – | ≥ 0 | 3e-3 is usual |
+/// | [`beta1`](Self::beta1) β₁ | 0.95 | 0 ≤ β₁ < 1 | decay of m |
+/// | [`beta2`](Self::beta2) β₂ | 0.95 | 0 ≤ β₂ < 1 | decay of v, L and R |
+/// | [`eps`](Self::eps) ε | 1e-8 | ≥ 0 | keeps the division finite; unit of the gradient |
+/// | [`weight_decay`](Self::weight_decay) λ | 0.01 | ≥ 0 | decoupled |
+/// | [`period`](Self::period) | 10 | ≥ 1 | steps from one basis to the next |
+/// | [`max_side`](Self::max_side) | 10000 | ≥ 1 | longest side that is turned |
+///
+/// # State
+/// `exp_avg` and `exp_avg_sq`, in the eigenbasis, one number a parameter each; `left`, `left_basis`, 2·rows² numbers, and `right`,
+/// `right_basis`, 2·columns².
+///
+/// # Conventions
+/// The authors' implementation, which however decays the weight after the step and holds m in the parameter's own directions while
+/// it changes the basis, as is done here. Decompositions are computed in f64.
+///
+/// # Errors
+/// [`Error::NonFiniteGradient`], [`Error::NormOverflow`], [`Error::HyperParameter`]. Should the first decomposition fail, the basis
+/// begins as the identity.
+///
+/// # Example
+/// ```
+/// use gradus::{optimizer::Soap, prelude::*};
+/// use ndarray::array;
+///
+/// let mut opt = Soap::new(0.1).weight_decay(0.0);
+/// let mut w = array![[1.0, 2.0], [3.0, 4.0]];
+/// opt.step(&mut w, &array![[1.0, 1.0], [1.0, 1.0]])?;
+/// assert_eq!(w, array![[1.0, 2.0], [3.0, 4.0]]); // the first step only begins
+/// opt.step(&mut w, &array![[1.0, 1.0], [1.0, 1.0]])?;
+/// assert!((w[[0, 0]] - 0.95_f64).abs() < 1e-6); // η in the one direction that has a gradient, (½, ½, ½, ½)
+/// # Ok::<(), gradus::Error>(())
+/// ```
+///
+/// # References
+/// N. Vyas et al., *SOAP: Improving and Stabilizing Shampoo using Adam* (2024), arXiv:2409.11321, algorithm 3.
+pub type Soap<A> = Matrixwise<SoapRule, A>;
+
+/// The rule of [`Soap`].
+#[derive(Debug, Clone)]
+pub struct SoapRule {
+    beta1: Hyper,
+    beta2: Hyper,
+    eps: Hyper,
+    period: u64,
+    max_side: usize,
+}
+
+impl<A: Scalar> Soap<A> {
+    /// SOAP with this learning rate, a number or a schedule.
+    pub fn new(learning_rate: impl Into<Hyper>) -> Self {
+        let rule = SoapRule { beta1: 0.95.into(), beta2: 0.95.into(), eps: 1e-8.into(), period: 10, max_side: 10_000 };
+        Self::from_rule(rule, learning_rate).weight_decay(0.01)
+    }
+
+    /// The decay β₁ of the mean: a number or a schedule.
+    pub fn beta1(mut self, beta1: impl Into<Hyper>) -> Self {
+        self.rule.beta1 = beta1.into();
+        self
+    }
+
+    /// The decay β₂ of the squares and of L and R: a number or a schedule.
+    pub fn beta2(mut self, beta2: impl Into<Hyper>) -> Self {
+        self.rule.beta2 = beta2.into();
+        self
+    }
+
+    /// The ε ≥ 0 that keeps the division finite: a number or a schedule.
+    pub fn eps(mut self, eps: impl Into<Hyper>) -> Self {
+        self.rule.eps = eps.into();
+        self
+    }
+
+    /// Turns the basis every `steps` steps.
+    pub fn period(mut self, steps: u64) -> Self {
+        self.rule.period = steps;
+        self
+    }
+
+    /// The longest side that is turned.
+    pub fn max_side(mut self, max_side: usize) -> Self {
+        self.rule.max_side = max_side;
+        self
+    }
+}
+
+/// The hyper-parameters of one step.
+#[derive(Debug, Clone, Copy)]
+pub struct SoapValues {
+    beta1: f64,
+    beta2: f64,
+    eps: f64,
+}
+
+impl SoapRule {
+    /// Whether rows and columns are turned.
+    fn sides(&self, (rows, columns): (usize, usize)) -> [bool; 2] {
+        let turned = |side: usize| (2..=self.max_side).contains(&side);
+        match rows.min(columns) {
+            0 | 1 => [false; 2],
+            _ => [turned(rows), turned(columns)],
+        }
+    }
+}
+
+/// What is remembered of a side that is turned: the second moment of the gradient, and the basis.
+struct Side<'s, A> {
+    moment: &'s mut Array2<A>,
+    basis: &'s mut Array2<A>,
+}
+
+/// The slots of the sides, where they are turned.
+fn sides<A>(has: [bool; 2], slots: &mut [Array2<A>]) -> [Option<Side<'_, A>>; 2] {
+    let mut pairs = slots.chunks_exact_mut(2);
+    has.map(|has| match if has { pairs.next() } else { None } {
+        Some([moment, basis]) => Some(Side { moment, basis }),
+        _ => None,
+    })
+}
+
+/// PᵀMQ, the bases of the sides that are turned.
+fn turned<A: Scalar>(matrix: &ArrayRef2<A>, [left, right]: [Option<ArrayView2<'_, A>>; 2]) -> Array2<A> {
+    let matrix = left.map_or_else(|| matrix.to_owned(), |basis| multiplied(&basis.t(), matrix));
+    right.map_or_else(|| matrix.clone(), |basis| multiplied(&matrix, &basis))
+}
+
+impl<A: Scalar> MatrixRule<A> for SoapRule {
+    type Values = SoapValues;
+
+    fn name(&self) -> &'static str {
+        "soap"
+    }
+
+    fn slots(&self, shape: (usize, usize)) -> Vec<MatrixSlot> {
+        let mut slots = vec![MatrixSlot::new("exp_avg", shape), MatrixSlot::new("exp_avg_sq", shape)];
+        let names = [["left", "left_basis"], ["right", "right_basis"]];
+        for ((names, side), _) in names.into_iter().zip([shape.0, shape.1]).zip(self.sides(shape)).filter(|x| x.1) {
+            slots.extend(names.map(|name| MatrixSlot::new(name, (side, side))));
+        }
+        slots
+    }
+
+    fn values(&self, step: u64) -> Result<SoapValues> {
+        for (name, value) in [("period", self.period), ("max_side", self.max_side as u64)] {
+            if value == 0 {
+                let accepted = "at least 1".into();
+                return Err(Error::HyperParameter { name, value: 0.0, step, path: None, accepted });
+            }
+        }
+        Ok(SoapValues {
+            beta1: self.beta1.within("beta1", 0.0..1.0, step)?,
+            beta2: self.beta2.within("beta2", 0.0..1.0, step)?,
+            eps: self.eps.within("eps", 0.0.., step)?,
+        })
+    }
+
+    fn hyper_parameters(&self) -> Vec<&Hyper> {
+        vec![&self.beta1, &self.beta2, &self.eps]
+    }
+
+    fn direction(&self, values: &SoapValues, at: &At, grad: Array2<A>, slots: &mut [Array2<A>]) -> Array2<A> {
+        let [mean, square, rest @ ..] = slots else { unreachable!("there are two moments") };
+        let mut sides = sides(self.sides(grad.dim()), rest);
+        let SoapValues { beta1, beta2, eps } = *values;
+        if at.step == 1 {
+            add(&grad, beta2, &mut sides);
+            for side in sides.iter_mut().flatten() {
+                begin(side);
+            }
+            return Array2::zeros(grad.dim());
+        }
+        let bases = || sides.each_ref().map(|side| side.as_ref().map(|side| side.basis.view()));
+        let own = turned(&grad, bases());
+        let mut direction = own.clone();
+        let steps = (at.step - 1) as f64;
+        let correction = A::from_f64((1.0 - beta2.powf(steps)).sqrt() / (1.0 - beta1.powf(steps)));
+        let (b1, r1) = (A::from_f64(beta1), A::from_f64(1.0 - beta1));
+        let (b2, r2, eps) = (A::from_f64(beta2), A::from_f64(1.0 - beta2), A::from_f64(eps));
+        Zip::from(&mut direction).and(&own).and(&mut *mean).and(&mut *square).for_each(|d, g, m, v| {
+            *m = b1 * *m + r1 * *g;
+            *v = b2 * *v + r2 * (*g * *g);
+            let root = v.sqrt() + eps;
+            *d = if root > A::zero() { correction * (*m / root) } else { A::zero() };
+        });
+        let back = sides.each_ref().map(|side| side.as_ref().map(|side| side.basis.t()));
+        let direction = turned(&direction, back);
+        add(&grad, beta2, &mut sides);
+        if (at.step - 1).is_multiple_of(self.period) {
+            turn(&mut sides, mean, square);
+        }
+        direction
+    }
+}
+
+/// Adds a gradient to the second moments of the sides.
+fn add<A: Scalar>(grad: &Array2<A>, beta2: f64, sides: &mut [Option<Side<'_, A>>; 2]) {
+    for (along, side) in [grad.view(), grad.t()].into_iter().zip(sides) {
+        if let Some(side) = side {
+            blend_gram(along, A::from_f64(1.0 - beta2), A::from_f64(beta2), side.moment);
+        }
+    }
+}
+
+/// The first basis: eigenvectors, by falling eigenvalue.
+fn begin<A: Scalar>(side: &mut Side<'_, A>) {
+    match eigen(&**side.moment) {
+        Some((_, mut vectors)) => {
+            vectors.invert_axis(Axis(1));
+            side.basis.assign(&vectors.mapv(A::from_f64));
+        }
+        None => side.basis.diag_mut().fill(A::one()),
+    }
+}
+
+/// One power iteration: the bases of both sides, and the moments in them.
+fn turn<A: Scalar>(sides: &mut [Option<Side<'_, A>>; 2], mean: &mut Array2<A>, square: &mut Array2<A>) {
+    let back = sides.each_ref().map(|side| side.as_ref().map(|side| side.basis.t()));
+    let own = turned(mean, back);
+    for (axis, side) in [Axis(0), Axis(1)].into_iter().zip(sides.iter_mut()) {
+        let Some(side) = side else { continue };
+        let moved = multiplied(side.moment, side.basis);
+        let estimate =
+            Zip::from(side.basis.columns()).and(moved.columns()).map_collect(|basis, moved| basis.dot(&moved));
+        let mut order: Vec<usize> = (0..estimate.len()).collect();
+        order.sort_by(|a, b| estimate[*b].as_f64().total_cmp(&estimate[*a].as_f64()));
+        *square = square.select(axis, &order);
+        let moved = moved.select(Axis(1), &order).mapv(A::as_f64);
+        side.basis.assign(&orthonormal(&moved).mapv(A::from_f64));
+    }
+    let bases = sides.each_ref().map(|side| side.as_ref().map(|side| side.basis.view()));
+    *mean = turned(&own, bases);
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::array;
+
+    use super::*;
+    use crate::optimizer::{Adam, Optimizer};
+
+    /// A vector, a row and what is longer than `max_side` have Adam's steps, one later.
+    #[test]
+    fn what_is_not_turned_is_adam() {
+        let grads: Vec<_> =
+            (0..5).map(|t| Array2::from_shape_fn((1, 6), |(_, j)| ((t * 7 + j) as f64).sin())).collect();
+        let (mut adam, mut expected) = (Adam::new(0.1).beta1(0.9).beta2(0.8), grads[0].clone());
+        let (mut soap, mut row) = (Soap::new(0.1).weight_decay(0.0).beta1(0.9).beta2(0.8), grads[0].clone());
+        let (mut narrow, mut square) =
+            (soap.clone().max_side(2), grads[0].clone().into_shape_with_order((3, 2)).unwrap());
+        let mut column = grads[0].t().to_owned();
+        soap.step(&mut row, &grads[4]).unwrap();
+        narrow.clone().step(&mut square, &grads[4].clone().into_shape_with_order((3, 2)).unwrap()).unwrap();
+        let mut columns = narrow.clone();
+        columns.step(&mut column, &grads[4].t()).unwrap();
+        assert_eq!(row, expected, "the first step only begins");
+        for grad in &grads {
+            adam.step(&mut expected, grad).unwrap();
+            soap.step(&mut row, grad).unwrap();
+            columns.step(&mut column, &grad.t()).unwrap();
+        }
+        // ε stands beside √v, not √v/√(1 − β₂ᵗ).
+        assert!(row.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-6), "{row} {expected}");
+        assert_eq!(row.t(), column);
+        narrow.step(&mut square, &grads[4].clone().into_shape_with_order((3, 2)).unwrap()).unwrap();
+        assert!(narrow.slot("", "left").is_none() && narrow.slot("", "right").is_some());
+    }
+
+    /// G = diag(3, 4) turns nothing but the order; the signs of eigenvectors cancel.
+    #[test]
+    fn second_step_by_hand() {
+        let (mut opt, mut w) = (Soap::new(0.1).weight_decay(0.5).eps(1.0), array![[1.0, 2.0], [3.0, 4.0]]);
+        opt.step(&mut w, &array![[3.0, 0.0], [0.0, 4.0]]).unwrap();
+        let decayed = array![[1.0, 2.0], [3.0, 4.0]] * 0.95;
+        assert!((&w - &decayed).iter().all(|d: &f64| d.abs() < 1e-15));
+        let left = opt.slot("", "left").unwrap() - array![[0.45, 0.0], [0.0, 0.8]];
+        assert!(left.iter().all(|d: &f64| d.abs() < 1e-12));
+        opt.step(&mut w, &array![[1.0, 2.0], [0.0, -1.0]]).unwrap();
+        // m = 0.05 g, v = 0.05 g², both corrected by √0.05/0.05.
+        let expected = array![[1.0, 2.0], [0.0, -1.0]]
+            .mapv(|g: f64| 0.1 * 0.05_f64.sqrt() / 0.05 * (0.05 * g / ((0.05 * g * g).sqrt() + 1.0)));
+        let expected = decayed * 0.95 - expected;
+        assert!((&w - &expected).iter().all(|d| d.abs() < 1e-12), "{w} {expected}");
+    }
+
+    /// Turning changes how the moments are written, not the mean that they stand for.
+    #[test]
+    fn the_mean_is_turned_with_the_basis() {
+        let grad = |t: usize| Array2::from_shape_fn((4, 4), |(i, j)| ((t * 5 + i * 3 + j * 7) as f64).sin());
+        let mean = |opt: &Soap<f64>| {
+            let slot = |name| opt.slot("", name).unwrap();
+            slot("left_basis").dot(&slot("exp_avg")).dot(&slot("right_basis").t())
+        };
+        let (mut opt, mut w) = (Soap::new(0.1).period(3), Array2::zeros((4, 4)));
+        let mut expected: Array2<f64> = Array2::zeros((4, 4));
+        let mut bases = vec![];
+        for t in 0..8 {
+            opt.step(&mut w, &grad(t)).unwrap();
+            if t > 0 {
+                expected = expected * 0.95 + grad(t) * 0.05;
+            }
+            assert!((mean(&opt) - &expected).iter().all(|d: &f64| d.abs() < 1e-12), "step {t}");
+            let basis = opt.slot("", "left_basis").unwrap();
+            assert!((basis.t().dot(&basis) - Array2::<f64>::eye(4)).iter().all(|d| d.abs() < 1e-12));
+            bases.push(basis);
+        }
+        let changed: Vec<bool> = bases.windows(2).map(|pair| pair[0] != pair[1]).collect();
+        assert_eq!(changed, [false, false, true, false, false, true, false]);
+    }
+}
