@@ -243,6 +243,43 @@ mod tests {
         assert!(close(step(Muon::new(1.0).match_rms_adamw(), &wide), -&x * 0.4));
     }
 
+    /// Singular values from 0.002 to nearly 1 of the norm, between reflections: what becomes of each can be read off.
+    #[test]
+    fn singular_values_become_about_one() {
+        let reflection = |n: usize, phase: f64| {
+            let v = Array1::from_shape_fn(n, |i| (i as f64 + phase).sin());
+            Array2::from_shape_fn((n, n), |(i, j)| f64::from(u8::from(i == j)) - 2.0 * v[i] * v[j] / v.dot(&v))
+        };
+        fn check<A: Scalar>(u: &Array2<f64>, sigma: &[f64], v: &Array2<f64>, tolerance: f64) {
+            let norm = sigma.iter().map(|s| s * s).sum::<f64>().sqrt();
+            let mut diagonal = Array2::zeros((u.nrows(), v.nrows()));
+            sigma.iter().enumerate().for_each(|(at, s)| diagonal[[at, at]] = *s);
+            let x = u.dot(&diagonal).dot(&v.t()).mapv(A::from_f64);
+            let found = u.t().dot(&newton_schulz(x.view()).mapv(A::as_f64)).dot(v);
+            for ((i, j), found) in found.indexed_iter() {
+                let expected = if i == j { quintic(sigma[i] / norm) } else { 0.0 };
+                assert!((found - expected).abs() < tolerance, "{i}, {j}: {found} is not {expected}");
+                assert!(i != j || (0.68..=1.21).contains(found), "{found} of {}", sigma[i] / norm);
+            }
+        }
+        // One large value and others that are down to 0.002 of the norm; and a grid of pairs.
+        let many: Vec<f64> = (0..20).map(|at| (0.0021_f64.ln() * f64::from(at) / 19.0).exp() / 3.0).collect();
+        let mut many = [vec![1.0], many].concat();
+        let smallest = many.iter().map(|s| s * s).sum::<f64>().sqrt() * 0.002;
+        many.iter_mut().for_each(|s| *s = s.max(smallest * 1.001));
+        for (rows, columns) in [(21, 21), (21, 40), (40, 21)] {
+            let (u, v) = (reflection(rows, 0.3), reflection(columns, 1.1));
+            check::<f64>(&u, &many, &v, 1e-9);
+            check::<f32>(&u, &many, &v, 2e-3); // f32's rounding of small values, 485 times as steep
+        }
+        let (u, v) = (reflection(2, 0.3), reflection(3, 1.1));
+        for at in 0..2000 {
+            let small = (0.002_f64.ln() * f64::from(at) / 2000.0).exp();
+            let large = (1.0 - small * small).sqrt().max(0.002);
+            check::<f64>(&u, &[large, small], &v, 1e-9);
+        }
+    }
+
     #[test]
     fn without_nesterov_the_momentum_is_followed() {
         let grads = [array![[1.0, 0.0], [0.0, 2.0]], array![[0.0, 0.0], [0.0, 1.0]]];

@@ -12,6 +12,7 @@ use case::{Case, Options, STEPS, Setting, cases};
 
 mod averages;
 mod case;
+mod matrices;
 mod sensitivity;
 
 /// How far a value may be from the golden one: `relative` of the larger of the two or, near zero, `absolute`.

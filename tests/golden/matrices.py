@@ -1,0 +1,217 @@
+"""Golden data for the optimizers of matrices: parameters after steps 1, 2, 10 and 50.
+
+Run with `python tests/golden/matrices.py`; it writes matrices.json beside itself.
+
+Parameters and gradients are those of optimizers.py, row by row. Three sources:
+
+- "torch": `torch.optim.Muon` as it is, which orthogonalises in bf16.
+- "torch, wide": the same class while `torch.bfloat16` names the parameters' own type, so that the whole step is in
+  that type. This is what can be compared closely.
+- "naive f64 reference": the formulas of the documentation of Muon, Shampoo and SOAP, written out in numpy below. For
+  Muon they must agree with "torch, wide"; the script stops if they do not.
+
+SOAP's first basis is not unique where the first gradient's second moment has equal eigenvalues, as the longer side of a
+matrix that is not square has. Such a side is left as it is (`max_side`) in the cases here. For the same reason Shampoo's
+ε is well above f32's rounding where a side's moment has not full rank.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from common import numbers, unit, use_generic_kernels, write_json
+
+STEPS = 50
+RECORDED = [1, 2, 10, 50]
+DTYPES = {"f32": np.float32, "f64": np.float64}
+
+
+def param(shape):
+    return unit(np.arange(np.prod(shape))).reshape(shape)
+
+
+def grad(shape, t):
+    return unit((t + 1) * 1_000_003 * 7 + np.arange(np.prod(shape)) + 2**40).reshape(shape)
+
+
+def torch_muon(shape, dtype, wide, learning_rate, options):
+    """The trajectory of torch.optim.Muon."""
+    names = {"momentum": "momentum", "weight_decay": "weight_decay"}
+    known = {names[name]: value for name, value in options.items() if name in names}
+    known["nesterov"] = not options.get("no_nesterov", False)
+    if options.get("match_rms_adamw"):
+        known["adjust_lr_fn"] = "match_rms_adamw"
+    theta = torch.nn.Parameter(torch.from_numpy(param(shape).astype(DTYPES[dtype])))
+    optimizer = torch.optim.Muon([theta], lr=learning_rate, **known)
+    narrow = torch.bfloat16
+    recorded = []
+    for t in range(STEPS):
+        theta.grad = torch.from_numpy(grad(shape, t).astype(DTYPES[dtype]))
+        try:
+            if wide:
+                torch.bfloat16 = theta.dtype
+            optimizer.step()
+        finally:
+            torch.bfloat16 = narrow
+        if t + 1 in RECORDED:
+            recorded.append(theta.detach().numpy().copy().ravel())
+    return recorded
+
+
+def muon(momentum=0.95, weight_decay=0.1, no_nesterov=False, match_rms_adamw=False):
+    m = 0.0
+
+    def update(theta, g, lr, t):
+        nonlocal m
+        m = momentum * m + (1 - momentum) * g
+        x = m if no_nesterov else (1 - momentum) * g + momentum * m
+        rows, columns = g.shape
+        x = x / max(np.linalg.norm(x), 1e-7)
+        x = x.T if rows > columns else x
+        for _ in range(5):
+            square = x @ x.T
+            x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+        x = x.T if rows > columns else x
+        scale = 0.2 * max(rows, columns) ** 0.5 if match_rms_adamw else max(1, rows / columns) ** 0.5
+        return theta * (1 - lr * weight_decay) - lr * scale * x
+
+    return update
+
+
+def power(matrix, shift, exponent):
+    values, vectors = np.linalg.eigh(matrix)
+    return (vectors * (np.maximum(values, 0) + shift) ** exponent) @ vectors.T
+
+
+def shampoo(eps=1e-6, beta2=None, momentum=0.0, period=10, weight_decay=0.0, graft=None):
+    left, right, roots, m, first, second = 0.0, 0.0, None, 0.0, 0.0, 0.0
+
+    def update(theta, g, lr, t):
+        nonlocal left, right, roots, m, first, second
+        g = g + weight_decay * theta
+        kept, fresh = (1, 1) if beta2 is None else (beta2, 1 - beta2)
+        left, right = kept * left + fresh * g @ g.T, kept * right + fresh * g.T @ g
+        if t % period == 0:
+            bias = 1 if beta2 is None else 1 - beta2 ** (t + 1)
+            roots = power(left / bias, eps, -0.25), power(right / bias, eps, -0.25)
+        d = roots[0] @ g @ roots[1]
+        if graft == "rmsprop":
+            second = 0.99 * second + 0.01 * g**2
+            d = d * np.linalg.norm(g / (second**0.5 + 1e-8)) / np.linalg.norm(d)
+        elif graft == "adam":
+            first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g**2
+            corrected = (second / (1 - 0.999 ** (t + 1))) ** 0.5 + 1e-8
+            d = d * np.linalg.norm(first / (1 - 0.9 ** (t + 1)) / corrected) / np.linalg.norm(d)
+        elif graft == "sgd":
+            d = d * np.linalg.norm(g) / np.linalg.norm(d)
+        m = momentum * m + d
+        return theta - lr * m
+
+    return update
+
+
+def soap(beta1=0.95, beta2=0.95, eps=1e-8, weight_decay=0.01, period=10, max_side=10_000):
+    m = v = 0.0
+    moments, bases = [0.0, 0.0], [None, None]
+
+    def turn(x, bases):
+        return bases[0].T @ x @ bases[1]
+
+    def update(theta, g, lr, t):
+        nonlocal m, v
+        theta = theta * (1 - lr * weight_decay)
+        sides = [side <= max_side for side in g.shape]
+        if t > 0:
+            own = turn(g, bases)
+            m, v = beta1 * m + (1 - beta1) * own, beta2 * v + (1 - beta2) * own**2
+            correction = (1 - beta2**t) ** 0.5 / (1 - beta1**t)
+            theta = theta - lr * correction * turn(m / (v**0.5 + eps), [basis.T for basis in bases])
+        for axis, x in enumerate([g, g.T]):
+            moments[axis] = beta2 * moments[axis] + (1 - beta2) * x @ x.T
+        if t == 0:
+            for axis in range(2):
+                identity = np.eye(g.shape[axis])
+                bases[axis] = np.linalg.eigh(moments[axis])[1][:, ::-1] if sides[axis] else identity
+        elif t % period == 0:
+            plain = turn(m, [basis.T for basis in bases])
+            for axis in range(2):
+                if sides[axis]:
+                    moved = moments[axis] @ bases[axis]
+                    order = np.argsort(-np.sum(bases[axis] * moved, axis=0), kind="stable")
+                    v = np.take(v, order, axis=axis)
+                    bases[axis] = np.linalg.qr(moved[:, order])[0]
+            m = turn(plain, bases)
+        return theta
+
+    return update
+
+
+NAIVE = {"muon": muon, "shampoo": shampoo, "soap": soap}
+
+
+def naive(name, shape, learning_rate, options):
+    theta, update, recorded = param(shape), NAIVE[name](**options), []
+    for t in range(STEPS):
+        theta = update(theta, grad(shape, t), learning_rate, t)
+        if t + 1 in RECORDED:
+            recorded.append(theta.ravel())
+    return recorded
+
+
+def main():
+    use_generic_kernels(torch)
+    cases = []
+
+    def case(name, shape, dtype, source, learning_rate, options, values):
+        values = [numbers(row) for row in values]
+        shape = list(shape)
+        cases.append(
+            dict(
+                name=name,
+                shape=shape,
+                dtype=dtype,
+                source=source,
+                learning_rate=learning_rate,
+                options=options,
+                values=values,
+            )
+        )
+
+    for options in [{}, {"momentum": 0.9, "no_nesterov": True}, {"match_rms_adamw": True, "weight_decay": 0.0}]:
+        for shape in [(6, 4), (4, 6), (9, 9)]:
+            reference = naive("muon", shape, 0.02, options)
+            for dtype in DTYPES:
+                wide = torch_muon(shape, dtype, True, 0.02, options)
+                case("muon", shape, dtype, "torch, wide", 0.02, options, wide)
+                if dtype == "f64":
+                    assert all(np.allclose(a, b, rtol=0, atol=1e-9) for a, b in zip(wide, reference))
+            case("muon", shape, "f32", "torch", 0.02, options, torch_muon(shape, "f32", False, 0.02, options))
+
+    both = ["f32", "f64"]
+    for options, shape in [
+        ({"period": 1}, (6, 6)),
+        ({"eps": 1e-2}, (5, 8)),
+        ({"beta2": 0.9, "momentum": 0.9, "eps": 1e-3}, (8, 5)),
+        ({"graft": "sgd", "weight_decay": 0.1, "period": 3}, (5, 5)),
+        ({"graft": "rmsprop"}, (5, 5)),
+        ({"graft": "adam", "beta2": 0.99, "eps": 1e-3}, (4, 7)),
+    ]:
+        rate = 0.01 if "graft" in options else 0.05
+        for dtype in both:
+            case("shampoo", shape, dtype, "naive f64 reference", rate, options, naive("shampoo", shape, rate, options))
+    for options, shape in [
+        ({}, (6, 6)),
+        ({"period": 1, "weight_decay": 0.0}, (5, 5)),
+        ({"beta1": 0.9, "beta2": 0.99, "eps": 1e-4, "max_side": 5}, (5, 9)),
+        ({"period": 4, "max_side": 4}, (7, 4)),
+    ]:
+        for dtype in both:
+            case("soap", shape, dtype, "naive f64 reference", 0.01, options, naive("soap", shape, 0.01, options))
+
+    header = {"torch": torch.__version__, "numpy": np.__version__, "steps": RECORDED}
+    write_json(Path(__file__).parent / "matrices.json", header, cases)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+//! Muon, Shampoo and SOAP, from `matrices.json`.
+
+use gradus::prelude::*;
+use ndarray::Array2;
+use serde_json::Value;
+
+use super::{grad, param};
+
+/// Newton–Schulz steepens differences of small singular values 485 times, eigenvectors those of close eigenvalues.
+const F64: f64 = 1e-11;
+
+/// The same in f32. Parameters are within 1, moved by 50 steps of 0.02 or 0.05.
+const F32: f64 = 1e-4;
+
+/// PyTorch's Newton–Schulz in bf16, of 8 bits: 50 steps of 0.02 with up to a tenth of error each, most of which cancels.
+const BF16: f64 = 1e-2;
+
+fn unknown<T>(name: &str) -> T {
+    panic!("nothing is called {name}")
+}
+
+/// The optimizer of a case; panics at a setting that it does not have.
+fn optimizer<A: Scalar>(case: &Value) -> Option<Box<dyn Optimizer<A>>> {
+    let rate = case["learning_rate"].as_f64().unwrap();
+    let options = case["options"].as_object().unwrap();
+    macro_rules! with {
+        ($opt:expr; $($number:ident)*; $($count:ident)*; $($switch:ident)*; $others:expr) => {{
+            let mut opt = $opt;
+            for (name, value) in options {
+                opt = match name.as_str() {
+                    $(stringify!($number) => opt.$number(value.as_f64().unwrap()),)*
+                    $(stringify!($count) => opt.$count(value.as_u64().unwrap().try_into().unwrap()),)*
+                    $(stringify!($switch) => { assert_eq!(value.as_bool(), Some(true)); opt.$switch() })*
+                    name => $others(opt, name, value),
+                };
+            }
+            Some(Box::new(opt) as Box<dyn Optimizer<A>>)
+        }};
+    }
+    match case["name"].as_str().unwrap() {
+        "muon" => with!(Muon::new(rate); momentum weight_decay; ; no_nesterov match_rms_adamw;
+            |_, name: &str, _: &Value| unknown(name)),
+        #[cfg(feature = "second-order")]
+        "shampoo" => {
+            use gradus::optimizer::Graft;
+            let graft = |opt: Shampoo<A>, name: &str, value: &Value| match (name, value.as_str()) {
+                ("graft", Some("sgd")) => opt.graft(Graft::Sgd),
+                ("graft", Some("rmsprop")) => opt.graft(Graft::RmsProp),
+                ("graft", Some("adam")) => opt.graft(Graft::Adam),
+                _ => unknown(name),
+            };
+            with!(Shampoo::new(rate); eps beta2 momentum weight_decay; period; ; graft)
+        }
+        #[cfg(feature = "second-order")]
+        "soap" => with!(Soap::new(rate); beta1 beta2 eps weight_decay; period max_side; ;
+            |_, name: &str, _: &Value| unknown(name)),
+        #[cfg(not(feature = "second-order"))]
+        "shampoo" | "soap" => None,
+        name => unknown(name),
+    }
+}
+
+/// The largest difference to the golden parameters, if the optimizer is there.
+fn compare<A: Scalar>(case: &Value, steps: &[u64]) -> Option<f64> {
+    let mut opt = optimizer::<A>(case)?;
+    let side = |at: usize| case["shape"][at].as_u64().unwrap() as usize;
+    let (rows, columns) = (side(0), side(1));
+    let mut params = Array2::from_shape_fn((rows, columns), |(i, j)| A::from_f64(param(i * columns + j)));
+    let (mut worst, mut recorded) = (0.0_f64, case["values"].as_array().unwrap().iter());
+    for step in 0..*steps.last().unwrap() {
+        let grads = Array2::from_shape_fn((rows, columns), |(i, j)| A::from_f64(grad(step, i * columns + j)));
+        opt.step(&mut params, &grads).unwrap();
+        if steps.contains(&opt.steps()) {
+            let expected = recorded.next().unwrap().as_array().unwrap();
+            assert_eq!(expected.len(), params.len());
+            for (found, expected) in params.iter().zip(expected) {
+                let difference = (found.as_f64() - expected.as_f64().unwrap()).abs();
+                worst = if difference.is_nan() { f64::NAN } else { worst.max(difference) };
+            }
+        }
+    }
+    assert!(recorded.next().is_none());
+    Some(worst)
+}
+
+#[test]
+fn matrices_agree() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/matrices.json");
+    let golden: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let steps: Vec<u64> = golden["steps"].as_array().unwrap().iter().map(|step| step.as_u64().unwrap()).collect();
+    assert_eq!(steps, [1, 2, 10, 50]);
+    let mut compared = [0; 3];
+    for case in golden["cases"].as_array().unwrap() {
+        let (found, (kind, tolerance)) = match (case["dtype"].as_str().unwrap(), case["source"].as_str().unwrap()) {
+            ("f64", _) => (compare::<f64>(case, &steps), (0, F64)),
+            ("f32", "torch") => (compare::<f32>(case, &steps), (1, BF16)),
+            ("f32", _) => (compare::<f32>(case, &steps), (2, F32)),
+            (_, other) => unknown(other),
+        };
+        let Some(worst) = found else { continue };
+        println!("{} {} {} {}: {worst:e}", case["name"], case["dtype"], case["source"], case["options"]);
+        assert!(worst <= tolerance, "{worst:e}: {} {} {}", case["name"], case["shape"], case["options"]);
+        compared[kind] += 1;
+    }
+    let expected = if cfg!(feature = "second-order") { [19, 9, 19] } else { [9, 9, 9] };
+    assert_eq!(compared, expected);
+}
