@@ -2,7 +2,7 @@
 
 use gradus::prelude::*;
 use gradus::schedule::Cosine;
-use ndarray::{Array1, array};
+use ndarray::{Array1, Axis, array};
 
 use super::rows::Row;
 
@@ -14,10 +14,10 @@ const ROSENBROCK: f64 = 1e-3;
 const PARABOLA: f64 = 1e-3;
 
 /// The same for every row.
-const PARABOLA_STEPS: (f64, u64) = (0.1, 500);
+const PARABOLA_STEPS: u64 = 500;
 
 pub(crate) fn on_the_parabola<A: Scalar>(row: &Row<A>) {
-    let end = minimise(row, PARABOLA_STEPS, array![1.0, -2.0, 3.0], |x| x.clone());
+    let end = minimise(row, (row.parabola, PARABOLA_STEPS), array![1.0, -2.0, 3.0], |x| x.clone());
     assert!(end.dot(&end).sqrt() < PARABOLA, "{end}");
 }
 
@@ -42,7 +42,11 @@ fn minimise<A: Scalar>(
     let mut params = start.mapv(A::from_f64);
     for _ in 0..steps {
         let grads = gradient(&params.mapv(A::as_f64)).mapv(A::from_f64);
-        opt.step(&mut params, &grads).unwrap();
+        match row.is_elementwise() {
+            true => opt.step(&mut params, &grads).unwrap(),
+            // A row is a matrix.
+            false => opt.step(&mut params.view_mut().insert_axis(Axis(0)), &grads.insert_axis(Axis(0))).unwrap(),
+        };
     }
     params.mapv(A::as_f64)
 }

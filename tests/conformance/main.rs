@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod convergence;
+mod matrices;
 mod properties;
 mod rows;
 mod tensors;
@@ -20,7 +21,7 @@ use gradus::{Error, Report};
 use ndarray::{ArrayD, ArrayViewMut0, aview0, aview1};
 
 use convergence::{on_rosenbrock as converges_on_rosenbrock, on_the_parabola as converges_on_the_parabola};
-use rows::{Row, Subject, rows};
+use rows::{Oracle, Row, Subject, rows};
 use tensors::{Arranged, Arrangement, Bits, bits, number, numbers};
 
 /// Makes a test of each law: for all rows, in both element types.
@@ -111,6 +112,13 @@ fn tolerance<A: Scalar>(steps: u64) -> f64 {
 }
 
 fn agrees_with_the_update_rule_of_the_docs<A: Scalar>(row: &Row<A>) {
+    match row.oracle {
+        Oracle::Element(oracle) => elements_agree(row, oracle),
+        Oracle::Matrix(oracle) => matrices::agree(row, oracle),
+    }
+}
+
+fn elements_agree<A: Scalar>(row: &Row<A>, oracle: fn(i32, f64, f64, f64, &mut [f64; 3]) -> f64) {
     const STEPS: u64 = 10;
     for size in SIZES {
         let (mut opt, mut params) = (row.with(changing), numbers::<A>(&[size], 0));
@@ -119,7 +127,7 @@ fn agrees_with_the_update_rule_of_the_docs<A: Scalar>(row: &Row<A>) {
             let grads = numbers(&[size], step);
             opt.step(&mut params, &grads).unwrap();
             for ((param, slots), grad) in expected.iter_mut().zip(&grads) {
-                *param = (row.oracle)(step as i32, changing(step - 1), *param, grad.as_f64(), slots);
+                *param = oracle(step as i32, changing(step - 1), *param, grad.as_f64(), slots);
             }
         }
         let close = |ours: A, naive: f64| (ours.as_f64() - naive).abs() <= tolerance::<A>(STEPS) * naive.abs().max(1.0);
@@ -136,6 +144,9 @@ fn agrees_with_the_update_rule_of_the_docs<A: Scalar>(row: &Row<A>) {
 
 /// What the driver does to a tensor, SIMD, blocks and tail, is what the rule does to each element.
 fn a_tensor_is_its_elements_one_by_one<A: Scalar>(row: &Row<A>) {
+    if !row.is_elementwise() {
+        return; // a matrix is more than its elements
+    }
     for size in SIZES.into_iter().filter(|size| *size <= 1000) {
         let (mut opt, mut whole) = (row.with(changing), numbers::<A>(&[size], 0));
         let (mut single, mut elements) = (row.with(changing), whole.iter().copied().collect::<Vec<A>>());
@@ -154,14 +165,17 @@ fn a_tensor_is_its_elements_one_by_one<A: Scalar>(row: &Row<A>) {
 }
 
 fn shape_and_slots_are_those_of_the_docs<A: Scalar>(row: &Row<A>) {
-    for shape in [&[][..], &[5], &[2, 0, 3], &[3, 4], &[2, 1, 3, 2]] {
+    for shape in row.takes(&[&[], &[5], &[2, 0, 3], &[3, 4], &[2, 1, 3, 2]]) {
         let (mut opt, mut params) = (row.with(0.1), numbers::<A>(shape, 0));
         assert!(opt.slots("").is_empty(), "no state before the first gradient");
         run(&mut opt, &mut params, 2);
         assert_eq!(params.shape(), shape);
         let slots = opt.slots("");
-        assert_eq!(slots.iter().map(|(name, _)| *name).collect::<Vec<_>>(), row.slots);
-        assert!(slots.iter().all(|(_, slot)| slot.shape() == shape));
+        if !shape.contains(&0) {
+            assert_eq!(slots.iter().map(|(name, _)| *name).collect::<Vec<_>>(), row.slots);
+        }
+        // Those of a matrix have shapes of their own.
+        assert!(!row.is_elementwise() || slots.iter().all(|(_, slot)| slot.shape() == shape));
         assert!(slots.iter().all(|(_, slot)| slot.iter().all(|value| value.is_finite())));
         assert_eq!((opt.steps(), opt.tensor_steps("")), (2, 2));
     }
@@ -169,7 +183,7 @@ fn shape_and_slots_are_those_of_the_docs<A: Scalar>(row: &Row<A>) {
 
 fn deterministic<A: Scalar>(row: &Row<A>) {
     let once = || {
-        let (mut opt, mut params) = (row.with(changing), numbers::<A>(&[PARALLEL], 0));
+        let (mut opt, mut params) = (row.with(changing), numbers::<A>(&row.shape(PARALLEL), 0));
         run(&mut opt, &mut params, 3);
         Everything::of(&*opt, &params)
     };
@@ -177,7 +191,10 @@ fn deterministic<A: Scalar>(row: &Row<A>) {
 }
 
 fn threads_do_not_change_the_bits<A: Scalar>(row: &Row<A>) {
-    let shapes: [&[usize]; 5] = [&[PARALLEL], &[3], &[0], &[250, 170], &[70_001]];
+    let shapes: [&[usize]; 5] = match row.is_elementwise() {
+        true => [&[PARALLEL], &[3], &[0], &[250, 170], &[70_001]],
+        false => [&[130, 50], &[3, 2], &[0, 4], &[50, 34], &[30, 2, 45]],
+    };
     let with_threads = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
@@ -203,7 +220,8 @@ fn threads_do_not_change_the_bits<A: Scalar>(row: &Row<A>) {
 
 /// Parameter and gradient in any two layouts, smaller and larger than a block, and with clipping's scale.
 fn memory_layouts_do_not_change_the_bits<A: Scalar>(row: &Row<A>) {
-    for shape in [&[7][..], &[5, 6], &[2, 3, 4], &[47, 3, 31]] {
+    let large: &[usize] = if row.is_elementwise() { &[47, 3, 31] } else { &[13, 3, 7] };
+    for shape in row.takes(&[&[7], &[5, 6], &[2, 3, 4], large]) {
         let start = numbers::<A>(shape, 0);
         let in_layouts = |param: Arrangement, grad: Arrangement| {
             let (mut opt, mut params) = (row.with(changing).clip_global_norm(1.0), Arranged::new(&start, param));
@@ -225,7 +243,10 @@ fn memory_layouts_do_not_change_the_bits<A: Scalar>(row: &Row<A>) {
 }
 
 fn a_tree_is_its_leaves_one_by_one<A: Scalar>(row: &Row<A>) {
-    let shapes: [&[usize]; 4] = [&[], &[6], &[3, 5], &[2, 2, 3]];
+    let shapes: [&[usize]; 4] = match row.is_elementwise() {
+        true => [&[], &[6], &[3, 5], &[2, 2, 3]],
+        false => [&[1, 1], &[1, 6], &[3, 5], &[2, 2, 3]],
+    };
     let leaf = |number: usize, step: u64| numbers::<A>(shapes[number], 10 * step + number as u64);
     let mut tree: Vec<_> = (0..shapes.len()).map(|number| leaf(number, 0)).collect();
     let mut opt = row.with(changing);
@@ -242,14 +263,14 @@ fn a_tree_is_its_leaves_one_by_one<A: Scalar>(row: &Row<A>) {
 /// The parts are multiples of 2⁻¹⁰, so that sums and means are exact.
 fn accumulating_equal_parts_is_the_step_of_their_mean<A: Scalar>(row: &Row<A>) {
     const PARTS: u64 = 4;
-    const LENGTH: usize = 5003; // several blocks
+    let shape = row.shape(5003); // several blocks
     let coarse =
-        |stream| numbers::<A>(&[LENGTH], stream).mapv(|x| (x * A::from_f64(1024.0)).round() / A::from_f64(1024.0));
-    let (mut large, mut by_large) = (row.with(changing), numbers::<A>(&[LENGTH], 0));
+        |stream| numbers::<A>(&shape, stream).mapv(|x| (x * A::from_f64(1024.0)).round() / A::from_f64(1024.0));
+    let (mut large, mut by_large) = (row.with(changing), numbers::<A>(&shape, 0));
     let (mut small, mut by_small) = (row.with(changing).accumulate(PARTS), by_large.clone());
     for step in 0..3 {
         let parts: Vec<_> = (0..PARTS).map(|part| coarse(1 + PARTS * step + part)).collect();
-        let mean = parts.iter().fold(ArrayD::zeros(vec![LENGTH]), |sum, part| sum + part);
+        let mean = parts.iter().fold(ArrayD::zeros(&shape[..]), |sum, part| sum + part);
         let mean = mean.mapv_into(|x| x / A::from_f64(PARTS as f64));
         large.step(&mut by_large, &mean).unwrap();
         let before = bits(&by_small);
@@ -264,8 +285,8 @@ fn accumulating_equal_parts_is_the_step_of_their_mean<A: Scalar>(row: &Row<A>) {
 
 /// A tensor that skips a step is, afterwards, where it would be had that step not been.
 fn no_gradient_leaves_the_tensor_and_its_state<A: Scalar>(row: &Row<A>) {
-    let start = numbers::<A>(&[9], 0);
-    let grads = |step| numbers::<A>(&[9], step);
+    let start = numbers::<A>(&row.shape(9), 0);
+    let grads = |step| numbers::<A>(&row.shape(9), step);
     let (mut opt, mut tree) = (row.with(0.05), (start.clone(), start.clone()));
     for (first, second) in
         [(Some(grads(1)), None), (None, None), (None, Some(grads(1))), (Some(grads(2)), Some(grads(2)))]
@@ -287,7 +308,7 @@ fn no_gradient_leaves_the_tensor_and_its_state<A: Scalar>(row: &Row<A>) {
 }
 
 fn zero_gradient_moves_nothing<A: Scalar>(row: &Row<A>) {
-    let start = numbers::<A>(&[9], 0);
+    let start = numbers::<A>(&row.shape(9), 0);
     let (mut opt, mut params) = (row.with(0.05), start.clone());
     for _ in 0..3 {
         opt.step(&mut params, &ArrayD::zeros(start.raw_dim())).unwrap();
@@ -299,7 +320,7 @@ fn zero_gradient_moves_nothing<A: Scalar>(row: &Row<A>) {
 
 fn a_constant_schedule_is_the_number<A: Scalar>(row: &Row<A>) {
     let with = |mut opt: Box<dyn Subject<A>>| {
-        let mut params = numbers::<A>(&[17], 0);
+        let mut params = numbers::<A>(&row.shape(17), 0);
         run(&mut opt, &mut params, 4);
         Everything::of(&*opt, &params)
     };
@@ -352,13 +373,19 @@ fn a_resumed_run_is_the_uninterrupted_one<A: Scalar>(row: &Row<A>) {
     let (steps, points) = (24, 20);
     let schedule = Cosine::new(0.05, 20).warmup(3);
     // Large enough for 8 bits, and not row by row: quantised state stands in the order of memory.
-    let matrix = || Arranged::new(&numbers::<A>(&[43, 101], 0), Arrangement::F);
+    let shape = if row.is_elementwise() { [43, 101] } else { [13, 9] };
+    let matrix = || Arranged::new(&numbers::<A>(&shape, 0), Arrangement::F);
     let rounding = [Rounding::Stochastic, Rounding::Nearest].map(StatePrecision::Bf16);
     for precision in [StatePrecision::Full, StatePrecision::Blockwise8].into_iter().chain(rounding) {
-        let fresh = || row.with(schedule.clone()).state_precision(precision);
-        let (mut opt, mut params, mut after) = (fresh(), matrix(), Vec::new());
+        let fresh = || match precision {
+            StatePrecision::Full => Some(row.with(schedule.clone())),
+            less => row.with(schedule.clone()).state_precision(less),
+        };
+        let Some(first) = fresh() else { continue };
+        let fresh = || fresh().unwrap();
+        let (mut opt, mut params, mut after) = (first, matrix(), Vec::new());
         let step = |opt: &mut Box<dyn Subject<A>>, params: &mut Arranged<A>, number: u64| {
-            opt.step(params, &numbers(&[43, 101], number)).unwrap();
+            opt.step(params, &numbers(&shape, number)).unwrap();
         };
         for number in 0..steps {
             after.push((opt.state_dict(), params.clone(), opt.clone()));
@@ -383,6 +410,9 @@ fn a_resumed_run_is_the_uninterrupted_one<A: Scalar>(row: &Row<A>) {
 
 /// Contiguous and not, with clipping and decay; what a step allocates is the same at 16 times the size.
 fn a_step_allocates_nothing_that_grows_with_the_elements<A: Scalar>(row: &Row<A>) {
+    if !row.is_elementwise() {
+        return; // products need room: see `Matrixwise`
+    }
     let allocated = |rows: usize, arrangement: Arrangement| {
         let mut opt = row.with(changing).clip_global_norm(1.0).group("**", Group::new().scale_weight_decay(0.5));
         let mut params = Arranged::new(&numbers::<A>(&[rows, 64], 0), arrangement);
@@ -403,8 +433,8 @@ fn a_step_allocates_nothing_that_grows_with_the_elements<A: Scalar>(row: &Row<A>
 }
 
 fn works_boxed_borrowed_and_on_another_thread<A: Scalar>(row: &Row<A>) {
-    let start = numbers::<A>(&[12], 0);
-    let grads = numbers::<A>(&[12], 1);
+    let start = numbers::<A>(&row.shape(12), 0);
+    let grads = numbers::<A>(&row.shape(12), 1);
     let (mut opt, mut expected) = (row.with(0.1), start.clone());
     let expected_report = opt.step(&mut expected, &grads).unwrap();
     let same = |report: Report, params: &ArrayD<A>| report == expected_report && bits(params) == bits(&expected);

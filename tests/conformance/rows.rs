@@ -3,7 +3,10 @@
 use gradus::prelude::*;
 use gradus::rule::{Elementwise, Rule, StatePrecision};
 use gradus::{Hyper, Scalar};
-use ndarray::ArrayD;
+use ndarray::{Array2, ArrayD};
+
+use super::matrices;
+use Oracle::Element;
 
 /// An optimizer whose state can be copied and looked at.
 pub(crate) trait Subject<A: Scalar>: Optimizer<A> {
@@ -14,7 +17,8 @@ pub(crate) trait Subject<A: Scalar>: Optimizer<A> {
 
     fn tensor_steps(&self, path: &str) -> u64;
 
-    fn state_precision(self: Box<Self>, precision: StatePrecision) -> Box<dyn Subject<A>>;
+    /// The same with state of this precision, if the optimizer has a choice.
+    fn state_precision(self: Box<Self>, precision: StatePrecision) -> Option<Box<dyn Subject<A>>>;
 }
 
 impl<A: Scalar, R: Rule<A> + Clone + 'static> Subject<A> for Elementwise<R, A> {
@@ -31,8 +35,8 @@ impl<A: Scalar, R: Rule<A> + Clone + 'static> Subject<A> for Elementwise<R, A> {
         Elementwise::tensor_steps(self, path)
     }
 
-    fn state_precision(self: Box<Self>, precision: StatePrecision) -> Box<dyn Subject<A>> {
-        Box::new(Elementwise::state_precision(*self, precision))
+    fn state_precision(self: Box<Self>, precision: StatePrecision) -> Option<Box<dyn Subject<A>>> {
+        Some(Box::new(Elementwise::state_precision(*self, precision)))
     }
 }
 
@@ -42,18 +46,28 @@ impl<A: Scalar> Clone for Box<dyn Subject<A>> {
     }
 }
 
-/// One element's update in f64: step count from 1, learning rate, parameter, gradient, slots in the order of the docs.
-pub(crate) type Oracle = fn(t: i32, learning_rate: f64, param: f64, grad: f64, slots: &mut [f64; 3]) -> f64;
+/// The update rule in f64, written straight from the docs. The step counts from 1.
+pub(crate) enum Oracle {
+    /// Of one element: step, learning rate, parameter, gradient, slots in the order of the docs.
+    Element(fn(t: i32, learning_rate: f64, param: f64, grad: f64, slots: &mut [f64; 3]) -> f64),
+    /// Of a matrix: step, learning rate, parameter, gradient, and whatever it needs to remember.
+    Matrix(MatrixOracle),
+}
+
+pub(crate) type MatrixOracle =
+    fn(t: i32, learning_rate: f64, param: &mut Array2<f64>, grad: &Array2<f64>, memory: &mut Vec<Array2<f64>>);
 
 /// One optimizer with one choice of options.
 pub(crate) struct Row<A> {
     pub(crate) name: &'static str,
-    optimizer: fn(Hyper) -> Box<dyn Subject<A>>,
+    pub(crate) optimizer: fn(Hyper) -> Box<dyn Subject<A>>,
     pub(crate) oracle: Oracle,
-    /// The slots that the docs list.
+    /// The slots that the docs list; of a matrix with both sides above 1.
     pub(crate) slots: &'static [&'static str],
     /// Whether parameters stay where they are while the gradient has always been zero: not with weight decay.
     pub(crate) rests: bool,
+    /// The peak learning rate with which the parabola's bottom is found.
+    pub(crate) parabola: f64,
     /// The peak learning rate with which Rosenbrock's valley is walked to its end, and the steps it takes.
     pub(crate) rosenbrock: (f64, u64),
 }
@@ -61,6 +75,24 @@ pub(crate) struct Row<A> {
 impl<A: Scalar> Row<A> {
     pub(crate) fn with(&self, learning_rate: impl Into<Hyper>) -> Box<dyn Subject<A>> {
         (self.optimizer)(learning_rate.into())
+    }
+
+    /// Whether the rule speaks of single elements; else of matrices.
+    pub(crate) fn is_elementwise(&self) -> bool {
+        matches!(self.oracle, Element(_))
+    }
+
+    /// A shape of about so many elements that the optimizer takes: a vector, or for one of matrices a matrix.
+    pub(crate) fn shape(&self, elements: usize) -> Vec<usize> {
+        match self.oracle {
+            Element(_) => vec![elements],
+            Oracle::Matrix(_) => vec![elements.div_ceil(7).min(60), elements.min(7)],
+        }
+    }
+
+    /// Those of the shapes that the optimizer takes.
+    pub(crate) fn takes<'s>(&self, shapes: &[&'s [usize]]) -> Vec<&'s [usize]> {
+        shapes.iter().copied().filter(|shape| self.is_elementwise() || shape.len() >= 2).collect()
     }
 }
 
@@ -71,126 +103,128 @@ const AMSGRAD: &[&str] = &["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
 /// Every row, for one element type.
 #[rustfmt::skip]
 pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
-    vec![
-        Row { name: "sgd", slots: &[], rests: true, rosenbrock: (2e-3, 20_000),
+    let mut rows = vec![
+        Row { name: "sgd", slots: &[], rests: true, parabola: 0.1, rosenbrock: (2e-3, 20_000),
             optimizer: |lr| Box::new(Sgd::new(lr)),
-            oracle: |_, lr, p, g, _| p - lr * g },
-        Row { name: "sgd, weight decay", slots: &[], rests: false, rosenbrock: (2e-3, 20_000),
+            oracle: Element(|_, lr, p, g, _| p - lr * g) },
+        Row { name: "sgd, weight decay", slots: &[], rests: false, parabola: 0.1, rosenbrock: (2e-3, 20_000),
             optimizer: |lr| Box::new(Sgd::new(lr).weight_decay(0.01)),
-            oracle: |_, lr, p, g, _| p - lr * (g + 0.01 * p) },
+            oracle: Element(|_, lr, p, g, _| p - lr * (g + 0.01 * p)) },
 
-        Row { name: "momentum", slots: BUFFER, rests: true, rosenbrock: (5e-4, 10_000),
+        Row { name: "momentum", slots: BUFFER, rests: true, parabola: 0.1, rosenbrock: (5e-4, 10_000),
             optimizer: |lr| Box::new(Momentum::new(lr, 0.9)),
-            oracle: |_, lr, p, g, [v, ..]| { *v = 0.9 * *v + g; p - lr * *v } },
-        Row { name: "momentum, dampening, weight decay", slots: BUFFER, rests: false, rosenbrock: (5e-4, 10_000),
+            oracle: Element(|_, lr, p, g, [v, ..]| { *v = 0.9 * *v + g; p - lr * *v }) },
+        Row { name: "momentum, dampening, weight decay", slots: BUFFER, rests: false, parabola: 0.1, rosenbrock: (5e-4, 10_000),
             optimizer: |lr| Box::new(Momentum::new(lr, 0.9).dampening(0.3).weight_decay(0.01)),
-            oracle: |t, lr, p, g, [v, ..]| {
+            oracle: Element(|t, lr, p, g, [v, ..]| {
                 let g = g + 0.01 * p;
                 *v = if t == 1 { g } else { 0.9 * *v + (1.0 - 0.3) * g };
                 p - lr * *v
-            } },
-        Row { name: "momentum, classical", slots: BUFFER, rests: true, rosenbrock: (5e-4, 10_000),
+            }) },
+        Row { name: "momentum, classical", slots: BUFFER, rests: true, parabola: 0.1, rosenbrock: (5e-4, 10_000),
             optimizer: |lr| Box::new(Momentum::new(lr, 0.9).classical()),
-            oracle: |_, lr, p, g, [v, ..]| { *v = 0.9 * *v + lr * g; p - *v } },
-        Row { name: "momentum, classical, dampening", slots: BUFFER, rests: true, rosenbrock: (5e-4, 10_000),
+            oracle: Element(|_, lr, p, g, [v, ..]| { *v = 0.9 * *v + lr * g; p - *v }) },
+        Row { name: "momentum, classical, dampening", slots: BUFFER, rests: true, parabola: 0.1, rosenbrock: (5e-4, 10_000),
             optimizer: |lr| Box::new(Momentum::new(lr, 0.9).classical().dampening(0.3)),
-            oracle: |t, lr, p, g, [v, ..]| {
+            oracle: Element(|t, lr, p, g, [v, ..]| {
                 *v = if t == 1 { lr * g } else { 0.9 * *v + (lr * (1.0 - 0.3)) * g };
                 p - *v
-            } },
+            }) },
 
-        Row { name: "nesterov", slots: BUFFER, rests: true, rosenbrock: (5e-4, 10_000),
+        Row { name: "nesterov", slots: BUFFER, rests: true, parabola: 0.1, rosenbrock: (5e-4, 10_000),
             optimizer: |lr| Box::new(Nesterov::new(lr, 0.9)),
-            oracle: |_, lr, p, g, [v, ..]| { *v = 0.9 * *v + g; p - lr * (g + 0.9 * *v) } },
-        Row { name: "nesterov, weight decay", slots: BUFFER, rests: false, rosenbrock: (5e-4, 10_000),
+            oracle: Element(|_, lr, p, g, [v, ..]| { *v = 0.9 * *v + g; p - lr * (g + 0.9 * *v) }) },
+        Row { name: "nesterov, weight decay", slots: BUFFER, rests: false, parabola: 0.1, rosenbrock: (5e-4, 10_000),
             optimizer: |lr| Box::new(Nesterov::new(lr, 0.9).weight_decay(0.01)),
-            oracle: |_, lr, p, g, [v, ..]| {
+            oracle: Element(|_, lr, p, g, [v, ..]| {
                 let g = g + 0.01 * p;
                 *v = 0.9 * *v + g;
                 p - lr * (g + 0.9 * *v)
-            } },
-        Row { name: "nesterov, classical", slots: BUFFER, rests: true, rosenbrock: (5e-4, 10_000),
+            }) },
+        Row { name: "nesterov, classical", slots: BUFFER, rests: true, parabola: 0.1, rosenbrock: (5e-4, 10_000),
             optimizer: |lr| Box::new(Nesterov::new(lr, 0.9).classical()),
-            oracle: |_, lr, p, g, [v, ..]| { *v = 0.9 * *v + lr * g; p - (0.9 * *v + lr * g) } },
+            oracle: Element(|_, lr, p, g, [v, ..]| { *v = 0.9 * *v + lr * g; p - (0.9 * *v + lr * g) }) },
 
-        Row { name: "rmsprop", slots: &["square_avg"], rests: true, rosenbrock: (1e-2, 10_000),
+        Row { name: "rmsprop", slots: &["square_avg"], rests: true, parabola: 0.1, rosenbrock: (1e-2, 10_000),
             optimizer: |lr| Box::new(RmsProp::new(lr)),
-            oracle: |_, lr, p, g, [s, ..]| {
+            oracle: Element(|_, lr, p, g, [s, ..]| {
                 *s = 0.99 * *s + (1.0 - 0.99) * g * g;
                 p - lr * g / (s.sqrt() + 1e-8)
-            } },
-        Row { name: "rmsprop, weight decay", slots: &["square_avg"], rests: false, rosenbrock: (1e-2, 10_000),
+            }) },
+        Row { name: "rmsprop, weight decay", slots: &["square_avg"], rests: false, parabola: 0.1, rosenbrock: (1e-2, 10_000),
             optimizer: |lr| Box::new(RmsProp::new(lr).alpha(0.9).eps(1e-6).weight_decay(0.01)),
-            oracle: |_, lr, p, g, [s, ..]| {
+            oracle: Element(|_, lr, p, g, [s, ..]| {
                 let g = g + 0.01 * p;
                 *s = 0.9 * *s + (1.0 - 0.9) * g * g;
                 p - lr * g / (s.sqrt() + 1e-6)
-            } },
-        Row { name: "rmsprop, eps inside", slots: &["square_avg"], rests: true, rosenbrock: (1e-2, 10_000),
+            }) },
+        Row { name: "rmsprop, eps inside", slots: &["square_avg"], rests: true, parabola: 0.1, rosenbrock: (1e-2, 10_000),
             optimizer: |lr| Box::new(RmsProp::new(lr).alpha(0.9).eps(1e-3).eps_inside_sqrt()),
-            oracle: |_, lr, p, g, [s, ..]| {
+            oracle: Element(|_, lr, p, g, [s, ..]| {
                 *s = 0.9 * *s + (1.0 - 0.9) * g * g;
                 p - lr * g / (*s + 1e-3).sqrt()
-            } },
-        Row { name: "rmsprop, centered", slots: &["square_avg", "grad_avg"], rests: true, rosenbrock: (1e-3, 20_000),
+            }) },
+        Row { name: "rmsprop, centered", slots: &["square_avg", "grad_avg"], rests: true, parabola: 0.1, rosenbrock: (1e-3, 20_000),
             optimizer: |lr| Box::new(RmsProp::new(lr).eps(1e-3).centered()),
-            oracle: |_, lr, p, g, [s, a, _]| {
+            oracle: Element(|_, lr, p, g, [s, a, _]| {
                 *s = 0.99 * *s + (1.0 - 0.99) * g * g;
                 *a = 0.99 * *a + (1.0 - 0.99) * g;
                 p - lr * g / ((*s - *a * *a).max(0.0).sqrt() + 1e-3)
-            } },
-        Row { name: "rmsprop, momentum", slots: &["square_avg", "momentum_buffer"], rests: true, rosenbrock: (2e-3, 10_000),
+            }) },
+        Row { name: "rmsprop, momentum", slots: &["square_avg", "momentum_buffer"], rests: true, parabola: 0.1, rosenbrock: (2e-3, 10_000),
             optimizer: |lr| Box::new(RmsProp::new(lr).momentum(0.9)),
-            oracle: |_, lr, p, g, [s, b, _]| {
+            oracle: Element(|_, lr, p, g, [s, b, _]| {
                 *s = 0.99 * *s + (1.0 - 0.99) * g * g;
                 *b = 0.9 * *b + g / (s.sqrt() + 1e-8);
                 p - lr * *b
-            } },
+            }) },
         Row { name: "rmsprop, centered, momentum, eps inside, classical", slots: &["square_avg", "grad_avg", "momentum_buffer"],
-            rests: true, rosenbrock: (2e-4, 20_000),
+            rests: true, parabola: 0.1, rosenbrock: (2e-4, 20_000),
             optimizer: |lr| Box::new(RmsProp::new(lr).centered().momentum(0.9).eps(1e-3).eps_inside_sqrt().classical()),
-            oracle: |_, lr, p, g, [s, a, b]| {
+            oracle: Element(|_, lr, p, g, [s, a, b]| {
                 *s = 0.99 * *s + (1.0 - 0.99) * g * g;
                 *a = 0.99 * *a + (1.0 - 0.99) * g;
                 *b = 0.9 * *b + lr * g / (*s - *a * *a + 1e-3).sqrt();
                 p - *b
-            } },
+            }) },
 
-        Row { name: "adam", slots: MOMENTS, rests: true, rosenbrock: (1e-2, 10_000),
+        Row { name: "adam", slots: MOMENTS, rests: true, parabola: 0.1, rosenbrock: (1e-2, 10_000),
             optimizer: |lr| Box::new(Adam::new(lr)),
-            oracle: |t, lr, p, g, s| adam(t, lr, p, g, s, Moments::default()) },
-        Row { name: "adam, betas, eps, weight decay", slots: MOMENTS, rests: false, rosenbrock: (1e-2, 10_000),
+            oracle: Element(|t, lr, p, g, s| adam(t, lr, p, g, s, Moments::default())) },
+        Row { name: "adam, betas, eps, weight decay", slots: MOMENTS, rests: false, parabola: 0.1, rosenbrock: (1e-2, 10_000),
             optimizer: |lr| Box::new(Adam::new(lr).beta1(0.8).beta2(0.98).eps(1e-3).weight_decay(0.01)),
-            oracle: |t, lr, p, g, s| {
+            oracle: Element(|t, lr, p, g, s| {
                 adam(t, lr, p, g + 0.01 * p, s, Moments { beta1: 0.8, beta2: 0.98, eps: 1e-3, ..Moments::default() })
-            } },
-        Row { name: "adam, amsgrad", slots: AMSGRAD, rests: true, rosenbrock: (1e-2, 20_000),
+            }) },
+        Row { name: "adam, amsgrad", slots: AMSGRAD, rests: true, parabola: 0.1, rosenbrock: (1e-2, 20_000),
             optimizer: |lr| Box::new(Adam::new(lr).amsgrad()),
-            oracle: |t, lr, p, g, s| adam(t, lr, p, g, s, Moments { amsgrad: true, ..Moments::default() }) },
-        Row { name: "adam, eps hat", slots: MOMENTS, rests: true, rosenbrock: (1e-2, 10_000),
+            oracle: Element(|t, lr, p, g, s| adam(t, lr, p, g, s, Moments { amsgrad: true, ..Moments::default() })) },
+        Row { name: "adam, eps hat", slots: MOMENTS, rests: true, parabola: 0.1, rosenbrock: (1e-2, 10_000),
             optimizer: |lr| Box::new(Adam::new(lr).eps_hat().eps(1e-3)),
-            oracle: |t, lr, p, g, [m, v, _]| {
+            oracle: Element(|t, lr, p, g, [m, v, _]| {
                 *m = 0.9 * *m + (1.0 - 0.9) * g;
                 *v = 0.999 * *v + (1.0 - 0.999) * g * g;
                 let (first, second) = (1.0 - 0.9_f64.powi(t), 1.0 - 0.999_f64.powi(t));
                 p - (lr * second.sqrt() / first) * (*m / (v.sqrt() + 1e-3))
-            } },
-        Row { name: "adam, no bias correction", slots: MOMENTS, rests: true, rosenbrock: (1e-2, 10_000),
+            }) },
+        Row { name: "adam, no bias correction", slots: MOMENTS, rests: true, parabola: 0.1, rosenbrock: (1e-2, 10_000),
             optimizer: |lr| Box::new(Adam::new(lr).no_bias_correction()),
-            oracle: |_, lr, p, g, [m, v, _]| {
+            oracle: Element(|_, lr, p, g, [m, v, _]| {
                 *m = 0.9 * *m + (1.0 - 0.9) * g;
                 *v = 0.999 * *v + (1.0 - 0.999) * g * g;
                 p - lr * (*m / (v.sqrt() + 1e-8))
-            } },
-        Row { name: "adamw", slots: MOMENTS, rests: false, rosenbrock: (1e-2, 10_000),
+            }) },
+        Row { name: "adamw", slots: MOMENTS, rests: false, parabola: 0.1, rosenbrock: (1e-2, 10_000),
             optimizer: |lr| Box::new(AdamW::new(lr)),
-            oracle: |t, lr, p, g, s| adam(t, lr, p * (1.0 - lr * 0.01), g, s, Moments::default()) },
-        Row { name: "adamw, amsgrad, weight decay", slots: AMSGRAD, rests: false, rosenbrock: (1e-2, 20_000),
+            oracle: Element(|t, lr, p, g, s| adam(t, lr, p * (1.0 - lr * 0.01), g, s, Moments::default())) },
+        Row { name: "adamw, amsgrad, weight decay", slots: AMSGRAD, rests: false, parabola: 0.1, rosenbrock: (1e-2, 20_000),
             optimizer: |lr| Box::new(AdamW::new(lr).amsgrad().weight_decay(1e-3)),
-            oracle: |t, lr, p, g, s| {
+            oracle: Element(|t, lr, p, g, s| {
                 adam(t, lr, p * (1.0 - lr * 1e-3), g, s, Moments { amsgrad: true, ..Moments::default() })
-            } },
-    ]
+            }) },
+    ];
+    rows.extend(matrices::rows());
+    rows
 }
 
 struct Moments {

@@ -1,0 +1,321 @@
+//! The rows of optimizers that step whole matrices, and their update rules as the docs give them.
+
+use gradus::prelude::*;
+use gradus::rule::{MatrixRule, Matrixwise, StatePrecision};
+use ndarray::{Array2, ArrayD};
+
+use super::rows::{MatrixOracle, Oracle, Row, Subject};
+use super::tensors::numbers;
+use super::{changing, tolerance};
+
+impl<A: Scalar, R: MatrixRule<A> + Clone + 'static> Subject<A> for Matrixwise<R, A> {
+    fn boxed_clone(&self) -> Box<dyn Subject<A>> {
+        Box::new(self.clone())
+    }
+
+    fn slots(&self, path: &str) -> Vec<(&'static str, ArrayD<A>)> {
+        let slot = |name: &&'static str| Some((*name, self.slot(path, name)?.into_dyn()));
+        SLOTS.iter().filter_map(slot).collect()
+    }
+
+    fn tensor_steps(&self, path: &str) -> u64 {
+        Matrixwise::tensor_steps(self, path)
+    }
+
+    fn state_precision(self: Box<Self>, _: StatePrecision) -> Option<Box<dyn Subject<A>>> {
+        None
+    }
+}
+
+/// The names of all matrix optimizers' slots.
+const SLOTS: [&str; 11] = [
+    "momentum_buffer",
+    "graft_exp_avg_sq",
+    "graft_exp_avg",
+    "exp_avg",
+    "exp_avg_sq",
+    "left",
+    "left_root",
+    "right",
+    "right_root",
+    "left_basis",
+    "right_basis",
+];
+
+/// Every row, for one element type.
+pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
+    #[rustfmt::skip]
+    let rows = vec![
+        Row { name: "muon", slots: &["momentum_buffer"], rests: false, parabola: 0.1, rosenbrock: (0.02, 10_000),
+            optimizer: |lr| Box::new(Muon::new(lr)), oracle: Oracle::Matrix(|_, lr, p, g, memory| {
+                let u = average(memory, g, 0.95);
+                *p = &*p * (1.0 - lr * 0.1) - newton_schulz(&(g * 0.05 + u * 0.95)) * (lr * original_scale(g));
+            }) },
+        Row { name: "muon, no nesterov, no decay, match rms", slots: &["momentum_buffer"], rests: true,
+            parabola: 0.1, rosenbrock: (0.02, 10_000),
+            optimizer: |lr| Box::new(Muon::new(lr).momentum(0.9).no_nesterov().weight_decay(0.0).match_rms_adamw()),
+            oracle: Oracle::Matrix(|_, lr, p, g, memory| {
+                let u = average(memory, g, 0.9);
+                *p -= &(newton_schulz(&u) * (lr * 0.2 * (g.nrows().max(g.ncols()) as f64).sqrt()));
+            }) },
+    ];
+    #[cfg(feature = "second-order")]
+    let rows = rows.into_iter().chain(second_order::rows()).collect();
+    rows
+}
+
+/// An average that begins at 0.
+fn average(memory: &mut Vec<Array2<f64>>, grad: &Array2<f64>, kept: f64) -> Array2<f64> {
+    let before = memory.pop().unwrap_or_else(|| Array2::zeros(grad.dim()));
+    memory.push(before * kept + grad * (1.0 - kept));
+    memory[0].clone()
+}
+
+fn original_scale(grad: &Array2<f64>) -> f64 {
+    (grad.nrows() as f64 / grad.ncols() as f64).max(1.0).sqrt()
+}
+
+fn newton_schulz(matrix: &Array2<f64>) -> Array2<f64> {
+    let tall = matrix.nrows() > matrix.ncols();
+    let mut x = if tall { matrix.t().to_owned() } else { matrix.clone() };
+    x /= matrix.iter().map(|x| x * x).sum::<f64>().sqrt().max(1e-7);
+    for _ in 0..5 {
+        let square = x.dot(&x.t());
+        x = &x * 3.4445 + (&square * -4.7750 + square.dot(&square) * 2.0315).dot(&x);
+    }
+    if tall { x.t().to_owned() } else { x }
+}
+
+/// Newton–Schulz steepens rounding 485 times, eigenvectors of close eigenvalues as much.
+const STEEP: f64 = 500.0;
+
+pub(crate) fn agree<A: Scalar>(row: &Row<A>, oracle: MatrixOracle) {
+    const STEPS: u64 = 10;
+    for shape in [[1, 1], [2, 2], [5, 5], [8, 8]] {
+        let (mut opt, mut params) = (row.with(changing), numbers::<A>(&shape, 0));
+        let matrix = |tensor: &ArrayD<A>| tensor.mapv(A::as_f64).into_dimensionality().unwrap();
+        let (mut expected, mut memory): (Array2<f64>, _) = (matrix(&params), Vec::new());
+        for step in 1..=STEPS {
+            let grads = numbers(&shape, step);
+            opt.step(&mut params, &grads).unwrap();
+            oracle(step as i32, changing(step - 1), &mut expected, &matrix(&grads), &mut memory);
+        }
+        let difference = (matrix(&params) - &expected).iter().fold(0.0_f64, |worst, d| worst.max(d.abs()));
+        assert!(difference <= STEEP * tolerance::<A>(STEPS), "{difference:e} of {shape:?}");
+    }
+}
+
+#[cfg(feature = "second-order")]
+mod second_order {
+    use std::sync::Arc;
+
+    use faer::{Mat, Side};
+    use gradus::kfac::Kfac;
+    use gradus::optimizer::Graft;
+    use gradus::params::Layout;
+    use gradus::{Commit, LinearTap, Report, Result, StateReader, StateWriter, Step};
+
+    use super::*;
+
+    #[rustfmt::skip]
+    pub(super) fn rows<A: Scalar>() -> Vec<Row<A>> {
+        vec![
+            Row { name: "shampoo", slots: &["left", "left_root", "right", "right_root"], rests: true,
+                parabola: 1.0, rosenbrock: (0.5, 20_000),
+                optimizer: |lr| Box::new(Shampoo::new(lr).period(1).eps(1e-2)), oracle: Oracle::Matrix(|_, lr, p, g, memory| {
+                    *p -= &(shampoo(g, memory, [1.0, 1.0], 1.0) * lr);
+                }) },
+            Row { name: "shampoo, beta2, momentum, adam graft, weight decay",
+                slots: &["momentum_buffer", "graft_exp_avg_sq", "graft_exp_avg", "left", "left_root", "right", "right_root"],
+                rests: false, parabola: 0.1, rosenbrock: (1e-2, 10_000),
+                optimizer: |lr| Box::new(Shampoo::new(lr).period(1).eps(1e-2).beta2(0.9).momentum(0.5).graft(Graft::Adam)
+                    .weight_decay(0.01)),
+                oracle: Oracle::Matrix(|t, lr, p, g, memory| {
+                    if memory.is_empty() {
+                        memory.extend(vec![Array2::zeros(g.dim()); 3]);
+                    }
+                    let mut sides = memory.split_off(3);
+                    let g = g + &(&*p * 0.01);
+                    memory[1] = &memory[1] * 0.9 + &g * (1.0 - 0.9);
+                    memory[2] = &memory[2] * 0.999 + &g * &g * (1.0 - 0.999);
+                    let root = (&memory[2] / (1.0 - 0.999_f64.powi(t))).mapv(f64::sqrt) + 1e-8;
+                    let adam = &memory[1] / (1.0 - 0.9_f64.powi(t)) / root;
+                    let d = shampoo(&g, &mut sides, [0.9, 1.0 - 0.9], 1.0 - 0.9_f64.powi(t));
+                    memory[0] = &memory[0] * 0.5 + &d * (norm(&adam) / norm(&d));
+                    *p -= &(&memory[0] * lr);
+                    memory.extend(sides);
+                }) },
+            Row { name: "soap", slots: &["exp_avg", "exp_avg_sq", "left", "right", "left_basis", "right_basis"], rests: false, parabola: 0.1, rosenbrock: (1e-2, 10_000),
+                optimizer: |lr| Box::new(Soap::new(lr).period(3).weight_decay(1e-3)),
+                oracle: Oracle::Matrix(|t, lr, p, g, memory| soap(t, lr, p, g, memory, 1e-3)) },
+            Row { name: "soap, no decay", slots: &["exp_avg", "exp_avg_sq", "left", "right", "left_basis", "right_basis"], rests: true,
+                parabola: 0.1, rosenbrock: (1e-2, 10_000),
+                optimizer: |lr| Box::new(Soap::new(lr).period(3).weight_decay(0.0)),
+                oracle: Oracle::Matrix(|t, lr, p, g, memory| soap(t, lr, p, g, memory, 0.0)) },
+            Row { name: "kfac", slots: &["input_factor", "output_factor"], rests: true, parabola: 0.1, rosenbrock: (3e-4, 40_000),
+                optimizer: |lr| Box::new(Tapped(Sgd::new(lr).kfac().damping(0.1).inverse_period(1).no_kl_clip())),
+                oracle: Oracle::Matrix(|t, lr, p, g, memory| *p -= &(kfac(t, g, memory) * lr)) },
+        ]
+    }
+
+    fn norm(matrix: &Array2<f64>) -> f64 {
+        matrix.iter().map(|x| x * x).sum::<f64>().sqrt()
+    }
+
+    fn faer(matrix: &Array2<f64>) -> Mat<f64> {
+        Mat::from_fn(matrix.nrows(), matrix.ncols(), |i, j| matrix[[i, j]])
+    }
+
+    fn ndarray(matrix: faer::MatRef<'_, f64>) -> Array2<f64> {
+        Array2::from_shape_fn((matrix.nrows(), matrix.ncols()), |(i, j)| matrix[(i, j)])
+    }
+
+    fn power(matrix: &Array2<f64>, shift: f64, exponent: f64) -> Array2<f64> {
+        let eigen = faer(matrix).self_adjoint_eigen(Side::Lower).unwrap();
+        let mut scaled = ndarray(eigen.U());
+        for (at, mut column) in scaled.columns_mut().into_iter().enumerate() {
+            column *= (eigen.S()[at].max(0.0) + shift).powf(exponent);
+        }
+        scaled.dot(&ndarray(eigen.U()).t())
+    }
+
+    /// (L/c + εI)^(−1/4) g (R/c + εI)^(−1/4); of 1 × 1 matrices L^(−1/2) alone.
+    fn shampoo(g: &Array2<f64>, sides: &mut Vec<Array2<f64>>, [kept, fresh]: [f64; 2], bias: f64) -> Array2<f64> {
+        if sides.is_empty() {
+            sides.extend([g.nrows(), g.ncols()].map(|side| Array2::zeros((side, side))));
+        }
+        sides[0] = &sides[0] * kept + g.dot(&g.t()) * fresh;
+        sides[1] = &sides[1] * kept + g.t().dot(g) * fresh;
+        let root = |at: usize, exponent: f64| power(&(&sides[at] / bias), 1e-2, exponent);
+        match g.len() {
+            1 => root(0, -0.5).dot(g),
+            _ => root(0, -0.25).dot(g).dot(&root(1, -0.25)),
+        }
+    }
+
+    /// Memory: m in the parameter's directions, v, L, R, P, Q.
+    fn soap(t: i32, lr: f64, p: &mut Array2<f64>, g: &Array2<f64>, memory: &mut Vec<Array2<f64>>, decay: f64) {
+        *p *= 1.0 - lr * decay;
+        if memory.is_empty() {
+            memory.extend(vec![Array2::zeros(g.dim()); 6]);
+        }
+        let turned = g.len() > 1;
+        if t > 1 {
+            let (left, right) = (memory[4].clone(), memory[5].clone());
+            let own = left.t().dot(g).dot(&right);
+            memory[0] = &memory[0] * 0.95 + g * (1.0 - 0.95);
+            memory[1] = &memory[1] * 0.95 + &own * &own * (1.0 - 0.95);
+            let mean = left.t().dot(&memory[0]).dot(&right);
+            let correction = 1.0 - 0.95_f64.powi(t - 1);
+            let step = mean / (memory[1].mapv(f64::sqrt) + 1e-8) * (lr * correction.sqrt() / correction);
+            *p -= &left.dot(&step).dot(&right.t());
+        }
+        memory[2] = &memory[2] * 0.95 + g.dot(&g.t()) * (1.0 - 0.95);
+        memory[3] = &memory[3] * 0.95 + g.t().dot(g) * (1.0 - 0.95);
+        for side in 0..2 {
+            let n = memory[2 + side].nrows();
+            if t == 1 {
+                let vectors = ndarray(faer(&memory[2 + side]).self_adjoint_eigen(Side::Lower).unwrap().U());
+                let falling: Vec<usize> = (0..n).rev().collect();
+                let vectors = vectors.select(ndarray::Axis(1), &falling);
+                memory[4 + side] = if turned { vectors } else { Array2::eye(n) };
+            } else if (t - 1) % 3 == 0 && turned {
+                let moved = memory[2 + side].dot(&memory[4 + side]);
+                let estimate: Vec<f64> = (0..n).map(|at| memory[4 + side].column(at).dot(&moved.column(at))).collect();
+                let mut order: Vec<usize> = (0..n).collect();
+                order.sort_by(|a, b| estimate[*b].total_cmp(&estimate[*a]));
+                memory[1] = memory[1].select(ndarray::Axis(side), &order);
+                let moved = moved.select(ndarray::Axis(1), &order);
+                memory[4 + side] = ndarray(faer(&moved).qr().compute_thin_Q().as_ref());
+            }
+        }
+    }
+
+    /// What a layer of this shape sees at its t-th tap.
+    fn seen(t: u64, outputs: usize, inputs: usize) -> (Array2<f64>, Array2<f64>) {
+        let tap = |columns: usize, stream: u64| numbers::<f32>(&[6, columns], stream).mapv(f64::from);
+        let matrix = |tensor: ArrayD<f64>| tensor.into_dimensionality().unwrap();
+        (matrix(tap(inputs, 1000 + 2 * t)), matrix(tap(outputs, 1001 + 2 * t)))
+    }
+
+    /// (G + √λ/π I)⁻¹ ∇ (A + π√λ I)⁻¹ with means of all taps so far, at most 20.
+    fn kfac(t: i32, g: &Array2<f64>, memory: &mut Vec<Array2<f64>>) -> Array2<f64> {
+        let (input, delta) = seen(t as u64, g.nrows(), g.ncols());
+        let kept = (1.0 - 1.0 / f64::from(t)).min(0.95);
+        let fresh = [input.t().dot(&input) / 6.0, delta.t().dot(&delta) / 6.0];
+        *memory = match &memory[..] {
+            [a, g] => vec![a * kept + &fresh[0] * (1.0 - kept), g * kept + &fresh[1] * (1.0 - kept)],
+            _ => fresh.to_vec(),
+        };
+        let mean = |at: usize| memory[at].diag().mean().unwrap();
+        let (pi, root) = ((mean(0) / mean(1)).sqrt(), 0.1_f64.sqrt());
+        power(&memory[1], root / pi, -1.0).dot(g).dot(&power(&memory[0], pi * root, -1.0))
+    }
+
+    /// K-FAC with a tap for every matrix that has a gradient.
+    #[derive(Clone)]
+    struct Tapped<A>(Kfac<Sgd<A>, A>);
+
+    impl<A: Scalar> Tapped<A> {
+        fn updates(&self, path: &str) -> u64 {
+            self.0.state_dict().text(&format!("kfac/updates/{path}")).map_or(0, |count| count.parse().unwrap())
+        }
+    }
+
+    impl<A: Scalar> Optimizer<A> for Tapped<A> {
+        fn check(&self, step: &Step<'_, A>) -> Result<()> {
+            self.0.check(step)
+        }
+
+        fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
+            self.0.check(&step)?;
+            for (info, _) in step.grads().filter(|(info, _)| info.shape().len() > 1) {
+                let (outputs, inputs) = (info.shape()[0], info.shape()[1..].iter().product());
+                let (input, delta) = seen(self.updates(info.path()) + 1, outputs, inputs);
+                let (input, delta) = (input.mapv(A::from_f64), delta.mapv(A::from_f64));
+                self.0.observe(info.path(), LinearTap::new(&input, &delta))?;
+            }
+            self.0.apply(step)
+        }
+
+        fn learning_rate(&self) -> f64 {
+            self.0.learning_rate()
+        }
+
+        fn steps(&self) -> u64 {
+            self.0.steps()
+        }
+
+        fn layout(&self) -> Option<&Arc<Layout>> {
+            self.0.layout()
+        }
+
+        fn write_state(&self, state: &mut StateWriter<'_>) {
+            self.0.write_state(state);
+        }
+
+        fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+            self.0.read_state(state)
+        }
+    }
+
+    impl<A: Scalar> Subject<A> for Tapped<A> {
+        fn boxed_clone(&self) -> Box<dyn Subject<A>> {
+            Box::new(self.clone())
+        }
+
+        fn slots(&self, path: &str) -> Vec<(&'static str, ArrayD<A>)> {
+            let state = self.0.state_dict();
+            let slot = |name: &'static str| Some((name, state.tensor(&format!("kfac/{name}/{path}"))?));
+            ["input_factor", "output_factor"].into_iter().filter_map(slot).collect()
+        }
+
+        fn tensor_steps(&self, path: &str) -> u64 {
+            self.updates(path)
+        }
+
+        fn state_precision(self: Box<Self>, _: StatePrecision) -> Option<Box<dyn Subject<A>>> {
+            None
+        }
+    }
+}
