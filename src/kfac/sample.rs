@@ -80,19 +80,19 @@ mod tests {
     #[test]
     fn scores_have_mean_0_and_the_fisher_as_covariance() {
         let (logits, p) = (array![[0.5_f64.ln(), 0.3_f64.ln(), 0.2_f64.ln()]], [0.5, 0.3, 0.2]);
-        let (means, fisher) = moments(&logits, |logits, rng| categorical(logits, rng));
+        let (means, fisher) = moments(&logits, categorical);
         assert!(means.iter().all(|mean| mean.abs() < CLOSE), "{means:?}");
         for ((i, j), found) in fisher.indexed_iter() {
             let expected = if i == j { p[i] - p[i] * p[j] } else { -p[i] * p[j] };
             assert!((found - expected).abs() < CLOSE, "{fisher}");
         }
 
-        let (means, fisher) = moments(&array![[0.0, 2.0]], |logits, rng| bernoulli(logits, rng));
+        let (means, fisher) = moments(&array![[0.0, 2.0]], bernoulli);
         let p = 1.0 / (1.0 + (-2.0_f64).exp());
         assert!(means.iter().all(|mean| mean.abs() < CLOSE), "{means:?}");
         assert!((fisher[[0, 0]] - 0.25).abs() < CLOSE && (fisher[[1, 1]] - p * (1.0 - p)).abs() < CLOSE, "{fisher}");
 
-        let (means, fisher) = moments(&array![[7.0]], |outputs, rng| gaussian(outputs, rng));
+        let (means, fisher) = moments(&array![[7.0]], gaussian);
         assert!(means[0].abs() < 2.0 * CLOSE && (fisher[[0, 0]] - 1.0).abs() < 3.0 * CLOSE, "{means:?} {fisher}");
     }
 }
