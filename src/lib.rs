@@ -37,7 +37,7 @@ pub use grad::Grad;
 #[cfg(feature = "derive")]
 pub use gradus_derive::Params;
 pub use hyper::Hyper;
-pub use optimizer::{Adam, AdamW, Momentum, Muon, Nesterov, Optimizer, RmsProp, Sgd};
+pub use optimizer::{Adam, AdamW, Lbfgs, Momentum, Muon, Nesterov, Optimizer, RmsProp, Sgd};
 #[cfg(feature = "second-order")]
 pub use optimizer::{Shampoo, Soap};
 pub use params::{Params, ParamsMut};

@@ -61,7 +61,9 @@ fn faer<A: Scalar>(alpha: A, a: &ArrayView2<'_, A>, b: &ArrayView2<'_, A>, beta:
 
 /// `a·b`.
 pub(crate) fn multiplied<A: Scalar>(a: &ArrayRef2<A>, b: &ArrayRef2<A>) -> Array2<A> {
-    product::product(faer, a.view(), b.view())
+    let mut c = Array2::zeros((a.nrows(), b.ncols()));
+    product::multiply(faer, (A::one(), a.view(), b.view()), A::zero(), c.view_mut());
+    c
 }
 
 /// `c ← c + a·aᵀ` for a symmetric c.

@@ -5,7 +5,7 @@
 pub use gradus_derive::Params;
 
 pub use crate::adaptor::{Group, NonFinite};
-pub use crate::optimizer::{Adam, AdamW, Momentum, Muon, Nesterov, Optimizer, RmsProp, Sgd};
+pub use crate::optimizer::{Adam, AdamW, Lbfgs, Momentum, Muon, Nesterov, Optimizer, RmsProp, Sgd};
 #[cfg(feature = "second-order")]
 pub use crate::optimizer::{Shampoo, Soap};
 pub use crate::params::{Params, ParamsMut};

@@ -3,7 +3,7 @@
 //! Every element is summed in the same order whatever the number of threads, so the bits do not depend on it.
 
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
+use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 
 use crate::scalar::Scalar;
 use crate::threads;
@@ -108,15 +108,10 @@ fn mirror<A: Scalar>(mut c: ArrayViewMut2<'_, A>) {
     mirror(bottom_right);
 }
 
-/// `a·b` in new memory.
-pub(crate) fn product<A: Scalar>(kernel: Kernel<A>, a: ArrayView2<'_, A>, b: ArrayView2<'_, A>) -> Array2<A> {
-    let mut c = Array2::zeros((a.nrows(), b.ncols()));
-    multiply(kernel, (A::one(), a, b), A::zero(), c.view_mut());
-    c
-}
-
 #[cfg(test)]
 mod tests {
+    use ndarray::Array2;
+
     use super::*;
 
     fn wave(shape: (usize, usize)) -> Array2<f32> {
@@ -139,7 +134,8 @@ mod tests {
             let (a, b) = (wave((rows, inner)), wave((inner, columns)));
             let expected = a.dot(&b);
             for threads in [1, 2, 3, 5] {
-                let found = with_threads(threads, || product(dot, a.view(), b.view()));
+                let mut found = Array2::from_elem((rows, columns), 1.0);
+                with_threads(threads, || multiply(dot, (1.0, a.view(), b.view()), 0.0, found.view_mut()));
                 assert_eq!(found, expected, "{rows} × {inner} × {columns} on {threads}");
             }
         }

@@ -38,9 +38,14 @@ pub(crate) fn methods() -> Vec<Method> {
             Trained::Kfac(kfac)
         }),
     });
-    let adam = [3e-3, 5e-3, 8e-3, 1.2e-2].map(|rate| Setting::other(format!("η {rate}"), move || Adam::new(rate)));
-    let nesterov = pairs(&[0.01, 0.02], &[0.9, 0.95]).into_iter().map(|(rate, momentum)| {
-        Setting::other(format!("η {rate}, μ {momentum}"), move || Nesterov::new(rate, momentum))
+    let adam = pairs(&[3e-3, 6e-3, 1e-2], &[0.95, 0.999])
+        .into_iter()
+        .map(|(rate, beta2)| Setting::other(format!("η {rate}, β₂ {beta2}"), move || Adam::new(rate).beta2(beta2)));
+    // Unclipped it needs smaller rates, and twice the steps.
+    let nesterov = pairs(&[0.02, 0.04], &[0.9, 0.95]).into_iter().map(|(rate, momentum)| {
+        Setting::other(format!("η {rate}, μ {momentum}, clipped at 5"), move || {
+            Nesterov::new(rate, momentum).clip_global_norm(5.0)
+        })
     });
     let soap = pairs(&[2e-2, 4e-2], &[0.9, 0.95]).into_iter().map(|(rate, beta2)| {
         Setting::other(format!("η {rate}, β₂ {beta2}"), move || {
@@ -57,7 +62,7 @@ pub(crate) fn methods() -> Vec<Method> {
         Method { name: "K-FAC", settings: kfac.collect() },
         Method { name: "SOAP", settings: soap.collect() },
         Method { name: "Muon", settings: muon.into() },
-        Method { name: "Adam", settings: adam.into() },
+        Method { name: "Adam", settings: adam.collect() },
         Method { name: "Nesterov", settings: nesterov.collect() },
     ]
 }

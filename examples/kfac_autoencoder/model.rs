@@ -51,7 +51,7 @@ impl<A: Scalar + LinalgScalar> Autoencoder<A> {
             let mut z = x.dot(&layer.weight.t());
             z += &layer.bias;
             if number != CODE && number + 1 < self.layers.len() {
-                z.mapv_inplace(A::tanh);
+                z.mapv_inplace(tanh);
             }
             inputs.push(std::mem::replace(&mut x, z));
         }
@@ -94,6 +94,12 @@ impl<A: Scalar + LinalgScalar> Autoencoder<A> {
         }
         Ok(())
     }
+}
+
+/// From one exponential, which is several times as fast as the library's.
+fn tanh<A: Scalar>(z: A) -> A {
+    let two = A::one() + A::one();
+    A::one() - two / (A::one() + (two * z).exp())
 }
 
 /// Of the cross-entropy of every pixel: σ(z) − t.

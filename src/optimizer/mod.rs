@@ -4,6 +4,7 @@
 //! hyper-parameters and the arithmetic, `Elementwise` the state and the way over memory.
 
 mod adam;
+mod lbfgs;
 mod momentum;
 mod muon;
 mod nesterov;
@@ -30,6 +31,7 @@ use crate::state::{Commit, StateDict, StateReader, StateWriter, read_all};
 use crate::step::{Report, Step};
 
 pub use adam::{Adam, AdamRule, AdamW};
+pub use lbfgs::{Lbfgs, LbfgsReport, Stop};
 pub use momentum::{Momentum, MomentumRule};
 pub use muon::{Muon, MuonRule, MuonValues, newton_schulz};
 pub use nesterov::{Nesterov, NesterovRule};

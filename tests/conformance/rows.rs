@@ -77,6 +77,11 @@ impl<A: Scalar> Row<A> {
         (self.optimizer)(learning_rate.into())
     }
 
+    /// Whether all tensors are one vector, so that one of them is not stepped as it would be alone.
+    pub(crate) fn joins_tensors(&self) -> bool {
+        self.name == "lbfgs"
+    }
+
     /// Whether the rule speaks of single elements; else of matrices.
     pub(crate) fn is_elementwise(&self) -> bool {
         matches!(self.oracle, Element(_))

@@ -12,6 +12,7 @@ use case::{Case, Options, STEPS, Setting, cases};
 
 mod averages;
 mod case;
+mod lbfgs;
 mod matrices;
 mod sensitivity;
 

@@ -45,7 +45,9 @@ pub(crate) fn grads(step: u64) -> Grads {
 
 /// Every adaptor, every precision, and chains of them.
 #[rustfmt::skip] // one chain, one line
-pub(crate) const CHAINS: [(&str, Build); 34] = [
+pub(crate) const CHAINS: [(&str, Build); 36] = [
+    ("lbfgs", || Box::new(Lbfgs::new(0.01).history(3))),
+    ("muon beside adamw", || Box::new(AdamW::new(0.05).route("*.weight", Muon::new(0.02)))),
     ("sgd", || Box::new(Sgd::new(0.1))),
     ("adam with a schedule", || Box::new(Adam::new(Cosine::new(0.05, 20).warmup(3)).weight_decay(0.01))),
     ("amsgrad", || Box::new(Adam::new(0.05).amsgrad())),

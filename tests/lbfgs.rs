@@ -1,0 +1,226 @@
+//! L-BFGS: the line search, what is a vector, and what an error leaves.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use gradus::optimizer::Stop;
+use gradus::{Error, StateDict, prelude::*};
+use ndarray::{Array1, Array2, ArrayView2, ShapeBuilder, array};
+
+fn curvatures(n: usize) -> Array1<f64> {
+    Array1::from_shape_fn(n, |i| 10.0_f64.powf(3.0 * i as f64 / (n - 1) as f64))
+}
+
+/// ½Σcᵢ(wᵢ − 1)².
+fn quadratic(w: &Array1<f64>) -> (f64, Array1<f64>) {
+    let (c, d) = (curvatures(w.len()), w - 1.0);
+    (0.5 * (&c * &d * &d).sum(), &c * &d)
+}
+
+fn rosenbrock(w: &Array1<f64>) -> (f64, Array1<f64>) {
+    let (a, b) = (1.0 - w[0], w[1] - w[0] * w[0]);
+    (a * a + 100.0 * b * b, array![-2.0 * a - 400.0 * w[0] * b, 200.0 * b])
+}
+
+#[test]
+fn finds_the_bottom_of_a_quadratic() {
+    let mut w = Array1::zeros(20);
+    let mut opt = Lbfgs::new(1.0).strong_wolfe().iterations(60).tolerance_change(0.0);
+    let report = opt.step_with(&mut w, quadratic).unwrap();
+    assert!(w.iter().all(|x| (x - 1.0_f64).abs() < 1e-8), "{w}");
+    assert_eq!(report.stop, Stop::Gradient);
+    assert!(report.evaluations <= 75 && report.iterations < 60, "{report:?}");
+    assert!(report.loss < 1e-14 && report.initial_loss > 100.0);
+    // There already: one evaluation, nothing moves.
+    let before = w.clone();
+    let report = opt.step_with(&mut w, quadratic).unwrap();
+    assert!(w == before && (report.iterations, report.evaluations, report.stop) == (0, 1, Stop::Gradient));
+}
+
+/// Both conditions between the points where iterations begin, of which there is one a call.
+#[test]
+fn accepted_points_satisfy_the_strong_wolfe_conditions() {
+    let mut w = array![-1.2, 1.0];
+    let mut opt = Lbfgs::new(1.0).strong_wolfe().iterations(1).evaluations(30);
+    let mut searched = 0;
+    for _ in 0..25 {
+        let before = w.clone();
+        let (loss, grad) = rosenbrock(&before);
+        let report = opt.step_with(&mut w, rosenbrock).unwrap();
+        let (after, after_grad) = rosenbrock(&w);
+        let movement = &w - &before;
+        let slope = grad.dot(&movement);
+        assert!(slope < 0.0 && after <= loss + 1e-4 * slope, "decrease");
+        assert!(after_grad.dot(&movement).abs() <= 0.9 * slope.abs() * (1.0 + 1e-9), "curvature");
+        assert!(report.loss == after && report.initial_loss == loss);
+        searched += u64::from(report.evaluations > 2);
+    }
+    assert!(searched > 3, "the search had something to do");
+}
+
+/// f64::MAX and beyond in the way of the first guess: the search turns back, a fixed step is taken back.
+#[test]
+fn turns_back_from_what_is_not_finite() {
+    for wall in [f64::NAN, f64::INFINITY] {
+        // Minimum at 1, a wall from 1.5 on.
+        let hostile = |w: &Array1<f64>| match w[0] {
+            x if x > 1.5 => (wall, array![f64::NAN]),
+            x => ((x - 1.0).powi(2), array![2.0 * (x - 1.0)]),
+        };
+        let mut w = array![0.0];
+        let mut opt = Lbfgs::new(30.0).strong_wolfe();
+        let report = opt.step_with(&mut w, hostile).unwrap();
+        assert!((w[0] - 1.0_f64).abs() < 1e-6, "{w} {report:?}");
+        let (mut w, mut opt) = (array![0.0], Lbfgs::new(30.0));
+        let report = opt.step_with(&mut w, hostile).unwrap();
+        assert_eq!((w, report.stop, report.loss), (array![0.0], Stop::NotFinite, 1.0));
+    }
+}
+
+#[test]
+fn errors_change_nothing() {
+    let mut w = array![-1.2, 1.0];
+    let mut opt = Lbfgs::new(1.0).strong_wolfe();
+    opt.step_with(&mut w, rosenbrock).unwrap();
+    let (before, state) = (w.clone(), opt.state_dict());
+    let error = opt.step_with(&mut w, |_| (f64::NAN, array![0.0, 0.0])).unwrap_err();
+    assert!(matches!(error, Error::NotFinite { argument: "loss", .. }));
+    let error = opt.step_with(&mut w, |_| (1.0, array![0.0, f64::INFINITY])).unwrap_err();
+    assert!(matches!(error, Error::NonFiniteGradient { .. }));
+    assert!(w == before && opt.state_dict() == state);
+    // A shape that changes in the middle: after parameters and history have moved.
+    for fails_at in [1, 2, 5] {
+        let mut calls = 0;
+        let error = opt.step_with(&mut w, |w| {
+            calls += 1;
+            let (loss, grad) = rosenbrock(w);
+            (loss, if calls > fails_at { array![1.0] } else { grad })
+        });
+        assert!(matches!(error, Err(Error::ShapeMismatch { .. })), "{error:?}");
+        assert!(w == before && opt.state_dict() == state, "{fails_at}");
+    }
+    // A gradient that is missing in the middle.
+    let (mut pair, mut opt, mut calls) = ((array![1.0], array![2.0]), Lbfgs::new(0.1), 0);
+    let error = opt.step_with(&mut pair, |(a, b)| {
+        calls += 1;
+        (a[0] * a[0] + b[0] * b[0], (a * 2.0, Some(b * 2.0).filter(|_| calls < 2)))
+    });
+    assert_eq!(error, Err(Error::MissingGradient { path: "1".into() }));
+    assert!(pair == (array![1.0], array![2.0]) && opt.state_dict() == Lbfgs::<f64>::new(0.1).state_dict());
+    for (opt, name) in [
+        (Lbfgs::new(-1.0), "learning_rate"),
+        (Lbfgs::new(1.0).history(0), "history"),
+        (Lbfgs::new(1.0).iterations(0), "iterations"),
+        (Lbfgs::new(1.0).evaluations(0), "evaluations"),
+        (Lbfgs::new(1.0).tolerance_grad(-1.0), "tolerance_grad"),
+        (Lbfgs::new(1.0).tolerance_change(f64::NAN), "tolerance_change"),
+    ] {
+        let (mut opt, mut w) = (opt, array![-1.2, 1.0]);
+        let error = opt.step_with(&mut w, rosenbrock).unwrap_err();
+        assert!(matches!(error, Error::HyperParameter { name: found, .. } if found == name), "{error}");
+        let error = opt.step(&mut w, &array![1.0, 1.0]).unwrap_err();
+        assert!(matches!(error, Error::HyperParameter { name: found, .. } if found == name), "{error}");
+        assert_eq!((w, opt.steps()), (array![-1.2, 1.0], 0));
+    }
+}
+
+/// At every call, also into one that is elsewhere.
+#[test]
+fn resumes_bit_for_bit() {
+    for search in [false, true] {
+        let fresh = || {
+            let opt = Lbfgs::new(if search { 1.0 } else { 0.2 }).history(3).iterations(2);
+            if search { opt.strong_wolfe() } else { opt }
+        };
+        let (mut opt, mut w, mut seen): (_, _, Vec<(StateDict, Array1<f64>)>) = (fresh(), array![-1.2, 1.0], vec![]);
+        for _ in 0..8 {
+            seen.push((opt.state_dict(), w.clone()));
+            opt.step_with(&mut w, rosenbrock).unwrap();
+        }
+        for (at, (state, start)) in seen.into_iter().enumerate() {
+            let (mut resumed, mut own) = (if at % 2 == 0 { fresh() } else { opt.clone() }, start);
+            resumed.load_state_dict(&state).unwrap();
+            assert!(resumed.state_dict() == state);
+            (at..8).for_each(|_| _ = resumed.step_with(&mut own, rosenbrock).unwrap());
+            assert!(own == w && resumed.state_dict() == opt.state_dict(), "{search}, {at}");
+        }
+        let mut state = opt.state_dict();
+        assert!(state.remove("lbfgs/y.2/"));
+        assert!(matches!(fresh().load_state_dict(&state), Err(Error::MissingEntry { key }) if key == "lbfgs/y.2/"));
+        let mut state = opt.state_dict();
+        state.insert_text("lbfgs/pairs", 4);
+        assert!(matches!(fresh().load_state_dict(&state), Err(Error::EntryValue { .. })));
+    }
+}
+
+/// Two tensors, one column by column and one with gaps, are one vector.
+#[test]
+fn a_tree_in_any_layout_is_one_vector() {
+    let start = Array1::from_shape_fn(10, |i| (i as f64).sin());
+    let (mut flat, mut opt) = (start.clone(), Lbfgs::new(1.0).strong_wolfe().iterations(7));
+    opt.step_with(&mut flat, quadratic).unwrap();
+
+    let first = Array2::from_shape_vec((2, 3).set_f(true), vec![0.0; 6]).unwrap();
+    let mut memory = Array1::<f64>::zeros(8);
+    let mut tree = (first, memory.view_mut().slice_axis_move(ndarray::Axis(0), ndarray::Slice::new(0, None, 2)));
+    tree.0.iter_mut().chain(tree.1.iter_mut()).zip(&start).for_each(|(to, from)| *to = *from);
+    let mut opt = Lbfgs::new(1.0).strong_wolfe().iterations(7);
+    opt.step_with(&mut tree, |tree| {
+        let joined: Array1<f64> = tree.0.iter().chain(&tree.1).copied().collect();
+        let (loss, grad) = quadratic(&joined);
+        let split = |from: usize, count: usize| grad.iter().copied().skip(from).take(count).collect::<Vec<_>>();
+        let first = ArrayView2::from_shape((2, 3), &split(0, 6)).unwrap().to_owned();
+        (loss, (first, Array1::from(split(6, 4))))
+    })
+    .unwrap();
+    let joined: Array1<f64> = tree.0.iter().chain(&tree.1).copied().collect();
+    assert_eq!(joined, flat);
+    assert_ne!(flat, start);
+    assert!(memory.iter().skip(1).step_by(2).all(|x| *x == 0.0), "what lies between is not the tensor's");
+}
+
+/// One iteration a step: what one call of one iteration does; through adaptors, boxed, in f32.
+#[test]
+fn as_an_optimizer() {
+    let (mut called, mut stepped) = (Array1::zeros(6), Array1::zeros(6));
+    let (mut calls, mut steps) = (Lbfgs::new(0.5).iterations(1), Lbfgs::new(0.5));
+    for _ in 0..10 {
+        calls.step_with(&mut called, quadratic).unwrap();
+        let (_, grad) = quadratic(&stepped);
+        assert!(steps.step(&mut stepped, &grad).unwrap().moved);
+        assert_eq!(called, stepped);
+    }
+    assert_eq!((calls.steps(), steps.steps()), (10, 10));
+
+    let mut boxed: Box<dyn Optimizer<f32>> = Box::new(Lbfgs::new(0.5).clip_global_norm(1e6).ema(0.5));
+    let mut w = Array1::<f32>::zeros(6);
+    for _ in 0..200 {
+        let grad = quadratic(&w.mapv(f64::from)).1.mapv(|g| g as f32);
+        boxed.step(&mut w, &grad).unwrap();
+    }
+    assert!(w.iter().all(|x| (x - 1.0).abs() < 1e-4), "{w}");
+
+    // A group's learning rate scales its part; weight decay there is none.
+    let (mut opt, mut w) =
+        (Lbfgs::new(0.5).group("0", Group::new().scale_learning_rate(0.5)), (array![0.0], array![0.0]));
+    opt.step(&mut w, &(array![0.25], array![0.25])).unwrap();
+    assert_eq!(w, (array![-0.0625], array![-0.125]));
+    let mut opt = Lbfgs::new(0.5).group("0", Group::new().weight_decay(0.1));
+    let error = opt.step(&mut w, &(array![0.25], array![0.25])).unwrap_err();
+    assert!(matches!(error, Error::HyperParameter { name: "weight_decay", path: Some(_), .. }), "{error}");
+}
+
+/// Without a gradient a tensor is not part of the vector, and the history begins anew when that changes.
+#[test]
+fn other_tensors_begin_anew() {
+    let grad = |x: &Array1<f64>| quadratic(x).1;
+    let (mut opt, mut w) = (Lbfgs::new(0.5), (Array1::zeros(3), Array1::zeros(3)));
+    for _ in 0..3 {
+        let grads = (grad(&w.0), None::<Array1<f64>>);
+        opt.step(&mut w, &grads).unwrap();
+    }
+    assert_eq!(w.1, Array1::zeros(3));
+    let (mut alone, mut expected) = (Lbfgs::new(0.5), w.clone());
+    let both = (grad(&w.0), grad(&w.1));
+    opt.step(&mut w, &both).unwrap();
+    alone.step(&mut expected, &both).unwrap();
+    assert_eq!(w, expected);
+}
