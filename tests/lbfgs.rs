@@ -217,7 +217,7 @@ fn other_tensors_begin_anew() {
         let grads = (grad(&w.0), None::<Array1<f64>>);
         opt.step(&mut w, &grads).unwrap();
     }
-    assert_eq!(w.1, Array1::zeros(3));
+    assert_eq!(w.1, Array1::<f64>::zeros(3));
     let (mut alone, mut expected) = (Lbfgs::new(0.5), w.clone());
     let both = (grad(&w.0), grad(&w.1));
     opt.step(&mut w, &both).unwrap();

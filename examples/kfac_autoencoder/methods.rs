@@ -5,7 +5,7 @@ use gradus::prelude::*;
 
 /// An optimizer in training; K-FAC also wants to know what the layers saw.
 pub(crate) enum Trained {
-    Kfac(Kfac<Momentum<f32>, f32>),
+    Kfac(Box<Kfac<Momentum<f32>, f32>>),
     Other(Box<dyn Optimizer<f32>>),
 }
 
@@ -35,7 +35,7 @@ pub(crate) fn methods() -> Vec<Method> {
         words: format!("η 0.2, λ {damping}, κ {kl_clip}"),
         build: Box::new(move || {
             let kfac = Momentum::new(0.2, 0.9).kfac().damping(damping).kl_clip(kl_clip).inverse_period(5);
-            Trained::Kfac(kfac)
+            Trained::Kfac(Box::new(kfac))
         }),
     });
     let adam = pairs(&[3e-3, 6e-3, 1e-2], &[0.95, 0.999])

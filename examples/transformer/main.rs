@@ -5,6 +5,8 @@
 //! micro-batches a step, one on each thread, an average of the parameters, and in the middle a checkpoint from which a new
 //! process could go on, here a new model and a new optimizer.
 //!
+//! Before that, the same pre-training with half the steps: the blocks' matrices by Muon, everything else by AdamW.
+//!
 //! Then it learns differences: by moving everything, by moving only the upper block, or by low-rank adapters beside frozen
 //! weights. A table at the end compares what each costs and keeps. What was fine-tuned has mostly forgotten how to add, as no
 //! sums were shown to it; taken off, the adapter leaves the model that could.
@@ -20,6 +22,7 @@ mod report;
 
 use std::time::Instant;
 
+use gradus::Hyper;
 use gradus::checkpoint::Checkpoint;
 use gradus::lora::{self, Config};
 use gradus::params::Layout;
@@ -48,9 +51,15 @@ fn main() -> Result<()> {
     let (differences, held_out) = Task::Subtraction.examples();
     let mut rng = ChaCha8Rng::seed_from_u64(1);
 
-    let (base, pretraining) = pretrain(&sums, &mut rng)?;
-    let adds = base.accuracy(None, &held_out_sums);
-    println!("held-out sums after pre-training: {:.1} % right", 100.0 * adds);
+    // One line sends the matrices inside the blocks to Muon, as long as AdamW's steps usually are.
+    let matrices = "blocks.*.{query_key_value,attention_output,up,down}";
+    let muon = |rate: Hyper| AdamW::new(rate.clone()).route(matrices, Muon::new(rate).match_rms_adamw());
+    let (by_muon, muon_curve) =
+        pretrain("Muon, AdamW", PRETRAINING / 2, muon, &sums, &mut ChaCha8Rng::seed_from_u64(1))?;
+    let (base, pretraining) = pretrain("AdamW", PRETRAINING, AdamW::new, &sums, &mut rng)?;
+    let [adds_by_muon, adds] = [&by_muon, &base].map(|model| model.accuracy(None, &held_out_sums));
+    println!("held-out sums: {:.1} % right after {PRETRAINING} steps of AdamW,", 100.0 * adds);
+    println!("{:.1} % after {} of Muon and AdamW", 100.0 * adds_by_muon, PRETRAINING / 2);
 
     let before = [adds, base.accuracy(None, &held_out)];
     let asked = |model: &Model, adapters: Option<&Adapters<f32>>| {
@@ -58,7 +67,7 @@ fn main() -> Result<()> {
     };
     let rate = |peak: f64| Cosine::new(peak, FINE_TUNING - FINE_TUNING / 10).warmup(FINE_TUNING / 10);
     let elements = Layout::of(&base)?.elements();
-    let (mut rows, mut curves) = (Vec::new(), vec![pretraining]);
+    let (mut rows, mut curves) = (Vec::new(), vec![pretraining, muon_curve]);
 
     let mut full = base.clone();
     let mut opt = AdamW::new(rate(2e-3)).clip_global_norm(1.0).accumulate(2);
@@ -93,7 +102,7 @@ fn main() -> Result<()> {
     println!("\nlosses: {}", draw(&curves)?.display());
 
     let [full, _, lora] = &rows[..] else { return Err("three ways".into()) };
-    assert!(adds >= 0.95, "sums: {adds}");
+    assert!(adds >= 0.95 && adds_by_muon >= 0.95, "sums: {adds}, {adds_by_muon}");
     assert!(full.after[1] >= 0.95, "differences, all: {}", full.after[1]);
     assert!(lora.after[1] >= full.after[1] - 0.05, "differences, adapters: {}", lora.after[1]);
     assert!(lora.trainable * 20 <= elements, "{} of {elements} parameters", lora.trainable);
@@ -119,18 +128,24 @@ fn kept(left: &Model, right: &Model, asked: impl Fn(&str) -> bool) -> bool {
 }
 
 /// The averages of the parameters after a training that is interrupted in the middle.
-fn pretrain(examples: &[Example], rng: &mut ChaCha8Rng) -> Result<(Model, Curve)> {
+fn pretrain<O: Optimizer<f32>>(
+    name: &'static str,
+    steps: u64,
+    inner: impl Fn(Hyper) -> O,
+    examples: &[Example],
+    rng: &mut ChaCha8Rng,
+) -> Result<(Model, Curve)> {
     let optimizer = || {
-        let rate = Cosine::new(4e-3, PRETRAINING - PRETRAINING / 10).warmup(PRETRAINING / 10);
-        AdamW::new(rate).weight_decay(0.01).ema(0.98).clip_global_norm(1.0).accumulate(2)
+        let rate = Cosine::new(4e-3, steps - steps / 10).warmup(steps / 10);
+        inner(rate.into()).ema(0.98).clip_global_norm(1.0).accumulate(2)
     };
     let path = std::env::temp_dir().join(format!("gradus-transformer-{}.safetensors", std::process::id()));
-    let bar = progress("pre-training", PRETRAINING)?;
-    let mut curve = Curve::new("pre-training");
+    let bar = progress(name, steps)?;
+    let mut curve = Curve::new(name);
 
     let (mut model, mut opt) = (Model::new(WIDTH, BLOCKS, rng), optimizer());
-    for step in 0..PRETRAINING {
-        if step == PRETRAINING / 2 {
+    for step in 0..steps {
+        if step == steps / 2 {
             Checkpoint::of(&model, &opt)?.note("step", step).save(&path)?;
             (model, opt) = (Model::new(WIDTH, BLOCKS, rng), optimizer());
             let saved = Checkpoint::open(&path)?;

@@ -46,8 +46,13 @@ impl Curve {
     }
 }
 
-const COLOURS: [RGBColor; 4] =
-    [RGBColor(110, 110, 110), RGBColor(0, 114, 178), RGBColor(230, 159, 0), RGBColor(0, 158, 115)];
+const COLOURS: [RGBColor; 5] = [
+    RGBColor(110, 110, 110),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 114, 178),
+    RGBColor(230, 159, 0),
+    RGBColor(0, 158, 115),
+];
 
 /// Each point is the mean loss of this many steps.
 const SMOOTH: usize = 10;

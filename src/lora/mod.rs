@@ -42,6 +42,7 @@ use crate::hyper::Hyper;
 use crate::optimizer::Optimizer;
 use crate::params::{Params, ParamsMut, Visitor, VisitorMut};
 use crate::scalar::{Element, Scalar};
+use crate::tap::{LinearTap, finite};
 
 pub use dora::Norm;
 pub use init::Init;
@@ -304,6 +305,16 @@ impl<A: Scalar> Lora<A> {
         Ok(self.gradients(weight, x, x, output_grad, None))
     }
 
+    /// The gradients of the mean loss, from what the layer saw: see [`LinearTap`], whose `output_grad` is that of single losses.
+    ///
+    /// # Errors
+    /// [`Error::ArgumentShape`], and those of [`LinearTap::check`].
+    pub fn backward_tap(&self, weight: &ArrayRef2<A>, tap: LinearTap<'_, A>) -> Result<Grads<A>> {
+        tap.check()?;
+        let mean = scaled(tap.output_grad.to_owned(), A::from_f64(1.0 / tap.examples() as f64));
+        Ok(self.backward(weight, &tap.input, &mean)?.grads)
+    }
+
     /// [`backward`](Self::backward) of [`forward_masked`](Self::forward_masked), with the same mask.
     ///
     /// # Errors
@@ -489,15 +500,5 @@ fn within(name: &'static str, value: f64, holds: bool, accepted: &str) -> Result
     match holds {
         true => Ok(()),
         false => Err(Error::HyperParameter { name, value, step: 0, path: None, accepted: accepted.into() }),
-    }
-}
-
-/// Nothing if all elements are finite, else the first that is not.
-fn finite<A: Element>(argument: &'static str, matrix: &ArrayRef2<A>) -> Result<()> {
-    match matrix.indexed_iter().find(|(_, value)| !value.is_finite()) {
-        Some(((row, column), value)) => {
-            Err(Error::NotFinite { argument, index: vec![row, column], value: value.as_f64() })
-        }
-        None => Ok(()),
     }
 }

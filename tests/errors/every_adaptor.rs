@@ -182,6 +182,9 @@ fn wrappers() -> Vec<(&'static str, Wrap)> {
         // The first branch has no error and comes first: it must not move before the second was asked.
         ("route", |opt| Box::new(Momentum::new(0.1, 0.9).route("b", opt))),
         ("route, the rest", |opt| Box::new(opt.route("b", Momentum::new(0.1, 0.9)))),
+        // Without a tap it passes everything.
+        #[cfg(feature = "second-order")]
+        ("kfac", |opt| Box::new(opt.kfac())),
         ("many", |opt| {
             let branch = opt.clip_global_norm(0.5).accumulate(2).group("b", Group::no_decay());
             Box::new(Momentum::new(0.1, 0.9).route("{b,c}", branch).freeze("c").check_finite().maximize())

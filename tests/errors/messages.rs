@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gradus::prelude::*;
 use gradus::schedule::{Cosine, CosineRestarts};
-use gradus::{Commit, Error, Report, Result, StateDict, StateReader, StateWriter, Step, clip};
+use gradus::{Commit, Error, LinearTap, Report, Result, StateDict, StateReader, StateWriter, Step, clip};
 use ndarray::{Array1, Array2, array};
 
 /// What a first step on two vectors says.
@@ -127,7 +127,48 @@ fn table() -> Vec<(Error, &'static str)> {
             loading(|state| state.insert_tensor("adam/exp_avg/1", array![1.0_f32, 1.0].view()), Adam::new(0.1)),
             "\"adam/exp_avg/1\" holds f32 where f64 is needed",
         ),
+        (step(Muon::new(0.1)), "muon steps matrices, and \"0\" has shape [1]; route it to another optimizer"),
+        (
+            LinearTap::new(&Array2::<f64>::zeros((3, 2)), &Array2::zeros((3, 1))).positions(2).check().unwrap_err(),
+            "input has 3 rows; it needs a multiple of 2 positions, and at least one example",
+        ),
+        (
+            LinearTap::new(&Array2::<f64>::zeros((3, 2)), &Array2::zeros((2, 1))).check().unwrap_err(),
+            "output_grad has shape [2, 1] where [3, 1] is needed",
+        ),
+        (LinearTap::new(&array![[0.0, f64::NAN]], &array![[1.0]]).check().unwrap_err(), "input is NaN at index [0, 1]"),
         (step(Stubborn), "not today"),
+    ]
+}
+
+/// The errors of curvature.
+#[cfg(feature = "second-order")]
+fn curvature() -> Vec<(Error, &'static str)> {
+    let (x, delta) = (array![[1.0], [2.0]], array![[3.0], [4.0]]);
+    // The gradient of the sum, and of a layer "l".
+    let observed = |layer: &str| {
+        let mut opt = Sgd::new(0.1).kfac();
+        opt.observe_empirical(layer, LinearTap::new(&x, &delta)).unwrap();
+        let mut w = BTreeMap::from([("l".to_owned(), array![[0.0]])]);
+        opt.step(&mut w, &BTreeMap::from([("l".to_owned(), array![[11.0]])])).unwrap_err()
+    };
+    let inside = |error: Error| match error {
+        Error::Layer { reason, .. } => *reason,
+        other => other,
+    };
+    vec![
+        (
+            observed("l"),
+            "layer \"l\": the gradient is 2 times the mean of output_grad: either output_grad is divided by the batch, or \
+             the gradient is that of a sum",
+        ),
+        (
+            inside(observed("l")),
+            "the gradient is 2 times the mean of output_grad: either output_grad is divided by the batch, or the gradient \
+             is that of a sum",
+        ),
+        (inside(observed("m")), "there is no weight \"m.weight\", \"m\"; the tensors are \"l\""),
+        (Sgd::<f64>::new(0.1).kfac().adapt_damping(1.0, 1.0).unwrap_err(), "there has been no step yet"),
     ]
 }
 
@@ -174,9 +215,9 @@ fn files() -> Vec<(Error, &'static str)> {
     ]
 }
 
-/// Without the features these cannot happen: those of files, and those of adapters, whose tests have their sentences.
-const OF_FEATURES: [&str; 6] =
-    ["File", "NotACheckpoint", "CheckpointVersion", "Corrupted", "ArgumentShape", "NotFinite"];
+/// Without the features these cannot happen: those of files and those of curvature.
+const OF_FEATURES: [&str; 8] =
+    ["File", "NotACheckpoint", "CheckpointVersion", "Corrupted", "Layer", "NoWeight", "DividedByBatch", "NoStep"];
 
 /// Two tensors under one name.
 struct Twins([Array1<f64>; 2]);
@@ -226,6 +267,10 @@ impl Optimizer<f64> for Stubborn {
 #[test]
 fn every_variant_says_what_where_and_what_would_be_right() {
     for (error, message) in table() {
+        assert_eq!(error.to_string(), message);
+    }
+    #[cfg(feature = "second-order")]
+    for (error, message) in curvature() {
         assert_eq!(error.to_string(), message);
     }
     #[cfg(feature = "checkpoint")]

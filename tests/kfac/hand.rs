@@ -3,7 +3,7 @@
 use gradus::{Error, LinearTap, StateDict, prelude::*};
 use ndarray::{Array2, array};
 
-use crate::{Problem, close, kfac};
+use crate::{Opt, Problem, close, kfac};
 
 fn factor(state: &StateDict, name: &str) -> Array2<f64> {
     state.tensor(&format!("kfac/{name}/l")).unwrap().into_dimensionality().unwrap()
@@ -31,7 +31,7 @@ fn factors_are_averages_that_forget_the_beginning() {
 #[test]
 fn sums_are_divided_by_examples_and_rows() {
     let (x, delta) = (array![[1.0], [3.0], [5.0], [7.0]], array![[2.0], [0.0], [4.0], [2.0]]);
-    let after = |observe: &dyn Fn(&mut gradus::kfac::Kfac<Sgd<f64>, f64>)| {
+    let after = |observe: &dyn Fn(&mut Opt)| {
         let mut opt = kfac();
         observe(&mut opt);
         opt.step(&mut (array![[0.0]], array![0.0]), &(array![[0.0]], array![0.0])).unwrap();

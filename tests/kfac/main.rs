@@ -53,8 +53,10 @@ pub(crate) fn solve(mut matrix: Array2<f64>, mut right: Array1<f64>) -> Array1<f
     right
 }
 
+pub(crate) type Opt = Kfac<Sgd<f64>, f64>;
+
 /// One layer `(w, b)` called "l".
-pub(crate) fn kfac() -> Kfac<Sgd<f64>, f64> {
+pub(crate) fn kfac() -> Opt {
     Sgd::new(1.0).kfac().no_kl_clip().layer("l", Layer::new("0").bias("1"))
 }
 

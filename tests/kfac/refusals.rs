@@ -186,7 +186,7 @@ fn fallbacks() {
     let problem = Problem { grads: (Array2::zeros((3, 4)), Array1::zeros(3)), ..Problem::new(6, 4, 3) };
     let mut opt = Sgd::new(1.0).kfac().layer("l", Layer::new("0").bias("1"));
     opt.observe("l", problem.tap()).unwrap();
-    assert_eq!(problem.moved(&mut opt), Array2::zeros((3, 5)));
+    assert_eq!(problem.moved(&mut opt), Array2::<f64>::zeros((3, 5)));
 }
 
 /// A layer that this step has no tap of keeps its factors.

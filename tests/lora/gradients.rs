@@ -1,5 +1,6 @@
 //! The two ways to the gradients, finite differences, and what they allocate.
 
+use gradus::LinearTap;
 use gradus::lora::{Config, Lora, Norm};
 use ndarray::{Array2, Zip};
 
@@ -42,6 +43,24 @@ fn both_routes_agree() {
             (Some(left), Some(right)) => assert!((left - right).iter().all(|x| x.abs() < 1e-10), "{name}"),
             (left, right) => assert!(left.is_none() && right.is_none(), "{name}"),
         }
+    }
+}
+
+/// A tap has the gradients of single examples; of two positions each, the sum over them.
+#[test]
+fn a_tap_gives_the_gradients_of_the_mean() {
+    let (weight, x, delta) = (matrix(OUT, IN, 1), matrix(6, IN, 2), matrix(6, OUT, 3));
+    for (name, config) in configs() {
+        let adapter = trained(config, &weight);
+        for positions in [1, 2] {
+            let tap = LinearTap::new(&x, &delta).positions(positions);
+            let found = adapter.backward_tap(&weight, tap).unwrap();
+            let mean = &delta / (6 / positions) as f64;
+            assert!(found == adapter.backward(&weight, &x, &mean).unwrap().grads, "{name}");
+            let by_weight = adapter.backward_weight(&weight, &tap.weight_grad().unwrap()).unwrap();
+            assert!(distance(&found.lora_a, &by_weight.lora_a) < 1e-10, "{name}");
+        }
+        assert!(adapter.backward_tap(&weight, LinearTap::new(&x, &delta).positions(4)).is_err());
     }
 }
 
