@@ -1,18 +1,29 @@
 //! The way to faer: products in the numbers' own type, decompositions in f64.
 
+use std::ops::Range;
+
 use faer::linalg::matmul::matmul;
+use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::linalg::solvers::DenseSolveCore;
-use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
-use ndarray::{Array1, Array2, ArrayRef2, ArrayView2, ArrayViewMut2};
+use faer::{Accum, MatMut, MatRef, Par, Side};
+use ndarray::{Array1, Array2, ArrayRef2, ArrayView2};
 
-use crate::product;
+use crate::product::{TILE, mirror};
 use crate::scalar::Scalar;
+use crate::threads;
 
-/// Numbers that faer multiplies.
+/// Products of fewer multiplications are not worth sharing.
+const SERIAL: usize = 1 << 20;
+
+/// Numbers that faer multiplies. `c` holds the rows asked for, row by row.
 pub trait Real: Sized {
-    /// `c ← α·a·b + c` on one thread, c row by row without gaps.
+    /// `c ← a·b`, these rows of it.
     #[doc(hidden)]
-    fn multiply(alpha: Self, a: &ArrayView2<'_, Self>, b: &ArrayView2<'_, Self>, c: &mut [Self]);
+    fn multiply(a: &ArrayView2<'_, Self>, b: &ArrayView2<'_, Self>, rows: Range<usize>, c: &mut [Self]);
+
+    /// `c ← α·a·aᵀ + c`, these rows of it up to the diagonal.
+    #[doc(hidden)]
+    fn add_gram(alpha: Self, a: &ArrayView2<'_, Self>, rows: Range<usize>, c: &mut [Self]);
 }
 
 /// The matrix in faer's terms, if its elements lie without gaps.
@@ -28,13 +39,21 @@ macro_rules! real {
     ($($real:ident)*) => {
         $(
             impl Real for $real {
-                fn multiply(alpha: Self, a: &ArrayView2<'_, Self>, b: &ArrayView2<'_, Self>, c: &mut [Self]) {
-                    let (left, right) = (a.as_standard_layout(), b.as_standard_layout());
-                    let (left, right) = (left.view(), right.view());
-                    let c = MatMut::from_row_major_slice_mut(c, a.nrows(), b.ncols());
-                    // A copy is dense.
-                    let (Some(a), Some(b)) = (dense(a).or(dense(&left)), dense(b).or(dense(&right))) else { return };
-                    matmul(c, Accum::Add, a, b, alpha, Par::Seq);
+                fn multiply(a: &ArrayView2<'_, Self>, b: &ArrayView2<'_, Self>, rows: Range<usize>, c: &mut [Self]) {
+                    let c = MatMut::from_row_major_slice_mut(c, rows.len(), b.ncols());
+                    let (Some(a), Some(b)) = (dense(a), dense(b)) else { unreachable!("both are dense") };
+                    matmul(c, Accum::Replace, a.subrows(rows.start, rows.len()), b, 1.0, Par::Seq);
+                }
+
+                fn add_gram(alpha: Self, a: &ArrayView2<'_, Self>, rows: Range<usize>, c: &mut [Self]) {
+                    let Some(a) = dense(a) else { unreachable!("it is dense") };
+                    let c = MatMut::from_row_major_slice_mut(c, rows.len(), a.nrows());
+                    let (left, right) = c.split_at_col_mut(rows.start);
+                    let (above, own) = (a.subrows(0, rows.start), a.subrows(rows.start, rows.len()));
+                    matmul(left, Accum::Add, own, above.transpose(), alpha, Par::Seq);
+                    let (square, whole) = (right.subcols_mut(0, rows.len()), BlockStructure::Rectangular);
+                    let lower = BlockStructure::TriangularLower;
+                    triangular::matmul(square, lower, Accum::Add, own, whole, own.transpose(), whole, alpha, Par::Seq);
                 }
             }
         )*
@@ -43,26 +62,24 @@ macro_rules! real {
 
 real!(f32 f64);
 
-/// faer's product, a [`product::Kernel`].
-fn faer<A: Scalar>(alpha: A, a: &ArrayView2<'_, A>, b: &ArrayView2<'_, A>, beta: A, c: &mut ArrayViewMut2<'_, A>) {
-    match c.as_slice_mut() {
-        Some(c) => {
-            c.iter_mut().for_each(|c| *c = if beta == A::zero() { beta } else { *c * beta });
-            A::multiply(alpha, a, b, c);
-        }
-        // A part of a larger matrix: faer takes slices, so it goes by a copy.
-        None => {
-            let mut part = Array2::zeros(c.dim());
-            faer(alpha, a, b, A::zero(), &mut part.view_mut());
-            c.zip_mut_with(&part, |c, part| *c = if beta == A::zero() { *part } else { *c * beta + *part });
-        }
+/// A copy without gaps of a matrix that has some.
+fn filled<'a, A: Scalar>(view: ArrayView2<'a, A>) -> ndarray::CowArray<'a, A, ndarray::Ix2> {
+    match dense(&view).is_some() {
+        true => view.into(),
+        false => view.to_owned().into(),
     }
 }
 
-/// `a·b`.
+/// `a·b`, its rows shared between the threads.
 pub(crate) fn multiplied<A: Scalar>(a: &ArrayRef2<A>, b: &ArrayRef2<A>) -> Array2<A> {
+    let (a, b) = (filled(a.view()), filled(b.view()));
     let mut c = Array2::zeros((a.nrows(), b.ncols()));
-    product::multiply(faer, (A::one(), a.view(), b.view()), A::zero(), c.view_mut());
+    let (rows, parts) = (a.nrows(), if a.len() * b.ncols() < SERIAL { 1 } else { threads::count() });
+    let ends: Vec<usize> = (1..parts).map(|part| rows * part / parts / TILE * TILE).chain([rows]).collect();
+    if let Some(c) = c.as_slice_mut() {
+        let mut tasks = tasks(&ends, b.ncols(), c);
+        threads::for_each(&mut tasks, &|(rows, c)| A::multiply(&a.view(), &b.view(), rows.clone(), c));
+    }
     c
 }
 
@@ -71,22 +88,64 @@ pub(crate) fn add_gram<A: Scalar>(a: ArrayView2<'_, A>, c: &mut Array2<A>) {
     blend_gram(a, A::one(), A::one(), c);
 }
 
-/// `c ← α·a·aᵀ + β·c` for a symmetric c.
+/// `c ← α·a·aᵀ + β·c` for a symmetric c in row-major order: half the arithmetic of a product.
 pub(crate) fn blend_gram<A: Scalar>(a: ArrayView2<'_, A>, alpha: A, beta: A, c: &mut Array2<A>) {
-    product::gram(faer, (alpha, a), beta, c.view_mut());
+    if beta != A::one() {
+        c.mapv_inplace(|c| c * beta);
+    }
+    let (a, rows) = (filled(a), a.nrows());
+    let parts = if a.len() * rows < SERIAL { 1 } else { threads::count() };
+    // The rows get longer: as many elements for each part.
+    let end = |part: usize| (rows as f64 * (part as f64 / parts as f64).sqrt()) as usize / TILE * TILE;
+    let ends: Vec<usize> = (1..parts).map(end).chain([rows]).collect();
+    if let Some(c) = c.as_slice_mut() {
+        let mut tasks = tasks(&ends, rows, c);
+        threads::for_each(&mut tasks, &|(rows, c)| A::add_gram(alpha, &a.view(), rows.clone(), c));
+    }
+    mirror(c.view_mut());
 }
 
-fn double<A: Scalar>(matrix: &ArrayRef2<A>) -> Mat<f64> {
-    Mat::from_fn(matrix.nrows(), matrix.ncols(), |row, column| matrix[[row, column]].as_f64())
+/// The rows up to each end, with their part of a matrix of so many columns.
+fn tasks<'c, A>(ends: &[usize], columns: usize, c: &'c mut [A]) -> Vec<(Range<usize>, &'c mut [A])> {
+    let (mut start, mut rest, mut tasks) = (0, c, Vec::with_capacity(ends.len()));
+    for &end in ends {
+        let (part, others) = rest.split_at_mut((end - start) * columns);
+        tasks.push((start..end, part));
+        (start, rest) = (end, others);
+    }
+    tasks
 }
 
+/// The elements in f64, row by row.
+fn double<A: Scalar>(matrix: &ArrayRef2<A>) -> Vec<f64> {
+    matrix.iter().map(|x| x.as_f64()).collect()
+}
+
+/// A symmetric matrix in faer's terms: its rows are its columns.
+fn symmetric_of(elements: &[f64], side: usize) -> MatRef<'_, f64> {
+    MatRef::from_column_major_slice(elements, side, side)
+}
+
+/// Row by row, in tiles that fit into the cache: faer's matrices lie column by column.
 fn single<A: Scalar>(matrix: MatRef<'_, f64>) -> Array2<A> {
-    Array2::from_shape_fn((matrix.nrows(), matrix.ncols()), |at| A::from_f64(matrix[at]))
+    let (rows, columns) = (matrix.nrows(), matrix.ncols());
+    let mut elements = vec![A::zero(); rows * columns];
+    for row_tile in (0..rows).step_by(TILE) {
+        for column_tile in (0..columns).step_by(TILE) {
+            for column in column_tile..columns.min(column_tile + TILE) {
+                for row in row_tile..rows.min(row_tile + TILE) {
+                    elements[row * columns + column] = A::from_f64(matrix[(row, column)]);
+                }
+            }
+        }
+    }
+    Array2::from_shape_vec((rows, columns), elements).unwrap_or_default()
 }
 
 /// The eigenvalues of a symmetric matrix, ascending, and its eigenvectors as columns; `None` if the iteration fails.
 pub(crate) fn eigen<A: Scalar>(symmetric: &ArrayRef2<A>) -> Option<(Array1<f64>, Array2<f64>)> {
-    let eigen = double(symmetric).self_adjoint_eigen(Side::Lower).ok()?;
+    let elements = double(symmetric);
+    let eigen = symmetric_of(&elements, symmetric.nrows()).self_adjoint_eigen(Side::Lower).ok()?;
     let values = Array1::from_shape_fn(symmetric.nrows(), |at| eigen.S()[at]);
     let finite = values.iter().all(|value| value.is_finite());
     finite.then(|| (values, single(eigen.U())))
@@ -94,9 +153,9 @@ pub(crate) fn eigen<A: Scalar>(symmetric: &ArrayRef2<A>) -> Option<(Array1<f64>,
 
 /// `(symmetric + shift·I)⁻¹`, if that is positive definite.
 pub(crate) fn shifted_inverse<A: Scalar>(symmetric: &ArrayRef2<A>, shift: f64) -> Option<Array2<A>> {
-    let mut shifted = double(symmetric);
-    (0..symmetric.nrows()).for_each(|at| shifted[(at, at)] += shift);
-    let inverse = single(shifted.llt(Side::Lower).ok()?.inverse().as_ref());
+    let (mut shifted, side) = (double(symmetric), symmetric.nrows());
+    shifted.iter_mut().step_by(side + 1).for_each(|x| *x += shift);
+    let inverse = single(symmetric_of(&shifted, side).llt(Side::Lower).ok()?.inverse().as_ref());
     inverse.iter().all(|x: &A| x.is_finite()).then_some(inverse)
 }
 
@@ -111,7 +170,8 @@ pub(crate) fn shifted_power<A: Scalar>(symmetric: &ArrayRef2<A>, shift: f64, exp
 
 /// An orthonormal basis of the columns, of a square matrix: Q of its QR decomposition.
 pub(crate) fn orthonormal(matrix: &ArrayRef2<f64>) -> Array2<f64> {
-    single(double(matrix).qr().compute_thin_Q().as_ref())
+    let elements = double(matrix);
+    single(MatRef::from_row_major_slice(&elements, matrix.nrows(), matrix.ncols()).qr().compute_thin_Q().as_ref())
 }
 
 #[cfg(test)]

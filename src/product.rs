@@ -12,37 +12,21 @@ use crate::threads;
 const SERIAL: usize = 1 << 20;
 
 /// Rows are divided at multiples of this, which are whole tiles of every kernel.
-const TILE: usize = 48;
+pub(crate) const TILE: usize = 48;
 
 /// Symmetric products of fewer rows are computed as a whole.
 const WHOLE: usize = 96;
 
-/// `c ← α·a·b + β·c` on one thread.
-pub(crate) type Kernel<A> = fn(A, &ArrayView2<'_, A>, &ArrayView2<'_, A>, A, &mut ArrayViewMut2<'_, A>);
-
-/// ndarray's own.
-pub(crate) fn dot<A: Scalar>(
-    alpha: A,
-    a: &ArrayView2<'_, A>,
-    b: &ArrayView2<'_, A>,
-    beta: A,
-    c: &mut ArrayViewMut2<'_, A>,
-) {
-    general_mat_mul(alpha, a, b, beta, c);
-}
-
 /// `c ← α·a·b + β·c`.
 pub(crate) fn multiply<A: Scalar>(
-    kernel: Kernel<A>,
     (alpha, a, b): (A, ArrayView2<'_, A>, ArrayView2<'_, A>),
     beta: A,
     c: ArrayViewMut2<'_, A>,
 ) {
-    share(kernel, (alpha, a, b), beta, c, threads::count());
+    share((alpha, a, b), beta, c, threads::count());
 }
 
 fn share<A: Scalar>(
-    kernel: Kernel<A>,
     (alpha, a, b): (A, ArrayView2<'_, A>, ArrayView2<'_, A>),
     beta: A,
     mut c: ArrayViewMut2<'_, A>,
@@ -50,33 +34,25 @@ fn share<A: Scalar>(
 ) {
     let (rows, work) = (a.nrows(), a.len() * b.ncols());
     if parts < 2 || work < SERIAL || rows < 2 * TILE {
-        return kernel(alpha, &a, &b, beta, &mut c);
+        return general_mat_mul(alpha, &a, &b, beta, &mut c);
     }
     let at = (rows / TILE).div_ceil(2) * TILE;
     let ((a, below), (c, c_below)) = (a.split_at(Axis(0), at), c.split_at(Axis(0), at));
     let half = parts.div_ceil(2);
-    threads::join(
-        || share(kernel, (alpha, a, b), beta, c, half),
-        || share(kernel, (alpha, below, b), beta, c_below, parts - half),
-    );
+    threads::join(|| share((alpha, a, b), beta, c, half), || share((alpha, below, b), beta, c_below, parts - half));
 }
 
 /// `c ← α·a·aᵀ + β·c` for a symmetric c: half the arithmetic of [`multiply`].
-pub(crate) fn gram<A: Scalar>(
-    kernel: Kernel<A>,
-    (alpha, a): (A, ArrayView2<'_, A>),
-    beta: A,
-    mut c: ArrayViewMut2<'_, A>,
-) {
-    lower_gram(kernel, (alpha, a), beta, c.view_mut());
+pub(crate) fn gram<A: Scalar>((alpha, a): (A, ArrayView2<'_, A>), beta: A, mut c: ArrayViewMut2<'_, A>) {
+    lower_gram((alpha, a), beta, c.view_mut());
     mirror(c);
 }
 
 /// The blocks of [`gram`] on the diagonal and below it.
-fn lower_gram<A: Scalar>(kernel: Kernel<A>, (alpha, a): (A, ArrayView2<'_, A>), beta: A, mut c: ArrayViewMut2<'_, A>) {
+fn lower_gram<A: Scalar>((alpha, a): (A, ArrayView2<'_, A>), beta: A, mut c: ArrayViewMut2<'_, A>) {
     let rows = a.nrows();
     if rows < WHOLE {
-        return kernel(alpha, &a, &a.t(), beta, &mut c);
+        return general_mat_mul(alpha, &a, &a.t(), beta, &mut c);
     }
     let at = (rows / TILE).div_ceil(2) * TILE;
     let (upper, lower) = a.split_at(Axis(0), at);
@@ -84,28 +60,36 @@ fn lower_gram<A: Scalar>(kernel: Kernel<A>, (alpha, a): (A, ArrayView2<'_, A>), 
     let (top_left, _) = top.split_at(Axis(1), at);
     let (bottom_left, bottom_right) = bottom.split_at(Axis(1), at);
     let diagonal = || {
-        threads::join(
-            || lower_gram(kernel, (alpha, upper), beta, top_left),
-            || lower_gram(kernel, (alpha, lower), beta, bottom_right),
-        );
+        threads::join(|| lower_gram((alpha, upper), beta, top_left), || lower_gram((alpha, lower), beta, bottom_right));
     };
-    let below = || multiply(kernel, (alpha, lower, upper.t()), beta, bottom_left);
+    let below = || multiply((alpha, lower, upper.t()), beta, bottom_left);
     threads::join(diagonal, below);
 }
 
-/// Copies what is below the diagonal above it, tile by tile.
-fn mirror<A: Scalar>(mut c: ArrayViewMut2<'_, A>) {
+/// Rows and columns of the tiles in which [`mirror`] copies: whole cache lines, in one direction and the other.
+const LINE: usize = 16;
+
+/// Copies what is below the diagonal above it.
+pub(crate) fn mirror<A: Scalar>(mut c: ArrayViewMut2<'_, A>) {
     let rows = c.nrows();
-    if rows < WHOLE {
-        return;
+    let Some(all) = c.as_slice_mut() else { return };
+    for top in (0..rows).step_by(LINE) {
+        let height = LINE.min(rows - top);
+        for left in (0..=top).step_by(LINE) {
+            let width = LINE.min(rows - left);
+            let mut tile = [[A::zero(); LINE]; LINE];
+            for (row, tile) in tile.iter_mut().enumerate().take(height) {
+                // On the diagonal only what is below it.
+                let width = if left == top { row + 1 } else { width };
+                tile[..width].copy_from_slice(&all[(top + row) * rows + left..][..width]);
+            }
+            for column in 0..width {
+                let first = if left == top { column } else { 0 };
+                let line = &mut all[(left + column) * rows + top..][..height];
+                line.iter_mut().zip(&tile).skip(first).for_each(|(to, tile)| *to = tile[column]);
+            }
+        }
     }
-    let at = (rows / TILE).div_ceil(2) * TILE;
-    let (top, mut bottom) = c.view_mut().split_at(Axis(0), at);
-    let (top_left, mut top_right) = top.split_at(Axis(1), at);
-    let (bottom_left, bottom_right) = bottom.view_mut().split_at(Axis(1), at);
-    top_right.assign(&bottom_left.t());
-    mirror(top_left);
-    mirror(bottom_right);
 }
 
 #[cfg(test)]
@@ -135,7 +119,7 @@ mod tests {
             let expected = a.dot(&b);
             for threads in [1, 2, 3, 5] {
                 let mut found = Array2::from_elem((rows, columns), 1.0);
-                with_threads(threads, || multiply(dot, (1.0, a.view(), b.view()), 0.0, found.view_mut()));
+                with_threads(threads, || multiply((1.0, a.view(), b.view()), 0.0, found.view_mut()));
                 assert_eq!(found, expected, "{rows} × {inner} × {columns} on {threads}");
             }
         }
@@ -148,7 +132,7 @@ mod tests {
             let expected = 0.5 * a.dot(&a.t()) + 2.0;
             for threads in [1, 2, 4] {
                 let mut c = Array2::from_elem((rows, rows), 1.0);
-                with_threads(threads, || gram(dot, (0.5, a.view()), 2.0, c.view_mut()));
+                with_threads(threads, || gram((0.5, a.view()), 2.0, c.view_mut()));
                 assert!((&c - &expected).iter().all(|difference| difference.abs() < 1e-4), "{rows} rows");
                 assert_eq!(c, c.t(), "{rows} rows");
             }

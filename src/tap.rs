@@ -1,6 +1,6 @@
 //! What one layer saw: its input, and the gradient that came back to it, example by example.
 //!
-//! Curvature ([`Kfac`](crate::kfac)), adapters and norms of single examples need more of a backward pass than the gradients of
+//! Curvature (K-FAC, feature `second-order`), adapters and norms of single examples need more of a backward pass than the gradients of
 //! the weights. A [`LinearTap`] is that more; every backward pass has it at hand.
 
 use ndarray::{Array1, Array2, ArrayRef2, ArrayView2, ArrayView4, Axis};
@@ -110,6 +110,10 @@ pub(crate) fn shaped<A>(argument: &'static str, expected: (usize, usize), matrix
 
 /// Nothing if all elements are finite, else the first that is not.
 pub(crate) fn finite<A: Scalar>(argument: &'static str, matrix: &ArrayRef2<A>) -> Result<()> {
+    // Without indices first, which is many times as fast.
+    if matrix.iter().all(|value| value.is_finite()) {
+        return Ok(());
+    }
     match matrix.indexed_iter().find(|(_, value)| !value.is_finite()) {
         Some(((row, column), value)) => {
             Err(Error::NotFinite { argument, index: vec![row, column], value: value.as_f64() })

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ndarray::{Array1, Array2, ArrayRef2, Axis, concatenate};
+use ndarray::{Array1, Array2, Axis, Zip};
 
 use super::Mode;
 use crate::linalg::{add_gram, eigen, multiplied, shifted_inverse};
@@ -12,8 +12,9 @@ use crate::tap::LinearTap;
 /// The sums over the taps of one step.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Pending<A> {
-    /// Σ āāᵀ, with the homogeneous coordinate.
+    /// Σ aaᵀ, and Σ a: without the homogeneous coordinate, which not every layer has.
     pub(super) input: Array2<A>,
+    pub(super) input_sum: Array1<A>,
     /// Σ δδᵀ.
     pub(super) output: Array2<A>,
     pub(super) rows: u64,
@@ -25,7 +26,8 @@ pub(super) struct Pending<A> {
 impl<A: Scalar> Pending<A> {
     pub(super) fn new(inputs: usize, outputs: usize, empirical: bool) -> Self {
         Self {
-            input: Array2::zeros((inputs + 1, inputs + 1)),
+            input: Array2::zeros((inputs, inputs)),
+            input_sum: Array1::zeros(inputs),
             output: Array2::zeros((outputs, outputs)),
             rows: 0,
             examples: 0,
@@ -34,10 +36,9 @@ impl<A: Scalar> Pending<A> {
     }
 
     pub(super) fn add(&mut self, tap: &LinearTap<'_, A>) {
-        let ones = Array2::ones((tap.rows(), 1));
-        // Both have as many rows; transposed they are the columns of the products.
-        let Ok(inputs) = concatenate(Axis(1), &[tap.input, ones.view()]) else { return };
-        add_gram(inputs.t(), &mut self.input);
+        // Rows are examples; transposed they are the columns of the products.
+        add_gram(tap.input.t(), &mut self.input);
+        self.input_sum += &tap.input.sum_axis(Axis(0));
         add_gram(tap.output_grad.t(), &mut self.output);
         self.rows += tap.rows() as u64;
         self.examples += tap.examples() as u64;
@@ -50,15 +51,17 @@ impl<A: Scalar> Pending<A> {
         }
     }
 
-    /// A = Σ āāᵀ / examples and G = Σ δδᵀ / rows.
-    fn means(&self, bias: bool) -> (Array2<A>, Array2<A>) {
-        let inputs = self.input.nrows() - usize::from(!bias);
-        let input = self.input.view().split_at(Axis(0), inputs).0.split_at(Axis(1), inputs).0;
-        let mean = |sum: &ArrayRef2<A>, count: u64| {
-            let scale = 1.0 / count as f64;
-            sum.mapv(|sum| A::from_f64(sum.as_f64() * scale))
-        };
-        (mean(&input, self.examples), mean(&self.output, self.rows))
+    /// Σ āāᵀ, ā = (a, 1).
+    fn homogeneous(&self) -> Array2<A> {
+        let inputs = self.input.nrows();
+        let mut whole = Array2::zeros((inputs + 1, inputs + 1));
+        let (mut above, mut last) = whole.view_mut().split_at(Axis(0), inputs);
+        for ((mut to, from), sum) in above.rows_mut().into_iter().zip(self.input.rows()).zip(&self.input_sum) {
+            to.iter_mut().zip(from.iter().chain([sum])).for_each(|(to, from)| *to = *from);
+        }
+        let rows = A::from_f64(self.rows as f64);
+        last.iter_mut().zip(self.input_sum.iter().chain([&rows])).for_each(|(to, from)| *to = *from);
+        whole
     }
 }
 
@@ -88,14 +91,23 @@ pub(super) enum Solver<A> {
 impl<A: Scalar> Factors<A> {
     /// The factors after an update: with ε = min(1 − 1/k, decay) of what they were.
     pub(super) fn updated(known: Option<&Self>, pending: &Pending<A>, bias: bool, decay: f64) -> Self {
-        let (mut input, mut output) = pending.means(bias);
-        let Some(known) = known else { return Self { updates: 1, input, output, solver: Arc::new(Solver::None) } };
-        let updates = known.updates + 1;
+        let updates = known.map_or(1, |known| known.updates + 1);
         let kept = (1.0 - 1.0 / updates as f64).min(decay);
-        let (kept, fresh) = (A::from_f64(kept), A::from_f64(1.0 - kept));
-        input.zip_mut_with(&known.input, |new, old| *new = kept * *old + fresh * *new);
-        output.zip_mut_with(&known.output, |new, old| *new = kept * *old + fresh * *new);
-        Self { updates, input, output, solver: Arc::clone(&known.solver) }
+        // A = Σ āāᵀ / examples and G = Σ δδᵀ / rows, blended with what was known.
+        let blend = |sum: &Array2<A>, count: u64, known: Option<&Array2<A>>| {
+            let (kept, fresh) = (A::from_f64(kept), A::from_f64((1.0 - kept) / count as f64));
+            match known {
+                Some(known) => Zip::from(sum).and(known).map_collect(|sum, known| kept * *known + fresh * *sum),
+                None => sum.mapv(|sum| sum * fresh),
+            }
+        };
+        let whole = bias.then(|| pending.homogeneous());
+        Self {
+            updates,
+            input: blend(whole.as_ref().unwrap_or(&pending.input), pending.examples, known.map(|known| &known.input)),
+            output: blend(&pending.output, pending.rows, known.map(|known| &known.output)),
+            solver: known.map_or_else(|| Arc::new(Solver::None), |known| Arc::clone(&known.solver)),
+        }
     }
 
     /// π, that divides the damping between the factors as their mean eigenvalues are; 1 where one of them is 0.

@@ -1,6 +1,6 @@
 //! Which tensors make a layer.
 
-use ndarray::{Array2, ArrayD};
+use ndarray::{Array2, ArrayD, Axis};
 
 use crate::error::{Error, Result};
 use crate::params::{Layout, TensorInfo};
@@ -107,13 +107,12 @@ impl Place {
     /// The gradients as one matrix (out, in + 1); a bias that has none gets zeros.
     pub(super) fn join<A: Scalar>(&self, weight: &ArrayD<A>, bias: Option<&ArrayD<A>>) -> Array2<A> {
         let mut joined = Array2::zeros((self.outputs, self.columns()));
-        for (at, grad) in joined.indexed_iter_mut().filter(|((_, column), _)| *column < self.inputs) {
-            *grad = if self.input_first { weight[[at.1, at.0]] } else { A::zero() };
-        }
-        if !self.input_first {
-            let (mut inputs, _) = joined.view_mut().split_at(ndarray::Axis(1), self.inputs);
-            inputs.iter_mut().zip(weight).for_each(|(to, from)| *to = *from);
-        }
+        let (mut inputs, _) = joined.view_mut().split_at(Axis(1), self.inputs);
+        let weight = weight.view();
+        let weight = if self.input_first { weight.reversed_axes() } else { weight };
+        inputs.rows_mut().into_iter().zip(weight.outer_iter()).for_each(|(mut to, from)| {
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+        });
         if let Some(bias) = bias {
             let mut last = joined.column_mut(self.inputs);
             last.iter_mut().zip(bias).for_each(|(to, from)| *to = *from);
@@ -123,10 +122,12 @@ impl Place {
 
     /// Back to gradients of the shapes that the tensors have.
     pub(super) fn part<A: Scalar>(&self, joined: &Array2<A>, weight: &TensorInfo) -> (ArrayD<A>, Option<ArrayD<A>>) {
-        let (inputs, last) = joined.view().split_at(ndarray::Axis(1), self.inputs);
+        let (inputs, last) = joined.view().split_at(Axis(1), self.inputs);
         let inputs = if self.input_first { inputs.reversed_axes() } else { inputs };
         let mut part = ArrayD::zeros(weight.shape());
-        part.iter_mut().zip(inputs).for_each(|(to, from)| *to = *from);
+        part.outer_iter_mut().zip(inputs.rows()).for_each(|(mut to, from)| {
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+        });
         let bias = self.bias.map(|_| last.column(0).to_owned().into_dyn());
         (part, bias)
     }

@@ -283,7 +283,7 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
             let (inputs, outputs) = (tap.input.ncols(), tap.output_grad.ncols());
             let known = self.pending.get(layer);
             if let Some(known) = known {
-                shaped("input", (tap.rows(), known.input.nrows() - 1), &tap.input)?;
+                shaped("input", (tap.rows(), known.input.nrows()), &tap.input)?;
                 shaped("output_grad", (tap.rows(), known.output.nrows()), &tap.output_grad)?;
             }
             Ok(wanted.then(|| {
@@ -342,7 +342,7 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
         }
         let Some(pending) = self.pending.get(name) else { return Ok(place) };
         let rows = pending.rows as usize;
-        let seen = (pending.input.nrows() - 1, pending.output.nrows());
+        let seen = (pending.input.nrows(), pending.output.nrows());
         for (argument, expected, found) in [("input", place.inputs, seen.0), ("output_grad", place.outputs, seen.1)] {
             if expected != found {
                 return Err(Error::ArgumentShape {

@@ -55,6 +55,7 @@ pub(super) fn write<O, A: Scalar>(kfac: &Kfac<O, A>, node: &mut StateWriter<'_>)
         node.value(&format!("examples/{name}"), pending.examples);
         node.matrix(PENDING[0], name, &pending.input);
         node.matrix(PENDING[1], name, &pending.output);
+        node.matrix("pending_input_sum", name, &pending.input_sum.clone().insert_axis(Axis(0)));
         if let Some(sums) = &pending.row_sums {
             node.matrix("row_sums", name, sums);
         }
@@ -108,11 +109,10 @@ pub(super) fn read<A: Scalar, O: Optimizer<A>>(
             node.matrix(kind, name, (side, side))?.ok_or_else(|| node.absent(kind, name))
         };
         let (input, output) = (square(PENDING[0])?, square(PENDING[1])?);
-        if input.is_empty() {
-            return Err(node.absent(PENDING[0], name));
-        }
+        let sum = node.matrix("pending_input_sum", name, (1, input.nrows()))?;
+        let input_sum = sum.ok_or_else(|| node.absent("pending_input_sum", name))?.remove_axis(Axis(0));
         let row_sums = node.matrix("row_sums", name, (2, output.nrows()))?;
-        pending.insert(name.to_owned(), Pending { input, output, rows, examples, row_sums });
+        pending.insert(name.to_owned(), Pending { input, input_sum, output, rows, examples, row_sums });
     }
     let commit = hypers.into_iter().fold(Commit::nothing(), Commit::and);
     Ok(((layout, layers, pending, trust), commit))

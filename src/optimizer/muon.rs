@@ -8,7 +8,7 @@ use ndarray::{Array2, ArrayView2};
 use crate::error::{Error, Result};
 use crate::hyper::Hyper;
 use crate::params::TensorInfo;
-use crate::product::{dot, gram, multiply};
+use crate::product::{gram, multiply};
 use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise};
 use crate::scalar::Scalar;
 
@@ -192,11 +192,11 @@ fn orthogonalised<A: Scalar>(matrix: ArrayView2<'_, A>, eps: f64) -> Array2<A> {
     let (mut next, mut square) = (x.clone(), Array2::zeros((rows, rows)));
     let mut polynomial = square.clone();
     for _ in 0..ROUNDS {
-        gram(dot, (A::one(), x.view()), A::zero(), square.view_mut());
+        gram((A::one(), x.view()), A::zero(), square.view_mut());
         polynomial.assign(&square);
-        gram(dot, (c, square.view()), b, polynomial.view_mut());
+        gram((c, square.view()), b, polynomial.view_mut());
         next.assign(&x);
-        multiply(dot, (A::one(), polynomial.view(), x.view()), a, next.view_mut());
+        multiply((A::one(), polynomial.view(), x.view()), a, next.view_mut());
         swap(&mut x, &mut next);
     }
     if tall { x.reversed_axes().as_standard_layout().into_owned() } else { x }

@@ -2,6 +2,8 @@
 
 use ndarray::{Array2, ArrayRef2, ArrayView2, Axis, Zip};
 
+use pulp::Arch;
+
 use crate::error::{Error, Result};
 use crate::hyper::Hyper;
 use crate::linalg::{blend_gram, eigen, multiplied, orthonormal};
@@ -204,12 +206,17 @@ impl<A: Scalar> MatrixRule<A> for SoapRule {
         let correction = A::from_f64((1.0 - beta2.powf(steps)).sqrt() / (1.0 - beta1.powf(steps)));
         let (b1, r1) = (A::from_f64(beta1), A::from_f64(1.0 - beta1));
         let (b2, r2, eps) = (A::from_f64(beta2), A::from_f64(1.0 - beta2), A::from_f64(eps));
-        Zip::from(&mut direction).and(&own).and(&mut *mean).and(&mut *square).for_each(|d, g, m, v| {
-            *m = b1 * *m + r1 * *g;
-            *v = b2 * *v + r2 * (*g * *g);
-            let root = v.sqrt() + eps;
-            *d = if root > A::zero() { correction * (*m / root) } else { A::zero() };
-        });
+        Arch::new().dispatch(
+            #[inline(always)]
+            || {
+                Zip::from(&mut direction).and(&own).and(&mut *mean).and(&mut *square).for_each(|d, g, m, v| {
+                    *m = b1 * *m + r1 * *g;
+                    *v = b2 * *v + r2 * (*g * *g);
+                    let root = v.sqrt() + eps;
+                    *d = if root > A::zero() { correction * (*m / root) } else { A::zero() };
+                })
+            },
+        );
         let back = sides.each_ref().map(|side| side.as_ref().map(|side| side.basis.t()));
         let direction = turned(&direction, back);
         add(&grad, beta2, &mut sides);
@@ -248,15 +255,27 @@ fn turn<A: Scalar>(sides: &mut [Option<Side<'_, A>>; 2], mean: &mut Array2<A>, s
         let Some(side) = side else { continue };
         let moved = multiplied(side.moment, side.basis);
         let estimate =
-            Zip::from(side.basis.columns()).and(moved.columns()).map_collect(|basis, moved| basis.dot(&moved));
+            Zip::from(&*side.basis).and(&moved).map_collect(|basis, moved| *basis * *moved).sum_axis(Axis(0));
         let mut order: Vec<usize> = (0..estimate.len()).collect();
         order.sort_by(|a, b| estimate[*b].as_f64().total_cmp(&estimate[*a].as_f64()));
-        *square = square.select(axis, &order);
-        let moved = moved.select(Axis(1), &order).mapv(A::as_f64);
+        *square = reordered(square, axis, &order);
+        let moved = reordered(&moved, Axis(1), &order).mapv(A::as_f64);
         side.basis.assign(&orthonormal(&moved).mapv(A::from_f64));
     }
     let bases = sides.each_ref().map(|side| side.as_ref().map(|side| side.basis.view()));
     *mean = turned(&own, bases);
+}
+
+/// Rows or columns in another order; columns row by row, as they lie in memory.
+fn reordered<A: Scalar>(matrix: &Array2<A>, axis: Axis, order: &[usize]) -> Array2<A> {
+    if axis == Axis(0) {
+        return matrix.select(axis, order);
+    }
+    let mut result = Array2::zeros(matrix.dim());
+    for (mut to, from) in result.rows_mut().into_iter().zip(matrix.rows()) {
+        to.iter_mut().zip(order).for_each(|(to, at)| *to = from[*at]);
+    }
+    result
 }
 
 #[cfg(test)]

@@ -1,0 +1,205 @@
+//! What a step of the matrix optimizers costs, beside the bare products and decompositions that it consists of:
+//! `cargo bench --bench curvature --features second-order`, with `-- --record` also to `benches/record/`.
+//!
+//! On one thread, one matrix n × n in f32, K-FAC with a batch of 512. A step without decompositions is compared with its products
+//! alone, one with decompositions with both. Bare products are faer's (the symmetric ones by its triangular product), for Muon
+//! ndarray's `dot`; decompositions are faer's in f64. Interleaved rounds, medians.
+#![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
+
+#[path = "shared/record.rs"]
+mod record;
+
+use std::error::Error;
+use std::hint::black_box;
+use std::path::Path;
+use std::time::Instant;
+
+use faer::linalg::matmul::matmul;
+use faer::linalg::matmul::triangular::{self, BlockStructure};
+use faer::linalg::solvers::DenseSolveCore;
+use faer::{Accum, Mat, Par, Side};
+use gradus::kfac::Kfac;
+use gradus::{LinearTap, prelude::*};
+use ndarray::Array2;
+
+use record::Record;
+
+const ROUNDS: usize = 9;
+const BATCH: usize = 512;
+const NEVER: u64 = 1 << 60;
+
+fn wave(rows: usize, columns: usize, phase: f32) -> Array2<f32> {
+    Array2::from_shape_fn((rows, columns), |(i, j)| ((i * 31 + j * 17) as f32 * 0.37 + phase).sin() / columns as f32)
+}
+
+/// Medians of the seconds of one run of each.
+fn medians<const N: usize>(mut contestants: [Box<dyn FnMut() + '_>; N]) -> [f64; N] {
+    let mut times = [(); N].map(|()| Vec::new());
+    contestants.iter_mut().for_each(|run| run());
+    for _ in 0..ROUNDS {
+        for (run, times) in contestants.iter_mut().zip(&mut times) {
+            let start = Instant::now();
+            run();
+            times.push(start.elapsed().as_secs_f64());
+        }
+    }
+    times.map(|mut times| {
+        times.sort_by(f64::total_cmp);
+        times[ROUNDS / 2]
+    })
+}
+
+/// Bare calls on matrices of their own.
+struct Bare {
+    square: Mat<f32>,
+    batch: Mat<f32>,
+    out: Mat<f32>,
+    double: Mat<f64>,
+    double_out: Mat<f64>,
+    dots: [Array2<f32>; 3],
+}
+
+impl Bare {
+    fn new(n: usize) -> Self {
+        let entry = |i: usize, j: usize| ((i * 31 + j * 17) as f32 * 0.37).sin() / n as f32;
+        let square = Mat::from_fn(n, n, entry);
+        let lower = Mat::from_fn(n, n, |i, j| f64::from(entry(i.max(j), i.min(j))) + if i == j { 2.0 } else { 0.0 });
+        Self {
+            batch: Mat::from_fn(n, BATCH, entry),
+            out: Mat::zeros(n, n),
+            double: lower,
+            double_out: Mat::zeros(n, n),
+            dots: [wave(n, n, 0.0), wave(n, n, 1.0), wave(n, n, 2.0)],
+            square,
+        }
+    }
+
+    fn products(&mut self, count: usize) {
+        for _ in 0..count {
+            matmul(self.out.as_mut(), Accum::Replace, self.square.as_ref(), self.square.as_ref(), 1.0, Par::Seq);
+        }
+    }
+
+    fn grams(&mut self, count: usize, of_batch: bool) {
+        let matrix = if of_batch { self.batch.as_ref() } else { self.square.as_ref() };
+        let whole = BlockStructure::Rectangular;
+        for _ in 0..count {
+            let out = self.out.as_mut();
+            let lower = BlockStructure::TriangularLower;
+            triangular::matmul(out, lower, Accum::Replace, matrix, whole, matrix.transpose(), whole, 1.0, Par::Seq);
+        }
+    }
+
+    fn inverses(&mut self) {
+        (0..2).for_each(|_| _ = black_box(self.double.llt(Side::Lower).unwrap().inverse()));
+    }
+
+    fn roots(&mut self) {
+        for _ in 0..2 {
+            let eigen = self.double.self_adjoint_eigen(Side::Lower).unwrap();
+            matmul(self.double_out.as_mut(), Accum::Replace, eigen.U(), eigen.U().transpose(), 1.0, Par::Seq);
+        }
+    }
+
+    fn bases(&mut self) {
+        self.products(6); // moments times bases, and the mean there and back
+        (0..2).for_each(|_| _ = black_box(self.double.qr().compute_thin_Q()));
+    }
+
+    fn dots(&mut self, count: usize) {
+        let [a, b, c] = &mut self.dots;
+        (0..count).for_each(|_| ndarray::linalg::general_mat_mul(1.0, a, b, 0.0, c));
+    }
+}
+
+fn step<'r>(mut opt: impl Optimizer<f32> + 'r, n: usize) -> Box<dyn FnMut() + 'r> {
+    let (mut params, grads) = (wave(n, n, 0.0), wave(n, n, 1.0));
+    Box::new(move || assert!(opt.step(&mut params, &grads).unwrap().moved))
+}
+
+/// Observes a batch and steps.
+fn curved<'r>(mut opt: Kfac<Sgd<f32>, f32>, n: usize) -> Box<dyn FnMut() + 'r> {
+    let (mut params, grads) = (wave(n, n, 0.0), wave(n, n, 1.0));
+    let (input, delta) = (wave(BATCH, n, 2.0), wave(BATCH, n, 3.0));
+    Box::new(move || {
+        opt.observe("", LinearTap::new(&input, &delta)).unwrap();
+        assert!(opt.step(&mut params, &grads).unwrap().moved);
+    })
+}
+
+fn bare<'r>(n: usize, mut run: impl FnMut(&mut Bare) + 'r) -> Box<dyn FnMut() + 'r> {
+    let mut bare = Bare::new(n);
+    Box::new(move || run(&mut bare))
+}
+
+fn table() {
+    println!(
+        "| optimizer | n | step, ms | its products, ms | ratio | with decompositions, ms | both bare, ms | ratio |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    for n in [256, 512, 1024] {
+        let kfac = |period: u64| curved(Sgd::new(1e-6).kfac().inverse_period(period), n);
+        let shampoo = |period: u64| step(Shampoo::new(1e-6).period(period), n);
+        let soap = |period: u64| step(Soap::new(1e-6).period(period), n);
+        type Calls = fn(&mut Bare);
+        let rows: [(&str, [Box<dyn FnMut()>; 2], Calls, Calls); 3] = [
+            (
+                "K-FAC",
+                [kfac(NEVER), kfac(1)],
+                |bare| {
+                    bare.grams(2, true);
+                    bare.products(2);
+                },
+                Bare::inverses,
+            ),
+            (
+                "Shampoo",
+                [shampoo(NEVER), shampoo(1)],
+                |bare| {
+                    bare.grams(2, false);
+                    bare.products(2);
+                },
+                Bare::roots,
+            ),
+            (
+                "SOAP",
+                [soap(NEVER), soap(1)],
+                |bare| {
+                    bare.grams(2, false);
+                    bare.products(4);
+                },
+                Bare::bases,
+            ),
+        ];
+        for (name, [plain, whole], products, decompositions) in rows {
+            let both = bare(n, move |bare| {
+                products(bare);
+                decompositions(bare);
+            });
+            let [plain, alone, whole, both] = medians([plain, bare(n, products), whole, both]).map(|time| time * 1e3);
+            let ratios = [alone / plain, both / whole];
+            println!(
+                "| {name} | {n} | {plain:.2} | {alone:.2} | {:.2} | {whole:.2} | {both:.2} | {:.2} |",
+                ratios[0], ratios[1]
+            );
+        }
+        let [muon, dots] = medians([step(Muon::new(1e-6), n), bare(n, |bare| bare.dots(15))]).map(|time| time * 1e3);
+        println!("| Muon | {n} | {muon:.2} | {dots:.2} | {:.2} | – | – | – |", dots / muon);
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let given = |option: &str| std::env::args().any(|argument| argument == option);
+    if given("--table") {
+        rayon::ThreadPoolBuilder::new().num_threads(1).build()?.install(table);
+        return Ok(());
+    }
+    let mut record = Record::default();
+    record.say(&format!("One thread, {ROUNDS} interleaved rounds, medians; a ratio is bare calls over the step.\n"));
+    record.run(&["--table".into()], &[])?;
+    if given("--record") {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/record");
+        record.write(&folder, "curvature", "`cargo bench --bench curvature --features second-order -- --record`")?;
+    }
+    Ok(())
+}
