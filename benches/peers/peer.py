@@ -1,6 +1,6 @@
 """torch and optax, driven line by line, so that their rounds interleave with those of the Rust libraries.
 
-    setup LIBRARY COUNT LENGTH CLIP THREADS    LIBRARY: torch-fused, torch-foreach, optax
+    setup LIBRARY COUNT LENGTH CLIP THREADS    LIBRARY: torch-fused, torch-foreach, optax; torch-muon, torch-muon-f32, of LENGTH x LENGTH
     run REPEATS                                answers with the seconds of one step
     values                                     answers with the first tensor's first eight parameters
     versions                                   answers with what is installed
@@ -48,6 +48,33 @@ class Torch:
         return self.params[0].detach().numpy()[:EIGHT]
 
 
+class TorchMuon:
+    """One square matrix, which torch orthogonalises in bf16; wide: in f32, as that is then what bf16 names."""
+
+    def __init__(self, _count, length, _clip, threads, wide=False):
+        import torch
+
+        torch.set_num_threads(threads)
+        if wide:
+            torch.bfloat16 = torch.float32
+
+        def matrix(phase):
+            return torch.from_numpy(tensors(1, length * length, phase)[0]).clone().reshape(length, length)
+
+        self.param = torch.nn.Parameter(matrix(0.0))
+        self.param.grad = matrix(1.0)
+        self.opt = torch.optim.Muon([self.param], lr=LR)
+
+    def step(self):
+        self.opt.step()
+
+    def wait(self):
+        pass
+
+    def values(self):
+        return self.param.detach().numpy().ravel()[:EIGHT]
+
+
 class Optax:
     def __init__(self, count, length, clip, _threads):
         import jax
@@ -81,6 +108,8 @@ LIBRARIES = {
     "torch-fused": lambda *size: Torch(*size, fused=True),
     "torch-foreach": lambda *size: Torch(*size, foreach=True),
     "optax": Optax,
+    "torch-muon": TorchMuon,
+    "torch-muon-f32": lambda *size: TorchMuon(*size, wide=True),
 }
 
 

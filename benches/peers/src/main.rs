@@ -1,5 +1,6 @@
 //! One AdamW step on gradus and its peers, side by side in one run. See README.md.
 
+mod muon;
 mod python;
 #[path = "../../shared/record.rs"]
 mod record;
@@ -70,6 +71,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let mut record = Record::default();
+    if given("--muon") {
+        muon::table(&python, &mut record);
+        if given("--record") {
+            let versions = [rust::versions(), python::versions(&python)].concat().join(", ");
+            let made_by = format!("`cargo run --release -- --muon --record` in `benches/peers`, with {versions}");
+            record.write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../record"), "muon", &made_by)?;
+        }
+        return Ok(());
+    }
     record.say(&format!(
         "AdamW on f32, medians of {ROUNDS} interleaved rounds; how many times as long as gradus. {} threads.",
         rayon::current_num_threads()
