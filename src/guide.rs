@@ -6,6 +6,9 @@ pub mod training {}
 #[doc = include_str!("../guide/fine_tuning.md")]
 pub mod fine_tuning {}
 
+#[doc = include_str!("../guide/curvature.md")]
+pub mod curvature {}
+
 #[doc = include_str!("../guide/coming_from.md")]
 pub mod coming_from {}
 
