@@ -311,7 +311,8 @@ impl<A: Scalar> Lora<A> {
     /// [`Error::ArgumentShape`], and those of [`LinearTap::check`].
     pub fn backward_tap(&self, weight: &ArrayRef2<A>, tap: LinearTap<'_, A>) -> Result<Grads<A>> {
         tap.check()?;
-        let mean = scaled(tap.output_grad.to_owned(), A::from_f64(1.0 / tap.examples() as f64));
+        let examples = A::from_f64(tap.examples() as f64);
+        let mean = tap.output_grad.mapv(|grad| grad / examples);
         Ok(self.backward(weight, &tap.input, &mean)?.grads)
     }
 
