@@ -293,6 +293,62 @@ pub enum Error {
         found: String,
     },
 
+    /// There is no such rank.
+    #[error("there is no rank {rank} in a group of {size}")]
+    NoRank {
+        /// The rank.
+        rank: usize,
+        /// How many there are.
+        size: usize,
+    },
+
+    /// A rank has left the group: its thread or process has ended.
+    #[error("rank {rank} has left the group")]
+    RankLeft {
+        /// The rank that is gone.
+        rank: usize,
+    },
+
+    /// A rank waited in vain for others.
+    #[error("{operation}: no word from ranks {missing:?} in {waited:?}")]
+    RankTimeout {
+        /// The call in which it waited.
+        operation: &'static str,
+        /// How long it waited.
+        waited: std::time::Duration,
+        /// The ranks that did not come, as far as they are known.
+        missing: Vec<usize>,
+    },
+
+    /// Ranks that must do the same do not.
+    #[error("rank {rank} has {found} where rank 0 has {expected}")]
+    RanksDisagree {
+        /// The first rank that differs from rank 0.
+        rank: usize,
+        /// What rank 0 does or has.
+        expected: String,
+        /// What this rank does or has.
+        found: String,
+    },
+
+    /// A step was not taken, because another rank could not take it.
+    #[error("rank {rank} refuses the step: {reason}")]
+    RankRefused {
+        /// The first rank that refused.
+        rank: usize,
+        /// What its error says.
+        reason: String,
+    },
+
+    /// The engine under a group reports an error.
+    #[error("{operation}: {reason}")]
+    Transport {
+        /// The call in which it happened.
+        operation: &'static str,
+        /// What the engine says.
+        reason: String,
+    },
+
     /// An error of an optimizer or adaptor from another crate.
     #[error("{0}")]
     Other(String),

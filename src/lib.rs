@@ -6,7 +6,11 @@ mod aligned;
 #[cfg(feature = "checkpoint")]
 pub mod checkpoint;
 pub mod clip;
+#[cfg(feature = "distributed")]
+pub mod distributed;
 mod error;
+#[cfg(feature = "federated")]
+pub mod federated;
 mod follower;
 mod grad;
 pub mod guide;

@@ -1,0 +1,169 @@
+//! What ranks do together.
+
+use crate::error::Result;
+
+/// Some ranks, 0 … `size` − 1, that train together: threads, or the processes of an engine such as MPI.
+///
+/// All ranks make the same calls in the same order, with the same lengths; each call returns when every rank has made it. Every
+/// call can fail, and then fails on every rank that is still there.
+///
+/// An implementation of a new engine is this trait and [`Collective`] for `f32` and `f64`. [`ThreadGroup`](super::ThreadGroup) is
+/// one, [`Alone`](super::Alone) the smallest.
+pub trait Group: Send + Sync {
+    /// Which rank this is.
+    fn rank(&self) -> usize;
+
+    /// How many ranks there are, at least 1.
+    fn size(&self) -> usize;
+
+    /// Returns when every rank has called it.
+    ///
+    /// # Errors
+    /// [`Error::RankLeft`](crate::Error::RankLeft), [`Error::RanksDisagree`](crate::Error::RanksDisagree),
+    /// [`Error::RankTimeout`](crate::Error::RankTimeout), [`Error::Transport`](crate::Error::Transport), as every collective call.
+    fn barrier(&self) -> Result<()>;
+
+    /// Puts the bytes of every rank one after the other into `all`, which is `size` times as long as `own`.
+    ///
+    /// # Errors
+    /// As of [`barrier`](Group::barrier).
+    fn all_gather_bytes(&self, own: &[u8], all: &mut [u8]) -> Result<()>;
+}
+
+/// What a [`Group`] does with numbers of one type.
+pub trait Collective<A>: Group {
+    /// Replaces the values by their sums over all ranks. Every rank gets the same bits.
+    ///
+    /// # Errors
+    /// As of [`barrier`](Group::barrier).
+    fn all_reduce(&self, values: &mut [A]) -> Result<()>;
+
+    /// Sums over all ranks, of which every rank gets its part: `values` is `size` times as long as `own`, and rank r gets the r-th
+    /// part.
+    ///
+    /// # Errors
+    /// As of [`barrier`](Group::barrier).
+    fn reduce_scatter(&self, values: &[A], own: &mut [A]) -> Result<()>;
+
+    /// Puts the values of every rank one after the other into `all`, which is `size` times as long as `own`.
+    ///
+    /// # Errors
+    /// As of [`barrier`](Group::barrier).
+    fn all_gather(&self, own: &[A], all: &mut [A]) -> Result<()>;
+
+    /// Replaces the values by those of rank `root`.
+    ///
+    /// # Errors
+    /// As of [`barrier`](Group::barrier).
+    fn broadcast(&self, values: &mut [A], root: usize) -> Result<()>;
+}
+
+macro_rules! forward {
+    ($($pointer:ty),*) => {
+        $(
+            impl<G: Group + ?Sized> Group for $pointer {
+                fn rank(&self) -> usize {
+                    (**self).rank()
+                }
+
+                fn size(&self) -> usize {
+                    (**self).size()
+                }
+
+                fn barrier(&self) -> Result<()> {
+                    (**self).barrier()
+                }
+
+                fn all_gather_bytes(&self, own: &[u8], all: &mut [u8]) -> Result<()> {
+                    (**self).all_gather_bytes(own, all)
+                }
+            }
+
+            impl<A, G: Collective<A> + ?Sized> Collective<A> for $pointer {
+                fn all_reduce(&self, values: &mut [A]) -> Result<()> {
+                    (**self).all_reduce(values)
+                }
+
+                fn reduce_scatter(&self, values: &[A], own: &mut [A]) -> Result<()> {
+                    (**self).reduce_scatter(values, own)
+                }
+
+                fn all_gather(&self, own: &[A], all: &mut [A]) -> Result<()> {
+                    (**self).all_gather(own, all)
+                }
+
+                fn broadcast(&self, values: &mut [A], root: usize) -> Result<()> {
+                    (**self).broadcast(values, root)
+                }
+            }
+        )*
+    };
+}
+
+forward!(&G, Box<G>, std::sync::Arc<G>);
+
+/// The group of one rank: everything is there already.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Alone;
+
+impl Group for Alone {
+    fn rank(&self) -> usize {
+        0
+    }
+
+    fn size(&self) -> usize {
+        1
+    }
+
+    fn barrier(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn all_gather_bytes(&self, own: &[u8], all: &mut [u8]) -> Result<()> {
+        copy(own, all)
+    }
+}
+
+impl<A: Copy> Collective<A> for Alone {
+    fn all_reduce(&self, _: &mut [A]) -> Result<()> {
+        Ok(())
+    }
+
+    fn reduce_scatter(&self, values: &[A], own: &mut [A]) -> Result<()> {
+        copy(values, own)
+    }
+
+    fn all_gather(&self, own: &[A], all: &mut [A]) -> Result<()> {
+        copy(own, all)
+    }
+
+    fn broadcast(&self, _: &mut [A], root: usize) -> Result<()> {
+        ensure_root(root, 1)
+    }
+}
+
+fn copy<A: Copy>(from: &[A], to: &mut [A]) -> Result<()> {
+    ensure_parts(to.len(), from.len(), 1)?;
+    to.copy_from_slice(from);
+    Ok(())
+}
+
+/// Nothing if `whole` elements are `size` parts of `part` elements.
+pub(super) fn ensure_parts(whole: usize, part: usize, size: usize) -> Result<()> {
+    match part.checked_mul(size) == Some(whole) {
+        true => Ok(()),
+        false => Err(crate::Error::ArgumentShape {
+            argument: "the whole buffer",
+            expected: vec![part.saturating_mul(size)],
+            found: vec![whole],
+        }),
+    }
+}
+
+/// Nothing if there is such a rank.
+pub(super) fn ensure_root(root: usize, size: usize) -> Result<()> {
+    match root < size {
+        true => Ok(()),
+        false => Err(crate::Error::NoRank { rank: root, size }),
+    }
+}

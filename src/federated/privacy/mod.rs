@@ -1,0 +1,1 @@
+//! Differential privacy: what is limited, what noise is added, and what that gives.
