@@ -131,6 +131,17 @@ pub enum Error {
         shape: Vec<usize>,
     },
 
+    /// A number that was given to a function is not in the range it must be in.
+    #[error("{argument} is {value}; it must be {accepted}")]
+    Argument {
+        /// The argument's name.
+        argument: &'static str,
+        /// The value it had.
+        value: f64,
+        /// What is accepted, in words.
+        accepted: String,
+    },
+
     /// An array that was given to a function has another shape than it should have.
     #[error("{argument} has shape {found:?} where {expected:?} is needed")]
     ArgumentShape {
@@ -355,6 +366,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// An [`Error::Argument`].
+    #[cfg(feature = "federated")]
+    pub(crate) fn argument(argument: &'static str, value: f64, accepted: impl Into<String>) -> Self {
+        Self::Argument { argument, value, accepted: accepted.into() }
+    }
+
     /// The same error with other words for what is accepted, where a range in numbers would mislead.
     pub(crate) fn accepting(self, accepted: &str) -> Self {
         match self {

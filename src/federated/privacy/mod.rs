@@ -1,1 +1,6 @@
 //! Differential privacy: what is limited, what noise is added, and what that gives.
+
+mod accountant;
+mod rdp;
+
+pub use accountant::{Accountant, Spending, Spent, noise_for};

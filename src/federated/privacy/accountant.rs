@@ -1,0 +1,238 @@
+//! What noisy steps have cost.
+
+use super::rdp::divergence;
+use crate::error::{Error, Result};
+
+/// Adds up the privacy that steps of the sampled Gaussian mechanism spend, by Rényi differential privacy.
+///
+/// A step takes each of the examples (or clients) with probability q, limits each one's part of a sum to the norm C, and adds
+/// Gaussian noise of standard deviation σC to the sum. What the steps give away together is (ε, δ)-differential privacy: whether any
+/// one example was there changes the probability of no outcome by more than the factor exp(ε), but for a probability of δ.
+///
+/// # Update rule
+/// ```text
+/// rdp(α) ← rdp(α) + steps·D(α, q, σ)                            D = ln(E[r^α])/(α − 1), r the likelihood ratio of one step
+/// ε = min over α of rdp(α) − (ln δ + ln α)/(α − 1) + ln((α − 1)/α)
+/// ```
+/// not below 0, and 0 if nothing was spent. q = 0 costs nothing; q = 1 is the plain Gaussian mechanism, D = α/2σ².
+///
+/// # Hyper-parameters
+/// | name | default | range | meaning |
+/// |---|---|---|---|
+/// | [`orders`](Self::orders) α | 1.1, 1.2, … 10.9, 12, 13, … 63 | 1 < α ≤ 10 000 | where the divergence is known |
+///
+/// # State
+/// What was spent, as one [`Spending`] for each different (q, σ): [`spendings`](Self::spendings). To go on after a restart, give
+/// them to [`steps`](Self::steps) of a new accountant.
+///
+/// # Conventions
+/// The orders and the conversion are those of Opacus' `RDPAccountant`. Neighbours are data sets of which one has one example more,
+/// and examples are sampled **independently** ([`GaussianMechanism::sample`](super::GaussianMechanism::sample)): for shuffled batches
+/// of a fixed size these numbers are not a guarantee.
+///
+/// # Errors
+/// [`Error::Argument`] for q outside 0 … 1, σ that is not a finite number above 0, δ not between 0 and 1, an order outside its range.
+///
+/// # Example
+/// ```
+/// use gradus::federated::privacy::{Accountant, noise_for};
+///
+/// let mut accountant = Accountant::new();
+/// accountant.steps(0.04, 1.5, 2250)?;
+/// let spent = accountant.epsilon(1e-5)?;
+/// assert!((spent.epsilon - 7.32911).abs() < 1e-5 && spent.order == 3.9);
+///
+/// let noise = noise_for(8.0, 1e-5, 0.04, 2000)?; // the σ to train with
+/// assert!((noise - 1.3562).abs() < 1e-4);
+/// # Ok::<(), gradus::Error>(())
+/// ```
+///
+/// # References
+/// I. Mironov, K. Talwar and L. Zhang, *Rényi differential privacy of the sampled Gaussian mechanism* (2019), arXiv:1908.10530,
+/// sec. 3.3. B. Balle, G. Barthe, M. Gaboardi, J. Hsu and T. Sato, *Hypothesis testing interpretations and Rényi differential
+/// privacy* (2020), arXiv:1905.09982, theorem 21. C. L. Canonne, G. Kamath and T. Steinke, *The discrete Gaussian for differential
+/// privacy* (2020), arXiv:2004.00010, proposition 12.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Accountant {
+    orders: Vec<f64>,
+    spendings: Vec<Spending>,
+}
+
+/// So many steps of one mechanism.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Spending {
+    /// The probability q with which each example was taken.
+    pub rate: f64,
+    /// The standard deviation σ of the noise, in units of the norm that clips.
+    pub noise_multiplier: f64,
+    /// How many steps.
+    pub steps: u64,
+}
+
+/// The privacy that was spent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Spent {
+    /// The ε of (ε, δ)-differential privacy.
+    pub epsilon: f64,
+    /// The order at which it was found.
+    pub order: f64,
+    /// Whether that is the first or the last one there is: orders beyond it might give a smaller ε.
+    pub at_end: bool,
+}
+
+impl Default for Accountant {
+    fn default() -> Self {
+        let tenths = (1..100).map(|tenth| 1.0 + f64::from(tenth) / 10.0);
+        Self { orders: tenths.chain((12..64).map(f64::from)).collect(), spendings: Vec::new() }
+    }
+}
+
+impl Accountant {
+    /// Nothing spent.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Knows the divergence at these orders only, instead of Opacus'.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for an order outside 1 < α ≤ 10 000, and for none.
+    pub fn orders(mut self, orders: impl IntoIterator<Item = f64>) -> Result<Self> {
+        /// The closed form has as many terms as the order is large.
+        const LARGEST: f64 = 1e4;
+        self.orders = orders.into_iter().collect();
+        self.orders.sort_by(f64::total_cmp);
+        let bad = |order: &&f64| !(**order > 1.0 && **order <= LARGEST);
+        match self.orders.iter().find(bad) {
+            Some(&order) => Err(Error::argument("order", order, "above 1 and at most 10000")),
+            None if self.orders.is_empty() => Err(Error::argument("number of orders", 0.0, "at least 1")),
+            None => Ok(self),
+        }
+    }
+
+    /// Adds one step that took each example with probability `rate` and had noise of `noise_multiplier` times the clipping norm.
+    ///
+    /// # Errors
+    /// [`Error::Argument`].
+    pub fn step(&mut self, rate: f64, noise_multiplier: f64) -> Result<()> {
+        self.steps(rate, noise_multiplier, 1)
+    }
+
+    /// Adds several such steps.
+    ///
+    /// # Errors
+    /// [`Error::Argument`].
+    pub fn steps(&mut self, rate: f64, noise_multiplier: f64, steps: u64) -> Result<()> {
+        check_mechanism(rate, noise_multiplier)?;
+        let same = |known: &&mut Spending| known.rate == rate && known.noise_multiplier == noise_multiplier;
+        match self.spendings.iter_mut().find(same) {
+            Some(known) => known.steps = known.steps.saturating_add(steps),
+            None if steps == 0 => {}
+            None => self.spendings.push(Spending { rate, noise_multiplier, steps }),
+        }
+        Ok(())
+    }
+
+    /// What was spent: one entry for each different mechanism, in the order of their first steps.
+    pub fn spendings(&self) -> &[Spending] {
+        &self.spendings
+    }
+
+    /// The ε that was spent, at this δ.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] unless 0 < δ < 1.
+    pub fn epsilon(&self, delta: f64) -> Result<Spent> {
+        check_delta(delta)?;
+        Ok(self.convert(&self.divergences(), delta))
+    }
+
+    /// The smallest noise multiplier with which `steps` more steps at this rate keep the whole below `epsilon`.
+    ///
+    /// Found by bisection, and at most one millionth larger than the smallest.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for arguments out of range, and for an ε that no noise attains: one that is spent already, or below what
+    /// the conversion gives at the largest order.
+    pub fn noise_for(&self, epsilon: f64, delta: f64, rate: f64, steps: u64) -> Result<f64> {
+        const TOLERANCE: f64 = 1e-6;
+        const MOST: f64 = 1e9;
+        const LEAST: f64 = 1e-9;
+        check_delta(delta)?;
+        check_mechanism(rate, 1.0)?;
+        if !(epsilon > 0.0 && epsilon.is_finite()) {
+            return Err(Error::argument("epsilon", epsilon, "a finite number above 0"));
+        }
+        let before = self.divergences();
+        let with = |noise: f64| {
+            let own = self.orders.iter().map(|&order| steps as f64 * divergence(rate, noise, order));
+            let all: Vec<f64> = before.iter().zip(own).map(|(before, own)| before + own).collect();
+            self.convert(&all, delta).epsilon
+        };
+        let least = with(MOST);
+        if least > epsilon {
+            let accepted = format!("at least {least} for these steps and orders, however large the noise");
+            return Err(Error::argument("epsilon", epsilon, accepted));
+        }
+        let (mut low, mut high) = (1.0_f64, 1.0_f64);
+        while with(high) > epsilon && high < MOST {
+            (low, high) = (high, (high * 2.0).min(MOST));
+        }
+        while with(low) <= epsilon && low > LEAST {
+            (low, high) = (low / 2.0, low);
+        }
+        while high - low > TOLERANCE * low {
+            let middle = f64::midpoint(low, high);
+            if with(middle) > epsilon { low = middle } else { high = middle }
+        }
+        Ok(high)
+    }
+
+    /// The divergence at every order.
+    fn divergences(&self) -> Vec<f64> {
+        let of = |spent: &Spending, order| spent.steps as f64 * divergence(spent.rate, spent.noise_multiplier, order);
+        self.orders.iter().map(|&order| self.spendings.iter().map(|spent| of(spent, order)).sum()).collect()
+    }
+
+    /// From divergences to ε.
+    fn convert(&self, divergences: &[f64], delta: f64) -> Spent {
+        let epsilon = |(&order, &divergence): (&f64, &f64)| match divergence {
+            0.0 => 0.0,
+            _ => {
+                let converted = divergence - (delta.ln() + order.ln()) / (order - 1.0) + ((order - 1.0) / order).ln();
+                converted.max(0.0)
+            }
+        };
+        let epsilons = self.orders.iter().zip(divergences).map(epsilon).enumerate();
+        let (at, epsilon) = epsilons.min_by(|(_, a), (_, b)| a.total_cmp(b)).unwrap_or((0, f64::INFINITY));
+        let at_end = epsilon > 0.0 && (at == 0 || at + 1 == self.orders.len());
+        Spent { epsilon, order: self.orders.get(at).copied().unwrap_or(f64::NAN), at_end }
+    }
+}
+
+/// The smallest noise multiplier with which `steps` steps that take each example with probability `rate` are
+/// (`epsilon`, `delta`)-differentially private: [`Accountant::noise_for`] with nothing spent before.
+///
+/// # Errors
+/// [`Error::Argument`].
+pub fn noise_for(epsilon: f64, delta: f64, rate: f64, steps: u64) -> Result<f64> {
+    Accountant::new().noise_for(epsilon, delta, rate, steps)
+}
+
+/// Whether these are a probability and a positive number.
+pub(super) fn check_mechanism(rate: f64, noise_multiplier: f64) -> Result<()> {
+    if !(0.0..=1.0).contains(&rate) {
+        return Err(Error::argument("rate", rate, "a probability, 0 to 1"));
+    }
+    if !(noise_multiplier > 0.0 && noise_multiplier.is_finite()) {
+        return Err(Error::argument("noise_multiplier", noise_multiplier, "a finite number above 0"));
+    }
+    Ok(())
+}
+
+fn check_delta(delta: f64) -> Result<()> {
+    match delta > 0.0 && delta < 1.0 {
+        true => Ok(()),
+        false => Err(Error::argument("delta", delta, "above 0 and below 1")),
+    }
+}
