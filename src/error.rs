@@ -351,6 +351,13 @@ pub enum Error {
         reason: String,
     },
 
+    /// The operating system gave no random numbers.
+    #[error("no randomness from the operating system: {reason}")]
+    Entropy {
+        /// What it says.
+        reason: String,
+    },
+
     /// The engine under a group reports an error.
     #[error("{operation}: {reason}")]
     Transport {

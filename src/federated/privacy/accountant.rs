@@ -149,7 +149,7 @@ impl Accountant {
 
     /// The smallest noise multiplier with which `steps` more steps at this rate keep the whole below `epsilon`.
     ///
-    /// Found by bisection, and at most one millionth larger than the smallest.
+    /// Found by bisection, and at most one millionth larger than the smallest; between 1e-9 and 1e9.
     ///
     /// # Errors
     /// [`Error::Argument`] for arguments out of range, and for an ε that no noise attains: one that is spent already, or below what

@@ -1,6 +1,69 @@
 //! Differential privacy: what is limited, what noise is added, and what that gives.
+//!
+//! A model is (ε, δ)-differentially private for the examples it was trained on if whether any one of them was there changes the
+//! probability of no outcome by more than the factor exp(ε), but for a probability of δ. Four things together give that:
+//!
+//! | what | where |
+//! |---|---|
+//! | each example is taken by chance, independently | [`GaussianMechanism::sample`] |
+//! | each example's gradient has a limited norm | [`PerExample::clip`]; each client's change: [`GaussianMechanism::clip_change`] |
+//! | the sum has noise that hides one of them | [`GaussianMechanism::finish`] |
+//! | what all steps together give away is added up | [`Accountant`], in the mechanism |
+//!
+//! A training loop with privacy for single examples, DP-SGD:
+//!
+//! ```
+//! use gradus::federated::privacy::{GaussianMechanism, PerExample, noise_for};
+//! use gradus::{LinearTap, prelude::*};
+//! use ndarray::{Array1, Array2, Axis};
+//! use std::collections::BTreeMap;
+//!
+//! // A line through 200 points, with squared loss. The parameters are named as the layer's tensors.
+//! let x = Array2::from_shape_fn((200, 1), |(i, _)| i as f64 / 100.0 - 1.0);
+//! let y = 3.0 * &x + 1.0;
+//! let mut model = BTreeMap::from([
+//!     ("line.weight", Array2::zeros((1, 1)).into_dyn()),
+//!     ("line.bias", Array1::zeros(1).into_dyn()),
+//! ]);
+//!
+//! let (steps, rate) = (300, 0.25);
+//! let noise = noise_for(8.0, 1e-5, rate, steps)?;
+//! let mut mechanism = GaussianMechanism::new(1.0, noise, rate, x.nrows())?;
+//! let mut opt = Sgd::new(0.3);
+//! for _ in 0..steps {
+//!     let batch = mechanism.sample(); // may be empty: still a step
+//!     let (x, y) = (x.select(Axis(0), &batch), y.select(Axis(0), &batch));
+//!     // The backward pass: one row for each example, of its own loss, not divided by the batch.
+//!     let output_grad: Array2<f64> = &x * model["line.weight"].sum() + model["line.bias"].sum() - &y;
+//!     let taps = PerExample::new().layer("line", LinearTap::new(&x, &output_grad))?;
+//!     let mut grads = taps.clip(mechanism.clip())?.grads;
+//!     mechanism.finish(&mut grads)?; // noise, then divided by 50, the expected size of the batch
+//!     opt.step(&mut model, &grads)?;
+//! }
+//! let spent = mechanism.epsilon(1e-5)?;
+//! assert!(spent.epsilon <= 8.0 && (model["line.weight"].sum() - 3.0).abs() < 1.0);
+//! # Ok::<(), gradus::Error>(())
+//! ```
+//!
+//! What this does not do: hide what is chosen by looking at the data (hyper-parameters, when to stop, normalization by means of
+//! all), or protect from anyone who can read the memory of the machine that trains.
 
 mod accountant;
+mod mechanism;
+pub(crate) mod noise;
+mod per_example;
 mod rdp;
 
+use crate::error::{Error, Result};
+
 pub use accountant::{Accountant, Spending, Spent, noise_for};
+pub use mechanism::GaussianMechanism;
+pub use per_example::{Clipped, PerExample};
+
+/// Whether this can be the largest norm of a part.
+fn check_clip(max_norm: f64) -> Result<()> {
+    match max_norm > 0.0 && max_norm.is_finite() {
+        true => Ok(()),
+        false => Err(Error::argument("clip", max_norm, "a finite number above 0")),
+    }
+}

@@ -1,0 +1,245 @@
+//! Sampling, clipping and noise, with the account of what they cost.
+
+use super::accountant::{Accountant, Spent, check_mechanism};
+use super::check_clip;
+use super::noise::Noise;
+use crate::clip::Norm;
+use crate::error::{Error, Result};
+use crate::params::{ParamsMut, ValuesMut, for_each_mut};
+use crate::scalar::Element;
+
+/// The sampled Gaussian mechanism: Poisson sampling, a limit on each part of a sum, and noise on the sum.
+///
+/// Its parts are examples (DP-SGD, with [`PerExample`](super::PerExample)) or the changes that clients send (DP-FedAvg, with
+/// [`clip_change`](Self::clip_change)). Each noisy sum is recorded: [`epsilon`](Self::epsilon) knows of all of them.
+///
+/// # Update rule
+/// ```text
+/// batch ← each of N examples with probability q, independently
+/// sum ← Σ over the batch min(1, C/‖gᵢ‖)·gᵢ
+/// grads ← (sum + z)/(q·N)                                       z ~ N(0, (σC)²) for every element
+/// ```
+/// The divisor is the **expected** size of the batch: the actual one would give away whether an example was there. So a batch that
+/// comes out empty is a step as any other, of noise alone.
+///
+/// # Hyper-parameters
+/// | name | default | range | meaning |
+/// |---|---|---|---|
+/// | `clip` C | – | C > 0 | the largest norm of one part; unit of the gradient |
+/// | `noise_multiplier` σ | – | σ > 0 | the noise in units of C; [`noise_for`](super::noise_for) finds it |
+/// | `rate` q | – | 0 < q ≤ 1 | the probability with which each is taken |
+/// | `population` N | – | N ≥ 1 | how many there are |
+///
+/// # State
+/// The [`Accountant`], to be saved and given to [`resume`](Self::resume). The generator, ChaCha20 with a key from the operating
+/// system, is never saved and cannot be seeded: noise that can be repeated can be subtracted.
+///
+/// # Conventions
+/// Opacus' `DPOptimizer` with Poisson sampling and `loss_reduction="mean"`. Noise is drawn in f64 and rounded with the sum to the
+/// element type. Real numbers in a computer are not those of the theory: which of them a noisy sum can be depends on the sum in its
+/// last digits (Mironov 2012), and someone who sees all digits of it may learn more than ε says. Whoever must exclude that rounds
+/// sums and noise to integers. A tensor that is absent (`None`) gets no noise: it must be so for all data.
+///
+/// # Errors
+/// [`Error::Argument`]; [`Error::Entropy`] if the operating system has no randomness; what [`clip::Norm`](crate::clip::Norm) says of
+/// trees that are not finite.
+///
+/// # Example
+/// ```
+/// use gradus::federated::privacy::GaussianMechanism;
+/// use ndarray::array;
+///
+/// let mut mechanism = GaussianMechanism::new(1.0, 0.5, 0.1, 200)?;
+/// let mut change = array![30.0, 40.0];
+/// assert_eq!(mechanism.clip_change(&mut change)?, 50.0);
+/// assert!((change[0] - 0.6_f64).abs() < 1e-15);
+/// let mut sum = change; // of all clients that were sampled
+/// mechanism.finish(&mut sum)?; // with noise, divided by 20
+/// assert_eq!(mechanism.accountant().spendings()[0].steps, 1);
+/// # Ok::<(), gradus::Error>(())
+/// ```
+///
+/// # References
+/// M. Abadi et al., *Deep learning with differential privacy* (2016), arXiv:1607.00133, algorithm 1. H. B. McMahan, D. Ramage,
+/// K. Talwar and L. Zhang, *Learning differentially private recurrent language models* (2018), arXiv:1710.06963. I. Mironov, *On
+/// significance of the least significant bits for differential privacy* (2012).
+#[derive(Debug)]
+pub struct GaussianMechanism {
+    clip: f64,
+    noise_multiplier: f64,
+    rate: f64,
+    population: usize,
+    noise: Noise,
+    accountant: Accountant,
+}
+
+impl GaussianMechanism {
+    /// Parts of norm `clip` at most, noise of `noise_multiplier` times that, each of `population` with probability `rate`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`], [`Error::Entropy`].
+    pub fn new(clip: f64, noise_multiplier: f64, rate: f64, population: usize) -> Result<Self> {
+        Self::with(Noise::from_system()?, (clip, noise_multiplier), rate, population)
+    }
+
+    fn with(noise: Noise, (clip, noise_multiplier): (f64, f64), rate: f64, population: usize) -> Result<Self> {
+        check_clip(clip)?;
+        check_mechanism(rate, noise_multiplier)?;
+        if rate == 0.0 {
+            return Err(Error::argument("rate", rate, "above 0, for anyone to be sampled"));
+        }
+        if population == 0 {
+            return Err(Error::argument("population", 0.0, "at least 1"));
+        }
+        Ok(Self { clip, noise_multiplier, rate, population, noise, accountant: Accountant::new() })
+    }
+
+    /// Noise that comes again with the same seed.
+    #[cfg(test)]
+    pub(crate) fn seeded(seed: u64, clip: f64, noise_multiplier: f64, rate: f64, population: usize) -> Result<Self> {
+        Self::with(Noise::seeded(seed), (clip, noise_multiplier), rate, population)
+    }
+
+    /// Goes on from what was spent before, and with that accountant's orders.
+    pub fn resume(mut self, accountant: Accountant) -> Self {
+        self.accountant = accountant;
+        self
+    }
+
+    /// Who takes part in the next step: each of 0 … N − 1 with probability q, independently. In ascending order; may be none.
+    pub fn sample(&mut self) -> Vec<usize> {
+        let (noise, rate) = (&mut self.noise, self.rate);
+        (0..self.population).filter(|_| noise.chance(rate)).collect()
+    }
+
+    /// Limits the norm of one part, all tensors together, to C. Returns the norm before.
+    ///
+    /// # Errors
+    /// [`Error::NonFiniteGradient`], [`Error::NormOverflow`].
+    pub fn clip_change<T: ParamsMut + ?Sized>(&self, mut change: &mut T) -> Result<f64> {
+        Norm::global(self.clip).exact().clip(&mut change)
+    }
+
+    /// Adds the noise to a sum of clipped parts and records the step. To be called **once** for a sum, and for the whole of it.
+    ///
+    /// # Errors
+    /// [`Error::NonFiniteGradient`], [`Error::NormOverflow`]; then nothing is recorded either.
+    pub fn add_noise<T: ParamsMut + ?Sized>(&mut self, sum: &mut T) -> Result<()> {
+        self.noise(sum, 1.0)
+    }
+
+    /// Adds the noise and divides by the expected number of parts: [`add_noise`](Self::add_noise), then by
+    /// [`expected`](Self::expected).
+    ///
+    /// # Errors
+    /// Those of [`add_noise`](Self::add_noise).
+    pub fn finish<T: ParamsMut + ?Sized>(&mut self, sum: &mut T) -> Result<()> {
+        self.noise(sum, self.expected())
+    }
+
+    fn noise<T: ParamsMut + ?Sized>(&mut self, mut sum: &mut T, divisor: f64) -> Result<()> {
+        // Without a limit it only looks for what is not finite.
+        Norm::global(f64::INFINITY).exact().clip(&mut sum)?;
+        self.accountant.step(self.rate, self.noise_multiplier)?;
+        let (noise, deviation) = (&mut self.noise, self.noise_multiplier * self.clip);
+        let mut noisy =
+            |value: &mut T::Elem| *value = T::Elem::from_f64((value.as_f64() + deviation * noise.normal()) / divisor);
+        for_each_mut(sum, |_, shape, values| match values {
+            Some(ValuesMut::Contiguous(slice, _)) => slice.iter_mut().for_each(&mut noisy),
+            Some(mut values) => values.view_mut(shape).iter_mut().for_each(&mut noisy),
+            None => {}
+        });
+        Ok(())
+    }
+
+    /// The expected number of parts in a sum, q·N: what to divide by.
+    pub fn expected(&self) -> f64 {
+        self.rate * self.population as f64
+    }
+
+    /// The largest norm of one part.
+    pub fn clip(&self) -> f64 {
+        self.clip
+    }
+
+    /// What was spent.
+    pub fn accountant(&self) -> &Accountant {
+        &self.accountant
+    }
+
+    /// The ε that was spent, at this δ: less than 1/N is usual.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] unless 0 < δ < 1.
+    pub fn epsilon(&self, delta: f64) -> Result<Spent> {
+        self.accountant.epsilon(delta)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{Array1, Array2, Axis, Slice, array};
+
+    use super::*;
+
+    #[test]
+    fn the_noise_is_sigma_times_clip_over_the_expected_number() {
+        let mut mechanism = GaussianMechanism::seeded(1, 3.0, 0.5, 0.02, 500).unwrap();
+        let mut sum = (Array2::<f32>::from_elem((1000, 500), 20.0), Array1::<f32>::from_elem(500_000, 20.0));
+        mechanism.finish(&mut sum).unwrap();
+        let all = || sum.0.iter().chain(&sum.1).map(|x| f64::from(*x));
+        let mean = all().sum::<f64>() / 1e6;
+        let deviation = (all().map(|x| (x - mean).powi(2)).sum::<f64>() / 1e6).sqrt();
+        // σC/(qN) = 0.15 and 20/10; the mean within five standard errors, the deviation within 1 %.
+        assert!((mean - 2.0).abs() < 5.0 * 0.15 / 1000.0, "{mean}");
+        assert!((deviation / 0.15 - 1.0).abs() < 0.01, "{deviation}");
+    }
+
+    #[test]
+    fn every_element_of_any_layout_has_noise_of_its_own() {
+        let mut sums = Array2::<f64>::zeros((4, 6));
+        let mut mechanism = GaussianMechanism::seeded(2, 1.0, 1.0, 1.0, 1).unwrap();
+        let strided: &mut dyn ParamsMut<Elem = f64> = &mut sums.slice_axis_mut(Axis(1), Slice::new(0, None, 2));
+        mechanism.add_noise(strided).unwrap();
+        let mut drawn: Vec<f64> = sums.iter().copied().filter(|x| *x != 0.0).collect();
+        drawn.sort_by(f64::total_cmp);
+        drawn.dedup();
+        assert_eq!(drawn.len(), 12);
+        assert_eq!(mechanism.accountant().spendings()[0].steps, 1);
+    }
+
+    #[test]
+    fn sampling_takes_each_independently() {
+        let mut mechanism = GaussianMechanism::seeded(3, 1.0, 1.0, 0.3, 100).unwrap();
+        let rounds = 10_000;
+        let (mut each, mut both, mut sizes) = ([0_u32; 100], 0, 0.0);
+        for _ in 0..rounds {
+            let sample = mechanism.sample();
+            assert!(sample.windows(2).all(|pair| pair[0] < pair[1]));
+            sample.iter().for_each(|at| each[*at] += 1);
+            both += u32::from(sample.contains(&4) && sample.contains(&5));
+            sizes += (sample.len() as f64 - 30.0).powi(2);
+        }
+        // Five standard errors of frequencies of 0.3 and 0.09, and of the variance of a size, N·q·(1 − q) = 21.
+        assert!(each.iter().all(|count| (f64::from(*count) / 1e4 - 0.3).abs() < 0.023), "{each:?}");
+        assert!((f64::from(both) / 1e4 - 0.09).abs() < 0.0144, "{both}");
+        assert!((sizes / 1e4 - 21.0).abs() < 1.5, "{sizes}");
+        assert_eq!(GaussianMechanism::seeded(3, 1.0, 1.0, 1.0, 3).unwrap().sample(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn what_is_refused_changes_nothing() {
+        let mut mechanism = GaussianMechanism::seeded(4, 1.0, 1.0, 0.5, 10).unwrap();
+        let mut bad = (array![1.0, 2.0], array![f64::NAN]);
+        assert!(matches!(mechanism.finish(&mut bad), Err(Error::NonFiniteGradient { .. })));
+        assert!(matches!(mechanism.clip_change(&mut bad), Err(Error::NonFiniteGradient { .. })));
+        assert_eq!(bad.0, array![1.0, 2.0]);
+        assert_eq!(mechanism.accountant().spendings(), []);
+        // The next noise is the first there is.
+        let (mut one, mut other) = (array![0.0], array![0.0]);
+        mechanism.add_noise(&mut one).unwrap();
+        GaussianMechanism::seeded(4, 1.0, 1.0, 0.5, 10).unwrap().add_noise(&mut other).unwrap();
+        assert_eq!(one, other);
+        assert_ne!(one[0], 0.0);
+    }
+}

@@ -1,0 +1,118 @@
+//! Random numbers that nobody can foresee.
+
+use std::f64::consts::TAU;
+use std::fmt;
+
+use rand::rngs::SysRng;
+use rand::{Rng, SeedableRng, TryRng};
+use rand_chacha::ChaCha20Rng;
+
+use crate::error::{Error, Result};
+
+/// ChaCha20 with a key from the operating system.
+///
+/// Not `Clone`: a copy would give the same numbers again, and who has both sums would know the noise.
+pub(crate) struct Noise {
+    generator: ChaCha20Rng,
+    /// Normal numbers come in pairs.
+    spare: Option<f64>,
+}
+
+/// 32 bytes that nobody knows, from the operating system.
+pub(crate) fn system_key() -> Result<[u8; 32]> {
+    let mut key = [0; 32];
+    let filled = SysRng.try_fill_bytes(&mut key);
+    filled.map(|()| key).map_err(|error| Error::Entropy { reason: error.to_string() })
+}
+
+impl Noise {
+    pub(crate) fn from_system() -> Result<Self> {
+        Ok(Self { generator: ChaCha20Rng::from_seed(system_key()?), spare: None })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self { generator: ChaCha20Rng::seed_from_u64(seed), spare: None }
+    }
+
+    /// Uniform in 0 ≤ u < 1, a multiple of 2⁻⁵³.
+    fn uniform(&mut self) -> f64 {
+        const UNIT: f64 = 1.0 / (1_u64 << 53) as f64;
+        (self.generator.next_u64() >> 11) as f64 * UNIT
+    }
+
+    /// True with this probability.
+    pub(crate) fn chance(&mut self, probability: f64) -> bool {
+        self.uniform() < probability
+    }
+
+    /// From the standard normal distribution (Box and Muller 1958): as far out as 8.57, beyond which lies 1e-17 of it.
+    pub(crate) fn normal(&mut self) -> f64 {
+        if let Some(spare) = self.spare.take() {
+            return spare;
+        }
+        let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
+        let (sin, cos) = (TAU * self.uniform()).sin_cos();
+        self.spare = Some(radius * sin);
+        radius * cos
+    }
+}
+
+impl fmt::Debug for Noise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Noise(…)") // the state is a secret
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use super::*;
+
+    const DRAWS: usize = 1_000_000;
+
+    /// Drawn once: a million draws take seconds without optimization.
+    static NORMAL: LazyLock<Vec<f64>> = LazyLock::new(|| {
+        let mut noise = Noise::seeded(20);
+        (0..DRAWS).map(|_| noise.normal()).collect()
+    });
+
+    #[test]
+    fn a_million_draws_are_normal() {
+        let moment = |power: i32| NORMAL.iter().map(|x| x.powi(power)).sum::<f64>() / DRAWS as f64;
+        // Five standard errors of each: √(Var(xᵖ)/draws), of Var 1, 2, 15 and 96.
+        for (power, expected, variance) in [(1, 0.0, 1.0), (2, 1.0, 2.0), (3, 0.0, 15.0), (4, 3.0, 96.0)] {
+            let error = 5.0 * (f64::sqrt(variance) / 1000.0);
+            assert!((moment(power) - expected).abs() < error, "moment {power}: {}", moment(power));
+        }
+        let deviation = (moment(2) - moment(1).powi(2)).sqrt();
+        assert!((deviation - 1.0).abs() < 0.01, "{deviation}");
+    }
+
+    #[test]
+    fn a_million_draws_have_the_distribution_of_kolmogorov_and_smirnov() {
+        let mut draws = NORMAL.clone();
+        draws.sort_by(f64::total_cmp);
+        let normal = |x: f64| libm::erfc(-x / std::f64::consts::SQRT_2) / 2.0;
+        let step = 1.0 / DRAWS as f64;
+        let distance = draws.iter().enumerate().map(|(at, &x)| (normal(x) - (at as f64 + 0.5) * step).abs());
+        // A distance of 1.95/√n is exceeded once in a thousand.
+        assert!(distance.fold(0.0, f64::max) < 1.95e-3);
+    }
+
+    #[test]
+    fn the_two_of_a_pair_are_independent() {
+        let product: f64 = NORMAL.chunks(2).map(|pair| pair[0] * pair[1]).sum::<f64>() / (DRAWS / 2) as f64;
+        // Five standard errors.
+        assert!(product.abs() < 5.0 / (DRAWS as f64 / 2.0).sqrt(), "{product}");
+    }
+
+    #[test]
+    fn the_system_never_gives_the_same_key() {
+        let (mut one, mut other) = (Noise::from_system().unwrap(), Noise::from_system().unwrap());
+        assert_ne!(one.normal(), other.normal());
+        assert_ne!(system_key().unwrap(), system_key().unwrap());
+        assert_eq!(format!("{one:?}"), "Noise(…)");
+    }
+}

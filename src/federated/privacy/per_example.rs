@@ -1,0 +1,224 @@
+//! Norms and clipped sums of the gradients of single examples, none of which is formed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ndarray::{Array1, Array2, ArrayD, ArrayView1, Axis};
+
+use crate::error::{Error, Result};
+use crate::product::{gram, multiply};
+use crate::scalar::Scalar;
+use crate::tap::{LinearTap, shaped};
+
+/// The taps of all layers of one batch: what the gradients of single examples are made of.
+///
+/// # Update rule
+/// ```text
+/// ‖gᵢ‖² = Σ over layers ‖δᵢ‖²(‖aᵢ‖² + 1)                        without a bias: no + 1
+/// ‖gᵢ‖² = Σ over layers Σ over positions t, s of (δₜ·δₛ)(aₜ·aₛ + 1)
+/// grads = Σᵢ min(1, C/‖gᵢ‖)·gᵢ                                  weight (w ∘ δ)ᵀa, bias Σ wᵢδᵢ
+/// ```
+/// a the inputs and δ the gradients of single losses of a [`LinearTap`]. The sum is one product of matrices, as the gradient of the
+/// batch is. Norms are computed in f64 for every element type.
+///
+/// # State
+/// None. A call needs memory for the activations of one layer and, with T positions, for 2T² numbers; never for batch × parameters.
+///
+/// # Conventions
+/// Opacus' "flat" clipping by "ghost" norms, but with min(1, C/‖g‖) without its 1e-6 below the fraction. **Every tensor that is
+/// trained must be in a tap**: an example's norm is that of its whole gradient. A weight that is used at several places is one
+/// layer with several positions, not several layers.
+///
+/// # Errors
+/// What [`LinearTap::check`] says, as [`Error::Layer`]; so also another number of examples than that of the layers before.
+/// [`Error::DuplicatePath`]. [`Error::NormOverflow`] if a norm exceeds the range of f64. A batch without an example is none, as
+/// Poisson sampling draws them: its sums are 0.
+///
+/// # Example
+/// ```
+/// use gradus::LinearTap;
+/// use gradus::federated::privacy::PerExample;
+/// use ndarray::array;
+///
+/// let (a, delta) = (array![[2.0, 2.0], [0.0, 0.0]], array![[4.0], [0.5]]);
+/// let clipped = PerExample::new().layer("output", LinearTap::new(&a, &delta))?.clip(1.0)?;
+/// assert_eq!(clipped.norms, array![12.0, 0.5]); // 4·√(2² + 2² + 1)
+/// assert_eq!(clipped.grads["output.weight"], array![[2.0 / 3.0, 2.0 / 3.0]].into_dyn());
+/// assert_eq!(clipped.grads["output.bias"], array![1.0 / 3.0 + 0.5].into_dyn());
+/// # Ok::<(), gradus::Error>(())
+/// ```
+///
+/// # References
+/// I. Goodfellow, *Efficient per-example gradient computations* (2015), arXiv:1510.01799. X. Li, F. Tramèr, P. Liang and
+/// T. Hashimoto, *Large language models can be strong differentially private learners* (2022), arXiv:2110.05679, sec. 4 (positions).
+#[derive(Debug, Clone)]
+pub struct PerExample<'a, A> {
+    layers: Vec<Layer<'a, A>>,
+    paths: BTreeSet<String>,
+}
+
+#[derive(Debug, Clone)]
+struct Layer<'a, A> {
+    weight: String,
+    bias: Option<String>,
+    tap: LinearTap<'a, A>,
+}
+
+/// A batch whose examples were clipped.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Clipped<A> {
+    /// The norm of each example's gradient, before.
+    pub norms: Array1<f64>,
+    /// The **sum** of the clipped gradients, by the tensors' paths; weights of shape (out, in). As a gradient tree it belongs to
+    /// parameters that have these paths.
+    pub grads: BTreeMap<String, ArrayD<A>>,
+}
+
+impl<A> Default for PerExample<'_, A> {
+    fn default() -> Self {
+        Self { layers: Vec::new(), paths: BTreeSet::new() }
+    }
+}
+
+impl<'a, A: Scalar> PerExample<'a, A> {
+    /// No layer.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a layer with the tensors `name.weight` and `name.bias`.
+    ///
+    /// # Errors
+    /// Those of the [type](Self).
+    pub fn layer(self, name: &str, tap: LinearTap<'a, A>) -> Result<Self> {
+        let [weight, bias] = ["weight", "bias"].map(|field| match name {
+            "" => field.to_owned(),
+            name => format!("{name}.{field}"),
+        });
+        self.add(weight, Some(bias), tap)
+    }
+
+    /// Adds a layer with tensors of these paths.
+    ///
+    /// # Errors
+    /// Those of the [type](Self).
+    pub fn weight_and_bias(self, weight: &str, bias: &str, tap: LinearTap<'a, A>) -> Result<Self> {
+        self.add(weight.into(), Some(bias.into()), tap)
+    }
+
+    /// Adds a layer that has a weight, of this path, and no bias.
+    ///
+    /// # Errors
+    /// Those of the [type](Self).
+    pub fn weight(self, weight: &str, tap: LinearTap<'a, A>) -> Result<Self> {
+        self.add(weight.into(), None, tap)
+    }
+
+    fn add(mut self, weight: String, bias: Option<String>, tap: LinearTap<'a, A>) -> Result<Self> {
+        let checked = match tap.rows() {
+            0 => shaped("output_grad", (0, tap.output_grad.ncols()), &tap.output_grad),
+            _ => tap.check(),
+        };
+        let examples = self.layers.first().map_or(tap.examples(), |first| first.tap.examples());
+        let same = match tap.examples() == examples {
+            true => Ok(()),
+            false => {
+                let (expected, found) = (vec![examples], vec![tap.examples()]);
+                Err(Error::ArgumentShape { argument: "the batch", expected, found })
+            }
+        };
+        if let Err(reason) = checked.and(same) {
+            return Err(Error::Layer { layer: weight, reason: Box::new(reason) });
+        }
+        for path in [Some(&weight), bias.as_ref()].into_iter().flatten() {
+            if !self.paths.insert(path.clone()) {
+                return Err(Error::DuplicatePath { path: path.clone() });
+            }
+        }
+        self.layers.push(Layer { weight, bias, tap });
+        Ok(self)
+    }
+
+    /// The number of examples; 0 if there is no layer.
+    pub fn examples(&self) -> usize {
+        self.layers.first().map_or(0, |layer| layer.tap.examples())
+    }
+
+    /// The norm of each example's gradient, of all layers together.
+    ///
+    /// # Errors
+    /// [`Error::NormOverflow`].
+    pub fn norms(&self) -> Result<Array1<f64>> {
+        let mut squares = Array1::zeros(self.examples());
+        for layer in &self.layers {
+            layer.add_squares(&mut squares);
+            if squares.iter().any(|square| !square.is_finite()) {
+                return Err(Error::NormOverflow { path: layer.weight.clone() });
+            }
+        }
+        Ok(squares.mapv_into(f64::sqrt))
+    }
+
+    /// The sum of the gradients, each with a norm of at most `max_norm`.
+    ///
+    /// # Errors
+    /// [`Error::NormOverflow`]; [`Error::Argument`] unless `max_norm` is a finite number above 0.
+    pub fn clip(&self, max_norm: f64) -> Result<Clipped<A>> {
+        super::check_clip(max_norm)?;
+        let norms = self.norms()?;
+        let factors = norms.mapv(|norm| A::from_f64(if norm > max_norm { max_norm / norm } else { 1.0 }));
+        let mut grads = BTreeMap::new();
+        for layer in &self.layers {
+            let (weight, bias) = layer.weighted_sum(&factors);
+            grads.insert(layer.weight.clone(), weight.into_dyn());
+            if let Some(path) = &layer.bias {
+                grads.insert(path.clone(), bias.into_dyn());
+            }
+        }
+        Ok(Clipped { norms, grads })
+    }
+}
+
+impl<A: Scalar> Layer<'_, A> {
+    fn positions(&self) -> usize {
+        self.tap.rows() / self.tap.examples().max(1)
+    }
+
+    /// Adds the squared norm of each example's gradient of this layer.
+    fn add_squares(&self, squares: &mut Array1<f64>) {
+        let (input, output_grad) = (&self.tap.input, &self.tap.output_grad);
+        let bias = if self.bias.is_some() { 1.0 } else { 0.0 };
+        let positions = self.positions();
+        if positions <= 1 {
+            let square = |row: ArrayView1<'_, A>| row.iter().map(|x| x.as_f64() * x.as_f64()).sum::<f64>();
+            for ((sum, a), delta) in squares.iter_mut().zip(input.rows()).zip(output_grad.rows()) {
+                *sum += square(delta) * (square(a) + bias);
+            }
+            return;
+        }
+        let wide = |columns: usize| Array2::<f64>::zeros((positions, columns));
+        let (mut a, mut delta) = (wide(input.ncols()), wide(output_grad.ncols()));
+        let (mut inputs, mut grads) = (wide(positions), wide(positions));
+        let examples = input.axis_chunks_iter(Axis(0), positions).zip(output_grad.axis_chunks_iter(Axis(0), positions));
+        for (sum, (own_input, own_grad)) in squares.iter_mut().zip(examples) {
+            a.zip_mut_with(&own_input, |to, from| *to = from.as_f64());
+            delta.zip_mut_with(&own_grad, |to, from| *to = from.as_f64());
+            gram((1.0, a.view()), 0.0, inputs.view_mut());
+            gram((1.0, delta.view()), 0.0, grads.view_mut());
+            let square: f64 = inputs.iter().zip(&grads).map(|(input, grad)| grad * (input + bias)).sum();
+            // Rounding may leave less than nothing of positions that cancel; NaN, of an overflow, must stay.
+            *sum += if square < 0.0 { 0.0 } else { square };
+        }
+    }
+
+    /// Σ wᵢgᵢ: of the weight and of the bias.
+    fn weighted_sum(&self, factors: &Array1<A>) -> (Array2<A>, Array1<A>) {
+        let mut weighted = self.tap.output_grad.to_owned();
+        let positions = self.positions().max(1);
+        for (mut rows, factor) in weighted.axis_chunks_iter_mut(Axis(0), positions).zip(factors) {
+            rows.mapv_inplace(|x| x * *factor);
+        }
+        let mut weight = Array2::zeros((weighted.ncols(), self.tap.input.ncols()));
+        multiply((A::one(), weighted.t(), self.tap.input), A::zero(), weight.view_mut());
+        (weight, weighted.sum_axis(Axis(0)))
+    }
+}
