@@ -351,6 +351,28 @@ pub enum Error {
         reason: String,
     },
 
+    /// A value cannot be sent as fixed point: it is too large, or not a number.
+    #[error("{} is {value} at element {index}; fixed point takes −{largest} to {largest}", Name(.path))]
+    FixedPointRange {
+        /// The tensor.
+        path: String,
+        /// The element, counted row by row.
+        index: usize,
+        /// Its value.
+        value: f64,
+        /// The largest absolute value that can be sent.
+        largest: f64,
+    },
+
+    /// The sum of masked vectors is not that of all clients: it is noise.
+    #[error("the masked sum has {found} of {clients} clients; the masks cancel only in the sum of all")]
+    MaskedSum {
+        /// How many clients there are.
+        clients: usize,
+        /// How many are in the sum.
+        found: usize,
+    },
+
     /// The operating system gave no random numbers.
     #[error("no randomness from the operating system: {reason}")]
     Entropy {

@@ -1,1 +1,317 @@
 //! Sums of which nobody sees a part.
+//!
+//! Each client sends numbers that alone are noise: its values as integers, plus masks that it shares with each other client. In the
+//! sum of **all** clients the masks cancel, to the last bit.
+//!
+//! ```
+//! use gradus::federated::secure::{FixedPoint, MaskedSum, Masker};
+//! use ndarray::array;
+//!
+//! let fixed = FixedPoint::new(16, 3)?; // 16 bits after the point, 3 clients
+//! let mut clients = Masker::simulation(fixed)?; // in earnest, each makes its own: Masker::new
+//! let mut sum = MaskedSum::new(fixed);
+//! for (client, change) in clients.iter_mut().zip([array![0.5, -1.0], array![0.25, 2.0], array![1.0, 3.5]]) {
+//!     sum.add(client.client(), &client.mask(0, &change)?)?;
+//! }
+//! let mut total = array![0.0, 0.0];
+//! sum.unmask(&mut total)?;
+//! assert_eq!(total, array![1.75, 4.5]);
+//! # Ok::<(), gradus::Error>(())
+//! ```
+//!
+//! # Limits
+//! - **No recovery from drop-outs.** If one client does not send, its masks stay in the sum, which is noise. The round must be begun
+//!   anew, with a new number and secrets among those that are left.
+//! - **An honest but curious server.** It follows the protocol and looks at what it gets. A server that lies about who takes part, or
+//!   that is in league with all clients but one, learns that one's values. Clients must know from elsewhere how many they are.
+//! - **No exchange of keys.** The secret of each pair comes from the user, who agrees on it (say, by X25519) over channels that the
+//!   server cannot read or change, and makes a new one for each training.
+//! - **No check of what is in it.** Nobody can see whether a client sends garbage; each value is limited to what
+//!   [`FixedPoint::largest`] says, and nothing else.
+//! - The sum itself is seen by the server: it is not private by this alone. See [`privacy`](super::privacy).
+//! - Secrets are not wiped from memory.
+//!
+//! # References
+//! K. Bonawitz et al., *Practical secure aggregation for privacy-preserving machine learning* (2017), sec. 4.0.1: the masking, of a
+//! protocol that goes on to drop-outs and malicious servers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use ndarray::ArrayViewMutD;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha20Rng;
+
+use super::privacy::noise::system_key;
+use crate::error::{Error, Result};
+use crate::params::{Params, ParamsMut, for_each, for_each_mut};
+use crate::scalar::Element;
+
+/// The secret of two clients.
+pub type PairSecret = [u8; 32];
+
+/// How numbers become integers: multiplied by a power of two and rounded to nearest (ties to even).
+///
+/// Integers are counted in Z_2³², from −2³¹ to 2³¹ − 1. So that the sum of n clients is never outside, each may send at most
+/// (2³¹ − 1)/n.
+///
+/// ```
+/// use gradus::federated::secure::FixedPoint;
+///
+/// let fixed = FixedPoint::new(16, 10)?;
+/// assert_eq!(fixed.encode(-1.5), Some(-98304)); // × 65536
+/// assert!(fixed.largest() > 3276.7 && fixed.encode(3277.0).is_none());
+/// # Ok::<(), gradus::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FixedPoint {
+    fraction_bits: u32,
+    clients: usize,
+}
+
+impl FixedPoint {
+    /// Numbers with `fraction_bits` bits after the point, of which `clients` are added.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for more than 30 bits, and unless there are 1 to 2³¹ − 1 clients.
+    pub fn new(fraction_bits: u32, clients: usize) -> Result<Self> {
+        if fraction_bits > 30 {
+            return Err(Error::argument("fraction_bits", f64::from(fraction_bits), "at most 30"));
+        }
+        if !(1..=i32::MAX as usize).contains(&clients) {
+            return Err(Error::argument("clients", clients as f64, "1 to 2147483647"));
+        }
+        Ok(Self { fraction_bits, clients })
+    }
+
+    /// How many clients are added.
+    pub fn clients(&self) -> usize {
+        self.clients
+    }
+
+    /// The largest absolute value that one client can send.
+    pub fn largest(&self) -> f64 {
+        f64::from(self.most()) / self.scale()
+    }
+
+    /// The integer nearest to a number; `None` if it is out of range or not a number.
+    pub fn encode(&self, value: f64) -> Option<i32> {
+        let scaled = (value * self.scale()).round_ties_even();
+        (scaled.abs() <= f64::from(self.most())).then_some(scaled as i32)
+    }
+
+    /// The number that an integer stands for, exactly.
+    pub fn decode(&self, integer: i32) -> f64 {
+        f64::from(integer) / self.scale()
+    }
+
+    fn scale(&self) -> f64 {
+        f64::from(1_u32 << self.fraction_bits)
+    }
+
+    fn most(&self) -> i32 {
+        i32::MAX / i32::try_from(self.clients).unwrap_or(i32::MAX)
+    }
+}
+
+/// One client, with the secrets that it shares with each other.
+///
+/// # Update rule
+/// ```text
+/// yᵢ = xᵢ + Σ over j > i PRG(sᵢⱼ, round) − Σ over j < i PRG(sᵢⱼ, round)        in Z_2³²
+/// ```
+/// PRG is ChaCha20 with the secret as key and the round as its stream, so that no mask is used twice.
+pub struct Masker {
+    client: usize,
+    secrets: BTreeMap<usize, PairSecret>,
+    fixed: FixedPoint,
+    last_round: Option<u64>,
+}
+
+impl Masker {
+    /// A client, by its number, and its secrets with all others by theirs.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] unless there is a secret for each of the other clients of `fixed` and none for itself, and for a single
+    /// client, who has nobody to hide among.
+    pub fn new(client: usize, secrets: BTreeMap<usize, PairSecret>, fixed: FixedPoint) -> Result<Self> {
+        if secrets.contains_key(&client) {
+            return Err(Error::argument("client", client as f64, "a client without a secret with itself"));
+        }
+        if secrets.len() + 1 != fixed.clients || secrets.is_empty() {
+            let accepted = format!("one for each of the {} other clients, and at least one", fixed.clients - 1);
+            return Err(Error::argument("number of secrets", secrets.len() as f64, accepted));
+        }
+        Ok(Self { client, secrets, fixed, last_round: None })
+    }
+
+    /// All clients 0, 1, … of a simulation, with secrets from the operating system.
+    ///
+    /// # Errors
+    /// [`Error::Entropy`]; [`Error::Argument`] for a single client.
+    pub fn simulation(fixed: FixedPoint) -> Result<Vec<Self>> {
+        let mut secrets = vec![BTreeMap::new(); fixed.clients];
+        for one in 0..fixed.clients {
+            for other in one + 1..fixed.clients {
+                let secret = system_key()?;
+                for (own, peer) in [(one, other), (other, one)] {
+                    secrets.get_mut(own).map(|secrets| secrets.insert(peer, secret));
+                }
+            }
+        }
+        secrets.into_iter().enumerate().map(|(client, secrets)| Self::new(client, secrets, fixed)).collect()
+    }
+
+    /// Goes on after this round, where a client was restarted with the same secrets.
+    pub fn after(mut self, round: u64) -> Self {
+        self.last_round = self.last_round.max(Some(round));
+        self
+    }
+
+    /// This client's number.
+    pub fn client(&self) -> usize {
+        self.client
+    }
+
+    /// The last round for which masks were given away.
+    pub fn last_round(&self) -> Option<u64> {
+        self.last_round
+    }
+
+    /// A tree as masked integers, tensor by tensor, row by row. All clients must have trees of the same shapes.
+    ///
+    /// # Errors
+    /// [`Error::FixedPointRange`] for a value beyond [`FixedPoint::largest`] or not a number; [`Error::Argument`] for a round that is
+    /// not after the last: the difference of two vectors under one mask would lie open.
+    pub fn mask<T: Params + ?Sized>(&mut self, round: u64, tree: &T) -> Result<Vec<u32>> {
+        if let Some(last) = self.last_round.filter(|last| round <= *last) {
+            return Err(Error::argument("round", round as f64, format!("above {last}: masks are used once")));
+        }
+        let mut words = self.encode(tree)?;
+        for (peer, secret) in &self.secrets {
+            let mut masks = ChaCha20Rng::from_seed(*secret);
+            masks.set_stream(round);
+            match *peer > self.client {
+                true => words.iter_mut().for_each(|word| *word = word.wrapping_add(masks.next_u32())),
+                false => words.iter_mut().for_each(|word| *word = word.wrapping_sub(masks.next_u32())),
+            }
+        }
+        self.last_round = Some(round);
+        Ok(words)
+    }
+
+    fn encode<T: Params + ?Sized>(&self, tree: &T) -> Result<Vec<u32>> {
+        let (mut words, mut out_of_range) = (Vec::new(), None);
+        for_each(tree, |path, shape, values| {
+            let Some(values) = values.filter(|_| out_of_range.is_none()) else { return };
+            let view = values.view(shape);
+            words.reserve(view.len());
+            for (index, value) in view.iter().enumerate() {
+                match self.fixed.encode(value.as_f64()) {
+                    Some(integer) => words.push(integer.cast_unsigned()),
+                    None => {
+                        out_of_range = Some((path.to_string(), index, value.as_f64()));
+                        return;
+                    }
+                }
+            }
+        });
+        match out_of_range {
+            Some((path, index, value)) => {
+                Err(Error::FixedPointRange { path, index, value, largest: self.fixed.largest() })
+            }
+            None => Ok(words),
+        }
+    }
+}
+
+impl fmt::Debug for Masker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let peers: Vec<_> = self.secrets.keys().collect(); // the secrets are none of anyone's business
+        f.debug_struct("Masker").field("client", &self.client).field("peers", &peers).finish_non_exhaustive()
+    }
+}
+
+/// The server's sum of masked vectors.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MaskedSum {
+    fixed: FixedPoint,
+    clients: BTreeSet<usize>,
+    words: Vec<u32>,
+}
+
+impl MaskedSum {
+    /// Nothing added yet.
+    pub fn new(fixed: FixedPoint) -> Self {
+        Self { fixed, clients: BTreeSet::new(), words: Vec::new() }
+    }
+
+    /// Adds what a client sent.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a client that is in the sum already; [`Error::ArgumentShape`] for a vector of another length than the
+    /// first.
+    pub fn add(&mut self, client: usize, masked: &[u32]) -> Result<()> {
+        if self.clients.contains(&client) {
+            return Err(Error::argument("client", client as f64, "one that is not in the sum yet"));
+        }
+        if self.clients.is_empty() {
+            self.words = vec![0; masked.len()];
+        }
+        if masked.len() != self.words.len() {
+            let (expected, found) = (vec![self.words.len()], vec![masked.len()]);
+            return Err(Error::ArgumentShape { argument: "masked", expected, found });
+        }
+        self.clients.insert(client);
+        self.words.iter_mut().zip(masked).for_each(|(sum, word)| *sum = sum.wrapping_add(*word));
+        Ok(())
+    }
+
+    /// The clients in the sum.
+    pub fn clients(&self) -> impl ExactSizeIterator<Item = usize> + '_ {
+        self.clients.iter().copied()
+    }
+
+    /// The sum as integers: those of [`FixedPoint::encode`] of all clients, added up.
+    ///
+    /// # Errors
+    /// [`Error::MaskedSum`] before all clients are in it.
+    pub fn integers(&self) -> Result<Vec<i32>> {
+        self.complete()?;
+        Ok(self.words.iter().map(|word| word.cast_signed()).collect())
+    }
+
+    /// Writes the sum into a tree of the clients' shapes.
+    ///
+    /// # Errors
+    /// [`Error::MaskedSum`] before all clients are in it; [`Error::ArgumentShape`] for a tree of another number of elements.
+    pub fn unmask<T: ParamsMut + ?Sized>(&self, tree: &mut T) -> Result<()> {
+        self.complete()?;
+        let mut elements = 0;
+        for_each(&*tree, |_, shape, values| elements += values.map_or(0, |_| shape.iter().product::<usize>()));
+        if elements != self.words.len() {
+            let (expected, found) = (vec![self.words.len()], vec![elements]);
+            return Err(Error::ArgumentShape { argument: "tree", expected, found });
+        }
+        let mut words = self.words.iter();
+        let mut write = |mut view: ArrayViewMutD<'_, T::Elem>| {
+            view.iter_mut().zip(&mut words).for_each(|(to, word)| {
+                *to = T::Elem::from_f64(self.fixed.decode(word.cast_signed()));
+            });
+        };
+        for_each_mut(tree, |_, shape, values| {
+            if let Some(mut values) = values {
+                write(values.view_mut(shape));
+            }
+        });
+        Ok(())
+    }
+
+    /// Nothing if the masks have cancelled.
+    fn complete(&self) -> Result<()> {
+        match self.clients.len() == self.fixed.clients {
+            true => Ok(()),
+            false => Err(Error::MaskedSum { clients: self.fixed.clients, found: self.clients.len() }),
+        }
+    }
+}

@@ -3,3 +3,4 @@
 
 mod accountant;
 mod per_example;
+mod secure;
