@@ -340,6 +340,14 @@ pub enum Error {
         reason: String,
     },
 
+    /// A client's optimizer was asked for something in a round that has not begun.
+    #[error("there is no round; call begin_round first")]
+    NoRound,
+
+    /// A client of SCAFFOLD was given a task without the server's control variate.
+    #[error("the task has no control variate; the server needs scaffold()")]
+    NoControl,
+
     /// The engine under a group reports an error.
     #[error("{operation}: {reason}")]
     Transport {
