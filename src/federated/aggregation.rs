@@ -32,6 +32,13 @@ pub trait Aggregation: Send {
         let _ = sum;
     }
 
+    /// Whether a round moves the model though nobody answered validly, by what [`complete`](Aggregation::complete) adds to nothing.
+    ///
+    /// No, unless the accounting of privacy takes it for granted: that nobody was chosen is a secret, too.
+    fn moves_without_answers(&self) -> bool {
+        false
+    }
+
     /// What the sum is divided by, given the sum of the weights.
     fn divisor(&self, weights: f64) -> f64 {
         weights

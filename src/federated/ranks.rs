@@ -9,10 +9,10 @@ use crate::params::Params;
 /// The clients of all ranks of a group, each rank with some of its own: threads or the processes of an engine such as MPI.
 ///
 /// The clients are numbered rank by rank. Every rank has a [`Server`](super::Server), made alike, and the same model; it trains and
-/// judges its own clients, and what travels is the sum of their changes, once a round, and a few bytes for each client.
+/// judges its own clients, and what travels is the sum of their changes in f64, once a round, and a few bytes for each client.
 ///
-/// A rank waits for the others while they train, as long as the group's own timeout says: with a
-/// [deadline](super::Simulation::deadline) a little longer than that is enough.
+/// A rank waits for the others while they train, as long as the group's own timeout says: give it more time than the clients'
+/// [deadline](super::Simulation::deadline).
 ///
 /// ```
 /// use gradus::distributed::{Group, ThreadGroup};

@@ -173,8 +173,7 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
         C: Clients<T> + ?Sized,
     {
         let count = clients.count();
-        let layout = Arc::new(Layout::of(model)?);
-        let chosen = self.agree(model, &layout, clients)?;
+        let (layout, chosen) = self.agree(model, clients)?;
         // From here on another try of this round makes another choice.
         self.attempts += 1;
 
@@ -194,7 +193,7 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
         let all = all.collect::<Option<Vec<_>>>().ok_or_else(unread)?;
         let Answers { counted, left_out } = Answers::join(all, &chosen);
         let mut report = RoundReport { round: self.round, moved: false, counted, left_out, step: None };
-        if report.counted.is_empty() {
+        if report.counted.is_empty() && !self.aggregation.moves_without_answers() {
             return Ok(report);
         }
 
@@ -247,17 +246,21 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
         Ok(chosen)
     }
 
-    /// The choice of the first rank, if all ranks can take part with the same model.
-    fn agree<T, C>(&mut self, model: &mut T, layout: &Arc<Layout>, clients: &C) -> Result<Vec<usize>>
+    /// The model's layout and the choice of the first rank, if all ranks can take part with the same model.
+    fn agree<T, C>(&mut self, model: &mut T, clients: &C) -> Result<(Arc<Layout>, Vec<usize>)>
     where
         T: ParamsMut<Elem = A>,
         C: Clients<T> + ?Sized,
     {
-        let own = self.prepare(model, layout, clients.count());
+        let layout = Layout::of(model).map(Arc::new);
+        let own = layout.clone().and_then(|layout| self.prepare(model, &layout, clients.count()));
         let mut digest = Digest::default();
-        [self.round, clients.count() as u64, self.optimizer.steps()].into_iter().for_each(|number| digest.add(number));
-        layout.tensors().iter().for_each(|info| info.shape().iter().for_each(|length| digest.add(*length as u64)));
-        layout.paths().flat_map(str::bytes).for_each(|byte| digest.add(byte.into()));
+        let numbers = [self.round, clients.count() as u64, self.optimizer.steps(), self.scaffold.into()];
+        numbers.into_iter().for_each(|number| digest.add(number));
+        for info in layout.iter().flat_map(|layout| layout.tensors()) {
+            info.path().bytes().for_each(|byte| digest.add(byte.into()));
+            info.shape().iter().for_each(|length| digest.add(*length as u64));
+        }
         super::tensors::flatten(model, |values| values.iter().for_each(|x| digest.add(x.as_f64().to_bits())));
 
         let mut message = vec![u8::from(own.is_err())];
@@ -267,7 +270,7 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
             Err(error) => message.extend(error.to_string().bytes()),
         }
         let all = clients.exchange(&message)?;
-        own?;
+        let (layout, _) = (layout?, own?);
         let mut chosen = Vec::new();
         for (rank, message) in all.iter().enumerate() {
             let Some(([refused], rest)) = message.split_first_chunk() else { continue };
@@ -285,7 +288,7 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
                 return Err(Error::RanksDisagree { rank, expected: other(expected), found: other(*found) });
             }
         }
-        Ok(chosen)
+        Ok((layout, chosen))
     }
 
     /// The control variate after this round.

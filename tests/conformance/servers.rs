@@ -24,12 +24,12 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
                 let correction = (1.0 - 0.98_f64.powi(t + 1)).sqrt() / (1.0 - 0.8_f64.powi(t + 1));
                 p - lr * correction * *m / (v.sqrt() + 0.01)
             }) },
-        Row { name: "fedyogi", slots: MOMENTS, rests: true, parabola: 0.1, rosenbrock: (1e-2, 10_000),
+        Row { name: "fedyogi", slots: MOMENTS, rests: true, parabola: 0.1, rosenbrock: (0.1, 10_000),
             optimizer: |lr| Box::new(FedYogi::new(lr)),
             oracle: Element(|t, lr, p, g, slots| {
                 step(t, lr, p, g, slots, |v, square| v - (1.0 - 0.99) * square * (v - square).signum())
             }) },
-        Row { name: "fedadagrad", slots: MOMENTS, rests: true, parabola: 0.5, rosenbrock: (0.3, 20_000),
+        Row { name: "fedadagrad", slots: MOMENTS, rests: true, parabola: 0.5, rosenbrock: (1.0, 10_000),
             optimizer: |lr| Box::new(FedAdagrad::new(lr)),
             oracle: Element(|t, lr, p, g, slots| step(t, lr, p, g, slots, |v, square| v + square)) },
     ]

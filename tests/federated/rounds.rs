@@ -169,6 +169,7 @@ fn any_way_to_the_clients_will_do() {
 struct Limited {
     completed: u64,
     moved: u64,
+    moves: bool,
 }
 
 impl Aggregation for Limited {
@@ -184,6 +185,10 @@ impl Aggregation for Limited {
 
     fn divisor(&self, _: f64) -> f64 {
         4.0
+    }
+
+    fn moves_without_answers(&self) -> bool {
+        self.moves
     }
 
     fn moved(&mut self) {
@@ -213,4 +218,18 @@ fn changes_can_be_put_together_in_another_way() {
     let mut resumed = Server::new(Sgd::<f64>::new(1.0)).aggregate_by(Limited::default());
     resumed.load_state_dict(&server.state_dict()).unwrap();
     assert_eq!(resumed.aggregation().moved, 1);
+}
+
+#[test]
+fn a_round_of_nobody_moves_if_it_must() {
+    let failing = |_: &Task<Array1<f64>>| Err::<Update<Array1<f64>>, _>(Failure::from("no data"));
+    for moves in [false, true] {
+        let limited = Limited { moves, ..Limited::default() };
+        let (mut server, mut model) = (Server::new(Sgd::new(1.0)).aggregate_by(limited), array![1.0]);
+        let report = server.round(&mut model, &mut Simulation::new([failing])).unwrap();
+        assert_eq!(
+            (report.moved, server.rounds(), model[0]),
+            (moves, u64::from(moves), if moves { 1.125 } else { 1.0 })
+        );
+    }
 }
