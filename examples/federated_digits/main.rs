@@ -1,7 +1,7 @@
 //! Ten owners of handwritten digits train one network, and nobody shows an image to anybody.
 //!
-//! Every client has two of the ten digits and no other: left to themselves they learn to say nothing else, and the mean of ten such
-//! networks is worse than what any of them began with. The server's optimizer and the clients' own training are varied:
+//! Every client has two of the ten digits and no other: left to itself it learns to say nothing else, and the mean of such networks
+//! swings from round to round. The server's optimizer and the clients' own training are varied:
 //!
 //! | name | server | client |
 //! |---|---|---|

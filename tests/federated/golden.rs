@@ -92,8 +92,11 @@ fn flowers_numbers() {
     }
 }
 
+/// The second moment after a change with this square.
+type Second = fn(v: f64, square: f64) -> f64;
+
 /// Algorithm 2, written out: η, β₁, β₂ and τ are 0.1, 0.9, 0.99 and 1e-3.
-fn naive(rounds: u64, second: fn(v: f64, square: f64) -> f64) -> Vec<Vec<f64>> {
+fn naive(rounds: u64, second: Second) -> Vec<Vec<f64>> {
     let mut x = flat(&model());
     let (mut m, mut v) = (vec![0.0; x.len()], vec![1e-3_f64.powi(2); x.len()]);
     let mut values = Vec::new();
@@ -113,7 +116,7 @@ fn naive(rounds: u64, second: fn(v: f64, square: f64) -> f64) -> Vec<Vec<f64>> {
 #[test]
 fn the_papers_numbers() {
     const ROUNDS: u64 = 20;
-    let cases: [(Box<dyn Optimizer<f64>>, fn(f64, f64) -> f64); 3] = [
+    let cases: [(Box<dyn Optimizer<f64>>, Second); 3] = [
         (Box::new(FedAdagrad::new(0.1)), |v, square| v + square),
         (Box::new(FedAdam::new(0.1)), |v, square| 0.99 * v + (1.0 - 0.99) * square),
         (Box::new(FedYogi::new(0.1)), |v, square| v - (1.0 - 0.99) * square * (v - square).signum()),

@@ -163,7 +163,9 @@ fn a_rank_that_is_killed_ends_the_round_on_all() {
 /// The same in the middle of a round: the rank's own training ends it.
 #[test]
 fn a_rank_that_is_killed_while_it_trains_ends_the_round_on_all() {
-    struct Dying(Option<Ranks<ThreadGroup, Simulation<Vector, Box<dyn Client<Vector>>>>>);
+    type Here = Simulation<Vector, Box<dyn Client<Vector>>>;
+
+    struct Dying(Option<Ranks<ThreadGroup, Here>>);
 
     impl Clients<Vector> for Dying {
         fn count(&self) -> usize {
