@@ -380,6 +380,18 @@ pub enum Error {
         reason: String,
     },
 
+    /// A client's optimizer was asked for something in a round that has not begun.
+    #[error("there is no round; call begin_round first")]
+    NoRound,
+
+    /// A client of SCAFFOLD was given a task without the server's control variate.
+    #[error("the task has no control variate; the server needs scaffold()")]
+    NoControl,
+
+    /// A server was to keep a control variate and the privacy of its clients.
+    #[error("control variates are sums without noise; scaffold() and private() exclude each other")]
+    ControlNotPrivate,
+
     /// The engine under a group reports an error.
     #[error("{operation}: {reason}")]
     Transport {

@@ -20,6 +20,14 @@ pub(crate) struct Mlp {
     pub(crate) output: Linear,
 }
 
+/// The mean loss of a batch, and for each example what came into and back to the layers: gradients of its own loss.
+pub(crate) struct Signals {
+    loss: f32,
+    pub(crate) hidden: Array2<f32>,
+    pub(crate) hidden_delta: Array2<f32>,
+    pub(crate) output_delta: Array2<f32>,
+}
+
 impl Linear {
     /// Weights uniform in ±√(6/in) (He et al. 2015), biases 0.
     fn new(inputs: usize, outputs: usize, rng: &mut ChaCha8Rng) -> Self {
@@ -45,21 +53,26 @@ impl Mlp {
 
     /// The mean cross-entropy of a batch and its gradient.
     pub(crate) fn backward(&self, x: &Array2<f32>, labels: &Array1<usize>) -> (f32, Mlp) {
-        let hidden = self.hidden.forward(x).mapv_into(relu);
-        let mut probabilities = self.output.forward(&hidden);
-        softmax(&mut probabilities);
-
-        let (mut loss, batch) = (0.0, labels.len() as f32);
-        for (mut row, &label) in probabilities.rows_mut().into_iter().zip(labels) {
-            loss -= row[label].max(f32::MIN_POSITIVE).ln() / batch;
-            row[label] -= 1.0; // softmax and cross-entropy together: p − y
-        }
-        let output_delta = probabilities / batch;
-        let hidden_delta = output_delta.dot(&self.output.weight) * hidden.mapv(|h| f32::from(h > 0.0));
-
+        let Signals { loss, hidden, hidden_delta, output_delta } = self.signals(x, labels);
+        let batch = labels.len() as f32;
+        let (hidden_delta, output_delta) = (hidden_delta / batch, output_delta / batch);
         let grads =
             Mlp { hidden: Linear::backward(x, &hidden_delta), output: Linear::backward(&hidden, &output_delta) };
         (loss, grads)
+    }
+
+    /// What goes through the layers, forward and back.
+    pub(crate) fn signals(&self, x: &Array2<f32>, labels: &Array1<usize>) -> Signals {
+        let hidden = self.hidden.forward(x).mapv_into(relu);
+        let mut output_delta = self.output.forward(&hidden);
+        softmax(&mut output_delta);
+        let mut loss = 0.0;
+        for (mut row, &label) in output_delta.rows_mut().into_iter().zip(labels) {
+            loss -= row[label].max(f32::MIN_POSITIVE).ln() / labels.len() as f32;
+            row[label] -= 1.0; // softmax and cross-entropy together: p − y
+        }
+        let hidden_delta = output_delta.dot(&self.output.weight) * hidden.mapv(|h| f32::from(h > 0.0));
+        Signals { loss, hidden, hidden_delta, output_delta }
     }
 
     /// The share of images whose most probable digit is the right one.

@@ -1,4 +1,43 @@
 //! Training where the data may not leave its owners: rounds of clients and a server.
+//!
+//! In every round a [`Server`] gives its model to [`Client`]s, which train it on data of their own, with a training loop of their
+//! own, and moves it by the mean of their changes. The clients run on the [threads](Simulation) of one process, on the
+//! [ranks](Ranks) of a group, or wherever an implementation of [`Clients`] reaches them; some may fail, be late or answer nonsense.
+//!
+//! | where | what | how |
+//! |---|---|---|
+//! | server | FedAvg, FedAvgM | `Server::new(Sgd::new(1.0))`, `Server::new(Momentum::new(1.0, 0.9))` |
+//! | server | FedAdagrad, FedAdam, FedYogi | `Server::new(FedAdam::new(0.01))` |
+//! | client | FedProx | `Sgd::new(0.1).proximal(0.01)`: see [`Proximal`] |
+//! | client and server | SCAFFOLD | `Sgd::new(0.1).scaffold()` and `server.scaffold()`: see [`Scaffold`] |
+//! | server | differential privacy of the clients | `server.private(mechanism)`: see [`privacy`] |
+//! | server | some of the clients in a round | `server.select(Sample::count(10))`: see [`Sample`] |
 
+mod adaptive;
+mod aggregation;
+mod answers;
+mod client;
+mod clients;
 pub mod privacy;
+mod proximal;
+mod ranks;
+mod report;
+mod scaffold;
 pub mod secure;
+mod selection;
+mod server;
+mod simulation;
+mod tensors;
+
+pub use adaptive::{AdagradMoment, AdamMoment, FedAdagrad, FedAdam, FedRule, FedYogi, Moment, YogiMoment};
+pub use aggregation::{Aggregation, Mean};
+pub use client::{Client, Failure, Task, Update};
+pub use clients::{Clients, Reply};
+pub use proximal::Proximal;
+pub use ranks::Ranks;
+pub use report::{Counted, LeftOut, Reason, RoundReport};
+pub use scaffold::Scaffold;
+pub use selection::{All, Sample, Selection};
+pub use server::Server;
+pub use simulation::Simulation;
+pub use tensors::Tensors;

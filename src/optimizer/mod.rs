@@ -270,6 +270,25 @@ pub trait Optimizer<A: Element>: Send {
         crate::kfac::Kfac::new(self)
     }
 
+    /// Stays near the server's model, as strongly as `mu` says: see [`Proximal`](crate::federated::Proximal).
+    #[cfg(feature = "federated")]
+    #[doc(alias = "FedProx")]
+    fn proximal(self, mu: impl Into<Hyper>) -> crate::federated::Proximal<Self, A>
+    where
+        Self: Sized,
+    {
+        crate::federated::Proximal::new(self, mu)
+    }
+
+    /// Corrects gradients by control variates of client and server: see [`Scaffold`](crate::federated::Scaffold).
+    #[cfg(feature = "federated")]
+    fn scaffold(self) -> crate::federated::Scaffold<Self, A>
+    where
+        Self: Sized,
+    {
+        crate::federated::Scaffold::new(self)
+    }
+
     /// Steps parameters of 16 bits through f32 copies: see [`MasterWeights`](crate::adaptor::MasterWeights).
     #[cfg(feature = "half")]
     fn master_weights<H: Element>(self) -> crate::adaptor::MasterWeights<Self, H>

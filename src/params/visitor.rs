@@ -152,6 +152,14 @@ macro_rules! visitor {
                 (self.callback)(&self.path, &[], None);
             }
 
+            /// Shows one tensor at a path of its own; the root's is empty.
+            #[cfg(feature = "federated")]
+            pub(crate) fn tensor_at<D: Dimension>(&mut self, path: &str, view: $view<'a, A, D>) {
+                let segment = if path.is_empty() { Segment::Root } else { Segment::Name(path) };
+                let path = Path { parent: Some(&self.path), segment };
+                $visitor { path, callback: &mut *self.callback }.tensor(view);
+            }
+
             fn descend<T: $tree<Elem = A> + ?Sized>(&mut self, segment: Segment<'_>, tree: &'a $($mutable)? T) {
                 let path = Path { parent: Some(&self.path), segment };
                 tree.$visit(&mut $visitor { path, callback: &mut *self.callback });

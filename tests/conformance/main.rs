@@ -10,6 +10,8 @@ mod convergence;
 mod matrices;
 mod properties;
 mod rows;
+#[cfg(feature = "federated")]
+mod servers;
 mod tensors;
 mod value_stability;
 

@@ -229,6 +229,8 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
             }) },
     ];
     rows.extend(matrices::rows());
+    #[cfg(feature = "federated")]
+    rows.extend(super::servers::rows());
     rows
 }
 

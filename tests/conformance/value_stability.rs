@@ -35,6 +35,14 @@ const PINNED: &[(&str, f32, f64)] = &[
     ("adamw, amsgrad, weight decay", 0.6705774, 0.6705774537391271),
 ];
 
+/// The same of the server optimizers, which stand behind a feature.
+const SERVERS: &[(&str, f32, f64)] = &[
+    ("fedadam", 0.65760183, 0.6576018213489694),
+    ("fedadam, flower, betas, tau, weight decay", 0.69363195, 0.693631975904702),
+    ("fedyogi", 0.65791255, 0.6579124984201186),
+    ("fedadagrad", 0.7406308, 0.7406308610033673),
+];
+
 fn end<A: Scalar>(row: &Row<A>) -> A {
     let mut opt = row.with(|step: u64| 0.05 / (1 + step) as f64);
     let start = if row.is_elementwise() { ArrayD::from_elem(vec![1], A::from_f64(0.75)) } else { numbers(&[5, 5], 0) };
@@ -58,7 +66,8 @@ fn every_row_gives_the_pinned_bits() {
     let doubles = rows().into_iter().filter(Row::is_elementwise);
     let found: Vec<_> =
         singles.zip(doubles).map(|(single, double)| (single.name, end(&single), end(&double))).collect();
-    assert_eq!(found, PINNED);
+    let servers = if cfg!(feature = "federated") { SERVERS } else { &[] };
+    assert_eq!(found, [PINNED, servers].concat());
 }
 
 /// Where the element (1, 3) of a matrix of 5 × 5 is after five steps. Matrix products round as the processor's

@@ -133,6 +133,11 @@ impl Accountant {
         Ok(())
     }
 
+    /// One with these orders for which nothing was spent.
+    pub(super) fn anew(&self) -> Self {
+        Self { orders: self.orders.clone(), spendings: Vec::new() }
+    }
+
     /// What was spent: one entry for each different mechanism, in the order of their first steps.
     pub fn spendings(&self) -> &[Spending] {
         &self.spendings

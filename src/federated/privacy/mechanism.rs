@@ -140,10 +140,10 @@ impl GaussianMechanism {
     fn noise<T: ParamsMut + ?Sized>(&mut self, mut sum: &mut T, divisor: f64) -> Result<()> {
         // Without a limit it only looks for what is not finite.
         Norm::global(f64::INFINITY).exact().clip(&mut sum)?;
-        self.accountant.step(self.rate, self.noise_multiplier)?;
-        let (noise, deviation) = (&mut self.noise, self.noise_multiplier * self.clip);
-        let mut noisy =
-            |value: &mut T::Elem| *value = T::Elem::from_f64((value.as_f64() + deviation * noise.normal()) / divisor);
+        self.record()?;
+        let mut noisy = |value: &mut T::Elem| {
+            *value = T::Elem::from_f64((value.as_f64() + self.draw()) / divisor);
+        };
         for_each_mut(sum, |_, shape, values| match values {
             Some(ValuesMut::Contiguous(slice, _)) => slice.iter_mut().for_each(&mut noisy),
             Some(mut values) => values.view_mut(shape).iter_mut().for_each(&mut noisy),
@@ -152,9 +152,29 @@ impl GaussianMechanism {
         Ok(())
     }
 
+    /// The noise of one element.
+    pub(super) fn draw(&mut self) -> f64 {
+        self.noise_multiplier * self.clip * self.noise.normal()
+    }
+
+    /// A noisy sum has been given away.
+    pub(super) fn record(&mut self) -> Result<()> {
+        self.accountant.step(self.rate, self.noise_multiplier)
+    }
+
     /// The expected number of parts in a sum, q·N: what to divide by.
     pub fn expected(&self) -> f64 {
         self.rate * self.population as f64
+    }
+
+    /// The probability with which each is taken, q.
+    pub fn rate(&self) -> f64 {
+        self.rate
+    }
+
+    /// How many there are, N.
+    pub fn population(&self) -> usize {
+        self.population
     }
 
     /// The largest norm of one part.
@@ -165,6 +185,10 @@ impl GaussianMechanism {
     /// What was spent.
     pub fn accountant(&self) -> &Accountant {
         &self.accountant
+    }
+
+    pub(super) fn accountant_mut(&mut self) -> &mut Accountant {
+        &mut self.accountant
     }
 
     /// The ε that was spent, at this δ: less than 1/N is usual.

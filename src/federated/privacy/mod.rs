@@ -45,6 +45,8 @@
 //! # Ok::<(), gradus::Error>(())
 //! ```
 //!
+//! For privacy of whole clients, DP-FedAvg: [`Server::private`](super::Server::private).
+//!
 //! What this does not do: hide what is chosen by looking at the data (hyper-parameters, when to stop, normalization by means of
 //! all), or protect from anyone who can read the memory of the machine that trains.
 
@@ -53,6 +55,7 @@ mod mechanism;
 pub(crate) mod noise;
 mod per_example;
 mod rdp;
+mod server;
 
 use crate::error::{Error, Result};
 

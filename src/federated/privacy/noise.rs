@@ -1,22 +1,18 @@
 //! Random numbers that nobody can foresee.
 
-use std::f64::consts::TAU;
 use std::fmt;
 
 use rand::rngs::SysRng;
-use rand::{Rng, SeedableRng, TryRng};
+use rand::{RngExt, SeedableRng, TryRng};
 use rand_chacha::ChaCha20Rng;
+use rand_distr::StandardNormal;
 
 use crate::error::{Error, Result};
 
 /// ChaCha20 with a key from the operating system.
 ///
 /// Not `Clone`: a copy would give the same numbers again, and who has both sums would know the noise.
-pub(crate) struct Noise {
-    generator: ChaCha20Rng,
-    /// Normal numbers come in pairs.
-    spare: Option<f64>,
-}
+pub(crate) struct Noise(ChaCha20Rng);
 
 /// 32 bytes that nobody knows, from the operating system.
 pub(crate) fn system_key() -> Result<[u8; 32]> {
@@ -27,34 +23,22 @@ pub(crate) fn system_key() -> Result<[u8; 32]> {
 
 impl Noise {
     pub(crate) fn from_system() -> Result<Self> {
-        Ok(Self { generator: ChaCha20Rng::from_seed(system_key()?), spare: None })
+        Ok(Self(ChaCha20Rng::from_seed(system_key()?)))
     }
 
     #[cfg(test)]
     pub(crate) fn seeded(seed: u64) -> Self {
-        Self { generator: ChaCha20Rng::seed_from_u64(seed), spare: None }
+        Self(ChaCha20Rng::seed_from_u64(seed))
     }
 
-    /// Uniform in 0 ≤ u < 1, a multiple of 2⁻⁵³.
-    fn uniform(&mut self) -> f64 {
-        const UNIT: f64 = 1.0 / (1_u64 << 53) as f64;
-        (self.generator.next_u64() >> 11) as f64 * UNIT
-    }
-
-    /// True with this probability.
+    /// True with this probability, 0 … 1.
     pub(crate) fn chance(&mut self, probability: f64) -> bool {
-        self.uniform() < probability
+        self.0.random::<f64>() < probability
     }
 
-    /// From the standard normal distribution (Box and Muller 1958): as far out as 8.57, beyond which lies 1e-17 of it.
+    /// From the standard normal distribution.
     pub(crate) fn normal(&mut self) -> f64 {
-        if let Some(spare) = self.spare.take() {
-            return spare;
-        }
-        let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
-        let (sin, cos) = (TAU * self.uniform()).sin_cos();
-        self.spare = Some(radius * sin);
-        radius * cos
+        self.0.sample(StandardNormal)
     }
 }
 
@@ -102,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn the_two_of_a_pair_are_independent() {
+    fn neighbours_are_independent() {
         let product: f64 = NORMAL.chunks(2).map(|pair| pair[0] * pair[1]).sum::<f64>() / (DRAWS / 2) as f64;
         // Five standard errors.
         assert!(product.abs() < 5.0 / (DRAWS as f64 / 2.0).sqrt(), "{product}");

@@ -1,0 +1,369 @@
+//! The adaptive server optimizers: FedAdagrad, FedAdam and FedYogi.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use crate::error::Result;
+use crate::hyper::Hyper;
+use crate::rule::{At, Elementwise, Lanes, Rule};
+use crate::scalar::Scalar;
+
+/// FedAdam: the server moves as Adam does, along the mean change of the clients.
+///
+/// The mean change Δ is the negative of the gradient that a [`Server`](super::Server) gives its optimizer.
+///
+/// # Update rule
+/// ```text
+/// Δ = −∇J(θ)                          the clients' weighted mean of yᵢ − θ
+/// m ← β₁m + (1 − β₁)Δ                 from m = 0
+/// v ← β₂v + (1 − β₂)Δ²                from v = τ²
+/// θ ← θ + η·m/(√v + τ)
+/// ```
+/// [`flower`](FedAdam::flower) begins with v = 0 and corrects the bias, with one more than the round in the exponents:
+/// ```text
+/// θ ← θ + η·√(1 − β₂ᵗ⁺¹)/(1 − β₁ᵗ⁺¹)·m/(√v + τ)        t = 1, 2, …
+/// ```
+/// # Hyper-parameters
+/// Each is set by the method of its name and takes a number, a [schedule](crate::schedule) or a closure.
+///
+/// | name | default | range | meaning |
+/// |---|---|---|---|
+/// | `learning_rate` η | – | η ≥ 0 | length of the server's step, in units of the parameter |
+/// | `beta1` β₁ | 0.9 | 0 ≤ β₁ < 1 | share of the first moment kept a round |
+/// | `beta2` β₂ | 0.99 | 0 ≤ β₂ < 1 | share of the second moment kept a round |
+/// | `tau` τ | 1e-3 | τ ≥ 0 | how adaptive: with a large τ all elements move alike; unit of the change |
+/// | `weight_decay` λ | 0 | λ ≥ 0 | strength of an L2 penalty on the server |
+///
+/// # State
+/// `exp_avg` −m and `exp_avg_sq` v: two elements per parameter (8 bytes in f32).
+///
+/// # Conventions
+/// Algorithm 2 of the paper. `flower()` is the arithmetic of Flower 1.x, whose `FedAdam` has the defaults η 0.1 and τ 1e-9.
+/// Against [`Adam`](crate::Adam): no bias correction, and v begins at τ² instead of 0.
+///
+/// # Errors
+/// A step fails with [`Error::HyperParameter`](crate::Error::HyperParameter) when a value leaves its range, and for
+/// the reasons of [`Step::pair`](crate::Step::pair) and a changed parameter tree.
+///
+/// # Example
+/// ```
+/// use gradus::{federated::FedAdam, prelude::*};
+/// use ndarray::array;
+///
+/// let mut opt = FedAdam::new(0.1).tau(0.5).beta2(0.5);
+/// let mut w = array![0.0];
+/// opt.step(&mut w, &array![-0.5])?; // Δ = 0.5: m = 0.05, v = 0.25
+/// assert!((w[0] - 0.1 * 0.05 / (0.5 + 0.5_f64)).abs() < 1e-15);
+/// # Ok::<(), gradus::Error>(())
+/// ```
+///
+/// # References
+/// S. J. Reddi et al., *Adaptive Federated Optimization* (2021), arXiv:2003.00295, algorithm 2.
+pub type FedAdam<A> = Elementwise<FedRule<AdamMoment>, A>;
+
+/// FedYogi: FedAdam with a second moment that grows fast and shrinks slowly.
+///
+/// # Update rule
+/// ```text
+/// m ← β₁m + (1 − β₁)Δ
+/// v ← v − (1 − β₂)Δ²·sign(v − Δ²)
+/// θ ← θ + η·m/(√v + τ)
+/// ```
+/// [`flower`](FedYogi::flower) begins with v = 0.
+///
+/// # Hyper-parameters
+/// Those of [`FedAdam`].
+///
+/// # State
+/// That of [`FedAdam`].
+///
+/// # Conventions
+/// Algorithm 2 of the paper; `flower()` is Flower 1.x.
+///
+/// # Errors
+/// Those of [`FedAdam`].
+///
+/// # Example
+/// ```
+/// use gradus::{federated::FedYogi, prelude::*};
+/// use ndarray::array;
+///
+/// let mut opt = FedYogi::new(1.0).beta1(0.0).beta2(0.75).tau(1.0);
+/// let mut w = array![0.0];
+/// opt.step(&mut w, &array![-4.0])?; // v = 1 + 0.25·16
+/// assert!((w[0] - 4.0 / (5_f64.sqrt() + 1.0)).abs() < 1e-15);
+/// # Ok::<(), gradus::Error>(())
+/// ```
+///
+/// # References
+/// S. J. Reddi et al., *Adaptive Federated Optimization* (2021), arXiv:2003.00295, algorithm 2.
+pub type FedYogi<A> = Elementwise<FedRule<YogiMoment>, A>;
+
+/// FedAdagrad: FedAdam with a second moment that is the sum of all squares.
+///
+/// # Update rule
+/// ```text
+/// m ← β₁m + (1 − β₁)Δ
+/// v ← v + Δ²
+/// θ ← θ + η·m/(√v + τ)
+/// ```
+/// [`flower`](FedAdagrad::flower) begins with v = 0.
+///
+/// # Hyper-parameters
+/// Those of [`FedAdam`] without β₂.
+///
+/// # State
+/// That of [`FedAdam`].
+///
+/// # Conventions
+/// Algorithm 2 of the paper; `flower().beta1(0.0)` is Flower 1.x, which has no first moment here.
+///
+/// # Errors
+/// Those of [`FedAdam`].
+///
+/// # Example
+/// ```
+/// use gradus::{federated::FedAdagrad, prelude::*};
+/// use ndarray::array;
+///
+/// let mut opt = FedAdagrad::new(1.0).beta1(0.0).tau(3.0);
+/// let mut w = array![0.0];
+/// opt.step(&mut w, &array![-4.0])?; // v = 9 + 16
+/// assert_eq!(w, array![0.5]);
+/// # Ok::<(), gradus::Error>(())
+/// ```
+///
+/// # References
+/// S. J. Reddi et al., *Adaptive Federated Optimization* (2021), arXiv:2003.00295, algorithm 2.
+pub type FedAdagrad<A> = Elementwise<FedRule<AdagradMoment>, A>;
+
+/// The rule of [`FedAdam`], [`FedYogi`] and [`FedAdagrad`], by their second moment.
+#[derive(Debug, Clone)]
+pub struct FedRule<M> {
+    beta1: Hyper,
+    beta2: Hyper,
+    tau: Hyper,
+    flower: bool,
+    moment: PhantomData<M>,
+}
+
+impl<M> Default for FedRule<M> {
+    fn default() -> Self {
+        Self { beta1: 0.9.into(), beta2: 0.99.into(), tau: 1e-3.into(), flower: false, moment: PhantomData }
+    }
+}
+
+/// How the second moment goes on: what tells the three optimizers apart. Sealed.
+pub trait Moment: sealed::Sealed + fmt::Debug + Clone + Send + Sync + 'static {
+    /// The optimizer's name.
+    const NAME: &'static str;
+
+    /// Whether Flower corrects the bias.
+    const CORRECTED: bool = false;
+
+    /// The second moment after a change with this square; `kept` is β₂, `added` 1 − β₂.
+    fn next<A: Scalar>(v: A, square: A, kept: A, added: A) -> A;
+}
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// `v ← β₂v + (1 − β₂)Δ²`.
+#[derive(Debug, Clone)]
+pub struct AdamMoment;
+
+/// `v ← v − (1 − β₂)Δ²·sign(v − Δ²)`.
+#[derive(Debug, Clone)]
+pub struct YogiMoment;
+
+/// `v ← v + Δ²`.
+#[derive(Debug, Clone)]
+pub struct AdagradMoment;
+
+impl sealed::Sealed for AdamMoment {}
+impl sealed::Sealed for YogiMoment {}
+impl sealed::Sealed for AdagradMoment {}
+
+impl Moment for AdamMoment {
+    const NAME: &'static str = "fedadam";
+    const CORRECTED: bool = true;
+
+    #[inline(always)]
+    fn next<A: Scalar>(v: A, square: A, kept: A, added: A) -> A {
+        kept * v + added * square
+    }
+}
+
+impl Moment for YogiMoment {
+    const NAME: &'static str = "fedyogi";
+
+    #[inline(always)]
+    fn next<A: Scalar>(v: A, square: A, _: A, added: A) -> A {
+        if v > square {
+            v - added * square
+        } else if v < square {
+            v + added * square
+        } else {
+            v
+        }
+    }
+}
+
+impl Moment for AdagradMoment {
+    const NAME: &'static str = "fedadagrad";
+
+    #[inline(always)]
+    fn next<A: Scalar>(v: A, square: A, _: A, _: A) -> A {
+        v + square
+    }
+}
+
+impl<A: Scalar, M: Moment> Elementwise<FedRule<M>, A> {
+    /// The optimizer with the paper's defaults: β₁ 0.9, β₂ 0.99, τ 1e-3.
+    pub fn new(learning_rate: impl Into<Hyper>) -> Self {
+        Self::from_rule(FedRule::default(), learning_rate)
+    }
+
+    /// The decay β₁ of the first moment, 0 ≤ β₁ < 1.
+    pub fn beta1(mut self, beta1: impl Into<Hyper>) -> Self {
+        self.rule.beta1 = beta1.into();
+        self
+    }
+
+    /// The decay β₂ of the second moment, 0 ≤ β₂ < 1; FedAdagrad has none.
+    pub fn beta2(mut self, beta2: impl Into<Hyper>) -> Self {
+        self.rule.beta2 = beta2.into();
+        self
+    }
+
+    /// The τ ≥ 0 that stands beside the root and, squared, begins the second moment.
+    pub fn tau(mut self, tau: impl Into<Hyper>) -> Self {
+        self.rule.tau = tau.into();
+        self
+    }
+
+    /// Flower's arithmetic: v from 0, and FedAdam's bias correction.
+    pub fn flower(mut self) -> Self {
+        self.rule.flower = true;
+        self
+    }
+}
+
+/// The hyper-parameters of one step.
+#[derive(Debug)]
+pub struct Values {
+    beta1: f64,
+    beta2: f64,
+    tau: f64,
+}
+
+/// The numbers of one step and tensor.
+#[derive(Debug, Clone, Copy)]
+pub struct Coefficients<A> {
+    first: [A; 2],
+    second: [A; 2],
+    /// What v begins with; 0 after the tensor's first step.
+    begin: A,
+    tau: A,
+    learning_rate: A,
+}
+
+impl<A: Scalar, M: Moment> Rule<A> for FedRule<M> {
+    type Values = Values;
+    type Coefficients = Coefficients<A>;
+
+    fn name(&self) -> &'static str {
+        M::NAME
+    }
+
+    fn slots(&self) -> &'static [&'static str] {
+        &["exp_avg", "exp_avg_sq"]
+    }
+
+    fn values(&self, step: u64) -> Result<Values> {
+        Ok(Values {
+            beta1: self.beta1.within("beta1", 0.0..1.0, step)?,
+            beta2: self.beta2.within("beta2", 0.0..1.0, step)?,
+            tau: self.tau.within("tau", 0.0.., step)?,
+        })
+    }
+
+    fn hyper_parameters(&self) -> Vec<&Hyper> {
+        vec![&self.beta1, &self.beta2, &self.tau]
+    }
+
+    fn coefficients(&self, &Values { beta1, beta2, tau }: &Values, at: &At) -> Coefficients<A> {
+        let exponent = at.step as f64 + 1.0;
+        let correction = match self.flower && M::CORRECTED {
+            true => (1.0 - beta2.powf(exponent)).sqrt() / (1.0 - beta1.powf(exponent)),
+            false => 1.0,
+        };
+        let begin = if at.step == 1 && !self.flower { tau * tau } else { 0.0 };
+        let moment = |beta: f64| [A::from_f64(beta), A::from_f64(1.0 - beta)];
+        Coefficients {
+            first: moment(beta1),
+            second: moment(beta2),
+            begin: A::from_f64(begin),
+            tau: A::from_f64(tau),
+            learning_rate: A::from_f64(at.learning_rate * correction),
+        }
+    }
+
+    fn sweep(&self, c: Coefficients<A>, lanes: Lanes<'_, A>) {
+        lanes.each(c, |c, param, grad, [m, v]: [A; 2]| {
+            let m = c.first[0] * m + c.first[1] * grad;
+            let v = M::next(v + c.begin, grad * grad, c.second[0], c.second[1]);
+            // Where nothing has ever moved, Flower's v is 0, and with τ = 0 so is the divisor.
+            let step = if m == A::zero() { m } else { m / (v.sqrt() + c.tau) };
+            (param - c.learning_rate * step, [m, v])
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{Array1, array};
+
+    use super::*;
+    use crate::prelude::*;
+
+    /// A handful of roundings.
+    const TOLERANCE: f64 = 1e-15;
+
+    fn two_steps(mut opt: impl Optimizer<f64>) -> Array1<f64> {
+        let mut w = array![0.0];
+        opt.step(&mut w, &array![-2.0]).unwrap();
+        opt.step(&mut w, &array![1.0]).unwrap();
+        w
+    }
+
+    #[test]
+    fn first_steps_by_hand() {
+        // Δ = 2, then −1; m = 1, then 0; so only the first step moves: 1/(√v + 1) with v from τ² = 1.
+        let adam = two_steps(FedAdam::new(1.0).beta1(0.5).beta2(0.25).tau(1.0)); // v = 1/4 + 3
+        assert!((adam[0] - 1.0 / (3.25_f64.sqrt() + 1.0)).abs() < TOLERANCE);
+        let yogi = two_steps(FedYogi::new(1.0).beta1(0.5).beta2(0.25).tau(1.0)); // v = 1 + 3
+        assert!((yogi[0] - 1.0 / 3.0).abs() < TOLERANCE);
+        let adagrad = two_steps(FedAdagrad::new(1.0).beta1(0.5).tau(1.0)); // v = 1 + 4
+        assert!((adagrad[0] - 1.0 / (5_f64.sqrt() + 1.0)).abs() < TOLERANCE);
+    }
+
+    #[test]
+    fn yogi_shrinks_by_the_square_of_the_change_alone() {
+        let mut opt = FedYogi::new(0.0).beta2(0.5).tau(2.0);
+        let mut w = array![0.0, 0.0, 0.0];
+        opt.step(&mut w, &array![1.0, -2.0, 3.0]).unwrap(); // v from 4: above Δ², the same, below
+        assert_eq!(opt.slot("", "exp_avg_sq").unwrap(), array![3.5, 4.0, 8.5].into_dyn());
+    }
+
+    #[test]
+    fn flower_begins_with_nothing() {
+        // Δ = 2: m = 1, v = 3, and exponents of 2 in the correction.
+        let mut opt = FedAdam::new(1.0).beta1(0.5).beta2(0.25).tau(0.0).flower();
+        let mut w = array![0.0, 0.0];
+        opt.step(&mut w, &array![-2.0, 0.0]).unwrap();
+        assert!((w[0] - (1.0_f64 - 0.0625).sqrt() / 0.75 / 3_f64.sqrt()).abs() < TOLERANCE);
+        assert_eq!(w[1], 0.0);
+    }
+}

@@ -1,0 +1,74 @@
+//! How the changes of clients become one.
+
+use crate::error::Result;
+use crate::state::{Commit, StateReader, StateWriter};
+
+/// How the changes of the clients become the change of the model: [`prepare`](Aggregation::prepare) each,
+/// add up, [`complete`](Aggregation::complete) the sum, divide by the [`divisor`](Aggregation::divisor).
+///
+/// What is written here is the weighted mean. Privacy limits every change, adds noise to the sum and divides by a number that does
+/// not depend on who answered.
+pub trait Aggregation: Send {
+    /// Whether this round can be: called before any client is asked. Changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::HyperParameter`](crate::Error::HyperParameter).
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Changes what one client has changed, in place, and returns the weight that it has in the sum.
+    ///
+    /// `change` is finite and holds the tensors one after the other; `weight` is the client's own.
+    fn prepare(&mut self, change: &mut [f64], weight: f64) -> f64 {
+        let _ = change;
+        weight
+    }
+
+    /// Changes the weighted sum, in place: once in every round with a valid answer, and in a group of ranks on one of them, before
+    /// the sums of the ranks are added up. What may fail, to find a seed say, belongs before the first round: here one rank would leave
+    /// the others waiting.
+    fn complete(&mut self, sum: &mut [f64]) {
+        let _ = sum;
+    }
+
+    /// Whether a round moves the model though nobody answered validly, by what [`complete`](Aggregation::complete) adds to nothing.
+    ///
+    /// No, unless the accounting of privacy takes it for granted: that nobody was chosen is a secret, too.
+    fn moves_without_answers(&self) -> bool {
+        false
+    }
+
+    /// Whether the sum of control variates, which is not completed, may be known: not with privacy.
+    fn allows_controls(&self) -> bool {
+        true
+    }
+
+    /// What the sum is divided by, given the sum of the weights.
+    fn divisor(&self, weights: f64) -> f64 {
+        weights
+    }
+
+    /// Called when a round has moved the model, on every rank.
+    fn moved(&mut self) {}
+
+    /// Writes what is remembered from round to round.
+    fn write_state(&self, state: &mut StateWriter<'_>) {
+        let _ = state;
+    }
+
+    /// Reads what [`write_state`](Aggregation::write_state) wrote; changes nothing before the [`Commit`] is made.
+    ///
+    /// # Errors
+    /// Those of [`StateReader`].
+    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        let _ = state;
+        Ok(Commit::nothing())
+    }
+}
+
+/// The mean of all changes, each with the client's weight.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Mean;
+
+impl Aggregation for Mean {}

@@ -1,0 +1,234 @@
+//! From the replies of clients to the sum of what is valid in them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::aggregation::Aggregation;
+use super::client::Update;
+use super::clients::Reply;
+use super::report::{Counted, LeftOut, Reason};
+use super::tensors::{flatten, ranges};
+use crate::error::Name;
+use crate::params::{Layout, Params};
+use crate::scalar::Element;
+
+/// Who answered, and who did not: of one rank, or of all.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Answers {
+    pub(super) counted: Vec<Counted>,
+    pub(super) left_out: Vec<LeftOut>,
+}
+
+/// The model that the clients began with, and the sums of their changes.
+#[derive(Debug, Default)]
+pub(super) struct Sums {
+    pub(super) start: Vec<f64>,
+    /// The sum of the changes; with control variates that of their changes behind it.
+    pub(super) sums: Vec<f64>,
+    change: Vec<f64>,
+}
+
+impl Sums {
+    /// Begins a round with this model; `parts` is 2 with control variates, else 1.
+    pub(super) fn begin<T: Params + ?Sized>(&mut self, model: &T, parts: usize) {
+        self.start.clear();
+        flatten(model, |values| self.start.extend(values.iter().map(|value| value.as_f64())));
+        self.sums.clear();
+        self.sums.resize(parts * self.start.len(), 0.0);
+    }
+
+    /// Adds up what is valid, in the order of the clients, whatever the order in which they answered.
+    pub(super) fn add<T: Params>(
+        &mut self,
+        layout: &Arc<Layout>,
+        chosen: &[usize],
+        replies: Vec<Reply<T>>,
+        aggregation: &mut impl Aggregation,
+    ) -> Answers {
+        let mut of_client: BTreeMap<usize, Vec<_>> = BTreeMap::new();
+        for Reply { client, answer } in replies {
+            of_client.entry(client).or_default().push(answer);
+        }
+        let mut answers = Answers::default();
+        for (client, mut given) in of_client {
+            let left_out = |reason, detail: String| LeftOut::new(client, reason, detail);
+            let answer = match (chosen.binary_search(&client), given.pop()) {
+                (Err(_), _) => Err(left_out(Reason::Unasked, String::new())),
+                (Ok(_), Some(answer)) if given.is_empty() => answer,
+                (Ok(_), _) => Err(left_out(Reason::Duplicate, format!("{} answers", given.len() + 1))),
+            };
+            let weight = answer.and_then(|update| {
+                self.check(layout, &update).map_err(|(reason, detail)| left_out(reason, detail))?;
+                Ok(self.add_one(&update, aggregation))
+            });
+            match weight {
+                Ok(weight) => answers.counted.push(Counted { client, weight }),
+                Err(out) => answers.left_out.push(out),
+            }
+        }
+        answers
+    }
+
+    /// Nothing if the update is what it should be; leaves its change in `self.change`.
+    fn check<T: Params>(&mut self, layout: &Arc<Layout>, update: &Update<T>) -> Result<(), (Reason, String)> {
+        let weight = update.weight();
+        if !(weight.is_finite() && weight > 0.0) {
+            return Err((Reason::Weight, weight.to_string()));
+        }
+        let own = Layout::of(update.params()).and_then(|own| layout.ensure_same(&own));
+        own.map_err(|error| (Reason::OtherLayout, error.to_string()))?;
+        self.change.clear();
+        let start = &self.start;
+        flatten(update.params(), |values| {
+            let rest = start[self.change.len()..].iter();
+            self.change.extend(values.iter().zip(rest).map(|(value, start)| value.as_f64() - start));
+        });
+        // What is finite in f64 may not be so in the model's type.
+        let narrow = |value: &f64| T::Elem::from_f64(*value).as_f64();
+        if let Some(at) = self.change.iter().position(|value| !narrow(value).is_finite()) {
+            let (change, own) = (narrow(&self.change[at]), self.change[at] + self.start[at]);
+            let value = if own.is_finite() { change } else { own };
+            return Err((Reason::NotFinite, describe(layout, at, value)));
+        }
+        let controls = self.sums.len() > self.start.len();
+        match update.control() {
+            None if controls => Err((Reason::Control, "none".into())),
+            Some(_) if !controls => Err((Reason::Control, "the server has no control variate".into())),
+            Some(control) if control.layout() != layout => Err((Reason::Control, "other paths or shapes".into())),
+            Some(control) => match control.values().iter().position(|value| !value.as_f64().is_finite()) {
+                Some(at) => Err((Reason::Control, describe(layout, at, control.values()[at].as_f64()))),
+                None => Ok(()),
+            },
+            None => Ok(()),
+        }
+    }
+
+    fn add_one<T: Params>(&mut self, update: &Update<T>, aggregation: &mut impl Aggregation) -> f64 {
+        let weight = aggregation.prepare(&mut self.change, update.weight());
+        let (changes, controls) = self.sums.split_at_mut(self.start.len());
+        changes.iter_mut().zip(&self.change).for_each(|(sum, change)| *sum += weight * change);
+        if let Some(control) = update.control() {
+            controls.iter_mut().zip(control.values()).for_each(|(sum, change)| *sum += change.as_f64());
+        }
+        weight
+    }
+}
+
+/// Which element it is that lies at this place among all, and its value.
+fn describe(layout: &Layout, at: usize, value: f64) -> String {
+    match place(layout, at) {
+        Some((path, index)) => format!("{} is {value} at index {index:?}", Name(path)),
+        None => value.to_string(),
+    }
+}
+
+/// The tensor and the index of the element at this place among all.
+pub(super) fn place(layout: &Layout, at: usize) -> Option<(&str, Vec<usize>)> {
+    let (info, range) = ranges(layout).find(|(_, range)| range.contains(&at))?;
+    let mut rest = at - range.start;
+    let mut index: Vec<usize> = info
+        .shape()
+        .iter()
+        .rev()
+        .map(|length| {
+            let own = rest % length;
+            rest /= length;
+            own
+        })
+        .collect();
+    index.reverse();
+    Some((info.path(), index))
+}
+
+impl Answers {
+    /// The bytes in which ranks tell each other.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = (self.counted.len() as u64).to_le_bytes().to_vec();
+        for Counted { client, weight } in &self.counted {
+            bytes.extend((*client as u64).to_le_bytes());
+            bytes.extend(weight.to_le_bytes());
+        }
+        for LeftOut { client, reason, detail } in &self.left_out {
+            bytes.extend((*client as u64).to_le_bytes());
+            bytes.push(Reason::ALL.iter().position(|other| other == reason).unwrap_or_default() as u8);
+            bytes.extend((detail.len() as u64).to_le_bytes());
+            bytes.extend(detail.as_bytes());
+        }
+        bytes
+    }
+
+    /// The answers that these bytes tell, if they tell any.
+    pub(super) fn of_bytes(mut bytes: &[u8]) -> Option<Self> {
+        let mut answers = Self::default();
+        for _ in 0..number(&mut bytes)? {
+            let client = number(&mut bytes)? as usize;
+            answers.counted.push(Counted { client, weight: f64::from_bits(number(&mut bytes)?) });
+        }
+        while !bytes.is_empty() {
+            let client = number(&mut bytes)? as usize;
+            let (reason, rest) = bytes.split_first()?;
+            bytes = rest;
+            let length = usize::try_from(number(&mut bytes)?).ok()?;
+            let (detail, rest) = bytes.split_at_checked(length)?;
+            bytes = rest;
+            let reason = *Reason::ALL.get(usize::from(*reason))?;
+            answers.left_out.push(LeftOut::new(client, reason, String::from_utf8_lossy(detail)));
+        }
+        Some(answers)
+    }
+
+    /// The answers of all ranks, and a word for those of whom there is none.
+    pub(super) fn join(all: impl IntoIterator<Item = Self>, chosen: &[usize]) -> Self {
+        let mut joined = Self::default();
+        for answers in all {
+            joined.counted.extend(answers.counted);
+            joined.left_out.extend(answers.left_out);
+        }
+        joined.counted.sort_by_key(|counted| counted.client);
+        let known = |client: &usize| {
+            joined.counted.iter().any(|counted| counted.client == *client)
+                || joined.left_out.iter().any(|out| out.client == *client)
+        };
+        let silent: Vec<_> = chosen.iter().copied().filter(|client| !known(client)).collect();
+        joined.left_out.extend(silent.into_iter().map(|client| LeftOut::new(client, Reason::Silent, "")));
+        joined.left_out.sort_by_key(|out| out.client);
+        joined
+    }
+}
+
+/// The next eight bytes.
+fn number(bytes: &mut &[u8]) -> Option<u64> {
+    let (number, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    Some(u64::from_le_bytes(*number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_survive_the_way() {
+        let counted = vec![Counted { client: 3, weight: 0.5 }, Counted { client: 9, weight: 1e300 }];
+        let reasons = Reason::ALL.into_iter().enumerate();
+        let left_out = reasons.map(|(client, reason)| LeftOut::new(client, reason, "é".repeat(client))).collect();
+        let answers = Answers { counted, left_out };
+        let bytes = answers.to_bytes();
+        assert_eq!(Answers::of_bytes(&bytes).as_ref(), Some(&answers));
+        assert_eq!(Answers::of_bytes(&Answers::default().to_bytes()), Some(Answers::default()));
+        // Cut anywhere it is none, or one with fewer who are left out.
+        for length in 0..bytes.len() {
+            assert!(Answers::of_bytes(&bytes[..length]).is_none_or(|short| short.left_out.len() < 11), "{length}");
+        }
+    }
+
+    #[test]
+    fn an_element_has_its_place() {
+        let info = crate::params::TensorInfo::new;
+        let layout = Layout::new(vec![info("a", &[2, 3]), info("b", &[]), info("c", &[0]), info("d", &[2])]).unwrap();
+        assert_eq!(place(&layout, 5), Some(("a", vec![1, 2])));
+        assert_eq!(place(&layout, 6), Some(("b", vec![])));
+        assert_eq!(place(&layout, 8), Some(("d", vec![1])));
+        assert_eq!(place(&layout, 9), None);
+    }
+}

@@ -1,0 +1,159 @@
+//! FedProx: clients that stay near the model that they were given.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use super::client::Task;
+use super::tensors::{Tensors, plus, ranges};
+use crate::adaptor::around;
+use crate::error::{Error, Result};
+use crate::hyper::Hyper;
+use crate::optimizer::Optimizer;
+use crate::params::{Layout, Order, Params};
+use crate::scalar::Element;
+use crate::state::{Commit, StateReader, StateWriter};
+use crate::step::{Report, Step};
+
+/// Pulls a client's parameters back to the server's model: made by [`Optimizer::proximal`].
+///
+/// Clients whose data differ drift apart, the further the longer they train. The pull is the gradient of μ/2·‖θ − θₜ‖², with θₜ
+/// the model with which the round began.
+///
+/// # Update rule
+/// ```text
+/// the optimizer inside steps with ∇J(θ) + μ(θ − θₜ)
+/// ```
+/// # Hyper-parameters
+/// | name | default | range | meaning |
+/// |---|---|---|---|
+/// | `mu` μ | – | μ ≥ 0 | strength of the pull; 0 is FedAvg, the paper has 0.001 to 1 |
+///
+/// # State
+/// θₜ, one element per parameter, and as many for the pull (together 8 bytes in f32).
+///
+/// # Conventions
+/// The objective of the paper, as Flower's FedProx; the paper lets the clients do different amounts of work, which is theirs here
+/// too.
+///
+/// # Errors
+/// A step before the first [`begin_round`](Proximal::begin_round) is [`Error::NoRound`].
+///
+/// # Example
+/// ```
+/// use gradus::{federated::Task, prelude::*};
+/// use ndarray::array;
+///
+/// let mut opt = Sgd::new(0.5).proximal(1.0);
+/// let task = Task::new(0, array![0.0]);
+/// opt.begin_round(&task)?; // once in every round
+/// let mut w = task.model().clone();
+/// opt.step(&mut w, &array![-4.0])?; // to 2
+/// opt.step(&mut w, &array![-4.0])?; // to 2 + 0.5·(4 − 2)
+/// assert_eq!(w, array![3.0]);
+/// # Ok::<(), gradus::Error>(())
+/// ```
+///
+/// # References
+/// T. Li et al., *Federated Optimization in Heterogeneous Networks* (2020), arXiv:1812.06127, eq. 2.
+#[derive(Debug, Clone)]
+pub struct Proximal<O, A> {
+    inner: O,
+    mu: Hyper,
+    start: Option<Tensors<A>>,
+    /// Room for the pull, also of a step that is only looked at.
+    pull: RefCell<Vec<A>>,
+}
+
+around!(Proximal<O, A>);
+
+impl<O, A> Proximal<O, A> {
+    pub(crate) fn new(inner: O, mu: impl Into<Hyper>) -> Self {
+        Self { inner, mu: mu.into(), start: None, pull: RefCell::default() }
+    }
+}
+
+impl<A: Element, O: Optimizer<A>> Proximal<O, A> {
+    /// Begins a round: from here on the pull is to the model of this task.
+    ///
+    /// # Errors
+    /// [`Error::ParametersChanged`], [`Error::DuplicatePath`].
+    pub fn begin_round<T: Params<Elem = A>>(&mut self, task: &Task<T>) -> Result<()> {
+        Tensors::renew(&mut self.start, self.inner.layout(), task.model())
+    }
+
+    /// μ, and where the round began.
+    fn check_own(&self, step: &Step<'_, A>) -> Result<(f64, &Tensors<A>)> {
+        let start = self.start.as_ref().ok_or(Error::NoRound)?;
+        Layout::ensure_known(Some(start.layout()), step.layout())?;
+        Ok((self.mu.within("mu", 0.0.., self.inner.steps())?, start))
+    }
+}
+
+/// μ(θ − θₜ) of the tensors that have a gradient.
+fn fill<A: Element>(pull: &mut Vec<A>, mu: f64, start: &Tensors<A>, step: &Step<'_, A>) {
+    let mu = A::from_f64(mu);
+    pull.resize(start.values().len(), A::zero());
+    let (mut all, mut next) = (ranges(start.layout()), 0);
+    for (info, tensor) in step.iter() {
+        let Some((_, range)) = all.nth(tensor.index() - next) else { break };
+        next = tensor.index() + 1;
+        let pairs = pull[range.clone()].iter_mut().zip(&start.values()[range]);
+        let param = tensor.param();
+        match param.as_slice(Order::C) {
+            Some(param) => pairs.zip(param).for_each(|((pull, start), now)| *pull = mu * (*now - *start)),
+            None => {
+                let view = param.view(info.shape());
+                pairs.zip(view).for_each(|((pull, start), now)| *pull = mu * (*now - *start));
+            }
+        }
+    }
+}
+
+impl<A: Element, O: Optimizer<A>> Optimizer<A> for Proximal<O, A> {
+    fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        let (mu, start) = self.check_own(step)?;
+        let mut pull = self.pull.borrow_mut();
+        fill(&mut pull, mu, start, step);
+        let mut step = step.preview();
+        plus(&mut step, start.layout(), &pull);
+        self.inner.check(&step)
+    }
+
+    fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
+        let (mu, start) = self.check_own(&step)?;
+        let mut pull = self.pull.borrow_mut();
+        fill(&mut pull, mu, start, &step);
+        let mut step: Step<'_, A> = step; // a shorter lifetime: from here on it borrows the pull
+        plus(&mut step, start.layout(), &pull);
+        self.inner.apply(step)
+    }
+
+    fn learning_rate(&self) -> f64 {
+        self.inner.learning_rate()
+    }
+
+    fn steps(&self) -> u64 {
+        self.inner.steps()
+    }
+
+    fn layout(&self) -> Option<&Arc<Layout>> {
+        self.inner.layout().or(self.start.as_ref().map(Tensors::layout))
+    }
+
+    fn write_state(&self, state: &mut StateWriter<'_>) {
+        let mut node = state.node("proximal");
+        node.value("begun", self.start.is_some());
+        self.mu.write_state(&mut node);
+        self.start.iter().for_each(|start| start.write(&mut node, "start"));
+        self.inner.write_state(state);
+    }
+
+    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        let mut node = state.node("proximal")?;
+        let begun: bool = node.value("begun", "true or false")?;
+        let mu = self.mu.read_state(&mut node)?;
+        let read = if begun { Tensors::read(&node, "start")? } else { None };
+        let Self { inner, start, .. } = self;
+        Ok(inner.read_state(state)?.and(Commit::new(move || *start = read)).and(mu))
+    }
+}

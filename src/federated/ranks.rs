@@ -1,0 +1,125 @@
+//! Clients on all ranks of a group.
+
+use super::client::Task;
+use super::clients::{Clients, Reply};
+use crate::distributed::{Collective, Group};
+use crate::error::{Error, Result};
+use crate::params::Params;
+
+/// The clients of all ranks of a group, each rank with some of its own: threads or the processes of an engine such as MPI.
+///
+/// The clients are numbered rank by rank. Every rank has a [`Server`](super::Server), made alike, and the same model; it trains and
+/// judges its own clients, and what travels is the sum of their changes in f64, once a round, and a few bytes for each client.
+///
+/// A rank waits for the others while they train, as long as the group's own timeout says: give it more time than the clients'
+/// [deadline](super::Simulation::deadline).
+///
+/// ```
+/// use gradus::distributed::{Group, ThreadGroup};
+/// use gradus::federated::{Failure, Ranks, Server, Simulation, Task, Update};
+/// use gradus::prelude::*;
+/// use ndarray::{Array1, array};
+///
+/// let models = ThreadGroup::run(2, |group| {
+///     let shift = 1.0 + 2.0 * group.rank() as f64;
+///     let client = move |task: &Task<Array1<f64>>| Ok::<_, Failure>(Update::new(task.model() + shift, 1.0));
+///     let mut clients = Ranks::new(group, Simulation::new([client]))?;
+///     let mut model = array![0.0];
+///     Server::new(Sgd::new(1.0)).round(&mut model, &mut clients)?;
+///     Ok::<_, gradus::Error>(model)
+/// });
+/// assert!(models.into_iter().all(|model| model == Ok(array![2.0]))); // the mean of 1 and 3
+/// ```
+#[derive(Debug)]
+pub struct Ranks<G, C> {
+    group: G,
+    clients: C,
+    /// The number of this rank's first client, and of all.
+    first: usize,
+    count: usize,
+}
+
+impl<G: Group, C> Ranks<G, C> {
+    /// This rank's clients, beside those that the others bring: every rank calls it.
+    ///
+    /// # Errors
+    /// Those of [`Group`].
+    pub fn new<T: Params>(group: G, clients: C) -> Result<Self>
+    where
+        C: Clients<T>,
+    {
+        let mut counts = vec![0; size_of::<u64>() * group.size()];
+        group.all_gather_bytes(&(clients.count() as u64).to_le_bytes(), &mut counts)?;
+        let (counts, _) = counts.as_chunks();
+        let counts = counts.iter().map(|count| u64::from_le_bytes(*count) as usize);
+        let first = counts.clone().take(group.rank()).sum();
+        Ok(Self { first, count: counts.sum(), group, clients })
+    }
+
+    /// The group.
+    pub fn group(&self) -> &G {
+        &self.group
+    }
+
+    /// The clients of this rank.
+    pub fn clients(&self) -> &C {
+        &self.clients
+    }
+
+    /// The numbers of this rank's clients.
+    pub fn own<T: Params>(&self) -> std::ops::Range<usize>
+    where
+        C: Clients<T>,
+    {
+        self.first..self.first + self.clients.count()
+    }
+}
+
+impl<T: Params, G: Collective<f64>, C: Clients<T>> Clients<T> for Ranks<G, C> {
+    fn count(&self) -> usize {
+        self.count
+    }
+
+    fn train(&mut self, tasks: Vec<(usize, Task<T>)>) -> Vec<Reply<T>> {
+        let own = self.own();
+        let tasks = tasks.into_iter().filter(|(client, _)| own.contains(client));
+        let mut replies = self.clients.train(tasks.map(|(client, task)| (client - self.first, task)).collect());
+        for reply in &mut replies {
+            // A number that is not among the own must not be taken for one of another rank.
+            let offset = if reply.client < own.len() { self.first } else { self.count };
+            reply.client += offset;
+            if let Err(out) = &mut reply.answer {
+                out.client = reply.client;
+            }
+        }
+        replies
+    }
+
+    fn exchange(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
+        let size = self.group.size();
+        let mut lengths = vec![0; size_of::<u64>() * size];
+        self.group.all_gather_bytes(&(own.len() as u64).to_le_bytes(), &mut lengths)?;
+        let (lengths, _) = lengths.as_chunks();
+        let lengths: Vec<_> = lengths.iter().map(|length| u64::from_le_bytes(*length) as usize).collect();
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        let mut padded = own.to_vec();
+        padded.resize(longest, 0);
+        let mut all = vec![0; longest * size];
+        self.group.all_gather_bytes(&padded, &mut all)?;
+        let mut parts =
+            lengths.iter().enumerate().map(|(rank, length)| all.get(rank * longest..rank * longest + length));
+        let missing = || Error::Transport { operation: "exchange", reason: "a message is cut off".into() };
+        parts.try_fold(Vec::new(), |mut parts, part| {
+            parts.push(part.ok_or_else(missing)?.to_vec());
+            Ok(parts)
+        })
+    }
+
+    fn add(&self, sums: &mut [f64]) -> Result<()> {
+        self.group.all_reduce(sums)
+    }
+
+    fn rank(&self) -> usize {
+        self.group.rank()
+    }
+}

@@ -1,0 +1,226 @@
+//! SCAFFOLD: clients that know how their gradients differ from everybody's.
+
+use std::sync::Arc;
+
+use super::client::Task;
+use super::tensors::{Tensors, flatten, plus};
+use crate::adaptor::around;
+use crate::error::{Error, Result};
+use crate::optimizer::Optimizer;
+use crate::params::{Layout, Params};
+use crate::scalar::Element;
+use crate::state::{Commit, StateReader, StateWriter};
+use crate::step::{Report, Step};
+
+/// Corrects a client's gradients by control variates: made by [`Optimizer::scaffold`].
+///
+/// Each client keeps what its own gradients are on the average, cᵢ, the server what everybody's are, c. With their difference added,
+/// every client steps as if it had all data, however long it trains: the clients do not drift.
+///
+/// # Update rule
+/// ```text
+/// the optimizer inside steps with ∇J(θ) − cᵢ + c
+/// end of the round:   cᵢ⁺ = cᵢ − c + (θₜ − θ)/Ση       Ση the sum of the learning rates since θₜ
+///                     Δcᵢ = cᵢ⁺ − cᵢ                   to the server: c ← c + Σ Δcᵢ / N
+/// ```
+/// cᵢ⁺ takes the place of cᵢ when the server says in the client's next task that the answer counted. If it came too late or was
+/// refused, cᵢ stays, as c has: else they would part for good.
+///
+/// # State
+/// cᵢ, c − cᵢ and θₜ: three elements per parameter (12 bytes in f32).
+///
+/// # Conventions
+/// Option II of the paper's algorithm 1, with Ση in place of Kη. The optimizer inside is plain descent with one learning rate for all
+/// tensors: with momentum or Adam (θₜ − θ)/Ση is no mean of gradients. The paper weighs all clients alike; give
+/// [`Update`](super::Update) equal weights for that.
+///
+/// # Errors
+/// A step, or the end of a round, without a beginning is [`Error::NoRound`]; a round without steps [`Error::NoStep`]; a task of a
+/// server without [`scaffold`](super::Server::scaffold) [`Error::NoControl`].
+///
+/// # Example
+/// ```
+/// use gradus::{federated::{Task, Tensors, Update}, prelude::*};
+/// use ndarray::array;
+///
+/// let mut opt = Sgd::new(0.5).scaffold();
+/// let task = Task::new(0, array![0.0]).with_control(Tensors::of(&array![1.0])?);
+/// opt.begin_round(&task)?;
+/// let mut w = task.model().clone();
+/// opt.step(&mut w, &array![3.0])?; // by 3 − 0 + 1
+/// let change = opt.end_round(&w)?; // 0 − 1 + 2/0.5
+/// assert_eq!((w[0], change.values()), (-2.0, &[3.0][..]));
+/// let answer = Update::new(w, 1.0).with_control(change);
+/// # Ok::<(), gradus::Error>(())
+/// ```
+///
+/// # References
+/// S. P. Karimireddy et al., *SCAFFOLD: Stochastic Controlled Averaging for Federated Learning* (2020), arXiv:1910.06378,
+/// algorithm 1.
+#[derive(Debug, Clone)]
+pub struct Scaffold<O, A> {
+    inner: O,
+    /// cᵢ.
+    control: Option<Tensors<A>>,
+    /// c − cᵢ in a round, cᵢ⁺ after it.
+    spare: Option<Tensors<A>>,
+    /// θₜ.
+    start: Option<Tensors<A>>,
+    rates: f64,
+    round: u64,
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Phase {
+    Idle,
+    Training,
+    Ended,
+}
+
+impl std::str::FromStr for Phase {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        [Self::Idle, Self::Training, Self::Ended].into_iter().find(|phase| phase.name() == text).ok_or(())
+    }
+}
+
+impl Phase {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Training => "training",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+around!(Scaffold<O, A>);
+
+impl<O, A> Scaffold<O, A> {
+    pub(crate) fn new(inner: O) -> Self {
+        Self { inner, control: None, spare: None, start: None, rates: 0.0, round: 0, phase: Phase::Idle }
+    }
+
+    /// The client's control variate cᵢ, as far as the server is known to have counted it.
+    pub fn control(&self) -> Option<&Tensors<A>> {
+        self.control.as_ref()
+    }
+}
+
+impl<A: Element, O: Optimizer<A>> Scaffold<O, A> {
+    /// Begins a round, with the model and the control variate of this task.
+    ///
+    /// # Errors
+    /// [`Error::NoControl`], [`Error::ParametersChanged`], [`Error::DuplicatePath`].
+    pub fn begin_round<T: Params<Elem = A>>(&mut self, task: &Task<T>) -> Result<()> {
+        let everybody = task.control().ok_or(Error::NoControl)?;
+        let layout = Arc::new(Layout::of(task.model())?);
+        everybody.layout().ensure_same(&layout)?;
+        Tensors::renew(&mut self.start, self.inner.layout(), task.model())?;
+        if self.phase == Phase::Ended && task.accepted() == Some(self.round) {
+            std::mem::swap(&mut self.control, &mut self.spare);
+        }
+        let own = self.control.get_or_insert_with(|| Tensors::zeros(Arc::clone(&layout)));
+        let correction = self.spare.get_or_insert_with(|| Tensors::zeros(layout));
+        for ((correction, c), own) in correction.values_mut().iter_mut().zip(everybody.values()).zip(own.values()) {
+            *correction = *c - *own;
+        }
+        (self.rates, self.round, self.phase) = (0.0, task.round(), Phase::Training);
+        Ok(())
+    }
+
+    /// Ends the round with the parameters after training, and returns the change of the control variate for the server.
+    ///
+    /// # Errors
+    /// [`Error::NoRound`], [`Error::NoStep`], [`Error::ParametersChanged`]. The round then goes on.
+    pub fn end_round<T: Params<Elem = A>>(&mut self, params: &T) -> Result<Tensors<A>> {
+        let (Phase::Training, Some(own), Some(next), Some(start)) =
+            (self.phase, &self.control, &mut self.spare, &self.start)
+        else {
+            return Err(Error::NoRound);
+        };
+        if self.rates == 0.0 {
+            return Err(Error::NoStep);
+        }
+        start.layout().ensure_same(&Layout::of(params)?)?;
+        let rates = A::from_f64(self.rates);
+        let mut elements = next.values_mut().iter_mut().zip(start.values());
+        flatten(params, |values| {
+            for (now, (next, start)) in values.iter().zip(&mut elements) {
+                *next = (*start - *now) / rates - *next;
+            }
+        });
+        let mut change = next.clone();
+        change.values_mut().iter_mut().zip(own.values()).for_each(|(change, own)| *change -= *own);
+        self.phase = Phase::Ended;
+        Ok(change)
+    }
+
+    /// What is added to the gradients.
+    fn check_own(&self, step: &Step<'_, A>) -> Result<&Tensors<A>> {
+        let (Phase::Training, Some(correction)) = (self.phase, &self.spare) else { return Err(Error::NoRound) };
+        Layout::ensure_known(Some(correction.layout()), step.layout())?;
+        Ok(correction)
+    }
+}
+
+impl<A: Element, O: Optimizer<A>> Optimizer<A> for Scaffold<O, A> {
+    fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        let correction = self.check_own(step)?;
+        let mut step = step.preview();
+        plus(&mut step, correction.layout(), correction.values());
+        self.inner.check(&step)
+    }
+
+    fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
+        self.check_own(&step)?;
+        let Self { inner, spare: Some(correction), .. } = self else { return Err(Error::NoRound) };
+        let mut step: Step<'_, A> = step; // a shorter lifetime: from here on it borrows the correction
+        plus(&mut step, correction.layout(), correction.values());
+        let report = inner.apply(step)?;
+        if report.moved {
+            self.rates += report.learning_rate;
+        }
+        Ok(report)
+    }
+
+    fn learning_rate(&self) -> f64 {
+        self.inner.learning_rate()
+    }
+
+    fn steps(&self) -> u64 {
+        self.inner.steps()
+    }
+
+    fn layout(&self) -> Option<&Arc<Layout>> {
+        self.inner.layout().or(self.start.as_ref().map(Tensors::layout))
+    }
+
+    fn write_state(&self, state: &mut StateWriter<'_>) {
+        let mut node = state.node("scaffold");
+        node.value("phase", self.phase.name());
+        node.value("round", self.round);
+        node.value("rates", self.rates);
+        for (name, tensors) in [("control", &self.control), ("spare", &self.spare), ("start", &self.start)] {
+            tensors.iter().for_each(|tensors| tensors.write(&mut node, name));
+        }
+        self.inner.write_state(state);
+    }
+
+    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        let node = state.node("scaffold")?;
+        let read_phase: Phase = node.value("phase", "idle, training or ended")?;
+        let read_round = node.value("round", "a count")?;
+        let read_rates = node.value_where("rates", "a number ≥ 0", |rates| *rates >= 0.0)?;
+        let read = |name| if read_phase == Phase::Idle { Ok(None) } else { Tensors::read(&node, name) };
+        let (read_control, read_spare, read_start) = (read("control")?, read("spare")?, read("start")?);
+        let Self { inner, control, spare, start, rates, round, phase } = self;
+        let own = Commit::new(move || {
+            (*control, *spare, *start) = (read_control, read_spare, read_start);
+            (*rates, *round, *phase) = (read_rates, read_round, read_phase);
+        });
+        Ok(inner.read_state(state)?.and(own))
+    }
+}

@@ -1,0 +1,189 @@
+//! Which clients take part in a round.
+
+use std::fmt;
+
+use rand::rngs::SysRng;
+use rand::{Rng, RngExt, SeedableRng, TryRng};
+use rand_chacha::ChaCha20Rng;
+
+use crate::error::{Error, Result};
+
+/// Chooses the clients of a round.
+pub trait Selection: Send {
+    /// The clients of a round, of 0 … `clients` − 1. `draw` counts the choices: another number, another choice.
+    ///
+    /// # Errors
+    /// [`Error::HyperParameter`] if what was asked for cannot be; nothing has been drawn then.
+    fn select(&mut self, clients: usize, draw: u64) -> Result<Vec<usize>>;
+}
+
+/// Every client, in every round.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct All;
+
+impl Selection for All {
+    fn select(&mut self, clients: usize, _: u64) -> Result<Vec<usize>> {
+        Ok((0..clients).collect())
+    }
+}
+
+/// Some clients, by chance.
+///
+/// The chance is the operating system's, through ChaCha20, unless a seed or a generator is given. With a
+/// [`seed`](Sample::seed) the choice is a function of seed and round, so that a server that goes on from a saved state makes the
+/// choices that it would have made.
+///
+/// ```
+/// use gradus::federated::{Sample, Selection};
+///
+/// let mut sample = Sample::count(3).seed(7);
+/// let chosen = sample.select(10, 0)?;
+/// assert!(chosen.len() == 3 && chosen.is_sorted() && chosen[2] < 10);
+/// assert_eq!(sample.select(10, 0)?, chosen);
+/// # Ok::<(), gradus::Error>(())
+/// ```
+pub struct Sample {
+    how: How,
+    chance: Chance,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum How {
+    Count(usize),
+    Poisson(f64),
+}
+
+enum Chance {
+    System,
+    Seed(u64),
+    Generator(Box<dyn Rng + Send>),
+}
+
+impl Sample {
+    /// So many clients, any set of them as likely as any other.
+    pub fn count(count: usize) -> Self {
+        Self { how: How::Count(count), chance: Chance::System }
+    }
+
+    /// Each client with this probability, by itself: what the accounting of privacy takes for granted. There may be none.
+    pub fn poisson(probability: f64) -> Self {
+        Self { how: How::Poisson(probability), chance: Chance::System }
+    }
+
+    /// The choices of this seed: for experiments that are to be repeated.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.chance = Chance::Seed(seed);
+        self
+    }
+
+    /// The choices of a generator. Its state is not in that of the server.
+    pub fn generator(mut self, generator: impl Rng + Send + 'static) -> Self {
+        self.chance = Chance::Generator(Box::new(generator));
+        self
+    }
+}
+
+impl fmt::Debug for Sample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sample({:?})", self.how)
+    }
+}
+
+impl How {
+    fn check(self, clients: usize) -> Result<()> {
+        let (name, value, accepted) = match self {
+            Self::Count(count) if count == 0 || count > clients => {
+                ("count", count as f64, format!("from 1 to the number of clients, {clients}"))
+            }
+            Self::Poisson(probability) if !(probability > 0.0 && probability <= 1.0) => {
+                ("probability", probability, "a number in 0 < probability ≤ 1".into())
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::HyperParameter { name, value, step: 0, path: None, accepted })
+    }
+
+    fn draw(self, clients: usize, generator: &mut (dyn Rng + Send)) -> Vec<usize> {
+        let mut all: Vec<_> = (0..clients).collect();
+        match self {
+            Self::Poisson(probability) => all.retain(|_| generator.random_bool(probability)),
+            Self::Count(count) => {
+                for place in 0..count {
+                    let other = generator.random_range(place..clients);
+                    all.swap(place, other);
+                }
+                all.truncate(count);
+                all.sort_unstable();
+            }
+        }
+        all
+    }
+}
+
+impl Selection for Sample {
+    fn select(&mut self, clients: usize, draw: u64) -> Result<Vec<usize>> {
+        self.how.check(clients)?;
+        Ok(match &mut self.chance {
+            Chance::Generator(generator) => self.how.draw(clients, &mut **generator),
+            Chance::Seed(seed) => {
+                let mut generator = ChaCha20Rng::seed_from_u64(*seed);
+                generator.set_stream(draw);
+                self.how.draw(clients, &mut generator)
+            }
+            Chance::System => {
+                let mut seed = <ChaCha20Rng as SeedableRng>::Seed::default();
+                let reason = |error: rand::rngs::SysError| Error::Transport {
+                    operation: "the system's random numbers",
+                    reason: error.to_string(),
+                };
+                SysRng.try_fill_bytes(&mut seed).map_err(reason)?;
+                self.how.draw(clients, &mut ChaCha20Rng::from_seed(seed))
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Four standard deviations of a mean of 4,000 draws of probability 0.3.
+    const TOLERANCE: f64 = 4.0 * 0.0073;
+
+    #[test]
+    fn every_client_is_as_likely() {
+        const ROUNDS: u64 = 4000;
+        for (mut sample, often) in [(Sample::count(3).seed(1), 0.3), (Sample::poisson(0.3).seed(1), 0.3)] {
+            let mut counts = [0.0; 10];
+            for draw in 0..ROUNDS {
+                sample.select(10, draw).unwrap().into_iter().for_each(|client| counts[client] += 1.0);
+            }
+            assert!(counts.iter().all(|count| (count / ROUNDS as f64 - often).abs() < TOLERANCE), "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn a_choice_is_that_of_the_seed_or_new() {
+        let draws = |sample: &mut Sample| (0..20).map(|draw| sample.select(9, draw).unwrap()).collect::<Vec<_>>();
+        let seeded = draws(&mut Sample::count(4).seed(3));
+        assert_eq!(seeded, draws(&mut Sample::count(4).seed(3)));
+        assert_ne!(seeded, draws(&mut Sample::count(4).seed(4)));
+        assert_ne!(draws(&mut Sample::count(4)), draws(&mut Sample::count(4)));
+        let generator = || Sample::count(4).generator(ChaCha20Rng::seed_from_u64(5));
+        assert_eq!(draws(&mut generator()), draws(&mut generator()));
+        assert!(seeded.iter().all(|chosen| chosen.len() == 4 && chosen.windows(2).all(|pair| pair[0] < pair[1])));
+    }
+
+    #[test]
+    fn what_cannot_be_chosen_is_refused() {
+        for (mut sample, sentence) in [
+            (Sample::count(0), "count is 0 at step 0; it must be from 1 to the number of clients, 3"),
+            (Sample::count(4), "count is 4 at step 0; it must be from 1 to the number of clients, 3"),
+            (Sample::poisson(0.0), "probability is 0 at step 0; it must be a number in 0 < probability ≤ 1"),
+            (Sample::poisson(f64::NAN), "probability is NaN at step 0; it must be a number in 0 < probability ≤ 1"),
+        ] {
+            assert_eq!(sample.select(3, 0).unwrap_err().to_string(), sentence);
+        }
+        assert_eq!(Sample::poisson(1.0).select(3, 0).unwrap(), [0, 1, 2]);
+    }
+}

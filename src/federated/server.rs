@@ -1,0 +1,376 @@
+//! The server: it gives out the model, takes in what the clients made of it, and moves it.
+
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use super::aggregation::{Aggregation, Mean};
+use super::answers::{Answers, Sums, place};
+use super::client::Task;
+use super::clients::Clients;
+use super::report::RoundReport;
+use super::selection::{All, Selection};
+use super::tensors::Tensors;
+use crate::error::{Error, Result};
+use crate::optimizer::Optimizer;
+use crate::params::{Layout, ParamsMut};
+use crate::scalar::Element;
+use crate::state::data::Data;
+use crate::state::{Commit, StateDict, StateReader, StateWriter, read_all};
+use crate::step::Step;
+
+/// Trains a model on data that it never sees, in rounds with clients.
+///
+/// In a round the chosen clients train the model on their own, and the server steps it by the mean of their changes: with the
+/// negative mean as the gradient, any optimizer of this crate is a server's.
+///
+/// | server optimizer | algorithm |
+/// |---|---|
+/// | `Sgd::new(1.0)` | FedAvg |
+/// | `Momentum::new(1.0, 0.9)` | FedAvgM |
+/// | [`FedAdagrad`](super::FedAdagrad), [`FedAdam`](super::FedAdam), [`FedYogi`](super::FedYogi) | those |
+///
+/// # Update rule
+/// ```text
+/// S  the chosen clients whose answers yᵢ, with their weights nᵢ, are valid
+/// Δ = Σ nᵢ(yᵢ − θ) / Σ nᵢ                          in f64, in the order of the clients
+/// θ ← the optimizer's step with ∇J(θ) = −Δ
+/// c ← c + Σ Δcᵢ / N                                with SCAFFOLD, N clients in all
+/// ```
+/// # Faults
+/// The round goes on with those that answered validly. Everyone else is [named](RoundReport::left_out) with the
+/// [reason](super::Reason): failed, panicked, late, other shapes, NaN, no weight, twice, not at all. If nobody answers validly,
+/// model and server are as before, bit for bit, and the report says `moved: false`; the next round has the same number and asks
+/// anew.
+///
+/// With [`Ranks`](super::Ranks) every rank has a server of its own, made alike, and all end each round with the same bits; what keeps
+/// one rank from a round keeps all.
+///
+/// # State
+/// [`state_dict`](Server::state_dict) holds that of the optimizer, the number of the round, and with SCAFFOLD the control variate.
+/// The model is the user's, and so is what the clients keep.
+///
+/// # Errors
+/// Before any client is asked, those of the optimizer's [`check`](Optimizer::check), of the [`Selection`] and of the
+/// [`Aggregation`]; in a group of ranks [`Error::RankRefused`], [`Error::RanksDisagree`], [`Error::RankLeft`],
+/// [`Error::RankTimeout`]. [`Error::ControlNotPrivate`]. [`Error::NonFiniteGradient`] if the change is not finite when it is put together: an overflow.
+///
+/// # Example
+/// ```
+/// use gradus::federated::{Failure, Server, Simulation, Task, Update};
+/// use gradus::prelude::*;
+/// use ndarray::{Array1, array};
+///
+/// // Two clients whose own minima are 1 and 4; the second has twice the data.
+/// let client = |(minimum, examples): (f64, f64)| {
+///     move |task: &Task<Array1<f64>>| {
+///         let (mut model, mut opt) = (task.model().clone(), Sgd::new(0.5));
+///         let grad = &model - minimum;
+///         opt.step(&mut model, &grad)?;
+///         Ok::<_, Failure>(Update::new(model, examples))
+///     }
+/// };
+/// let mut clients = Simulation::new([(1.0, 1.0), (4.0, 2.0)].map(client));
+/// let (mut server, mut model) = (Server::new(Sgd::new(1.0)), array![0.0]);
+/// let report = server.round(&mut model, &mut clients)?;
+/// assert!(report.moved && report.left_out.is_empty());
+/// assert_eq!(model, array![1.5]); // 1/3 of 0.5 and 2/3 of 2
+/// # Ok::<(), gradus::Error>(())
+/// ```
+///
+/// # References
+/// H. B. McMahan et al., *Communication-Efficient Learning of Deep Networks from Decentralized Data* (2017), arXiv:1602.05629,
+/// algorithm 1; S. J. Reddi et al., *Adaptive Federated Optimization* (2021), arXiv:2003.00295, algorithm 1;
+/// S. P. Karimireddy et al., *SCAFFOLD* (2020), arXiv:1910.06378, algorithm 1.
+pub struct Server<O, A, G = Mean> {
+    optimizer: O,
+    aggregation: G,
+    selection: Box<dyn Selection>,
+    scaffold: bool,
+    round: u64,
+    /// How often the round was tried before: not in the state, which is that of the last round that moved.
+    attempts: u64,
+    /// With SCAFFOLD, for each client 0 or one more than the round in which its last answer counted.
+    accepted: Vec<u64>,
+    control: Option<Arc<Tensors<A>>>,
+    sums: Sums,
+    change: Option<Tensors<A>>,
+}
+
+impl<O: fmt::Debug, A: Element, G: fmt::Debug> fmt::Debug for Server<O, A, G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("optimizer", &self.optimizer)
+            .field("aggregation", &self.aggregation)
+            .field("round", &self.round)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<A: Element, O: Optimizer<A>> Server<O, A> {
+    /// A server that asks every client in every round, takes their mean, and moves the model with this optimizer.
+    pub fn new(optimizer: O) -> Self {
+        Self {
+            optimizer,
+            aggregation: Mean,
+            selection: Box::new(All),
+            scaffold: false,
+            round: 0,
+            attempts: 0,
+            accepted: Vec::new(),
+            control: None,
+            sums: Sums::default(),
+            change: None,
+        }
+    }
+
+    /// Puts the changes together in another way than by their mean: with privacy, say.
+    pub fn aggregate_by<G: Aggregation>(self, aggregation: G) -> Server<O, A, G> {
+        let Self { optimizer, selection, scaffold, round, attempts, accepted, control, sums, change, .. } = self;
+        Server { optimizer, aggregation, selection, scaffold, round, attempts, accepted, control, sums, change }
+    }
+}
+
+impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
+    /// Asks only some of the clients in each round: see [`Sample`](super::Sample).
+    pub fn select(mut self, selection: impl Selection + 'static) -> Self {
+        self.selection = Box::new(selection);
+        self
+    }
+
+    /// Keeps a control variate for clients that step with [`scaffold`](Optimizer::scaffold).
+    pub fn scaffold(mut self) -> Self {
+        self.scaffold = true;
+        self
+    }
+
+    /// The number of the next round: how many have moved the model.
+    pub fn rounds(&self) -> u64 {
+        self.round
+    }
+
+    /// The server's optimizer.
+    pub fn optimizer(&self) -> &O {
+        &self.optimizer
+    }
+
+    /// How the changes are put together.
+    pub fn aggregation(&self) -> &G {
+        &self.aggregation
+    }
+
+    /// The server's control variate, once there has been a round with SCAFFOLD.
+    pub fn control(&self) -> Option<&Tensors<A>> {
+        self.control.as_deref()
+    }
+
+    /// Trains one round.
+    ///
+    /// # Errors
+    /// Those that [`Server`] lists. Model and server are then as before.
+    pub fn round<T, C>(&mut self, model: &mut T, clients: &mut C) -> Result<RoundReport>
+    where
+        T: ParamsMut<Elem = A> + Clone + Send + Sync,
+        C: Clients<T> + ?Sized,
+    {
+        let count = clients.count();
+        let (layout, chosen) = self.agree(model, clients)?;
+        // From here on another try of this round makes another choice.
+        self.attempts += 1;
+
+        let zeros = || Arc::new(Tensors::zeros(Arc::clone(&layout)));
+        let control = self.scaffold.then(|| self.control.clone().unwrap_or_else(zeros));
+        let task = Task::new(self.round, model.clone());
+        let task = control.iter().fold(task, |task, control| task.with_control(Arc::clone(control)));
+        let accepted = |client: usize| self.accepted.get(client).and_then(|round| round.checked_sub(1));
+        let tasks = chosen.iter().map(|&client| (client, task.clone().with_accepted(accepted(client)))).collect();
+        drop(task);
+        let replies = clients.train(tasks);
+
+        self.sums.begin(model, if self.scaffold { 2 } else { 1 });
+        let own = self.sums.add(&layout, &chosen, replies, &mut self.aggregation);
+        let all = clients.exchange(&own.to_bytes())?.into_iter().map(|bytes| Answers::of_bytes(&bytes));
+        let unread = || Error::Transport { operation: "exchange", reason: "the answers of a rank are cut off".into() };
+        let all = all.collect::<Option<Vec<_>>>().ok_or_else(unread)?;
+        let Answers { counted, left_out } = Answers::join(all, &chosen);
+        let mut report = RoundReport { round: self.round, moved: false, counted, left_out, step: None };
+        if report.counted.is_empty() && !self.aggregation.moves_without_answers() {
+            return Ok(report);
+        }
+
+        let elements = layout.elements();
+        if clients.rank() == 0 {
+            self.aggregation.complete(&mut self.sums.sums[..elements]);
+        }
+        clients.add(&mut self.sums.sums)?;
+        let divisor = self.aggregation.divisor(report.counted.iter().map(|counted| counted.weight).sum());
+        let control = control.map(|control| self.next_control(&control, count)).transpose()?;
+        let step = self.step(model, &layout, divisor)?;
+
+        if self.scaffold {
+            self.accepted.resize(count, 0);
+        }
+        for counted in &report.counted {
+            if let Some(accepted) = self.accepted.get_mut(counted.client) {
+                *accepted = self.round + 1;
+            }
+        }
+        (self.control, self.attempts) = (control, 0);
+        self.round += 1;
+        self.aggregation.moved();
+        (report.moved, report.step) = (step.moved, Some(step));
+        Ok(report)
+    }
+
+    /// Whether this rank can take part, and which clients are to.
+    fn prepare<T: ParamsMut<Elem = A>>(
+        &mut self,
+        model: &mut T,
+        layout: &Arc<Layout>,
+        count: usize,
+    ) -> Result<Vec<usize>> {
+        self.aggregation.check()?;
+        if self.scaffold && !self.aggregation.allows_controls() {
+            return Err(Error::ControlNotPrivate);
+        }
+        if let Some(control) = &self.control {
+            control.layout().ensure_same(layout)?;
+        }
+        let change = match self.change.take() {
+            Some(change) if change.layout() == layout => change,
+            _ => Tensors::zeros(Arc::clone(layout)),
+        };
+        let change = self.change.insert(change);
+        change.values_mut().fill(A::zero());
+        self.optimizer.check(&Step::pair(model, &*change, self.optimizer.layout())?)?;
+        let mut chosen = self.selection.select(count, self.round ^ self.attempts.rotate_left(32))?;
+        chosen.retain(|client| *client < count);
+        chosen.sort_unstable();
+        chosen.dedup();
+        Ok(chosen)
+    }
+
+    /// The model's layout and the choice of the first rank, if all ranks can take part with the same model.
+    fn agree<T, C>(&mut self, model: &mut T, clients: &C) -> Result<(Arc<Layout>, Vec<usize>)>
+    where
+        T: ParamsMut<Elem = A>,
+        C: Clients<T> + ?Sized,
+    {
+        let layout = Layout::of(model).map(Arc::new);
+        let own = layout.clone().and_then(|layout| self.prepare(model, &layout, clients.count()));
+        let mut digest = DefaultHasher::new();
+        let numbers = [self.round, clients.count() as u64, self.optimizer.steps(), self.scaffold.into()];
+        numbers.hash(&mut digest);
+        for info in layout.iter().flat_map(|layout| layout.tensors()) {
+            (info.path(), info.shape()).hash(&mut digest);
+        }
+        super::tensors::flatten(model, |values| values.iter().for_each(|x| digest.write_u64(x.as_f64().to_bits())));
+
+        let mut message = vec![u8::from(own.is_err())];
+        message.extend(digest.finish().to_le_bytes());
+        match &own {
+            Ok(chosen) => message.extend(chosen.iter().flat_map(|client| (*client as u64).to_le_bytes())),
+            Err(error) => message.extend(error.to_string().bytes()),
+        }
+        let all = clients.exchange(&message)?;
+        let (layout, _) = (layout?, own?);
+        let mut chosen = Vec::new();
+        for (rank, message) in all.iter().enumerate() {
+            let Some(([refused], rest)) = message.split_first_chunk() else { continue };
+            let Some((found, rest)) = rest.split_first_chunk() else { continue };
+            if *refused != 0 {
+                return Err(Error::RankRefused { rank, reason: String::from_utf8_lossy(rest).into_owned() });
+            }
+            let other = |digest: [u8; 8]| format!("a model and server of digest {:016x}", u64::from_le_bytes(digest));
+            if rank == 0 {
+                let (numbers, _) = rest.as_chunks();
+                chosen.extend(numbers.iter().map(|number| u64::from_le_bytes(*number) as usize));
+            }
+            let expected = all[0].get(1..9).and_then(|bytes| bytes.try_into().ok()).unwrap_or(*found);
+            if *found != expected {
+                return Err(Error::RanksDisagree { rank, expected: other(expected), found: other(*found) });
+            }
+        }
+        Ok((layout, chosen))
+    }
+
+    /// The control variate after this round.
+    fn next_control(&self, control: &Tensors<A>, clients: usize) -> Result<Arc<Tensors<A>>> {
+        let mut next = control.clone();
+        let sums = self.sums.sums.iter().skip(control.values().len());
+        for (at, (value, sum)) in next.values_mut().iter_mut().zip(sums).enumerate() {
+            *value = A::from_f64(value.as_f64() + sum / clients as f64);
+            if !value.is_finite() {
+                let (argument, value) = ("the control variate", value.as_f64());
+                return Err(Error::NotFinite { argument, index: vec![at], value });
+            }
+        }
+        Ok(Arc::new(next))
+    }
+
+    /// The optimizer's step by the mean change.
+    fn step<T>(&mut self, model: &mut T, layout: &Arc<Layout>, divisor: f64) -> Result<crate::Report>
+    where
+        T: ParamsMut<Elem = A>,
+    {
+        let change = self.change.get_or_insert_with(|| Tensors::zeros(Arc::clone(layout)));
+        for (at, (gradient, sum)) in change.values_mut().iter_mut().zip(&self.sums.sums).enumerate() {
+            *gradient = A::from_f64(-(sum / divisor));
+            if !gradient.is_finite() {
+                let (path, index) = place(layout, at).unwrap_or_default();
+                return Err(Error::NonFiniteGradient { path: path.into(), index, value: gradient.as_f64() });
+            }
+        }
+        self.optimizer.step(model, change)
+    }
+
+    /// A copy of everything that is remembered from round to round.
+    pub fn state_dict(&self) -> StateDict {
+        let layout = self.optimizer.layout().or(self.control.as_ref().map(|control| control.layout()));
+        let mut state = StateDict::new(layout.cloned());
+        let mut writer = StateWriter::new(&mut state);
+        let mut node = writer.node("server");
+        node.value("round", self.round);
+        node.value("clients", self.accepted.len());
+        if let Some(control) = &self.control {
+            node.insert("accepted", "", &[self.accepted.len()], Data::U64(self.accepted.clone()));
+            control.write(&mut node, "control");
+        }
+        self.aggregation.write_state(&mut node);
+        self.optimizer.write_state(&mut writer);
+        state
+    }
+
+    /// Goes on from a state that was saved, bit for bit as if it had never stopped. All of it or, on an error, nothing.
+    ///
+    /// The server is built as it was before. A [`Sample`](super::Sample) with a seed goes on with its choices.
+    ///
+    /// # Errors
+    /// Those of [`Optimizer::load_state_dict`].
+    pub fn load_state_dict(&mut self, state: &StateDict) -> Result<()> {
+        if let (Some(own), Some(found)) = (self.optimizer.layout(), state.layout()) {
+            own.ensure_same(found)?;
+        }
+        read_all(state, |reader| self.read_state(reader))?.make();
+        Ok(())
+    }
+
+    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        let mut node = state.node("server")?;
+        let read_round: u64 = node.value("round", "a count")?;
+        let clients: usize = node.value("clients", "a count")?;
+        let mut read_control = None;
+        let mut read_accepted = vec![0; clients];
+        if self.scaffold && read_round > 0 {
+            let accepted = node.numbers::<u64>("accepted", "", &[clients], "u64")?;
+            read_accepted = accepted.ok_or_else(|| node.absent("accepted", ""))?;
+            read_control = Tensors::read(&node, "control")?.map(Arc::new);
+        }
+        let Self { optimizer, aggregation, round, attempts, accepted, control, .. } = self;
+        let own = Commit::new(move || {
+            (*round, *attempts, *accepted, *control) = (read_round, 0, read_accepted, read_control);
+        });
+        let aggregation = aggregation.read_state(&mut node)?;
+        Ok(optimizer.read_state(state)?.and(aggregation).and(own))
+    }
+}

@@ -1,0 +1,44 @@
+//! The rows of the adaptive server optimizers, with −Δ as the gradient.
+
+use gradus::federated::{FedAdagrad, FedAdam, FedYogi};
+use gradus::prelude::*;
+
+use super::rows::Oracle::Element;
+use super::rows::Row;
+
+const MOMENTS: &[&str] = &["exp_avg", "exp_avg_sq"];
+
+/// Every row, for one element type.
+#[rustfmt::skip]
+pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
+    vec![
+        Row { name: "fedadam", slots: MOMENTS, rests: true, parabola: 0.1, rosenbrock: (1e-2, 10_000),
+            optimizer: |lr| Box::new(FedAdam::new(lr)),
+            oracle: Element(|t, lr, p, g, slots| step(t, lr, p, g, slots, |v, square| 0.99 * v + (1.0 - 0.99) * square)) },
+        Row { name: "fedadam, flower, betas, tau, weight decay", slots: MOMENTS, rests: false, parabola: 0.1, rosenbrock: (1e-2, 10_000),
+            optimizer: |lr| Box::new(FedAdam::new(lr).flower().beta1(0.8).beta2(0.98).tau(0.01).weight_decay(0.01)),
+            oracle: Element(|t, lr, p, g, [m, v, _]| {
+                let g = g + 0.01 * p;
+                *m = 0.8 * *m + (1.0 - 0.8) * g;
+                *v = 0.98 * *v + (1.0 - 0.98) * g * g;
+                let correction = (1.0 - 0.98_f64.powi(t + 1)).sqrt() / (1.0 - 0.8_f64.powi(t + 1));
+                p - lr * correction * *m / (v.sqrt() + 0.01)
+            }) },
+        Row { name: "fedyogi", slots: MOMENTS, rests: true, parabola: 0.1, rosenbrock: (0.1, 10_000),
+            optimizer: |lr| Box::new(FedYogi::new(lr)),
+            oracle: Element(|t, lr, p, g, slots| {
+                step(t, lr, p, g, slots, |v, square| v - (1.0 - 0.99) * square * (v - square).signum())
+            }) },
+        Row { name: "fedadagrad", slots: MOMENTS, rests: true, parabola: 0.5, rosenbrock: (1.0, 10_000),
+            optimizer: |lr| Box::new(FedAdagrad::new(lr)),
+            oracle: Element(|t, lr, p, g, slots| step(t, lr, p, g, slots, |v, square| v + square)) },
+    ]
+}
+
+/// Algorithm 2 of the paper.
+fn step(t: i32, lr: f64, param: f64, grad: f64, [m, v, _]: &mut [f64; 3], second: fn(f64, f64) -> f64) -> f64 {
+    *m = 0.9 * *m + (1.0 - 0.9) * grad;
+    let before = if t == 1 { 1e-3_f64.powi(2) } else { *v };
+    *v = second(before, grad * grad);
+    param - lr * *m / (v.sqrt() + 1e-3)
+}
