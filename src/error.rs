@@ -197,6 +197,17 @@ pub enum Error {
         value: f64,
     },
 
+    /// A parameter that must be finite is NaN or an infinity.
+    #[error("parameter {} is {value} at index {index:?}", Name(.path))]
+    NonFiniteParameter {
+        /// The first tensor with a non-finite element.
+        path: String,
+        /// That tensor's first non-finite element, in row-major order.
+        index: Vec<usize>,
+        /// Its value.
+        value: f64,
+    },
+
     /// The averages of the parameters are swapped in: where the parameters were.
     #[error("the parameters are swapped for their averages; swap them back first")]
     Swapped,

@@ -167,6 +167,16 @@ impl<'a, A: Element> Step<'a, A> {
         Self { layout, tensors }
     }
 
+    /// A step that only has parameters, for changing them as a whole.
+    #[cfg(feature = "distributed")]
+    pub(crate) fn of_params(
+        params: &'a mut (dyn ParamsMut<Elem = A> + '_),
+        known: Option<&Arc<Layout>>,
+    ) -> Result<Self> {
+        let (layout, tensors) = walk_params(params, known)?;
+        Ok(Self { layout, tensors })
+    }
+
     /// A step that only has gradients, for measuring them.
     pub(crate) fn of_grads(grads: &'a (dyn Params<Elem = A> + '_), layout: Layout) -> Result<Self> {
         let nothing = |index| Tensor::new(index, ValuesMut::Contiguous(&mut [], Order::C));

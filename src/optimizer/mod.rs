@@ -270,6 +270,31 @@ pub trait Optimizer<A: Element>: Send {
         crate::kfac::Kfac::new(self)
     }
 
+    /// Moves the parameters of all ranks of a group by the mean of their gradients: see
+    /// [`DataParallel`](crate::distributed::DataParallel).
+    #[cfg(feature = "distributed")]
+    fn data_parallel<G>(self, group: G) -> crate::distributed::DataParallel<Self, G, A>
+    where
+        Self: Sized,
+        G: crate::distributed::Collective<A>,
+    {
+        crate::distributed::DataParallel::new(self, group)
+    }
+
+    /// Takes `every` steps alone, then a step of `outer` along the mean change over all ranks: see
+    /// [`LocalSteps`](crate::distributed::LocalSteps).
+    #[cfg(feature = "distributed")]
+    fn local_steps<U: Optimizer<A>>(
+        self,
+        every: u64,
+        outer: U,
+    ) -> crate::distributed::LocalSteps<Self, U, crate::distributed::Alone, A>
+    where
+        Self: Sized,
+    {
+        crate::distributed::LocalSteps::new(self, every, outer)
+    }
+
     /// Steps parameters of 16 bits through f32 copies: see [`MasterWeights`](crate::adaptor::MasterWeights).
     #[cfg(feature = "half")]
     fn master_weights<H: Element>(self) -> crate::adaptor::MasterWeights<Self, H>
