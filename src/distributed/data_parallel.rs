@@ -226,14 +226,14 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
 
     /// The step of the optimizer inside, along the means.
     fn step_inside(&mut self, step: &mut Step<'_, A>, places: &[Place<'_>]) -> Result<Report> {
-        let (layout, mut means) = (Arc::clone(step.layout()), places.iter());
+        let (layout, ranks, mut means) = (Arc::clone(step.layout()), step.ranks(), places.iter());
         let tensors = step.iter_mut().map(|(_, tensor)| {
             let mean = tensor.grad.as_ref().and_then(|_| means.next());
             let mean = mean.map(|place| Grad::new(Values::Contiguous(&self.packed[place.range()], Order::C)));
             let followers = take(&mut tensor.followers);
             Tensor { grad: mean, followers, ..tensor.reborrow() }
         });
-        self.inner.apply(Step::from_parts(layout, tensors.collect()))
+        self.inner.apply(Step::from_parts(layout, tensors.collect(), ranks))
     }
 }
 

@@ -204,8 +204,9 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
         let layout = Arc::clone(step.layout());
         let places = packed::places(&layout, step, |tensor| !tensor.frozen);
         // What follows the parameters is to follow them to the anchor, not to where they are in between.
+        let ranks = step.ranks();
         let tensors = step.iter_mut().map(|(_, tensor)| tensor.reborrow()).collect();
-        let stepped = self.inner.apply(Step::from_parts(Arc::clone(&layout), tensors));
+        let stepped = self.inner.apply(Step::from_parts(Arc::clone(&layout), tensors, ranks));
         let own = stepped.and_then(|report| self.measure(step, &places).map(|()| report));
         let word = own.as_ref().map(|_| Word::Go).map_err(Error::clone);
         agree_about(&self.group, word, |text| text.write_str("the change since the last round"))?;
@@ -250,7 +251,7 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
             let outer = Tensor::new(tensor.index(), anchor.as_values_mut());
             tensors.push(Tensor { grad, frozen: tensor.frozen, ..outer });
         }
-        self.outer.apply(Step::from_parts(Arc::clone(step.layout()), tensors))
+        self.outer.apply(Step::from_parts(Arc::clone(step.layout()), tensors, step.ranks()))
     }
 }
 
@@ -291,11 +292,12 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> Optimizer<A
         let result = match round {
             true => self.round(&mut step),
             false => {
+                let ranks = step.ranks();
                 let tensors = step.iter_mut().map(|(_, tensor)| {
                     let followers = take(&mut tensor.followers);
                     Tensor { followers, ..tensor.reborrow() }
                 });
-                self.inner.apply(Step::from_parts(Arc::clone(&layout), tensors.collect()))
+                self.inner.apply(Step::from_parts(Arc::clone(&layout), tensors.collect(), ranks))
             }
         };
         if let (Err(_), Some(beginning)) = (&result, beginning) {

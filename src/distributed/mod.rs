@@ -8,6 +8,7 @@ mod description;
 mod group;
 mod local_steps;
 mod packed;
+mod sharded;
 mod thread_group;
 mod traffic;
 
@@ -15,5 +16,6 @@ pub use data_parallel::DataParallel;
 pub use group::{Alone, Collective, Group};
 pub use local_steps::LocalSteps;
 pub use packed::Place;
+pub use sharded::{Sharded, unshard};
 pub use thread_group::ThreadGroup;
 pub use traffic::Traffic;

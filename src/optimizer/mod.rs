@@ -260,6 +260,16 @@ pub trait Optimizer<A: Element>: Send {
         Finite::new(self, NonFinite::Skip)
     }
 
+    /// Shares the optimizer's state and work between the ranks of a group, ZeRO-1: see
+    /// [`Sharded`](crate::distributed::Sharded).
+    #[cfg(feature = "distributed")]
+    fn sharded<G: crate::distributed::Collective<A>>(self, group: G) -> crate::distributed::Sharded<Self, G, A>
+    where
+        Self: Sized,
+    {
+        crate::distributed::Sharded::new(self, group)
+    }
+
     /// Preconditions gradients with the curvature of the layers: see [`Kfac`](crate::kfac::Kfac).
     #[cfg(feature = "second-order")]
     fn kfac(self) -> crate::kfac::Kfac<Self, A>
