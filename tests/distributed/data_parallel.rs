@@ -77,7 +77,9 @@ fn alone_it_is_the_optimizer_itself() {
                 Box::new(RmsProp::new(0.1).accumulate(2).data_parallel(Alone).verify_every(1).lookahead(2, 0.5)),
             ),
             (
-                Box::new(Muon::new(0.1).group("1", TensorGroup::new().scale_learning_rate(0.5)).route("1", Sgd::new(0.1))),
+                Box::new(
+                    Muon::new(0.1).group("1", TensorGroup::new().scale_learning_rate(0.5)).route("1", Sgd::new(0.1)),
+                ),
                 Box::new(
                     Muon::new(0.1)
                         .group("1", TensorGroup::new().scale_learning_rate(0.5))
@@ -227,6 +229,23 @@ fn a_resumed_run_is_the_uninterrupted_one() {
         }
         assert_eq!(bits(&resumed_params), bits(&params));
         assert!(resumed.state_dict() == opt.state_dict());
+    });
+}
+
+/// What was loaded is taken as it is: each rank has its parameters from a file of its own.
+#[test]
+fn after_loading_nothing_is_sent() {
+    ThreadGroup::run(2, |group| {
+        let (mut params, grads) = (array![1.0], array![1.0]);
+        let mut opt = Sgd::new(1.0).data_parallel(&group);
+        opt.step(&mut params, &grads).unwrap();
+        let mut resumed = Sgd::new(1.0).data_parallel(&group);
+        resumed.load_state_dict(&opt.state_dict()).unwrap();
+        params[0] = group.rank() as f64;
+        resumed.step(&mut params, &grads).unwrap();
+        assert_eq!(params[0], group.rank() as f64 - 1.0);
+        resumed.broadcast(&mut params).unwrap();
+        assert_eq!(params[0], -1.0);
     });
 }
 

@@ -1,10 +1,10 @@
 //! Training on several ranks. What every rank does is a function of its group, whatever engine that is; here ranks are threads.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-// mod compression;
+mod compression;
 mod data_parallel;
 mod digits;
-// mod faults;
-// mod local_steps;
+mod faults;
+mod local_steps;
 mod ranks;
