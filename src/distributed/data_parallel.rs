@@ -5,7 +5,8 @@ use std::mem::take;
 use std::sync::Arc;
 
 use super::agreement::Word;
-use super::beginning::{Beginning, ahead};
+use super::ahead::ahead;
+use super::beginning::Beginning;
 use super::compress::{Compression, Feedback};
 use super::description::{agree_about, describe_params, describe_tensors};
 use super::group::Collective;
@@ -122,8 +123,8 @@ impl<O, G, A> DataParallel<O, G, A> {
         self
     }
 
-    /// Compares the parameters of all ranks, bit for bit, before the first step and every `steps` steps from there on. Costs a
-    /// pass over the parameters.
+    /// Compares the parameters of all ranks, bit for bit, every `steps` steps; not in the very first, in which those of rank 0 are
+    /// given to all. Costs a pass over the parameters.
     ///
     /// Where they differ, which needs a fault of the machine or a parameter that was written by hand, the step is
     /// [`Error::RanksDisagree`].

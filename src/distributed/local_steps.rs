@@ -5,7 +5,8 @@ use std::mem::take;
 use std::sync::Arc;
 
 use super::agreement::Word;
-use super::beginning::{Beginning, ahead, copy, put};
+use super::ahead::{ahead, ahead_for_all};
+use super::beginning::Beginning;
 use super::description::{agree_about, describe_tensors};
 use super::group::{Alone, Collective};
 use super::packed::{self, Packed, Place};
@@ -18,7 +19,7 @@ use crate::optimizer::Optimizer;
 use crate::params::{Layout, Order, Owned, Values};
 use crate::scalar::Element;
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{Adjust, Preview, Report, Step, Tensor};
+use crate::step::{Report, Step, Tensor};
 
 /// Takes h steps on each rank alone, then lets an outer optimizer step along the mean change: made by
 /// [`Optimizer::local_steps`].
@@ -166,7 +167,7 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
     fn check_all(&self, step: &Step<'_, A>) -> Result<()> {
         self.check_own(step)?;
         self.inner.check(step)?;
-        if self.is_round() { self.outer.check(&outer_ahead(step)) } else { Ok(()) }
+        if self.is_round() { self.outer.check(&ahead_for_all(step)) } else { Ok(()) }
     }
 
     /// All that must be the same on all ranks.
@@ -190,10 +191,10 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
 
     /// The last step before a round and the round: all of it or nothing.
     fn round(&mut self, step: &mut Step<'_, A>) -> Result<Report> {
-        let (state, params) = (self.inner.state_dict(), copy(step));
+        let (state, params) = (self.inner.state_dict(), packed::pack_params(step));
         let result = self.try_round(step);
         if result.is_err() {
-            put(step, &params);
+            packed::put_params(step, &params);
             // What an optimizer has written it reads.
             _ = self.inner.load_state_dict(&state);
         }
@@ -253,16 +254,6 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
         }
         self.outer.apply(Step::from_parts(Arc::clone(step.layout()), tensors, step.ranks()))
     }
-}
-
-/// The outer optimizer's step as far as it is known before there is a Δ.
-fn outer_ahead<'s, A: Element>(step: &'s Step<'_, A>) -> Preview<'s, A> {
-    let mut preview = step.preview();
-    for (_, tensor) in preview.iter_mut() {
-        tensor.grad = (!tensor.frozen).then(Grad::zero);
-        (tensor.learning_rate, tensor.weight_decay) = (Adjust::default(), Adjust::default());
-    }
-    preview
 }
 
 impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> Optimizer<A> for LocalSteps<O, U, G, A> {

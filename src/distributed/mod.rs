@@ -1,6 +1,7 @@
 //! One training loop on several ranks, threads or processes.
 
 mod agreement;
+mod ahead;
 mod beginning;
 pub mod compress;
 mod data_parallel;

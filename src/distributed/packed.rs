@@ -1,6 +1,7 @@
 //! Tensors one after the other, each in row-major order, as they go from rank to rank.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::group::Collective;
 use crate::error::{Error, Result};
@@ -98,6 +99,25 @@ pub(super) fn pack_grads<A: Element>(step: &Step<'_, A>, places: &[Place<'_>], p
     }
 }
 
+/// The parameters of a step, packed.
+pub(super) fn pack_params<A: Element>(step: &Step<'_, A>) -> Vec<A> {
+    let places = places(step.layout(), step, |_| true);
+    let mut packed = vec![A::zero(); elements(&places)];
+    for ((info, tensor), place) in step.iter().zip(&places) {
+        read(tensor.param(), info, &mut packed[place.range()]);
+    }
+    packed
+}
+
+/// Writes packed parameters.
+pub(super) fn put_params<A: Element>(step: &mut Step<'_, A>, packed: &[A]) {
+    let layout = Arc::clone(step.layout());
+    let places = places(&layout, step, |_| true);
+    for ((info, tensor), place) in step.iter_mut().zip(&places) {
+        write(&packed[place.range()], info, &mut tensor.param);
+    }
+}
+
 /// Sums values over all ranks, a bucket at a time, and divides by the number of ranks.
 pub(super) fn mean<A: Element>(group: &impl Collective<A>, values: &mut [A], bucket: usize) -> Result<()> {
     values.chunks_mut(bucket).try_for_each(|bucket| group.all_reduce(bucket))?;
@@ -128,4 +148,3 @@ pub(super) fn ensure_finite<A: Element>(places: &[Place<'_>], packed: &[A], what
         Packed::Params => Error::NonFiniteParameter { path, index, value },
     })
 }
-

@@ -29,6 +29,11 @@
 //! S. P. Karimireddy, Q. Rebjock, S. U. Stich and M. Jaggi, *Error Feedback Fixes SignSGD and other Gradient Compression
 //! Schemes* (2019), arXiv:1901.09847, algorithm 2.
 
+mod bf16;
+mod orthogonal;
+mod power_sgd;
+mod top_k;
+
 use std::fmt;
 
 use super::group::Collective;
@@ -37,6 +42,10 @@ use crate::error::Result;
 use crate::params::Layout;
 use crate::scalar::Element;
 use crate::state::{Commit, StateReader, StateWriter};
+
+pub use bf16::Bf16;
+pub use power_sgd::PowerSgd;
+pub use top_k::TopK;
 
 /// How a rank sends its gradients to the others in fewer bytes.
 ///
@@ -115,12 +124,7 @@ impl<A: Element> Feedback<A> {
     }
 
     /// Puts the mean of what all ranks send in the place of the gradients. Returns the bytes sent.
-    pub(super) fn reduce(
-        &mut self,
-        group: &dyn Collective<A>,
-        places: &[Place<'_>],
-        grads: &mut [A],
-    ) -> Result<u64> {
+    pub(super) fn reduce(&mut self, group: &dyn Collective<A>, places: &[Place<'_>], grads: &mut [A]) -> Result<u64> {
         for place in places {
             let residual = self.residuals.get(place.index()).into_iter().flatten();
             grads[place.range()].iter_mut().zip(residual).for_each(|(grad, residual)| *grad += *residual);
