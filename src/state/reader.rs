@@ -112,8 +112,8 @@ impl<'r> StateReader<'r> {
         self.dict
     }
 
-    /// Has `read` go on here, but with the tensors of this layout and the entries of another dictionary. What that has no
-    /// more, and what is read there, counts as read.
+    /// Has `read` go on here, but with the tensors of this layout and the entries of another dictionary. What is read there
+    /// counts as read, and so does what that has no longer, or nothing of.
     #[cfg(feature = "distributed")]
     pub(crate) fn with<T>(
         &mut self,
@@ -127,7 +127,9 @@ impl<'r> StateReader<'r> {
         let result = read(&mut reader)?;
         self.nodes = reader.nodes;
         let (seen, left) = (seen.borrow(), dict.keys().collect::<BTreeSet<_>>());
-        self.read.borrow_mut().extend(self.dict.keys().filter(|key| seen.contains(key) || !left.contains(key)));
+        let length = |dict: &StateDict, key: &str| dict.tensors.get(key).map_or(0, |entry| entry.data.len());
+        let gone = |key: &str| !left.contains(key) || length(dict, key) == 0 && length(self.dict, key) > 0;
+        self.read.borrow_mut().extend(self.dict.keys().filter(|key| seen.contains(key) || gone(key)));
         Ok(result)
     }
 

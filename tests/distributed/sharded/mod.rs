@@ -5,7 +5,9 @@ mod faults;
 mod state;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
+use gradus::Report;
 use gradus::distributed::{Collective, Sharded};
 use gradus::prelude::*;
 use ndarray::{ArrayD, IxDyn, ShapeBuilder};
@@ -57,42 +59,63 @@ pub(crate) fn grads<A: Element>(rank: usize, step: u64) -> Grads<A> {
     (0..).zip(params()).map(gradient).collect()
 }
 
-/// Summed in the order of the ranks, divided by their number.
-pub(crate) fn mean<A: Element>(ranks: usize, of: impl Fn(usize) -> Grads<A>) -> Grads<A> {
-    let mut sum = of(0);
-    for rank in 1..ranks {
-        for (own, other) in sum.values_mut().zip(of(rank).values()) {
+/// The gradients of all ranks in some steps, and what one process would step with: their sums in the order of the ranks, divided by
+/// the number of ranks.
+pub(crate) struct Run<A> {
+    own: Vec<Vec<Grads<A>>>,
+    mean: Vec<Grads<A>>,
+}
+
+impl<A: Element> Run<A> {
+    pub(crate) fn new(ranks: usize, steps: u64) -> Self {
+        let of = |rank: usize| (0..steps).map(|step| grads(rank, step)).collect::<Vec<_>>();
+        let own: Vec<_> = (0..ranks).map(of).collect();
+        let mean = (0..steps as usize).map(|step| mean(own.iter().map(|own| &own[step])));
+        Self { mean: mean.collect(), own }
+    }
+
+    pub(crate) fn own(&self, rank: usize, step: usize) -> &Grads<A> {
+        &self.own[rank][step]
+    }
+
+    /// Steps a rank takes with its gradients.
+    pub(crate) fn train<O: Optimizer<A>, G: Collective<A>>(
+        &self,
+        opt: &mut Sharded<O, G, A>,
+        params: &mut Tree<A>,
+        steps: Range<usize>,
+    ) -> Vec<Report> {
+        let own = &self.own[opt.ranks().rank()];
+        own[steps].iter().map(|grads| opt.step(params, grads).unwrap()).collect()
+    }
+
+    /// The same steps of one process.
+    pub(crate) fn train_alone(
+        &self,
+        opt: &mut impl Optimizer<A>,
+        params: &mut Tree<A>,
+        steps: Range<usize>,
+    ) -> Vec<Report> {
+        self.mean[steps].iter().map(|grads| opt.step(params, grads).unwrap()).collect()
+    }
+}
+
+fn mean<'g, A: Element>(ranks: impl ExactSizeIterator<Item = &'g Grads<A>>) -> Grads<A> {
+    let count = A::from_f64(ranks.len() as f64);
+    let sum = ranks.cloned().reduce(|mut sum, other| {
+        for (own, other) in sum.values_mut().zip(other.values()) {
             if let (Some(own), Some(other)) = (own, other) {
                 own.zip_mut_with(other, |own, other| *own += *other);
             }
         }
-    }
-    let count = A::from_f64(ranks as f64);
-    sum.values_mut().flatten().for_each(|sum| sum.mapv_inplace(|sum| sum / count));
-    sum
+        sum
+    });
+    let mut mean = sum.unwrap();
+    mean.values_mut().flatten().for_each(|sum| sum.mapv_inplace(|sum| sum / count));
+    mean
 }
 
 /// All bits, so that NaN and −0 count.
 pub(crate) fn bits<A: Element>(tree: &Tree<A>) -> Vec<u64> {
     tree.values().flatten().map(|value| value.as_f64().to_bits()).collect()
-}
-
-/// Steps `from` … `to` with this rank's gradients.
-pub(crate) fn train<A: Element, O: Optimizer<A>, G: Collective<A>>(
-    opt: &mut Sharded<O, G, A>,
-    params: &mut Tree<A>,
-    steps: std::ops::Range<u64>,
-) -> Vec<gradus::Report> {
-    let rank = opt.ranks().rank();
-    steps.map(|step| opt.step(params, &grads::<A>(rank, step)).unwrap()).collect()
-}
-
-/// The same steps of one process.
-pub(crate) fn train_alone<A: Element>(
-    opt: &mut impl Optimizer<A>,
-    params: &mut Tree<A>,
-    ranks: usize,
-    steps: std::ops::Range<u64>,
-) -> Vec<gradus::Report> {
-    steps.map(|step| opt.step(params, &mean(ranks, |rank| grads::<A>(rank, step))).unwrap()).collect()
 }
