@@ -13,8 +13,7 @@ pub(crate) struct Digits {
 
 impl Digits {
     pub(crate) fn load() -> Self {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/digits.csv");
-        let text = std::fs::read_to_string(path).unwrap();
+        let text = include_str!("../../examples/data/digits.csv");
         let mut rows: Vec<Vec<f32>> =
             text.lines().skip(1).map(|line| line.split(',').map(|cell| cell.parse().unwrap()).collect()).collect();
         // Neighbours in the file are of the same writer.

@@ -63,7 +63,7 @@ pub(crate) fn chains_by_tensor() -> Vec<(&'static str, Build<f64>)> {
 }
 
 /// This rank's parameters after each step are those of one process, and so are the reports.
-fn equals_one_process<A: Scalar>(
+pub(crate) fn equals_one_process<A: Scalar>(
     group: &impl Collective<A>,
     run: &Run<A>,
     name: &str,
@@ -109,7 +109,7 @@ fn steps_by_tensor_are_those_of_one_process() {
 }
 
 /// A norm is summed in another order.
-fn clips_the_whole(group: &impl Collective<f64>, run: &Run<f64>, by_tensor: bool) {
+pub(crate) fn clips_the_whole(group: &impl Collective<f64>, run: &Run<f64>, by_tensor: bool) {
     for p in [1.0, 2.0, 3.0, f64::INFINITY] {
         let build = || AdamW::new(0.05).clip_global_norm(0.05).p(p);
         let (mut sharded, mut alone) = (build().sharded(group), build());

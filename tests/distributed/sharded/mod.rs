@@ -1,8 +1,8 @@
 //! Sharded state: the numbers of one process, a part of its memory, and errors that all ranks see.
 
-mod equality;
+pub(crate) mod equality;
 mod faults;
-mod state;
+pub(crate) mod state;
 
 use std::collections::BTreeMap;
 use std::ops::Range;

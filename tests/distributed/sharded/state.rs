@@ -103,7 +103,7 @@ fn a_joined_state_goes_on_without_ranks() {
 }
 
 /// A rank that stops and goes on with its own state is one that never stopped.
-fn resumes(group: &impl Collective<f64>, run: &Run<f64>, build: Build<f64>, name: &str) {
+pub(crate) fn resumes(group: &impl Collective<f64>, run: &Run<f64>, build: Build<f64>, name: &str) {
     let (mut opt, mut params) = sharded(group, build, false);
     run.train(&mut opt, &mut params, 0..STEPS);
     let (mut resumed, mut own) = (sharded(group, build, false).0, params.clone());

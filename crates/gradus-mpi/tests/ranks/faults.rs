@@ -38,13 +38,15 @@ pub(crate) const FAULTS: &[Fault] = &[
 
 /// The rank that fails.
 const FAILS: usize = 1;
-/// Shorter than the job's limit by far.
+/// What has an end in theory must have it here too.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Shorter than that by far.
 const TIMEOUT: Duration = Duration::from_millis(500);
 /// The step in which it does: not the first, whose connections are new.
 const STEP: usize = 3;
 
 fn run(fault: &str, size: usize) -> End {
-    mpirun(size, &[fault])
+    mpirun(size, &[fault], LIMIT)
 }
 
 /// Every rank but one has said that this one is gone.

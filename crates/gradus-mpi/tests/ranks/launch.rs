@@ -5,17 +5,15 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a job may take, whatever happens in it: what is bounded in theory must be so here too.
-const LIMIT: Duration = Duration::from_secs(120);
-
 pub(crate) struct End {
     pub(crate) status: ExitStatus,
     pub(crate) output: String,
     pub(crate) errors: String,
 }
 
-/// Runs this program on `size` ranks with `--rank` and the arguments, as root and on fewer cores than ranks too.
-pub(crate) fn mpirun(size: usize, arguments: &[&str]) -> End {
+/// Runs this program on `size` ranks with `--rank` and the arguments, as root and on fewer cores than ranks too. Panics if it has not
+/// ended when `limit` is over.
+pub(crate) fn mpirun(size: usize, arguments: &[&str], limit: Duration) -> End {
     let mut command = Command::new("mpirun");
     command.args(["-n", &size.to_string()]).arg(std::env::current_exe().unwrap()).arg("--rank").args(arguments);
     // Open MPI 4 reads the first three, 5 the fourth; MPICH needs none.
@@ -31,10 +29,10 @@ pub(crate) fn mpirun(size: usize, arguments: &[&str]) -> End {
     let status = loop {
         match job.try_wait().unwrap() {
             Some(status) => break status,
-            None if begin.elapsed() > LIMIT => {
+            None if begin.elapsed() > limit => {
                 job.kill().unwrap();
                 job.wait().unwrap();
-                panic!("{arguments:?} on {size} ranks has not ended in {LIMIT:?}");
+                panic!("{arguments:?} on {size} ranks has not ended in {limit:?}");
             }
             None => thread::sleep(Duration::from_millis(5)),
         }

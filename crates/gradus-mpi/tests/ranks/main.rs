@@ -3,11 +3,33 @@
 //!
 //! What is given after `--rank` is run by each process: `suite` with the names of settings, or a fault.
 
+mod adaptors;
 mod agreement;
 mod collectives;
 mod faults;
 mod launch;
 mod order;
+
+/// Tests of gradus; those that are not generic over the group have no place here.
+macro_rules! of_gradus {
+    ($($path:literal $name:ident),*) => {
+        $(
+            #[path = $path]
+            #[allow(dead_code, unused_imports, unused_mut, unexpected_cfgs, reason = "much of it is for threads")]
+            mod $name;
+        )*
+    };
+}
+
+of_gradus!(
+    "../../../../tests/distributed/compression.rs" compression,
+    "../../../../tests/distributed/data_parallel.rs" data_parallel,
+    "../../../../tests/distributed/digits.rs" digits,
+    "../../../../tests/distributed/faults.rs" faults_of_threads,
+    "../../../../tests/distributed/local_steps.rs" local_steps,
+    "../../../../tests/distributed/ranks.rs" ranks,
+    "../../../../tests/distributed/sharded/mod.rs" sharded
+);
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -20,10 +42,24 @@ use launch::mpirun;
 /// A test that all ranks run together.
 type Test = (&'static str, fn(&MpiGroup));
 
-/// What holds with these settings.
-fn tests(settings: &[&str]) -> Vec<Test> {
-    let order = if settings.contains(&"fixed") { order::TESTS } else { &[] };
-    [collectives::TESTS, agreement::TESTS, order].concat()
+/// What holds on so many ranks with these settings.
+fn tests(size: usize, settings: &[&str]) -> Vec<Test> {
+    let has = |setting| settings.contains(&setting);
+    let mut tests = [collectives::TESTS, agreement::TESTS].concat();
+    if has("fixed") {
+        tests.extend(order::TESTS);
+    }
+    // Five elements at a time would make the others long.
+    if !has("short") {
+        if has("fixed") {
+            tests.extend(adaptors::FIXED);
+        }
+        // Their batches have no three equal parts.
+        if size.is_power_of_two() {
+            tests.extend(adaptors::TESTS);
+        }
+    }
+    tests
 }
 
 const SIZES: [usize; 3] = [2, 3, 4];
@@ -51,11 +87,11 @@ fn start(filter: &str) {
             let name = format!("suite on {size} ranks {}", settings.join(" "));
             if name.contains(filter) {
                 println!("\n{name}");
-                let end = mpirun(size, &[&["suite"], settings].concat());
+                let end = mpirun(size, &[&["suite"], settings].concat(), 10 * LONG);
                 print!("{}", end.output);
                 assert!(end.status.success(), "{name}: {}\n{}", end.status, end.errors);
                 let passed = end.output.lines().filter(|line| line.ends_with(" ok")).count();
-                assert_eq!(passed, tests(settings).len(), "{name}: not every test has run");
+                assert_eq!(passed, tests(size, settings).len(), "{name}: not every test has run");
                 ran += passed;
             }
         }
@@ -86,7 +122,7 @@ fn suite(settings: &[&str]) {
         };
     }
     let rank = group.rank();
-    for (name, test) in tests(settings) {
+    for (name, test) in tests(group.size(), settings) {
         if catch_unwind(AssertUnwindSafe(|| test(&group))).is_err() {
             eprintln!("test {name} ... FAILED on rank {rank}");
             std::process::exit(1);
