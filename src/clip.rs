@@ -251,12 +251,13 @@ impl Clipper for Norm {
         }
         let grads = named(step);
         if !self.per_tensor {
-            let norm = norm::norm(&grads, self.p);
+            let norm = step.norm_of_all(norm::norm(&grads, self.p), self.p)?;
             return Ok((norm, vec![self.factor(norm, max_norm); grads.len()]));
         }
+        step.ensure_uncut("clip_per_tensor_norm")?;
         let norms: Vec<f64> = grads.iter().map(|&grad| norm::norm(&[grad], self.p)).collect();
         let factors = norms.iter().map(|&norm| self.factor(norm, max_norm)).collect();
-        Ok((norm_of_norms(&norms, self.p), factors))
+        Ok((step.norm_of_all(norm_of_norms(&norms, self.p), self.p)?, factors))
     }
 
     fn mark<A: Element>(&self, factors: Vec<f64>, step: &mut Step<'_, A>) {
@@ -266,7 +267,7 @@ impl Clipper for Norm {
 }
 
 /// The norm of a whole from the norms of its parts.
-fn norm_of_norms(norms: &[f64], p: f64) -> f64 {
+pub(crate) fn norm_of_norms(norms: &[f64], p: f64) -> f64 {
     let norms = ArrayView1::from(norms);
     let info = TensorInfo::new("", norms.shape());
     norm::norm(&[(&info, &Grad::new(Values::new(norms)))], p)
@@ -301,7 +302,8 @@ impl Clipper for Value {
     type Found<A: Element> = f64;
 
     fn measure<A: Element>(&self, step: &Step<'_, A>, at: u64) -> Result<(f64, f64)> {
-        Ok((norm::norm(&named(step), f64::INFINITY), bound(&self.limit, "limit", at)?))
+        let limit = bound(&self.limit, "limit", at)?;
+        Ok((step.norm_of_all(norm::norm(&named(step), f64::INFINITY), f64::INFINITY)?, limit))
     }
 
     fn mark<A: Element>(&self, limit: f64, step: &mut Step<'_, A>) {
@@ -438,7 +440,9 @@ impl Clipper for Adaptive {
 
     fn measure<A: Element>(&self, step: &Step<'_, A>, at: u64) -> Result<(f64, Self::Found<A>)> {
         let params: Vec<_> = with_grad(step).map(|tensor| Grad::new(tensor.param.as_values())).collect();
-        self.factors(&named(step), &params.iter().collect::<Vec<_>>(), at)
+        step.ensure_uncut("clip_adaptive")?;
+        let (norm, factors) = self.factors(&named(step), &params.iter().collect::<Vec<_>>(), at)?;
+        Ok((step.norm_of_all(norm, 2.0)?, factors))
     }
 
     fn mark<A: Element>(&self, factors: Self::Found<A>, step: &mut Step<'_, A>) {

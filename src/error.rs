@@ -142,6 +142,20 @@ pub enum Error {
         accepted: String,
     },
 
+    /// Something that needs whole tensors was given parts of them.
+    #[error("{name} needs whole tensors, and these are divided between ranks by elements; give sharded `by_tensor()`")]
+    CutTensors {
+        /// Who needs them, such as `"muon"`.
+        name: &'static str,
+    },
+
+    /// Something that needs all tensors was given a rank's share of them.
+    #[error("{name} needs all tensors in one place; it cannot be inside sharded")]
+    NotShardable {
+        /// Who needs them, such as `"lbfgs"`.
+        name: &'static str,
+    },
+
     /// An array that was given to a function has another shape than it should have.
     #[error("{argument} has shape {found:?} where {expected:?} is needed")]
     ArgumentShape {
@@ -205,6 +219,17 @@ pub enum Error {
         /// Its first element that is not finite, in row-major order.
         index: Vec<usize>,
         /// The value of that.
+        value: f64,
+    },
+
+    /// A parameter that must be finite is NaN or an infinity.
+    #[error("parameter {} is {value} at index {index:?}", Name(.path))]
+    NonFiniteParameter {
+        /// The first tensor with a non-finite element.
+        path: String,
+        /// That tensor's first non-finite element, in row-major order.
+        index: Vec<usize>,
+        /// Its value.
         value: f64,
     },
 
@@ -329,6 +354,17 @@ pub enum Error {
         waited: std::time::Duration,
         /// The ranks that did not come, as far as they are known.
         missing: Vec<usize>,
+    },
+
+    /// Of the states of all ranks one is not there.
+    #[error("there is no state of rank {rank} among {found}; the states of all {size} ranks are needed")]
+    MissingRank {
+        /// The first rank that is missing.
+        rank: usize,
+        /// How many ranks there were.
+        size: usize,
+        /// How many states there are.
+        found: usize,
     },
 
     /// Ranks that must do the same do not.

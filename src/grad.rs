@@ -28,6 +28,9 @@ pub struct Grad<'a, A> {
 #[derive(Debug)]
 enum Source<'a, A> {
     Values(Values<'a, A>),
+    /// Zero throughout.
+    #[cfg(feature = "distributed")]
+    Zero,
     /// A gradient not yet added to the sum of earlier ones.
     Sum(Box<Grad<'a, A>>, Values<'a, A>),
     /// A gradient with a factor for each index of its first axis, or one for all.
@@ -77,6 +80,12 @@ impl<'a, A: Element> Grad<'a, A> {
         Self { source: Source::Values(values), scale: 1.0, limit: f64::INFINITY }
     }
 
+    /// A gradient of zeros, whatever the shape: in the place of one that is not known yet.
+    #[cfg(feature = "distributed")]
+    pub(crate) fn zero() -> Self {
+        Self { source: Source::Zero, scale: 1.0, limit: f64::INFINITY }
+    }
+
     /// The sum of this gradient and `sum`, added when it is read.
     pub fn plus(self, sum: Values<'a, A>) -> Self {
         Self { source: Source::Sum(Box::new(self), sum), scale: 1.0, limit: f64::INFINITY }
@@ -93,6 +102,8 @@ impl<'a, A: Element> Grad<'a, A> {
     pub(crate) fn reborrow(&self) -> Grad<'_, A> {
         let source = match &self.source {
             Source::Values(values) => Source::Values(values.reborrow()),
+            #[cfg(feature = "distributed")]
+            Source::Zero => Source::Zero,
             Source::Sum(grad, sum) => Source::Sum(Box::new(grad.reborrow()), sum.reborrow()),
             Source::Units(grad, factors) => Source::Units(Box::new(grad.reborrow()), Arc::clone(factors)),
             #[cfg(feature = "half")]
@@ -139,6 +150,8 @@ impl<'a, A: Element> Grad<'a, A> {
     pub(crate) fn order(&self) -> Order {
         match &self.source {
             Source::Values(values) => values.order(),
+            #[cfg(feature = "distributed")]
+            Source::Zero => Order::C,
             Source::Sum(grad, _) | Source::Units(grad, _) => grad.order(),
             #[cfg(feature = "half")]
             Source::Widened(grad) => grad.order(),
@@ -161,6 +174,8 @@ impl<'a, A: Element> Grad<'a, A> {
     pub fn read_raw(&self, shape: &[usize], order: Order, start: usize, out: &mut [A]) {
         match &self.source {
             Source::Values(values) => read(values, shape, order, start, out),
+            #[cfg(feature = "distributed")]
+            Source::Zero => out.fill(A::zero()),
             Source::Sum(grad, sum) => {
                 grad.read(shape, order, start, out);
                 with_buffer(out.len(), |buffer| {

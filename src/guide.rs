@@ -9,6 +9,9 @@ pub mod fine_tuning {}
 #[doc = include_str!("../guide/curvature.md")]
 pub mod curvature {}
 
+#[doc = include_str!("../guide/distributed.md")]
+pub mod distributed {}
+
 #[doc = include_str!("../guide/coming_from.md")]
 pub mod coming_from {}
 

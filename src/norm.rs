@@ -62,7 +62,8 @@ pub(crate) fn non_finite<A: Element>(grads: &[Named<'_, '_, A>]) -> Error {
     Error::NormOverflow { path: largest.0.into() }
 }
 
-fn unravel(mut element: usize, shape: &[usize]) -> Vec<usize> {
+/// The index of an element in row-major order.
+pub(crate) fn unravel(mut element: usize, shape: &[usize]) -> Vec<usize> {
     let mut index: Vec<_> = shape
         .iter()
         .rev()

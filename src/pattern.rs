@@ -136,7 +136,7 @@ impl Pattern {
     }
 
     fn chooses(&self, tensor: &TensorInfo) -> bool {
-        self.matches(tensor.path(), tensor.shape())
+        self.matches(tensor.path(), tensor.whole_shape())
     }
 }
 

@@ -1,5 +1,6 @@
 //! One step: the list of parameter and gradient pairs that travels from the trees to the rule.
 
+use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
@@ -138,6 +139,16 @@ impl<'a, A: Element> Tensor<'a, A> {
 pub struct Step<'a, A> {
     layout: Arc<Layout>,
     tensors: Vec<Tensor<'a, A>>,
+    ranks: Option<&'a dyn Ranks>,
+}
+
+/// What a step that is one rank's share of a larger one knows of the others.
+pub(crate) trait Ranks: fmt::Debug + Sync {
+    /// Whether tensors may be divided between ranks, not only given to them.
+    fn are_tensors_cut(&self) -> bool;
+
+    /// The p-norm of all shares, of which this rank's is `own`. All ranks ask, and get the same bits.
+    fn norm(&self, own: f64, p: f64) -> Result<f64>;
 }
 
 impl<'a, A: Element> Step<'a, A> {
@@ -159,12 +170,48 @@ impl<'a, A: Element> Step<'a, A> {
     ) -> Result<Self> {
         let (layout, mut tensors) = walk_params(params, known)?;
         walk_grads(grads, &layout, &mut tensors)?;
-        Ok(Self { layout, tensors })
+        Ok(Self { layout, tensors, ranks: None })
     }
 
     /// A step of these tensors, in the order of the layout.
-    pub(crate) fn from_parts(layout: Arc<Layout>, tensors: Vec<Tensor<'a, A>>) -> Self {
-        Self { layout, tensors }
+    pub(crate) fn from_parts(layout: Arc<Layout>, tensors: Vec<Tensor<'a, A>>, ranks: Option<&'a dyn Ranks>) -> Self {
+        Self { layout, tensors, ranks }
+    }
+
+    /// The other ranks, if this is one's share of a step.
+    pub(crate) fn ranks(&self) -> Option<&'a dyn Ranks> {
+        self.ranks
+    }
+
+    /// Whether tensors may be parts of the parameters' tensors, each a vector of consecutive elements, as they are inside
+    /// `sharded`. What needs whole tensors refuses such a step.
+    pub fn is_cut(&self) -> bool {
+        self.ranks.is_some_and(|ranks| ranks.are_tensors_cut())
+    }
+
+    /// Nothing if every tensor is a whole one. `name` is who asks.
+    pub(crate) fn ensure_uncut(&self, name: &'static str) -> Result<()> {
+        if self.is_cut() { Err(Error::CutTensors { name }) } else { Ok(()) }
+    }
+
+    /// Nothing if all tensors are here. `name` is who asks.
+    pub(crate) fn ensure_whole(&self, name: &'static str) -> Result<()> {
+        if self.ranks.is_some() { Err(Error::NotShardable { name }) } else { Ok(()) }
+    }
+
+    /// The p-norm of the gradients of the whole step, of which `own` is that of the tensors here.
+    pub(crate) fn norm_of_all(&self, own: f64, p: f64) -> Result<f64> {
+        self.ranks.map_or(Ok(own), |ranks| ranks.norm(own, p))
+    }
+
+    /// A step that only has parameters, for changing them as a whole.
+    #[cfg(feature = "distributed")]
+    pub(crate) fn of_params(
+        params: &'a mut (dyn ParamsMut<Elem = A> + '_),
+        known: Option<&Arc<Layout>>,
+    ) -> Result<Self> {
+        let (layout, tensors) = walk_params(params, known)?;
+        Ok(Self { layout, tensors, ranks: None })
     }
 
     /// A step that only has gradients, for measuring them.
@@ -172,7 +219,7 @@ impl<'a, A: Element> Step<'a, A> {
         let nothing = |index| Tensor::new(index, ValuesMut::Contiguous(&mut [], Order::C));
         let mut tensors = (0..layout.len()).map(nothing).collect::<Vec<_>>();
         walk_grads(grads, &layout, &mut tensors)?;
-        Ok(Self { layout: Arc::new(layout), tensors })
+        Ok(Self { layout: Arc::new(layout), tensors, ranks: None })
     }
 
     /// The tensors that have a gradient, with it.
@@ -221,7 +268,7 @@ impl<'a, A: Element> Step<'a, A> {
             followers: Vec::new(),
             frozen: tensor.frozen,
         });
-        Preview(Step { layout: Arc::clone(&self.layout), tensors: tensors.collect() })
+        Preview(Step { layout: Arc::clone(&self.layout), tensors: tensors.collect(), ranks: self.ranks })
     }
 
     /// Divides the step: tensor by tensor, `part` says to which of `parts` steps it goes. Every part keeps the
@@ -230,8 +277,9 @@ impl<'a, A: Element> Step<'a, A> {
     /// # Panics
     /// If `part` returns `parts` or more.
     pub fn split(self, parts: usize, mut part: impl FnMut(&TensorInfo, &Tensor<'a, A>) -> usize) -> Vec<Self> {
-        let mut steps: Vec<_> =
-            (0..parts).map(|_| Self { layout: Arc::clone(&self.layout), tensors: Vec::new() }).collect();
+        let mut steps: Vec<_> = (0..parts)
+            .map(|_| Self { layout: Arc::clone(&self.layout), tensors: Vec::new(), ranks: self.ranks })
+            .collect();
         for tensor in self.tensors {
             let to = part(&self.layout.tensors()[tensor.index], &tensor);
             steps[to].tensors.push(tensor);

@@ -44,7 +44,9 @@ impl<O> Finite<O> {
     }
 
     fn judge<A: Element>(&self, step: &Step<'_, A>) -> Result<Verdict> {
-        self.policy.judge(norm::all_finite(&step.grads().collect::<Vec<_>>()), step)
+        let finite = norm::all_finite(&step.grads().collect::<Vec<_>>());
+        let largest = step.norm_of_all(if finite { 0.0 } else { f64::NAN }, f64::INFINITY)?;
+        self.policy.judge(largest.is_finite(), step)
     }
 }
 

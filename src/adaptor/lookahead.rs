@@ -114,9 +114,9 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Lookahead<O, A> {
         }
         // What follows the parameters is to follow them to the slow weights, not to where they are in between.
         let followers: Vec<_> = step.iter_mut().map(|(_, tensor)| take(&mut tensor.followers)).collect();
-        let layout = Arc::clone(step.layout());
+        let (layout, ranks) = (Arc::clone(step.layout()), step.ranks());
         let tensors = step.iter_mut().map(|(_, tensor)| tensor.reborrow()).collect();
-        let result = self.inner.apply(Step::from_parts(layout, tensors));
+        let result = self.inner.apply(Step::from_parts(layout, tensors, ranks));
         if first && result.is_err() {
             self.averages = Averages::default();
         }

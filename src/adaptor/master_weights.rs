@@ -99,7 +99,7 @@ impl<H: Element, O: Optimizer<f32>> Optimizer<H> for MasterWeights<O, H> {
             let adjusts = [tensor.learning_rate, tensor.weight_decay];
             Some(inside(param, tensor.grad.as_ref(), adjusts, (tensor.index(), tensor.frozen)))
         });
-        self.inner.check(&Step::from_parts(Arc::clone(step.layout()), tensors.collect()))
+        self.inner.check(&Step::from_parts(Arc::clone(step.layout()), tensors.collect(), step.ranks()))
     }
 
     fn apply(&mut self, mut step: Step<'_, H>) -> Result<Report> {
@@ -109,7 +109,7 @@ impl<H: Element, O: Optimizer<f32>> Optimizer<H> for MasterWeights<O, H> {
             self.layout = Some(Arc::clone(step.layout()));
             self.masters.resize_with(step.layout().len(), Owned::default);
         }
-        let layout = Arc::clone(step.layout());
+        let (layout, ranks) = (Arc::clone(step.layout()), step.ranks());
         let mut masters = self.masters.iter_mut();
         let (mut tensors, mut next) = (Vec::with_capacity(step.len()), 0);
         for (info, tensor) in step.iter_mut() {
@@ -124,7 +124,7 @@ impl<H: Element, O: Optimizer<f32>> Optimizer<H> for MasterWeights<O, H> {
             inner.followers.push(Follower::copy(tensor.param.reborrow()));
             tensors.push(inner);
         }
-        let result = self.inner.apply(Step::from_parts(layout, tensors));
+        let result = self.inner.apply(Step::from_parts(layout, tensors, ranks));
         if first && result.is_err() {
             self.layout = None;
             self.masters.clear();

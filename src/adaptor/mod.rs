@@ -66,14 +66,14 @@ pub enum NonFinite {
 }
 
 /// What a policy makes of a step.
-enum Verdict {
+pub(crate) enum Verdict {
     Go,
     Skip,
 }
 
 impl NonFinite {
     /// Decides about a step, given whether its gradients are finite.
-    fn judge<A: Element>(self, finite: bool, step: &Step<'_, A>) -> Result<Verdict> {
+    pub(crate) fn judge<A: Element>(self, finite: bool, step: &Step<'_, A>) -> Result<Verdict> {
         match self {
             _ if finite => Ok(Verdict::Go),
             Self::Error => Err(norm::non_finite(&step.grads().collect::<Vec<_>>())),
@@ -84,7 +84,7 @@ impl NonFinite {
 }
 
 /// The report of a step not taken.
-fn skipped(learning_rate: f64, grad_norm: Option<f64>) -> Report {
+pub(crate) fn skipped(learning_rate: f64, grad_norm: Option<f64>) -> Report {
     Report { grad_norm, ..Report::new(learning_rate, false) }
 }
 

@@ -28,7 +28,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// let sums = ThreadGroup::run(4, |group| {
 ///     let mut values = [group.rank() as f64, 1.0];
 ///     group.all_reduce(&mut values)?;
-///     gradus::Result::Ok(values)
+///     Ok::<_, gradus::Error>(values)
 /// });
 /// assert!(sums.into_iter().all(|sum| sum == Ok([6.0, 4.0])));
 /// ```

@@ -260,6 +260,16 @@ pub trait Optimizer<A: Element>: Send {
         Finite::new(self, NonFinite::Skip)
     }
 
+    /// Shares the optimizer's state and work between the ranks of a group, ZeRO-1: see
+    /// [`Sharded`](crate::distributed::Sharded).
+    #[cfg(feature = "distributed")]
+    fn sharded<G: crate::distributed::Collective<A>>(self, group: G) -> crate::distributed::Sharded<Self, G, A>
+    where
+        Self: Sized,
+    {
+        crate::distributed::Sharded::new(self, group)
+    }
+
     /// Preconditions gradients with the curvature of the layers: see [`Kfac`](crate::kfac::Kfac).
     #[cfg(feature = "second-order")]
     fn kfac(self) -> crate::kfac::Kfac<Self, A>
@@ -287,6 +297,31 @@ pub trait Optimizer<A: Element>: Send {
         Self: Sized,
     {
         crate::federated::Scaffold::new(self)
+    }
+
+    /// Moves the parameters of all ranks of a group by the mean of their gradients: see
+    /// [`DataParallel`](crate::distributed::DataParallel).
+    #[cfg(feature = "distributed")]
+    fn data_parallel<G>(self, group: G) -> crate::distributed::DataParallel<Self, G, A>
+    where
+        Self: Sized,
+        G: crate::distributed::Collective<A>,
+    {
+        crate::distributed::DataParallel::new(self, group)
+    }
+
+    /// Takes `every` steps alone, then a step of `outer` along the mean change over all ranks: see
+    /// [`LocalSteps`](crate::distributed::LocalSteps).
+    #[cfg(feature = "distributed")]
+    fn local_steps<U: Optimizer<A>>(
+        self,
+        every: u64,
+        outer: U,
+    ) -> crate::distributed::LocalSteps<Self, U, crate::distributed::Alone, A>
+    where
+        Self: Sized,
+    {
+        crate::distributed::LocalSteps::new(self, every, outer)
     }
 
     /// Steps parameters of 16 bits through f32 copies: see [`MasterWeights`](crate::adaptor::MasterWeights).

@@ -21,6 +21,15 @@ pub struct Layout {
 pub struct TensorInfo {
     path: Box<str>,
     shape: Box<[usize]>,
+    part: Option<Box<Part>>,
+}
+
+/// Of what a tensor is a part, if the whole is divided between ranks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Part {
+    whole: Box<[usize]>,
+    /// The part's first element in the whole, in row-major order.
+    start: usize,
 }
 
 impl Layout {
@@ -48,6 +57,12 @@ impl Layout {
             Some(twice) => Err(Error::DuplicatePath { path: twice.path().into() }),
             None => Ok(Self { elements: tensors.iter().map(TensorInfo::elements).sum(), tensors }),
         }
+    }
+
+    /// A layout of tensors that are known to have paths of their own.
+    #[cfg(feature = "distributed")]
+    pub(crate) fn of_distinct(tensors: Vec<TensorInfo>) -> Self {
+        Self { elements: tensors.iter().map(TensorInfo::elements).sum(), tensors }
     }
 
     /// The number of tensors.
@@ -106,7 +121,34 @@ impl Layout {
 impl TensorInfo {
     /// A tensor of this path and shape.
     pub fn new(path: impl Into<String>, shape: &[usize]) -> Self {
-        Self { path: path.into().into_boxed_str(), shape: shape.into() }
+        Self { path: path.into().into_boxed_str(), shape: shape.into(), part: None }
+    }
+
+    /// These elements, in row-major order, of another tensor.
+    #[cfg(feature = "distributed")]
+    pub(crate) fn part_of(&self, elements: std::ops::Range<usize>) -> Self {
+        let part = Part { whole: self.shape.clone(), start: elements.start };
+        Self { path: self.path.clone(), shape: [elements.len()].into(), part: Some(Box::new(part)) }
+    }
+
+    /// The shape of the tensor that this is a part of, or its own.
+    pub(crate) fn whole_shape(&self) -> &[usize] {
+        self.part.as_ref().map_or(&self.shape, |part| &part.whole)
+    }
+
+    /// The number of elements of the tensor that this is a part of.
+    pub(crate) fn whole_elements(&self) -> usize {
+        self.whole_shape().iter().product()
+    }
+
+    /// Where in that tensor the part begins, in row-major order.
+    pub(crate) fn start(&self) -> usize {
+        self.part.as_ref().map_or(0, |part| part.start)
+    }
+
+    /// Whether all elements are on other ranks.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.part.is_some() && self.elements() == 0
     }
 
     /// The dotted path; empty for a tree that is a single tensor.

@@ -140,7 +140,7 @@ impl<A: Scalar> State<A> {
         names: &'static [&'static str],
         precision: StatePrecision,
         param: &ValuesMut<'_, A>,
-        elements: usize,
+        info: &TensorInfo,
     ) {
         let line = match param {
             ValuesMut::Contiguous(param, _) => before_line(param),
@@ -151,10 +151,10 @@ impl<A: Scalar> State<A> {
                 ValuesMut::Contiguous(_, order) => *order,
                 ValuesMut::Strided(_) => Order::C,
             };
-            self.slots = Stored::zeros(names.len(), elements, line, precision);
+            self.slots = Stored::zeros(names.len(), info.elements(), line, precision.of(info.whole_elements()));
             self.names = names;
         } else if self.names != names {
-            self.slots.rename(self.names, names, elements, line);
+            self.slots.rename(self.names, names, info.elements(), line);
             self.names = names;
         }
         self.steps += 1;
@@ -232,7 +232,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
             let Tensor { index, param, grad: Some(grad), learning_rate, weight_decay, followers, .. } = tensor else {
                 continue;
             };
-            state.prepare(names, self.precision, param, info.elements());
+            state.prepare(names, self.precision, param, info);
             let learning_rate = learning_rate.apply(values.rates.learning_rate);
             let weight_decay = weight_decay.apply(values.rates.weight_decay);
             let (coupled, shrink) = match self.rule.decay() {
@@ -259,6 +259,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
                 shape: info.shape(),
                 order: state.order,
                 tensor: *index,
+                offset: info.start(),
                 step: state.steps,
             };
             let following = match followers.is_empty() {

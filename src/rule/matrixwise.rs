@@ -191,8 +191,9 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
     /// The hyper-parameters of this step, if they and the step are in order.
     fn values(&self, step: &Step<'_, A>) -> Result<(RatesAt, R::Values)> {
         Layout::ensure_known(self.layout.as_ref(), step.layout())?;
+        step.ensure_uncut(self.rule.name())?;
         let values = (self.rates.at(self.steps, step)?, self.rule.values(self.steps)?);
-        for (info, grad) in step.grads() {
+        for (info, grad) in step.grads().filter(|(info, _)| !info.is_elsewhere()) {
             self.rule.accepts(info)?;
             // Sums of squares over many steps stay finite below this.
             let limit = A::max_value().as_f64().sqrt() * 1e-3;
@@ -206,6 +207,9 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
     /// Steps one tensor.
     fn update(&self, (rates, values): &(RatesAt, R::Values), task: &mut Task<'_, '_, A>) {
         let Task { info, tensor, state } = task;
+        if info.is_elsewhere() {
+            return state.steps += 1;
+        }
         let (rows, columns) = as_matrix(info.shape());
         let slots = self.rule.slots((rows, columns));
         // A setter may have given the rule other slots: then the tensor begins anew.
@@ -304,7 +308,7 @@ impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
         let hypers = hypers.map(|hyper| hyper.read_state(&mut node)).collect::<Result<Vec<_>>>()?;
         let tensor = |info: &TensorInfo| {
             let Some(steps) = node.count("step", info)? else { return Ok(State::default()) };
-            let slots = self.rule.slots(as_matrix(info.shape()));
+            let slots = if info.is_elsewhere() { vec![] } else { self.rule.slots(as_matrix(info.shape())) };
             let slot = |slot: &MatrixSlot| {
                 node.matrix(&slot.name, info.path(), slot.shape)?.ok_or_else(|| node.missing(&slot.name, info))
             };

@@ -53,6 +53,8 @@ use crate::scalar::Scalar;
 
 pub use elementwise::Elementwise;
 pub use lanes::{Lanes, MAX_SLOTS, Slots};
+#[cfg(feature = "distributed")]
+pub(crate) use matrixwise::as_matrix;
 pub use matrixwise::{MatrixRule, MatrixSlot, Matrixwise};
 pub use precision::{Rounding, StatePrecision};
 

@@ -46,7 +46,7 @@ pub enum StatePrecision {
 
 impl StatePrecision {
     /// What holds for a tensor of so many elements.
-    fn of(self, elements: usize) -> Self {
+    pub(super) fn of(self, elements: usize) -> Self {
         if elements < LEAST_ELEMENTS { Self::Full } else { self }
     }
 }
@@ -113,7 +113,7 @@ impl<A: Scalar> Stored<A> {
             std::array::from_fn(|slot| if slot < slots { make() } else { T::default() })
         }
         let coded = || Coded::zeros(elements);
-        match precision.of(elements) {
+        match precision {
             StatePrecision::Full => Self::Full(each(slots, || Aligned::zeros(elements, line))),
             StatePrecision::Bf16(rounding) => Self::Bf16(each(slots, || Aligned::zeros(elements, line)), rounding),
             StatePrecision::Blockwise8 => Self::Blockwise8(each(slots, coded)),
@@ -205,7 +205,7 @@ impl<A: Scalar> Stored<A> {
             }
             Ok(slots)
         }
-        Ok(match precision.of(elements) {
+        Ok(match precision.of(info.whole_elements()) {
             StatePrecision::Full => Self::Full(each(names, |name| {
                 let values = state.tensor::<A>(name, info)?.ok_or_else(|| missing(name))?;
                 Ok(Aligned::of(in_order(&values, order, shape), elements))
@@ -566,7 +566,8 @@ mod tests {
 
     #[test]
     fn bytes_and_small_tensors() {
-        let bytes = |elements, precision| Stored::<f32>::zeros(1, elements, 0, precision).bytes();
+        let bytes =
+            |elements, precision: StatePrecision| Stored::<f32>::zeros(1, elements, 0, precision.of(elements)).bytes();
         assert_eq!(bytes(1 << 16, StatePrecision::Full), 4 << 16);
         assert_eq!(bytes(1 << 16, StatePrecision::Bf16(Rounding::Nearest)), 2 << 16);
         assert_eq!(bytes(1 << 16, StatePrecision::Blockwise8), (1 << 16) + 4 * (1 << 8));

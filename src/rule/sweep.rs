@@ -57,6 +57,8 @@ pub(super) struct Shared<'s, A, C> {
     pub(super) order: Order,
     /// The tensor's index and its step, from which stochastic rounding takes its random bits.
     pub(super) tensor: usize,
+    /// Where the tensor begins in the one that it is a part of: there it would get the same random bits.
+    pub(super) offset: usize,
     pub(super) step: u64,
 }
 
@@ -288,7 +290,8 @@ impl<A: Scalar, C: Copy> Shared<'_, A, C> {
         grad: &[A],
         slots: StoredMut<'_, A>,
     ) {
-        let seed = if slots.is_full() { 0 } else { seed(self.tensor, self.step).wrapping_add(start as u32) };
+        let seed =
+            if slots.is_full() { 0 } else { seed(self.tensor, self.step).wrapping_add((self.offset + start) as u32) };
         let lanes = Lanes { arch, prelude: self.prelude, param, grad, slots, seed, slot_count: rule.slots().len() };
         rule.sweep(self.coefficients, lanes);
     }

@@ -54,6 +54,32 @@ impl Data {
     pub(crate) fn bytes(&self) -> usize {
         each!(self, values => size_of_val(&values[..]))
     }
+
+    /// Some of the numbers, as far as there are so many.
+    #[cfg(feature = "distributed")]
+    pub(crate) fn range(&self, range: std::ops::Range<usize>) -> Self {
+        macro_rules! range {
+            ($($kind:ident)*) => {
+                match self {
+                    $(Self::$kind(values) => Self::$kind(values.get(range).unwrap_or_default().to_vec()),)*
+                }
+            };
+        }
+        range!(F32 F64 Bf16 F16 U8 U64)
+    }
+
+    /// Puts others of the same type behind these.
+    #[cfg(feature = "distributed")]
+    pub(crate) fn append(&mut self, other: &Self) {
+        match (self, other) {
+            (Self::F32(own), Self::F32(other)) => own.extend_from_slice(other),
+            (Self::F64(own), Self::F64(other)) => own.extend_from_slice(other),
+            (Self::Bf16(own), Self::Bf16(other)) | (Self::F16(own), Self::F16(other)) => own.extend_from_slice(other),
+            (Self::U8(own), Self::U8(other)) => own.extend_from_slice(other),
+            (Self::U64(own), Self::U64(other)) => own.extend_from_slice(other),
+            _ => {}
+        }
+    }
 }
 
 /// Bit for bit, so that NaN is the same as itself.

@@ -22,6 +22,7 @@ use crate::scalar::Element;
 #[derive(Debug)]
 pub struct StateReader<'r> {
     dict: &'r StateDict,
+    layout: Option<&'r Arc<Layout>>,
     read: &'r RefCell<BTreeSet<&'r str>>,
     prefix: String,
     nodes: BTreeMap<String, usize>,
@@ -68,7 +69,13 @@ pub(crate) fn read_all<'c>(
     read: impl FnOnce(&mut StateReader<'_>) -> Result<Commit<'c>>,
 ) -> Result<Commit<'c>> {
     let seen = RefCell::default();
-    let commit = read(&mut StateReader { dict, read: &seen, prefix: String::new(), nodes: BTreeMap::new() })?;
+    let commit = read(&mut StateReader {
+        dict,
+        layout: dict.layout(),
+        read: &seen,
+        prefix: String::new(),
+        nodes: BTreeMap::new(),
+    })?;
     let seen = seen.borrow();
     match dict.keys().find(|key| !seen.contains(key)) {
         Some(key) => Err(Error::UnexpectedEntry { key: key.into() }),
@@ -89,12 +96,46 @@ impl<'r> StateReader<'r> {
             let expected = prefix.trim_end_matches('/').to_owned();
             return Err(Error::WrongAlgorithm { expected, found: found.into_iter().collect() });
         }
-        Ok(Self { dict: self.dict, read: self.read, prefix, nodes: BTreeMap::new() })
+        Ok(Self { dict: self.dict, layout: self.layout, read: self.read, prefix, nodes: BTreeMap::new() })
+    }
+
+    /// Whether the next node of this name is there.
+    #[cfg(feature = "distributed")]
+    pub(crate) fn has_node(&self, name: &str) -> bool {
+        let prefix = numbered(&self.prefix, &mut self.nodes.clone(), name);
+        self.dict.keys().any(|key| key.starts_with(&prefix))
+    }
+
+    /// The whole dictionary, of which this reads a part.
+    #[cfg(feature = "distributed")]
+    pub(crate) fn dict(&self) -> &'r StateDict {
+        self.dict
+    }
+
+    /// Has `read` go on here, but with the tensors of this layout and the entries of another dictionary. What is read there
+    /// counts as read, and so does what that has no longer, or nothing of.
+    #[cfg(feature = "distributed")]
+    pub(crate) fn with<T>(
+        &mut self,
+        dict: &StateDict,
+        layout: Option<&Arc<Layout>>,
+        read: impl FnOnce(&mut StateReader<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let seen = RefCell::default();
+        let (prefix, nodes) = (self.prefix.clone(), std::mem::take(&mut self.nodes));
+        let mut reader = StateReader { dict, layout, read: &seen, prefix, nodes };
+        let result = read(&mut reader)?;
+        self.nodes = reader.nodes;
+        let (seen, left) = (seen.borrow(), dict.keys().collect::<BTreeSet<_>>());
+        let length = |dict: &StateDict, key: &str| dict.tensors.get(key).map_or(0, |entry| entry.data.len());
+        let gone = |key: &str| !left.contains(key) || length(dict, key) == 0 && length(self.dict, key) > 0;
+        self.read.borrow_mut().extend(self.dict.keys().filter(|key| seen.contains(key) || gone(key)));
+        Ok(result)
     }
 
     /// The layout of the parameters that the state belongs to; `None` if there had been no step.
     pub fn layout(&self) -> Option<&'r Arc<Layout>> {
-        self.dict.layout()
+        self.layout
     }
 
     /// The tensors of that layout.

@@ -466,6 +466,7 @@ fn sum_of_sizes<A: Scalar>(vector: &[A]) -> f64 {
 impl<A: Scalar> Optimizer<A> for Lbfgs<A> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         let rate = self.settings()?;
+        step.ensure_whole("lbfgs")?;
         Layout::ensure_known(self.layout.as_ref(), step.layout())?;
         for (info, tensor) in step.iter().filter(|(_, tensor)| tensor.grad.is_some()) {
             let (own, decay) = (tensor.learning_rate.apply(rate), tensor.weight_decay.apply(0.0));

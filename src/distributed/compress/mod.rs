@@ -1,0 +1,175 @@
+//! Sending less than the gradients, and making up for it later.
+//!
+//! A [`Compression`] sends a part C(v) of what it is given. The rest is not lost: it is added to the gradient of the next step
+//! (error feedback), so that in the sum over steps everything arrives:
+//!
+//! ```text
+//! v ← g + e            g: the rank's gradient;  e: its residual, 0 at first
+//! e ← v − C(v)
+//! θ ← the step of the optimizer inside along the mean of C(v) over all ranks
+//! ```
+//! for [`DataParallel::compress`](super::DataParallel::compress), which keeps the residuals. They change only with a step
+//! that is taken, and where a residual would not be finite it is 0.
+//!
+//! ```
+//! use gradus::distributed::{Alone, compress::TopK};
+//! use gradus::prelude::*;
+//! use ndarray::array;
+//!
+//! let mut opt = Sgd::new(1.0).data_parallel(Alone).compress(TopK::new(0.5));
+//! let mut w = array![0.0, 0.0];
+//! opt.step(&mut w, &array![3.0, 2.0])?;
+//! assert_eq!(w, array![-3.0, 0.0]); // the residual is now (0, 2)
+//! opt.step(&mut w, &array![3.0, 2.0])?;
+//! assert_eq!(w, array![-3.0, -4.0]);
+//! # Ok::<(), gradus::Error>(())
+//! ```
+//!
+//! # References
+//! S. P. Karimireddy, Q. Rebjock, S. U. Stich and M. Jaggi, *Error Feedback Fixes SignSGD and other Gradient Compression
+//! Schemes* (2019), arXiv:1901.09847, algorithm 2.
+
+mod bf16;
+mod orthogonal;
+mod power_sgd;
+mod top_k;
+
+use std::fmt;
+
+use super::group::Collective;
+use super::packed::{self, Place};
+use crate::error::Result;
+use crate::params::Layout;
+use crate::scalar::Element;
+use crate::state::{Commit, StateReader, StateWriter};
+
+pub use bf16::Bf16;
+pub use power_sgd::PowerSgd;
+pub use top_k::TopK;
+
+/// How a rank sends its gradients to the others in fewer bytes.
+///
+/// Ranks have the same compression and the same tensors, and must come to the same bits.
+pub trait Compression<A: Element>: Send {
+    /// The name of the algorithm, under which it is saved.
+    fn name(&self) -> &'static str;
+
+    /// The name and all that must be the same on every rank.
+    fn describe(&self) -> String {
+        self.name().into()
+    }
+
+    /// Nothing if the hyper-parameters are in order.
+    ///
+    /// # Errors
+    /// [`Error::HyperParameter`](crate::Error::HyperParameter).
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Puts the mean over all ranks of what they send of their `values` in the place of these, and what this rank does not
+    /// send of its own into `rest`: its values minus what it sends. Returns how many bytes it has handed to the group.
+    ///
+    /// `places` says which tensors the values are. What is remembered from step to step must not change before
+    /// [`commit`](Self::commit).
+    ///
+    /// # Errors
+    /// Those of the group.
+    fn reduce(
+        &mut self,
+        group: &dyn Collective<A>,
+        places: &[Place<'_>],
+        values: &mut [A],
+        rest: &mut [A],
+    ) -> Result<u64>;
+
+    /// The step with the last reduction was taken.
+    fn commit(&mut self) {}
+
+    /// Writes what is remembered from step to step.
+    fn write_state(&self, state: &mut StateWriter<'_>, layout: &Layout) {
+        let _ = (state, layout);
+    }
+
+    /// Reads what [`write_state`](Self::write_state) wrote, as [`Optimizer::read_state`](crate::Optimizer::read_state) does.
+    ///
+    /// # Errors
+    /// Those of [`StateReader`].
+    fn read_state<'s>(&'s mut self, state: &StateReader<'_>) -> Result<Commit<'s>> {
+        let _ = state;
+        Ok(Commit::nothing())
+    }
+}
+
+/// A compression and what it has not sent yet.
+pub(super) struct Feedback<A> {
+    compression: Box<dyn Compression<A>>,
+    /// By the tensors' positions in the layout; empty for those that have had no gradient.
+    residuals: Vec<Vec<A>>,
+    /// What the last reduction has left, packed.
+    rest: Vec<A>,
+}
+
+impl<A: Element> Feedback<A> {
+    pub(super) fn new(compression: Box<dyn Compression<A>>) -> Self {
+        Self { compression, residuals: Vec::new(), rest: Vec::new() }
+    }
+
+    pub(super) fn describe(&self) -> String {
+        self.compression.describe()
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        self.compression.check()
+    }
+
+    /// Puts the mean of what all ranks send in the place of the gradients. Returns the bytes sent.
+    pub(super) fn reduce(&mut self, group: &dyn Collective<A>, places: &[Place<'_>], grads: &mut [A]) -> Result<u64> {
+        for place in places {
+            let residual = self.residuals.get(place.index()).into_iter().flatten();
+            grads[place.range()].iter_mut().zip(residual).for_each(|(grad, residual)| *grad += *residual);
+        }
+        let rest = packed::room(&mut self.rest, grads.len());
+        let bytes = self.compression.reduce(group, places, grads, rest)?;
+        // A NaN that was let through must not come back at every step.
+        rest.iter_mut().filter(|rest| !rest.is_finite()).for_each(|rest| *rest = A::zero());
+        Ok(bytes)
+    }
+
+    /// The step was taken: what was left is what will be added.
+    pub(super) fn commit(&mut self, places: &[Place<'_>]) {
+        let tensors = places.last().map_or(0, |place| place.index() + 1);
+        self.residuals.resize(self.residuals.len().max(tensors), Vec::new());
+        for place in places {
+            let residual = &mut self.residuals[place.index()];
+            residual.clear();
+            residual.extend_from_slice(&self.rest[place.range()]);
+        }
+        self.compression.commit();
+    }
+
+    pub(super) fn write_state(&self, state: &mut StateWriter<'_>, layout: Option<&Layout>) {
+        let mut node = state.node(self.compression.name());
+        node.value("residuals", self.residuals.iter().filter(|residual| !residual.is_empty()).count());
+        let Some(layout) = layout else { return };
+        let tensors = layout.tensors().iter().zip(&self.residuals).filter(|(_, residual)| !residual.is_empty());
+        tensors.for_each(|(info, residual)| node.tensor("residual", info, residual.iter().copied()));
+        self.compression.write_state(&mut node, layout);
+    }
+
+    pub(super) fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        let node = state.node(self.compression.name())?;
+        let residual = |info| Ok(node.tensor("residual", info)?.unwrap_or_default());
+        let read = node.tensors().iter().map(residual).collect::<Result<Vec<Vec<A>>>>()?;
+        let count = read.iter().filter(|residual| !residual.is_empty()).count();
+        node.value_where("residuals", "the number of residuals", |number: &usize| *number == count)?;
+        let Self { compression, residuals, .. } = self;
+        Ok(compression.read_state(&node)?.and(Commit::new(move || *residuals = read)))
+    }
+}
+
+impl<A> fmt::Debug for Feedback<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Feedback")
+    }
+}

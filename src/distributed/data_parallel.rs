@@ -1,0 +1,332 @@
+//! Every rank its part of the batch, and all the same step.
+
+use std::fmt::{self, Write};
+use std::mem::take;
+use std::sync::Arc;
+
+use super::agreement::Word;
+use super::ahead::ahead;
+use super::beginning::Beginning;
+use super::compress::{Compression, Feedback};
+use super::description::{agree_about, describe_params, describe_tensors};
+use super::group::Collective;
+use super::packed::{self, Packed, Place};
+use super::traffic::{BUCKET_BYTES, Traffic, bucket_elements};
+use crate::adaptor::{NonFinite, around};
+use crate::error::{Error, Result};
+use crate::grad::Grad;
+use crate::optimizer::Optimizer;
+use crate::params::{Layout, Order, ParamsMut, Values};
+use crate::scalar::Element;
+use crate::state::{Commit, StateReader, StateWriter};
+use crate::step::{Report, Step, Tensor};
+
+/// Moves the parameters of every rank by the mean of the gradients of all: made by
+/// [`Optimizer::data_parallel`].
+///
+/// # Update rule
+/// ```text
+/// first step:  θ ← θ of rank 0
+/// g ← (g₀ + g₁ + … + gₙ₋₁)/n          gᵣ: the gradient of rank r, as the adaptors outside describe it
+/// θ ← the step of the optimizer inside along g
+/// ```
+/// Where each rank has the mean gradient of an equal part of a batch, this is the step on the whole batch. Every rank computes
+/// the same bits, so that the parameters stay the same without being sent.
+///
+/// What is inside sees the mean: `Adam::new(1e-3).clip_global_norm(1.0).data_parallel(group)` clips by the global norm. What is
+/// outside sees the rank's own gradient: with `.data_parallel(group).accumulate(4)` ranks speak to each other once for four
+/// micro-batches. An adaptor outside that refuses or skips for what only its rank knows, as a look for NaN or a clip does, would
+/// leave the others waiting: use [`non_finite`](Self::non_finite), and clip inside.
+///
+/// Gradients are packed tensor by tensor, in row-major order, and go in buckets of [`bucket_bytes`](Self::bucket_bytes), or
+/// [compressed](Self::compress).
+///
+/// Before anything is sent the ranks agree, in one short message, whether all can take a step and whether it is the same one:
+/// same parameters, same step number, same tensors with a gradient. A tensor without gradient on some of the ranks only is an
+/// error; to give zero there is the caller's decision.
+///
+/// # Hyper-parameters
+/// | name | default | range | meaning | unit |
+/// |---|---|---|---|---|
+/// | `bucket_bytes` | 25 MiB | any | size of a message; at least one element | bytes |
+/// | `verify_every` | never | ≥ 1 | steps from one comparison of all parameters to the next | steps |
+/// | `non_finite` | [`Error`](NonFinite::Error) | | what all do if a gradient of one, or the mean, is not finite | |
+///
+/// # State
+/// A buffer of one element per parameter (4 bytes in f32), which is not saved. With [compression](Self::compress) two more, and the
+/// residuals, which are saved: they are the rank's own, so then every rank saves its own file. Otherwise the state is that of
+/// the optimizer inside, the same on all ranks and without any trace of them.
+///
+/// # Conventions
+/// PyTorch's `DistributedDataParallel`: the mean over ranks, its buckets of 25 MiB, parameters of rank 0 at the start. There a model
+/// is wrapped and its parameters are sent when that is done; here they are sent with the first step, whose gradients belong to
+/// what a rank had before. Call [`broadcast`](Self::broadcast) before the loop where ranks do not begin alike.
+///
+/// # Errors
+/// On all ranks, and nothing has changed: parameters, state, residuals.
+/// - [`Error::NonFiniteGradient`] on the rank that has it, [`Error::RankRefused`] on the others, as for whatever else one rank
+///   refuses;
+/// - [`Error::RanksDisagree`] if their steps are not the same one;
+/// - [`Error::RankLeft`], [`Error::RankTimeout`], [`Error::Transport`] from the group.
+///
+/// # Example
+/// ```
+/// use gradus::{distributed::ThreadGroup, prelude::*};
+/// use ndarray::array;
+///
+/// let ends = ThreadGroup::run(2, |group| {
+///     let grad = [1.0, 3.0][gradus::distributed::Group::rank(&group)];
+///     let mut opt = Sgd::new(1.0).data_parallel(group);
+///     let mut w = array![0.0];
+///     opt.step(&mut w, &array![grad]).map(|_| w)
+/// });
+/// assert!(ends.into_iter().all(|w| w == Ok(array![-2.0])));
+/// ```
+///
+/// # References
+/// S. Li et al., *PyTorch Distributed: Experiences on Accelerating Data Parallel Training* (2020), arXiv:2006.15704.
+#[doc(alias = "DDP")]
+#[doc(alias = "all_reduce")]
+pub struct DataParallel<O, G, A> {
+    inner: O,
+    group: G,
+    bucket_bytes: usize,
+    verify_every: Option<u64>,
+    non_finite: NonFinite,
+    feedback: Option<Feedback<A>>,
+    /// The layout, once all ranks have begun with the same parameters.
+    layout: Option<Arc<Layout>>,
+    packed: Vec<A>,
+    traffic: Traffic,
+}
+
+around!(DataParallel<O, G, A>);
+
+impl<O, G, A> DataParallel<O, G, A> {
+    pub(crate) fn new(inner: O, group: G) -> Self {
+        Self {
+            inner,
+            group,
+            bucket_bytes: BUCKET_BYTES,
+            verify_every: None,
+            non_finite: NonFinite::Error,
+            feedback: None,
+            layout: None,
+            packed: Vec::new(),
+            traffic: Traffic::default(),
+        }
+    }
+
+    /// How many bytes are sent at once: 25 MiB unless this is called. A bucket holds several tensors or a part of one.
+    pub fn bucket_bytes(mut self, bytes: usize) -> Self {
+        self.bucket_bytes = bytes;
+        self
+    }
+
+    /// Compares the parameters of all ranks, bit for bit, every `steps` steps; not in the very first, in which those of rank 0 are
+    /// given to all. Costs a pass over the parameters.
+    ///
+    /// Where they differ, which needs a fault of the machine or a parameter that was written by hand, the step is
+    /// [`Error::RanksDisagree`].
+    pub fn verify_every(mut self, steps: u64) -> Self {
+        self.verify_every = Some(steps);
+        self
+    }
+
+    /// What happens when a gradient of any rank, or the mean, is NaN or infinite: an error unless this is called. All ranks act
+    /// alike.
+    pub fn non_finite(mut self, policy: NonFinite) -> Self {
+        self.non_finite = policy;
+        self
+    }
+
+    /// The ranks.
+    pub fn group(&self) -> &G {
+        &self.group
+    }
+
+    /// The bytes of gradients that this rank has handed to the group.
+    pub fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+}
+
+impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
+    /// Sends less: `compression` says what. What is not sent is added to the next gradient, see
+    /// [`compress`](super::compress).
+    pub fn compress(mut self, compression: impl Compression<A> + 'static) -> Self {
+        self.feedback = Some(Feedback::new(Box::new(compression)));
+        self
+    }
+
+    /// Gives all ranks the parameters of rank 0, for a first gradient at the same parameters; every rank calls it.
+    ///
+    /// Not needed after [`load_state_dict`](Optimizer::load_state_dict), where every rank has loaded the parameters too, nor where
+    /// the ranks have made the same parameters from the same seed.
+    ///
+    /// # Errors
+    /// [`Error::RanksDisagree`] if the parameters are of other shapes, and the group's. Nothing has changed then.
+    pub fn broadcast(&mut self, params: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
+        let mut step = Step::of_params(params, self.layout())?;
+        let own = self.check_own(&step).map(|()| Word::Go);
+        agree_about(&self.group, own, |text| {
+            writeln!(text, "a broadcast in buckets of {} bytes", self.bucket_bytes)?;
+            describe_tensors(&step, text, |_| "")
+        })?;
+        Beginning::receive(&self.group, &mut step, bucket_elements::<A>(self.bucket_bytes))?;
+        self.layout = Some(Arc::clone(step.layout()));
+        Ok(())
+    }
+
+    fn check_own(&self, step: &Step<'_, A>) -> Result<()> {
+        if self.verify_every == Some(0) {
+            let accepted = "at least 1".into();
+            return Err(Error::HyperParameter { name: "verify_every", value: 0.0, step: 0, path: None, accepted });
+        }
+        self.feedback.as_ref().map_or(Ok(()), Feedback::check)?;
+        Layout::ensure_known(self.layout.as_ref(), step.layout())
+    }
+
+    /// Packs the gradients, and says what this rank makes of the step.
+    fn prepare(&mut self, step: &Step<'_, A>, places: &[Place<'_>]) -> Result<Word> {
+        self.check(step)?;
+        let packed = packed::room(&mut self.packed, packed::elements(places));
+        packed::pack_grads(step, places, packed);
+        judge(self.non_finite, places, packed)
+    }
+
+    /// All that must be the same on all ranks.
+    fn describe(&self, step: &Step<'_, A>, text: &mut dyn Write) -> fmt::Result {
+        let begins = if self.layout.is_none() { ", the first with this group" } else { "" };
+        writeln!(text, "step number {}{begins}", self.inner.steps())?;
+        match &self.feedback {
+            Some(feedback) => writeln!(text, "gradients by {}", feedback.describe())?,
+            None => writeln!(text, "gradients in buckets of {} bytes", self.bucket_bytes)?,
+        }
+        writeln!(text, "verify_every {:?}, non_finite {:?}", self.verify_every, self.non_finite)?;
+        describe_tensors(step, text, |tensor| match tensor.grad {
+            Some(_) => "with a gradient",
+            None => "without gradient",
+        })?;
+        // Before the first step they may differ: those of rank 0 will hold.
+        let due = self.verify_every.is_some_and(|every| self.inner.steps().is_multiple_of(every));
+        if due && self.layout.is_some() { describe_params(step, text) } else { Ok(()) }
+    }
+
+    /// Puts the mean of all ranks in the place of the packed gradients. Returns the bytes sent.
+    fn reduce(&mut self, places: &[Place<'_>]) -> Result<u64> {
+        let values = &mut self.packed[..packed::elements(places)];
+        match &mut self.feedback {
+            Some(feedback) => feedback.reduce(&self.group, places, values),
+            None => {
+                packed::mean(&self.group, values, bucket_elements::<A>(self.bucket_bytes))?;
+                Ok(size_of_val(values) as u64)
+            }
+        }
+    }
+
+    /// The step of the optimizer inside, along the means.
+    fn step_inside(&mut self, step: &mut Step<'_, A>, places: &[Place<'_>]) -> Result<Report> {
+        let (layout, ranks, mut means) = (Arc::clone(step.layout()), step.ranks(), places.iter());
+        let tensors = step.iter_mut().map(|(_, tensor)| {
+            let mean = tensor.grad.as_ref().and_then(|_| means.next());
+            let mean = mean.map(|place| Grad::new(Values::Contiguous(&self.packed[place.range()], Order::C)));
+            let followers = take(&mut tensor.followers);
+            Tensor { grad: mean, followers, ..tensor.reborrow() }
+        });
+        self.inner.apply(Step::from_parts(layout, tensors.collect(), ranks))
+    }
+}
+
+/// What a policy makes of gradients.
+fn judge<A: Element>(policy: NonFinite, places: &[Place<'_>], values: &[A]) -> Result<Word> {
+    match policy {
+        NonFinite::Allow => Ok(Word::Go),
+        NonFinite::Skip => Ok(if packed::all_finite(values) { Word::Go } else { Word::Skip }),
+        NonFinite::Error => packed::ensure_finite(places, values, Packed::Grads).map(|()| Word::Go),
+    }
+}
+
+impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for DataParallel<O, G, A> {
+    /// Whether `apply` would accept this step, but for what only one rank knows: whether its gradients are finite. An
+    /// `accumulate` around this one asks on every call, and returns if the answer is no. On this rank only, that would leave
+    /// it a call behind the others, who would wait for it.
+    fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        self.check_own(step)?;
+        self.inner.check(&ahead(step))
+    }
+
+    fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
+        let layout = Arc::clone(step.layout());
+        let places = packed::places(&layout, &step, |tensor| tensor.grad.is_some());
+        let own = self.prepare(&step, &places);
+        let mut word = agree_about(&self.group, own, |text| self.describe(&step, text))?;
+        let skipped = Report::new(self.inner.learning_rate(), false);
+        if word == Word::Skip {
+            return Ok(skipped);
+        }
+        let bytes = self.reduce(&places)?;
+        // A sum may be too large for a number where the gradients are not. All ranks see the same.
+        word = judge(self.non_finite, &places, &self.packed[..packed::elements(&places)])?;
+        if word == Word::Skip {
+            return Ok(skipped);
+        }
+        let beginning = match self.layout {
+            Some(_) => None,
+            None => Some(Beginning::receive(&self.group, &mut step, bucket_elements::<A>(self.bucket_bytes))?),
+        };
+        let result = self.step_inside(&mut step, &places);
+        if let (Err(_), Some(beginning)) = (&result, beginning) {
+            beginning.undo(&mut step);
+        }
+        let report = result?;
+        if let Some(feedback) = &mut self.feedback {
+            feedback.commit(&places);
+        }
+        self.layout.get_or_insert(layout);
+        self.traffic.add(bytes);
+        Ok(report)
+    }
+
+    fn learning_rate(&self) -> f64 {
+        self.inner.learning_rate()
+    }
+
+    fn steps(&self) -> u64 {
+        self.inner.steps()
+    }
+
+    fn layout(&self) -> Option<&Arc<Layout>> {
+        self.layout.as_ref().or(self.inner.layout())
+    }
+
+    fn write_state(&self, state: &mut StateWriter<'_>) {
+        if let Some(feedback) = &self.feedback {
+            feedback.write_state(state, self.layout.as_deref());
+        }
+        self.inner.write_state(state);
+    }
+
+    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        let Self { inner, feedback, layout, .. } = self;
+        let residuals = match feedback {
+            Some(feedback) => feedback.read_state(state)?,
+            None => Commit::nothing(),
+        };
+        // Whoever has saved it had begun with the others, and so will those who have loaded it.
+        let known = state.layout().cloned();
+        Ok(inner.read_state(state)?.and(residuals).and(Commit::new(move || *layout = known)))
+    }
+}
+
+impl<O: fmt::Debug, G: fmt::Debug, A> fmt::Debug for DataParallel<O, G, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataParallel")
+            .field("inner", &self.inner)
+            .field("group", &self.group)
+            .field("bucket_bytes", &self.bucket_bytes)
+            .field("verify_every", &self.verify_every)
+            .field("non_finite", &self.non_finite)
+            .finish_non_exhaustive()
+    }
+}

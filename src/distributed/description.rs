@@ -1,0 +1,63 @@
+//! What a rank says of its step, so that ranks of different steps find out in what they differ.
+
+use std::fmt::{self, Write};
+use std::hash::{DefaultHasher, Hasher};
+
+use super::agreement::{Word, agree};
+use super::group::Group;
+use crate::error::{Name, Result};
+use crate::params::TensorInfo;
+use crate::scalar::Element;
+use crate::step::{Step, Tensor};
+
+/// [`agree`] about a step that `describe` describes, a line for each thing that must be the same on all ranks.
+///
+/// The digest is that of the description: where digests differ there is a line that tells why.
+pub(super) fn agree_about(
+    group: &impl Group,
+    own: Result<Word>,
+    describe: impl Fn(&mut dyn Write) -> fmt::Result,
+) -> Result<Word> {
+    let mut digest = Digest(DefaultHasher::new());
+    _ = describe(&mut digest);
+    agree(group, own, digest.0.finish(), || {
+        let mut text = String::new();
+        _ = describe(&mut text);
+        text.lines().map(str::to_owned).collect()
+    })
+}
+
+struct Digest(DefaultHasher);
+
+impl Write for Digest {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.write(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// A line for each tensor of a step, with `how` it takes part.
+pub(super) fn describe_tensors<A: Element>(
+    step: &Step<'_, A>,
+    text: &mut dyn Write,
+    how: impl Fn(&Tensor<'_, A>) -> &'static str,
+) -> fmt::Result {
+    step.iter().try_for_each(|(info, tensor)| {
+        writeln!(text, "{} of shape {:?} in {} {}", Name(info.path()), info.shape(), A::DTYPE, how(tensor))
+    })
+}
+
+/// A line for each parameter, with a number that stands for its bits.
+pub(super) fn describe_params<A: Element>(step: &Step<'_, A>, text: &mut dyn Write) -> fmt::Result {
+    step.iter().try_for_each(|(info, tensor)| {
+        writeln!(text, "{} of digest {:016x}", Name(info.path()), digest_of(info, tensor))
+    })
+}
+
+/// A digest of a parameter's bits in row-major order, whatever the order in memory.
+fn digest_of<A: Element>(info: &TensorInfo, tensor: &Tensor<'_, A>) -> u64 {
+    let mut digest = DefaultHasher::new();
+    let values = tensor.param();
+    values.view(info.shape()).iter().for_each(|value| digest.write_u64(value.as_f64().to_bits()));
+    digest.finish()
+}

@@ -1,0 +1,345 @@
+//! Ranks that train on their own and come together from time to time.
+
+use std::fmt::{self, Write};
+use std::mem::take;
+use std::sync::Arc;
+
+use super::agreement::Word;
+use super::ahead::{ahead, ahead_for_all};
+use super::beginning::Beginning;
+use super::description::{agree_about, describe_tensors};
+use super::group::{Alone, Collective};
+use super::packed::{self, Packed, Place};
+use super::traffic::{BUCKET_BYTES, Traffic, bucket_elements};
+use crate::adaptor::around;
+use crate::error::{Error, Result};
+use crate::follower::follow;
+use crate::grad::Grad;
+use crate::optimizer::Optimizer;
+use crate::params::{Layout, Order, Owned, Values};
+use crate::scalar::Element;
+use crate::state::{Commit, StateReader, StateWriter};
+use crate::step::{Report, Step, Tensor};
+
+/// Takes h steps on each rank alone, then lets an outer optimizer step along the mean change: made by
+/// [`Optimizer::local_steps`].
+///
+/// # Update rule
+/// ```text
+/// first step:   θ ← θ of rank 0,  φ ← θ                    φ: the anchor, the same on all ranks
+/// every step:   θ ← the step of the optimizer inside
+/// every h-th:   Δ ← the mean over ranks of φ − θ
+///               φ ← the outer optimizer's step along Δ
+///               θ ← φ
+/// ```
+/// Ranks speak to each other once in h steps. With `Sgd::new(1.0)` outside φ becomes the mean of the parameters: local SGD. With
+/// `Nesterov::new(0.7, 0.9)` outside and AdamW inside this is DiLoCo. Without [`across`](Self::across) there is one rank, and the
+/// outer optimizer makes slow weights of a single training, as [`lookahead`](Optimizer::lookahead) does with
+/// `Sgd::new(slow_step)` outside.
+///
+/// Steps are calls that were not refused. One that is skipped inside counts: it leaves the ranks together. So micro-batches are
+/// gathered outside, `.local_steps(50, outer).accumulate(4)`. A call that is refused on one rank between two rounds is not
+/// counted there, and the others wait at the next round until that rank has made up for it.
+///
+/// All tensors that are not frozen take part in a round; one that had no gradient since the last has a Δ of zero. Tensors without
+/// gradient may differ between ranks, frozen ones may not. What follows the parameters, as averages do, follows θ between rounds
+/// and φ in one. The state of the optimizer inside is the rank's own and is kept in a round.
+///
+/// # Hyper-parameters
+/// | name | default | range | meaning | unit |
+/// |---|---|---|---|---|
+/// | `every` h | – | ≥ 1 | steps from one round to the next; DiLoCo has 500 | steps |
+/// | `outer` | – | any | moves the anchor; DiLoCo has Nesterov with 0.7 and 0.9 | |
+///
+/// # State
+/// φ and a buffer for Δ, two elements per parameter (8 bytes in f32), and the state of both optimizers. Saved are φ, the steps
+/// since the last round and both states: each rank saves its own, with its own parameters. A round holds a copy of the
+/// parameters and of the state of the optimizer inside, to go back to if it fails.
+///
+/// # Conventions
+/// DiLoCo's algorithm 1 with Δ as there, "old minus new", so that the outer optimizer descends along it; PyTorch's
+/// `PostLocalSGDOptimizer` is `Sgd::new(1.0)` outside.
+///
+/// # Errors
+/// In a round and in the first step, on all ranks, and nothing has changed; not even this step of the optimizer inside holds.
+/// - [`Error::NonFiniteParameter`] on a rank whose parameters are not finite after its last step, [`Error::RankRefused`] on the
+///   others, as for whatever else one rank refuses. Since the parameters may have been so for many steps, keep bad gradients
+///   out: `check_finite` or `skip_nonfinite` inside;
+/// - [`Error::RanksDisagree`] if the ranks are not at the same round with the same parameters;
+/// - [`Error::RankLeft`], [`Error::RankTimeout`], [`Error::Transport`] from the group.
+///
+/// # Example
+/// ```
+/// use gradus::prelude::*;
+/// use ndarray::array;
+///
+/// let mut opt = Sgd::new(1.0).local_steps(2, Sgd::new(0.5));
+/// let mut w = array![0.0];
+/// opt.step(&mut w, &array![1.0])?;
+/// assert_eq!(w, array![-1.0]);
+/// opt.step(&mut w, &array![1.0])?; // to −2; Δ = 2, of which the anchor goes half
+/// assert_eq!(w, array![-1.0]);
+/// # Ok::<(), gradus::Error>(())
+/// ```
+///
+/// # References
+/// A. Douillard et al., *DiLoCo: Distributed Low-Communication Training of Language Models* (2023), arXiv:2311.08105, algorithm 1;
+/// S. U. Stich, *Local SGD Converges Fast and Communicates Little* (2018), arXiv:1805.09767.
+#[doc(alias = "DiLoCo")]
+#[doc(alias = "local SGD")]
+pub struct LocalSteps<O, U, G, A> {
+    inner: O,
+    outer: U,
+    group: G,
+    every: u64,
+    /// Since the last round.
+    taken: u64,
+    /// The layout, once all ranks have begun with the same parameters.
+    layout: Option<Arc<Layout>>,
+    /// Row-major; empty for tensors that no step has held.
+    anchors: Vec<Owned<A>>,
+    /// Δ, packed.
+    change: Vec<A>,
+    traffic: Traffic,
+}
+
+around!(LocalSteps<O, U, G, A>);
+
+impl<O, U, A> LocalSteps<O, U, Alone, A> {
+    pub(crate) fn new(inner: O, every: u64, outer: U) -> Self {
+        Self {
+            inner,
+            outer,
+            group: Alone,
+            every,
+            taken: 0,
+            layout: None,
+            anchors: Vec::new(),
+            change: Vec::new(),
+            traffic: Traffic::default(),
+        }
+    }
+
+    /// Takes the mean over the ranks of a group.
+    pub fn across<G: Collective<A>>(self, group: G) -> LocalSteps<O, U, G, A> {
+        let Self { inner, outer, group: Alone, every, taken, layout, anchors, change, traffic } = self;
+        LocalSteps { inner, outer, group, every, taken, layout, anchors, change, traffic }
+    }
+}
+
+impl<O, U, G, A> LocalSteps<O, U, G, A> {
+    /// The outer optimizer.
+    pub fn outer(&self) -> &U {
+        &self.outer
+    }
+
+    /// The outer optimizer, to be changed.
+    pub fn outer_mut(&mut self) -> &mut U {
+        &mut self.outer
+    }
+
+    /// The ranks.
+    pub fn group(&self) -> &G {
+        &self.group
+    }
+
+    /// The bytes that this rank has handed to the group in rounds.
+    pub fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+
+    /// Whether the next step ends with a round.
+    fn is_round(&self) -> bool {
+        self.taken + 1 >= self.every
+    }
+}
+
+impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<O, U, G, A> {
+    fn check_own(&self, step: &Step<'_, A>) -> Result<()> {
+        if self.every == 0 {
+            let accepted = "at least 1".into();
+            return Err(Error::HyperParameter { name: "every", value: 0.0, step: 0, path: None, accepted });
+        }
+        Layout::ensure_known(self.layout.as_ref(), step.layout())
+    }
+
+    /// Whether both optimizers would take this step.
+    fn check_all(&self, step: &Step<'_, A>) -> Result<()> {
+        self.check_own(step)?;
+        self.inner.check(step)?;
+        if self.is_round() { self.outer.check(&ahead_for_all(step)) } else { Ok(()) }
+    }
+
+    /// All that must be the same on all ranks.
+    fn describe(&self, step: &Step<'_, A>, text: &mut dyn Write) -> fmt::Result {
+        let begins = if self.layout.is_none() { ", the first with this group" } else { "" };
+        writeln!(text, "step {} of {} to round {}{begins}", self.taken + 1, self.every, self.outer.steps())?;
+        describe_tensors(step, text, |tensor| if tensor.frozen { "frozen" } else { "" })
+    }
+
+    /// The anchors begin as the parameters.
+    fn anchor(&mut self, step: &Step<'_, A>) {
+        self.anchors.resize_with(step.layout().len(), Owned::default);
+        for (info, tensor) in step.iter() {
+            let anchor = &mut self.anchors[tensor.index()];
+            if anchor.is_empty() {
+                *anchor = Owned::zeros(info.elements(), Order::C, 0);
+                packed::read(tensor.param(), info, anchor.as_mut_slice());
+            }
+        }
+    }
+
+    /// The last step before a round and the round: all of it or nothing.
+    fn round(&mut self, step: &mut Step<'_, A>) -> Result<Report> {
+        let (state, params) = (self.inner.state_dict(), packed::pack_params(step));
+        let result = self.try_round(step);
+        if result.is_err() {
+            packed::put_params(step, &params);
+            // What an optimizer has written it reads.
+            _ = self.inner.load_state_dict(&state);
+        }
+        result
+    }
+
+    fn try_round(&mut self, step: &mut Step<'_, A>) -> Result<Report> {
+        let layout = Arc::clone(step.layout());
+        let places = packed::places(&layout, step, |tensor| !tensor.frozen);
+        // What follows the parameters is to follow them to the anchor, not to where they are in between.
+        let ranks = step.ranks();
+        let tensors = step.iter_mut().map(|(_, tensor)| tensor.reborrow()).collect();
+        let stepped = self.inner.apply(Step::from_parts(Arc::clone(&layout), tensors, ranks));
+        let own = stepped.and_then(|report| self.measure(step, &places).map(|()| report));
+        let word = own.as_ref().map(|_| Word::Go).map_err(Error::clone);
+        agree_about(&self.group, word, |text| text.write_str("the change since the last round"))?;
+
+        let change = &mut self.change[..packed::elements(&places)];
+        packed::mean(&self.group, change, bucket_elements::<A>(BUCKET_BYTES))?;
+        packed::ensure_finite(&places, change, Packed::Params)?;
+        self.step_outside(step, &places)?;
+        for (info, tensor) in step.iter_mut().filter(|(_, tensor)| !tensor.frozen) {
+            packed::write(self.anchors[tensor.index()].as_mut_slice(), info, &mut tensor.param);
+            follow(&mut tensor.followers, &tensor.param.as_values(), info.shape());
+        }
+        self.traffic.add((packed::elements(&places) * size_of::<A>()) as u64);
+        Ok(Report { moved: true, ..own? })
+    }
+
+    /// Δ of this rank, if its parameters are finite.
+    fn measure(&mut self, step: &Step<'_, A>, places: &[Place<'_>]) -> Result<()> {
+        let change = packed::room(&mut self.change, packed::elements(places));
+        let tensors = step.iter().filter(|(_, tensor)| !tensor.frozen);
+        for ((info, tensor), place) in tensors.zip(places) {
+            packed::read(tensor.param(), info, &mut change[place.range()]);
+        }
+        packed::ensure_finite(places, change, Packed::Params)?;
+        for place in places {
+            let anchor = self.anchors[place.index()].as_mut_slice();
+            change[place.range()].iter_mut().zip(anchor).for_each(|(change, anchor)| *change = *anchor - *change);
+        }
+        Ok(())
+    }
+
+    /// The outer optimizer's step of the anchors along Δ.
+    fn step_outside(&mut self, step: &Step<'_, A>, places: &[Place<'_>]) -> Result<Report> {
+        let (mut anchors, mut next) = (self.anchors.iter_mut(), 0);
+        let mut places = places.iter();
+        let (mut tensors, change) = (Vec::with_capacity(step.len()), &self.change);
+        for (_, tensor) in step.iter() {
+            let Some(anchor) = anchors.nth(tensor.index() - next) else { break };
+            next = tensor.index() + 1;
+            let place = if tensor.frozen { None } else { places.next() };
+            let grad = place.map(|place| Grad::new(Values::Contiguous(&change[place.range()], Order::C)));
+            let outer = Tensor::new(tensor.index(), anchor.as_values_mut());
+            tensors.push(Tensor { grad, frozen: tensor.frozen, ..outer });
+        }
+        self.outer.apply(Step::from_parts(Arc::clone(step.layout()), tensors, step.ranks()))
+    }
+}
+
+impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> Optimizer<A> for LocalSteps<O, U, G, A> {
+    /// Whether `apply` would accept this step, but before a round for what only one rank knows, its gradients: an `accumulate`
+    /// around this one that returned on one rank only would leave the others waiting.
+    fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        if self.is_round() { self.check_all(&ahead(step)) } else { self.check_all(step) }
+    }
+
+    fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
+        let (first, round) = (self.layout.is_none(), self.is_round());
+        if !first && !round {
+            self.check_all(&step)?;
+            self.anchor(&step);
+            let report = self.inner.apply(step)?;
+            self.taken += 1;
+            return Ok(report);
+        }
+        let own = self.check_all(&step).map(|()| Word::Go);
+        agree_about(&self.group, own, |text| self.describe(&step, text))?;
+        let beginning = match first {
+            true => Some(Beginning::receive(&self.group, &mut step, bucket_elements::<A>(BUCKET_BYTES))?),
+            false => None,
+        };
+        self.anchor(&step);
+        let layout = Arc::clone(step.layout());
+        let result = match round {
+            true => self.round(&mut step),
+            false => {
+                let ranks = step.ranks();
+                let tensors = step.iter_mut().map(|(_, tensor)| {
+                    let followers = take(&mut tensor.followers);
+                    Tensor { followers, ..tensor.reborrow() }
+                });
+                self.inner.apply(Step::from_parts(Arc::clone(&layout), tensors.collect(), ranks))
+            }
+        };
+        if let (Err(_), Some(beginning)) = (&result, beginning) {
+            self.anchors.clear();
+            beginning.undo(&mut step);
+        }
+        let report = result?;
+        self.layout.get_or_insert(layout);
+        self.taken = if round { 0 } else { self.taken + 1 };
+        Ok(report)
+    }
+
+    fn learning_rate(&self) -> f64 {
+        self.inner.learning_rate()
+    }
+
+    fn steps(&self) -> u64 {
+        self.inner.steps()
+    }
+
+    fn layout(&self) -> Option<&Arc<Layout>> {
+        self.layout.as_ref().or(self.inner.layout())
+    }
+
+    fn write_state(&self, state: &mut StateWriter<'_>) {
+        let mut node = state.node("local_steps");
+        node.value("taken", self.taken);
+        Owned::write_all(&self.anchors, self.layout.as_deref(), &mut node, "anchor");
+        self.outer.write_state(&mut node);
+        self.inner.write_state(state);
+    }
+
+    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        let mut node = state.node("local_steps")?;
+        let room = |taken: &u64| *taken == 0 || *taken < self.every;
+        let count = node.value_where("taken", "less than the steps between rounds", room)?;
+        let (read, known) = (Owned::read_all(&node, "anchor")?, node.layout().cloned());
+        let Self { inner, outer, taken, layout, anchors, .. } = self;
+        let own = Commit::new(move || (*taken, *layout, *anchors) = (count, known, read));
+        Ok(inner.read_state(state)?.and(outer.read_state(&mut node)?).and(own))
+    }
+}
+
+impl<O: fmt::Debug, U: fmt::Debug, G: fmt::Debug, A> fmt::Debug for LocalSteps<O, U, G, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalSteps")
+            .field("inner", &self.inner)
+            .field("outer", &self.outer)
+            .field("group", &self.group)
+            .field("every", &self.every)
+            .field("taken", &self.taken)
+            .finish_non_exhaustive()
+    }
+}

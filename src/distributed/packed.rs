@@ -1,0 +1,150 @@
+//! Tensors one after the other, each in row-major order, as they go from rank to rank.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::group::Collective;
+use crate::error::{Error, Result};
+use crate::grad::{BLOCK, Grad};
+use crate::norm;
+use crate::params::{Layout, Order, TensorInfo, Values, ValuesMut, blocks};
+use crate::scalar::Element;
+use crate::step::{Step, Tensor};
+
+/// Where a tensor lies among packed values.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'l> {
+    index: usize,
+    info: &'l TensorInfo,
+    start: usize,
+}
+
+impl<'l> Place<'l> {
+    /// The places of tensors one after the other, given their positions in the layout.
+    ///
+    /// Positions beyond the layout are left out.
+    pub fn of(layout: &'l Layout, tensors: impl IntoIterator<Item = usize>) -> Vec<Self> {
+        let mut start = 0;
+        let known = tensors.into_iter().filter_map(|index| Some((index, layout.tensors().get(index)?)));
+        let place = |(index, info): (usize, &'l TensorInfo)| {
+            let place = Self { index, info, start };
+            start += info.elements();
+            place
+        };
+        known.map(place).collect()
+    }
+
+    /// The tensor's position in the layout.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// The tensor's path and shape.
+    pub fn info(&self) -> &'l TensorInfo {
+        self.info
+    }
+
+    /// Where its elements are.
+    pub fn range(&self) -> Range<usize> {
+        self.start..self.start + self.info.elements()
+    }
+}
+
+/// The places of those tensors of a step that are chosen.
+pub(super) fn places<'l, A: Element>(
+    layout: &'l Layout,
+    step: &Step<'_, A>,
+    chosen: impl Fn(&Tensor<'_, A>) -> bool,
+) -> Vec<Place<'l>> {
+    Place::of(layout, step.iter().filter(|(_, tensor)| chosen(tensor)).map(|(_, tensor)| tensor.index()))
+}
+
+/// How many elements these are.
+pub(super) fn elements(places: &[Place<'_>]) -> usize {
+    places.last().map_or(0, |place| place.range().end)
+}
+
+/// Room for so many elements, of what there is already or larger.
+pub(super) fn room<A: Element>(buffer: &mut Vec<A>, elements: usize) -> &mut [A] {
+    if buffer.len() < elements {
+        *buffer = vec![A::zero(); elements];
+    }
+    &mut buffer[..elements]
+}
+
+/// Reads a tensor's values.
+pub(super) fn read<A: Element>(values: Values<'_, A>, info: &TensorInfo, packed: &mut [A]) {
+    Grad::new(values).read_raw(info.shape(), Order::C, 0, packed);
+}
+
+/// Writes a tensor's values.
+pub(super) fn write<A: Element>(packed: &[A], info: &TensorInfo, values: &mut ValuesMut<'_, A>) {
+    match values {
+        ValuesMut::Contiguous(values, Order::C) => values.copy_from_slice(packed),
+        _ => blocks::update(&mut values.view_mut(info.shape()), 0, packed, |to, from| *to = *from),
+    }
+}
+
+/// What is packed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Packed {
+    Grads,
+    Params,
+}
+
+/// Packs the gradients of a step.
+pub(super) fn pack_grads<A: Element>(step: &Step<'_, A>, places: &[Place<'_>], packed: &mut [A]) {
+    for ((info, grad), place) in step.grads().zip(places) {
+        grad.read(info.shape(), Order::C, 0, &mut packed[place.range()]);
+    }
+}
+
+/// The parameters of a step, packed.
+pub(super) fn pack_params<A: Element>(step: &Step<'_, A>) -> Vec<A> {
+    let places = places(step.layout(), step, |_| true);
+    let mut packed = vec![A::zero(); elements(&places)];
+    for ((info, tensor), place) in step.iter().zip(&places) {
+        read(tensor.param(), info, &mut packed[place.range()]);
+    }
+    packed
+}
+
+/// Writes packed parameters.
+pub(super) fn put_params<A: Element>(step: &mut Step<'_, A>, packed: &[A]) {
+    let layout = Arc::clone(step.layout());
+    let places = places(&layout, step, |_| true);
+    for ((info, tensor), place) in step.iter_mut().zip(&places) {
+        write(&packed[place.range()], info, &mut tensor.param);
+    }
+}
+
+/// Sums values over all ranks, a bucket at a time, and divides by the number of ranks.
+pub(super) fn mean<A: Element>(group: &impl Collective<A>, values: &mut [A], bucket: usize) -> Result<()> {
+    values.chunks_mut(bucket).try_for_each(|bucket| group.all_reduce(bucket))?;
+    let size = A::from_f64(group.size() as f64);
+    values.iter_mut().for_each(|value| *value /= size);
+    Ok(())
+}
+
+/// Whether all are finite.
+pub(super) fn all_finite<A: Element>(values: &[A]) -> bool {
+    // Block by block without a branch, for SIMD.
+    values.chunks(BLOCK).all(|block| block.iter().fold(true, |finite, value| finite & value.is_finite()))
+}
+
+/// Nothing if all are finite, else the first that is not.
+pub(super) fn ensure_finite<A: Element>(places: &[Place<'_>], packed: &[A], what: Packed) -> Result<()> {
+    if all_finite(packed) {
+        return Ok(());
+    }
+    let Some(at) = packed.iter().position(|value| !value.is_finite()) else { return Ok(()) };
+    // The last that begins there or before: those of no elements end before it.
+    let place = places.iter().rfind(|place| place.start <= at);
+    let Some(Place { info, start, .. }) = place else { return Ok(()) };
+    let (path, index) = (info.path().to_owned(), norm::unravel(at - start, info.shape()));
+    let value = packed[at].as_f64();
+    Err(match what {
+        Packed::Grads => Error::NonFiniteGradient { path, index, value },
+        Packed::Params => Error::NonFiniteParameter { path, index, value },
+    })
+}

@@ -1,0 +1,54 @@
+//! What the optimizer inside asks of the other ranks.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use crate::clip::norm_of_norms;
+use crate::distributed::Group;
+use crate::error::{Error, Result};
+use crate::step::Ranks;
+
+/// The way from one rank's share of a step to the others.
+pub(super) struct Across<'g, G> {
+    group: &'g G,
+    are_tensors_cut: bool,
+    /// Why a call failed. Nothing is asked of the group after that: the other ranks may be elsewhere.
+    failed: Mutex<Option<Error>>,
+}
+
+impl<'g, G: Group> Across<'g, G> {
+    pub(super) fn new(group: &'g G, are_tensors_cut: bool) -> Self {
+        Self { group, are_tensors_cut, failed: Mutex::new(None) }
+    }
+
+    /// Nothing if no call has failed.
+    pub(super) fn ensure_sound(&self) -> Result<()> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone().map_or(Ok(()), Err)
+    }
+}
+
+impl<G: Group> Ranks for Across<'_, G> {
+    fn are_tensors_cut(&self) -> bool {
+        self.are_tensors_cut
+    }
+
+    fn norm(&self, own: f64, p: f64) -> Result<f64> {
+        if self.group.size() == 1 {
+            return Ok(own);
+        }
+        self.ensure_sound()?;
+        let own = own.to_le_bytes();
+        let mut all = vec![0; own.len() * self.group.size()];
+        self.group.all_gather_bytes(&own, &mut all).inspect_err(|error| {
+            *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+        })?;
+        let norms: Vec<f64> = all.as_chunks().0.iter().copied().map(f64::from_le_bytes).collect();
+        Ok(norm_of_norms(&norms, p))
+    }
+}
+
+impl<G: Group> fmt::Debug for Across<'_, G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Across({} ranks)", self.group.size())
+    }
+}

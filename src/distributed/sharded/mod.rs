@@ -1,0 +1,387 @@
+//! The state of an optimizer divided between ranks: ZeRO, stage 1.
+
+mod across;
+mod cut;
+mod share;
+mod state;
+
+use std::borrow::Cow;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use super::agreement::{Word, agree};
+use super::group::Collective;
+use crate::adaptor::{NonFinite, Verdict, around, skipped};
+use crate::error::{Error, Name, Result};
+use crate::follower::follow;
+use crate::grad::Grad;
+use crate::optimizer::Optimizer;
+use crate::params::{Layout, Order, ParamsMut, TensorInfo, for_each_mut};
+use crate::scalar::Element;
+use crate::state::{Commit, StateReader, StateWriter};
+use crate::step::{Report, Step};
+
+use across::Across;
+use cut::How;
+use share::{Buffers, Share, digest, is_finite, write};
+use state::{Fingerprint, split};
+
+pub use state::unshard;
+
+/// Shares an optimizer's state and work between the ranks of a group: made by [`Optimizer::sharded`].
+///
+/// Every rank has all parameters and the gradients of its own part of the batch. Each moves its share of the parameters, keeps
+/// state for that share only, and sends it to the others.
+///
+/// # Update rule
+/// ```text
+/// all ranks check their gradients and agree on the step
+/// gᵢ ← (gᵢ of rank 0 + … + gᵢ of rank N − 1)/N     for the elements i of this rank's share: reduce-scatter
+/// θᵢ, state ← the step of the optimizer inside     for these
+/// θ ← the shares of all ranks                      all-gather: the same bits on every rank
+/// ```
+/// With the first step all ranks take over the parameters of rank 0. That step's gradients have been computed before, so begin
+/// with [`broadcast`](Self::broadcast) where ranks do not initialise alike.
+///
+/// The elements of all tensors, row by row, are divided into ranges of equal length up to a block of 256 elements; no range
+/// begins within a block of its tensor. The optimizer inside sees of every tensor the part that is here, as a vector where it is not all of
+/// it: what works element by element does what it would do unsharded. Patterns choose by the paths and shapes of the whole.
+/// [`by_tensor`](Self::by_tensor) gives whole tensors to the ranks instead, for optimizers of matrices.
+///
+/// # Hyper-parameters
+/// | name | default | meaning |
+/// |---|---|---|
+/// | [`by_tensor`](Self::by_tensor) | no | whole tensors, the largest first, each to the rank that has least |
+/// | [`non_finite`](Self::non_finite) | error | what all ranks do about a NaN or an infinity in the gradients of one |
+///
+/// # State
+/// That of the optimizer inside for a share of at most 1/N of the elements and a block of 256. Buffers for all gradients or
+/// parameters once, and for a share of both.
+///
+/// A rank's [`state_dict`](Optimizer::state_dict) has the entries of its share; nothing is sent for it. [`unshard`] joins those of
+/// all ranks. A rank loads its own again, or a state that is not divided, of which it takes its part: so a checkpoint of 4 ranks
+/// resumes on 4, 2 or 1.
+///
+/// # Conventions
+/// With one process that steps with the mean gradient (summed in the order of the ranks, as [`ThreadGroup`](super::ThreadGroup) sums)
+/// results agree bit for bit, also with state of 16 or 8 bits where parameters lie in row-major order. A global norm is that of the
+/// whole mean gradient; only its sum has another order.
+///
+/// What is inside sees the mean gradient and the share, what is outside the rank's own gradient and all parameters:
+///
+/// | | inside, before `sharded` | outside, after it |
+/// |---|---|---|
+/// | clipping by global norm, by value | of the mean gradient: **what you want** | of each rank's own |
+/// | clipping by tensor or unit | refused, but with [`by_tensor`](Self::by_tensor) | of each rank's own |
+/// | `accumulate` | communicates in every call | communicates once for each large step |
+/// | averages, `lookahead` | divided; to be read after [`unshard`] | whole on every rank |
+/// | `freeze`, `group`, `route` | as unsharded | freeze and group: as unsharded |
+/// | [`Muon`](crate::Muon), Shampoo, SOAP | with [`by_tensor`](Self::by_tensor) | – |
+/// | K-FAC, [`Lbfgs`](crate::Lbfgs) | refused | K-FAC: of each rank's own batch |
+///
+/// An adaptor outside that remembers parameters, as averages do, remembers those before the first broadcast: call
+/// [`broadcast`](Self::broadcast) first.
+///
+/// [`check`](Optimizer::check) never communicates, and so does not know what other ranks or the optimizer inside will say: a router
+/// belongs inside.
+///
+/// # Errors
+/// All ranks return an error, and nothing has changed on any: [`Error::RanksDisagree`] if their steps are not the same;
+/// [`Error::NonFiniteGradient`] on the rank that has it, or whatever else one refuses the step for, and
+/// [`Error::RankRefused`] on the others; [`Error::RankLeft`] and its like if the group is broken. If it breaks in the last call, after the
+/// optimizers have stepped, parameters are unchanged but state is not: all later steps are refused, and the state does not load.
+///
+/// # Example
+/// ```
+/// use gradus::{distributed::ThreadGroup, prelude::*};
+/// use ndarray::array;
+///
+/// let ends = ThreadGroup::run(2, |group| {
+///     let grads = if gradus::distributed::Group::rank(&group) == 0 { array![3.0, 0.0] } else { array![3.0, 8.0] };
+///     let (mut opt, mut w) = (Sgd::new(1.0).clip_global_norm(2.5).exact().sharded(group), array![0.0, 0.0]);
+///     opt.step(&mut w, &grads).map(|report| (w, report.grad_norm)) // the mean gradient is (3, 4)
+/// });
+/// assert!(ends.into_iter().all(|end| end == Ok((array![-1.5, -2.0], Some(5.0)))));
+/// ```
+///
+/// # References
+/// S. Rajbhandari, J. Rasley, O. Ruwase and Y. He, *ZeRO: Memory Optimizations Toward Training Trillion Parameter Models* (2020),
+/// arXiv:1910.02054, section 5.1 (P_os).
+#[derive(Debug, Clone)]
+pub struct Sharded<O, G, A> {
+    inner: O,
+    group: G,
+    how: How,
+    non_finite: NonFinite,
+    share: Option<Arc<Share>>,
+    buffers: Buffers<A>,
+    /// Whether all ranks have the parameters of rank 0.
+    broadcast: bool,
+    fingerprint: Fingerprint,
+    /// Why the parameters are a step behind the state.
+    torn: Option<Error>,
+}
+
+around!(Sharded<O, G, A>);
+
+impl<O, G, A> Sharded<O, G, A> {
+    pub(crate) fn new(inner: O, group: G) -> Self {
+        Self {
+            inner,
+            group,
+            how: How::ByElements,
+            non_finite: NonFinite::Error,
+            share: None,
+            buffers: Buffers::default(),
+            broadcast: false,
+            fingerprint: Fingerprint::default(),
+            torn: None,
+        }
+    }
+
+    /// Gives whole tensors to the ranks: for optimizers of matrices, and for clipping by tensor or unit. Before the first step.
+    pub fn by_tensor(mut self) -> Self {
+        self.how = How::ByTensor;
+        self.share = None;
+        self
+    }
+
+    /// What all ranks do when a gradient of one of them has a NaN or an infinity, or the mean gradient has: an error unless this is
+    /// called.
+    pub fn non_finite(mut self, policy: NonFinite) -> Self {
+        self.non_finite = policy;
+        self
+    }
+
+    /// The group of ranks.
+    pub fn ranks(&self) -> &G {
+        &self.group
+    }
+
+    /// Nothing if a step may be taken on parameters of this layout.
+    fn ensure_ready(&self, layout: &Arc<Layout>) -> Result<()> {
+        if let Some(torn) = &self.torn {
+            return Err(torn.clone());
+        }
+        Layout::ensure_known(self.share.as_ref().map(|share| share.cut.whole()), layout)
+    }
+}
+
+impl<A: Element, O: Optimizer<A>, G: Collective<A>> Sharded<O, G, A> {
+    /// Gives all ranks the parameters of rank 0; all of them call it. Where ranks do not initialise alike, call it before the first
+    /// gradients are computed. Without it the first step does it.
+    ///
+    /// # Errors
+    /// [`Error::RanksDisagree`] if the trees are not the same, [`Error::ParametersChanged`], and those of the group; the parameters are then
+    /// what they were.
+    pub fn broadcast(&mut self, params: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
+        let found = Layout::of(&*params).map(Arc::new);
+        let layout = found.as_ref().map(Arc::clone).unwrap_or_default();
+        let ready = found.and_then(|found| self.ensure_ready(&found));
+        let describe =
+            || std::iter::once("a broadcast".to_owned()).chain(layout.tensors().iter().map(tensor)).collect();
+        let digest = hash(&("a broadcast", A::DTYPE, digest(&layout)));
+        agree(&self.group, ready.map(|()| Word::Go), digest, describe)?;
+        let mut all = vec![A::zero(); layout.elements()];
+        let mut next = 0;
+        for_each_mut(params, |_, shape, values| {
+            let Some(values) = values else { return };
+            let elements = shape.iter().product::<usize>();
+            Grad::new(values.as_values()).read_raw(shape, Order::C, 0, &mut all[next..next + elements]);
+            next += elements;
+        });
+        self.group.broadcast(&mut all, 0)?;
+        let mut rest = &*all;
+        for_each_mut(params, |_, shape, values| {
+            let Some(mut values) = values else { return };
+            let (own, later) = rest.split_at(shape.iter().product());
+            write(&mut values, shape, 0, own);
+            rest = later;
+        });
+        self.broadcast = true;
+        Ok(())
+    }
+
+    /// This rank's word on a step, with its gradients in the buffer.
+    fn own_word(&mut self, share: &Share, step: &Step<'_, A>) -> Result<Word> {
+        self.ensure_ready(step.layout())?;
+        self.buffers.fit(self.group.size(), share.cut.most());
+        share.pack_grads(step, &mut self.buffers.all);
+        word(self.non_finite, is_finite(&self.buffers.all), step)
+    }
+
+    /// What must be the same on all ranks, as a number.
+    fn digest(&self, share: &Share, step: &Step<'_, A>) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let (steps, learning_rate) = (self.inner.steps(), self.inner.learning_rate().to_bits());
+        let policy = self.non_finite as u8;
+        let settings = (A::DTYPE, self.how as u8, policy, steps, learning_rate, self.broadcast, share.digest);
+        settings.hash(&mut hasher);
+        step.iter().for_each(|(_, tensor)| (tensor.index(), tensor.grad.is_some(), tensor.frozen).hash(&mut hasher));
+        hasher.finish()
+    }
+
+    /// The same, a line for each part.
+    fn describe(&self, step: &Step<'_, A>) -> Vec<String> {
+        let known = if self.broadcast { "parameters of rank 0" } else { "parameters of its own" };
+        let mut lines = vec![
+            "a step".to_owned(),
+            format!("elements of type {}", A::DTYPE),
+            format!("shares of {}", self.how),
+            format!("the policy {:?} for gradients that are not finite", self.non_finite),
+            format!("{} steps behind it", self.inner.steps()),
+            format!("the learning rate {}", self.inner.learning_rate()),
+            known.to_owned(),
+        ];
+        lines.extend(step.layout().tensors().iter().map(tensor));
+        lines.extend(step.iter().map(|(info, tensor)| {
+            let with = match (&tensor.grad, tensor.frozen) {
+                (Some(_), _) => "a gradient",
+                (None, false) => "no gradient",
+                (None, true) => "a frozen tensor",
+            };
+            format!("{with} for {}", Name(info.path()))
+        }));
+        lines
+    }
+
+    /// The mean gradients and the parameters of this rank's share, into the buffers.
+    fn exchange(&mut self, share: &Share, step: &Step<'_, A>) -> Result<()> {
+        let Buffers { all, grads, params } = &mut self.buffers;
+        self.group.reduce_scatter(all, grads)?;
+        let ranks = A::from_f64(self.group.size() as f64);
+        grads.iter_mut().for_each(|grad| *grad /= ranks);
+        if self.broadcast {
+            share.read_params(step, params);
+        } else {
+            share.pack_params(step, all);
+            self.group.broadcast(all, 0)?;
+            let most = params.len();
+            params.copy_from_slice(&all[share.rank * most..][..most]);
+        }
+        Ok(())
+    }
+}
+
+/// What a policy makes of a step, given whether its gradients are finite.
+fn word<A: Element>(policy: NonFinite, finite: bool, step: &Step<'_, A>) -> Result<Word> {
+    match policy.judge(finite, step)? {
+        Verdict::Go => Ok(Word::Go),
+        Verdict::Skip => Ok(Word::Skip),
+    }
+}
+
+/// A number for a value.
+fn hash(value: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// A tensor in words.
+fn tensor(info: &TensorInfo) -> String {
+    format!("{} of shape {:?}", Name(info.path()), info.shape())
+}
+
+impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, G, A> {
+    /// Whether the parameters are those of the steps before. It says nothing of the gradients: a rank that refused here alone would leave
+    /// the others waiting.
+    fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        self.ensure_ready(step.layout())
+    }
+
+    fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
+        let share = match &self.share {
+            Some(share) => Arc::clone(share),
+            None => Arc::new(Share::new(step.layout(), &self.group, self.how)),
+        };
+        let own = self.own_word(&share, &step);
+        if agree(&self.group, own, self.digest(&share, &step), || self.describe(&step))? == Word::Skip {
+            return Ok(skipped(self.inner.learning_rate(), None));
+        }
+        self.exchange(&share, &step)?;
+
+        let Self { inner, group, non_finite, buffers: Buffers { all, grads, params }, .. } = self;
+        let across = Across::new(&*group, self.how == How::ByElements && group.size() > 1);
+        let own = share.step(&step, params, grads, &across);
+        let accepted = inner.check(&own);
+        across.ensure_sound()?;
+        // The sum of finite gradients need not be finite.
+        let word = match word(*non_finite, is_finite(grads), &own) {
+            Ok(Word::Go) => accepted.map(|()| Word::Go),
+            other => other,
+        };
+        if agree(group, word, 0, Vec::new)? == Word::Skip {
+            return Ok(skipped(inner.learning_rate(), None));
+        }
+        let moved = inner.apply(own);
+        across.ensure_sound()?;
+        let report = match group.all_gather(params, all).and(moved) {
+            Ok(report) => report,
+            Err(error) => {
+                self.torn = Some(error.clone());
+                return Err(error);
+            }
+        };
+        self.fingerprint = Fingerprint::of(all);
+        share.unpack_params(all, &mut step);
+        (self.share, self.broadcast) = (Some(share), true);
+        if report.moved {
+            step.iter_mut().filter(|(_, tensor)| tensor.grad.is_some()).for_each(|(info, tensor)| {
+                follow(&mut tensor.followers, &tensor.param.as_values(), info.shape());
+            });
+        }
+        Ok(report)
+    }
+
+    fn learning_rate(&self) -> f64 {
+        self.inner.learning_rate()
+    }
+
+    fn steps(&self) -> u64 {
+        self.inner.steps()
+    }
+
+    fn layout(&self) -> Option<&Arc<Layout>> {
+        self.share.as_ref().map(|share| share.cut.whole())
+    }
+
+    fn write_state(&self, state: &mut StateWriter<'_>) {
+        let mut node = state.node(state::NODE);
+        node.value(state::RANKS, self.group.size());
+        node.value(state::RANK, self.group.rank());
+        node.value(state::CUT, self.how);
+        match &self.torn {
+            None => node.value(state::PARAMETERS, self.fingerprint),
+            Some(_) => node.value(state::PARAMETERS, state::TORN),
+        }
+        self.inner.write_state(state);
+    }
+
+    /// Reads what this rank wrote, or a state that is not divided.
+    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        let whole = state.layout().cloned();
+        let read_share = whole.map(|whole| Arc::new(Share::new(&whole, &self.group, self.how)));
+        let (dict, read_fingerprint) = match (state.has_node(state::NODE), &read_share) {
+            (true, _) => {
+                let node = state.node(state::NODE)?;
+                let (size, own) = (self.group.size(), self.group.rank());
+                let accepted =
+                    "the number of ranks there are now; unshard joins the states of all ranks for another number";
+                node.value_where(state::RANKS, accepted, |ranks: &usize| *ranks == size)?;
+                node.value_where(state::RANK, "this rank", |rank: &usize| *rank == own)?;
+                node.value_where(state::CUT, "how this optimizer is sharded", |how: &How| *how == self.how)?;
+                let accepted = "a fingerprint of parameters that have taken the same steps";
+                (Cow::Borrowed(state.dict()), node.value(state::PARAMETERS, accepted)?)
+            }
+            (false, Some(share)) => (Cow::Owned(split(state.dict(), &share.cut, share.rank)?), Fingerprint::default()),
+            (false, None) => (Cow::Borrowed(state.dict()), Fingerprint::default()),
+        };
+        let Self { inner, share, broadcast, fingerprint, torn, .. } = self;
+        let layout = read_share.as_ref().map(|share| Arc::clone(&share.layout));
+        let commit = state.with(&dict, layout.as_ref(), |reader| inner.read_state(reader))?;
+        Ok(commit.and(Commit::new(move || {
+            (*share, *broadcast, *fingerprint, *torn) = (read_share, false, read_fingerprint, None);
+        })))
+    }
+}

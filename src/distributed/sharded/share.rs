@@ -1,0 +1,160 @@
+//! A rank's share of the parameters, and the way into and out of the buffers that ranks exchange.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::mem::take;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::cut::{Cut, How, Piece};
+use crate::distributed::Group;
+use crate::grad::Grad;
+use crate::norm;
+use crate::params::{Layout, Order, TensorInfo, Values, ValuesMut, blocks};
+use crate::scalar::Element;
+use crate::step::{Ranks, Step, Tensor};
+
+/// What one rank has of the parameters.
+#[derive(Debug)]
+pub(super) struct Share {
+    pub(super) cut: Cut,
+    pub(super) rank: usize,
+    /// The parameters as the optimizer inside sees them.
+    pub(super) layout: Arc<Layout>,
+    /// Stands for the layout of the whole.
+    pub(super) digest: u64,
+}
+
+impl Share {
+    pub(super) fn new(whole: &Arc<Layout>, group: &impl Group, how: How) -> Self {
+        let (cut, rank) = (Cut::new(whole, group.size(), how), group.rank());
+        Self { layout: cut.layout(rank), cut, rank, digest: digest(whole) }
+    }
+
+    /// The step of this rank's share: on `params`, by `grads` where the whole step has a gradient.
+    pub(super) fn step<'s, A: Element>(
+        &self,
+        whole: &'s Step<'_, A>,
+        params: &'s mut [A],
+        grads: &'s [A],
+        ranks: &'s dyn Ranks,
+    ) -> Step<'s, A> {
+        let (mut rest, mut begun) = (params, 0);
+        let tensors = whole.iter().map(|(_, tensor)| {
+            let place = self.place(tensor.index()).unwrap_or(begun..begun);
+            let (_, from) = take(&mut rest).split_at_mut(place.start - begun);
+            let (param, later) = from.split_at_mut(place.len());
+            (rest, begun) = (later, place.end);
+            let grad = |_: &Grad<'_, A>| Grad::new(Values::Contiguous(&grads[place], Order::C));
+            Tensor {
+                grad: tensor.grad.as_ref().map(grad),
+                learning_rate: tensor.learning_rate,
+                weight_decay: tensor.weight_decay,
+                frozen: tensor.frozen,
+                ..Tensor::new(tensor.index(), ValuesMut::Contiguous(param, Order::C))
+            }
+        });
+        let tensors = tensors.collect();
+        Step::from_parts(Arc::clone(&self.layout), tensors, Some(ranks))
+    }
+
+    /// Where in the share a tensor's part is, if there is one.
+    fn place(&self, tensor: usize) -> Option<Range<usize>> {
+        let piece = self.cut.piece(tensor, self.rank)?;
+        Some(piece.at..piece.at + piece.elements.len())
+    }
+
+    /// Copies this rank's share of the parameters.
+    pub(super) fn read_params<A: Element>(&self, step: &Step<'_, A>, share: &mut [A]) {
+        for (info, tensor) in step.iter() {
+            let Some(piece) = self.cut.piece(tensor.index(), self.rank) else { continue };
+            let out = &mut share[piece.at..piece.at + piece.elements.len()];
+            Grad::new(tensor.param()).read_raw(info.shape(), Order::C, piece.elements.start, out);
+        }
+    }
+
+    /// Copies all gradients, or zeros where there is none, into the ranks' parts of a buffer.
+    pub(super) fn pack_grads<A: Element>(&self, step: &Step<'_, A>, all: &mut [A]) {
+        if step.len() < self.cut.whole().len() {
+            all.fill(A::zero());
+        }
+        for (info, tensor) in step.iter() {
+            for piece in self.cut.pieces(tensor.index()) {
+                let out = &mut all[self.within(piece)];
+                match &tensor.grad {
+                    Some(grad) => grad.read(info.shape(), Order::C, piece.elements.start, out),
+                    None => out.fill(A::zero()),
+                }
+            }
+        }
+    }
+
+    /// Copies all parameters into the ranks' parts of a buffer.
+    pub(super) fn pack_params<A: Element>(&self, step: &Step<'_, A>, all: &mut [A]) {
+        for (info, tensor) in step.iter() {
+            let param = Grad::new(tensor.param());
+            for piece in self.cut.pieces(tensor.index()) {
+                param.read_raw(info.shape(), Order::C, piece.elements.start, &mut all[self.within(piece)]);
+            }
+        }
+    }
+
+    /// Copies the ranks' parts of a buffer into the parameters.
+    pub(super) fn unpack_params<A: Element>(&self, all: &[A], step: &mut Step<'_, A>) {
+        for (info, tensor) in step.iter_mut() {
+            for piece in self.cut.pieces(tensor.index()) {
+                write(&mut tensor.param, info.shape(), piece.elements.start, &all[self.within(piece)]);
+            }
+        }
+    }
+
+    /// Where a piece is in a buffer of all ranks' parts.
+    fn within(&self, piece: &Piece) -> Range<usize> {
+        let begin = piece.rank * self.cut.most() + piece.at;
+        begin..begin + piece.elements.len()
+    }
+}
+
+/// A number for the paths and shapes of a tree.
+pub(super) fn digest(layout: &Layout) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    layout.tensors().iter().for_each(|info| (info.path(), info.shape()).hash(&mut hasher));
+    hasher.finish()
+}
+
+/// Writes elements `start …` of a tensor in row-major order.
+pub(super) fn write<A: Element>(param: &mut ValuesMut<'_, A>, shape: &[usize], start: usize, values: &[A]) {
+    match param.in_order(shape, Order::C) {
+        Ok(slice) => slice[start..start + values.len()].copy_from_slice(values),
+        Err(mut view) => blocks::update(&mut view, start, values, |to, from| *to = *from),
+    }
+}
+
+/// What ranks exchange, kept from step to step.
+#[derive(Debug, Clone)]
+pub(super) struct Buffers<A> {
+    /// Of every rank a part, all of the same length: first gradients, then parameters.
+    pub(super) all: Vec<A>,
+    pub(super) grads: Vec<A>,
+    pub(super) params: Vec<A>,
+}
+
+impl<A> Default for Buffers<A> {
+    fn default() -> Self {
+        Self { all: Vec::new(), grads: Vec::new(), params: Vec::new() }
+    }
+}
+
+impl<A: Element> Buffers<A> {
+    /// Makes room for the parts of so many ranks.
+    pub(super) fn fit(&mut self, ranks: usize, most: usize) {
+        self.all.resize(ranks * most, A::zero());
+        self.grads.resize(most, A::zero());
+        self.params.resize(most, A::zero());
+    }
+}
+
+/// Whether all values are finite.
+pub(super) fn is_finite<A: Element>(values: &[A]) -> bool {
+    let info = TensorInfo::new("", &[values.len()]);
+    norm::all_finite(&[(&info, &Grad::new(Values::Contiguous(values, Order::C)))])
+}

@@ -1,0 +1,348 @@
+//! The state of all ranks as one, and one as that of a rank.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use super::cut::{BLOCK, Cut, How};
+use crate::error::{Error, Result};
+use crate::params::{Layout, TensorInfo};
+use crate::scalar::Element;
+use crate::state::data::Data;
+use crate::state::{StateDict, StateTensor};
+
+/// The node of what a rank's state says of itself.
+pub(super) const NODE: &str = "sharded";
+pub(super) const RANKS: &str = "ranks";
+pub(super) const RANK: &str = "rank";
+pub(super) const CUT: &str = "cut";
+pub(super) const PARAMETERS: &str = "parameters";
+
+/// What stands for parameters that are a step behind the state.
+pub(super) const TORN: &str = "torn";
+
+/// In what order of memory state lies: by tensor, in the node of whoever has it.
+const ORDER: &str = "/order";
+
+/// The scales of a slot in 8 bits.
+const SCALES: &str = ".scales";
+
+/// A number that the parameters after the last step leave, the same on all ranks; none before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Fingerprint(pub(super) Option<u64>);
+
+impl Fingerprint {
+    /// From a thousand of the parameters.
+    pub(super) fn of<A: Element>(params: &[A]) -> Self {
+        const SAMPLES: usize = 1024;
+        let mut hasher = DefaultHasher::new();
+        let samples = params.iter().step_by(params.len().div_ceil(SAMPLES).max(1));
+        samples.for_each(|param| param.as_f64().to_bits().hash(&mut hasher));
+        Self(Some(hasher.finish()))
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(number) => write!(f, "{number:016x}"),
+            None => f.write_str("none"),
+        }
+    }
+}
+
+impl FromStr for Fingerprint {
+    type Err = std::num::ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "none" { Ok(Self(None)) } else { u64::from_str_radix(text, 16).map(|number| Self(Some(number))) }
+    }
+}
+
+impl fmt::Display for How {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ByElements => "elements",
+            Self::ByTensor => "tensors",
+        })
+    }
+}
+
+impl FromStr for How {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        [Self::ByElements, Self::ByTensor].into_iter().find(|how| how.to_string() == text).ok_or(())
+    }
+}
+
+/// Joins the states that all ranks of a [`Sharded`](super::Sharded) optimizer saved, in any order, into the one that the optimizer
+/// would have saved unsharded.
+///
+/// It can be loaded by the optimizer without `sharded`, and with it on any number of ranks.
+///
+/// What differs from a state that has never been divided: nothing of parameters in row-major order; of others the note of their
+/// order, so that state goes on in row-major order beside them. What an adaptor outside `sharded` remembers must be the same on all
+/// ranks, so between large steps where gradients are accumulated there.
+///
+/// ```
+/// use gradus::distributed::{ThreadGroup, unshard};
+/// use gradus::prelude::*;
+/// use ndarray::Array1;
+///
+/// let states = ThreadGroup::run(2, |group| {
+///     let (mut opt, mut w) = (Adam::new(0.1).sharded(group), Array1::from_elem(1000, 1.0));
+///     opt.step(&mut w, &Array1::from_elem(1000, 0.5))?;
+///     gradus::Result::Ok(opt.state_dict())
+/// });
+/// let state = unshard(&states.into_iter().collect::<Result<Vec<_>, _>>()?)?;
+/// let mut alone: Adam<f64> = Adam::new(0.1);
+/// alone.load_state_dict(&state)?;
+/// assert_eq!((alone.steps(), alone.slot("", "exp_avg").unwrap().len()), (1, 1000));
+/// # Ok::<(), gradus::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::MissingRank`]; [`Error::RanksDisagree`] for states of different runs or steps; [`Error::ParametersChanged`],
+/// [`Error::MissingEntry`], [`Error::EntryValue`], [`Error::EntryShape`], [`Error::EntryType`].
+pub fn unshard<'s>(states: impl IntoIterator<Item = &'s StateDict>) -> Result<StateDict> {
+    let states = in_order_of_ranks(states)?;
+    let [first, others @ ..] = &*states else { return Err(Error::MissingRank { rank: 0, size: 1, found: 0 }) };
+    for (rank, other) in (1..).zip(others) {
+        ensure_same_run(first, rank, other)?;
+    }
+    let mut joined = StateDict::new(first.layout.clone());
+    let own = |key: &str| key.strip_prefix(NODE).is_some_and(|rest| rest.starts_with('/'));
+    joined.texts.extend(first.texts.iter().filter(|(key, _)| !own(key)).map(|(key, text)| (key.clone(), text.clone())));
+
+    let whole = first.layout.clone().unwrap_or_default();
+    let cut = Cut::new(&whole, states.len(), value(first, CUT, "elements or tensors")?);
+    let places = Places::new(&whole);
+    let keys: BTreeSet<&String> = states.iter().flat_map(|state| state.tensors.keys()).collect();
+    for key in keys {
+        let entry = match places.find(key) {
+            Some((tensor, _)) => join(&states, key, &cut, tensor)?,
+            None => the_same(&states, key)?,
+        };
+        joined.tensors.insert(key.clone(), entry);
+    }
+    Ok(joined)
+}
+
+/// The states, if there is one of each rank.
+fn in_order_of_ranks<'s>(states: impl IntoIterator<Item = &'s StateDict>) -> Result<Vec<&'s StateDict>> {
+    let ranked = states.into_iter().map(|state| Ok((value::<usize>(state, RANK, "a rank")?, state)));
+    let mut ranked = ranked.collect::<Result<Vec<_>>>()?;
+    ranked.sort_by_key(|(rank, _)| *rank); // stable, so that errors speak of the first
+    let found = ranked.len();
+    let Some((_, first)) = ranked.first() else { return Ok(Vec::new()) };
+    let size: usize = value(first, RANKS, "a number of ranks")?;
+    for (rank, state) in &ranked {
+        let ranks: usize = value(state, RANKS, "a number of ranks")?;
+        if ranks != size {
+            let [expected, found] = [size, ranks].map(|ranks| format!("the state of one of {ranks} ranks"));
+            return Err(Error::RanksDisagree { rank: *rank, expected, found });
+        }
+    }
+    for expected in 0..size.max(found) {
+        match ranked.get(expected) {
+            Some((rank, _)) if *rank == expected => {}
+            Some((rank, _)) if *rank < expected || *rank >= size => {
+                let accepted = "a rank of the group, each once";
+                return Err(Error::EntryValue { key: key_of(RANK), value: rank.to_string(), accepted });
+            }
+            _ => return Err(Error::MissingRank { rank: expected, size, found }),
+        }
+    }
+    Ok(ranked.into_iter().map(|(_, state)| state).collect())
+}
+
+/// Nothing if a rank's state is of the same moment of the same training as that of rank 0.
+fn ensure_same_run(first: &StateDict, rank: usize, other: &StateDict) -> Result<()> {
+    let disagree = |expected: String, found: String| Err(Error::RanksDisagree { rank, expected, found });
+    match (&first.layout, &other.layout) {
+        (Some(first), Some(other)) => first.ensure_same(other)?,
+        (None, None) => {}
+        (first, _) => {
+            let say = |known: bool| if known { "a step behind it" } else { "no step behind it" }.to_owned();
+            return disagree(say(first.is_some()), say(first.is_none()));
+        }
+    }
+    // The parameters' fingerprint last: a count that differs says more.
+    let keys: BTreeSet<&String> = first.texts.keys().chain(other.texts.keys()).collect();
+    let (rank_key, last) = (key_of(RANK), key_of(PARAMETERS));
+    let keys = keys.into_iter().filter(|key| **key != rank_key && **key != last).chain([&last]);
+    for key in keys {
+        if first.text(key) != other.text(key) {
+            let say = |state: &StateDict| format!("{key} {}", state.text(key).unwrap_or("missing"));
+            return disagree(say(first), say(other));
+        }
+    }
+    value::<Fingerprint>(first, PARAMETERS, "a fingerprint of parameters that have taken the same steps").map(drop)
+}
+
+fn key_of(name: &str) -> String {
+    format!("{NODE}/{name}")
+}
+
+/// What a rank's state says of itself.
+fn value<T: FromStr>(state: &StateDict, name: &str, accepted: &'static str) -> Result<T> {
+    let key = key_of(name);
+    let Some(text) = state.text(&key) else { return Err(Error::MissingEntry { key }) };
+    text.parse().map_err(|_| Error::EntryValue { key: key.clone(), value: text.into(), accepted })
+}
+
+/// Finds the tensor that an entry belongs to.
+struct Places<'l>(HashMap<&'l str, usize>);
+
+impl<'l> Places<'l> {
+    fn new(layout: &'l Layout) -> Self {
+        Self(layout.paths().enumerate().map(|(tensor, path)| (path, tensor)).collect())
+    }
+
+    /// The tensor whose path ends the key, and what stands before the path. There is a node and a name at least.
+    fn find<'k>(&self, key: &'k str) -> Option<(usize, &'k str)> {
+        let slashes = key.match_indices('/').skip(1);
+        slashes.into_iter().find_map(|(at, _)| Some((*self.0.get(&key[at + 1..])?, &key[..at])))
+    }
+}
+
+/// How the numbers of an entry belong to the elements of its tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// They do not: it is a count.
+    Count,
+    /// One for each.
+    Values,
+    /// One of 8 bits for each.
+    Codes,
+    /// One for each block.
+    Scales,
+    /// It is a matrix that belongs to the tensor as a whole.
+    Other,
+}
+
+impl Kind {
+    /// What the entry of this key is, in a state that has the tensor in this shape.
+    fn of(state: &StateDict, key: &str, tensor: &TensorInfo, entry: &StateTensor) -> Self {
+        let name_length = key.len() - tensor.path().len() - 1;
+        let scaled = key[..name_length].strip_suffix(SCALES).map(|name| format!("{name}{}", &key[name_length..]));
+        let codes = |key: String| state.tensors.get(&key).is_some_and(|codes| matches!(codes.data, Data::U8(_)));
+        match &entry.data {
+            Data::U64(_) if entry.shape.is_empty() => Self::Count,
+            Data::U8(_) => Self::Codes,
+            _ if scaled.is_some_and(codes) => Self::Scales,
+            _ if *entry.shape == *tensor.shape() => Self::Values,
+            _ => Self::Other,
+        }
+    }
+
+    /// Which of the numbers belong to these elements.
+    fn range(self, elements: &Range<usize>) -> Range<usize> {
+        match self {
+            Self::Scales => elements.start / BLOCK..elements.end.div_ceil(BLOCK),
+            _ => elements.clone(),
+        }
+    }
+}
+
+/// An entry that is the same on all ranks.
+fn the_same(states: &[&StateDict], key: &str) -> Result<StateTensor> {
+    let entry = |state: &StateDict| state.tensors.get(key).cloned();
+    let first = states.first().and_then(|state| entry(state)).ok_or_else(|| Error::MissingEntry { key: key.into() })?;
+    match states.iter().position(|state| entry(state).as_ref() != Some(&first)) {
+        None => Ok(first),
+        Some(rank) => {
+            let found = if entry(states[rank]).is_some() { "another" } else { "none" };
+            let [expected, found] = ["one", found].map(|which| format!("{which} of the entries {key}"));
+            Err(Error::RanksDisagree { rank, expected, found })
+        }
+    }
+}
+
+/// The entry of a tensor, from those of the ranks that have the tensor's pieces.
+fn join(states: &[&StateDict], key: &str, cut: &Cut, tensor: usize) -> Result<StateTensor> {
+    let whole = &cut.whole().tensors()[tensor];
+    let missing = || Error::MissingEntry { key: key.into() };
+    let own = |rank: usize| states.get(rank).and_then(|state| state.tensors.get(key));
+    let [first, ..] = cut.pieces(tensor) else {
+        return states.iter().find_map(|state| state.tensors.get(key)).cloned().ok_or_else(missing);
+    };
+    let entry = own(first.rank).ok_or_else(missing)?;
+    let kind = Kind::of(states[first.rank], key, &cut.info(tensor, first.rank), entry);
+    // What an adaptor outside has is there as often as there are ranks.
+    let copies = (0..states.len()).filter_map(own).filter(|entry| entry.data.len() == whole.elements()).count();
+    if kind == Kind::Count || *entry.shape == *whole.shape() && whole.elements() > 0 && copies > 1 {
+        return the_same(states, key);
+    }
+    if let [_] = cut.pieces(tensor) {
+        return Ok(entry.clone());
+    }
+    let mut data = entry.data.range(0..0);
+    for piece in cut.pieces(tensor) {
+        let entry = own(piece.rank).ok_or_else(missing)?;
+        entry.ensure(key, &[kind.range(&piece.elements).len()], data.dtype())?;
+        data.append(&entry.data);
+    }
+    let shape = match kind {
+        Kind::Values => whole.shape().into(),
+        _ => [data.len()].into(),
+    };
+    Ok(StateTensor { shape, data })
+}
+
+/// What a rank has of a state that is not divided.
+pub(super) fn split(state: &StateDict, cut: &Cut, rank: usize) -> Result<StateDict> {
+    let whole: &Arc<Layout> = cut.whole();
+    let places = Places::new(whole);
+    let mut own = StateDict::new(state.layout.clone());
+    for (key, text) in &state.texts {
+        let Some((tensor, node)) = places.find(key).and_then(|(at, name)| Some((at, name.strip_suffix(ORDER)?))) else {
+            own.texts.insert(key.clone(), text.clone());
+            continue;
+        };
+        // A rank's share lies in row-major order, as the entries do; codes lie in the order of memory.
+        let coded = |(key, entry): (&String, &StateTensor)| {
+            key.starts_with(node)
+                && matches!(entry.data, Data::U8(_))
+                && places.find(key).is_some_and(|(at, _)| at == tensor)
+        };
+        if state.tensors.iter().any(coded) {
+            let accepted = "row-major, without this entry, where 8-bit state is to be divided";
+            return Err(Error::EntryValue { key: key.clone(), value: text.clone(), accepted });
+        }
+    }
+    for (key, entry) in &state.tensors {
+        let part = match places.find(key) {
+            Some((tensor, _)) => part_of(state, key, entry, cut, (tensor, rank)),
+            None => Some(entry.clone()),
+        };
+        own.tensors.extend(part.map(|part| (key.clone(), part)));
+    }
+    Ok(own)
+}
+
+/// A rank's part of an entry.
+fn part_of(
+    state: &StateDict,
+    key: &str,
+    entry: &StateTensor,
+    cut: &Cut,
+    (tensor, rank): (usize, usize),
+) -> Option<StateTensor> {
+    let whole = &cut.whole().tensors()[tensor];
+    let elements = cut.piece(tensor, rank).map_or(0..0, |piece| piece.elements.clone());
+    let kind = Kind::of(state, key, whole, entry);
+    match kind {
+        _ if elements.len() == whole.elements() => Some(entry.clone()),
+        Kind::Count => Some(entry.clone()),
+        Kind::Other => (!elements.is_empty()).then(|| entry.clone()),
+        _ => {
+            let data = entry.data.range(kind.range(&elements));
+            Some(StateTensor { shape: [data.len()].into(), data })
+        }
+    }
+}

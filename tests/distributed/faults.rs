@@ -1,0 +1,427 @@
+//! What ends a step on one rank ends it on all, and nothing has changed.
+
+use std::any::Any;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use gradus::distributed::compress::{Bf16, PowerSgd, TopK};
+use gradus::distributed::{Collective, Group, ThreadGroup};
+use gradus::prelude::*;
+use gradus::{Error, Result};
+use ndarray::{Array1, Array2};
+
+use crate::ranks::{Engine, Regression, Tree, assert_same_on_all, bits};
+
+/// A group that fails at one of its calls, as an engine fails on all ranks, or whose rank dies there.
+struct Faulty<G> {
+    group: G,
+    calls: AtomicUsize,
+    at: usize,
+    dies: bool,
+}
+
+impl<G: Group> Faulty<G> {
+    fn new(group: G, at: usize, dies: bool) -> Self {
+        Self { group, calls: AtomicUsize::new(0), at, dies }
+    }
+
+    fn failure() -> Error {
+        Error::Transport { operation: "the cable", reason: "unplugged".into() }
+    }
+
+    fn call(&self) -> Result<()> {
+        match self.calls.fetch_add(1, Ordering::Relaxed) == self.at {
+            true if self.dies => std::panic::panic_any("killed"),
+            true => Err(Self::failure()),
+            false => Ok(()),
+        }
+    }
+}
+
+impl<G: Group> Group for Faulty<G> {
+    fn rank(&self) -> usize {
+        self.group.rank()
+    }
+
+    fn size(&self) -> usize {
+        self.group.size()
+    }
+
+    fn barrier(&self) -> Result<()> {
+        self.call()?;
+        self.group.barrier()
+    }
+
+    fn all_gather_bytes(&self, own: &[u8], all: &mut [u8]) -> Result<()> {
+        self.call()?;
+        self.group.all_gather_bytes(own, all)
+    }
+}
+
+impl<A, G: Collective<A>> Collective<A> for Faulty<G> {
+    fn all_reduce(&self, values: &mut [A]) -> Result<()> {
+        self.call()?;
+        self.group.all_reduce(values)
+    }
+
+    fn reduce_scatter(&self, values: &[A], own: &mut [A]) -> Result<()> {
+        self.call()?;
+        self.group.reduce_scatter(values, own)
+    }
+
+    fn all_gather(&self, own: &[A], all: &mut [A]) -> Result<()> {
+        self.call()?;
+        self.group.all_gather(own, all)
+    }
+
+    fn broadcast(&self, values: &mut [A], root: usize) -> Result<()> {
+        self.call()?;
+        self.group.broadcast(values, root)
+    }
+}
+
+type Boxed<'g> = Box<dyn Optimizer<f64> + 'g>;
+
+type Way<G> = for<'g> fn(&'g G) -> Boxed<'g>;
+
+/// All ways to train on several ranks.
+fn ways<G: Collective<f64>>() -> [(&'static str, Way<G>); 7] {
+    fn inner() -> impl Optimizer<f64> {
+        AdamW::new(0.1).clip_global_norm(0.5).ema(0.9)
+    }
+    [
+        ("data_parallel", |group| Box::new(inner().data_parallel(group).bucket_bytes(32).verify_every(2))),
+        ("bf16", |group| Box::new(inner().data_parallel(group).compress(Bf16::new()))),
+        ("top_k", |group| Box::new(inner().data_parallel(group).compress(TopK::new(0.5)))),
+        ("power_sgd", |group| Box::new(inner().data_parallel(group).compress(PowerSgd::new(1)))),
+        ("local_steps(1)", |group| Box::new(inner().local_steps(1, Sgd::new(0.7)).across(group).ema(0.5))),
+        ("local_steps(2)", |group| Box::new(inner().local_steps(2, Nesterov::new(0.7, 0.9)).across(group).ema(0.5))),
+        ("accumulate", |group| Box::new(inner().data_parallel(group).accumulate(2))),
+    ]
+}
+
+/// Whatever call of the group fails, the step did not happen; the next goes on as if it had not been tried.
+pub(crate) fn a_failed_call_leaves_no_trace<G: Engine>(group: &G) {
+    const STEPS: usize = 4;
+    let data = Regression::<f64>::new(8);
+    let part = (group.rank(), group.size());
+    for (undisturbed, faulty) in ways::<G>().into_iter().zip(ways::<Faulty<&G>>()) {
+        let (name, make) = faulty;
+        let start = || Regression::<f64>::start(group.rank() as u64);
+        let (mut opt, mut expected) = (undisturbed.1(group), start());
+        for call in 0..STEPS {
+            let grads = data.part(&expected, call, part);
+            opt.step(&mut expected, &grads).unwrap();
+        }
+        let mut failures = 0;
+        for at in 0.. {
+            let failing = Faulty::new(group, at, false);
+            let (mut retried, mut params) = (make(&failing), start());
+            for call in 0..STEPS {
+                let grads = data.part(&params, call, part);
+                let before = (bits(&params), retried.state_dict());
+                if let Err(error) = retried.step(&mut params, &grads) {
+                    assert_eq!(error, Faulty::<&G>::failure());
+                    assert!((bits(&params), retried.state_dict()) == before, "{name}: call {at} failed in step {call}");
+                    failures += 1;
+                    retried.step(&mut params, &grads).unwrap();
+                }
+            }
+            assert_eq!(bits(&params), bits(&expected), "{name}: call {at} failed");
+            assert!(retried.state_dict() == opt.state_dict(), "{name}: call {at} failed");
+            drop(retried);
+            if failing.calls.into_inner() <= at {
+                break;
+            }
+        }
+        assert!(failures >= STEPS, "{name} failed only {failures} times");
+    }
+}
+
+#[test]
+fn a_failed_call_leaves_no_trace_on_2_threads() {
+    ThreadGroup::run(2, |group| a_failed_call_leaves_no_trace(&group));
+}
+
+/// Runs ranks of which some may panic; what they return, or nothing.
+fn survivors<T: Send>(size: usize, rank: impl Fn(ThreadGroup) -> T + Sync) -> Vec<Result<T, Box<dyn Any + Send>>> {
+    let ranks = ThreadGroup::new(size).unwrap();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = ranks.into_iter().map(|own| scope.spawn(|| rank(own))).collect();
+        threads.into_iter().map(|thread| thread.join()).collect()
+    })
+}
+
+/// Acceptance: a rank is killed at any of its calls. The others end with an error that names it, as they were before that step.
+#[test]
+fn a_killed_rank_ends_all() {
+    const DYING: usize = 1;
+    for number in 0..ways::<Faulty<ThreadGroup>>().len() {
+        let (name, make) = ways::<Faulty<ThreadGroup>>()[number];
+        for at in [0, 1, 2, 3, 5, 8] {
+            let ends = survivors(3, |group| {
+                let rank = group.rank();
+                let group = Faulty::new(group, if rank == DYING { at } else { usize::MAX }, true);
+                let data = Regression::<f64>::new(9);
+                let (mut opt, mut params) = (make(&group), Regression::<f64>::start(rank as u64));
+                for call in 0.. {
+                    let grads = data.part(&params, call, (rank, 3));
+                    let before = (bits(&params), opt.state_dict());
+                    if let Err(error) = opt.step(&mut params, &grads) {
+                        assert!((bits(&params), opt.state_dict()) == before, "{name}: killed at call {at}");
+                        return error;
+                    }
+                }
+                unreachable!("the loop only ends by an error")
+            });
+            for (rank, end) in ends.into_iter().enumerate() {
+                match end {
+                    Err(panic) => assert_eq!((rank, panic.downcast_ref()), (DYING, Some(&"killed")), "{name}"),
+                    Ok(error) => assert_eq!(error, Error::RankLeft { rank: DYING }, "{name}: rank {rank}"),
+                }
+            }
+        }
+    }
+}
+
+/// Acceptance: a rank that makes fewer steps and goes, and one that stays but does not come.
+#[test]
+fn a_rank_that_makes_fewer_steps() {
+    let ends = ThreadGroup::run(3, |group| {
+        let rank = group.rank();
+        let mut opt = Momentum::new(0.1, 0.9).data_parallel(group);
+        let (mut params, grads) = (Array1::<f64>::ones(3), Array1::ones(3));
+        for _ in 0..if rank == 2 { 2 } else { 3 } {
+            let before = (params.clone(), opt.state_dict());
+            if let Err(error) = opt.step(&mut params, &grads) {
+                assert!((params, opt.state_dict()) == before);
+                return Some(error);
+            }
+        }
+        None
+    });
+    assert_eq!(ends, [Some(Error::RankLeft { rank: 2 }), Some(Error::RankLeft { rank: 2 }), None]);
+
+    const PATIENCE: Duration = Duration::from_millis(50);
+    let mut ranks = ThreadGroup::new(2).unwrap();
+    let (absent, own) = (ranks.pop().unwrap(), ranks.pop().unwrap().timeout(PATIENCE));
+    let mut opt = Momentum::new(0.1, 0.9).data_parallel(own);
+    let mut params = Array1::<f64>::ones(3);
+    let error = opt.step(&mut params, &Array1::ones(3)).unwrap_err();
+    assert_eq!(error, Error::RankTimeout { operation: "all_gather_bytes", waited: PATIENCE, missing: vec![1] });
+    assert_eq!((params, opt.steps()), (Array1::ones(3), 0));
+    drop(absent);
+}
+
+/// Acceptance: NaN on one rank, under each policy; training goes on with the next batch.
+pub(crate) fn not_finite_on_one(group: &impl Engine) {
+    const BAD: usize = 1;
+    let data = Regression::<f64>::new(8);
+    let part = (group.rank(), group.size());
+    for policy in [NonFinite::Error, NonFinite::Skip, NonFinite::Allow] {
+        for outside in [1, 2] {
+            // What is inside may refuse the mean, but not what only one rank has.
+            let inside = if policy == NonFinite::Allow { NonFinite::Allow } else { NonFinite::Error };
+            let inner = AdamW::new(0.1).clip_global_norm(1e9).non_finite(inside);
+            let mut opt = inner.data_parallel(group).non_finite(policy).accumulate(outside);
+            let mut params = Regression::<f64>::start(5);
+            for call in 0..4 {
+                let grads = data.part(&params, call, part);
+                opt.step(&mut params, &grads).unwrap();
+            }
+            let mut spoilt = data.part(&params, 4, part);
+            if group.rank() == BAD {
+                spoilt.0[[2, 1]] = f64::NAN;
+            }
+            for _ in 1..outside {
+                assert!(!opt.step(&mut params, &spoilt).unwrap().moved, "only gathered");
+            }
+            let before = (bits(&params), opt.inner().state_dict());
+            let result = opt.step(&mut params, &spoilt);
+            let unchanged = (bits(&params), opt.inner().state_dict()) == before;
+            match policy {
+                NonFinite::Error => {
+                    let reason = "gradient \"0\" is NaN at index [2, 1]".to_owned();
+                    let own = Error::NonFiniteGradient { path: "0".into(), index: vec![2, 1], value: f64::NAN };
+                    match (group.rank(), result.unwrap_err()) {
+                        (BAD, error) => assert_eq!(error.to_string(), own.to_string()),
+                        (_, error) => assert_eq!(error, Error::RankRefused { rank: BAD, reason }),
+                    }
+                    assert!(unchanged);
+                    opt.discard();
+                }
+                NonFinite::Skip => assert!(!result.unwrap().moved && unchanged),
+                NonFinite::Allow => {
+                    assert!(result.unwrap().moved);
+                    assert!(params.0[[2, 1]].is_nan() && params.0[[2, 2]].is_finite());
+                    assert_same_on_all(group, &params);
+                    continue;
+                }
+            }
+            for call in 5..9 {
+                let grads = data.part(&params, call, part);
+                opt.step(&mut params, &grads).unwrap();
+            }
+            assert_same_on_all(group, &params);
+            assert_ne!(bits(&params), before.0);
+        }
+    }
+}
+
+#[test]
+fn not_finite_on_one_of_3_threads() {
+    ThreadGroup::run(3, |group| not_finite_on_one(&group));
+}
+
+/// What the optimizer inside refuses before a round is refused by all, with an `accumulate` around it that asks first.
+#[test]
+fn not_finite_on_one_before_a_round() {
+    ThreadGroup::run(2, |group| {
+        let mut opt = Sgd::new(0.1).check_finite().local_steps(2, Sgd::new(1.0)).across(&group).accumulate(1);
+        let (mut params, good) = (Array1::<f64>::ones(2), Array1::ones(2));
+        opt.step(&mut params, &good).unwrap();
+        let before = (params.clone(), opt.state_dict());
+        let bad = Array1::from_elem(2, if group.rank() == 0 { f64::NAN } else { 1.0 });
+        let error = opt.step(&mut params, &bad).unwrap_err();
+        let reason = "gradient (root) is NaN at index [0]".to_owned();
+        match group.rank() {
+            0 => assert_eq!(error.to_string(), reason),
+            _ => assert_eq!(error, Error::RankRefused { rank: 0, reason }),
+        }
+        assert!((params.clone(), opt.state_dict()) == before);
+        assert!(opt.step(&mut params, &good).unwrap().moved);
+    });
+}
+
+/// The first step is refused by the optimizer inside, after rank 0's parameters have come: they have not stayed.
+#[test]
+fn a_first_step_that_fails_inside() {
+    ThreadGroup::run(2, |group| {
+        for every in [1, 3] {
+            let inner = || Sgd::new(0.1).clip_global_norm(1.0);
+            let mut parallel = inner().data_parallel(&group).non_finite(NonFinite::Allow);
+            let mut local = inner().local_steps(every, Sgd::new(1.0)).across(&group);
+            let mut both: [&mut dyn Optimizer<f64>; 2] = [&mut parallel, &mut local];
+            for opt in &mut both {
+                let start = Array1::from_elem(2, group.rank() as f64);
+                let (mut params, state) = (start.clone(), opt.state_dict());
+                opt.step(&mut params, &Array1::from_elem(2, f64::INFINITY)).unwrap_err();
+                assert_eq!((&params, opt.layout()), (&start, None));
+                assert!(opt.state_dict() == state);
+                opt.step(&mut params, &Array1::zeros(2)).unwrap();
+                assert_eq!(params, Array1::<f64>::zeros(2));
+            }
+        }
+    });
+}
+
+/// The sum of finite gradients is too large for a number: all refuse, or skip.
+#[test]
+fn a_sum_that_overflows() {
+    ThreadGroup::run(2, |group| {
+        let mut w = Array1::<f32>::zeros(2);
+        let grads = Array1::from_elem(2, f32::MAX);
+        let mut opt = Sgd::new(0.1).data_parallel(&group);
+        let error = opt.step(&mut w, &grads).unwrap_err();
+        assert_eq!(error.to_string(), "gradient (root) is inf at index [0]");
+        let mut opt = opt.non_finite(NonFinite::Skip);
+        assert!(!opt.step(&mut w, &grads).unwrap().moved);
+        assert_eq!((w, opt.steps()), (Array1::zeros(2), 0));
+    });
+}
+
+/// NaN parameters on one rank are found in the round: nobody's step holds.
+#[test]
+fn parameters_that_are_not_finite_on_one() {
+    ThreadGroup::run(2, |group| {
+        let mut opt = AdamW::new(0.1).local_steps(2, Sgd::new(1.0)).across(&group);
+        let mut params = Regression::<f64>::start(5);
+        let grads = params.clone();
+        opt.step(&mut params, &grads).unwrap();
+        let before = (bits(&params), opt.state_dict());
+        let mut spoilt = grads.clone();
+        spoilt.1[2] = if group.rank() == 0 { f64::INFINITY } else { 1.0 };
+        let error = opt.step(&mut params, &spoilt).unwrap_err();
+        let reason = "parameter \"1\" is NaN at index [2]";
+        match group.rank() {
+            0 => assert_eq!(error.to_string(), reason),
+            _ => assert_eq!(error, Error::RankRefused { rank: 0, reason: reason.into() }),
+        }
+        assert!((bits(&params), opt.state_dict()) == before);
+        assert!(opt.step(&mut params, &grads).unwrap().moved);
+        assert_same_on_all(&group, &params);
+    });
+}
+
+/// Acceptance: other shapes on one rank, with a step or a broadcast; and ranks that do different things.
+#[test]
+fn ranks_that_disagree() {
+    let error = |what: fn(&ThreadGroup) -> Result<()>| {
+        let mut ends = ThreadGroup::run(3, |group| what(&group).unwrap_err().to_string());
+        ends.dedup();
+        assert_eq!(ends.len(), 1, "{ends:?}");
+        ends.remove(0)
+    };
+    fn shaped(group: &ThreadGroup) -> Array2<f32> {
+        Array2::ones((2, if group.rank() == 2 { 4 } else { 3 }))
+    }
+    let shapes = "rank 2 has (root) of shape [2, 4] in f32 with a gradient where rank 0 has (root) of shape [2, 3] in f32 \
+                  with a gradient";
+    let step = error(|group| {
+        let mut params = shaped(group);
+        let result = Sgd::new(0.1).data_parallel(group).step(&mut params, &shaped(group)).map(drop);
+        assert_eq!(params, shaped(group));
+        result
+    });
+    assert_eq!(step, shapes);
+    let broadcast = error(|group| Sgd::new(0.1).data_parallel(group).broadcast(&mut shaped(group)));
+    assert!(broadcast.starts_with("rank 2 has (root) of shape [2, 4]"), "{broadcast}");
+    let local = error(|group| {
+        Sgd::new(0.1).local_steps(3, Sgd::new(1.0)).across(group).step(&mut shaped(group), &shaped(group)).map(drop)
+    });
+    assert!(local.starts_with("rank 2 has (root) of shape [2, 4]"), "{local}");
+    let number = error(|group| {
+        let mut opt = Sgd::new(0.1).local_steps(3 + group.rank() as u64 / 2, Sgd::new(1.0)).across(group);
+        opt.step(&mut Array1::<f32>::ones(1), &Array1::ones(1)).map(drop)
+    });
+    assert_eq!(
+        number,
+        "rank 2 has step 1 of 4 to round 0, the first with this group where rank 0 has step 1 of 3 to round 0, the first \
+         with this group"
+    );
+    let resumed = error(|group| {
+        let mut opt = Sgd::<f32>::new(0.1);
+        let (mut params, grads) = (Array1::ones(1), Array1::ones(1));
+        if group.rank() == 2 {
+            opt.step(&mut params, &grads)?;
+        }
+        opt.data_parallel(group).step(&mut params, &grads).map(drop)
+    });
+    assert!(resumed.starts_with("rank 2 has step number 1, the first with this group where rank 0 has step number 0"));
+    let policy = error(|group| {
+        let policy = if group.rank() == 2 { NonFinite::Skip } else { NonFinite::Error };
+        let mut opt = Sgd::<f32>::new(0.1).data_parallel(group).non_finite(policy);
+        opt.step(&mut Array1::ones(1), &Array1::ones(1)).map(drop)
+    });
+    assert!(policy.contains("non_finite Skip"), "{policy}");
+}
+
+/// One rank's hyper-parameter is out of range in the third step: it says so, and the others say that it does.
+#[test]
+fn what_one_rank_refuses_all_do() {
+    ThreadGroup::run(2, |group| {
+        let broken = group.rank() == 1;
+        let rate = move |step: u64| if step == 2 && broken { f64::NAN } else { 0.1 };
+        let mut opt = Adam::new(rate).data_parallel(&group);
+        let mut params: Tree<f64> = Regression::start(5);
+        let grads = params.clone();
+        (0..2).for_each(|_| _ = opt.step(&mut params, &grads).unwrap());
+        let before = (bits(&params), opt.state_dict());
+        let error = opt.step(&mut params, &grads).unwrap_err();
+        match (broken, error) {
+            (true, error) => assert!(matches!(error, Error::HyperParameter { step: 2, .. }), "{error}"),
+            (false, error) => assert!(matches!(error, Error::RankRefused { rank: 1, .. }), "{error}"),
+        }
+        assert!((bits(&params), opt.state_dict()) == before);
+    });
+}

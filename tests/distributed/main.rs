@@ -1,0 +1,11 @@
+//! Training on several ranks. What every rank does is a function of its group, whatever engine that is; here ranks are threads.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod compression;
+mod data_parallel;
+mod digits;
+mod faults;
+mod local_steps;
+mod ranks;
+mod sharded;
