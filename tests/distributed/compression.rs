@@ -169,6 +169,27 @@ fn power_sgd_finds_the_leading_directions() {
     assert!((lost - best).abs() < 1e-12, "{lost} {best}");
 }
 
+/// Gradients of any size, whose squares or cubes f32 has no numbers for: a power of two changes nothing else.
+#[test]
+fn power_sgd_takes_gradients_of_any_size() {
+    let layout = Layout::of(&Array2::<f32>::zeros((12, 9))).unwrap();
+    let places = Place::of(&layout, [0]);
+    let run = |scale: f32| {
+        let mut compression = PowerSgd::new(2);
+        let results = (0..3).map(|step| {
+            let mut values: Vec<f32> = values::<f32>(step, 108).iter().map(|value| value * scale).collect();
+            compression.reduce(&Alone, &places, &mut values, &mut [0.0; 108]).unwrap();
+            compression.commit();
+            values.iter().map(|value| value / scale).collect::<Vec<f32>>()
+        });
+        results.collect::<Vec<_>>()
+    };
+    let expected = run(1.0);
+    for power in [-90, 90] {
+        assert_eq!(run(2.0_f32.powi(power)), expected, "2^{power}");
+    }
+}
+
 /// The bytes of each: 2 an element; 12 for each of the k largest; P and Q, and vectors as they are.
 #[test]
 fn the_bytes_are_those_of_the_docs() {
