@@ -215,9 +215,15 @@ fn files() -> Vec<(Error, &'static str)> {
     ]
 }
 
-/// Without the features these cannot happen: those of files and those of curvature.
-const OF_FEATURES: [&str; 8] =
-    ["File", "NotACheckpoint", "CheckpointVersion", "Corrupted", "Layer", "NoWeight", "DividedByBatch", "NoStep"];
+/// Without the features these cannot happen: those of files, of curvature, of several ranks, of federated learning.
+#[rustfmt::skip]
+const OF_FEATURES: [&str; 25] = [
+    "File", "NotACheckpoint", "CheckpointVersion", "Corrupted",
+    "Layer", "NoWeight", "DividedByBatch", "NoStep",
+    "NoRank", "RankLeft", "RankTimeout", "MissingRank", "RanksDisagree", "RankRefused", "Transport", "NonFiniteParameter",
+    "CutTensors", "NotShardable",
+    "Argument", "FixedPointRange", "MaskedSum", "Entropy", "NoRound", "NoControl", "ControlNotPrivate",
+];
 
 /// Two tensors under one name.
 struct Twins([Array1<f64>; 2]);
