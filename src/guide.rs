@@ -9,8 +9,13 @@ pub mod fine_tuning {}
 #[doc = include_str!("../guide/curvature.md")]
 pub mod curvature {}
 
+#[cfg(feature = "distributed")]
 #[doc = include_str!("../guide/distributed.md")]
 pub mod distributed {}
+
+#[cfg(feature = "federated")]
+#[doc = include_str!("../guide/federated.md")]
+pub mod federated {}
 
 #[doc = include_str!("../guide/coming_from.md")]
 pub mod coming_from {}

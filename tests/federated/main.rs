@@ -6,6 +6,7 @@ mod accountant;
 mod drift;
 mod faults;
 mod golden;
+mod local_steps;
 mod messages;
 mod per_example;
 mod private;
