@@ -5,7 +5,7 @@
 //! is compute here is the sweep and the copies into and out of messages. Communication is the time in the calls of the group: to agree,
 //! to wait for the others, to send. A message's latency and a byte's time are fitted to all-reduces on 2 ranks; what they
 //! say about 4, and about the steps, stands beside what was measured.
-#![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a bench fails by panicking")]
 
 #[path = "../../tests/ranks/launch.rs"]
 mod launch;

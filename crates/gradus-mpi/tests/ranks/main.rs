@@ -3,6 +3,8 @@
 //!
 //! What is given after `--rank` is run by each process: `suite` with the names of settings, or a fault.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod adaptors;
 mod agreement;
 mod collectives;
