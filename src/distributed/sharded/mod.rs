@@ -7,6 +7,7 @@ mod state;
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::mem::take;
 use std::sync::Arc;
 
 use super::agreement::{Word, agree};
@@ -56,7 +57,8 @@ pub use state::unshard;
 ///
 /// # State
 /// That of the optimizer inside for a share of at most 1/N of the elements and a block of 256. Buffers for all gradients or
-/// parameters once, and for a share of both.
+/// parameters once, and for a share of both. A step sends as much as an all-reduce of the gradients does, half of it as parameters,
+/// and two messages of 9 bytes; each norm that is asked for inside takes two of 8.
 ///
 /// A rank's [`state_dict`](Optimizer::state_dict) has the entries of its share; nothing is sent for it. [`unshard`] joins those of
 /// all ranks. A rank loads its own again, or a state that is not divided, of which it takes its part: so a checkpoint of 4 ranks
@@ -183,20 +185,22 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Sharded<O, G, A> {
         let digest = hash(&("a broadcast", A::DTYPE, digest(&layout)));
         agree(&self.group, ready.map(|()| Word::Go), digest, describe)?;
         let mut all = vec![A::zero(); layout.elements()];
-        let mut next = 0;
+        let mut rest = &mut *all;
         for_each_mut(params, |_, shape, values| {
             let Some(values) = values else { return };
-            let elements = shape.iter().product::<usize>();
-            Grad::new(values.as_values()).read_raw(shape, Order::C, 0, &mut all[next..next + elements]);
-            next += elements;
+            if let Some((own, later)) = take(&mut rest).split_at_mut_checked(shape.iter().product()) {
+                Grad::new(values.as_values()).read_raw(shape, Order::C, 0, own);
+                rest = later;
+            }
         });
         self.group.broadcast(&mut all, 0)?;
         let mut rest = &*all;
         for_each_mut(params, |_, shape, values| {
             let Some(mut values) = values else { return };
-            let (own, later) = rest.split_at(shape.iter().product());
-            write(&mut values, shape, 0, own);
-            rest = later;
+            if let Some((own, later)) = rest.split_at_checked(shape.iter().product()) {
+                write(&mut values, shape, 0, own);
+                rest = later;
+            }
         });
         self.broadcast = true;
         Ok(())
@@ -205,6 +209,9 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Sharded<O, G, A> {
     /// This rank's word on a step, with its gradients in the buffer.
     fn own_word(&mut self, share: &Share, step: &Step<'_, A>) -> Result<Word> {
         self.ensure_ready(step.layout())?;
+        if self.share.is_none() {
+            self.buffers = Buffers::default(); // an earlier step that was refused may have been on other parameters
+        }
         self.buffers.fit(self.group.size(), share.cut.most());
         share.pack_grads(step, &mut self.buffers.all);
         word(self.non_finite, is_finite(&self.buffers.all), step)
@@ -377,11 +384,12 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
             (false, Some(share)) => (Cow::Owned(split(state.dict(), &share.cut, share.rank)?), Fingerprint::default()),
             (false, None) => (Cow::Borrowed(state.dict()), Fingerprint::default()),
         };
-        let Self { inner, share, broadcast, fingerprint, torn, .. } = self;
+        let Self { inner, share, buffers, broadcast, fingerprint, torn, .. } = self;
         let layout = read_share.as_ref().map(|share| Arc::clone(&share.layout));
         let commit = state.with(&dict, layout.as_ref(), |reader| inner.read_state(reader))?;
         Ok(commit.and(Commit::new(move || {
             (*share, *broadcast, *fingerprint, *torn) = (read_share, false, read_fingerprint, None);
+            *buffers = Buffers::default();
         })))
     }
 }
