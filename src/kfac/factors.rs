@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ndarray::{Array1, Array2, Axis, Zip};
 
 use super::Mode;
+use crate::error::{Error, Result};
 use crate::linalg::{add_gram, eigen, multiplied, shifted_inverse};
 use crate::scalar::Scalar;
 use crate::tap::LinearTap;
@@ -49,6 +50,17 @@ impl<A: Scalar> Pending<A> {
                 }
             }
         }
+    }
+
+    /// Nothing if no sum has grown beyond the numbers: if the traces have not, no other element has, and no eigenvalue.
+    pub(super) fn ensure_finite(&self) -> Result<()> {
+        for (argument, sum) in [("the sum of input²", &self.input), ("the sum of output_grad²", &self.output)] {
+            let trace = sum.diag().sum().as_f64();
+            if !trace.is_finite() {
+                return Err(Error::NotFinite { argument, index: vec![], value: trace });
+            }
+        }
+        Ok(())
     }
 
     /// Σ āāᵀ, ā = (a, 1).
@@ -160,6 +172,6 @@ fn damped<A: Scalar>(factor: &Array2<A>, shift: f64) -> Array2<A> {
 fn decomposed<A: Scalar>(factor: &Array2<A>) -> (Array2<A>, Array1<A>) {
     match eigen(factor) {
         Some((values, basis)) => (basis.mapv(A::from_f64), values.mapv(|value| A::from_f64(value.max(0.0)))),
-        None => (Array2::eye(factor.nrows()), factor.diag().to_owned()),
+        None => (Array2::eye(factor.nrows()), factor.diag().mapv(|x| if x.is_finite() { x } else { A::zero() })),
     }
 }

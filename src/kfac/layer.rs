@@ -1,6 +1,6 @@
 //! Which tensors make a layer.
 
-use ndarray::{Array2, ArrayD, Axis};
+use ndarray::{Array2, ArrayD, ArrayRef2, Axis};
 
 use crate::error::{Error, Result};
 use crate::params::{Layout, TensorInfo};
@@ -55,7 +55,8 @@ impl Layer {
         if layout.position(&weight).is_some() {
             return Ok(Self { weight, bias, input_first: false });
         }
-        match layout.position(name) {
+        match layout.position(name).map(|at| layout.tensors()[at].shape()) {
+            Some(shape @ ([] | [_])) => Err(not_a_weight(name, shape)),
             Some(_) => Ok(Self::new(name)),
             None => Err(no_weight([weight, name.to_owned()], layout)),
         }
@@ -71,9 +72,7 @@ impl Layer {
         let (outputs, inputs) = match (info.shape(), self.input_first) {
             ([inputs, outputs], true) => (*outputs, *inputs),
             ([outputs, first, rest @ ..], false) => (*outputs, first * rest.iter().product::<usize>()),
-            (shape, _) => {
-                return Err(Error::NotAMatrix { optimizer: "kfac", path: self.weight.clone(), shape: shape.into() });
-            }
+            (shape, _) => return Err(not_a_weight(&self.weight, shape)),
         };
         let bias = self.bias.as_ref().map(find).transpose()?;
         if let Some((_, info)) = bias.filter(|(_, info)| info.shape() != [outputs]) {
@@ -82,6 +81,10 @@ impl Layer {
         }
         Ok(Place { weight, bias: bias.map(|(at, _)| at), outputs, inputs, input_first: self.input_first })
     }
+}
+
+fn not_a_weight(path: &str, shape: &[usize]) -> Error {
+    Error::NotAWeight { path: path.into(), shape: shape.into() }
 }
 
 fn no_weight<const N: usize>(sought: [String; N], layout: &Layout) -> Error {
@@ -102,6 +105,23 @@ impl Place {
     /// The columns of the layer's gradient as one matrix: the inputs, and one for the bias.
     pub(super) fn columns(&self) -> usize {
         self.inputs + usize::from(self.bias.is_some())
+    }
+
+    /// Whether another layer has a tensor of this one.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        let own = [Some(self.weight), self.bias];
+        [Some(other.weight), other.bias].iter().any(|at| at.is_some() && own.contains(at))
+    }
+
+    /// ⟨a, b⟩ of the weight's part of two such matrices, and of the bias's.
+    pub(super) fn products<A: Scalar>(&self, a: &ArrayRef2<A>, b: &ArrayRef2<A>) -> [f64; 2] {
+        let mut products = [0.0; 2];
+        for (a, b) in a.rows().into_iter().zip(b.rows()) {
+            for (at, (a, b)) in a.iter().zip(b).enumerate() {
+                products[usize::from(at == self.inputs)] += a.as_f64() * b.as_f64();
+            }
+        }
+        products
     }
 
     /// The gradients as one matrix (out, in + 1); a bias that has none gets zeros.

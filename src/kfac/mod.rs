@@ -30,13 +30,14 @@ mod factors;
 mod layer;
 pub mod sample;
 mod state;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use ndarray::{Array2, ArrayD, Axis};
+use ndarray::{Array1, Array2, ArrayD, Axis};
 
 use crate::adaptor::around;
 use crate::error::{Error, Result};
@@ -53,6 +54,7 @@ use crate::threads;
 
 use factors::{Factors, Pending, Solver};
 use layer::Place;
+use trust::Trust;
 
 pub use layer::Layer;
 
@@ -64,7 +66,7 @@ pub use layer::Layer;
 /// G ← εG + (1 − ε)·Σδδᵀ/rows            δ, the gradients of single examples at the pre-activation
 /// V = (G + √λ/π·I)⁻¹ ∇ (A + π√λ·I)⁻¹    π = √((tr A/dim A)/(tr G/dim G)), ∇ of shape (out, in + 1), the bias last
 /// V = Q_G ((Q_Gᵀ∇Q_A) / (s_G s_Aᵀ + λ)) Q_Aᵀ     with eigen: the exact (G⊗A + λI)⁻¹∇
-/// ν = min(1, √(κ/(η²|Σ⟨V, ∇⟩|)))        over all layers that have factors
+/// ν = min(1, √(κ/|Ση²⟨V, ∇⟩|))          over all layers that have factors, η the learning rate of each tensor
 /// ∇ ← νV, and the step of the optimizer inside
 /// ```
 /// Layers are linear, or convolutions as [linear layers of their unfolded inputs](crate::tap::unfold) with Ω and Γ of Grosse and
@@ -87,13 +89,31 @@ pub use layer::Layer;
 /// # Conventions
 /// Both factors are means over the batch and begin as the first batch's. Ports that average the gradients of a mean loss have a G
 /// that is batch² too small; those that begin with the identity keep a part of it for long. [`LinearTap`] has gradients of single
-/// examples, and [`observe_empirical`](Self::observe_empirical) checks that they are. The gradients of the step are those of the
+/// examples, and [`observe_empirical`](Self::observe_empirical) finds out most mistakes. The gradients of the step are those of the
 /// mean loss.
 ///
-/// Write clipping and accumulation after `kfac`: they then see the gradients first.
+/// Write clipping, accumulation and groups after `kfac`, routes before it. What is outside sees the gradients first, and κ counts
+/// every tensor with the learning rate of its group. Taps go through by [`inner_mut`](crate::adaptor::Clip::inner_mut), once for
+/// each adaptor outside:
+///
+/// ```
+/// # use gradus::{LinearTap, prelude::*};
+/// # use ndarray::array;
+/// # let (x, delta) = (array![[1.0, 2.0], [0.0, 1.0]], array![[1.0], [-1.0]]);
+/// # let (mut w, grad) = (array![[0.0, 0.0]], array![[0.5, 1.5]]);
+/// let mut opt = Momentum::new(0.1, 0.9).kfac().clip_global_norm(1.0).accumulate(2);
+/// for _ in 0..2 {
+///     opt.inner_mut().inner_mut().observe("", LinearTap::new(&x, &delta))?; // of the accumulation, of the clipping
+///     opt.step(&mut w, &grad)?;
+/// }
+/// # Ok::<(), gradus::Error>(())
+/// ```
+///
+/// The type of `Momentum::new(…).kfac()` over f64 is `gradus::kfac::Kfac<Momentum<f64>, f64>`.
 ///
 /// # Errors
-/// [`Error::Layer`] with the layer's name and what is wrong with its tap; [`Error::NonFiniteGradient`], [`Error::HyperParameter`].
+/// [`Error::Layer`] with the layer's name and what is wrong with it or its tap; [`Error::NonFiniteGradient`] for a layer's gradient,
+/// [`Error::HyperParameter`]. A gradient of a tensor that belongs to no observed layer is passed on as it is, NaN too.
 /// Fallbacks: a batch of any rank, or of one example, is damped; a zero G has π = 1; a factor that rounding has made indefinite is
 /// inverted through its eigenvalues, those below 0 taken as 0. A layer without a tap keeps its factors; if its step would not be
 /// finite, its gradient goes in as it is.
@@ -127,17 +147,6 @@ enum Mode {
     Eigen,
 }
 
-/// How far the quadratic model is trusted: Levenberg's and Marquardt's damping.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Trust {
-    /// What the damping is multiplied by.
-    factor: f64,
-    /// The change of the loss that the last step's model foretold.
-    foretold: Option<f64>,
-    /// Steps since the factor was adapted.
-    since: u64,
-}
-
 around!(Kfac<O, A>);
 
 impl<O, A> Kfac<O, A> {
@@ -154,7 +163,7 @@ impl<O, A> Kfac<O, A> {
             layout: None,
             layers: BTreeMap::new(),
             pending: BTreeMap::new(),
-            trust: Trust { factor: 1.0, foretold: None, since: 0 },
+            trust: Trust::default(),
         }
     }
 
@@ -207,36 +216,9 @@ impl<O, A> Kfac<O, A> {
         self
     }
 
-    /// Forgets the taps that have been observed since the last step.
+    /// Forgets the taps that have been observed since the last step: after one that a step does not accept.
     pub fn discard(&mut self) {
         self.pending.clear();
-    }
-
-    /// Adapts the damping to how well the last step's model foretold its success (Levenberg and Marquardt), and returns the ratio ρ
-    /// of the change of the loss to the one foretold.
-    ///
-    /// Both losses are those of the step's batch, before and after. With ρ > 3/4 the damping is multiplied by (19/20)ⁿ, with
-    /// ρ < 1/4 divided by it, n being the steps since this was called last; the paper has n = 5. The model is that of a plain step
-    /// along the preconditioned gradient, of the layers that have factors: for [`Sgd`](crate::Sgd) inside.
-    ///
-    /// # Errors
-    /// [`Error::NotFinite`] for a loss, [`Error::NoStep`] before there has been one.
-    pub fn adapt_damping(&mut self, loss_before: f64, loss_after: f64) -> Result<f64> {
-        for (argument, value) in [("loss_before", loss_before), ("loss_after", loss_after)] {
-            if !value.is_finite() {
-                return Err(Error::NotFinite { argument, index: vec![], value });
-            }
-        }
-        let foretold = self.trust.foretold.ok_or(Error::NoStep)?;
-        let ratio = (loss_after - loss_before) / foretold;
-        let change = 0.95_f64.powf(self.trust.since as f64);
-        if ratio > 0.75 {
-            self.trust.factor *= change;
-        } else if ratio < 0.25 {
-            self.trust.factor /= change;
-        }
-        self.trust.since = 0;
-        Ok(ratio)
     }
 }
 
@@ -254,8 +236,9 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
     /// alone, or a name given to [`layer`](Self::layer).
     ///
     /// # Errors
-    /// [`Error::Layer`]: the tap is none, not finite or of other shapes than the weight, or there is no such weight, which
-    /// before the first step only that can tell.
+    /// [`Error::Layer`]: the tap is none, not finite, so large that its squares are not, or of other shapes than the weight; there is
+    /// no such weight, or it has been observed under another name. What names and shapes the weights have, before the first step
+    /// only that can tell: it is an error then, and every other step, until [`discard`](Self::discard) forgets the tap.
     pub fn observe(&mut self, layer: &str, tap: LinearTap<'_, A>) -> Result<()> {
         self.take(layer, &tap, false)
     }
@@ -263,7 +246,10 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
     /// [`observe`](Self::observe) with the gradients of the **real targets**, whose curvature is called the empirical Fisher. No
     /// second backward pass is needed, but far from the minimum it is another matrix.
     ///
-    /// The step that follows checks that its gradient is that of the mean of these examples, not of their sum.
+    /// The step that follows is an [`Error::NotTheMean`] if its gradient is a multiple of that of the mean over these examples: if
+    /// the tap is divided by the batch, the gradient that of a sum, or the tap lacks its
+    /// [`positions`](LinearTap::positions). What is shorter than the mean, as clipping makes it, is let through, and of layers with
+    /// less than three outputs all but the sum.
     ///
     /// # Errors
     /// Those of [`observe`](Self::observe).
@@ -277,6 +263,9 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
             tap.check()?;
             if let Some(layout) = self.layout.as_ref().or(self.inner.layout()) {
                 let place = self.place(layer, layout)?;
+                let others = self.layers.keys().chain(self.pending.keys());
+                let others = others.filter_map(|name| Some((name, self.place(name, layout).ok()?)));
+                apart(layer, &place, others.collect::<Vec<_>>().iter().map(|(name, place)| (*name, place)))?;
                 shaped("input", (tap.rows(), place.inputs), &tap.input)?;
                 shaped("output_grad", (tap.rows(), place.outputs), &tap.output_grad)?;
             }
@@ -286,14 +275,18 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
                 shaped("input", (tap.rows(), known.input.nrows()), &tap.input)?;
                 shaped("output_grad", (tap.rows(), known.output.nrows()), &tap.output_grad)?;
             }
-            Ok(wanted.then(|| {
+            if !wanted {
+                return Ok(None);
+            }
+            {
                 let mut sums = known.cloned().unwrap_or_else(|| Pending::new(inputs, outputs, empirical));
                 if !empirical {
                     sums.row_sums = None;
                 }
                 sums.add(tap);
-                sums
-            }))
+                sums.ensure_finite()?;
+                Ok(Some(sums))
+            }
         };
         if let Some(sums) = sums().map_err(|reason| of_layer(layer, reason))? {
             self.pending.insert(layer.to_owned(), sums);
@@ -325,22 +318,24 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
         Layout::ensure_known(self.layout.as_ref(), step.layout())?;
         let mut places = BTreeMap::new();
         for name in self.layers.keys().chain(self.pending.keys()) {
-            let place = self.checked_place(name, step).map_err(|reason| of_layer(name, reason))?;
-            places.insert(name.clone(), place);
+            if !places.contains_key(name) {
+                let place = self.place(name, step.layout()).map_err(|reason| of_layer(name, reason))?;
+                apart(name, &place, places.iter()).map_err(|reason| of_layer(name, reason))?;
+                finite_gradient(&place, step)?;
+                self.fits(name, &place, step).map_err(|reason| of_layer(name, reason))?;
+                places.insert(name.clone(), place);
+            }
+        }
+        // One that has a name and no weight is a misspelt one.
+        for name in self.named.keys().filter(|name| !places.contains_key(*name)) {
+            self.place(name, step.layout()).map_err(|reason| of_layer(name, reason))?;
         }
         Ok(Settings { damping: damping * self.trust.factor, decay, kl_clip, at, places })
     }
 
-    /// Where a layer is, if what was observed of it has its shape and, from the real targets, its gradient.
-    fn checked_place(&self, name: &str, step: &Step<'_, A>) -> Result<Place> {
-        let place = self.place(name, step.layout())?;
-        let of_layer = |at: usize| at == place.weight || Some(at) == place.bias;
-        let tensors = step.iter().filter(|(_, tensor)| of_layer(tensor.index()));
-        let grads: Vec<_> = tensors.filter_map(|(info, tensor)| Some((info, tensor.grad.as_ref()?))).collect();
-        if !norm::all_finite(&grads) {
-            return Err(norm::non_finite(&grads));
-        }
-        let Some(pending) = self.pending.get(name) else { return Ok(place) };
+    /// Nothing if what was observed of a layer has its shape and, from the real targets, its gradient.
+    fn fits(&self, name: &str, place: &Place, step: &Step<'_, A>) -> Result<()> {
+        let Some(pending) = self.pending.get(name) else { return Ok(()) };
         let rows = pending.rows as usize;
         let seen = (pending.input.nrows(), pending.output.nrows());
         for (argument, expected, found) in [("input", place.inputs, seen.0), ("output_grad", place.outputs, seen.1)] {
@@ -352,22 +347,15 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
                 });
             }
         }
-        if let Some(sums) = &pending.row_sums
-            && let Some(grad) = gradient(&place, step)
-            && pending.examples > 1
-        {
-            let sums = if place.bias.is_some() { sums.sum_axis(Axis(0)) } else { sums.row(0).to_owned() };
-            let found = grad.rows().into_iter().map(|row| row.iter().map(|x| x.as_f64()).sum::<f64>());
-            let (mut size, mut difference) = (0.0, 0.0);
-            found.zip(&sums).for_each(|(found, sum)| {
-                size += found * found;
-                difference += (found - sum).powi(2);
-            });
-            if difference < 1e-6 * size {
-                return Err(Error::DividedByBatch { examples: pending.examples as usize });
+        match (&pending.row_sums, gradient(place, step)) {
+            (Some(sums), Some(grad)) if pending.examples > 1 => {
+                let examples = pending.examples as usize;
+                let sums = if place.bias.is_some() { sums.sum_axis(Axis(0)) } else { sums.row(0).to_owned() };
+                let found = grad.rows().into_iter().map(|row| row.iter().map(|x| x.as_f64()).sum());
+                ensure_mean(&sums, &found.collect(), examples)
             }
+            _ => Ok(()),
         }
-        Ok(place)
     }
 
     /// The factors that this step changes, as they will be after it: with decompositions where it is time.
@@ -391,35 +379,42 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
         changed.into_iter().filter_map(|(name, _, factors)| Some((name.clone(), factors?))).collect()
     }
 
-    /// The preconditioned gradients by tensor, and Σ⟨V, ∇⟩.
+    /// The preconditioned gradients by tensor, and [Ση⟨V, ∇⟩, Ση²⟨V, ∇⟩] with the learning rate η of each.
     fn precondition(
         &self,
         settings: &Settings,
         changed: &BTreeMap<String, Factors<A>>,
         step: &Step<'_, A>,
-    ) -> (Vec<Option<ArrayD<A>>>, f64) {
+    ) -> (Vec<Option<ArrayD<A>>>, [f64; 2]) {
         let grads = settings.places.iter().filter_map(|(name, place)| {
             let factors = changed.get(name).or(self.layers.get(name))?;
-            Some((factors, place, gradient(place, step)?, 0.0))
+            Some((factors, place, gradient(place, step)?, [0.0; 2]))
         });
         let mut grads: Vec<_> = grads.collect();
-        threads::for_each(&mut grads, &|(factors, _, grad, product)| {
+        threads::for_each(&mut grads, &|(factors, place, grad, products)| {
             let preconditioned = factors.precondition(grad, settings.damping);
             if preconditioned.iter().all(|x| x.is_finite()) {
-                *product = preconditioned.iter().zip(&*grad).map(|(v, g)| v.as_f64() * g.as_f64()).sum::<f64>();
+                *products = place.products(&preconditioned, grad);
                 *grad = preconditioned;
             }
         });
-        let (mut parts, mut sum) = (vec![None; step.layout().len()], 0.0);
-        for (_, place, preconditioned, product) in grads {
-            sum += product;
+        let mut rates = vec![0.0; step.layout().len()];
+        for (_, tensor) in step.iter() {
+            rates[tensor.index()] = tensor.learning_rate.apply(self.inner.learning_rate());
+        }
+        let (mut parts, mut sums) = (vec![None; step.layout().len()], [0.0; 2]);
+        for (_, place, preconditioned, products) in grads {
+            for (at, product) in [Some(place.weight), place.bias].into_iter().flatten().zip(products) {
+                sums[0] += rates[at] * product;
+                sums[1] += rates[at] * rates[at] * product;
+            }
             let (weight, bias) = place.part(&preconditioned, &step.layout().tensors()[place.weight]);
             parts[place.weight] = Some(weight);
             if let Some(at) = place.bias {
                 parts[at] = bias;
             }
         }
-        (parts, sum)
+        (parts, sums)
     }
 }
 
@@ -431,6 +426,38 @@ struct Settings {
     /// The number of the step.
     at: u64,
     places: BTreeMap<String, Place>,
+}
+
+/// Nothing if no other layer has these tensors.
+fn apart<'p>(name: &str, place: &Place, mut others: impl Iterator<Item = (&'p String, &'p Place)>) -> Result<()> {
+    match others.find(|(other, known)| *other != name && known.overlaps(place)) {
+        Some((other, _)) => Err(Error::SameLayer { other: other.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// Nothing if the gradients of a layer are finite.
+fn finite_gradient<A: Scalar>(place: &Place, step: &Step<'_, A>) -> Result<()> {
+    let of_layer = |at: usize| at == place.weight || Some(at) == place.bias;
+    let tensors = step.iter().filter(|(_, tensor)| of_layer(tensor.index()));
+    let grads: Vec<_> = tensors.filter_map(|(info, tensor)| Some((info, tensor.grad.as_ref()?))).collect();
+    if norm::all_finite(&grads) { Ok(()) } else { Err(norm::non_finite(&grads)) }
+}
+
+/// Nothing if a gradient is not a multiple of the mean over the examples, both summed over the inputs.
+///
+/// Clipping outside makes it shorter, and of few numbers any other is a multiple: these pass.
+fn ensure_mean(sums: &Array1<f64>, found: &Array1<f64>, examples: usize) -> Result<()> {
+    let mean = sums / examples as f64;
+    let ratio = found.dot(&mean) / mean.dot(&mean);
+    let difference = found - &(&mean * ratio);
+    // What rounding leaves in f32.
+    let is_multiple = difference.dot(&difference) < 1e-8 * found.dot(found);
+    let is_sum = (ratio / examples as f64 - 1.0).abs() < 1e-4;
+    if is_multiple && (is_sum || (ratio > 1.001 && sums.len() > 2)) {
+        return Err(Error::NotTheMean { ratio, examples });
+    }
+    Ok(())
 }
 
 fn of_layer(layer: &str, reason: Error) -> Error {
@@ -455,10 +482,9 @@ impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Kfac<O, A> {
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
         let settings = self.settings(&step)?;
         let changed = self.advance(&settings);
-        let (grads, product) = self.precondition(&settings, &changed, &step);
-        let learning_rate = self.inner.learning_rate();
+        let (grads, [slope, size]) = self.precondition(&settings, &changed, &step);
         let scale = settings.kl_clip.map_or(1.0, |kl_clip| {
-            let scale = (kl_clip / (learning_rate * learning_rate * product.abs())).sqrt();
+            let scale = (kl_clip / size.abs()).sqrt();
             if scale < 1.0 { scale } else { 1.0 }
         });
         let layout = Arc::clone(step.layout());
@@ -473,9 +499,7 @@ impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Kfac<O, A> {
         }
         let report = self.inner.apply(step)?;
         if report.moved {
-            let length = learning_rate * scale;
-            self.trust.foretold = Some(-length * product + 0.5 * length * length * product);
-            self.trust.since += 1;
+            self.trust.stepped(-scale * slope + 0.5 * scale * scale * size);
         }
         self.layout.get_or_insert(layout);
         self.layers.extend(changed);

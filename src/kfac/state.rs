@@ -6,7 +6,8 @@ use std::sync::Arc;
 use ndarray::{Array2, Axis};
 
 use super::factors::{Factors, Pending, Solver};
-use super::{Kfac, Mode, Trust};
+use super::trust::{BOUNDS, Trust};
+use super::{Kfac, Mode};
 use crate::error::{Error, Result};
 use crate::hyper::Hyper;
 use crate::optimizer::Optimizer;
@@ -70,8 +71,8 @@ pub(super) fn read<A: Scalar, O: Optimizer<A>>(
     node: &mut StateReader<'_>,
 ) -> Result<(Parts<A>, Commit<'static>)> {
     let hypers = kfac.hyper_parameters().map(|hyper| hyper.read_state(node)).collect::<Result<Vec<_>>>()?;
-    let above_0 = |factor: &f64| factor.is_finite() && *factor > 0.0;
-    let factor = node.value_where("damping_factor", "a number above 0", above_0)?;
+    let within = |factor: &f64| (BOUNDS[0]..=BOUNDS[1]).contains(factor);
+    let factor = node.value_where("damping_factor", "a number from 1e-6 to 1e6", within)?;
     let foretold = if node.has("foretold") { Some(node.value("foretold", "a number")?) } else { None };
     let trust = Trust { factor, foretold, since: node.value("since_adapted", "a count")? };
     let layout = node.layout().cloned();

@@ -16,7 +16,7 @@ use crate::scalar::Scalar;
 /// ```text
 /// g ← g + λθ
 /// L ← L + ggᵀ,  R ← R + gᵀg                          with beta2  L ← β₂L + (1 − β₂)ggᵀ, divided by 1 − β₂ᵗ below
-/// P = (L + εI)^(−1/4),  Q = (R + εI)^(−1/4)          every `period` steps, from the first on
+/// P = (L + εI)^(−1/4),  Q = (R + εI)^(−1/4)          in the first `period` steps, then every `period` steps
 /// d = PgQ                                            times ‖graft‖/‖d‖ with grafting
 /// m ← μm + d                                         with momentum, which takes d's place
 /// θ ← θ − ηd
@@ -27,12 +27,12 @@ use crate::scalar::Scalar;
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
-/// | `learning_rate` η | – | ≥ 0 | |
+/// | `learning_rate` η | – | ≥ 0 | begin with 0.1: the first step has singular values of η, later ones less. With grafting, what that optimizer has |
 /// | [`eps`](Self::eps) ε | 1e-6 | > 0 | least eigenvalue; unit of the gradient squared |
 /// | [`beta2`](Self::beta2) β₂ | – | 0 ≤ β₂ < 1 | averages L and R instead of summing |
 /// | [`momentum`](Self::momentum) μ | 0 | 0 ≤ μ < 1 | of the preconditioned gradients |
 /// | [`graft`](Self::graft) | none | [`Graft`] | whose step length is taken |
-/// | [`period`](Self::period) | 10 | ≥ 1 | steps from one P and Q to the next |
+/// | [`period`](Self::period) | 10 | ≥ 1 | steps from one P and Q to the next, after as many with new ones each |
 /// | [`block_size`](Self::block_size) | 1024 | ≥ 1 | longest side of a block |
 /// | [`weight_decay`](Self::weight_decay) λ | 0 | ≥ 0 | coupled |
 ///
@@ -42,10 +42,14 @@ use crate::scalar::Scalar;
 ///
 /// # Conventions
 /// The paper's algorithm 1 has ε in L at the beginning, which for the sum is the same. Roots are computed in f64. Grafting takes
-/// the norm of the whole tensor.
+/// the norm of the whole tensor. Roots of the first gradients alone would be far too large for those after them, so each of the first
+/// `period` steps has new ones.
+///
+/// On a running optimizer, or before a state is loaded, `block_size`, `graft` and `momentum` say what the state is: see
+/// [`Matrixwise`].
 ///
 /// # Errors
-/// [`Error::NonFiniteGradient`], [`Error::NormOverflow`], [`Error::HyperParameter`]. Should a root not be found, the one before it
+/// [`Error::NonFiniteGradient`], [`Error::NormOverflow`], with a weight decay of its part too; [`Error::HyperParameter`]. Should a root not be found, the one before it
 /// stays; before the first, the gradient itself is the direction.
 ///
 /// # Example
@@ -120,7 +124,7 @@ impl<A: Scalar> Shampoo<A> {
         self
     }
 
-    /// Computes the roots every `steps` steps.
+    /// Computes the roots every `steps` steps, in the first as many at each.
     pub fn period(mut self, steps: u64) -> Self {
         self.rule.period = steps;
         self
@@ -243,7 +247,7 @@ impl<A: Scalar> MatrixRule<A> for ShampooRule {
     fn direction(&self, values: &ShampooValues, at: &At, grad: Array2<A>, slots: &mut [Array2<A>]) -> Array2<A> {
         let (whole, blocks) = slots.split_at_mut(<Self as MatrixRule<A>>::slots(self, (0, 0)).len());
         let (momentum, graft) = whole.split_at_mut(usize::from(self.momentum.is_some()));
-        let due = (at.step - 1).is_multiple_of(self.period);
+        let due = at.step <= self.period || (at.step - 1).is_multiple_of(self.period);
         let mut direction = Array2::zeros(grad.dim());
         let mut sides = blocks.chunks_exact_mut(2);
         for block in self.blocks(grad.dim()) {
@@ -331,18 +335,47 @@ mod tests {
         assert!(close(&w, &array![[-0.3 / 9.5_f64.sqrt(), 0.0], [0.0, -0.4 / 16.5_f64.sqrt()]]), "{w}");
     }
 
-    /// The root of the first step holds until the period is over; momentum adds up.
+    /// The first two steps have roots of their own, the third one that the fourth has too; momentum adds up.
     #[test]
     fn periods_and_momentum() {
         let (mut opt, mut w) = (Shampoo::new(1.0).eps(1e-12).period(2).momentum(0.5), array![[0.0]]);
-        let steps = [2.0, 1.0, 2.0].map(|grad| {
+        let steps = [2.0, 1.0, 2.0, 6.0].map(|grad| {
             let before = w[[0, 0]];
             opt.step(&mut w, &array![[grad]]).unwrap();
             before - w[[0, 0]]
         });
-        // A number has exponent −1/2: 2/2; then 1/2 of the root of 4; then 2/3, of 4 + 1 + 4.
-        let expected: [f64; 3] = [1.0, 0.5 + 0.5, 0.5 + 2.0 / 3.0];
+        // A number has exponent −1/2: 2/√4, then 1/√(4 + 1), 2/√(4 + 1 + 4), and 6 by the same root.
+        let second = 0.5 + 1.0 / 5.0_f64.sqrt();
+        let third = 0.5 * second + 2.0 / 3.0;
+        let expected: [f64; 4] = [1.0, second, third, 0.5 * third + 2.0];
         assert!(steps.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-10), "{steps:?}");
+    }
+
+    /// What decay makes of a parameter that is no number is no gradient: nothing moves, no sum is spoilt.
+    #[test]
+    fn decay_of_what_is_not_finite() {
+        for broken in [f64::NAN, f64::INFINITY, 1e200] {
+            let (mut opt, mut w) = (Shampoo::new(0.1).weight_decay(0.1), (array![[1.0, 2.0]], array![[broken, 1.0]]));
+            let grad = array![[1.0, 1.0]];
+            let error = opt.step(&mut w, &(&grad, &grad)).unwrap_err();
+            let named = matches!(&error, Error::NonFiniteGradient { path, .. } | Error::NormOverflow { path } if path == "1");
+            assert!(named && w.0 == array![[1.0, 2.0]] && opt.state_bytes() == 0, "{error}");
+            opt.weight_decay(0.0).step(&mut w, &(&grad, &grad)).unwrap();
+        }
+    }
+
+    /// The first root knows one gradient only; without grafting, ten steps with that go far astray.
+    #[test]
+    fn roots_are_fresh_at_the_beginning() {
+        let grad = |t: usize| array![[(t as f64).sin(), 0.1], [0.2, (2.0 * t as f64).cos()]];
+        let run = |period: u64, steps: usize| {
+            let (mut opt, mut w) = (Shampoo::new(0.1).period(period), Array2::zeros((2, 2)));
+            (0..steps).for_each(|t| _ = opt.step(&mut w, &grad(t)).unwrap());
+            w
+        };
+        assert_eq!(run(10, 10), run(1, 10));
+        assert_ne!(run(10, 13), run(1, 13)); // from then on every ten steps: the eleventh
+        assert_eq!(run(10, 11), run(1, 11));
     }
 
     #[test]

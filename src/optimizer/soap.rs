@@ -22,8 +22,9 @@ use crate::scalar::Scalar;
 /// every `period` steps:  P ← QR(L·P) with the columns by falling eigenvalue, m and v turned with it; Q from R as well
 /// ```
 /// **The first step only begins**: it makes L and R, and P and Q by eigen-decomposition, and of the parameter only decays the
-/// weight; t counts the steps after it. So no gradient is turned into a basis that it has made. A side of length 1, as a vector has,
-/// or longer than `max_side` is not turned; a vector has Adam's steps. A tensor is the matrix of its first axis and all others.
+/// weight; t counts the steps after it. So no gradient is turned into a basis that it has made. A side
+/// longer than `max_side` is not turned. A vector, and a matrix with a side of length 1, is not turned at all: it has Adam's steps. A
+/// tensor is the matrix of its first axis and all others.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning |
@@ -42,7 +43,10 @@ use crate::scalar::Scalar;
 ///
 /// # Conventions
 /// The authors' implementation, which however decays the weight after the step and holds m in the parameter's own directions while
-/// it changes the basis, as is done here. Decompositions are computed in f64.
+/// it changes the basis, as is done here. It also turns the long side of a matrix whose other side is 1, and tensors of more axes axis by
+/// axis. Decompositions are computed in f64.
+///
+/// `max_side` says what the state is: see [`Matrixwise`] before changing it on a running optimizer.
 ///
 /// # Errors
 /// [`Error::NonFiniteGradient`], [`Error::NormOverflow`], [`Error::HyperParameter`]. Should the first decomposition fail, the basis

@@ -216,8 +216,19 @@ fn files() -> Vec<(Error, &'static str)> {
 }
 
 /// Without the features these cannot happen: those of files and those of curvature.
-const OF_FEATURES: [&str; 8] =
-    ["File", "NotACheckpoint", "CheckpointVersion", "Corrupted", "Layer", "NoWeight", "DividedByBatch", "NoStep"];
+const OF_FEATURES: [&str; 11] = [
+    "File",
+    "NotACheckpoint",
+    "CheckpointVersion",
+    "Corrupted",
+    "Layer",
+    "NoWeight",
+    "NotAWeight",
+    "SameLayer",
+    "TooLarge",
+    "NotTheMean",
+    "NoStep",
+];
 
 /// Two tensors under one name.
 struct Twins([Array1<f64>; 2]);

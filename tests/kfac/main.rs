@@ -4,6 +4,7 @@
 mod conv;
 mod dense;
 mod hand;
+mod mended;
 mod refusals;
 mod state;
 
