@@ -6,7 +6,7 @@
 //! use gradus::kfac::sample;
 //! use gradus::{LinearTap, prelude::*};
 //! use ndarray::{Array1, Array2, Axis};
-//! # use rand::SeedableRng;
+//! use rand::SeedableRng; // rand 0.10
 //! let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(0);
 //!
 //! let x = Array2::from_shape_fn((64, 4), |(i, j)| ((i * (j + 1)) as f64).sin());
