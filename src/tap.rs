@@ -6,6 +6,7 @@
 use ndarray::{Array1, Array2, ArrayRef2, ArrayView2, ArrayView4, Axis};
 
 use crate::error::{Error, Result};
+use crate::norm;
 use crate::scalar::Scalar;
 
 /// The input of a linear layer and the gradient at its pre-activation, a row for each example.
@@ -111,7 +112,7 @@ pub(crate) fn shaped<A>(argument: &'static str, expected: (usize, usize), matrix
 /// Nothing if all elements are finite, else the first that is not.
 pub(crate) fn finite<A: Scalar>(argument: &'static str, matrix: &ArrayRef2<A>) -> Result<()> {
     // Without indices first, which is many times as fast.
-    if matrix.iter().all(|value| value.is_finite()) {
+    if matrix.as_slice_memory_order().is_some_and(norm::finite) {
         return Ok(());
     }
     match matrix.indexed_iter().find(|(_, value)| !value.is_finite()) {

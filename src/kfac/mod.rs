@@ -29,6 +29,7 @@
 mod factors;
 mod layer;
 pub mod sample;
+mod scratch;
 mod state;
 
 use std::collections::BTreeMap;
@@ -36,12 +37,13 @@ use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use ndarray::{Array2, ArrayD, Axis};
+use ndarray::{ArrayD, Axis};
 
 use crate::adaptor::around;
 use crate::error::{Error, Result};
 use crate::grad::Grad;
 use crate::hyper::Hyper;
+use crate::linalg::dot;
 use crate::norm;
 use crate::optimizer::Optimizer;
 use crate::params::{Layout, Values};
@@ -53,6 +55,7 @@ use crate::threads;
 
 use factors::{Factors, Pending, Solver};
 use layer::Place;
+use scratch::Scratch;
 
 pub use layer::Layer;
 
@@ -118,6 +121,7 @@ pub struct Kfac<O, A> {
     layers: BTreeMap<String, Factors<A>>,
     pending: BTreeMap<String, Pending<A>>,
     trust: Trust,
+    scratch: Scratch<A>,
 }
 
 /// What the curvature is divided out by.
@@ -155,6 +159,7 @@ impl<O, A> Kfac<O, A> {
             layers: BTreeMap::new(),
             pending: BTreeMap::new(),
             trust: Trust { factor: 1.0, foretold: None, since: 0 },
+            scratch: Scratch::default(),
         }
     }
 
@@ -280,14 +285,13 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
                 shaped("input", (tap.rows(), place.inputs), &tap.input)?;
                 shaped("output_grad", (tap.rows(), place.outputs), &tap.output_grad)?;
             }
-            let (inputs, outputs) = (tap.input.ncols(), tap.output_grad.ncols());
             let known = self.pending.get(layer);
             if let Some(known) = known {
                 shaped("input", (tap.rows(), known.input.nrows()), &tap.input)?;
                 shaped("output_grad", (tap.rows(), known.output.nrows()), &tap.output_grad)?;
             }
             Ok(wanted.then(|| {
-                let mut sums = known.cloned().unwrap_or_else(|| Pending::new(inputs, outputs, empirical));
+                let mut sums = known.cloned().unwrap_or_else(|| Pending::new(tap, empirical, &self.scratch));
                 if !empirical {
                     sums.row_sums = None;
                 }
@@ -353,7 +357,7 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
             }
         }
         if let Some(sums) = &pending.row_sums
-            && let Some(grad) = gradient(&place, step)
+            && let Some(grad) = place.gradient(step)
             && pending.examples > 1
         {
             let sums = if place.bias.is_some() { sums.sum_axis(Axis(0)) } else { sums.row(0).to_owned() };
@@ -374,16 +378,16 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
     fn advance(&self, settings: &Settings) -> BTreeMap<String, Factors<A>> {
         let due = settings.at.is_multiple_of(self.inverse_period);
         let mut changed: Vec<_> = settings.places.iter().map(|(name, place)| (name, place, None)).collect();
-        let (layers, pending, mode) = (&self.layers, &self.pending, self.mode);
+        let Self { layers, pending, scratch, mode, .. } = self;
         threads::for_each(&mut changed, &|(name, place, changed)| {
             let known = layers.get(*name);
             let updated = match pending.get(*name) {
-                Some(pending) => Some(Factors::updated(known, pending, place.bias.is_some(), settings.decay)),
+                Some(pending) => Some(Factors::updated(known, pending, place.bias.is_some(), settings.decay, scratch)),
                 None => known.filter(|_| due).cloned(),
             };
             *changed = updated.map(|mut factors| {
                 if due || matches!(*factors.solver, Solver::None) {
-                    factors.refresh(mode, settings.damping);
+                    factors.refresh(*mode, settings.damping);
                 }
                 factors
             });
@@ -400,26 +404,44 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
     ) -> (Vec<Option<ArrayD<A>>>, f64) {
         let grads = settings.places.iter().filter_map(|(name, place)| {
             let factors = changed.get(name).or(self.layers.get(name))?;
-            Some((factors, place, gradient(place, step)?, 0.0))
+            Some((factors, place, place.gradient(step)?, None))
         });
         let mut grads: Vec<_> = grads.collect();
-        threads::for_each(&mut grads, &|(factors, _, grad, product)| {
-            let preconditioned = factors.precondition(grad, settings.damping);
-            if preconditioned.iter().all(|x| x.is_finite()) {
-                *product = preconditioned.iter().zip(&*grad).map(|(v, g)| v.as_f64() * g.as_f64()).sum::<f64>();
-                *grad = preconditioned;
+        let scratch = &self.scratch;
+        threads::for_each(&mut grads, &|(factors, _, grad, preconditioned)| {
+            let mut whole = factors.precondition(grad, settings.damping, scratch);
+            let mut product = 0.0;
+            if let (Some(whole), Some(grad)) = (whole.as_slice(), grad.as_slice())
+                && norm::finite(whole)
+            {
+                product = dot(whole, grad);
+            } else {
+                whole.assign(grad);
             }
+            *preconditioned = Some((whole, product));
         });
         let (mut parts, mut sum) = (vec![None; step.layout().len()], 0.0);
-        for (_, place, preconditioned, product) in grads {
+        for (_, place, _, preconditioned) in grads {
+            let Some((whole, product)) = preconditioned else { continue };
             sum += product;
-            let (weight, bias) = place.part(&preconditioned, &step.layout().tensors()[place.weight]);
+            let (weight, bias) = place.part(whole, &step.layout().tensors()[place.weight]);
             parts[place.weight] = Some(weight);
             if let Some(at) = place.bias {
                 parts[at] = bias;
             }
         }
         (parts, sum)
+    }
+
+    /// The step is made: it leaves its memory to the next, and frees what that before it left unused.
+    fn keep(&mut self, changed: BTreeMap<String, Factors<A>>, grads: Vec<Option<ArrayD<A>>>) {
+        let sums = std::mem::take(&mut self.pending).into_values().flat_map(|sums| [sums.input, sums.output]);
+        let replaced = changed.into_iter().filter_map(|(name, factors)| self.layers.insert(name, factors));
+        let matrices = sums.chain(replaced.flat_map(|factors| [factors.input, factors.output]));
+        let buffers = matrices.map(|matrix| matrix.into_raw_vec_and_offset().0);
+        let grads = grads.into_iter().flatten().map(|grad| grad.into_raw_vec_and_offset().0);
+        buffers.chain(grads).for_each(|buffer| self.scratch.give(buffer));
+        self.scratch.renew();
     }
 }
 
@@ -435,15 +457,6 @@ struct Settings {
 
 fn of_layer(layer: &str, reason: Error) -> Error {
     Error::Layer { layer: layer.into(), reason: Box::new(reason) }
-}
-
-/// The gradient of a layer as one matrix, if its weight has one.
-fn gradient<A: Scalar>(place: &Place, step: &Step<'_, A>) -> Option<Array2<A>> {
-    let find = |at: usize| {
-        let (info, tensor) = step.iter().find(|(_, tensor)| tensor.index() == at)?;
-        Some(tensor.grad.as_ref()?.to_array(info.shape()))
-    };
-    Some(place.join(&find(place.weight)?, place.bias.and_then(find).as_ref()))
 }
 
 impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Kfac<O, A> {
@@ -478,8 +491,7 @@ impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Kfac<O, A> {
             self.trust.since += 1;
         }
         self.layout.get_or_insert(layout);
-        self.layers.extend(changed);
-        self.pending.clear();
+        self.keep(changed, grads);
         Ok(report)
     }
 
