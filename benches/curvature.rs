@@ -17,7 +17,7 @@ use std::time::Instant;
 use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::linalg::solvers::DenseSolveCore;
-use faer::{Accum, Mat, Par, Side};
+use faer::{Accum, Mat, MatRef, Par, Side};
 use gradus::kfac::Kfac;
 use gradus::{LinearTap, prelude::*};
 use ndarray::Array2;
@@ -49,45 +49,70 @@ fn medians<const N: usize>(mut contestants: [Box<dyn FnMut() + '_>; N]) -> [f64;
     })
 }
 
-/// Bare calls on matrices of their own.
+/// Bare calls on as many matrices of their own as a step has, which lie as those of the step do.
 struct Bare {
-    square: Mat<f32>,
-    batch: Mat<f32>,
-    out: Mat<f32>,
+    batches: [Mat<f32>; 2],
+    grad: Mat<f32>,
+    /// Inverses, roots or bases.
+    sides: [Mat<f32>; 2],
+    grams: [Mat<f32>; 2],
+    half: Mat<f32>,
+    whole: Mat<f32>,
     double: Mat<f64>,
     double_out: Mat<f64>,
     dots: [Array2<f32>; 3],
 }
 
+fn multiply(out: &mut Mat<f32>, a: MatRef<'_, f32>, b: MatRef<'_, f32>) {
+    matmul(out.as_mut(), Accum::Replace, a, b, 1.0, Par::Seq);
+}
+
+fn gram(out: &mut Mat<f32>, a: MatRef<'_, f32>) {
+    let (lower, whole) = (BlockStructure::TriangularLower, BlockStructure::Rectangular);
+    triangular::matmul(out.as_mut(), lower, Accum::Replace, a, whole, a.transpose(), whole, 1.0, Par::Seq);
+}
+
 impl Bare {
     fn new(n: usize) -> Self {
         let entry = |i: usize, j: usize| ((i * 31 + j * 17) as f32 * 0.37).sin() / n as f32;
-        let square = Mat::from_fn(n, n, entry);
-        let lower = Mat::from_fn(n, n, |i, j| f64::from(entry(i.max(j), i.min(j))) + if i == j { 2.0 } else { 0.0 });
+        let square = || Mat::from_fn(n, n, entry);
+        let double = Mat::from_fn(n, n, |i, j| f64::from(entry(i.max(j), i.min(j))) + if i == j { 2.0 } else { 0.0 });
         Self {
-            batch: Mat::from_fn(n, BATCH, entry),
-            out: Mat::zeros(n, n),
-            double: lower,
+            batches: [(); 2].map(|()| Mat::from_fn(n, BATCH, entry)),
+            grad: square(),
+            sides: [square(), square()],
+            grams: [square(), square()],
+            half: square(),
+            whole: square(),
+            double,
             double_out: Mat::zeros(n, n),
             dots: [wave(n, n, 0.0), wave(n, n, 1.0), wave(n, n, 2.0)],
-            square,
         }
     }
 
-    fn products(&mut self, count: usize) {
-        for _ in 0..count {
-            matmul(self.out.as_mut(), Accum::Replace, self.square.as_ref(), self.square.as_ref(), 1.0, Par::Seq);
-        }
+    fn of_batches(&mut self) {
+        self.grams.iter_mut().zip(&self.batches).for_each(|(out, batch)| gram(out, batch.as_ref()));
     }
 
-    fn grams(&mut self, count: usize, of_batch: bool) {
-        let matrix = if of_batch { self.batch.as_ref() } else { self.square.as_ref() };
-        let whole = BlockStructure::Rectangular;
-        for _ in 0..count {
-            let out = self.out.as_mut();
-            let lower = BlockStructure::TriangularLower;
-            triangular::matmul(out, lower, Accum::Replace, matrix, whole, matrix.transpose(), whole, 1.0, Par::Seq);
-        }
+    /// GGᵀ and GᵀG.
+    fn of_grad(&mut self) {
+        let [left, right] = &mut self.grams;
+        gram(left, self.grad.as_ref());
+        gram(right, self.grad.transpose());
+    }
+
+    /// From both sides.
+    fn preconditioned(&mut self) {
+        multiply(&mut self.half, self.sides[0].as_ref(), self.grad.as_ref());
+        multiply(&mut self.whole, self.half.as_ref(), self.sides[1].as_ref());
+    }
+
+    /// Into the bases and back.
+    fn turned(&mut self) {
+        multiply(&mut self.half, self.sides[0].transpose(), self.grad.as_ref());
+        multiply(&mut self.whole, self.half.as_ref(), self.sides[1].as_ref());
+        multiply(&mut self.half, self.sides[0].as_ref(), self.whole.as_ref());
+        multiply(&mut self.whole, self.half.as_ref(), self.sides[1].transpose());
     }
 
     fn inverses(&mut self) {
@@ -102,7 +127,10 @@ impl Bare {
     }
 
     fn bases(&mut self) {
-        self.products(6); // moments times bases, and the mean there and back
+        self.turned();
+        for (gram, side) in self.grams.iter().zip(&self.sides) {
+            multiply(&mut self.whole, gram.as_ref(), side.as_ref());
+        }
         (0..2).for_each(|_| _ = black_box(self.double.qr().compute_thin_Q()));
     }
 
@@ -147,8 +175,8 @@ fn table() {
                 "K-FAC",
                 [kfac(NEVER), kfac(1)],
                 |bare| {
-                    bare.grams(2, true);
-                    bare.products(2);
+                    bare.of_batches();
+                    bare.preconditioned();
                 },
                 Bare::inverses,
             ),
@@ -156,8 +184,8 @@ fn table() {
                 "Shampoo",
                 [shampoo(NEVER), shampoo(1)],
                 |bare| {
-                    bare.grams(2, false);
-                    bare.products(2);
+                    bare.of_grad();
+                    bare.preconditioned();
                 },
                 Bare::roots,
             ),
@@ -165,8 +193,8 @@ fn table() {
                 "SOAP",
                 [soap(NEVER), soap(1)],
                 |bare| {
-                    bare.grams(2, false);
-                    bare.products(4);
+                    bare.of_grad();
+                    bare.turned();
                 },
                 Bare::bases,
             ),

@@ -435,7 +435,9 @@ fn at_index(index: &[usize]) -> String {
 fn rows_needed(argument: &str, rows: usize, positions: usize) -> String {
     match positions {
         0 => "positions is 0; an example has at least one".into(),
-        _ => format!("{argument} has {rows} rows; it needs a multiple of {positions} positions, and at least one example"),
+        _ => format!(
+            "{argument} has {rows} rows; it needs a multiple of {positions} positions, and at least one example"
+        ),
     }
 }
 

@@ -67,7 +67,7 @@ fn lower_gram<A: Scalar>((alpha, a): (A, ArrayView2<'_, A>), beta: A, mut c: Arr
 }
 
 /// Rows and columns of the tiles in which [`mirror`] copies: whole cache lines, in one direction and the other.
-const LINE: usize = 16;
+pub(crate) const LINE: usize = 16;
 
 /// Copies what is below the diagonal above it.
 pub(crate) fn mirror<A: Scalar>(mut c: ArrayViewMut2<'_, A>) {

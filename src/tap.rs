@@ -6,6 +6,7 @@
 use ndarray::{Array1, Array2, ArrayRef2, ArrayView2, ArrayView4, Axis};
 
 use crate::error::{Error, Result};
+use crate::norm;
 use crate::scalar::Scalar;
 
 /// The input of a linear layer and the gradient at its pre-activation, a row for each example.
@@ -111,7 +112,7 @@ pub(crate) fn shaped<A>(argument: &'static str, expected: (usize, usize), matrix
 /// Nothing if all elements are finite, else the first that is not.
 pub(crate) fn finite<A: Scalar>(argument: &'static str, matrix: &ArrayRef2<A>) -> Result<()> {
     // Without indices first, which is many times as fast.
-    if matrix.iter().all(|value| value.is_finite()) {
+    if matrix.as_slice_memory_order().is_some_and(norm::finite) {
         return Ok(());
     }
     match matrix.indexed_iter().find(|(_, value)| !value.is_finite()) {
@@ -188,7 +189,8 @@ pub fn unfold<A: Scalar>(
     let positions = ((padded.0 - kernel.0) / stride.0 + 1, (padded.1 - kernel.1) / stride.1 + 1);
     let product = |factors: [usize; 3]| factors.into_iter().try_fold(1_usize, usize::checked_mul);
     let shape = product([batch, positions.0, positions.1]).zip(product([channels, kernel.0, kernel.1]));
-    let bytes = |(rows, columns)| product([rows, columns, size_of::<A>()]).filter(|bytes| isize::try_from(*bytes).is_ok());
+    let bytes =
+        |(rows, columns)| product([rows, columns, size_of::<A>()]).filter(|bytes| isize::try_from(*bytes).is_ok());
     let shape = shape.filter(|shape| bytes(*shape).is_some()).ok_or_else(too_large)?;
     Ok(Array2::from_shape_fn(shape, |(row, column)| {
         let (example, position) = (row / (positions.0 * positions.1), row % (positions.0 * positions.1));

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use ndarray::{Array1, Array2, Axis, Zip};
+use ndarray::{Array1, Array2, ArrayRef2, Axis, Zip};
 
 use super::Mode;
+use super::scratch::Scratch;
+use crate::decomposition::{eigen, shifted_inverse};
 use crate::error::{Error, Result};
-use crate::linalg::{add_gram, eigen, multiplied, shifted_inverse};
+use crate::linalg::{blend_gram, multiplied, multiply};
 use crate::scalar::Scalar;
 use crate::tap::LinearTap;
 
@@ -25,11 +27,13 @@ pub(super) struct Pending<A> {
 }
 
 impl<A: Scalar> Pending<A> {
-    pub(super) fn new(inputs: usize, outputs: usize, empirical: bool) -> Self {
+    /// Nothing yet, of a tap's shapes.
+    pub(super) fn new(tap: &LinearTap<'_, A>, empirical: bool, scratch: &Scratch<A>) -> Self {
+        let (inputs, outputs) = (tap.input.ncols(), tap.output_grad.ncols());
         Self {
-            input: Array2::zeros((inputs, inputs)),
+            input: scratch.matrix((inputs, inputs)),
             input_sum: Array1::zeros(inputs),
-            output: Array2::zeros((outputs, outputs)),
+            output: scratch.matrix((outputs, outputs)),
             rows: 0,
             examples: 0,
             row_sums: empirical.then(|| Array2::zeros((2, outputs))),
@@ -37,10 +41,12 @@ impl<A: Scalar> Pending<A> {
     }
 
     pub(super) fn add(&mut self, tap: &LinearTap<'_, A>) {
+        // What there is before the first tap is no sum.
+        let kept = if self.rows == 0 { A::zero() } else { A::one() };
         // Rows are examples; transposed they are the columns of the products.
-        add_gram(tap.input.t(), &mut self.input);
+        blend_gram(tap.input.t(), A::one(), kept, &mut self.input);
+        blend_gram(tap.output_grad.t(), A::one(), kept, &mut self.output);
         self.input_sum += &tap.input.sum_axis(Axis(0));
-        add_gram(tap.output_grad.t(), &mut self.output);
         self.rows += tap.rows() as u64;
         self.examples += tap.examples() as u64;
         if let Some(sums) = &mut self.row_sums {
@@ -102,16 +108,27 @@ pub(super) enum Solver<A> {
 
 impl<A: Scalar> Factors<A> {
     /// The factors after an update: with ε = min(1 − 1/k, decay) of what they were.
-    pub(super) fn updated(known: Option<&Self>, pending: &Pending<A>, bias: bool, decay: f64) -> Self {
+    pub(super) fn updated(
+        known: Option<&Self>,
+        pending: &Pending<A>,
+        bias: bool,
+        decay: f64,
+        scratch: &Scratch<A>,
+    ) -> Self {
         let updates = known.map_or(1, |known| known.updates + 1);
         let kept = (1.0 - 1.0 / updates as f64).min(decay);
         // A = Σ āāᵀ / examples and G = Σ δδᵀ / rows, blended with what was known.
         let blend = |sum: &Array2<A>, count: u64, known: Option<&Array2<A>>| {
             let (kept, fresh) = (A::from_f64(kept), A::from_f64((1.0 - kept) / count as f64));
+            let mut blended = scratch.matrix(sum.dim());
             match known {
-                Some(known) => Zip::from(sum).and(known).map_collect(|sum, known| kept * *known + fresh * *sum),
-                None => sum.mapv(|sum| sum * fresh),
+                Some(known) => Zip::from(&mut blended)
+                    .and(sum)
+                    .and(known)
+                    .for_each(|blended, sum, known| *blended = kept * *known + fresh * *sum),
+                None => blended.zip_mut_with(sum, |blended, sum| *blended = *sum * fresh),
             }
+            blended
         };
         let whole = bias.then(|| pending.homogeneous());
         Self {
@@ -142,10 +159,16 @@ impl<A: Scalar> Factors<A> {
     }
 
     /// The gradient (out, in) divided by the damped curvature.
-    pub(super) fn precondition(&self, grad: &Array2<A>, damping: f64) -> Array2<A> {
+    pub(super) fn precondition(&self, grad: &ArrayRef2<A>, damping: f64, scratch: &Scratch<A>) -> Array2<A> {
         match &*self.solver {
-            Solver::None => grad.clone(),
-            Solver::Inverse { input, output } => multiplied(&multiplied(output, grad), input),
+            Solver::None => grad.to_owned(),
+            Solver::Inverse { input, output } => {
+                let [mut half, mut whole] = [(); 2].map(|()| scratch.matrix(grad.dim()));
+                multiply(output, grad, &mut half);
+                multiply(&half, input, &mut whole);
+                scratch.give(half.into_raw_vec_and_offset().0);
+                whole
+            }
             Solver::Eigen { input: (basis, values), output: (output_basis, output_values) } => {
                 let mut turned = multiplied(&multiplied(&output_basis.t(), grad), basis);
                 for (mut row, output) in turned.rows_mut().into_iter().zip(output_values) {
@@ -171,7 +194,7 @@ fn damped<A: Scalar>(factor: &Array2<A>, shift: f64) -> Array2<A> {
 /// Eigenvectors and eigenvalues, of which none is below 0; of a factor that has none, the identity and its diagonal.
 fn decomposed<A: Scalar>(factor: &Array2<A>) -> (Array2<A>, Array1<A>) {
     match eigen(factor) {
-        Some((values, basis)) => (basis.mapv(A::from_f64), values.mapv(|value| A::from_f64(value.max(0.0)))),
+        Some((values, basis)) => (basis, values.mapv(|value| A::from_f64(value.max(0.0)))),
         None => (Array2::eye(factor.nrows()), factor.diag().mapv(|x| if x.is_finite() { x } else { A::zero() })),
     }
 }

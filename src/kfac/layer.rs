@@ -1,10 +1,11 @@
 //! Which tensors make a layer.
 
-use ndarray::{Array2, ArrayD, ArrayRef2, Axis};
+use ndarray::{Array2, ArrayD, ArrayRef2, ArrayView2, Axis, CowArray, Ix2};
 
 use crate::error::{Error, Result};
-use crate::params::{Layout, TensorInfo};
+use crate::params::{Layout, Order, TensorInfo};
 use crate::scalar::Scalar;
+use crate::step::Step;
 
 /// The tensors of a layer, where their paths are not `name.weight` and `name.bias`.
 ///
@@ -113,19 +114,37 @@ impl Place {
         [Some(other.weight), other.bias].iter().any(|at| at.is_some() && own.contains(at))
     }
 
-    /// ⟨a, b⟩ of the weight's part of two such matrices, and of the bias's.
-    pub(super) fn products<A: Scalar>(&self, a: &ArrayRef2<A>, b: &ArrayRef2<A>) -> [f64; 2] {
-        let mut products = [0.0; 2];
-        for (a, b) in a.rows().into_iter().zip(b.rows()) {
-            for (at, (a, b)) in a.iter().zip(b).enumerate() {
-                products[usize::from(at == self.inputs)] += a.as_f64() * b.as_f64();
-            }
-        }
-        products
+    /// ⟨a, b⟩ of the weight's part of two such matrices, and of the bias's, of the product of all.
+    pub(super) fn products<A: Scalar>(&self, all: f64, a: &ArrayRef2<A>, b: &ArrayRef2<A>) -> [f64; 2] {
+        let Some(_) = self.bias else { return [all, 0.0] };
+        let last = a.column(self.inputs).into_iter().zip(b.column(self.inputs));
+        let bias = last.map(|(a, b)| a.as_f64() * b.as_f64()).sum::<f64>();
+        [all - bias, bias]
     }
 
-    /// The gradients as one matrix (out, in + 1); a bias that has none gets zeros.
-    pub(super) fn join<A: Scalar>(&self, weight: &ArrayD<A>, bias: Option<&ArrayD<A>>) -> Array2<A> {
+    /// The gradients as one matrix (out, in + 1), if the weight has one; a bias that has none gets zeros.
+    pub(super) fn gradient<'s, A: Scalar>(&self, step: &'s Step<'_, A>) -> Option<CowArray<'s, A, Ix2>> {
+        let find = |at: usize| {
+            let (info, tensor) = step.iter().find(|(_, tensor)| tensor.index() == at)?;
+            Some((info, tensor.grad.as_ref()?))
+        };
+        let (info, weight) = find(self.weight)?;
+        if self.is_weight_alone()
+            && let Some(values) = weight.as_final_slice(Order::C)
+            && let Ok(whole) = ArrayView2::from_shape((self.outputs, self.inputs), values)
+        {
+            return Some(whole.into());
+        }
+        let bias = self.bias.and_then(find).map(|(info, bias)| bias.to_array(info.shape()));
+        Some(self.join(&weight.to_array(info.shape()), bias.as_ref()).into())
+    }
+
+    /// Whether the layer's gradient is that of the weight, as it lies in memory.
+    fn is_weight_alone(&self) -> bool {
+        self.bias.is_none() && !self.input_first
+    }
+
+    fn join<A: Scalar>(&self, weight: &ArrayD<A>, bias: Option<&ArrayD<A>>) -> Array2<A> {
         let mut joined = Array2::zeros((self.outputs, self.columns()));
         let (mut inputs, _) = joined.view_mut().split_at(Axis(1), self.inputs);
         let weight = weight.view();
@@ -141,7 +160,11 @@ impl Place {
     }
 
     /// Back to gradients of the shapes that the tensors have.
-    pub(super) fn part<A: Scalar>(&self, joined: &Array2<A>, weight: &TensorInfo) -> (ArrayD<A>, Option<ArrayD<A>>) {
+    pub(super) fn part<A: Scalar>(&self, joined: Array2<A>, weight: &TensorInfo) -> (ArrayD<A>, Option<ArrayD<A>>) {
+        if self.is_weight_alone() {
+            let part = ArrayD::from_shape_vec(weight.shape(), joined.into_raw_vec_and_offset().0);
+            return (part.unwrap_or_default(), None);
+        }
         let (inputs, last) = joined.view().split_at(Axis(1), self.inputs);
         let inputs = if self.input_first { inputs.reversed_axes() } else { inputs };
         let mut part = ArrayD::zeros(weight.shape());

@@ -29,20 +29,22 @@
 mod factors;
 mod layer;
 pub mod sample;
+mod scratch;
+mod settings;
 mod state;
 mod trust;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Bound;
 use std::sync::Arc;
 
-use ndarray::{Array1, Array2, ArrayD, Axis};
+use ndarray::ArrayD;
 
 use crate::adaptor::around;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::grad::Grad;
 use crate::hyper::Hyper;
+use crate::linalg::dot;
 use crate::norm;
 use crate::optimizer::Optimizer;
 use crate::params::{Layout, Values};
@@ -53,7 +55,8 @@ use crate::tap::{LinearTap, shaped};
 use crate::threads;
 
 use factors::{Factors, Pending, Solver};
-use layer::Place;
+use scratch::Scratch;
+use settings::{Settings, apart, of_layer};
 use trust::Trust;
 
 pub use layer::Layer;
@@ -112,8 +115,8 @@ pub use layer::Layer;
 /// The type of `Momentum::new(…).kfac()` over f64 is `gradus::kfac::Kfac<Momentum<f64>, f64>`.
 ///
 /// # Errors
-/// [`Error::Layer`] with the layer's name and what is wrong with it or its tap; [`Error::NonFiniteGradient`] for a layer's gradient,
-/// [`Error::HyperParameter`]. A gradient of a tensor that belongs to no observed layer is passed on as it is, NaN too.
+/// [`Error::Layer`](crate::Error::Layer) with the layer's name and what is wrong with it or its tap; [`Error::NonFiniteGradient`](crate::Error::NonFiniteGradient) for a layer's gradient,
+/// [`Error::HyperParameter`](crate::Error::HyperParameter). A gradient of a tensor that belongs to no observed layer is passed on as it is, NaN too.
 /// Fallbacks: a batch of any rank, or of one example, is damped; a zero G has π = 1; a factor that rounding has made indefinite is
 /// inverted through its eigenvalues, those below 0 taken as 0. A layer without a tap keeps its factors; if its step would not be
 /// finite, its gradient goes in as it is.
@@ -138,6 +141,7 @@ pub struct Kfac<O, A> {
     layers: BTreeMap<String, Factors<A>>,
     pending: BTreeMap<String, Pending<A>>,
     trust: Trust,
+    scratch: Scratch<A>,
 }
 
 /// What the curvature is divided out by.
@@ -164,6 +168,7 @@ impl<O, A> Kfac<O, A> {
             layers: BTreeMap::new(),
             pending: BTreeMap::new(),
             trust: Trust::default(),
+            scratch: Scratch::default(),
         }
     }
 
@@ -236,7 +241,7 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
     /// alone, or a name given to [`layer`](Self::layer).
     ///
     /// # Errors
-    /// [`Error::Layer`]: the tap is none, not finite, so large that its squares are not, or of other shapes than the weight; there is
+    /// [`Error::Layer`](crate::Error::Layer): the tap is none, not finite, so large that its squares are not, or of other shapes than the weight; there is
     /// no such weight, or it has been observed under another name. What names and shapes the weights have, before the first step
     /// only that can tell: it is an error then, and every other step, until [`discard`](Self::discard) forgets the tap.
     pub fn observe(&mut self, layer: &str, tap: LinearTap<'_, A>) -> Result<()> {
@@ -246,7 +251,7 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
     /// [`observe`](Self::observe) with the gradients of the **real targets**, whose curvature is called the empirical Fisher. No
     /// second backward pass is needed, but far from the minimum it is another matrix.
     ///
-    /// The step that follows is an [`Error::NotTheMean`] if its gradient is a multiple of that of the mean over these examples: if
+    /// The step that follows is an [`Error::NotTheMean`](crate::Error::NotTheMean) if its gradient is a multiple of that of the mean over these examples: if
     /// the tap is divided by the batch, the gradient that of a sum, or the tap lacks its
     /// [`positions`](LinearTap::positions). What is shorter than the mean, as clipping makes it, is let through, and of layers with
     /// less than three outputs all but the sum.
@@ -269,7 +274,6 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
                 shaped("input", (tap.rows(), place.inputs), &tap.input)?;
                 shaped("output_grad", (tap.rows(), place.outputs), &tap.output_grad)?;
             }
-            let (inputs, outputs) = (tap.input.ncols(), tap.output_grad.ncols());
             let known = self.pending.get(layer);
             if let Some(known) = known {
                 shaped("input", (tap.rows(), known.input.nrows()), &tap.input)?;
@@ -278,15 +282,13 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
             if !wanted {
                 return Ok(None);
             }
-            {
-                let mut sums = known.cloned().unwrap_or_else(|| Pending::new(inputs, outputs, empirical));
-                if !empirical {
-                    sums.row_sums = None;
-                }
-                sums.add(tap);
-                sums.ensure_finite()?;
-                Ok(Some(sums))
+            let mut sums = known.cloned().unwrap_or_else(|| Pending::new(tap, empirical, &self.scratch));
+            if !empirical {
+                sums.row_sums = None;
             }
+            sums.add(tap);
+            sums.ensure_finite()?;
+            Ok(Some(sums))
         };
         if let Some(sums) = sums().map_err(|reason| of_layer(layer, reason))? {
             self.pending.insert(layer.to_owned(), sums);
@@ -294,84 +296,20 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
         Ok(())
     }
 
-    /// Where the tensors of a layer are.
-    fn place(&self, layer: &str, layout: &Layout) -> Result<Place> {
-        match self.named.get(layer) {
-            Some(layer) => layer.place(layout),
-            None => Layer::named(layer, layout)?.place(layout),
-        }
-    }
-
-    /// The hyper-parameters of this step, and where every layer is, if all is in order.
-    fn settings(&self, step: &Step<'_, A>) -> Result<Settings> {
-        let at = self.inner.steps();
-        let above_0 = (Bound::Excluded(0.0), Bound::Unbounded);
-        let damping = self.damping.within("damping", above_0, at)?;
-        let decay = self.decay.within("decay", 0.0..1.0, at)?;
-        let kl_clip = self.kl_clip.as_ref().map(|kl_clip| kl_clip.within("kl_clip", above_0, at)).transpose()?;
-        for (name, period) in [("factor_period", self.factor_period), ("inverse_period", self.inverse_period)] {
-            if period == 0 {
-                let accepted = "at least 1".into();
-                return Err(Error::HyperParameter { name, value: 0.0, step: at, path: None, accepted });
-            }
-        }
-        Layout::ensure_known(self.layout.as_ref(), step.layout())?;
-        let mut places = BTreeMap::new();
-        for name in self.layers.keys().chain(self.pending.keys()) {
-            if !places.contains_key(name) {
-                let place = self.place(name, step.layout()).map_err(|reason| of_layer(name, reason))?;
-                apart(name, &place, places.iter()).map_err(|reason| of_layer(name, reason))?;
-                finite_gradient(&place, step)?;
-                self.fits(name, &place, step).map_err(|reason| of_layer(name, reason))?;
-                places.insert(name.clone(), place);
-            }
-        }
-        // One that has a name and no weight is a misspelt one.
-        for name in self.named.keys().filter(|name| !places.contains_key(*name)) {
-            self.place(name, step.layout()).map_err(|reason| of_layer(name, reason))?;
-        }
-        Ok(Settings { damping: damping * self.trust.factor, decay, kl_clip, at, places })
-    }
-
-    /// Nothing if what was observed of a layer has its shape and, from the real targets, its gradient.
-    fn fits(&self, name: &str, place: &Place, step: &Step<'_, A>) -> Result<()> {
-        let Some(pending) = self.pending.get(name) else { return Ok(()) };
-        let rows = pending.rows as usize;
-        let seen = (pending.input.nrows(), pending.output.nrows());
-        for (argument, expected, found) in [("input", place.inputs, seen.0), ("output_grad", place.outputs, seen.1)] {
-            if expected != found {
-                return Err(Error::ArgumentShape {
-                    argument,
-                    expected: vec![rows, expected],
-                    found: vec![rows, found],
-                });
-            }
-        }
-        match (&pending.row_sums, gradient(place, step)) {
-            (Some(sums), Some(grad)) if pending.examples > 1 => {
-                let examples = pending.examples as usize;
-                let sums = if place.bias.is_some() { sums.sum_axis(Axis(0)) } else { sums.row(0).to_owned() };
-                let found = grad.rows().into_iter().map(|row| row.iter().map(|x| x.as_f64()).sum());
-                ensure_mean(&sums, &found.collect(), examples)
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// The factors that this step changes, as they will be after it: with decompositions where it is time.
     fn advance(&self, settings: &Settings) -> BTreeMap<String, Factors<A>> {
         let due = settings.at.is_multiple_of(self.inverse_period);
         let mut changed: Vec<_> = settings.places.iter().map(|(name, place)| (name, place, None)).collect();
-        let (layers, pending, mode) = (&self.layers, &self.pending, self.mode);
+        let Self { layers, pending, scratch, mode, .. } = self;
         threads::for_each(&mut changed, &|(name, place, changed)| {
             let known = layers.get(*name);
             let updated = match pending.get(*name) {
-                Some(pending) => Some(Factors::updated(known, pending, place.bias.is_some(), settings.decay)),
+                Some(pending) => Some(Factors::updated(known, pending, place.bias.is_some(), settings.decay, scratch)),
                 None => known.filter(|_| due).cloned(),
             };
             *changed = updated.map(|mut factors| {
                 if due || matches!(*factors.solver, Solver::None) {
-                    factors.refresh(mode, settings.damping);
+                    factors.refresh(*mode, settings.damping);
                 }
                 factors
             });
@@ -388,27 +326,34 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
     ) -> (Vec<Option<ArrayD<A>>>, [f64; 2]) {
         let grads = settings.places.iter().filter_map(|(name, place)| {
             let factors = changed.get(name).or(self.layers.get(name))?;
-            Some((factors, place, gradient(place, step)?, [0.0; 2]))
+            Some((factors, place, place.gradient(step)?, None))
         });
         let mut grads: Vec<_> = grads.collect();
-        threads::for_each(&mut grads, &|(factors, place, grad, products)| {
-            let preconditioned = factors.precondition(grad, settings.damping);
-            if preconditioned.iter().all(|x| x.is_finite()) {
-                *products = place.products(&preconditioned, grad);
-                *grad = preconditioned;
+        let scratch = &self.scratch;
+        threads::for_each(&mut grads, &|(factors, place, grad, preconditioned)| {
+            let mut whole = factors.precondition(grad, settings.damping, scratch);
+            let mut products = [0.0; 2];
+            if let (Some(all), Some(from)) = (whole.as_slice(), grad.as_slice())
+                && norm::finite(all)
+            {
+                products = place.products(dot(all, from), &whole, grad);
+            } else {
+                whole.assign(grad);
             }
+            *preconditioned = Some((whole, products));
         });
         let mut rates = vec![0.0; step.layout().len()];
         for (_, tensor) in step.iter() {
             rates[tensor.index()] = tensor.learning_rate.apply(self.inner.learning_rate());
         }
         let (mut parts, mut sums) = (vec![None; step.layout().len()], [0.0; 2]);
-        for (_, place, preconditioned, products) in grads {
+        for (_, place, _, preconditioned) in grads {
+            let Some((whole, products)) = preconditioned else { continue };
             for (at, product) in [Some(place.weight), place.bias].into_iter().flatten().zip(products) {
                 sums[0] += rates[at] * product;
                 sums[1] += rates[at] * rates[at] * product;
             }
-            let (weight, bias) = place.part(&preconditioned, &step.layout().tensors()[place.weight]);
+            let (weight, bias) = place.part(whole, &step.layout().tensors()[place.weight]);
             parts[place.weight] = Some(weight);
             if let Some(at) = place.bias {
                 parts[at] = bias;
@@ -416,61 +361,17 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
         }
         (parts, sums)
     }
-}
 
-/// What holds for one step.
-struct Settings {
-    damping: f64,
-    decay: f64,
-    kl_clip: Option<f64>,
-    /// The number of the step.
-    at: u64,
-    places: BTreeMap<String, Place>,
-}
-
-/// Nothing if no other layer has these tensors.
-fn apart<'p>(name: &str, place: &Place, mut others: impl Iterator<Item = (&'p String, &'p Place)>) -> Result<()> {
-    match others.find(|(other, known)| *other != name && known.overlaps(place)) {
-        Some((other, _)) => Err(Error::SameLayer { other: other.clone() }),
-        None => Ok(()),
+    /// The step is made: it leaves its memory to the next, and frees what that before it left unused.
+    fn keep(&mut self, changed: BTreeMap<String, Factors<A>>, grads: Vec<Option<ArrayD<A>>>) {
+        let sums = std::mem::take(&mut self.pending).into_values().flat_map(|sums| [sums.input, sums.output]);
+        let replaced = changed.into_iter().filter_map(|(name, factors)| self.layers.insert(name, factors));
+        let matrices = sums.chain(replaced.flat_map(|factors| [factors.input, factors.output]));
+        let buffers = matrices.map(|matrix| matrix.into_raw_vec_and_offset().0);
+        let grads = grads.into_iter().flatten().map(|grad| grad.into_raw_vec_and_offset().0);
+        buffers.chain(grads).for_each(|buffer| self.scratch.give(buffer));
+        self.scratch.renew();
     }
-}
-
-/// Nothing if the gradients of a layer are finite.
-fn finite_gradient<A: Scalar>(place: &Place, step: &Step<'_, A>) -> Result<()> {
-    let of_layer = |at: usize| at == place.weight || Some(at) == place.bias;
-    let tensors = step.iter().filter(|(_, tensor)| of_layer(tensor.index()));
-    let grads: Vec<_> = tensors.filter_map(|(info, tensor)| Some((info, tensor.grad.as_ref()?))).collect();
-    if norm::all_finite(&grads) { Ok(()) } else { Err(norm::non_finite(&grads)) }
-}
-
-/// Nothing if a gradient is not a multiple of the mean over the examples, both summed over the inputs.
-///
-/// Clipping outside makes it shorter, and of few numbers any other is a multiple: these pass.
-fn ensure_mean(sums: &Array1<f64>, found: &Array1<f64>, examples: usize) -> Result<()> {
-    let mean = sums / examples as f64;
-    let ratio = found.dot(&mean) / mean.dot(&mean);
-    let difference = found - &(&mean * ratio);
-    // What rounding leaves in f32.
-    let is_multiple = difference.dot(&difference) < 1e-8 * found.dot(found);
-    let is_sum = (ratio / examples as f64 - 1.0).abs() < 1e-4;
-    if is_multiple && (is_sum || (ratio > 1.001 && sums.len() > 2)) {
-        return Err(Error::NotTheMean { ratio, examples });
-    }
-    Ok(())
-}
-
-fn of_layer(layer: &str, reason: Error) -> Error {
-    Error::Layer { layer: layer.into(), reason: Box::new(reason) }
-}
-
-/// The gradient of a layer as one matrix, if its weight has one.
-fn gradient<A: Scalar>(place: &Place, step: &Step<'_, A>) -> Option<Array2<A>> {
-    let find = |at: usize| {
-        let (info, tensor) = step.iter().find(|(_, tensor)| tensor.index() == at)?;
-        Some(tensor.grad.as_ref()?.to_array(info.shape()))
-    };
-    Some(place.join(&find(place.weight)?, place.bias.and_then(find).as_ref()))
 }
 
 impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Kfac<O, A> {
@@ -502,8 +403,7 @@ impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Kfac<O, A> {
             self.trust.stepped(-scale * slope + 0.5 * scale * scale * size);
         }
         self.layout.get_or_insert(layout);
-        self.layers.extend(changed);
-        self.pending.clear();
+        self.keep(changed, grads);
         Ok(report)
     }
 

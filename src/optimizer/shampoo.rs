@@ -2,11 +2,12 @@
 
 use std::ops::{Bound, Range};
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, Slice};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, CowArray, Slice};
 
+use crate::decomposition::shifted_power;
 use crate::error::{Error, Result};
 use crate::hyper::Hyper;
-use crate::linalg::{blend_gram, multiplied, shifted_power};
+use crate::linalg::{blend_gram, filled, multiplied};
 use crate::rule::{At, Decay, MatrixRule, MatrixSlot, Matrixwise};
 use crate::scalar::Scalar;
 
@@ -248,21 +249,28 @@ impl<A: Scalar> MatrixRule<A> for ShampooRule {
         let (whole, blocks) = slots.split_at_mut(<Self as MatrixRule<A>>::slots(self, (0, 0)).len());
         let (momentum, graft) = whole.split_at_mut(usize::from(self.momentum.is_some()));
         let due = at.step <= self.period || (at.step - 1).is_multiple_of(self.period);
-        let mut direction = Array2::zeros(grad.dim());
         let mut sides = blocks.chunks_exact_mut(2);
-        for block in self.blocks(grad.dim()) {
-            let own = part(grad.view(), &block).to_owned();
-            let has = Self::sides(&block);
+        let mut turned = |block: &[Range<usize>; 2]| {
+            let own = filled(part(grad.view(), block));
+            let has = Self::sides(block);
             let exponent = if has == [true; 2] { -0.25 } else { -0.5 };
-            let mut turned = own.clone();
+            let mut turned = CowArray::from(own.view());
             for (right, has) in [false, true].into_iter().zip(has) {
                 let Some([statistics, root]) = (if has { sides.next() } else { None }) else { continue };
                 let along = if right { own.t() } else { own.view() };
                 precondition(along, statistics, root, (values, at, due, exponent));
-                turned = if right { multiplied(&turned, root) } else { multiplied(root, &turned) };
+                turned = if right { multiplied(&turned, root) } else { multiplied(root, &turned) }.into();
             }
-            part_mut(direction.view_mut(), &block).assign(&turned);
-        }
+            turned.into_owned()
+        };
+        let mut direction = match &self.blocks(grad.dim())[..] {
+            [block] => turned(block),
+            blocks => {
+                let mut direction = Array2::zeros(grad.dim());
+                blocks.iter().for_each(|block| part_mut(direction.view_mut(), block).assign(&turned(block)));
+                direction
+            }
+        };
         if let Some(length) = self.grafted(at, &grad, graft) {
             let own = direction.iter().map(|d| d.as_f64().powi(2)).sum::<f64>().sqrt();
             let scale = if own > 0.0 { A::from_f64(length / own) } else { A::zero() };
@@ -294,7 +302,7 @@ fn precondition<A: Scalar>(
         let bias = values.beta2.map_or(1.0, |beta2| 1.0 - beta2.powf(at.step as f64));
         if let Some(power) = shifted_power(statistics, values.eps * bias, exponent) {
             let scale = A::from_f64(bias.powf(-exponent));
-            root.assign(&power.mapv_into(|x| x * scale));
+            *root = power.mapv_into(|x| x * scale);
         }
     }
 }
@@ -358,7 +366,8 @@ mod tests {
             let (mut opt, mut w) = (Shampoo::new(0.1).weight_decay(0.1), (array![[1.0, 2.0]], array![[broken, 1.0]]));
             let grad = array![[1.0, 1.0]];
             let error = opt.step(&mut w, &(&grad, &grad)).unwrap_err();
-            let named = matches!(&error, Error::NonFiniteGradient { path, .. } | Error::NormOverflow { path } if path == "1");
+            let named =
+                matches!(&error, Error::NonFiniteGradient { path, .. } | Error::NormOverflow { path } if path == "1");
             assert!(named && w.0 == array![[1.0, 2.0]] && opt.state_bytes() == 0, "{error}");
             opt.weight_decay(0.0).step(&mut w, &(&grad, &grad)).unwrap();
         }
