@@ -115,8 +115,10 @@ pub use layer::Layer;
 /// The type of `Momentum::new(…).kfac()` over f64 is `gradus::kfac::Kfac<Momentum<f64>, f64>`.
 ///
 /// # Errors
-/// [`Error::Layer`](crate::Error::Layer) with the layer's name and what is wrong with it or its tap; [`Error::NonFiniteGradient`](crate::Error::NonFiniteGradient) for a layer's gradient,
-/// [`Error::HyperParameter`](crate::Error::HyperParameter). A gradient of a tensor that belongs to no observed layer is passed on as it is, NaN too.
+/// [`Layer`](crate::Error::Layer) with the layer's name and what is wrong with it or its tap;
+/// [`NonFiniteGradient`](crate::Error::NonFiniteGradient) for a layer's gradient, [`HyperParameter`](crate::Error::HyperParameter).
+/// A gradient of a tensor that belongs to no observed layer is passed on as it is, NaN too.
+///
 /// Fallbacks: a batch of any rank, or of one example, is damped; a zero G has π = 1; a factor that rounding has made indefinite is
 /// inverted through its eigenvalues, those below 0 taken as 0. A layer without a tap keeps its factors; if its step would not be
 /// finite, its gradient goes in as it is.
@@ -241,8 +243,8 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
     /// alone, or a name given to [`layer`](Self::layer).
     ///
     /// # Errors
-    /// [`Error::Layer`](crate::Error::Layer): the tap is none, not finite, so large that its squares are not, or of other shapes than the weight; there is
-    /// no such weight, or it has been observed under another name. What names and shapes the weights have, before the first step
+    /// [`Layer`](crate::Error::Layer): the tap is none, not finite, so large that its squares are not, or of other shapes than the
+    /// weight; there is no such weight, or it has been observed under another name. What names and shapes the weights have, before the first step
     /// only that can tell: it is an error then, and every other step, until [`discard`](Self::discard) forgets the tap.
     pub fn observe(&mut self, layer: &str, tap: LinearTap<'_, A>) -> Result<()> {
         self.take(layer, &tap, false)
@@ -251,8 +253,8 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
     /// [`observe`](Self::observe) with the gradients of the **real targets**, whose curvature is called the empirical Fisher. No
     /// second backward pass is needed, but far from the minimum it is another matrix.
     ///
-    /// The step that follows is an [`Error::NotTheMean`](crate::Error::NotTheMean) if its gradient is a multiple of that of the mean over these examples: if
-    /// the tap is divided by the batch, the gradient that of a sum, or the tap lacks its
+    /// The step that follows is an error, [`NotTheMean`](crate::Error::NotTheMean), if its gradient is a multiple of that of the mean
+    /// over these examples: if the tap is divided by the batch, the gradient that of a sum, or the tap lacks its
     /// [`positions`](LinearTap::positions). What is shorter than the mean, as clipping makes it, is let through, and of layers with
     /// less than three outputs all but the sum.
     ///

@@ -28,7 +28,7 @@ use crate::scalar::Scalar;
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
-/// | `learning_rate` η | – | ≥ 0 | begin with 0.1: the first step has singular values of η, later ones less. With grafting, what that optimizer has |
+/// | `learning_rate` η | – | ≥ 0 | begin with 0.1, grafted with what that optimizer has |
 /// | [`eps`](Self::eps) ε | 1e-6 | > 0 | least eigenvalue; unit of the gradient squared |
 /// | [`beta2`](Self::beta2) β₂ | – | 0 ≤ β₂ < 1 | averages L and R instead of summing |
 /// | [`momentum`](Self::momentum) μ | 0 | 0 ≤ μ < 1 | of the preconditioned gradients |
@@ -50,8 +50,8 @@ use crate::scalar::Scalar;
 /// [`Matrixwise`].
 ///
 /// # Errors
-/// [`Error::NonFiniteGradient`], [`Error::NormOverflow`], with a weight decay of its part too; [`Error::HyperParameter`]. Should a root not be found, the one before it
-/// stays; before the first, the gradient itself is the direction.
+/// [`Error::NonFiniteGradient`] and [`Error::NormOverflow`], with a weight decay of that too; [`Error::HyperParameter`]. Should a root
+/// not be found, the one before it stays; before the first, the gradient itself is the direction.
 ///
 /// # Example
 /// ```

@@ -38,7 +38,7 @@ use wolfe::{Line, Point};
 /// | `learning_rate` η | – | ≥ 0 | length of a step, or the first guess; 1 is usual |
 /// | [`history`](Self::history) | 100 | ≥ 1 | pairs (s, y) kept |
 /// | [`iterations`](Self::iterations) | 20 | ≥ 1 | the most in one `step_with` |
-/// | [`evaluations`](Self::evaluations) | 1.25 · iterations | ≥ 1 | the most in one `step_with`, beyond which it stops; unless set, a search that has found nothing lower goes on to 25 |
+/// | [`evaluations`](Self::evaluations) | 1.25 · iterations | ≥ 1 | the most in one `step_with`, beyond which it stops |
 /// | [`tolerance_grad`](Self::tolerance_grad) | 1e-7 | ≥ 0 | it stops when no element of the gradient is larger |
 /// | [`tolerance_change`](Self::tolerance_change) | 1e-9 | ≥ 0 | it stops when neither parameters nor loss change by more |
 /// | [`strong_wolfe`](Self::strong_wolfe) | no | | search along the line, c₁ = 1e-4, c₂ = 0.9 |
@@ -47,8 +47,8 @@ use wolfe::{Line, Point};
 /// `prev_grad`, `movement` and, of every pair, `s.i` and `y.i`: 2 + 2 · history elements a parameter.
 ///
 /// # Conventions
-/// `torch.optim.LBFGS`; `steps` counts iterations, but not one that is taken back. Where its search would end where it
-/// began for want of evaluations, this one goes on. A tensor without a gradient is not part of the vector; when others have gradients
+/// `torch.optim.LBFGS`; `steps` counts iterations, but not one that is taken back. Where a search there would end where it
+/// began, as it has no evaluations left, it goes on here, up to 25, unless `evaluations` was set. A tensor without a gradient is not part of the vector; when others have gradients
 /// than in the iteration before, the history begins anew. A [group](Optimizer::group)'s learning rate scales its own part of the step.
 ///
 /// # Errors
