@@ -93,7 +93,8 @@ pub use layer::Layer;
 /// Both factors are means over the batch and begin as the first batch's. Ports that average the gradients of a mean loss have a G
 /// that is batch² too small; those that begin with the identity keep a part of it for long. [`LinearTap`] has gradients of single
 /// examples, and [`observe_empirical`](Self::observe_empirical) finds out most mistakes. The gradients of the step are those of the
-/// mean loss.
+/// mean loss. The defaults of λ and κ are those of common implementations, for classifiers; both grow with the loss, see the
+/// [guide](crate::guide::curvature).
 ///
 /// Write clipping, accumulation and groups after `kfac`, routes before it. What is outside sees the gradients first, and κ counts
 /// every tensor with the learning rate of its group. Taps go through by [`inner_mut`](crate::adaptor::Clip::inner_mut), once for

@@ -159,16 +159,19 @@ fn curvature() -> Vec<(Error, &'static str)> {
     vec![
         (
             observed("l"),
-            "layer \"l\": the gradient is 2 times the mean of output_grad: either output_grad is divided by the batch, or \
-             the gradient is that of a sum",
+            "layer \"l\": the gradient is 2 times that of the mean of the 2 examples observed: output_grad is divided by the \
+             batch, the gradient is that of a sum, or the tap lacks its positions",
         ),
         (
             inside(observed("l")),
-            "the gradient is 2 times the mean of output_grad: either output_grad is divided by the batch, or the gradient \
-             is that of a sum",
+            "the gradient is 2 times that of the mean of the 2 examples observed: output_grad is divided by the batch, the \
+             gradient is that of a sum, or the tap lacks its positions",
         ),
         (inside(observed("m")), "there is no weight \"m.weight\", \"m\"; the tensors are \"l\""),
-        (Sgd::<f64>::new(0.1).kfac().adapt_damping(1.0, 1.0).unwrap_err(), "there has been no step yet"),
+        (
+            Sgd::<f64>::new(0.1).kfac().adapt_damping(1.0, 1.0).unwrap_err(),
+            "there has been no step that this could speak of",
+        ),
     ]
 }
 
@@ -229,6 +232,9 @@ const OF_FEATURES: [&str; 11] = [
     "NotTheMean",
     "NoStep",
 ];
+
+/// Without other ranks these cannot happen.
+const OF_RANKS: [&str; 6] = ["NoRank", "RankLeft", "RankTimeout", "RanksDisagree", "RankRefused", "Transport"];
 
 /// Two tensors under one name.
 struct Twins([Array1<f64>; 2]);
@@ -301,6 +307,7 @@ fn the_table_has_every_variant() {
     });
     let provoked =
         table().into_iter().map(|(error, _)| format!("{error:?}").split([' ', '(']).next().map(str::to_owned));
-    let provoked: BTreeSet<_> = provoked.map(Option::unwrap).chain(OF_FEATURES.map(str::to_owned)).collect();
+    let provoked: BTreeSet<_> =
+        provoked.map(Option::unwrap).chain(OF_FEATURES.into_iter().chain(OF_RANKS).map(str::to_owned)).collect();
     assert_eq!(provoked, declared.collect());
 }

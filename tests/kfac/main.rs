@@ -4,7 +4,8 @@
 mod conv;
 mod dense;
 mod hand;
-mod mended;
+mod limits;
+
 mod refusals;
 mod state;
 

@@ -47,8 +47,8 @@ use wolfe::{Line, Point};
 /// `prev_grad`, `movement` and, of every pair, `s.i` and `y.i`: 2 + 2 · history elements a parameter.
 ///
 /// # Conventions
-/// `torch.optim.LBFGS`; `steps` counts iterations, but not one that is taken back. Where a search there would end where it
-/// began, as it has no evaluations left, it goes on here, up to 25, unless `evaluations` was set. A tensor without a gradient is not part of the vector; when others have gradients
+/// `torch.optim.LBFGS`; `steps` counts iterations, but not one that is taken back. Where a call there would end where it
+/// began, as its first search has too few evaluations, it goes on here, up to 25, unless `evaluations` was set. A tensor without a gradient is not part of the vector; when others have gradients
 /// than in the iteration before, the history begins anew. A [group](Optimizer::group)'s learning rate scales its own part of the step.
 ///
 /// # Errors
@@ -88,7 +88,7 @@ pub struct Lbfgs<A> {
     memory: Memory<A>,
 }
 
-/// How often a search that has found nothing lower evaluates the loss, whatever the iterations leave it.
+/// How often a call's first search evaluates the loss if it has found nothing lower.
 const SEARCH: u64 = 25;
 
 /// A pair (s, y); shared with the copy that an error goes back to.
@@ -309,12 +309,14 @@ impl<A: Scalar> Lbfgs<A> {
             let before = (position.clone(), loss);
             let last = report.iterations == self.iterations;
             if self.strong_wolfe {
+                // If a call ended where it began, so would the next.
+                let may_stay = self.evaluations.is_some() || report.iterations > 1;
                 let left = self.most_evaluations().saturating_sub(report.evaluations);
                 let line = Line {
                     largest: largest(&direction),
                     tolerance: self.tolerance_change,
                     evaluations: left,
-                    most: if self.evaluations.is_some() { left } else { left.max(SEARCH) },
+                    most: if may_stay { left } else { left.max(SEARCH) },
                 };
                 let point = Point { length: 0.0, loss, slope, grad };
                 let (found, evaluations) = line.search(point, guess, |length| {

@@ -21,7 +21,7 @@ fn squares_beyond_the_range_of_numbers() {
     let (x, delta, grad) = (single(&problem.x), single(&problem.delta), single(&problem.grads.0));
     for eigen in [false, true] {
         let fresh = || if eigen { Sgd::new(1.0).kfac().eigen() } else { Sgd::new(1.0).kfac() };
-        for (scale, huge_input) in [(1e22_f32, false), (1e22, true), (8e18, false)] {
+        for (scale, huge_input) in [(1e22_f32, false), (1e22, true), (4e18, false)] {
             let mut opt = fresh();
             let huge = if huge_input { &x * scale } else { &delta * scale };
             let tap = if huge_input { LinearTap::new(&huge, &delta) } else { LinearTap::new(&x, &huge) };
@@ -39,12 +39,14 @@ fn squares_beyond_the_range_of_numbers() {
             assert!(w.iter().all(|w| w.is_finite()) && (scale < 1e19 || w != single(&problem.w)), "{w}");
         }
         // Two taps of which each would do.
-        let (mut opt, large) = (fresh(), &delta * 8e18);
-        opt.observe("", LinearTap::new(&x, &large)).unwrap();
-        let before = opt.state_dict();
-        let error = (0..3).find_map(|_| opt.observe("", LinearTap::new(&x, &large)).err());
+        let (mut opt, large) = (fresh(), &delta * 4e18);
+        let mut before = opt.state_dict();
+        let error = (0..3).find_map(|_| {
+            before = opt.state_dict();
+            opt.observe("", LinearTap::new(&x, &large)).err()
+        });
         assert!(matches!(error, Some(Error::Layer { .. })), "{error:?}");
-        assert!(opt.state_dict() != before || error.is_some());
+        assert!(opt.state_dict() == before && before != fresh().state_dict());
     }
 }
 
@@ -152,7 +154,7 @@ fn gradients_that_are_no_means() {
 #[test]
 fn clipping_and_accumulation_outside() {
     let problem = Problem::new(12, 4, 3);
-    let mut chain = kfac().damping(0.1).clip_global_norm(0.5).accumulate(2);
+    let mut chain = kfac().damping(0.1).clip_global_norm(0.05).accumulate(2);
     let mut params = (problem.w.clone(), problem.b.clone());
     let half = |rows: std::ops::Range<usize>| {
         let part = |of: &Array2<f64>| of.slice(ndarray::s![rows.clone(), ..]).to_owned();
@@ -168,8 +170,8 @@ fn clipping_and_accumulation_outside() {
     let tap = problem.tap();
     let (weight, bias) = (tap.weight_grad().unwrap(), tap.bias_grad().unwrap());
     let norm = (weight.mapv(|x| x * x).sum() + bias.mapv(|x| x * x).sum()).sqrt();
-    assert!(norm > 0.5);
-    let clip = 0.5 / (norm + 1e-6);
+    assert!(norm > 0.05);
+    let clip = 0.05 / (norm + 1e-6);
     let alone = Problem { grads: (weight * clip, bias * clip), ..Problem::new(12, 4, 3) };
     let mut opt = kfac().damping(0.1);
     opt.observe("l", problem.tap()).unwrap();
