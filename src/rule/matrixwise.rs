@@ -418,8 +418,8 @@ mod tests {
         };
         let offset: fn(Array2<f64>) -> Array2<f64> = |x| {
             let mut tall = Array2::from_elem((x.nrows() + 2, x.ncols()), f64::NAN);
-            tall.slice_axis_mut(Axis(0), Slice::from(1..-1)).assign(&x);
-            tall.slice_axis_inplace(Axis(0), Slice::from(1..-1));
+            tall.slice_axis_mut(Axis(0), Slice::new(1, Some(-1), 1)).assign(&x);
+            tall.slice_axis_inplace(Axis(0), Slice::new(1, Some(-1), 1));
             tall
         };
         let grad = ArrayD::from_shape_fn(vec![3, 2, 2], |at| (at[0] * 4 + at[1] * 2 + at[2]) as f64);

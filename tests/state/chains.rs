@@ -47,8 +47,8 @@ pub(crate) fn grads(step: u64) -> Grads {
 #[cfg(not(feature = "second-order"))]
 pub(crate) const CHAINS: [(&str, Build); 36] = PLAIN;
 #[cfg(feature = "second-order")]
-pub(crate) const CHAINS: [(&str, Build); 41] = {
-    let mut chains = [PLAIN[0]; 41];
+pub(crate) const CHAINS: [(&str, Build); 40] = {
+    let mut chains = [PLAIN[0]; 40];
     let mut at = 0;
     while at < chains.len() {
         chains[at] = if at < PLAIN.len() { PLAIN[at] } else { curvature::CHAINS[at - PLAIN.len()] };
@@ -68,7 +68,7 @@ mod curvature {
 
     /// Taps of two layers: of the state from the beginning, after a step in the factors.
     fn tapped<O: Optimizer<f32>>(mut kfac: Kfac<O, f32>) -> Kfac<O, f32> {
-        kfac = kfac.layer("a", Layer::new("a.weight")).inverse_period(3);
+        kfac = kfac.layer("a", Layer::new("a.weight")).inverse_period(7);
         for (name, outputs, inputs) in [("a", 65, 67), ("b", 70, 61)] {
             let numbers =
                 |columns, stream| Array2::from_shape_fn((8, columns), |(i, j)| number(stream, i * columns + j));
@@ -78,13 +78,12 @@ mod curvature {
     }
 
     #[rustfmt::skip] // one chain, one line
-    pub(super) const CHAINS: [(&str, Build); 5] = [
+    pub(super) const CHAINS: [(&str, Build); 4] = [
         ("kfac", || Box::new(tapped(Momentum::new(0.05, 0.9).kfac().damping(0.1)))),
         ("kfac by eigenvalues, clipped, accumulated", || Box::new(
             tapped(Sgd::new(0.05).kfac().eigen()).clip_global_norm(1.0).accumulate(2))),
-        ("shampoo in blocks", || Box::new(Shampoo::new(0.05).block_size(40).period(2).graft(Graft::Adam).momentum(0.9))),
-        ("shampoo", || Box::new(Shampoo::new(0.05).beta2(0.9))),
-        ("soap beside muon", || Box::new(Soap::new(0.02).period(3).max_side(66).route("b.*", Muon::new(0.02)))),
+        ("shampoo in blocks", || Box::new(Shampoo::new(0.05).block_size(34).period(2).graft(Graft::Adam).momentum(0.9))),
+        ("soap beside muon", || Box::new(Soap::new(0.02).period(7).max_side(66).route("b.*", Muon::new(0.02)))),
     ];
 }
 
