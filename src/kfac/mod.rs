@@ -279,7 +279,7 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
     fn take(&mut self, layer: &str, tap: &LinearTap<'_, A>, empirical: bool) -> Result<()> {
         let wanted = self.wants_taps() || !self.layers.contains_key(layer);
         let sums = || -> Result<Option<Pending<A>>> {
-            tap.check()?;
+            tap.check_rows()?;
             if let Some(layout) = self.layout.as_ref().or(self.inner.layout()) {
                 let place = self.place(layer, layout)?;
                 shaped("input", (tap.rows(), place.inputs), &tap.input)?;
@@ -290,14 +290,19 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
                 shaped("input", (tap.rows(), known.input.nrows()), &tap.input)?;
                 shaped("output_grad", (tap.rows(), known.output.nrows()), &tap.output_grad)?;
             }
-            Ok(wanted.then(|| {
-                let mut sums = known.cloned().unwrap_or_else(|| Pending::new(tap, empirical, &self.scratch));
-                if !empirical {
-                    sums.row_sums = None;
-                }
-                sums.add(tap);
-                sums
-            }))
+            if !wanted {
+                return tap.check_finite().map(|()| None);
+            }
+            let mut sums = known.cloned().unwrap_or_else(|| Pending::new(tap, empirical, &self.scratch));
+            if !empirical {
+                sums.row_sums = None;
+            }
+            sums.add(tap);
+            // The products have read the tap once already; squares too large for the type are no error.
+            if !sums.tells_finite() {
+                tap.check_finite()?;
+            }
+            Ok(Some(sums))
         };
         if let Some(sums) = sums().map_err(|reason| of_layer(layer, reason))? {
             self.pending.insert(layer.to_owned(), sums);
@@ -410,13 +415,14 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
         let scratch = &self.scratch;
         threads::for_each(&mut grads, &|(factors, _, grad, preconditioned)| {
             let mut whole = factors.precondition(grad, settings.damping, scratch);
-            let mut product = 0.0;
-            if let (Some(whole), Some(grad)) = (whole.as_slice(), grad.as_slice())
-                && norm::finite(whole)
-            {
-                product = dot(whole, grad);
-            } else {
+            let mut product = match (whole.as_slice(), grad.as_slice()) {
+                (Some(whole), Some(grad)) => dot(whole, grad),
+                _ => unreachable!("they lie row by row"),
+            };
+            // What is not finite makes the product so, whatever it is multiplied with.
+            if !product.is_finite() && !whole.as_slice().is_some_and(norm::finite) {
                 whole.assign(grad);
+                product = 0.0;
             }
             *preconditioned = Some((whole, product));
         });
