@@ -4,6 +4,10 @@
 //! On one thread, one matrix n × n in f32, K-FAC with a batch of 512. A step without decompositions is compared with its products
 //! alone, one with decompositions with both. Bare products are faer's (the symmetric ones by its triangular product), for Muon
 //! ndarray's `dot`; decompositions are faer's in f64. Interleaved rounds, medians.
+//!
+//! The products are those of the step, transposed where they are (of `GGᵀ` and `GᵀG` one has to be packed), on as many matrices as it
+//! has, so that no more of them stay in the cache, and in ndarray's memory: taps and gradients are the user's arrays, and do not
+//! begin at the cache lines at which faer's own matrices do.
 #![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
 #[path = "shared/record.rs"]
@@ -17,14 +21,14 @@ use std::time::Instant;
 use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::linalg::solvers::DenseSolveCore;
-use faer::{Accum, Mat, MatRef, Par, Side};
+use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
 use gradus::kfac::Kfac;
 use gradus::{LinearTap, prelude::*};
 use ndarray::Array2;
 
 use record::Record;
 
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 21;
 const BATCH: usize = 512;
 const NEVER: u64 = 1 << 60;
 
@@ -49,70 +53,78 @@ fn medians<const N: usize>(mut contestants: [Box<dyn FnMut() + '_>; N]) -> [f64;
     })
 }
 
-/// Bare calls on as many matrices of their own as a step has, which lie as those of the step do.
+/// Bare calls on as many matrices of their own as a step has, which lie as those of the step do: in ndarray's memory, row by row.
 struct Bare {
-    batches: [Mat<f32>; 2],
-    grad: Mat<f32>,
+    batches: [Array2<f32>; 2],
+    grad: Array2<f32>,
     /// Inverses, roots or bases.
-    sides: [Mat<f32>; 2],
-    grams: [Mat<f32>; 2],
-    half: Mat<f32>,
-    whole: Mat<f32>,
+    sides: [Array2<f32>; 2],
+    grams: [Array2<f32>; 2],
+    half: Array2<f32>,
+    whole: Array2<f32>,
     double: Mat<f64>,
     double_out: Mat<f64>,
-    dots: [Array2<f32>; 3],
 }
 
-fn multiply(out: &mut Mat<f32>, a: MatRef<'_, f32>, b: MatRef<'_, f32>) {
-    matmul(out.as_mut(), Accum::Replace, a, b, 1.0, Par::Seq);
+/// In faer's terms.
+fn rows_of(matrix: &Array2<f32>) -> MatRef<'_, f32> {
+    MatRef::from_row_major_slice(matrix.as_slice().unwrap(), matrix.nrows(), matrix.ncols())
 }
 
-fn gram(out: &mut Mat<f32>, a: MatRef<'_, f32>) {
-    let (lower, whole) = (BlockStructure::TriangularLower, BlockStructure::Rectangular);
-    triangular::matmul(out.as_mut(), lower, Accum::Replace, a, whole, a.transpose(), whole, 1.0, Par::Seq);
+fn rows_of_mut(matrix: &mut Array2<f32>) -> MatMut<'_, f32> {
+    let (rows, columns) = matrix.dim();
+    MatMut::from_row_major_slice_mut(matrix.as_slice_mut().unwrap(), rows, columns)
+}
+
+fn multiply(out: &mut Array2<f32>, a: MatRef<'_, f32>, b: MatRef<'_, f32>) {
+    matmul(rows_of_mut(out), Accum::Replace, a, b, 1.0, Par::Seq);
+}
+
+fn gram(out: &mut Array2<f32>, a: MatRef<'_, f32>) {
+    let (out, lower, whole) = (rows_of_mut(out), BlockStructure::TriangularLower, BlockStructure::Rectangular);
+    triangular::matmul(out, lower, Accum::Replace, a, whole, a.transpose(), whole, 1.0, Par::Seq);
 }
 
 impl Bare {
     fn new(n: usize) -> Self {
         let entry = |i: usize, j: usize| ((i * 31 + j * 17) as f32 * 0.37).sin() / n as f32;
-        let square = || Mat::from_fn(n, n, entry);
-        let double = Mat::from_fn(n, n, |i, j| f64::from(entry(i.max(j), i.min(j))) + if i == j { 2.0 } else { 0.0 });
+        let squares = || [wave(n, n, 0.0), wave(n, n, 1.0)];
+        let [half, whole] = squares();
         Self {
-            batches: [(); 2].map(|()| Mat::from_fn(n, BATCH, entry)),
-            grad: square(),
-            sides: [square(), square()],
-            grams: [square(), square()],
-            half: square(),
-            whole: square(),
-            double,
+            batches: [wave(BATCH, n, 2.0), wave(BATCH, n, 3.0)],
+            grad: wave(n, n, 2.0),
+            sides: squares(),
+            grams: squares(),
+            half,
+            whole,
+            double: Mat::from_fn(n, n, |i, j| f64::from(entry(i.max(j), i.min(j))) + if i == j { 2.0 } else { 0.0 }),
             double_out: Mat::zeros(n, n),
-            dots: [wave(n, n, 0.0), wave(n, n, 1.0), wave(n, n, 2.0)],
         }
     }
 
     fn of_batches(&mut self) {
-        self.grams.iter_mut().zip(&self.batches).for_each(|(out, batch)| gram(out, batch.as_ref()));
+        self.grams.iter_mut().zip(&self.batches).for_each(|(out, batch)| gram(out, rows_of(batch).transpose()));
     }
 
     /// GGᵀ and GᵀG.
     fn of_grad(&mut self) {
         let [left, right] = &mut self.grams;
-        gram(left, self.grad.as_ref());
-        gram(right, self.grad.transpose());
+        gram(left, rows_of(&self.grad));
+        gram(right, rows_of(&self.grad).transpose());
     }
 
     /// From both sides.
     fn preconditioned(&mut self) {
-        multiply(&mut self.half, self.sides[0].as_ref(), self.grad.as_ref());
-        multiply(&mut self.whole, self.half.as_ref(), self.sides[1].as_ref());
+        multiply(&mut self.half, rows_of(&self.sides[0]), rows_of(&self.grad));
+        multiply(&mut self.whole, rows_of(&self.half), rows_of(&self.sides[1]));
     }
 
     /// Into the bases and back.
     fn turned(&mut self) {
-        multiply(&mut self.half, self.sides[0].transpose(), self.grad.as_ref());
-        multiply(&mut self.whole, self.half.as_ref(), self.sides[1].as_ref());
-        multiply(&mut self.half, self.sides[0].as_ref(), self.whole.as_ref());
-        multiply(&mut self.whole, self.half.as_ref(), self.sides[1].transpose());
+        multiply(&mut self.half, rows_of(&self.sides[0]).transpose(), rows_of(&self.grad));
+        multiply(&mut self.whole, rows_of(&self.half), rows_of(&self.sides[1]));
+        multiply(&mut self.half, rows_of(&self.sides[0]), rows_of(&self.whole));
+        multiply(&mut self.whole, rows_of(&self.half), rows_of(&self.sides[1]).transpose());
     }
 
     fn inverses(&mut self) {
@@ -129,14 +141,14 @@ impl Bare {
     fn bases(&mut self) {
         self.turned();
         for (gram, side) in self.grams.iter().zip(&self.sides) {
-            multiply(&mut self.whole, gram.as_ref(), side.as_ref());
+            multiply(&mut self.whole, rows_of(gram), rows_of(side));
         }
         (0..2).for_each(|_| _ = black_box(self.double.qr().compute_thin_Q()));
     }
 
     fn dots(&mut self, count: usize) {
-        let [a, b, c] = &mut self.dots;
-        (0..count).for_each(|_| ndarray::linalg::general_mat_mul(1.0, a, b, 0.0, c));
+        let Self { half, grad, whole, .. } = self;
+        (0..count).for_each(|_| ndarray::linalg::general_mat_mul(1.0, half, grad, 0.0, whole));
     }
 }
 

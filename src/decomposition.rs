@@ -11,7 +11,7 @@ use faer::linalg::triangular_inverse::invert_lower_triangular;
 use faer::{Accum, Conj, Mat, MatMut, MatRef, Par};
 use ndarray::{Array1, Array2, ArrayRef2, Axis};
 
-use crate::linalg::blend_symmetric;
+use crate::linalg::blend_lower;
 use crate::norm;
 use crate::product::{LINE, mirror};
 use crate::scalar::Scalar;
@@ -107,7 +107,8 @@ pub(crate) fn shifted_power<A: Scalar>(symmetric: &ArrayRef2<A>, shift: f64, exp
         vector *= (value.max(0.0) + shift).powf(exponent);
     }
     let mut power = Array2::zeros(symmetric.dim());
-    blend_symmetric((1.0, scaled.view(), vectors.view()), 0.0, &mut power);
+    blend_lower((1.0, scaled.view(), vectors.view()), 0.0, &mut power);
+    mirror(power.view_mut());
     let power = power.mapv(A::from_f64);
     power.as_slice().is_some_and(norm::finite).then_some(power)
 }

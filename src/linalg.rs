@@ -109,11 +109,18 @@ pub(crate) fn multiply<A: Scalar>(a: &ArrayRef2<A>, b: &ArrayRef2<A>, c: &mut Ar
 /// was.
 pub(crate) fn blend_gram<A: Scalar>(a: ArrayView2<'_, A>, alpha: A, beta: A, c: &mut Array2<A>) {
     let a = filled(a);
-    blend_symmetric((alpha, a.view(), a.view()), beta, c);
+    blend_lower((alpha, a.view(), a.view()), beta, c);
+    mirror(c.view_mut());
 }
 
-/// `c ← α·a·bᵀ + β·c` for matrices without gaps of which both are symmetric, the product and c.
-pub(crate) fn blend_symmetric<A: Scalar>(
+/// `c ← a·aᵀ + β·c` on the diagonal and below it.
+pub(crate) fn lower_gram<A: Scalar>(a: ArrayView2<'_, A>, beta: A, c: &mut Array2<A>) {
+    let a = filled(a);
+    blend_lower((A::one(), a.view(), a.view()), beta, c);
+}
+
+/// `c ← α·a·bᵀ + β·c` on the diagonal and below it, for a and b without gaps.
+pub(crate) fn blend_lower<A: Scalar>(
     (alpha, a, b): (A, ArrayView2<'_, A>, ArrayView2<'_, A>),
     beta: A,
     c: &mut Array2<A>,
@@ -127,7 +134,6 @@ pub(crate) fn blend_symmetric<A: Scalar>(
         let mut tasks = tasks(&ends, rows, c);
         threads::for_each(&mut tasks, &|(rows, c)| A::blend_lower((alpha, &a, &b), beta, rows.clone(), c));
     }
-    mirror(c.view_mut());
 }
 
 /// The rows up to each end, with their part of a matrix of so many columns.

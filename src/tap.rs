@@ -82,11 +82,21 @@ impl<'a, A: Scalar> LinearTap<'a, A> {
     /// # Errors
     /// [`Error::ArgumentShape`], [`Error::NotFinite`]; [`Error::Rows`] for rows that make no whole examples.
     pub fn check(&self) -> Result<()> {
+        self.check_rows()?;
+        self.check_finite()
+    }
+
+    /// The first half of [`check`](Self::check): whether the rows are in order.
+    pub(crate) fn check_rows(&self) -> Result<()> {
         let (rows, positions) = (self.rows(), self.positions);
         if rows == 0 || positions == 0 || !rows.is_multiple_of(positions) {
             return Err(Error::Rows { argument: "input", rows, positions });
         }
-        shaped("output_grad", (rows, self.output_grad.ncols()), &self.output_grad)?;
+        shaped("output_grad", (rows, self.output_grad.ncols()), &self.output_grad)
+    }
+
+    /// The second half of [`check`](Self::check).
+    pub(crate) fn check_finite(&self) -> Result<()> {
         finite("input", &self.input)?;
         finite("output_grad", &self.output_grad)
     }

@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
-use ndarray::{Array1, Array2, ArrayRef2, Axis, Zip};
+use ndarray::{Array1, Array2, ArrayRef2, Axis};
 
 use super::Mode;
 use super::scratch::Scratch;
 use crate::decomposition::{eigen, shifted_inverse};
 use crate::error::{Error, Result};
-use crate::linalg::{blend_gram, multiplied, multiply};
+use crate::linalg::{lower_gram, multiplied, multiply};
+use crate::product::mirror;
 use crate::scalar::Scalar;
 use crate::tap::LinearTap;
 
-/// The sums over the taps of one step.
-#[derive(Debug, Clone, PartialEq)]
+/// The sums over the taps of one step. Σ aaᵀ and Σ δδᵀ are symmetric, and only up to the diagonal what they should be.
+#[derive(Debug, Clone)]
 pub(super) struct Pending<A> {
     /// Σ aaᵀ, and Σ a: without the homogeneous coordinate, which not every layer has.
     pub(super) input: Array2<A>,
@@ -44,8 +45,8 @@ impl<A: Scalar> Pending<A> {
         // What there is before the first tap is no sum.
         let kept = if self.rows == 0 { A::zero() } else { A::one() };
         // Rows are examples; transposed they are the columns of the products.
-        blend_gram(tap.input.t(), A::one(), kept, &mut self.input);
-        blend_gram(tap.output_grad.t(), A::one(), kept, &mut self.output);
+        lower_gram(tap.input.t(), kept, &mut self.input);
+        lower_gram(tap.output_grad.t(), kept, &mut self.output);
         self.input_sum += &tap.input.sum_axis(Axis(0));
         self.rows += tap.rows() as u64;
         self.examples += tap.examples() as u64;
@@ -69,7 +70,16 @@ impl<A: Scalar> Pending<A> {
         Ok(())
     }
 
-    /// Σ āāᵀ, ā = (a, 1).
+    /// Σ aaᵀ and Σ δδᵀ, whole.
+    pub(super) fn sums(&self) -> [Array2<A>; 2] {
+        [&self.input, &self.output].map(|lower| {
+            let mut whole = lower.clone();
+            mirror(whole.view_mut());
+            whole
+        })
+    }
+
+    /// Σ āāᵀ, ā = (a, 1), up to the diagonal.
     fn homogeneous(&self) -> Array2<A> {
         let inputs = self.input.nrows();
         let mut whole = Array2::zeros((inputs + 1, inputs + 1));
@@ -81,6 +91,12 @@ impl<A: Scalar> Pending<A> {
         last.iter_mut().zip(self.input_sum.iter().chain([&rows])).for_each(|(to, from)| *to = *from);
         whole
     }
+}
+
+/// The rows of a matrix, each up to the diagonal.
+fn lower<A>(matrix: &Array2<A>) -> impl Iterator<Item = &[A]> {
+    let rows = matrix.as_slice().unwrap_or_default().chunks(matrix.ncols().max(1));
+    rows.enumerate().map(|(row, elements)| &elements[..=row])
 }
 
 /// The running averages of one layer and what is computed from them.
@@ -121,13 +137,18 @@ impl<A: Scalar> Factors<A> {
         let blend = |sum: &Array2<A>, count: u64, known: Option<&Array2<A>>| {
             let (kept, fresh) = (A::from_f64(kept), A::from_f64((1.0 - kept) / count as f64));
             let mut blended = scratch.matrix(sum.dim());
+            let elements = blended.as_slice_mut().unwrap_or_default();
+            let rows = elements.chunks_mut(sum.ncols().max(1)).zip(lower(sum));
             match known {
-                Some(known) => Zip::from(&mut blended)
-                    .and(sum)
-                    .and(known)
-                    .for_each(|blended, sum, known| *blended = kept * *known + fresh * *sum),
-                None => blended.zip_mut_with(sum, |blended, sum| *blended = *sum * fresh),
+                Some(known) => rows.zip(lower(known)).for_each(|((blended, sum), known)| {
+                    let both = sum.iter().zip(known);
+                    blended.iter_mut().zip(both).for_each(|(to, (sum, known))| *to = kept * *known + fresh * *sum);
+                }),
+                None => rows.for_each(|(blended, sum)| {
+                    blended.iter_mut().zip(sum).for_each(|(to, sum)| *to = *sum * fresh);
+                }),
             }
+            mirror(blended.view_mut());
             blended
         };
         let whole = bias.then(|| pending.homogeneous());

@@ -268,7 +268,7 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
     fn take(&mut self, layer: &str, tap: &LinearTap<'_, A>, empirical: bool) -> Result<()> {
         let wanted = self.wants_taps() || !self.layers.contains_key(layer);
         let sums = || -> Result<Option<Pending<A>>> {
-            tap.check()?;
+            tap.check_rows()?;
             if let Some(layout) = self.layout.as_ref().or(self.inner.layout()) {
                 let place = self.place(layer, layout)?;
                 let others = self.layers.keys().chain(self.pending.keys());
@@ -283,14 +283,17 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
                 shaped("output_grad", (tap.rows(), known.output.nrows()), &tap.output_grad)?;
             }
             if !wanted {
-                return Ok(None);
+                return tap.check_finite().map(|()| None);
             }
             let mut sums = known.cloned().unwrap_or_else(|| Pending::new(tap, empirical, &self.scratch));
             if !empirical {
                 sums.row_sums = None;
             }
             sums.add(tap);
-            sums.ensure_finite()?;
+            // The products have read the tap once already: what is not finite makes its square on the diagonal so.
+            if let Err(too_large) = sums.ensure_finite() {
+                return Err(tap.check_finite().err().unwrap_or(too_large));
+            }
             Ok(Some(sums))
         };
         if let Some(sums) = sums().map_err(|reason| of_layer(layer, reason))? {
@@ -335,14 +338,16 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
         let scratch = &self.scratch;
         threads::for_each(&mut grads, &|(factors, place, grad, preconditioned)| {
             let mut whole = factors.precondition(grad, settings.damping, scratch);
-            let mut products = [0.0; 2];
-            if let (Some(all), Some(from)) = (whole.as_slice(), grad.as_slice())
-                && norm::finite(all)
-            {
-                products = place.products(dot(all, from), &whole, grad);
-            } else {
+            let mut product = match (whole.as_slice(), grad.as_slice()) {
+                (Some(whole), Some(grad)) => dot(whole, grad),
+                _ => unreachable!("they lie row by row"),
+            };
+            // What is not finite makes the product so, whatever it is multiplied with.
+            if !product.is_finite() && !whole.as_slice().is_some_and(norm::finite) {
                 whole.assign(grad);
+                product = 0.0;
             }
+            let products = if product == 0.0 { [0.0; 2] } else { place.products(product, &whole, grad) };
             *preconditioned = Some((whole, products));
         });
         let mut rates = vec![0.0; step.layout().len()];

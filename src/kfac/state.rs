@@ -54,8 +54,7 @@ pub(super) fn write<O, A: Scalar>(kfac: &Kfac<O, A>, node: &mut StateWriter<'_>)
     for (name, pending) in &kfac.pending {
         node.value(&format!("rows/{name}"), pending.rows);
         node.value(&format!("examples/{name}"), pending.examples);
-        node.matrix(PENDING[0], name, &pending.input);
-        node.matrix(PENDING[1], name, &pending.output);
+        PENDING.into_iter().zip(pending.sums()).for_each(|(kind, sum)| node.matrix(kind, name, &sum));
         node.matrix("pending_input_sum", name, &pending.input_sum.clone().insert_axis(Axis(0)));
         if let Some(sums) = &pending.row_sums {
             node.matrix("row_sums", name, sums);

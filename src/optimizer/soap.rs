@@ -1,12 +1,14 @@
 //! SOAP: Adam in the eigenbasis of Shampoo's preconditioner.
 
-use ndarray::{Array2, ArrayRef2, ArrayView2, Axis};
+use std::mem::swap;
+
+use ndarray::{Array2, ArrayView2, Axis};
 use pulp::Arch;
 
 use crate::decomposition::{eigen, orthonormal};
 use crate::error::{Error, Result};
 use crate::hyper::Hyper;
-use crate::linalg::{blend_gram, multiplied};
+use crate::linalg::{blend_gram, multiplied, multiply};
 use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise};
 use crate::scalar::Scalar;
 
@@ -152,13 +154,15 @@ fn sides<A>(has: [bool; 2], slots: &mut [Array2<A>]) -> [Option<Side<'_, A>>; 2]
     })
 }
 
-/// PᵀMQ, the bases of the sides that are turned.
-fn turned<A: Scalar>(matrix: &ArrayRef2<A>, [left, right]: [Option<ArrayView2<'_, A>>; 2]) -> Array2<A> {
-    match (left, right) {
-        (Some(left), Some(right)) => multiplied(&multiplied(&left.t(), matrix), &right),
-        (Some(left), None) => multiplied(&left.t(), matrix),
-        (None, Some(right)) => multiplied(matrix, &right),
-        (None, None) => matrix.to_owned(),
+/// M ← PᵀMQ, the bases of the sides that are turned, with room for a product.
+fn turn<A: Scalar>(matrix: &mut Array2<A>, room: &mut Array2<A>, [left, right]: [Option<ArrayView2<'_, A>>; 2]) {
+    if let Some(left) = left {
+        multiply(&left.t(), matrix, room);
+        swap(matrix, room);
+    }
+    if let Some(right) = right {
+        multiply(matrix, &right, room);
+        swap(matrix, room);
     }
 }
 
@@ -207,17 +211,27 @@ impl<A: Scalar> MatrixRule<A> for SoapRule {
             }
             return Array2::zeros(grad.dim());
         }
-        let bases = || sides.each_ref().map(|side| side.as_ref().map(|side| side.basis.view()));
-        let mut direction = turned(&grad, bases());
-        adam((values, at.step - 1), &mut direction, mean, square);
-        let back = sides.each_ref().map(|side| side.as_ref().map(|side| side.basis.t()));
-        let direction = turned(&direction, back);
         add(&grad, beta2, &mut sides);
+        let mut direction = if grad.is_standard_layout() { grad } else { grad.as_standard_layout().into_owned() };
+        let mut room = Array2::zeros(direction.dim());
+        turn(&mut direction, &mut room, bases(&sides));
+        adam((values, at.step - 1), &mut direction, mean, square);
+        turn(&mut direction, &mut room, back(&sides));
         if (at.step - 1).is_multiple_of(self.period) {
-            turn(&mut sides, mean, square);
+            iterate(&mut sides, mean, square, &mut room);
         }
         direction
     }
+}
+
+/// What turns a matrix into the bases,
+fn bases<'s, A: Scalar>(sides: &'s [Option<Side<'_, A>>; 2]) -> [Option<ArrayView2<'s, A>>; 2] {
+    sides.each_ref().map(|side| side.as_ref().map(|side| side.basis.view()))
+}
+
+/// and back.
+fn back<'s, A: Scalar>(sides: &'s [Option<Side<'_, A>>; 2]) -> [Option<ArrayView2<'s, A>>; 2] {
+    sides.each_ref().map(|side| side.as_ref().map(|side| side.basis.t()))
 }
 
 /// Adam's moments after so many steps, and its direction in the place of the gradient.
@@ -269,9 +283,13 @@ fn begin<A: Scalar>(side: &mut Side<'_, A>) {
 }
 
 /// One power iteration: the bases of both sides, and the moments in them.
-fn turn<A: Scalar>(sides: &mut [Option<Side<'_, A>>; 2], mean: &mut Array2<A>, square: &mut Array2<A>) {
-    let back = sides.each_ref().map(|side| side.as_ref().map(|side| side.basis.t()));
-    let own = turned(mean, back);
+fn iterate<A: Scalar>(
+    sides: &mut [Option<Side<'_, A>>; 2],
+    mean: &mut Array2<A>,
+    square: &mut Array2<A>,
+    room: &mut Array2<A>,
+) {
+    turn(mean, room, back(sides));
     for (axis, side) in [Axis(0), Axis(1)].into_iter().zip(sides.iter_mut()) {
         let Some(side) = side else { continue };
         let moved = multiplied(side.moment, side.basis);
@@ -286,8 +304,7 @@ fn turn<A: Scalar>(sides: &mut [Option<Side<'_, A>>; 2], mean: &mut Array2<A>, s
         *square = reordered(square, axis, &order);
         *side.basis = orthonormal(&moved, &order);
     }
-    let bases = sides.each_ref().map(|side| side.as_ref().map(|side| side.basis.view()));
-    *mean = turned(&own, bases);
+    turn(mean, room, bases(sides));
 }
 
 /// Rows or columns in another order; columns row by row, as they lie in memory.
