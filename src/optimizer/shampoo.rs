@@ -17,7 +17,7 @@ use crate::scalar::Scalar;
 /// ```text
 /// g ← g + λθ
 /// L ← L + ggᵀ,  R ← R + gᵀg                          with beta2  L ← β₂L + (1 − β₂)ggᵀ, divided by 1 − β₂ᵗ below
-/// P = (L + εI)^(−1/4),  Q = (R + εI)^(−1/4)          in the first `period` steps, then every `period` steps
+/// P = (L + εI)^(−1/4),  Q = (R + εI)^(−1/4)          every `period` steps; in the first `period` more often
 /// d = PgQ                                            times ‖graft‖/‖d‖ with grafting
 /// m ← μm + d                                         with momentum, which takes d's place
 /// θ ← θ − ηd
@@ -33,7 +33,7 @@ use crate::scalar::Scalar;
 /// | [`beta2`](Self::beta2) β₂ | – | 0 ≤ β₂ < 1 | averages L and R instead of summing |
 /// | [`momentum`](Self::momentum) μ | 0 | 0 ≤ μ < 1 | of the preconditioned gradients |
 /// | [`graft`](Self::graft) | none | [`Graft`] | whose step length is taken |
-/// | [`period`](Self::period) | 10 | ≥ 1 | steps from one P and Q to the next, after as many with new ones each |
+/// | [`period`](Self::period) | 10 | ≥ 1 | steps from one P and Q to the next |
 /// | [`block_size`](Self::block_size) | 1024 | ≥ 1 | longest side of a block |
 /// | [`weight_decay`](Self::weight_decay) λ | 0 | ≥ 0 | coupled |
 ///
@@ -43,8 +43,8 @@ use crate::scalar::Scalar;
 ///
 /// # Conventions
 /// The paper's algorithm 1 has ε in L at the beginning, which for the sum is the same. Roots are computed in f64. Grafting takes
-/// the norm of the whole tensor. Roots of the first gradients alone would be far too large for those after them, so each of the first
-/// `period` steps has new ones.
+/// the norm of the whole tensor. Roots of the first gradient alone would be far too large for those after it: up to `period`, each of the
+/// first ten steps has new ones, then the 16th, the 32nd and so on.
 ///
 /// On a running optimizer, or before a state is loaded, `block_size`, `graft` and `momentum` say what the state is: see
 /// [`Matrixwise`].
@@ -125,7 +125,7 @@ impl<A: Scalar> Shampoo<A> {
         self
     }
 
-    /// Computes the roots every `steps` steps, in the first as many at each.
+    /// Computes the roots every `steps` steps, and more often in the first as many.
     pub fn period(mut self, steps: u64) -> Self {
         self.rule.period = steps;
         self
@@ -145,6 +145,9 @@ pub struct ShampooValues {
     beta2: Option<f64>,
     momentum: f64,
 }
+
+/// Within the first period roots are computed at each of so many steps, and then whenever the sums have about doubled.
+const EARLY: u64 = 10;
 
 /// The statistics and roots of one side of a block.
 const SIDES: [[&str; 2]; 2] = [["left", "left_root"], ["right", "right_root"]];
@@ -248,7 +251,8 @@ impl<A: Scalar> MatrixRule<A> for ShampooRule {
     fn direction(&self, values: &ShampooValues, at: &At, grad: Array2<A>, slots: &mut [Array2<A>]) -> Array2<A> {
         let (whole, blocks) = slots.split_at_mut(<Self as MatrixRule<A>>::slots(self, (0, 0)).len());
         let (momentum, graft) = whole.split_at_mut(usize::from(self.momentum.is_some()));
-        let due = at.step <= self.period || (at.step - 1).is_multiple_of(self.period);
+        let early = at.step <= self.period && (at.step <= EARLY || at.step.is_power_of_two());
+        let due = early || (at.step - 1).is_multiple_of(self.period);
         let mut sides = blocks.chunks_exact_mut(2);
         let mut turned = |block: &[Range<usize>; 2]| {
             let own = filled(part(grad.view(), block));
@@ -385,6 +389,10 @@ mod tests {
         assert_eq!(run(10, 10), run(1, 10));
         assert_ne!(run(10, 13), run(1, 13)); // from then on every ten steps: the eleventh
         assert_eq!(run(10, 11), run(1, 11));
+        assert_ne!(run(100, 15), run(1, 15));
+        // The 16th step has the root of all that there were.
+        let last = |period: u64| run(period, 16) - run(period, 15);
+        assert!(close(&last(100), &last(1)));
     }
 
     #[test]
