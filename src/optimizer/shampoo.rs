@@ -59,10 +59,10 @@ use crate::scalar::Scalar;
 /// use ndarray::array;
 ///
 /// let mut opt = Shampoo::new(0.1).eps(1e-12).graft(Graft::Sgd);
-/// let mut w = array![[0.0, 0.0], [0.0, 0.0]];
+/// let mut w = array![[0.0_f64, 0.0], [0.0, 0.0]];
 /// opt.step(&mut w, &array![[3.0, 0.0], [0.0, 4.0]])?;
 /// assert!((w[[0, 0]] - w[[1, 1]]).abs() < 1e-9); // as far in both directions,
-/// assert!(((w[[0, 0]] * w[[0, 0]] + w[[1, 1]] * w[[1, 1]]).sqrt() - 0.5_f64).abs() < 1e-9); // and together η‖g‖
+/// assert!(((w[[0, 0]] * w[[0, 0]] + w[[1, 1]] * w[[1, 1]]).sqrt() - 0.5).abs() < 1e-9); // and together η‖g‖
 /// # Ok::<(), gradus::Error>(())
 /// ```
 ///
