@@ -182,7 +182,8 @@ fn table() {
         let shampoo = |period: u64| step(Shampoo::new(1e-6).period(period), n);
         let soap = |period: u64| step(Soap::new(1e-6).period(period), n);
         type Calls = fn(&mut Bare);
-        let rows: [(&str, [Box<dyn FnMut()>; 2], Calls, Calls); 3] = [
+        type Steps = [Box<dyn FnMut()>; 2];
+        let rows: [(&str, Steps, Calls, Calls); 3] = [
             (
                 "K-FAC",
                 [kfac(NEVER), kfac(1)],
