@@ -3,7 +3,7 @@
 //!
 //! On one thread, one matrix n × n in f32, K-FAC with a batch of 512. A step without decompositions is compared with its products
 //! alone, one with decompositions with both. Bare products are faer's (the symmetric ones by its triangular product), for Muon
-//! ndarray's `dot`; decompositions are faer's in f64. Interleaved rounds, medians.
+//! ndarray's `dot`; decompositions are faer's in f64. Interleaved rounds, medians, of ratios too.
 //!
 //! The products are those of the step, transposed where they are (of `GGᵀ` and `GᵀG` one has to be packed), on as many matrices as it
 //! has, so that no more of them stay in the cache, and in ndarray's memory: taps and gradients are the user's arrays, and do not
@@ -36,21 +36,31 @@ fn wave(rows: usize, columns: usize, phase: f32) -> Array2<f32> {
     Array2::from_shape_fn((rows, columns), |(i, j)| ((i * 31 + j * 17) as f32 * 0.37 + phase).sin() / columns as f32)
 }
 
-/// Medians of the seconds of one run of each.
-fn medians<const N: usize>(mut contestants: [Box<dyn FnMut() + '_>; N]) -> [f64; N] {
+/// The milliseconds of one run of each, round by round.
+fn rounds<const N: usize>(mut contestants: [Box<dyn FnMut() + '_>; N]) -> [Vec<f64>; N] {
     let mut times = [(); N].map(|()| Vec::new());
     contestants.iter_mut().for_each(|run| run());
     for _ in 0..ROUNDS {
         for (run, times) in contestants.iter_mut().zip(&mut times) {
             let start = Instant::now();
             run();
-            times.push(start.elapsed().as_secs_f64());
+            times.push(start.elapsed().as_secs_f64() * 1e3);
         }
     }
-    times.map(|mut times| {
-        times.sort_by(f64::total_cmp);
-        times[ROUNDS / 2]
-    })
+    times
+}
+
+fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Step, bare calls and the median of their ratios in the same round, which whatever else the machine did slowed alike.
+fn cells(step: &[f64], bare: &[f64]) -> String {
+    let ratio = median(bare.iter().zip(step).map(|(bare, step)| bare / step));
+    let [step, bare] = [step, bare].map(|times| median(times.iter().copied()));
+    format!("{step:.2} | {bare:.2} | {ratio:.2}")
 }
 
 /// Bare calls on as many matrices of their own as a step has, which lie as those of the step do: in ndarray's memory, row by row.
@@ -185,9 +195,9 @@ fn table() {
             run
         };
         let soap = |period: u64| step(Soap::new(1e-6).period(period), n);
-        type Steps<'s> = [Box<dyn FnMut() + 's>; 2];
         type Calls = fn(&mut Bare);
-        let rows: [(&str, Steps<'_>, Calls, Calls); 3] = [
+        type Steps = [Box<dyn FnMut()>; 2];
+        let rows: [(&str, Steps, Calls, Calls); 3] = [
             (
                 "K-FAC",
                 [kfac(NEVER), kfac(1)],
@@ -221,15 +231,11 @@ fn table() {
                 products(bare);
                 decompositions(bare);
             });
-            let [plain, alone, whole, both] = medians([plain, bare(n, products), whole, both]).map(|time| time * 1e3);
-            let ratios = [alone / plain, both / whole];
-            println!(
-                "| {name} | {n} | {plain:.2} | {alone:.2} | {:.2} | {whole:.2} | {both:.2} | {:.2} |",
-                ratios[0], ratios[1]
-            );
+            let [plain, alone, whole, both] = rounds([plain, bare(n, products), whole, both]);
+            println!("| {name} | {n} | {} | {} |", cells(&plain, &alone), cells(&whole, &both));
         }
-        let [muon, dots] = medians([step(Muon::new(1e-6), n), bare(n, |bare| bare.dots(15))]).map(|time| time * 1e3);
-        println!("| Muon | {n} | {muon:.2} | {dots:.2} | {:.2} | – | – | – |", dots / muon);
+        let [muon, dots] = rounds([step(Muon::new(1e-6), n), bare(n, |bare| bare.dots(15))]);
+        println!("| Muon | {n} | {} | – | – | – |", cells(&muon, &dots));
     }
 }
 
@@ -240,7 +246,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let mut record = Record::default();
-    record.say(&format!("One thread, {ROUNDS} interleaved rounds, medians; a ratio is bare calls over the step.\n"));
+    record.say(&format!(
+        "One thread, {ROUNDS} interleaved rounds, medians; a ratio is bare calls over the step in the same round.\n"
+    ));
     record.run(&["--table".into()], &[])?;
     if given("--record") {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/record");

@@ -80,7 +80,7 @@ macro_rules! real {
 real!(f32 f64);
 
 /// The matrix, or a copy without gaps if it has some.
-pub(crate) fn filled<A: Scalar>(view: ArrayView2<'_, A>) -> CowArray<'_, A, Ix2> {
+fn filled<A: Scalar>(view: ArrayView2<'_, A>) -> CowArray<'_, A, Ix2> {
     match dense(&view).is_some() {
         true => view.into(),
         false => view.to_owned().into(),

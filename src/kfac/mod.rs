@@ -87,7 +87,8 @@ pub use layer::Layer;
 ///
 /// # State
 /// Of every layer A and G and their inverses, 2(in + 1)² + 2·out² numbers; with `eigen` in + 1 + out more. Taps that have been
-/// observed since the last step are part of it.
+/// observed since the last step are part of it. Beside it a step leaves about as much memory to the next, without which that would
+/// have to be asked for anew.
 ///
 /// # Conventions
 /// Both factors are means over the batch and begin as the first batch's. Ports that average the gradients of a mean loss have a G

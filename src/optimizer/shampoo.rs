@@ -1,13 +1,14 @@
 //! Shampoo: a preconditioner for each side of a matrix.
 
+use std::mem::swap;
 use std::ops::{Bound, Range};
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, CowArray, Slice};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, Slice};
 
 use crate::decomposition::shifted_power;
 use crate::error::{Error, Result};
 use crate::hyper::Hyper;
-use crate::linalg::{blend_gram, filled, multiplied};
+use crate::linalg::{blend_gram, multiply};
 use crate::rule::{At, Decay, MatrixRule, MatrixSlot, Matrixwise};
 use crate::scalar::Scalar;
 
@@ -253,29 +254,41 @@ impl<A: Scalar> MatrixRule<A> for ShampooRule {
         let (momentum, graft) = whole.split_at_mut(usize::from(self.momentum.is_some()));
         let early = at.step <= self.period && (at.step <= EARLY || at.step.is_power_of_two());
         let due = early || (at.step - 1).is_multiple_of(self.period);
+        let length = self.grafted(at, &grad, graft);
         let mut sides = blocks.chunks_exact_mut(2);
-        let mut turned = |block: &[Range<usize>; 2]| {
-            let own = filled(part(grad.view(), block));
+        let mut turned = |block: &[Range<usize>; 2], mut own: Array2<A>| {
             let has = Self::sides(block);
             let exponent = if has == [true; 2] { -0.25 } else { -0.5 };
-            let mut turned = CowArray::from(own.view());
-            for (right, has) in [false, true].into_iter().zip(has) {
-                let Some([statistics, root]) = (if has { sides.next() } else { None }) else { continue };
-                let along = if right { own.t() } else { own.view() };
-                precondition(along, statistics, root, (values, at, due, exponent));
-                turned = if right { multiplied(&turned, root) } else { multiplied(root, &turned) }.into();
+            let mut pairs = has.map(|has| if has { sides.next() } else { None });
+            for (pair, along) in pairs.iter_mut().zip([own.view(), own.t()]) {
+                if let Some([statistics, root]) = pair {
+                    precondition(along, statistics, root, (values, at, due, exponent));
+                }
             }
-            turned.into_owned()
+            let mut room = Array2::zeros(own.dim());
+            for (right, pair) in [false, true].into_iter().zip(&pairs) {
+                let Some([_, root]) = pair else { continue };
+                if right {
+                    multiply(&own, root, &mut room)
+                } else {
+                    multiply(root, &own, &mut room)
+                }
+                swap(&mut own, &mut room);
+            }
+            own
         };
         let mut direction = match &self.blocks(grad.dim())[..] {
-            [block] => turned(block),
+            [block] if grad.is_standard_layout() => turned(block, grad),
             blocks => {
                 let mut direction = Array2::zeros(grad.dim());
-                blocks.iter().for_each(|block| part_mut(direction.view_mut(), block).assign(&turned(block)));
+                for block in blocks {
+                    let own = part(grad.view(), block).as_standard_layout().into_owned();
+                    part_mut(direction.view_mut(), block).assign(&turned(block, own));
+                }
                 direction
             }
         };
-        if let Some(length) = self.grafted(at, &grad, graft) {
+        if let Some(length) = length {
             let own = direction.iter().map(|d| d.as_f64().powi(2)).sum::<f64>().sqrt();
             let scale = if own > 0.0 { A::from_f64(length / own) } else { A::zero() };
             direction.mapv_inplace(|d| d * scale);
