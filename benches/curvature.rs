@@ -3,7 +3,11 @@
 //!
 //! On one thread, one matrix n × n in f32, K-FAC with a batch of 512. A step without decompositions is compared with its products
 //! alone, one with decompositions with both. Bare products are faer's (the symmetric ones by its triangular product), for Muon
-//! ndarray's `dot`; decompositions are faer's in f64. Interleaved rounds, medians.
+//! ndarray's `dot`; decompositions are faer's in f64. Interleaved rounds, medians, of ratios too.
+//!
+//! The products are those of the step, transposed where they are (of `GGᵀ` and `GᵀG` one has to be packed), on as many matrices as it
+//! has, so that no more of them stay in the cache, and in ndarray's memory: taps and gradients are the user's arrays, and do not
+//! begin at the cache lines at which faer's own matrices do.
 #![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
 #[path = "shared/record.rs"]
@@ -17,14 +21,14 @@ use std::time::Instant;
 use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::linalg::solvers::DenseSolveCore;
-use faer::{Accum, Mat, Par, Side};
+use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
 use gradus::kfac::Kfac;
 use gradus::{LinearTap, prelude::*};
 use ndarray::Array2;
 
 use record::Record;
 
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 21;
 const BATCH: usize = 512;
 const NEVER: u64 = 1 << 60;
 
@@ -32,62 +36,105 @@ fn wave(rows: usize, columns: usize, phase: f32) -> Array2<f32> {
     Array2::from_shape_fn((rows, columns), |(i, j)| ((i * 31 + j * 17) as f32 * 0.37 + phase).sin() / columns as f32)
 }
 
-/// Medians of the seconds of one run of each.
-fn medians<const N: usize>(mut contestants: [Box<dyn FnMut() + '_>; N]) -> [f64; N] {
+/// The milliseconds of one run of each, round by round.
+fn rounds<const N: usize>(mut contestants: [Box<dyn FnMut() + '_>; N]) -> [Vec<f64>; N] {
     let mut times = [(); N].map(|()| Vec::new());
     contestants.iter_mut().for_each(|run| run());
     for _ in 0..ROUNDS {
         for (run, times) in contestants.iter_mut().zip(&mut times) {
             let start = Instant::now();
             run();
-            times.push(start.elapsed().as_secs_f64());
+            times.push(start.elapsed().as_secs_f64() * 1e3);
         }
     }
-    times.map(|mut times| {
-        times.sort_by(f64::total_cmp);
-        times[ROUNDS / 2]
-    })
+    times
 }
 
-/// Bare calls on matrices of their own.
+fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// Step, bare calls and the median of their ratios in the same round, which whatever else the machine did slowed alike.
+fn cells(step: &[f64], bare: &[f64]) -> String {
+    let ratio = median(bare.iter().zip(step).map(|(bare, step)| bare / step));
+    let [step, bare] = [step, bare].map(|times| median(times.iter().copied()));
+    format!("{step:.2} | {bare:.2} | {ratio:.2}")
+}
+
+/// Bare calls on as many matrices of their own as a step has, which lie as those of the step do: in ndarray's memory, row by row.
 struct Bare {
-    square: Mat<f32>,
-    batch: Mat<f32>,
-    out: Mat<f32>,
+    batches: [Array2<f32>; 2],
+    grad: Array2<f32>,
+    /// Inverses, roots or bases.
+    sides: [Array2<f32>; 2],
+    grams: [Array2<f32>; 2],
+    half: Array2<f32>,
+    whole: Array2<f32>,
     double: Mat<f64>,
     double_out: Mat<f64>,
-    dots: [Array2<f32>; 3],
+}
+
+/// In faer's terms.
+fn rows_of(matrix: &Array2<f32>) -> MatRef<'_, f32> {
+    MatRef::from_row_major_slice(matrix.as_slice().unwrap(), matrix.nrows(), matrix.ncols())
+}
+
+fn rows_of_mut(matrix: &mut Array2<f32>) -> MatMut<'_, f32> {
+    let (rows, columns) = matrix.dim();
+    MatMut::from_row_major_slice_mut(matrix.as_slice_mut().unwrap(), rows, columns)
+}
+
+fn multiply(out: &mut Array2<f32>, a: MatRef<'_, f32>, b: MatRef<'_, f32>) {
+    matmul(rows_of_mut(out), Accum::Replace, a, b, 1.0, Par::Seq);
+}
+
+fn gram(out: &mut Array2<f32>, a: MatRef<'_, f32>) {
+    let (out, lower, whole) = (rows_of_mut(out), BlockStructure::TriangularLower, BlockStructure::Rectangular);
+    triangular::matmul(out, lower, Accum::Replace, a, whole, a.transpose(), whole, 1.0, Par::Seq);
 }
 
 impl Bare {
     fn new(n: usize) -> Self {
         let entry = |i: usize, j: usize| ((i * 31 + j * 17) as f32 * 0.37).sin() / n as f32;
-        let square = Mat::from_fn(n, n, entry);
-        let lower = Mat::from_fn(n, n, |i, j| f64::from(entry(i.max(j), i.min(j))) + if i == j { 2.0 } else { 0.0 });
+        let squares = || [wave(n, n, 0.0), wave(n, n, 1.0)];
+        let [half, whole] = squares();
         Self {
-            batch: Mat::from_fn(n, BATCH, entry),
-            out: Mat::zeros(n, n),
-            double: lower,
+            batches: [wave(BATCH, n, 2.0), wave(BATCH, n, 3.0)],
+            grad: wave(n, n, 2.0),
+            sides: squares(),
+            grams: squares(),
+            half,
+            whole,
+            double: Mat::from_fn(n, n, |i, j| f64::from(entry(i.max(j), i.min(j))) + if i == j { 2.0 } else { 0.0 }),
             double_out: Mat::zeros(n, n),
-            dots: [wave(n, n, 0.0), wave(n, n, 1.0), wave(n, n, 2.0)],
-            square,
         }
     }
 
-    fn products(&mut self, count: usize) {
-        for _ in 0..count {
-            matmul(self.out.as_mut(), Accum::Replace, self.square.as_ref(), self.square.as_ref(), 1.0, Par::Seq);
-        }
+    fn of_batches(&mut self) {
+        self.grams.iter_mut().zip(&self.batches).for_each(|(out, batch)| gram(out, rows_of(batch).transpose()));
     }
 
-    fn grams(&mut self, count: usize, of_batch: bool) {
-        let matrix = if of_batch { self.batch.as_ref() } else { self.square.as_ref() };
-        let whole = BlockStructure::Rectangular;
-        for _ in 0..count {
-            let out = self.out.as_mut();
-            let lower = BlockStructure::TriangularLower;
-            triangular::matmul(out, lower, Accum::Replace, matrix, whole, matrix.transpose(), whole, 1.0, Par::Seq);
-        }
+    /// GGᵀ and GᵀG.
+    fn of_grad(&mut self) {
+        let [left, right] = &mut self.grams;
+        gram(left, rows_of(&self.grad));
+        gram(right, rows_of(&self.grad).transpose());
+    }
+
+    /// From both sides.
+    fn preconditioned(&mut self) {
+        multiply(&mut self.half, rows_of(&self.sides[0]), rows_of(&self.grad));
+        multiply(&mut self.whole, rows_of(&self.half), rows_of(&self.sides[1]));
+    }
+
+    /// Into the bases and back.
+    fn turned(&mut self) {
+        multiply(&mut self.half, rows_of(&self.sides[0]).transpose(), rows_of(&self.grad));
+        multiply(&mut self.whole, rows_of(&self.half), rows_of(&self.sides[1]));
+        multiply(&mut self.half, rows_of(&self.sides[0]), rows_of(&self.whole));
+        multiply(&mut self.whole, rows_of(&self.half), rows_of(&self.sides[1]).transpose());
     }
 
     fn inverses(&mut self) {
@@ -102,13 +149,16 @@ impl Bare {
     }
 
     fn bases(&mut self) {
-        self.products(6); // moments times bases, and the mean there and back
+        self.turned();
+        for (gram, side) in self.grams.iter().zip(&self.sides) {
+            multiply(&mut self.whole, rows_of(gram), rows_of(side));
+        }
         (0..2).for_each(|_| _ = black_box(self.double.qr().compute_thin_Q()));
     }
 
     fn dots(&mut self, count: usize) {
-        let [a, b, c] = &mut self.dots;
-        (0..count).for_each(|_| ndarray::linalg::general_mat_mul(1.0, a, b, 0.0, c));
+        let Self { half, grad, whole, .. } = self;
+        (0..count).for_each(|_| ndarray::linalg::general_mat_mul(1.0, half, grad, 0.0, whole));
     }
 }
 
@@ -139,16 +189,21 @@ fn table() {
     println!("|---|---|---|---|---|---|---|---|");
     for n in [256, 512, 1024] {
         let kfac = |period: u64| curved(Sgd::new(1e-6).kfac().inverse_period(period), n);
-        let shampoo = |period: u64| step(Shampoo::new(1e-6).period(period), n);
+        let shampoo = |period: u64| {
+            let mut run = step(Shampoo::new(1e-6).period(period), n);
+            (0..16).for_each(|_| run()); // its first steps have roots of their own
+            run
+        };
         let soap = |period: u64| step(Soap::new(1e-6).period(period), n);
         type Calls = fn(&mut Bare);
-        let rows: [(&str, [Box<dyn FnMut()>; 2], Calls, Calls); 3] = [
+        type Steps = [Box<dyn FnMut()>; 2];
+        let rows: [(&str, Steps, Calls, Calls); 3] = [
             (
                 "K-FAC",
                 [kfac(NEVER), kfac(1)],
                 |bare| {
-                    bare.grams(2, true);
-                    bare.products(2);
+                    bare.of_batches();
+                    bare.preconditioned();
                 },
                 Bare::inverses,
             ),
@@ -156,8 +211,8 @@ fn table() {
                 "Shampoo",
                 [shampoo(NEVER), shampoo(1)],
                 |bare| {
-                    bare.grams(2, false);
-                    bare.products(2);
+                    bare.of_grad();
+                    bare.preconditioned();
                 },
                 Bare::roots,
             ),
@@ -165,8 +220,8 @@ fn table() {
                 "SOAP",
                 [soap(NEVER), soap(1)],
                 |bare| {
-                    bare.grams(2, false);
-                    bare.products(4);
+                    bare.of_grad();
+                    bare.turned();
                 },
                 Bare::bases,
             ),
@@ -176,15 +231,11 @@ fn table() {
                 products(bare);
                 decompositions(bare);
             });
-            let [plain, alone, whole, both] = medians([plain, bare(n, products), whole, both]).map(|time| time * 1e3);
-            let ratios = [alone / plain, both / whole];
-            println!(
-                "| {name} | {n} | {plain:.2} | {alone:.2} | {:.2} | {whole:.2} | {both:.2} | {:.2} |",
-                ratios[0], ratios[1]
-            );
+            let [plain, alone, whole, both] = rounds([plain, bare(n, products), whole, both]);
+            println!("| {name} | {n} | {} | {} |", cells(&plain, &alone), cells(&whole, &both));
         }
-        let [muon, dots] = medians([step(Muon::new(1e-6), n), bare(n, |bare| bare.dots(15))]).map(|time| time * 1e3);
-        println!("| Muon | {n} | {muon:.2} | {dots:.2} | {:.2} | – | – | – |", dots / muon);
+        let [muon, dots] = rounds([step(Muon::new(1e-6), n), bare(n, |bare| bare.dots(15))]);
+        println!("| Muon | {n} | {} | – | – | – |", cells(&muon, &dots));
     }
 }
 
@@ -195,7 +246,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let mut record = Record::default();
-    record.say(&format!("One thread, {ROUNDS} interleaved rounds, medians; a ratio is bare calls over the step.\n"));
+    record.say(&format!(
+        "One thread, {ROUNDS} interleaved rounds, medians; a ratio is bare calls over the step in the same round.\n"
+    ));
     record.run(&["--table".into()], &[])?;
     if given("--record") {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/record");

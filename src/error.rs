@@ -167,8 +167,15 @@ pub enum Error {
         found: Vec<usize>,
     },
 
+    /// An array would have more elements than can be addressed.
+    #[error("{argument} would be larger than memory can be")]
+    TooLarge {
+        /// The array.
+        argument: &'static str,
+    },
+
     /// The rows of a tap are none, or make no whole examples.
-    #[error("{argument} has {rows} rows; it needs a multiple of {positions} positions, and at least one example")]
+    #[error("{}", rows_needed(.argument, *.rows, *.positions))]
     Rows {
         /// The argument's name.
         argument: &'static str,
@@ -197,26 +204,44 @@ pub enum Error {
         paths: Vec<String>,
     },
 
-    /// The gradients of single examples are too small, or the gradient of the weights is too large, by the number of examples.
+    /// A tensor of one axis or none was named as the weight of a layer.
+    #[error("{} has shape {shape:?} and is no weight; name the layer or its weight", Name(.path))]
+    NotAWeight {
+        /// The tensor.
+        path: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+
+    /// A layer has a tensor that another one has: it was observed under two names.
+    #[error("its weight is that of layer {}; give one name to both taps, and `discard` these", Name(.other))]
+    SameLayer {
+        /// The other name.
+        other: String,
+    },
+
+    /// The gradient of a layer is a multiple of that of the mean over the examples observed.
     #[error(
-        "the gradient is {examples} times the mean of output_grad: either output_grad is divided by the batch, or the \
-             gradient is that of a sum"
+        "the gradient is {ratio} times that of the mean of the {examples} examples observed: output_grad is divided by the \
+             batch, the gradient is that of a sum, or the tap lacks its positions"
     )]
-    DividedByBatch {
+    NotTheMean {
+        /// How many times too large it is.
+        ratio: f64,
         /// The number of examples.
         examples: usize,
     },
 
-    /// There has been no step yet that the call could speak of.
-    #[error("there has been no step yet")]
+    /// There has been no step that the call could speak of.
+    #[error("there has been no step that this could speak of")]
     NoStep,
 
-    /// An array that must be finite holds NaN or an infinity.
-    #[error("{argument} is {value} at index {index:?}")]
+    /// A number or array that must be finite is, or holds, NaN or an infinity.
+    #[error("{argument} is {value}{}", at_index(.index))]
     NotFinite {
         /// What it is.
         argument: &'static str,
-        /// Its first element that is not finite, in row-major order.
+        /// Its first element that is not finite, in row-major order; empty for a single number.
         index: Vec<usize>,
         /// The value of that.
         value: f64,
@@ -494,6 +519,19 @@ fn subtree(pattern: &str, paths: &[String]) -> String {
     match paths.iter().any(below) {
         true => format!(" but is a subtree, \"{pattern}.**\""),
         false => String::new(),
+    }
+}
+
+fn at_index(index: &[usize]) -> String {
+    if index.is_empty() { String::new() } else { format!(" at index {index:?}") }
+}
+
+fn rows_needed(argument: &str, rows: usize, positions: usize) -> String {
+    match positions {
+        0 => "positions is 0; an example has at least one".into(),
+        _ => format!(
+            "{argument} has {rows} rows; it needs a multiple of {positions} positions, and at least one example"
+        ),
     }
 }
 

@@ -222,8 +222,18 @@ impl<'a, A: Element> Grad<'a, A> {
         });
     }
 
+    /// The gradient itself as a slice in this order, if it lies so and is neither scaled nor limited.
+    pub(crate) fn as_final_slice(&self, order: Order) -> Option<&[A]> {
+        self.as_slice(order).filter(|_| self.scale == 1.0 && self.limit == f64::INFINITY)
+    }
+
     /// The gradient as an array of its own.
     pub fn to_array(&self, shape: &[usize]) -> ArrayD<A> {
+        if let Some(values) = self.as_final_slice(Order::C)
+            && let Ok(array) = ArrayD::from_shape_vec(shape, values.to_vec())
+        {
+            return array;
+        }
         let mut array = ArrayD::zeros(IxDyn(shape));
         if let Some(out) = array.as_slice_mut() {
             self.read(shape, Order::C, 0, out);

@@ -6,6 +6,8 @@ mod aligned;
 #[cfg(feature = "checkpoint")]
 pub mod checkpoint;
 pub mod clip;
+#[cfg(feature = "second-order")]
+mod decomposition;
 #[cfg(feature = "distributed")]
 pub mod distributed;
 mod error;

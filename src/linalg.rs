@@ -1,12 +1,12 @@
-//! The way to faer: products in the numbers' own type, decompositions in f64.
+//! Products of matrices by faer, in the numbers' own type.
 
 use std::ops::Range;
 
 use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
-use faer::linalg::solvers::DenseSolveCore;
-use faer::{Accum, MatMut, MatRef, Par, Side};
-use ndarray::{Array1, Array2, ArrayRef2, ArrayView2};
+use faer::{Accum, MatMut, MatRef, Par};
+use ndarray::{Array2, ArrayRef2, ArrayView2, CowArray, Ix2};
+use pulp::{Arch, NullaryFnOnce};
 
 use crate::product::{TILE, mirror};
 use crate::scalar::Scalar;
@@ -21,9 +21,14 @@ pub trait Real: Sized {
     #[doc(hidden)]
     fn multiply(a: &ArrayView2<'_, Self>, b: &ArrayView2<'_, Self>, rows: Range<usize>, c: &mut [Self]);
 
-    /// `c ← α·a·aᵀ + c`, these rows of it up to the diagonal.
+    /// `c ← α·a·bᵀ + β·c`, these rows of it up to the diagonal. With β = 0 it does not matter what c was.
     #[doc(hidden)]
-    fn add_gram(alpha: Self, a: &ArrayView2<'_, Self>, rows: Range<usize>, c: &mut [Self]);
+    fn blend_lower(
+        product: (Self, &ArrayView2<'_, Self>, &ArrayView2<'_, Self>),
+        beta: Self,
+        rows: Range<usize>,
+        c: &mut [Self],
+    );
 }
 
 /// The matrix in faer's terms, if its elements lie without gaps.
@@ -45,15 +50,27 @@ macro_rules! real {
                     matmul(c, Accum::Replace, a.subrows(rows.start, rows.len()), b, 1.0, Par::Seq);
                 }
 
-                fn add_gram(alpha: Self, a: &ArrayView2<'_, Self>, rows: Range<usize>, c: &mut [Self]) {
-                    let Some(a) = dense(a) else { unreachable!("it is dense") };
-                    let c = MatMut::from_row_major_slice_mut(c, rows.len(), a.nrows());
+                fn blend_lower(
+                    (alpha, a, b): (Self, &ArrayView2<'_, Self>, &ArrayView2<'_, Self>),
+                    beta: Self,
+                    rows: Range<usize>,
+                    c: &mut [Self],
+                ) {
+                    let (Some(a), Some(b)) = (dense(a), dense(b)) else { unreachable!("both are dense") };
+                    if beta != 0.0 && beta != 1.0 {
+                        for (row, c) in rows.clone().zip(c.chunks_mut(b.nrows())) {
+                            c[..=row].iter_mut().for_each(|c| *c *= beta);
+                        }
+                    }
+                    let accum = if beta == 0.0 { Accum::Replace } else { Accum::Add };
+                    let c = MatMut::from_row_major_slice_mut(c, rows.len(), b.nrows());
                     let (left, right) = c.split_at_col_mut(rows.start);
-                    let (above, own) = (a.subrows(0, rows.start), a.subrows(rows.start, rows.len()));
-                    matmul(left, Accum::Add, own, above.transpose(), alpha, Par::Seq);
+                    let own = a.subrows(rows.start, rows.len());
+                    let (above, beside) = (b.subrows(0, rows.start), b.subrows(rows.start, rows.len()));
+                    matmul(left, accum, own, above.transpose(), alpha, Par::Seq);
                     let (square, whole) = (right.subcols_mut(0, rows.len()), BlockStructure::Rectangular);
                     let lower = BlockStructure::TriangularLower;
-                    triangular::matmul(square, lower, Accum::Add, own, whole, own.transpose(), whole, alpha, Par::Seq);
+                    triangular::matmul(square, lower, accum, own, whole, beside.transpose(), whole, alpha, Par::Seq);
                 }
             }
         )*
@@ -62,47 +79,61 @@ macro_rules! real {
 
 real!(f32 f64);
 
-/// A copy without gaps of a matrix that has some.
-fn filled<'a, A: Scalar>(view: ArrayView2<'a, A>) -> ndarray::CowArray<'a, A, ndarray::Ix2> {
+/// The matrix, or a copy without gaps if it has some.
+fn filled<A: Scalar>(view: ArrayView2<'_, A>) -> CowArray<'_, A, Ix2> {
     match dense(&view).is_some() {
         true => view.into(),
         false => view.to_owned().into(),
     }
 }
 
-/// `a·b`, its rows shared between the threads.
+/// `a·b`.
 pub(crate) fn multiplied<A: Scalar>(a: &ArrayRef2<A>, b: &ArrayRef2<A>) -> Array2<A> {
-    let (a, b) = (filled(a.view()), filled(b.view()));
     let mut c = Array2::zeros((a.nrows(), b.ncols()));
+    multiply(a, b, &mut c);
+    c
+}
+
+/// `c ← a·b` for a c in row-major order, its rows shared between the threads.
+pub(crate) fn multiply<A: Scalar>(a: &ArrayRef2<A>, b: &ArrayRef2<A>, c: &mut Array2<A>) {
+    let (a, b) = (filled(a.view()), filled(b.view()));
     let (rows, parts) = (a.nrows(), if a.len() * b.ncols() < SERIAL { 1 } else { threads::count() });
     let ends: Vec<usize> = (1..parts).map(|part| rows * part / parts / TILE * TILE).chain([rows]).collect();
     if let Some(c) = c.as_slice_mut() {
         let mut tasks = tasks(&ends, b.ncols(), c);
         threads::for_each(&mut tasks, &|(rows, c)| A::multiply(&a.view(), &b.view(), rows.clone(), c));
     }
-    c
 }
 
-/// `c ← c + a·aᵀ` for a symmetric c.
-pub(crate) fn add_gram<A: Scalar>(a: ArrayView2<'_, A>, c: &mut Array2<A>) {
-    blend_gram(a, A::one(), A::one(), c);
-}
-
-/// `c ← α·a·aᵀ + β·c` for a symmetric c in row-major order: half the arithmetic of a product.
+/// `c ← α·a·aᵀ + β·c` for a symmetric c in row-major order: half the arithmetic of a product. With β = 0 it does not matter what c
+/// was.
 pub(crate) fn blend_gram<A: Scalar>(a: ArrayView2<'_, A>, alpha: A, beta: A, c: &mut Array2<A>) {
-    if beta != A::one() {
-        c.mapv_inplace(|c| c * beta);
-    }
-    let (a, rows) = (filled(a), a.nrows());
+    let a = filled(a);
+    blend_lower((alpha, a.view(), a.view()), beta, c);
+    mirror(c.view_mut());
+}
+
+/// `c ← a·aᵀ + β·c` on the diagonal and below it.
+pub(crate) fn lower_gram<A: Scalar>(a: ArrayView2<'_, A>, beta: A, c: &mut Array2<A>) {
+    let a = filled(a);
+    blend_lower((A::one(), a.view(), a.view()), beta, c);
+}
+
+/// `c ← α·a·bᵀ + β·c` on the diagonal and below it, for a and b without gaps.
+pub(crate) fn blend_lower<A: Scalar>(
+    (alpha, a, b): (A, ArrayView2<'_, A>, ArrayView2<'_, A>),
+    beta: A,
+    c: &mut Array2<A>,
+) {
+    let rows = a.nrows();
     let parts = if a.len() * rows < SERIAL { 1 } else { threads::count() };
     // The rows get longer: as many elements for each part.
     let end = |part: usize| (rows as f64 * (part as f64 / parts as f64).sqrt()) as usize / TILE * TILE;
     let ends: Vec<usize> = (1..parts).map(end).chain([rows]).collect();
     if let Some(c) = c.as_slice_mut() {
         let mut tasks = tasks(&ends, rows, c);
-        threads::for_each(&mut tasks, &|(rows, c)| A::add_gram(alpha, &a.view(), rows.clone(), c));
+        threads::for_each(&mut tasks, &|(rows, c)| A::blend_lower((alpha, &a, &b), beta, rows.clone(), c));
     }
-    mirror(c.view_mut());
 }
 
 /// The rows up to each end, with their part of a matrix of so many columns.
@@ -116,62 +147,34 @@ fn tasks<'c, A>(ends: &[usize], columns: usize, c: &'c mut [A]) -> Vec<(Range<us
     tasks
 }
 
-/// The elements in f64, row by row.
-fn double<A: Scalar>(matrix: &ArrayRef2<A>) -> Vec<f64> {
-    matrix.iter().map(|x| x.as_f64()).collect()
+/// Elements multiplied side by side, the same on every machine.
+const LANES: usize = 16;
+
+/// Σ ab, in f64.
+pub(crate) fn dot<A: Scalar>(a: &[A], b: &[A]) -> f64 {
+    Arch::new().dispatch(Dot { a, b })
 }
 
-/// A symmetric matrix in faer's terms: its rows are its columns.
-fn symmetric_of(elements: &[f64], side: usize) -> MatRef<'_, f64> {
-    MatRef::from_column_major_slice(elements, side, side)
+struct Dot<'v, A> {
+    a: &'v [A],
+    b: &'v [A],
 }
 
-/// Row by row, in tiles that fit into the cache: faer's matrices lie column by column.
-fn single<A: Scalar>(matrix: MatRef<'_, f64>) -> Array2<A> {
-    let (rows, columns) = (matrix.nrows(), matrix.ncols());
-    let mut elements = vec![A::zero(); rows * columns];
-    for row_tile in (0..rows).step_by(TILE) {
-        for column_tile in (0..columns).step_by(TILE) {
-            for column in column_tile..columns.min(column_tile + TILE) {
-                for row in row_tile..rows.min(row_tile + TILE) {
-                    elements[row * columns + column] = A::from_f64(matrix[(row, column)]);
-                }
+impl<A: Scalar> NullaryFnOnce for Dot<'_, A> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn call(self) -> f64 {
+        let mut lanes = [0.0; LANES];
+        let (a, b) = (self.a.chunks_exact(LANES), self.b.chunks_exact(LANES));
+        let rest = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a.as_f64() * b.as_f64()).sum::<f64>();
+        for (a, b) in a.zip(b) {
+            for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {
+                *lane += a.as_f64() * b.as_f64();
             }
         }
+        lanes.iter().sum::<f64>() + rest
     }
-    Array2::from_shape_vec((rows, columns), elements).unwrap_or_default()
-}
-
-/// The eigenvalues of a symmetric matrix, ascending, and its eigenvectors as columns; `None` if the iteration fails.
-pub(crate) fn eigen<A: Scalar>(symmetric: &ArrayRef2<A>) -> Option<(Array1<f64>, Array2<f64>)> {
-    let elements = double(symmetric);
-    let eigen = symmetric_of(&elements, symmetric.nrows()).self_adjoint_eigen(Side::Lower).ok()?;
-    let values = Array1::from_shape_fn(symmetric.nrows(), |at| eigen.S()[at]);
-    let finite = values.iter().all(|value| value.is_finite());
-    finite.then(|| (values, single(eigen.U())))
-}
-
-/// `(symmetric + shift·I)⁻¹`, if that is positive definite.
-pub(crate) fn shifted_inverse<A: Scalar>(symmetric: &ArrayRef2<A>, shift: f64) -> Option<Array2<A>> {
-    let (mut shifted, side) = (double(symmetric), symmetric.nrows());
-    shifted.iter_mut().step_by(side + 1).for_each(|x| *x += shift);
-    let inverse = single(symmetric_of(&shifted, side).llt(Side::Lower).ok()?.inverse().as_ref());
-    inverse.iter().all(|x: &A| x.is_finite()).then_some(inverse)
-}
-
-/// `(symmetric + shift·I)^exponent` for one whose eigenvalues are at least 0 but for rounding; `None` if they cannot be found or
-/// the power is not finite.
-pub(crate) fn shifted_power<A: Scalar>(symmetric: &ArrayRef2<A>, shift: f64, exponent: f64) -> Option<Array2<A>> {
-    let (values, basis) = eigen(symmetric)?;
-    let powers = values.mapv(|value| (value.max(0.0) + shift).powf(exponent));
-    let power = multiplied(&(&basis * &powers), &basis.t()).mapv(A::from_f64);
-    power.iter().all(|x| x.is_finite()).then_some(power)
-}
-
-/// An orthonormal basis of the columns, of a square matrix: Q of its QR decomposition.
-pub(crate) fn orthonormal(matrix: &ArrayRef2<f64>) -> Array2<f64> {
-    let elements = double(matrix);
-    single(MatRef::from_row_major_slice(&elements, matrix.nrows(), matrix.ncols()).qr().compute_thin_Q().as_ref())
 }
 
 #[cfg(test)]
@@ -207,7 +210,7 @@ mod tests {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             pool.install(|| {
                 let mut c = Array2::ones((301, 301));
-                add_gram(a.view(), &mut c);
+                blend_gram(a.view(), 1.0, 1.0, &mut c);
                 (multiplied(&a, &b), c)
             })
         };
@@ -217,20 +220,12 @@ mod tests {
     }
 
     #[test]
-    fn decompositions_compose_again() {
-        let a = wave((40, 60), 0.3);
-        let mut symmetric = Array2::zeros((40, 40));
-        add_gram(a.view(), &mut symmetric);
-        let (values, vectors) = eigen(&symmetric).unwrap();
-        assert!(close(&(&vectors * &values).dot(&vectors.t()), &symmetric));
-        let inverse = shifted_inverse(&symmetric, 0.5).unwrap();
-        assert!(close(&inverse.dot(&(&symmetric + &(0.5 * Array2::<f64>::eye(40)))), &Array2::eye(40)));
-        let root = shifted_power(&symmetric, 0.5, -0.25).unwrap();
-        let fourth = root.dot(&root).dot(&root).dot(&root);
-        assert!(close(&fourth, &inverse));
-        assert_eq!(shifted_power(&Array2::<f64>::zeros((2, 2)), 0.0, -0.25), None);
-        let q = orthonormal(&wave((40, 40), 2.0));
-        assert!(close(&q.t().dot(&q), &Array2::eye(40)));
-        assert_eq!(shifted_inverse(&-Array2::<f64>::eye(3), 0.5), None);
+    fn dots_of_any_length() {
+        for length in [0, 1, 15, 16, 17, 100] {
+            let (a, b) = (Array2::from_elem((1, length), 3.0_f32), wave((1, length), 0.0).mapv(|x| x as f32));
+            let expected: f64 = b.iter().map(|b| 3.0 * f64::from(*b)).sum();
+            let found = dot(a.as_slice().unwrap(), b.as_slice().unwrap());
+            assert!((found - expected).abs() < 1e-12, "{length}: {found} {expected}");
+        }
     }
 }

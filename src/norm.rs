@@ -38,6 +38,11 @@ pub(crate) fn all_finite<A: Element>(grads: &[Named<'_, '_, A>]) -> bool {
     over_tensors(grads, Term { kind: Kind::NonFinite, factor: 1.0 }) == 0.0
 }
 
+/// Whether every one of these is finite.
+pub(crate) fn finite<A: Element>(values: &[A]) -> bool {
+    Term { kind: Kind::NonFinite, factor: 1.0 }.block(values) == 0.0
+}
+
 /// Why the norm of these gradients is not finite.
 pub(crate) fn non_finite<A: Element>(grads: &[Named<'_, '_, A>]) -> Error {
     let mut largest = ("", 0.0);

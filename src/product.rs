@@ -67,7 +67,7 @@ fn lower_gram<A: Scalar>((alpha, a): (A, ArrayView2<'_, A>), beta: A, mut c: Arr
 }
 
 /// Rows and columns of the tiles in which [`mirror`] copies: whole cache lines, in one direction and the other.
-const LINE: usize = 16;
+pub(crate) const LINE: usize = 16;
 
 /// Copies what is below the diagonal above it.
 pub(crate) fn mirror<A: Scalar>(mut c: ArrayViewMut2<'_, A>) {
@@ -75,18 +75,19 @@ pub(crate) fn mirror<A: Scalar>(mut c: ArrayViewMut2<'_, A>) {
     let Some(all) = c.as_slice_mut() else { return };
     for top in (0..rows).step_by(LINE) {
         let height = LINE.min(rows - top);
-        for left in (0..=top).step_by(LINE) {
-            let width = LINE.min(rows - left);
+        for left in (0..top).step_by(LINE) {
             let mut tile = [[A::zero(); LINE]; LINE];
             for (row, tile) in tile.iter_mut().enumerate().take(height) {
-                // On the diagonal only what is below it.
-                let width = if left == top { row + 1 } else { width };
-                tile[..width].copy_from_slice(&all[(top + row) * rows + left..][..width]);
+                tile.copy_from_slice(&all[(top + row) * rows + left..][..LINE]);
             }
-            for column in 0..width {
-                let first = if left == top { column } else { 0 };
+            for column in 0..LINE {
                 let line = &mut all[(left + column) * rows + top..][..height];
-                line.iter_mut().zip(&tile).skip(first).for_each(|(to, tile)| *to = tile[column]);
+                line.iter_mut().zip(&tile).for_each(|(to, tile)| *to = tile[column]);
+            }
+        }
+        for row in top..top + height {
+            for column in row + 1..top + height {
+                all[row * rows + column] = all[column * rows + row];
             }
         }
     }

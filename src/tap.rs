@@ -6,6 +6,7 @@
 use ndarray::{Array1, Array2, ArrayRef2, ArrayView2, ArrayView4, Axis};
 
 use crate::error::{Error, Result};
+use crate::norm;
 use crate::scalar::Scalar;
 
 /// The input of a linear layer and the gradient at its pre-activation, a row for each example.
@@ -16,7 +17,7 @@ use crate::scalar::Scalar;
 /// [`bias_grad`](Self::bias_grad).
 ///
 /// A layer that is applied at several positions of an example, as a convolution or one of a sequence, has a row for each: see
-/// [`positions`](Self::positions) and [`unfold`].
+/// [`positions`](Self::positions), and for the rows of a convolution [`unfold`] and [`rows`].
 ///
 /// ```
 /// use gradus::LinearTap;
@@ -81,11 +82,21 @@ impl<'a, A: Scalar> LinearTap<'a, A> {
     /// # Errors
     /// [`Error::ArgumentShape`], [`Error::NotFinite`]; [`Error::Rows`] for rows that make no whole examples.
     pub fn check(&self) -> Result<()> {
+        self.check_rows()?;
+        self.check_finite()
+    }
+
+    /// The first half of [`check`](Self::check): whether the rows are in order.
+    pub(crate) fn check_rows(&self) -> Result<()> {
         let (rows, positions) = (self.rows(), self.positions);
         if rows == 0 || positions == 0 || !rows.is_multiple_of(positions) {
             return Err(Error::Rows { argument: "input", rows, positions });
         }
-        shaped("output_grad", (rows, self.output_grad.ncols()), &self.output_grad)?;
+        shaped("output_grad", (rows, self.output_grad.ncols()), &self.output_grad)
+    }
+
+    /// The second half of [`check`](Self::check).
+    pub(crate) fn check_finite(&self) -> Result<()> {
         finite("input", &self.input)?;
         finite("output_grad", &self.output_grad)
     }
@@ -111,7 +122,7 @@ pub(crate) fn shaped<A>(argument: &'static str, expected: (usize, usize), matrix
 /// Nothing if all elements are finite, else the first that is not.
 pub(crate) fn finite<A: Scalar>(argument: &'static str, matrix: &ArrayRef2<A>) -> Result<()> {
     // Without indices first, which is many times as fast.
-    if matrix.iter().all(|value| value.is_finite()) {
+    if matrix.as_slice_memory_order().is_some_and(norm::finite) {
         return Ok(());
     }
     match matrix.indexed_iter().find(|(_, value)| !value.is_finite()) {
@@ -120,6 +131,30 @@ pub(crate) fn finite<A: Scalar>(argument: &'static str, matrix: &ArrayRef2<A>) -
         }
         None => Ok(()),
     }
+}
+
+/// The gradient of a convolution's output as that of a linear layer: from (batch, out, height, width) to (batch·positions, out), in the
+/// order of the rows of [`unfold`].
+///
+/// ```
+/// use gradus::{LinearTap, tap::{rows, unfold}};
+/// use ndarray::{Array4, array};
+///
+/// // One image, a kernel of 2 × 2, two outputs: two positions.
+/// let (image, delta) = (Array4::ones((1, 1, 2, 3)), array![[[[1.0, 2.0]], [[3.0, 4.0]]]]);
+/// let (patches, delta) = (unfold(image.view(), (2, 2), (1, 1), (0, 0))?, rows(delta.view()));
+/// assert_eq!(delta, array![[1.0, 3.0], [2.0, 4.0]]);
+/// let tap = LinearTap::new(&patches, &delta).positions(2);
+/// assert_eq!(tap.bias_grad()?, array![3.0, 7.0]);
+/// # Ok::<(), gradus::Error>(())
+/// ```
+pub fn rows<A: Scalar>(output_grad: ArrayView4<'_, A>) -> Array2<A> {
+    let (batch, outputs, height, width) = output_grad.dim();
+    let positions = height * width;
+    Array2::from_shape_fn((batch * positions, outputs), |(row, output)| {
+        let (example, position) = (row / positions, row % positions);
+        output_grad[[example, output, position / width, position % width]]
+    })
 }
 
 /// The input of a convolution as that of a linear layer ("im2col"): what its kernel sees at every position.
@@ -139,7 +174,8 @@ pub(crate) fn finite<A: Scalar>(argument: &'static str, matrix: &ArrayRef2<A>) -
 /// ```
 ///
 /// # Errors
-/// [`Error::ArgumentShape`] if the kernel is larger than the padded image, or has a side or a stride of 0.
+/// [`Error::ArgumentShape`] if the kernel is larger than the padded image, or has a side or a stride of 0; [`Error::TooLarge`] if the
+/// padded image or the rows have more elements than memory has addresses.
 pub fn unfold<A: Scalar>(
     images: ArrayView4<'_, A>,
     kernel: (usize, usize),
@@ -153,14 +189,20 @@ pub fn unfold<A: Scalar>(
     if stride.0 == 0 || stride.1 == 0 {
         return too_small("stride", stride, (stride.0.max(1), stride.1.max(1)));
     }
-    let padded = (height + 2 * padding.0, width + 2 * padding.1);
+    let with_edges = |side: usize, edge: usize| edge.checked_mul(2)?.checked_add(side);
+    let too_large = || Error::TooLarge { argument: "unfolded input" };
+    let padded = with_edges(height, padding.0).zip(with_edges(width, padding.1)).ok_or_else(too_large)?;
     let fitting = (kernel.0.clamp(1, padded.0.max(1)), kernel.1.clamp(1, padded.1.max(1)));
     if kernel != fitting || padded.0 == 0 || padded.1 == 0 {
         return too_small("kernel", kernel, fitting);
     }
     let positions = ((padded.0 - kernel.0) / stride.0 + 1, (padded.1 - kernel.1) / stride.1 + 1);
-    let rows = batch * positions.0 * positions.1;
-    Ok(Array2::from_shape_fn((rows, channels * kernel.0 * kernel.1), |(row, column)| {
+    let product = |factors: [usize; 3]| factors.into_iter().try_fold(1_usize, usize::checked_mul);
+    let shape = product([batch, positions.0, positions.1]).zip(product([channels, kernel.0, kernel.1]));
+    let bytes =
+        |(rows, columns)| product([rows, columns, size_of::<A>()]).filter(|bytes| isize::try_from(*bytes).is_ok());
+    let shape = shape.filter(|shape| bytes(*shape).is_some()).ok_or_else(too_large)?;
+    Ok(Array2::from_shape_fn(shape, |(row, column)| {
         let (example, position) = (row / (positions.0 * positions.1), row % (positions.0 * positions.1));
         let (channel, offset) = (column / (kernel.0 * kernel.1), column % (kernel.0 * kernel.1));
         let vertical = (position / positions.1 * stride.0 + offset / kernel.1).checked_sub(padding.0);

@@ -147,8 +147,75 @@ fn resumes_bit_for_bit() {
         assert!(matches!(fresh().load_state_dict(&state), Err(Error::MissingEntry { key }) if key == "lbfgs/y.2/"));
         let mut state = opt.state_dict();
         state.insert_text("lbfgs/pairs", 4);
-        assert!(matches!(fresh().load_state_dict(&state), Err(Error::EntryValue { .. })));
+        assert!(matches!(fresh().load_state_dict(&state), Err(Error::MissingEntry { key }) if key == "lbfgs/s.3/"));
     }
+}
+
+/// Few iterations a call leave the search few evaluations; it does not end where it began.
+#[test]
+fn one_iteration_a_call_arrives() {
+    for iterations in [1, 2, 3] {
+        let (mut opt, mut w) = (Lbfgs::new(1.0).strong_wolfe().iterations(iterations), array![-1.2, 1.0]);
+        let losses: Vec<f64> = (0..60).map(|_| opt.step_with(&mut w, rosenbrock).unwrap().loss).collect();
+        assert!(losses.windows(2).all(|pair| pair[1] <= pair[0]), "{losses:?}");
+        assert!(losses[59] < 1e-10, "{iterations}: {w} {losses:?}"); // the tolerances end it
+    }
+    // A first guess ten times too long has to be divided.
+    let (mut opt, mut w) = (Lbfgs::new(1e4).strong_wolfe().iterations(1), array![-1.2, 1.0]);
+    assert!(opt.step_with(&mut w, rosenbrock).unwrap().loss < 24.0, "{w}");
+}
+
+/// The iteration that met a wall is as if it had not been: position, history and counts.
+#[test]
+fn an_iteration_that_is_taken_back_leaves_the_history() {
+    let calls = std::cell::Cell::new(0);
+    let hostile = |wall: u64| {
+        let calls = &calls;
+        calls.set(0);
+        move |w: &Array1<f64>| {
+            calls.set(calls.get() + 1);
+            let (loss, grad) = quadratic(w);
+            (if calls.get() == wall { f64::NAN } else { loss }, grad)
+        }
+    };
+    let fresh = || Lbfgs::new(0.3).history(3);
+    let (mut opt, mut w) = (fresh().iterations(20), Array1::zeros(6));
+    let report = opt.step_with(&mut w, hostile(8)).unwrap();
+    // The first evaluation is at the beginning: the seventh iteration is taken back.
+    assert_eq!((report.stop, report.iterations, opt.steps()), (Stop::NotFinite, 6, 6));
+    let (mut other, mut expected) = (fresh().iterations(7), Array1::zeros(6));
+    (0..6).for_each(|_| {
+        let (_, grad) = quadratic(&expected);
+        other.step(&mut expected, &grad).unwrap();
+    });
+    assert_eq!(w, expected);
+    assert!(opt.state_dict() == other.state_dict());
+    assert!(opt.state_dict().text("lbfgs/pairs") == Some("3"));
+}
+
+/// A shorter history takes the last pairs of a longer one.
+#[test]
+fn a_shorter_history_keeps_the_last_pairs() {
+    let (mut long, mut w) = (Lbfgs::new(0.3).history(5), Array1::zeros(6));
+    let mut short = Lbfgs::<f64>::new(0.3).history(2);
+    for at in 0..9 {
+        if at == 7 {
+            short.load_state_dict(&long.state_dict()).unwrap();
+            assert_eq!(short.state_dict().text("lbfgs/pairs"), Some("2"));
+            assert_eq!(short.state_dict().tensor::<f64>("lbfgs/y.1/"), long.state_dict().tensor::<f64>("lbfgs/y.4/"));
+        }
+        let (_, grad) = quadratic(&w);
+        long.step(&mut w, &grad).unwrap();
+    }
+    let mut state = long.state_dict();
+    state.insert_text("lbfgs/pairs", u64::MAX);
+    assert!(short.load_state_dict(&state).is_err());
+}
+
+#[test]
+fn a_loss_has_no_index() {
+    let error = Lbfgs::<f64>::new(1.0).step_with(&mut array![1.0], |_| (f64::NAN, array![0.0])).unwrap_err();
+    assert_eq!(error.to_string(), "loss is NaN");
 }
 
 /// Two tensors, one column by column and one with gaps, are one vector.

@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
-use ndarray::{Array1, Array2, Axis, Zip};
+use ndarray::{Array1, Array2, ArrayRef2, Axis};
 
 use super::Mode;
-use crate::linalg::{add_gram, eigen, multiplied, shifted_inverse};
+use super::scratch::Scratch;
+use crate::decomposition::{eigen, shifted_inverse};
+use crate::error::{Error, Result};
+use crate::linalg::{lower_gram, multiplied, multiply};
+use crate::product::mirror;
 use crate::scalar::Scalar;
 use crate::tap::LinearTap;
 
-/// The sums over the taps of one step.
-#[derive(Debug, Clone, PartialEq)]
+/// The sums over the taps of one step. Σ aaᵀ and Σ δδᵀ are symmetric, and only up to the diagonal what they should be.
+#[derive(Debug, Clone)]
 pub(super) struct Pending<A> {
     /// Σ aaᵀ, and Σ a: without the homogeneous coordinate, which not every layer has.
     pub(super) input: Array2<A>,
@@ -24,11 +28,13 @@ pub(super) struct Pending<A> {
 }
 
 impl<A: Scalar> Pending<A> {
-    pub(super) fn new(inputs: usize, outputs: usize, empirical: bool) -> Self {
+    /// Nothing yet, of a tap's shapes.
+    pub(super) fn new(tap: &LinearTap<'_, A>, empirical: bool, scratch: &Scratch<A>) -> Self {
+        let (inputs, outputs) = (tap.input.ncols(), tap.output_grad.ncols());
         Self {
-            input: Array2::zeros((inputs, inputs)),
+            input: scratch.matrix((inputs, inputs)),
             input_sum: Array1::zeros(inputs),
-            output: Array2::zeros((outputs, outputs)),
+            output: scratch.matrix((outputs, outputs)),
             rows: 0,
             examples: 0,
             row_sums: empirical.then(|| Array2::zeros((2, outputs))),
@@ -36,10 +42,12 @@ impl<A: Scalar> Pending<A> {
     }
 
     pub(super) fn add(&mut self, tap: &LinearTap<'_, A>) {
+        // What there is before the first tap is no sum.
+        let kept = if self.rows == 0 { A::zero() } else { A::one() };
         // Rows are examples; transposed they are the columns of the products.
-        add_gram(tap.input.t(), &mut self.input);
+        lower_gram(tap.input.t(), kept, &mut self.input);
+        lower_gram(tap.output_grad.t(), kept, &mut self.output);
         self.input_sum += &tap.input.sum_axis(Axis(0));
-        add_gram(tap.output_grad.t(), &mut self.output);
         self.rows += tap.rows() as u64;
         self.examples += tap.examples() as u64;
         if let Some(sums) = &mut self.row_sums {
@@ -51,7 +59,27 @@ impl<A: Scalar> Pending<A> {
         }
     }
 
-    /// Σ āāᵀ, ā = (a, 1).
+    /// Nothing if no sum has grown beyond the numbers: if the traces have not, no other element has, and no eigenvalue.
+    pub(super) fn ensure_finite(&self) -> Result<()> {
+        for (argument, sum) in [("the sum of input²", &self.input), ("the sum of output_grad²", &self.output)] {
+            let trace = sum.diag().sum().as_f64();
+            if !trace.is_finite() {
+                return Err(Error::NotFinite { argument, index: vec![], value: trace });
+            }
+        }
+        Ok(())
+    }
+
+    /// Σ aaᵀ and Σ δδᵀ, whole.
+    pub(super) fn sums(&self) -> [Array2<A>; 2] {
+        [&self.input, &self.output].map(|lower| {
+            let mut whole = lower.clone();
+            mirror(whole.view_mut());
+            whole
+        })
+    }
+
+    /// Σ āāᵀ, ā = (a, 1), up to the diagonal.
     fn homogeneous(&self) -> Array2<A> {
         let inputs = self.input.nrows();
         let mut whole = Array2::zeros((inputs + 1, inputs + 1));
@@ -63,6 +91,12 @@ impl<A: Scalar> Pending<A> {
         last.iter_mut().zip(self.input_sum.iter().chain([&rows])).for_each(|(to, from)| *to = *from);
         whole
     }
+}
+
+/// The rows of a matrix, each up to the diagonal.
+fn lower<A>(matrix: &Array2<A>) -> impl Iterator<Item = &[A]> {
+    let rows = matrix.as_slice().unwrap_or_default().chunks(matrix.ncols().max(1));
+    rows.enumerate().map(|(row, elements)| &elements[..=row])
 }
 
 /// The running averages of one layer and what is computed from them.
@@ -90,16 +124,32 @@ pub(super) enum Solver<A> {
 
 impl<A: Scalar> Factors<A> {
     /// The factors after an update: with ε = min(1 − 1/k, decay) of what they were.
-    pub(super) fn updated(known: Option<&Self>, pending: &Pending<A>, bias: bool, decay: f64) -> Self {
+    pub(super) fn updated(
+        known: Option<&Self>,
+        pending: &Pending<A>,
+        bias: bool,
+        decay: f64,
+        scratch: &Scratch<A>,
+    ) -> Self {
         let updates = known.map_or(1, |known| known.updates + 1);
         let kept = (1.0 - 1.0 / updates as f64).min(decay);
         // A = Σ āāᵀ / examples and G = Σ δδᵀ / rows, blended with what was known.
         let blend = |sum: &Array2<A>, count: u64, known: Option<&Array2<A>>| {
             let (kept, fresh) = (A::from_f64(kept), A::from_f64((1.0 - kept) / count as f64));
+            let mut blended = scratch.matrix(sum.dim());
+            let elements = blended.as_slice_mut().unwrap_or_default();
+            let rows = elements.chunks_mut(sum.ncols().max(1)).zip(lower(sum));
             match known {
-                Some(known) => Zip::from(sum).and(known).map_collect(|sum, known| kept * *known + fresh * *sum),
-                None => sum.mapv(|sum| sum * fresh),
+                Some(known) => rows.zip(lower(known)).for_each(|((blended, sum), known)| {
+                    let both = sum.iter().zip(known);
+                    blended.iter_mut().zip(both).for_each(|(to, (sum, known))| *to = kept * *known + fresh * *sum);
+                }),
+                None => rows.for_each(|(blended, sum)| {
+                    blended.iter_mut().zip(sum).for_each(|(to, sum)| *to = *sum * fresh);
+                }),
             }
+            mirror(blended.view_mut());
+            blended
         };
         let whole = bias.then(|| pending.homogeneous());
         Self {
@@ -130,10 +180,16 @@ impl<A: Scalar> Factors<A> {
     }
 
     /// The gradient (out, in) divided by the damped curvature.
-    pub(super) fn precondition(&self, grad: &Array2<A>, damping: f64) -> Array2<A> {
+    pub(super) fn precondition(&self, grad: &ArrayRef2<A>, damping: f64, scratch: &Scratch<A>) -> Array2<A> {
         match &*self.solver {
-            Solver::None => grad.clone(),
-            Solver::Inverse { input, output } => multiplied(&multiplied(output, grad), input),
+            Solver::None => grad.to_owned(),
+            Solver::Inverse { input, output } => {
+                let [mut half, mut whole] = [(); 2].map(|()| scratch.matrix(grad.dim()));
+                multiply(output, grad, &mut half);
+                multiply(&half, input, &mut whole);
+                scratch.give(half.into_raw_vec_and_offset().0);
+                whole
+            }
             Solver::Eigen { input: (basis, values), output: (output_basis, output_values) } => {
                 let mut turned = multiplied(&multiplied(&output_basis.t(), grad), basis);
                 for (mut row, output) in turned.rows_mut().into_iter().zip(output_values) {
@@ -159,7 +215,7 @@ fn damped<A: Scalar>(factor: &Array2<A>, shift: f64) -> Array2<A> {
 /// Eigenvectors and eigenvalues, of which none is below 0; of a factor that has none, the identity and its diagonal.
 fn decomposed<A: Scalar>(factor: &Array2<A>) -> (Array2<A>, Array1<A>) {
     match eigen(factor) {
-        Some((values, basis)) => (basis.mapv(A::from_f64), values.mapv(|value| A::from_f64(value.max(0.0)))),
-        None => (Array2::eye(factor.nrows()), factor.diag().to_owned()),
+        Some((values, basis)) => (basis, values.mapv(|value| A::from_f64(value.max(0.0)))),
+        None => (Array2::eye(factor.nrows()), factor.diag().mapv(|x| if x.is_finite() { x } else { A::zero() })),
     }
 }

@@ -1,10 +1,11 @@
 //! Which tensors make a layer.
 
-use ndarray::{Array2, ArrayD, Axis};
+use ndarray::{Array2, ArrayD, ArrayRef2, ArrayView2, Axis, CowArray, Ix2};
 
 use crate::error::{Error, Result};
-use crate::params::{Layout, TensorInfo};
+use crate::params::{Layout, Order, TensorInfo};
 use crate::scalar::Scalar;
+use crate::step::Step;
 
 /// The tensors of a layer, where their paths are not `name.weight` and `name.bias`.
 ///
@@ -55,7 +56,8 @@ impl Layer {
         if layout.position(&weight).is_some() {
             return Ok(Self { weight, bias, input_first: false });
         }
-        match layout.position(name) {
+        match layout.position(name).map(|at| layout.tensors()[at].shape()) {
+            Some(shape @ ([] | [_])) => Err(not_a_weight(name, shape)),
             Some(_) => Ok(Self::new(name)),
             None => Err(no_weight([weight, name.to_owned()], layout)),
         }
@@ -71,9 +73,7 @@ impl Layer {
         let (outputs, inputs) = match (info.shape(), self.input_first) {
             ([inputs, outputs], true) => (*outputs, *inputs),
             ([outputs, first, rest @ ..], false) => (*outputs, first * rest.iter().product::<usize>()),
-            (shape, _) => {
-                return Err(Error::NotAMatrix { optimizer: "kfac", path: self.weight.clone(), shape: shape.into() });
-            }
+            (shape, _) => return Err(not_a_weight(&self.weight, shape)),
         };
         let bias = self.bias.as_ref().map(find).transpose()?;
         if let Some((_, info)) = bias.filter(|(_, info)| info.shape() != [outputs]) {
@@ -82,6 +82,10 @@ impl Layer {
         }
         Ok(Place { weight, bias: bias.map(|(at, _)| at), outputs, inputs, input_first: self.input_first })
     }
+}
+
+fn not_a_weight(path: &str, shape: &[usize]) -> Error {
+    Error::NotAWeight { path: path.into(), shape: shape.into() }
 }
 
 fn no_weight<const N: usize>(sought: [String; N], layout: &Layout) -> Error {
@@ -104,8 +108,43 @@ impl Place {
         self.inputs + usize::from(self.bias.is_some())
     }
 
-    /// The gradients as one matrix (out, in + 1); a bias that has none gets zeros.
-    pub(super) fn join<A: Scalar>(&self, weight: &ArrayD<A>, bias: Option<&ArrayD<A>>) -> Array2<A> {
+    /// Whether another layer has a tensor of this one.
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
+        let own = [Some(self.weight), self.bias];
+        [Some(other.weight), other.bias].iter().any(|at| at.is_some() && own.contains(at))
+    }
+
+    /// ⟨a, b⟩ of the weight's part of two such matrices, and of the bias's, of the product of all.
+    pub(super) fn products<A: Scalar>(&self, all: f64, a: &ArrayRef2<A>, b: &ArrayRef2<A>) -> [f64; 2] {
+        let Some(_) = self.bias else { return [all, 0.0] };
+        let last = a.column(self.inputs).into_iter().zip(b.column(self.inputs));
+        let bias = last.map(|(a, b)| a.as_f64() * b.as_f64()).sum::<f64>();
+        [all - bias, bias]
+    }
+
+    /// The gradients as one matrix (out, in + 1), if the weight has one; a bias that has none gets zeros.
+    pub(super) fn gradient<'s, A: Scalar>(&self, step: &'s Step<'_, A>) -> Option<CowArray<'s, A, Ix2>> {
+        let find = |at: usize| {
+            let (info, tensor) = step.iter().find(|(_, tensor)| tensor.index() == at)?;
+            Some((info, tensor.grad.as_ref()?))
+        };
+        let (info, weight) = find(self.weight)?;
+        if self.is_weight_alone()
+            && let Some(values) = weight.as_final_slice(Order::C)
+            && let Ok(whole) = ArrayView2::from_shape((self.outputs, self.inputs), values)
+        {
+            return Some(whole.into());
+        }
+        let bias = self.bias.and_then(find).map(|(info, bias)| bias.to_array(info.shape()));
+        Some(self.join(&weight.to_array(info.shape()), bias.as_ref()).into())
+    }
+
+    /// Whether the layer's gradient is that of the weight, as it lies in memory.
+    fn is_weight_alone(&self) -> bool {
+        self.bias.is_none() && !self.input_first
+    }
+
+    fn join<A: Scalar>(&self, weight: &ArrayD<A>, bias: Option<&ArrayD<A>>) -> Array2<A> {
         let mut joined = Array2::zeros((self.outputs, self.columns()));
         let (mut inputs, _) = joined.view_mut().split_at(Axis(1), self.inputs);
         let weight = weight.view();
@@ -121,7 +160,11 @@ impl Place {
     }
 
     /// Back to gradients of the shapes that the tensors have.
-    pub(super) fn part<A: Scalar>(&self, joined: &Array2<A>, weight: &TensorInfo) -> (ArrayD<A>, Option<ArrayD<A>>) {
+    pub(super) fn part<A: Scalar>(&self, joined: Array2<A>, weight: &TensorInfo) -> (ArrayD<A>, Option<ArrayD<A>>) {
+        if self.is_weight_alone() {
+            let part = ArrayD::from_shape_vec(weight.shape(), joined.into_raw_vec_and_offset().0);
+            return (part.unwrap_or_default(), None);
+        }
         let (inputs, last) = joined.view().split_at(Axis(1), self.inputs);
         let inputs = if self.input_first { inputs.reversed_axes() } else { inputs };
         let mut part = ArrayD::zeros(weight.shape());

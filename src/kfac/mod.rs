@@ -6,7 +6,7 @@
 //! use gradus::kfac::sample;
 //! use gradus::{LinearTap, prelude::*};
 //! use ndarray::{Array1, Array2, Axis};
-//! # use rand::SeedableRng;
+//! use rand::SeedableRng; // rand 0.10
 //! let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(0);
 //!
 //! let x = Array2::from_shape_fn((64, 4), |(i, j)| ((i * (j + 1)) as f64).sin());
@@ -29,19 +29,22 @@
 mod factors;
 mod layer;
 pub mod sample;
+mod scratch;
+mod settings;
 mod state;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Bound;
 use std::sync::Arc;
 
-use ndarray::{Array2, ArrayD, Axis};
+use ndarray::ArrayD;
 
 use crate::adaptor::around;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::grad::Grad;
 use crate::hyper::Hyper;
+use crate::linalg::dot;
 use crate::norm;
 use crate::optimizer::Optimizer;
 use crate::params::{Layout, Values};
@@ -52,7 +55,9 @@ use crate::tap::{LinearTap, shaped};
 use crate::threads;
 
 use factors::{Factors, Pending, Solver};
-use layer::Place;
+use scratch::Scratch;
+use settings::{Settings, apart, of_layer};
+use trust::Trust;
 
 pub use layer::Layer;
 
@@ -64,7 +69,7 @@ pub use layer::Layer;
 /// G ← εG + (1 − ε)·Σδδᵀ/rows            δ, the gradients of single examples at the pre-activation
 /// V = (G + √λ/π·I)⁻¹ ∇ (A + π√λ·I)⁻¹    π = √((tr A/dim A)/(tr G/dim G)), ∇ of shape (out, in + 1), the bias last
 /// V = Q_G ((Q_Gᵀ∇Q_A) / (s_G s_Aᵀ + λ)) Q_Aᵀ     with eigen: the exact (G⊗A + λI)⁻¹∇
-/// ν = min(1, √(κ/(η²|Σ⟨V, ∇⟩|)))        over all layers that have factors
+/// ν = min(1, √(κ/|Ση²⟨V, ∇⟩|))          over all layers that have factors, η the learning rate of each tensor
 /// ∇ ← νV, and the step of the optimizer inside
 /// ```
 /// Layers are linear, or convolutions as [linear layers of their unfolded inputs](crate::tap::unfold) with Ω and Γ of Grosse and
@@ -82,18 +87,40 @@ pub use layer::Layer;
 ///
 /// # State
 /// Of every layer A and G and their inverses, 2(in + 1)² + 2·out² numbers; with `eigen` in + 1 + out more. Taps that have been
-/// observed since the last step are part of it.
+/// observed since the last step are part of it. Beside it a step leaves about as much memory to the next, without which that would
+/// have to be asked for anew.
 ///
 /// # Conventions
 /// Both factors are means over the batch and begin as the first batch's. Ports that average the gradients of a mean loss have a G
 /// that is batch² too small; those that begin with the identity keep a part of it for long. [`LinearTap`] has gradients of single
-/// examples, and [`observe_empirical`](Self::observe_empirical) checks that they are. The gradients of the step are those of the
-/// mean loss.
+/// examples, and [`observe_empirical`](Self::observe_empirical) finds out most mistakes. The gradients of the step are those of the
+/// mean loss. The defaults of λ and κ are those of common implementations, for classifiers; both grow with the loss, see the
+/// [guide](crate::guide::curvature).
 ///
-/// Write clipping and accumulation after `kfac`: they then see the gradients first.
+/// Write clipping, accumulation and groups after `kfac`, routes before it. What is outside sees the gradients first, and κ counts
+/// every tensor with the learning rate of its group. Taps go through by [`inner_mut`](crate::adaptor::Clip::inner_mut), once for
+/// each adaptor outside:
+///
+/// ```
+/// # use gradus::{LinearTap, prelude::*};
+/// # use ndarray::array;
+/// # let (x, delta) = (array![[1.0, 2.0], [0.0, 1.0]], array![[1.0], [-1.0]]);
+/// # let (mut w, grad) = (array![[0.0, 0.0]], array![[0.5, 1.5]]);
+/// let mut opt = Momentum::new(0.1, 0.9).kfac().clip_global_norm(1.0).accumulate(2);
+/// for _ in 0..2 {
+///     opt.inner_mut().inner_mut().observe("", LinearTap::new(&x, &delta))?; // of the accumulation, of the clipping
+///     opt.step(&mut w, &grad)?;
+/// }
+/// # Ok::<(), gradus::Error>(())
+/// ```
+///
+/// The type of `Momentum::new(…).kfac()` over f64 is `gradus::kfac::Kfac<Momentum<f64>, f64>`.
 ///
 /// # Errors
-/// [`Error::Layer`] with the layer's name and what is wrong with its tap; [`Error::NonFiniteGradient`], [`Error::HyperParameter`].
+/// [`Layer`](crate::Error::Layer) with the layer's name and what is wrong with it or its tap;
+/// [`NonFiniteGradient`](crate::Error::NonFiniteGradient) for a layer's gradient, [`HyperParameter`](crate::Error::HyperParameter).
+/// A gradient of a tensor that belongs to no observed layer is passed on as it is, NaN too.
+///
 /// Fallbacks: a batch of any rank, or of one example, is damped; a zero G has π = 1; a factor that rounding has made indefinite is
 /// inverted through its eigenvalues, those below 0 taken as 0. A layer without a tap keeps its factors; if its step would not be
 /// finite, its gradient goes in as it is.
@@ -118,6 +145,7 @@ pub struct Kfac<O, A> {
     layers: BTreeMap<String, Factors<A>>,
     pending: BTreeMap<String, Pending<A>>,
     trust: Trust,
+    scratch: Scratch<A>,
 }
 
 /// What the curvature is divided out by.
@@ -125,17 +153,6 @@ pub struct Kfac<O, A> {
 enum Mode {
     Inverse,
     Eigen,
-}
-
-/// How far the quadratic model is trusted: Levenberg's and Marquardt's damping.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Trust {
-    /// What the damping is multiplied by.
-    factor: f64,
-    /// The change of the loss that the last step's model foretold.
-    foretold: Option<f64>,
-    /// Steps since the factor was adapted.
-    since: u64,
 }
 
 around!(Kfac<O, A>);
@@ -154,7 +171,8 @@ impl<O, A> Kfac<O, A> {
             layout: None,
             layers: BTreeMap::new(),
             pending: BTreeMap::new(),
-            trust: Trust { factor: 1.0, foretold: None, since: 0 },
+            trust: Trust::default(),
+            scratch: Scratch::default(),
         }
     }
 
@@ -207,36 +225,9 @@ impl<O, A> Kfac<O, A> {
         self
     }
 
-    /// Forgets the taps that have been observed since the last step.
+    /// Forgets the taps that have been observed since the last step: after one that a step does not accept.
     pub fn discard(&mut self) {
         self.pending.clear();
-    }
-
-    /// Adapts the damping to how well the last step's model foretold its success (Levenberg and Marquardt), and returns the ratio ρ
-    /// of the change of the loss to the one foretold.
-    ///
-    /// Both losses are those of the step's batch, before and after. With ρ > 3/4 the damping is multiplied by (19/20)ⁿ, with
-    /// ρ < 1/4 divided by it, n being the steps since this was called last; the paper has n = 5. The model is that of a plain step
-    /// along the preconditioned gradient, of the layers that have factors: for [`Sgd`](crate::Sgd) inside.
-    ///
-    /// # Errors
-    /// [`Error::NotFinite`] for a loss, [`Error::NoStep`] before there has been one.
-    pub fn adapt_damping(&mut self, loss_before: f64, loss_after: f64) -> Result<f64> {
-        for (argument, value) in [("loss_before", loss_before), ("loss_after", loss_after)] {
-            if !value.is_finite() {
-                return Err(Error::NotFinite { argument, index: vec![], value });
-            }
-        }
-        let foretold = self.trust.foretold.ok_or(Error::NoStep)?;
-        let ratio = (loss_after - loss_before) / foretold;
-        let change = 0.95_f64.powf(self.trust.since as f64);
-        if ratio > 0.75 {
-            self.trust.factor *= change;
-        } else if ratio < 0.25 {
-            self.trust.factor /= change;
-        }
-        self.trust.since = 0;
-        Ok(ratio)
     }
 }
 
@@ -254,8 +245,9 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
     /// alone, or a name given to [`layer`](Self::layer).
     ///
     /// # Errors
-    /// [`Error::Layer`]: the tap is none, not finite or of other shapes than the weight, or there is no such weight, which
-    /// before the first step only that can tell.
+    /// [`Layer`](crate::Error::Layer): the tap is none, not finite, so large that its squares are not, or of other shapes than the
+    /// weight; there is no such weight, or it has been observed under another name. What names and shapes the weights have, before the first step
+    /// only that can tell: it is an error then, and every other step, until [`discard`](Self::discard) forgets the tap.
     pub fn observe(&mut self, layer: &str, tap: LinearTap<'_, A>) -> Result<()> {
         self.take(layer, &tap, false)
     }
@@ -263,7 +255,10 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
     /// [`observe`](Self::observe) with the gradients of the **real targets**, whose curvature is called the empirical Fisher. No
     /// second backward pass is needed, but far from the minimum it is another matrix.
     ///
-    /// The step that follows checks that its gradient is that of the mean of these examples, not of their sum.
+    /// The step that follows is an error, [`NotTheMean`](crate::Error::NotTheMean), if its gradient is a multiple of that of the mean
+    /// over these examples: if the tap is divided by the batch, the gradient that of a sum, or the tap lacks its
+    /// [`positions`](LinearTap::positions). What is shorter than the mean, as clipping makes it, is let through, and of layers with
+    /// less than three outputs all but the sum.
     ///
     /// # Errors
     /// Those of [`observe`](Self::observe).
@@ -274,26 +269,33 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
     fn take(&mut self, layer: &str, tap: &LinearTap<'_, A>, empirical: bool) -> Result<()> {
         let wanted = self.wants_taps() || !self.layers.contains_key(layer);
         let sums = || -> Result<Option<Pending<A>>> {
-            tap.check()?;
+            tap.check_rows()?;
             if let Some(layout) = self.layout.as_ref().or(self.inner.layout()) {
                 let place = self.place(layer, layout)?;
+                let others = self.layers.keys().chain(self.pending.keys());
+                let others = others.filter_map(|name| Some((name, self.place(name, layout).ok()?)));
+                apart(layer, &place, others.collect::<Vec<_>>().iter().map(|(name, place)| (*name, place)))?;
                 shaped("input", (tap.rows(), place.inputs), &tap.input)?;
                 shaped("output_grad", (tap.rows(), place.outputs), &tap.output_grad)?;
             }
-            let (inputs, outputs) = (tap.input.ncols(), tap.output_grad.ncols());
             let known = self.pending.get(layer);
             if let Some(known) = known {
                 shaped("input", (tap.rows(), known.input.nrows()), &tap.input)?;
                 shaped("output_grad", (tap.rows(), known.output.nrows()), &tap.output_grad)?;
             }
-            Ok(wanted.then(|| {
-                let mut sums = known.cloned().unwrap_or_else(|| Pending::new(inputs, outputs, empirical));
-                if !empirical {
-                    sums.row_sums = None;
-                }
-                sums.add(tap);
-                sums
-            }))
+            if !wanted {
+                return tap.check_finite().map(|()| None);
+            }
+            let mut sums = known.cloned().unwrap_or_else(|| Pending::new(tap, empirical, &self.scratch));
+            if !empirical {
+                sums.row_sums = None;
+            }
+            sums.add(tap);
+            // The products have read the tap once already: what is not finite makes its square on the diagonal so.
+            if let Err(too_large) = sums.ensure_finite() {
+                return Err(tap.check_finite().err().unwrap_or(too_large));
+            }
+            Ok(Some(sums))
         };
         if let Some(sums) = sums().map_err(|reason| of_layer(layer, reason))? {
             self.pending.insert(layer.to_owned(), sums);
@@ -301,90 +303,20 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
         Ok(())
     }
 
-    /// Where the tensors of a layer are.
-    fn place(&self, layer: &str, layout: &Layout) -> Result<Place> {
-        match self.named.get(layer) {
-            Some(layer) => layer.place(layout),
-            None => Layer::named(layer, layout)?.place(layout),
-        }
-    }
-
-    /// The hyper-parameters of this step, and where every layer is, if all is in order.
-    fn settings(&self, step: &Step<'_, A>) -> Result<Settings> {
-        step.ensure_whole("kfac")?;
-        let at = self.inner.steps();
-        let above_0 = (Bound::Excluded(0.0), Bound::Unbounded);
-        let damping = self.damping.within("damping", above_0, at)?;
-        let decay = self.decay.within("decay", 0.0..1.0, at)?;
-        let kl_clip = self.kl_clip.as_ref().map(|kl_clip| kl_clip.within("kl_clip", above_0, at)).transpose()?;
-        for (name, period) in [("factor_period", self.factor_period), ("inverse_period", self.inverse_period)] {
-            if period == 0 {
-                let accepted = "at least 1".into();
-                return Err(Error::HyperParameter { name, value: 0.0, step: at, path: None, accepted });
-            }
-        }
-        Layout::ensure_known(self.layout.as_ref(), step.layout())?;
-        let mut places = BTreeMap::new();
-        for name in self.layers.keys().chain(self.pending.keys()) {
-            let place = self.checked_place(name, step).map_err(|reason| of_layer(name, reason))?;
-            places.insert(name.clone(), place);
-        }
-        Ok(Settings { damping: damping * self.trust.factor, decay, kl_clip, at, places })
-    }
-
-    /// Where a layer is, if what was observed of it has its shape and, from the real targets, its gradient.
-    fn checked_place(&self, name: &str, step: &Step<'_, A>) -> Result<Place> {
-        let place = self.place(name, step.layout())?;
-        let of_layer = |at: usize| at == place.weight || Some(at) == place.bias;
-        let tensors = step.iter().filter(|(_, tensor)| of_layer(tensor.index()));
-        let grads: Vec<_> = tensors.filter_map(|(info, tensor)| Some((info, tensor.grad.as_ref()?))).collect();
-        if !norm::all_finite(&grads) {
-            return Err(norm::non_finite(&grads));
-        }
-        let Some(pending) = self.pending.get(name) else { return Ok(place) };
-        let rows = pending.rows as usize;
-        let seen = (pending.input.nrows(), pending.output.nrows());
-        for (argument, expected, found) in [("input", place.inputs, seen.0), ("output_grad", place.outputs, seen.1)] {
-            if expected != found {
-                return Err(Error::ArgumentShape {
-                    argument,
-                    expected: vec![rows, expected],
-                    found: vec![rows, found],
-                });
-            }
-        }
-        if let Some(sums) = &pending.row_sums
-            && let Some(grad) = gradient(&place, step)
-            && pending.examples > 1
-        {
-            let sums = if place.bias.is_some() { sums.sum_axis(Axis(0)) } else { sums.row(0).to_owned() };
-            let found = grad.rows().into_iter().map(|row| row.iter().map(|x| x.as_f64()).sum::<f64>());
-            let (mut size, mut difference) = (0.0, 0.0);
-            found.zip(&sums).for_each(|(found, sum)| {
-                size += found * found;
-                difference += (found - sum).powi(2);
-            });
-            if difference < 1e-6 * size {
-                return Err(Error::DividedByBatch { examples: pending.examples as usize });
-            }
-        }
-        Ok(place)
-    }
-
     /// The factors that this step changes, as they will be after it: with decompositions where it is time.
     fn advance(&self, settings: &Settings) -> BTreeMap<String, Factors<A>> {
         let due = settings.at.is_multiple_of(self.inverse_period);
         let mut changed: Vec<_> = settings.places.iter().map(|(name, place)| (name, place, None)).collect();
-        let (layers, pending, mode) = (&self.layers, &self.pending, self.mode);
+        let Self { layers, pending, scratch, mode, .. } = self;
         threads::for_each(&mut changed, &|(name, place, changed)| {
             let known = layers.get(*name);
             let updated = match pending.get(*name) {
-                Some(pending) => Some(Factors::updated(known, pending, place.bias.is_some(), settings.decay)),
+                Some(pending) => Some(Factors::updated(known, pending, place.bias.is_some(), settings.decay, scratch)),
                 None => known.filter(|_| due).cloned(),
             };
             *changed = updated.map(|mut factors| {
                 if due || matches!(*factors.solver, Solver::None) {
-                    factors.refresh(mode, settings.damping);
+                    factors.refresh(*mode, settings.damping);
                 }
                 factors
             });
@@ -392,59 +324,63 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
         changed.into_iter().filter_map(|(name, _, factors)| Some((name.clone(), factors?))).collect()
     }
 
-    /// The preconditioned gradients by tensor, and Σ⟨V, ∇⟩.
+    /// The preconditioned gradients by tensor, and [Ση⟨V, ∇⟩, Ση²⟨V, ∇⟩] with the learning rate η of each.
     fn precondition(
         &self,
         settings: &Settings,
         changed: &BTreeMap<String, Factors<A>>,
         step: &Step<'_, A>,
-    ) -> (Vec<Option<ArrayD<A>>>, f64) {
+    ) -> (Vec<Option<ArrayD<A>>>, [f64; 2]) {
         let grads = settings.places.iter().filter_map(|(name, place)| {
             let factors = changed.get(name).or(self.layers.get(name))?;
-            Some((factors, place, gradient(place, step)?, 0.0))
+            Some((factors, place, place.gradient(step)?, None))
         });
         let mut grads: Vec<_> = grads.collect();
-        threads::for_each(&mut grads, &|(factors, _, grad, product)| {
-            let preconditioned = factors.precondition(grad, settings.damping);
-            if preconditioned.iter().all(|x| x.is_finite()) {
-                *product = preconditioned.iter().zip(&*grad).map(|(v, g)| v.as_f64() * g.as_f64()).sum::<f64>();
-                *grad = preconditioned;
+        let scratch = &self.scratch;
+        threads::for_each(&mut grads, &|(factors, place, grad, preconditioned)| {
+            let mut whole = factors.precondition(grad, settings.damping, scratch);
+            let mut product = match (whole.as_slice(), grad.as_slice()) {
+                (Some(whole), Some(grad)) => dot(whole, grad),
+                _ => unreachable!("they lie row by row"),
+            };
+            // What is not finite makes the product so, whatever it is multiplied with.
+            if !product.is_finite() && !whole.as_slice().is_some_and(norm::finite) {
+                whole.assign(grad);
+                product = 0.0;
             }
+            let products = if product == 0.0 { [0.0; 2] } else { place.products(product, &whole, grad) };
+            *preconditioned = Some((whole, products));
         });
-        let (mut parts, mut sum) = (vec![None; step.layout().len()], 0.0);
-        for (_, place, preconditioned, product) in grads {
-            sum += product;
-            let (weight, bias) = place.part(&preconditioned, &step.layout().tensors()[place.weight]);
+        let mut rates = vec![0.0; step.layout().len()];
+        for (_, tensor) in step.iter() {
+            rates[tensor.index()] = tensor.learning_rate.apply(self.inner.learning_rate());
+        }
+        let (mut parts, mut sums) = (vec![None; step.layout().len()], [0.0; 2]);
+        for (_, place, _, preconditioned) in grads {
+            let Some((whole, products)) = preconditioned else { continue };
+            for (at, product) in [Some(place.weight), place.bias].into_iter().flatten().zip(products) {
+                sums[0] += rates[at] * product;
+                sums[1] += rates[at] * rates[at] * product;
+            }
+            let (weight, bias) = place.part(whole, &step.layout().tensors()[place.weight]);
             parts[place.weight] = Some(weight);
             if let Some(at) = place.bias {
                 parts[at] = bias;
             }
         }
-        (parts, sum)
+        (parts, sums)
     }
-}
 
-/// What holds for one step.
-struct Settings {
-    damping: f64,
-    decay: f64,
-    kl_clip: Option<f64>,
-    /// The number of the step.
-    at: u64,
-    places: BTreeMap<String, Place>,
-}
-
-fn of_layer(layer: &str, reason: Error) -> Error {
-    Error::Layer { layer: layer.into(), reason: Box::new(reason) }
-}
-
-/// The gradient of a layer as one matrix, if its weight has one.
-fn gradient<A: Scalar>(place: &Place, step: &Step<'_, A>) -> Option<Array2<A>> {
-    let find = |at: usize| {
-        let (info, tensor) = step.iter().find(|(_, tensor)| tensor.index() == at)?;
-        Some(tensor.grad.as_ref()?.to_array(info.shape()))
-    };
-    Some(place.join(&find(place.weight)?, place.bias.and_then(find).as_ref()))
+    /// The step is made: it leaves its memory to the next, and frees what that before it left unused.
+    fn keep(&mut self, changed: BTreeMap<String, Factors<A>>, grads: Vec<Option<ArrayD<A>>>) {
+        let sums = std::mem::take(&mut self.pending).into_values().flat_map(|sums| [sums.input, sums.output]);
+        let replaced = changed.into_iter().filter_map(|(name, factors)| self.layers.insert(name, factors));
+        let matrices = sums.chain(replaced.flat_map(|factors| [factors.input, factors.output]));
+        let buffers = matrices.map(|matrix| matrix.into_raw_vec_and_offset().0);
+        let grads = grads.into_iter().flatten().map(|grad| grad.into_raw_vec_and_offset().0);
+        buffers.chain(grads).for_each(|buffer| self.scratch.give(buffer));
+        self.scratch.renew();
+    }
 }
 
 impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Kfac<O, A> {
@@ -456,10 +392,9 @@ impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Kfac<O, A> {
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
         let settings = self.settings(&step)?;
         let changed = self.advance(&settings);
-        let (grads, product) = self.precondition(&settings, &changed, &step);
-        let learning_rate = self.inner.learning_rate();
+        let (grads, [slope, size]) = self.precondition(&settings, &changed, &step);
         let scale = settings.kl_clip.map_or(1.0, |kl_clip| {
-            let scale = (kl_clip / (learning_rate * learning_rate * product.abs())).sqrt();
+            let scale = (kl_clip / size.abs()).sqrt();
             if scale < 1.0 { scale } else { 1.0 }
         });
         let layout = Arc::clone(step.layout());
@@ -474,13 +409,10 @@ impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Kfac<O, A> {
         }
         let report = self.inner.apply(step)?;
         if report.moved {
-            let length = learning_rate * scale;
-            self.trust.foretold = Some(-length * product + 0.5 * length * length * product);
-            self.trust.since += 1;
+            self.trust.stepped(-scale * slope + 0.5 * scale * scale * size);
         }
         self.layout.get_or_insert(layout);
-        self.layers.extend(changed);
-        self.pending.clear();
+        self.keep(changed, grads);
         Ok(report)
     }
 

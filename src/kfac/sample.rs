@@ -8,7 +8,8 @@
 //! ```
 //! use gradus::kfac::sample;
 //! use ndarray::array;
-//! # use rand::SeedableRng;
+//! use rand::SeedableRng; // rand 0.10
+//!
 //! let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(0);
 //!
 //! let grad = sample::categorical(&array![[2.0_f64, 0.0, -2.0]], &mut rng);

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use ndarray::{Array2, Axis};
 
 use super::factors::{Factors, Pending, Solver};
-use super::{Kfac, Mode, Trust};
+use super::trust::{BOUNDS, Trust};
+use super::{Kfac, Mode};
 use crate::error::{Error, Result};
 use crate::hyper::Hyper;
 use crate::optimizer::Optimizer;
@@ -53,8 +54,7 @@ pub(super) fn write<O, A: Scalar>(kfac: &Kfac<O, A>, node: &mut StateWriter<'_>)
     for (name, pending) in &kfac.pending {
         node.value(&format!("rows/{name}"), pending.rows);
         node.value(&format!("examples/{name}"), pending.examples);
-        node.matrix(PENDING[0], name, &pending.input);
-        node.matrix(PENDING[1], name, &pending.output);
+        PENDING.into_iter().zip(pending.sums()).for_each(|(kind, sum)| node.matrix(kind, name, &sum));
         node.matrix("pending_input_sum", name, &pending.input_sum.clone().insert_axis(Axis(0)));
         if let Some(sums) = &pending.row_sums {
             node.matrix("row_sums", name, sums);
@@ -70,8 +70,8 @@ pub(super) fn read<A: Scalar, O: Optimizer<A>>(
     node: &mut StateReader<'_>,
 ) -> Result<(Parts<A>, Commit<'static>)> {
     let hypers = kfac.hyper_parameters().map(|hyper| hyper.read_state(node)).collect::<Result<Vec<_>>>()?;
-    let above_0 = |factor: &f64| factor.is_finite() && *factor > 0.0;
-    let factor = node.value_where("damping_factor", "a number above 0", above_0)?;
+    let within = |factor: &f64| (BOUNDS[0]..=BOUNDS[1]).contains(factor);
+    let factor = node.value_where("damping_factor", "a number from 1e-6 to 1e6", within)?;
     let foretold = if node.has("foretold") { Some(node.value("foretold", "a number")?) } else { None };
     let trust = Trust { factor, foretold, since: node.value("since_adapted", "a count")? };
     let layout = node.layout().cloned();

@@ -1,12 +1,14 @@
 //! Shampoo: a preconditioner for each side of a matrix.
 
+use std::mem::swap;
 use std::ops::{Bound, Range};
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, Slice};
 
+use crate::decomposition::shifted_power;
 use crate::error::{Error, Result};
 use crate::hyper::Hyper;
-use crate::linalg::{blend_gram, multiplied, shifted_power};
+use crate::linalg::{blend_gram, multiply};
 use crate::rule::{At, Decay, MatrixRule, MatrixSlot, Matrixwise};
 use crate::scalar::Scalar;
 
@@ -16,7 +18,7 @@ use crate::scalar::Scalar;
 /// ```text
 /// g ← g + λθ
 /// L ← L + ggᵀ,  R ← R + gᵀg                          with beta2  L ← β₂L + (1 − β₂)ggᵀ, divided by 1 − β₂ᵗ below
-/// P = (L + εI)^(−1/4),  Q = (R + εI)^(−1/4)          every `period` steps, from the first on
+/// P = (L + εI)^(−1/4),  Q = (R + εI)^(−1/4)          every `period` steps; in the first `period` more often
 /// d = PgQ                                            times ‖graft‖/‖d‖ with grafting
 /// m ← μm + d                                         with momentum, which takes d's place
 /// θ ← θ − ηd
@@ -27,7 +29,7 @@ use crate::scalar::Scalar;
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
-/// | `learning_rate` η | – | ≥ 0 | |
+/// | `learning_rate` η | – | ≥ 0 | begin with 0.1, grafted with what that optimizer has |
 /// | [`eps`](Self::eps) ε | 1e-6 | > 0 | least eigenvalue; unit of the gradient squared |
 /// | [`beta2`](Self::beta2) β₂ | – | 0 ≤ β₂ < 1 | averages L and R instead of summing |
 /// | [`momentum`](Self::momentum) μ | 0 | 0 ≤ μ < 1 | of the preconditioned gradients |
@@ -42,11 +44,15 @@ use crate::scalar::Scalar;
 ///
 /// # Conventions
 /// The paper's algorithm 1 has ε in L at the beginning, which for the sum is the same. Roots are computed in f64. Grafting takes
-/// the norm of the whole tensor.
+/// the norm of the whole tensor. Roots of the first gradient alone would be far too large for those after it: up to `period`, each of the
+/// first ten steps has new ones, then the 16th, the 32nd and so on.
+///
+/// On a running optimizer, or before a state is loaded, `block_size`, `graft` and `momentum` say what the state is: see
+/// [`Matrixwise`].
 ///
 /// # Errors
-/// [`Error::NonFiniteGradient`], [`Error::NormOverflow`], [`Error::HyperParameter`]. Should a root not be found, the one before it
-/// stays; before the first, the gradient itself is the direction.
+/// [`Error::NonFiniteGradient`] and [`Error::NormOverflow`], with a weight decay of that too; [`Error::HyperParameter`]. Should a root
+/// not be found, the one before it stays; before the first, the gradient itself is the direction.
 ///
 /// # Example
 /// ```
@@ -54,10 +60,10 @@ use crate::scalar::Scalar;
 /// use ndarray::array;
 ///
 /// let mut opt = Shampoo::new(0.1).eps(1e-12).graft(Graft::Sgd);
-/// let mut w = array![[0.0, 0.0], [0.0, 0.0]];
+/// let mut w = array![[0.0_f64, 0.0], [0.0, 0.0]];
 /// opt.step(&mut w, &array![[3.0, 0.0], [0.0, 4.0]])?;
 /// assert!((w[[0, 0]] - w[[1, 1]]).abs() < 1e-9); // as far in both directions,
-/// assert!(((w[[0, 0]] * w[[0, 0]] + w[[1, 1]] * w[[1, 1]]).sqrt() - 0.5_f64).abs() < 1e-9); // and together η‖g‖
+/// assert!(((w[[0, 0]] * w[[0, 0]] + w[[1, 1]] * w[[1, 1]]).sqrt() - 0.5).abs() < 1e-9); // and together η‖g‖
 /// # Ok::<(), gradus::Error>(())
 /// ```
 ///
@@ -120,7 +126,7 @@ impl<A: Scalar> Shampoo<A> {
         self
     }
 
-    /// Computes the roots every `steps` steps.
+    /// Computes the roots every `steps` steps, and more often in the first as many.
     pub fn period(mut self, steps: u64) -> Self {
         self.rule.period = steps;
         self
@@ -140,6 +146,9 @@ pub struct ShampooValues {
     beta2: Option<f64>,
     momentum: f64,
 }
+
+/// Within the first period roots are computed at each of so many steps, and then whenever the sums have about doubled.
+const EARLY: u64 = 10;
 
 /// The statistics and roots of one side of a block.
 const SIDES: [[&str; 2]; 2] = [["left", "left_root"], ["right", "right_root"]];
@@ -243,23 +252,43 @@ impl<A: Scalar> MatrixRule<A> for ShampooRule {
     fn direction(&self, values: &ShampooValues, at: &At, grad: Array2<A>, slots: &mut [Array2<A>]) -> Array2<A> {
         let (whole, blocks) = slots.split_at_mut(<Self as MatrixRule<A>>::slots(self, (0, 0)).len());
         let (momentum, graft) = whole.split_at_mut(usize::from(self.momentum.is_some()));
-        let due = (at.step - 1).is_multiple_of(self.period);
-        let mut direction = Array2::zeros(grad.dim());
+        let early = at.step <= self.period && (at.step <= EARLY || at.step.is_power_of_two());
+        let due = early || (at.step - 1).is_multiple_of(self.period);
+        let length = self.grafted(at, &grad, graft);
         let mut sides = blocks.chunks_exact_mut(2);
-        for block in self.blocks(grad.dim()) {
-            let own = part(grad.view(), &block).to_owned();
-            let has = Self::sides(&block);
+        let mut turned = |block: &[Range<usize>; 2], mut own: Array2<A>| {
+            let has = Self::sides(block);
             let exponent = if has == [true; 2] { -0.25 } else { -0.5 };
-            let mut turned = own.clone();
-            for (right, has) in [false, true].into_iter().zip(has) {
-                let Some([statistics, root]) = (if has { sides.next() } else { None }) else { continue };
-                let along = if right { own.t() } else { own.view() };
-                precondition(along, statistics, root, (values, at, due, exponent));
-                turned = if right { multiplied(&turned, root) } else { multiplied(root, &turned) };
+            let mut pairs = has.map(|has| if has { sides.next() } else { None });
+            for (pair, along) in pairs.iter_mut().zip([own.view(), own.t()]) {
+                if let Some([statistics, root]) = pair {
+                    precondition(along, statistics, root, (values, at, due, exponent));
+                }
             }
-            part_mut(direction.view_mut(), &block).assign(&turned);
-        }
-        if let Some(length) = self.grafted(at, &grad, graft) {
+            let mut room = Array2::zeros(own.dim());
+            for (right, pair) in [false, true].into_iter().zip(&pairs) {
+                let Some([_, root]) = pair else { continue };
+                if right {
+                    multiply(&own, root, &mut room)
+                } else {
+                    multiply(root, &own, &mut room)
+                }
+                swap(&mut own, &mut room);
+            }
+            own
+        };
+        let mut direction = match &self.blocks(grad.dim())[..] {
+            [block] if grad.is_standard_layout() => turned(block, grad),
+            blocks => {
+                let mut direction = Array2::zeros(grad.dim());
+                for block in blocks {
+                    let own = part(grad.view(), block).as_standard_layout().into_owned();
+                    part_mut(direction.view_mut(), block).assign(&turned(block, own));
+                }
+                direction
+            }
+        };
+        if let Some(length) = length {
             let own = direction.iter().map(|d| d.as_f64().powi(2)).sum::<f64>().sqrt();
             let scale = if own > 0.0 { A::from_f64(length / own) } else { A::zero() };
             direction.mapv_inplace(|d| d * scale);
@@ -290,7 +319,7 @@ fn precondition<A: Scalar>(
         let bias = values.beta2.map_or(1.0, |beta2| 1.0 - beta2.powf(at.step as f64));
         if let Some(power) = shifted_power(statistics, values.eps * bias, exponent) {
             let scale = A::from_f64(bias.powf(-exponent));
-            root.assign(&power.mapv_into(|x| x * scale));
+            *root = power.mapv_into(|x| x * scale);
         }
     }
 }
@@ -331,18 +360,52 @@ mod tests {
         assert!(close(&w, &array![[-0.3 / 9.5_f64.sqrt(), 0.0], [0.0, -0.4 / 16.5_f64.sqrt()]]), "{w}");
     }
 
-    /// The root of the first step holds until the period is over; momentum adds up.
+    /// The first two steps have roots of their own, the third one that the fourth has too; momentum adds up.
     #[test]
     fn periods_and_momentum() {
         let (mut opt, mut w) = (Shampoo::new(1.0).eps(1e-12).period(2).momentum(0.5), array![[0.0]]);
-        let steps = [2.0, 1.0, 2.0].map(|grad| {
+        let steps = [2.0, 1.0, 2.0, 6.0].map(|grad| {
             let before = w[[0, 0]];
             opt.step(&mut w, &array![[grad]]).unwrap();
             before - w[[0, 0]]
         });
-        // A number has exponent −1/2: 2/2; then 1/2 of the root of 4; then 2/3, of 4 + 1 + 4.
-        let expected: [f64; 3] = [1.0, 0.5 + 0.5, 0.5 + 2.0 / 3.0];
+        // A number has exponent −1/2: 2/√4, then 1/√(4 + 1), 2/√(4 + 1 + 4), and 6 by the same root.
+        let second = 0.5 + 1.0 / 5.0_f64.sqrt();
+        let third = 0.5 * second + 2.0 / 3.0;
+        let expected: [f64; 4] = [1.0, second, third, 0.5 * third + 2.0];
         assert!(steps.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-10), "{steps:?}");
+    }
+
+    /// What decay makes of a parameter that is no number is no gradient: nothing moves, no sum is spoilt.
+    #[test]
+    fn decay_of_what_is_not_finite() {
+        for broken in [f64::NAN, f64::INFINITY, 1e200] {
+            let (mut opt, mut w) = (Shampoo::new(0.1).weight_decay(0.1), (array![[1.0, 2.0]], array![[broken, 1.0]]));
+            let grad = array![[1.0, 1.0]];
+            let error = opt.step(&mut w, &(&grad, &grad)).unwrap_err();
+            let named =
+                matches!(&error, Error::NonFiniteGradient { path, .. } | Error::NormOverflow { path } if path == "1");
+            assert!(named && w.0 == array![[1.0, 2.0]] && opt.state_bytes() == 0, "{error}");
+            opt.weight_decay(0.0).step(&mut w, &(&grad, &grad)).unwrap();
+        }
+    }
+
+    /// The first root knows one gradient only; without grafting, ten steps with that go far astray.
+    #[test]
+    fn roots_are_fresh_at_the_beginning() {
+        let grad = |t: usize| array![[(t as f64).sin(), 0.1], [0.2, (2.0 * t as f64).cos()]];
+        let run = |period: u64, steps: usize| {
+            let (mut opt, mut w) = (Shampoo::new(0.1).period(period), Array2::zeros((2, 2)));
+            (0..steps).for_each(|t| _ = opt.step(&mut w, &grad(t)).unwrap());
+            w
+        };
+        assert_eq!(run(10, 10), run(1, 10));
+        assert_ne!(run(10, 13), run(1, 13)); // from then on every ten steps: the eleventh
+        assert_eq!(run(10, 11), run(1, 11));
+        assert_ne!(run(100, 15), run(1, 15));
+        // The 16th step has the root of all that there were.
+        let last = |period: u64| run(period, 16) - run(period, 15);
+        assert!(close(&last(100), &last(1)));
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! SOAP: Adam in the eigenbasis of Shampoo's preconditioner.
 
-use ndarray::{Array2, ArrayRef2, ArrayView2, Axis, Zip};
+use std::mem::swap;
 
+use ndarray::{Array2, ArrayView2, Axis};
 use pulp::Arch;
 
+use crate::decomposition::{eigen, orthonormal};
 use crate::error::{Error, Result};
 use crate::hyper::Hyper;
-use crate::linalg::{blend_gram, eigen, multiplied, orthonormal};
+use crate::linalg::{blend_gram, multiplied, multiply};
 use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise};
 use crate::scalar::Scalar;
 
@@ -22,8 +24,9 @@ use crate::scalar::Scalar;
 /// every `period` steps:  P ← QR(L·P) with the columns by falling eigenvalue, m and v turned with it; Q from R as well
 /// ```
 /// **The first step only begins**: it makes L and R, and P and Q by eigen-decomposition, and of the parameter only decays the
-/// weight; t counts the steps after it. So no gradient is turned into a basis that it has made. A side of length 1, as a vector has,
-/// or longer than `max_side` is not turned; a vector has Adam's steps. A tensor is the matrix of its first axis and all others.
+/// weight; t counts the steps after it. So no gradient is turned into a basis that it has made. A side
+/// longer than `max_side` is not turned. A vector, and a matrix with a side of length 1, is not turned at all: it has Adam's steps. A
+/// tensor is the matrix of its first axis and all others.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning |
@@ -42,7 +45,10 @@ use crate::scalar::Scalar;
 ///
 /// # Conventions
 /// The authors' implementation, which however decays the weight after the step and holds m in the parameter's own directions while
-/// it changes the basis, as is done here. Decompositions are computed in f64.
+/// it changes the basis, as is done here. It also turns the long side of a matrix whose other side is 1, and tensors of more axes axis by
+/// axis. Decompositions are computed in f64.
+///
+/// `max_side` says what the state is: see [`Matrixwise`] before changing it on a running optimizer.
 ///
 /// # Errors
 /// [`Error::NonFiniteGradient`], [`Error::NormOverflow`], [`Error::HyperParameter`]. Should the first decomposition fail, the basis
@@ -148,10 +154,16 @@ fn sides<A>(has: [bool; 2], slots: &mut [Array2<A>]) -> [Option<Side<'_, A>>; 2]
     })
 }
 
-/// PᵀMQ, the bases of the sides that are turned.
-fn turned<A: Scalar>(matrix: &ArrayRef2<A>, [left, right]: [Option<ArrayView2<'_, A>>; 2]) -> Array2<A> {
-    let matrix = left.map_or_else(|| matrix.to_owned(), |basis| multiplied(&basis.t(), matrix));
-    right.map_or_else(|| matrix.clone(), |basis| multiplied(&matrix, &basis))
+/// M ← PᵀMQ, the bases of the sides that are turned, with room for a product.
+fn turn<A: Scalar>(matrix: &mut Array2<A>, room: &mut Array2<A>, [left, right]: [Option<ArrayView2<'_, A>>; 2]) {
+    if let Some(left) = left {
+        multiply(&left.t(), matrix, room);
+        swap(matrix, room);
+    }
+    if let Some(right) = right {
+        multiply(matrix, &right, room);
+        swap(matrix, room);
+    }
 }
 
 impl<A: Scalar> MatrixRule<A> for SoapRule {
@@ -191,7 +203,7 @@ impl<A: Scalar> MatrixRule<A> for SoapRule {
     fn direction(&self, values: &SoapValues, at: &At, grad: Array2<A>, slots: &mut [Array2<A>]) -> Array2<A> {
         let [mean, square, rest @ ..] = slots else { unreachable!("there are two moments") };
         let mut sides = sides(self.sides(grad.dim()), rest);
-        let SoapValues { beta1, beta2, eps } = *values;
+        let beta2 = values.beta2;
         if at.step == 1 {
             add(&grad, beta2, &mut sides);
             for side in sides.iter_mut().flatten() {
@@ -199,32 +211,55 @@ impl<A: Scalar> MatrixRule<A> for SoapRule {
             }
             return Array2::zeros(grad.dim());
         }
-        let bases = || sides.each_ref().map(|side| side.as_ref().map(|side| side.basis.view()));
-        let own = turned(&grad, bases());
-        let mut direction = own.clone();
-        let steps = (at.step - 1) as f64;
-        let correction = A::from_f64((1.0 - beta2.powf(steps)).sqrt() / (1.0 - beta1.powf(steps)));
-        let (b1, r1) = (A::from_f64(beta1), A::from_f64(1.0 - beta1));
-        let (b2, r2, eps) = (A::from_f64(beta2), A::from_f64(1.0 - beta2), A::from_f64(eps));
-        Arch::new().dispatch(
-            #[inline(always)]
-            || {
-                Zip::from(&mut direction).and(&own).and(&mut *mean).and(&mut *square).for_each(|d, g, m, v| {
-                    *m = b1 * *m + r1 * *g;
-                    *v = b2 * *v + r2 * (*g * *g);
-                    let root = v.sqrt() + eps;
-                    *d = if root > A::zero() { correction * (*m / root) } else { A::zero() };
-                })
-            },
-        );
-        let back = sides.each_ref().map(|side| side.as_ref().map(|side| side.basis.t()));
-        let direction = turned(&direction, back);
         add(&grad, beta2, &mut sides);
+        let mut direction = if grad.is_standard_layout() { grad } else { grad.as_standard_layout().into_owned() };
+        let mut room = Array2::zeros(direction.dim());
+        turn(&mut direction, &mut room, bases(&sides));
+        adam((values, at.step - 1), &mut direction, mean, square);
+        turn(&mut direction, &mut room, back(&sides));
         if (at.step - 1).is_multiple_of(self.period) {
-            turn(&mut sides, mean, square);
+            iterate(&mut sides, mean, square, &mut room);
         }
         direction
     }
+}
+
+/// What turns a matrix into the bases,
+fn bases<'s, A: Scalar>(sides: &'s [Option<Side<'_, A>>; 2]) -> [Option<ArrayView2<'s, A>>; 2] {
+    sides.each_ref().map(|side| side.as_ref().map(|side| side.basis.view()))
+}
+
+/// and back.
+fn back<'s, A: Scalar>(sides: &'s [Option<Side<'_, A>>; 2]) -> [Option<ArrayView2<'s, A>>; 2] {
+    sides.each_ref().map(|side| side.as_ref().map(|side| side.basis.t()))
+}
+
+/// Adam's moments after so many steps, and its direction in the place of the gradient.
+fn adam<A: Scalar>(
+    (values, steps): (&SoapValues, u64),
+    grad: &mut Array2<A>,
+    mean: &mut Array2<A>,
+    square: &mut Array2<A>,
+) {
+    let SoapValues { beta1, beta2, eps } = *values;
+    let [b1, r1, b2, r2, eps] = [beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps].map(A::from_f64);
+    let steps = steps as f64;
+    let correction = A::from_f64((1.0 - beta2.powf(steps)).sqrt() / (1.0 - beta1.powf(steps)));
+    let (Some(grad), Some(mean), Some(square)) = (grad.as_slice_mut(), mean.as_slice_mut(), square.as_slice_mut())
+    else {
+        unreachable!("products and slots lie row by row")
+    };
+    Arch::new().dispatch(
+        #[inline(always)]
+        move || {
+            for ((d, m), v) in grad.iter_mut().zip(mean).zip(square) {
+                *m = b1 * *m + r1 * *d;
+                *v = b2 * *v + r2 * (*d * *d);
+                let root = v.sqrt() + eps;
+                *d = if root > A::zero() { correction * (*m / root) } else { A::zero() };
+            }
+        },
+    );
 }
 
 /// Adds a gradient to the second moments of the sides.
@@ -241,29 +276,35 @@ fn begin<A: Scalar>(side: &mut Side<'_, A>) {
     match eigen(&**side.moment) {
         Some((_, mut vectors)) => {
             vectors.invert_axis(Axis(1));
-            side.basis.assign(&vectors.mapv(A::from_f64));
+            side.basis.assign(&vectors);
         }
         None => side.basis.diag_mut().fill(A::one()),
     }
 }
 
 /// One power iteration: the bases of both sides, and the moments in them.
-fn turn<A: Scalar>(sides: &mut [Option<Side<'_, A>>; 2], mean: &mut Array2<A>, square: &mut Array2<A>) {
-    let back = sides.each_ref().map(|side| side.as_ref().map(|side| side.basis.t()));
-    let own = turned(mean, back);
+fn iterate<A: Scalar>(
+    sides: &mut [Option<Side<'_, A>>; 2],
+    mean: &mut Array2<A>,
+    square: &mut Array2<A>,
+    room: &mut Array2<A>,
+) {
+    turn(mean, room, back(sides));
     for (axis, side) in [Axis(0), Axis(1)].into_iter().zip(sides.iter_mut()) {
         let Some(side) = side else { continue };
         let moved = multiplied(side.moment, side.basis);
-        let estimate =
-            Zip::from(&*side.basis).and(&moved).map_collect(|basis, moved| *basis * *moved).sum_axis(Axis(0));
+        // How much of the moment lies along each column.
+        let mut estimate = vec![A::zero(); moved.ncols()];
+        for (basis, moved) in side.basis.rows().into_iter().zip(moved.rows()) {
+            let products = basis.iter().zip(moved).map(|(basis, moved)| *basis * *moved);
+            estimate.iter_mut().zip(products).for_each(|(sum, product)| *sum += product);
+        }
         let mut order: Vec<usize> = (0..estimate.len()).collect();
         order.sort_by(|a, b| estimate[*b].as_f64().total_cmp(&estimate[*a].as_f64()));
         *square = reordered(square, axis, &order);
-        let moved = reordered(&moved, Axis(1), &order).mapv(A::as_f64);
-        side.basis.assign(&orthonormal(&moved).mapv(A::from_f64));
+        *side.basis = orthonormal(&moved, &order);
     }
-    let bases = sides.each_ref().map(|side| side.as_ref().map(|side| side.basis.view()));
-    *mean = turned(&own, bases);
+    turn(mean, room, bases(sides));
 }
 
 /// Rows or columns in another order; columns row by row, as they lie in memory.

@@ -4,11 +4,12 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use ndarray::{Array2, ArrayD, ArrayViewMutD, Zip};
+use ndarray::{Array2, ArrayViewMutD, Zip};
 
 use super::rates::{Rates, RatesAt};
 use super::{At, Decay};
 use crate::error::Result;
+use crate::grad::Grad;
 use crate::hyper::Hyper;
 use crate::norm;
 use crate::optimizer::Optimizer;
@@ -16,6 +17,7 @@ use crate::params::{Layout, TensorInfo};
 use crate::scalar::Scalar;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Report, Step, Tensor};
+use crate::tap::shaped;
 use crate::threads;
 
 /// One algorithm, matrix by matrix.
@@ -86,7 +88,11 @@ pub trait MatrixRule<A: Scalar>: Send + Sync {
         Vec::new()
     }
 
-    /// What the learning rate is multiplied with to give the step, `θ ← θ − η·direction`. The gradient is finite.
+    /// What the learning rate is multiplied with to give the step, `θ ← θ − η·direction`. The gradient is finite and lies row by row;
+    /// the direction has its rows and columns, in any layout.
+    ///
+    /// One of another shape makes the step an [`ArgumentShape`](crate::Error::ArgumentShape) error: its tensor does not move and begins anew, others may have
+    /// moved. So does a tensor of which a slot was given another shape, at its next step.
     fn direction(&self, values: &Self::Values, at: &At, grad: Array2<A>, slots: &mut [Array2<A>]) -> Array2<A>;
 }
 
@@ -108,7 +114,9 @@ impl MatrixSlot {
 
 /// The optimizer that a [`MatrixRule`] makes.
 ///
-/// It keeps the rule's slots and a step count per tensor, made when the tensor gets its first gradient. Tensors are shared
+/// It keeps the rule's slots and a step count per tensor, made when the tensor gets its first gradient. A setter that changes
+/// the slots of a running optimizer, as `block_size` or `graft` may, lets the tensors concerned begin anew; a state saved with other
+/// slots is not loaded. Tensors are shared
 /// between the threads, and so are the products of large ones; the bits do not depend on it. A gradient that is not finite is
 /// an error, as it would spoil a whole matrix. What a step needs beside the state it allocates, a few times the size of the
 /// tensors.
@@ -138,6 +146,7 @@ struct Task<'s, 'a, A> {
     info: &'s TensorInfo,
     tensor: &'s mut Tensor<'a, A>,
     state: &'s mut State<A>,
+    result: Result<()>,
 }
 
 /// The rows and columns of a tensor as a matrix.
@@ -193,12 +202,23 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
         Layout::ensure_known(self.layout.as_ref(), step.layout())?;
         step.ensure_uncut(self.rule.name())?;
         let values = (self.rates.at(self.steps, step)?, self.rule.values(self.steps)?);
-        for (info, grad) in step.grads().filter(|(info, _)| !info.is_elsewhere()) {
+        // Sums of squares over many steps stay finite below this.
+        let limit = A::max_value().as_f64().sqrt() * 1e-3;
+        let within = |norm: f64| norm <= limit;
+        for (info, tensor) in step.iter() {
+            let Some(grad) = tensor.grad.as_ref().filter(|_| !info.is_elsewhere()) else { continue };
             self.rule.accepts(info)?;
-            // Sums of squares over many steps stay finite below this.
-            let limit = A::max_value().as_f64().sqrt() * 1e-3;
-            if norm::norm(&[(info, grad)], 2.0).partial_cmp(&limit).is_none_or(std::cmp::Ordering::is_gt) {
+            let norm = norm::norm(&[(info, grad)], 2.0);
+            if !within(norm) {
                 return Err(norm::non_finite(&[(info, grad)]));
+            }
+            let weight_decay = tensor.weight_decay.apply(values.0.weight_decay);
+            if weight_decay > 0.0 && self.rule.decay() == Decay::Coupled {
+                // The decay becomes a part of the gradient.
+                let param = [(info, &Grad::new(tensor.param()))];
+                if !within(norm + weight_decay * norm::norm(&param, 2.0)) {
+                    return Err(norm::non_finite(&param));
+                }
             }
         }
         Ok(values)
@@ -206,7 +226,7 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
 
     /// Steps one tensor.
     fn update(&self, (rates, values): &(RatesAt, R::Values), task: &mut Task<'_, '_, A>) {
-        let Task { info, tensor, state } = task;
+        let Task { info, tensor, state, result } = task;
         if info.is_elsewhere() {
             return state.steps += 1;
         }
@@ -220,25 +240,33 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
         let learning_rate = tensor.learning_rate.apply(rates.learning_rate);
         let weight_decay = tensor.weight_decay.apply(rates.weight_decay);
         let at = At { step: state.steps, learning_rate };
+        let decoupled = weight_decay > 0.0 && self.rule.decay() == Decay::Decoupled;
+        let coupled = weight_decay > 0.0 && !decoupled;
         tensor.update(info, |mut param, mut grad| {
-            match self.rule.decay() {
-                Decay::Coupled if weight_decay > 0.0 => grad.scaled_add(A::from_f64(weight_decay), &param),
-                Decay::Decoupled if weight_decay > 0.0 => {
-                    let shrink = A::from_f64(1.0 - learning_rate * weight_decay);
-                    param.mapv_inplace(|param| param * shrink);
-                }
-                _ => {}
+            if coupled {
+                grad.scaled_add(A::from_f64(weight_decay), &param);
             }
             let grad = Array2::from_shape_vec((rows, columns), grad.into_raw_vec_and_offset().0);
             let Ok(grad) = grad else { unreachable!("a copy of the gradient has its elements") };
-            descend(&mut param, A::from_f64(learning_rate), self.rule.direction(values, &at, grad, &mut state.slots));
+            let direction = self.rule.direction(values, &at, grad, &mut state.slots);
+            *result = shaped("direction", (rows, columns), &direction);
+            if result.is_err() {
+                **state = State::default();
+                return;
+            }
+            if decoupled {
+                let shrink = A::from_f64(1.0 - learning_rate * weight_decay);
+                param.mapv_inplace(|param| param * shrink);
+            }
+            descend(&mut param, A::from_f64(learning_rate), direction);
         });
     }
 }
 
 /// θ ← θ − η·direction.
 fn descend<A: Scalar>(param: &mut ArrayViewMutD<'_, A>, learning_rate: A, direction: Array2<A>) {
-    let Ok(direction) = ArrayD::from_shape_vec(param.raw_dim(), direction.into_raw_vec_and_offset().0) else {
+    let by_rows = if direction.is_standard_layout() { direction } else { direction.as_standard_layout().into_owned() };
+    let Ok(direction) = by_rows.into_shape_with_order(param.raw_dim()) else {
         unreachable!("the direction has the gradient's elements")
     };
     Zip::from(param).and(&direction).for_each(|param, direction| *param -= learning_rate * *direction);
@@ -263,15 +291,16 @@ impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
             let Some(state) = rest.nth(tensor.index() - next) else { break };
             next = tensor.index() + 1;
             if tensor.grad.is_some() {
-                tasks.push(Task { info, tensor, state });
+                tasks.push(Task { info, tensor, state, result: Ok(()) });
             }
         }
         match layout.elements() < SERIAL {
             true => tasks.iter_mut().for_each(|task| self.update(&values, task)),
             false => threads::for_each(&mut tasks, &|task| self.update(&values, task)),
         }
-        let moved = !tasks.is_empty();
+        let (moved, result) = (!tasks.is_empty(), tasks.into_iter().try_for_each(|task| task.result));
         self.state = states;
+        result?;
         self.steps += 1;
         Ok(Report::new(values.0.learning_rate, moved))
     }
@@ -340,5 +369,83 @@ impl<R: fmt::Debug, A> fmt::Debug for Matrixwise<R, A> {
             .field("rates", &self.rates)
             .field("steps", &self.steps)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::{ArrayD, Axis, ShapeBuilder, Slice};
+
+    use super::*;
+    use crate::error::Error;
+
+    /// Twice the gradient, in a memory of some kind.
+    #[derive(Clone)]
+    struct Doubled(fn(Array2<f64>) -> Array2<f64>);
+
+    impl MatrixRule<f64> for Doubled {
+        type Values = ();
+
+        fn name(&self) -> &'static str {
+            "doubled"
+        }
+
+        fn slots(&self, shape: (usize, usize)) -> Vec<MatrixSlot> {
+            vec![MatrixSlot::new("sum", shape)]
+        }
+
+        fn values(&self, _: u64) -> Result<()> {
+            Ok(())
+        }
+
+        fn direction(&self, _: &(), _: &At, grad: Array2<f64>, slots: &mut [Array2<f64>]) -> Array2<f64> {
+            slots[0] += &grad;
+            self.0(grad * 2.0)
+        }
+    }
+
+    /// Whatever memory the direction has, the elements are meant.
+    #[test]
+    fn directions_of_any_layout() {
+        let column_major: fn(Array2<f64>) -> Array2<f64> = |x| {
+            let mut turned = Array2::zeros(x.raw_dim().f());
+            turned.assign(&x);
+            turned
+        };
+        // Rows, or columns, of which every second one is meant.
+        let sliced: fn(Array2<f64>) -> Array2<f64> = |x| {
+            let mut wide = Array2::from_elem((x.nrows(), 2 * x.ncols() + 1), f64::NAN);
+            let every_second = Slice::new(1, None, 2);
+            wide.slice_axis_mut(Axis(1), every_second).assign(&x);
+            wide.slice_axis_inplace(Axis(1), every_second);
+            wide
+        };
+        let offset: fn(Array2<f64>) -> Array2<f64> = |x| {
+            let mut tall = Array2::from_elem((x.nrows() + 2, x.ncols()), f64::NAN);
+            tall.slice_axis_mut(Axis(0), Slice::new(1, Some(-1), 1)).assign(&x);
+            tall.slice_axis_inplace(Axis(0), Slice::new(1, Some(-1), 1));
+            tall
+        };
+        let grad = ArrayD::from_shape_fn(vec![3, 2, 2], |at| (at[0] * 4 + at[1] * 2 + at[2]) as f64);
+        for arranged in [|x| x, column_major, sliced, offset] {
+            let (mut opt, mut w) = (Matrixwise::from_rule(Doubled(arranged), 0.5), ArrayD::zeros(vec![3, 2, 2]));
+            opt.step(&mut w, &grad).unwrap();
+            assert_eq!(w, -&grad);
+        }
+    }
+
+    /// Of another shape it is no direction: an error, and the tensor has not moved.
+    #[test]
+    fn directions_of_another_shape() {
+        let wrong: [fn(Array2<f64>) -> Array2<f64>; 3] =
+            [|x| x.reversed_axes(), |x| Array2::zeros((x.nrows() - 1, x.ncols())), |_| Array2::zeros((0, 0))];
+        for wrong in wrong {
+            let mut opt = Matrixwise::from_rule(Doubled(wrong), 0.5).weight_decay(0.5);
+            let mut w = Array2::ones((3, 2));
+            let error = opt.step(&mut w, &Array2::ones((3, 2))).unwrap_err();
+            assert!(matches!(&error, Error::ArgumentShape { argument: "direction", .. }), "{error}");
+            assert_eq!((w, opt.steps()), (Array2::ones((3, 2)), 0));
+            assert_eq!(opt.tensor_steps(""), 0);
+        }
     }
 }

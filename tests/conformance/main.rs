@@ -195,7 +195,8 @@ fn deterministic<A: Scalar>(row: &Row<A>) {
 fn threads_do_not_change_the_bits<A: Scalar>(row: &Row<A>) {
     let shapes: [&[usize]; 5] = match row.is_elementwise() {
         true => [&[PARALLEL], &[3], &[0], &[250, 170], &[70_001]],
-        false => [&[130, 50], &[3, 2], &[0, 4], &[50, 34], &[30, 2, 45]],
+        // The first is large enough for its products to be shared between threads.
+        false => [&[160, 130], &[3, 2], &[0, 4], &[50, 34], &[30, 2, 45]],
     };
     let with_threads = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

@@ -159,16 +159,19 @@ fn curvature() -> Vec<(Error, &'static str)> {
     vec![
         (
             observed("l"),
-            "layer \"l\": the gradient is 2 times the mean of output_grad: either output_grad is divided by the batch, or \
-             the gradient is that of a sum",
+            "layer \"l\": the gradient is 2 times that of the mean of the 2 examples observed: output_grad is divided by the \
+             batch, the gradient is that of a sum, or the tap lacks its positions",
         ),
         (
             inside(observed("l")),
-            "the gradient is 2 times the mean of output_grad: either output_grad is divided by the batch, or the gradient \
-             is that of a sum",
+            "the gradient is 2 times that of the mean of the 2 examples observed: output_grad is divided by the batch, the \
+             gradient is that of a sum, or the tap lacks its positions",
         ),
         (inside(observed("m")), "there is no weight \"m.weight\", \"m\"; the tensors are \"l\""),
-        (Sgd::<f64>::new(0.1).kfac().adapt_damping(1.0, 1.0).unwrap_err(), "there has been no step yet"),
+        (
+            Sgd::<f64>::new(0.1).kfac().adapt_damping(1.0, 1.0).unwrap_err(),
+            "there has been no step that this could speak of",
+        ),
     ]
 }
 
@@ -217,9 +220,9 @@ fn files() -> Vec<(Error, &'static str)> {
 
 /// Without the features these cannot happen: those of files, of curvature, of several ranks, of federated learning.
 #[rustfmt::skip]
-const OF_FEATURES: [&str; 25] = [
+const OF_FEATURES: [&str; 28] = [
     "File", "NotACheckpoint", "CheckpointVersion", "Corrupted",
-    "Layer", "NoWeight", "DividedByBatch", "NoStep",
+    "Layer", "NoWeight", "NotAWeight", "SameLayer", "TooLarge", "NotTheMean", "NoStep",
     "NoRank", "RankLeft", "RankTimeout", "MissingRank", "RanksDisagree", "RankRefused", "Transport", "NonFiniteParameter",
     "CutTensors", "NotShardable",
     "Argument", "FixedPointRange", "MaskedSum", "Entropy", "NoRound", "NoControl", "ControlNotPrivate",

@@ -92,7 +92,7 @@ def shampoo(eps=1e-6, beta2=None, momentum=0.0, period=10, weight_decay=0.0, gra
         g = g + weight_decay * theta
         kept, fresh = (1, 1) if beta2 is None else (beta2, 1 - beta2)
         left, right = kept * left + fresh * g @ g.T, kept * right + fresh * g.T @ g
-        if t % period == 0:
+        if t < min(period, 10) or t % period == 0:
             bias = 1 if beta2 is None else 1 - beta2 ** (t + 1)
             roots = power(left / bias, eps, -0.25), power(right / bias, eps, -0.25)
         d = roots[0] @ g @ roots[1]

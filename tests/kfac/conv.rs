@@ -1,6 +1,6 @@
 //! A convolution is a linear layer of its unfolded input.
 
-use gradus::tap::unfold;
+use gradus::tap::{rows, unfold};
 use gradus::{Error, LinearTap, prelude::*};
 use ndarray::{Array2, Array4};
 
@@ -56,15 +56,47 @@ fn unfolded_inputs_times_the_kernel_are_the_convolution() {
             padding,
         );
         let found = unfold(images.view(), kernel, stride, padding).unwrap().dot(&weights.t());
-        let (batch, outputs, rows, columns) = expected.dim();
+        let (batch, outputs, height, width) = expected.dim();
         let expected = expected.permuted_axes([0, 2, 3, 1]).as_standard_layout().into_owned();
-        let expected = expected.into_shape_with_order((batch * rows * columns, outputs)).unwrap();
+        let expected = expected.into_shape_with_order((batch * height * width, outputs)).unwrap();
         assert!(close(&found, &expected, 1e-13), "{kernel:?} {stride:?} {padding:?}");
     }
     let images = images(1, 1, 3, 3);
-    for (kernel, stride, padding) in [((4, 1), (1, 1), (0, 0)), ((0, 1), (1, 1), (0, 0)), ((1, 1), (0, 1), (0, 0))] {
-        let error = unfold(images.view(), kernel, stride, padding).unwrap_err();
-        assert!(matches!(error, Error::ArgumentShape { .. }), "{error}");
+    for (kernel, stride, words) in [
+        ((4, 1), (1, 1), "kernel has shape [4, 1] where [3, 1] is needed"),
+        ((0, 1), (1, 1), "kernel has shape [0, 1] where [1, 1] is needed"),
+        ((1, 1), (0, 1), "stride has shape [0, 1] where [1, 1] is needed"),
+    ] {
+        assert_eq!(unfold(images.view(), kernel, stride, (0, 0)).unwrap_err().to_string(), words);
+    }
+    for padding in [(usize::MAX, 0), (0, usize::MAX / 2), (usize::MAX / 4, usize::MAX / 4), (1 << 31, 1 << 30)] {
+        let error = unfold(images.view(), (1, 1), (1, 1), padding).unwrap_err();
+        assert_eq!(error, Error::TooLarge { argument: "unfolded input" });
+    }
+}
+
+/// The gradient of the kernel is that of the unfolded input and the rows of the output's gradient: (x ⋆ k)·δ is linear in k.
+#[test]
+fn rows_belong_to_the_unfolded_input() {
+    let ((kernel, stride, padding), x) = (((2, 3), (2, 1), (1, 1)), images(3, 2, 5, 4));
+    let shape = convolved(&x, &Array4::zeros((4, 2, 2, 3)), stride, padding).dim();
+    let mut at = 0;
+    let delta = Array4::from_shape_simple_fn(shape, || {
+        at += 1;
+        number(7, at)
+    });
+    let (patches, delta_rows) = (unfold(x.view(), kernel, stride, padding).unwrap(), rows(delta.view()));
+    let tap = LinearTap::new(&patches, &delta_rows).positions(shape.2 * shape.3);
+    let (weight, bias) = (tap.weight_grad().unwrap(), tap.bias_grad().unwrap());
+    let mut expected = Array2::zeros((4, 12));
+    for ((output, column), expected) in expected.indexed_iter_mut() {
+        let mut unit = Array4::zeros((4, 2, 2, 3));
+        unit[[output, column / 6, column / 3 % 2, column % 3]] = 1.0;
+        *expected = (convolved(&x, &unit, stride, padding) * &delta).sum() / 3.0;
+    }
+    assert!(close(&weight, &expected, 1e-13), "{weight} {expected}");
+    for (output, bias) in bias.iter().enumerate() {
+        assert!((bias - delta.index_axis(ndarray::Axis(1), output).sum() / 3.0).abs() < 1e-13);
     }
 }
 

@@ -53,6 +53,32 @@ fn eigen_mode_is_the_damped_product() {
     }
 }
 
+/// A convolution with a bias: Ω, the mean over examples of the sums over positions, and Γ, the mean over all rows.
+#[test]
+fn several_positions_are_one_example() {
+    let (examples, positions, inputs, outputs) = (5, 4, 3, 2);
+    let problem = Problem::new(examples * positions, inputs, outputs);
+    let tap = problem.tap().positions(positions);
+    let rows = homogeneous(&problem.x);
+    let omega = rows.t().dot(&rows) / examples as f64;
+    let gamma = problem.delta.t().dot(&problem.delta) / (examples * positions) as f64;
+    for damping in [1e-1, 1e-3] {
+        for eigen in [false, true] {
+            let mut opt = kfac().damping(damping);
+            opt = if eigen { opt.eigen() } else { opt };
+            opt.observe("l", tap).unwrap();
+            let damped = |factor: &Array2<f64>, shift: f64| factor + &(Array2::<f64>::eye(factor.nrows()) * shift);
+            let pi = ((omega.diag().sum() / 4.0) / (gamma.diag().sum() / 2.0)).sqrt();
+            let curvature = match eigen {
+                true => damped(&kronecker(&gamma, &omega), damping),
+                false => kronecker(&damped(&gamma, damping.sqrt() / pi), &damped(&omega, pi * damping.sqrt())),
+            };
+            let expected = divided(curvature, &problem.joined());
+            assert!(close(&problem.moved(&mut opt), &expected, 1e-8), "{damping} {eigen}");
+        }
+    }
+}
+
 /// Squared loss, full batch, G = I, almost no damping: Newton's step, and the bottom is where it ends.
 #[test]
 fn one_step_lands_on_the_least_squares_solution() {

@@ -4,6 +4,8 @@
 mod conv;
 mod dense;
 mod hand;
+mod limits;
+
 mod refusals;
 mod state;
 

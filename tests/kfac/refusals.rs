@@ -88,7 +88,7 @@ fn the_first_step_finds_what_observing_could_not() {
     for (layer, words) in [
         (Layer::new("2"), "there is no weight \"2\"; the tensors are \"0\", \"1\""),
         (Layer::new("0").bias("c"), "there is no weight \"c\"; the tensors are \"0\", \"1\""),
-        (Layer::new("1"), "kfac steps matrices, and \"1\" has shape [3]; route it to another optimizer"),
+        (Layer::new("1"), "\"1\" has shape [3] and is no weight; name the layer or its weight"),
         (Layer::new("0").bias("0"), "bias has shape [3, 4] where [3] is needed"),
     ] {
         let mut opt = Sgd::new(1.0).kfac().layer("l", layer);
@@ -96,6 +96,22 @@ fn the_first_step_finds_what_observing_could_not() {
         let error = opt.step(&mut (w.clone(), b.clone()), &problem.grads).unwrap_err();
         assert_eq!(error.to_string(), format!("layer \"l\": {words}"));
     }
+}
+
+/// A second tap that is not finite leaves the first; one whose squares are too large for the type is finite.
+#[test]
+fn taps_are_refused_for_what_is_in_them_alone() {
+    let (x, delta) = (numbers(5, 4, 1).mapv(|x| x as f32), numbers(5, 3, 2).mapv(|x| x as f32));
+    let mut opt = Sgd::new(0.1).kfac();
+    opt.observe("l", LinearTap::new(&x, &delta)).unwrap();
+    let before = opt.state_dict();
+    let mut broken = delta.clone();
+    broken[[4, 2]] = f32::NEG_INFINITY;
+    let error = reason(opt.observe("l", LinearTap::new(&x, &broken)).unwrap_err());
+    assert!(matches!(&error, Error::NotFinite { argument: "output_grad", index, .. } if *index == [4, 2]), "{error}");
+    assert!(opt.state_dict() == before);
+    opt.observe("l", LinearTap::new(&(&x * 1e30), &delta)).unwrap();
+    assert!(opt.state_dict() != before);
 }
 
 /// The optimizer inside refuses, or a hyper-parameter is out of range: taps, factors and parameters stay.
@@ -114,7 +130,7 @@ fn a_refused_step_changes_nothing() {
     let mut broken = problem.grads.clone();
     broken.1[2] = f64::NAN;
     let error = opt.step(&mut params, &broken).unwrap_err();
-    assert!(matches!(reason(error), Error::NonFiniteGradient { path, .. } if path == "1"));
+    assert!(matches!(error, Error::NonFiniteGradient { path, .. } if path == "1"));
     assert!(opt.state_dict() == before && params == kept);
 
     for (opt, name) in [
@@ -147,7 +163,8 @@ fn gradients_divided_by_the_batch() {
             opt.step(&mut params, &mean(&divided)).map(drop).map_err(reason)
         };
         assert_eq!(step(&problem.delta, true), Ok(()));
-        assert_eq!(step(&divided, true), Err(Error::DividedByBatch { examples: 10 }));
+        let error = step(&divided, true).unwrap_err();
+        assert!(matches!(error, Error::NotTheMean { ratio, examples: 10 } if (ratio - 10.0).abs() < 1e-9), "{error}");
         assert_eq!(step(&divided, false), Ok(()), "of drawn targets nobody can tell");
     }
     let tap = problem.tap();

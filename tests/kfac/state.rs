@@ -66,6 +66,38 @@ fn resumed_bit_for_bit() {
     }
 }
 
+/// What a step leaves in memory is written over by the next; a clone begins without.
+#[test]
+fn memory_of_earlier_steps_is_never_read() {
+    for eigen in [false, true] {
+        let (mut opt, mut params) = (fresh(eigen), start());
+        for number in 0..STEPS {
+            let (mut clone, mut clone_params) = (opt.clone(), params.clone());
+            for (opt, params) in [(&mut opt, &mut params), (&mut clone, &mut clone_params)] {
+                observe(opt, number);
+                step(opt, params, number);
+            }
+            assert!(clone_params == params && clone.state_dict() == opt.state_dict(), "{number}");
+        }
+    }
+}
+
+/// The sums of a step's taps are written whole.
+#[test]
+fn pending_sums_are_symmetric() {
+    let mut opt = fresh(false);
+    (0..STEPS).for_each(|number| step(&mut opt, &mut start(), number));
+    observe(&mut opt, 0);
+    let mut other = fresh(false);
+    observe(&mut other, 0);
+    let x = numbers(6, 4, 100);
+    for opt in [&opt, &other] {
+        let found = opt.state_dict().tensor::<f64>("kfac/pending_input/l").unwrap();
+        let expected = x.t().dot(&x);
+        assert!(found.iter().zip(&expected).all(|(found, sum)| (found - sum).abs() < 1e-12), "{found}");
+    }
+}
+
 fn at_number(state: &StateDict) -> u64 {
     state.text("momentum/steps").unwrap().parse().unwrap()
 }

@@ -43,9 +43,53 @@ pub(crate) fn grads(step: u64) -> Grads {
     tree(100 * step + 50).into_iter().map(|(name, grad)| (name, Some(grad).filter(|_| keep(name)))).collect()
 }
 
+/// All of them: those with curvature if there is any.
+#[cfg(not(feature = "second-order"))]
+pub(crate) const CHAINS: [(&str, Build); 36] = PLAIN;
+#[cfg(feature = "second-order")]
+pub(crate) const CHAINS: [(&str, Build); 40] = {
+    let mut chains = [PLAIN[0]; 40];
+    let mut at = 0;
+    while at < chains.len() {
+        chains[at] = if at < PLAIN.len() { PLAIN[at] } else { curvature::CHAINS[at - PLAIN.len()] };
+        at += 1;
+    }
+    chains
+};
+
+#[cfg(feature = "second-order")]
+mod curvature {
+    use gradus::LinearTap;
+    use gradus::kfac::{Kfac, Layer};
+    use gradus::optimizer::Graft;
+    use ndarray::Array2;
+
+    use super::*;
+
+    /// Taps of two layers: of the state from the beginning, after a step in the factors.
+    fn tapped<O: Optimizer<f32>>(mut kfac: Kfac<O, f32>) -> Kfac<O, f32> {
+        kfac = kfac.layer("a", Layer::new("a.weight")).inverse_period(7);
+        for (name, outputs, inputs) in [("a", 65, 67), ("b", 70, 61)] {
+            let numbers =
+                |columns, stream| Array2::from_shape_fn((8, columns), |(i, j)| number(stream, i * columns + j));
+            kfac.observe(name, LinearTap::new(&numbers(inputs, 7), &numbers(outputs, 8))).unwrap();
+        }
+        kfac
+    }
+
+    #[rustfmt::skip] // one chain, one line
+    pub(super) const CHAINS: [(&str, Build); 4] = [
+        ("kfac", || Box::new(tapped(Momentum::new(0.05, 0.9).kfac().damping(0.1)))),
+        ("kfac by eigenvalues, clipped, accumulated", || Box::new(
+            tapped(Sgd::new(0.05).kfac().eigen()).clip_global_norm(1.0).accumulate(2))),
+        ("shampoo in blocks", || Box::new(Shampoo::new(0.05).block_size(34).period(2).graft(Graft::Adam).momentum(0.9))),
+        ("soap beside muon", || Box::new(Soap::new(0.02).period(7).max_side(66).route("b.*", Muon::new(0.02)))),
+    ];
+}
+
 /// Every adaptor, every precision, and chains of them.
 #[rustfmt::skip] // one chain, one line
-pub(crate) const CHAINS: [(&str, Build); 36] = [
+const PLAIN: [(&str, Build); 36] = [
     ("lbfgs", || Box::new(Lbfgs::new(0.01).history(3))),
     ("muon beside adamw", || Box::new(AdamW::new(0.05).route("*.weight", Muon::new(0.02)))),
     ("sgd", || Box::new(Sgd::new(0.1))),

@@ -29,8 +29,8 @@ use wolfe::{Line, Point};
 /// [`step_with`](Self::step_with) evaluates the loss as often as it needs to, and with
 /// [`strong_wolfe`](Self::strong_wolfe) searches t. All tensors are one vector.
 ///
-/// As an [`Optimizer`], each [`step`](Optimizer::step) is one iteration with t from the learning rate: for adaptors, and where the
-/// loop evaluates the loss itself.
+/// As an [`Optimizer`], each [`step`](Optimizer::step) is one iteration with t from the learning rate, without a search: for
+/// adaptors, which have no `step_with`, and where the loop evaluates the loss itself.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning |
@@ -47,7 +47,8 @@ use wolfe::{Line, Point};
 /// `prev_grad`, `movement` and, of every pair, `s.i` and `y.i`: 2 + 2 · history elements a parameter.
 ///
 /// # Conventions
-/// `torch.optim.LBFGS`; `steps` counts iterations. A tensor without a gradient is not part of the vector; when others have gradients
+/// `torch.optim.LBFGS`; `steps` counts iterations, but not one that is taken back. Where a call there would end where it
+/// began, as its first search has too few evaluations, it goes on here, up to 25, unless `evaluations` was set. A tensor without a gradient is not part of the vector; when others have gradients
 /// than in the iteration before, the history begins anew. A [group](Optimizer::group)'s learning rate scales its own part of the step.
 ///
 /// # Errors
@@ -87,6 +88,12 @@ pub struct Lbfgs<A> {
     memory: Memory<A>,
 }
 
+/// How often a call's first search evaluates the loss if it has found nothing lower.
+const SEARCH: u64 = 25;
+
+/// A pair (s, y); shared with the copy that an error goes back to.
+type Pair<A> = Arc<(Vec<A>, Vec<A>)>;
+
 /// What an iteration needs to know of those before.
 #[derive(Clone, PartialEq)]
 struct Memory<A> {
@@ -96,7 +103,7 @@ struct Memory<A> {
     grad: Vec<A>,
     movement: Vec<A>,
     /// (s, y), the oldest first.
-    pairs: VecDeque<(Vec<A>, Vec<A>)>,
+    pairs: VecDeque<Pair<A>>,
     /// ⟨y, s⟩/⟨y, y⟩ of the last pair.
     scale: f64,
 }
@@ -155,7 +162,7 @@ impl<A: Scalar> Lbfgs<A> {
         }
     }
 
-    /// How many pairs are kept.
+    /// How many pairs are kept: of a saved state the last ones.
     pub fn history(mut self, pairs: usize) -> Self {
         self.history = pairs;
         self
@@ -185,7 +192,8 @@ impl<A: Scalar> Lbfgs<A> {
         self
     }
 
-    /// Searches along each direction until the strong Wolfe conditions hold.
+    /// Searches along each direction until the strong Wolfe conditions hold: in [`step_with`](Self::step_with), as
+    /// [`step`](Optimizer::step) has one gradient and nothing to search with.
     pub fn strong_wolfe(mut self) -> Self {
         self.strong_wolfe = true;
         self
@@ -286,6 +294,7 @@ impl<A: Scalar> Lbfgs<A> {
             Ok((if finite { loss } else { f64::INFINITY }, grad))
         };
         report.stop = loop {
+            let remembered = self.memory.clone();
             let direction = self.memory.direction(&grad, self.history);
             let first = self.memory.movement.is_empty();
             let guess = if first { rate * (1.0 / sum_of_sizes(&grad)).min(1.0) } else { rate };
@@ -300,10 +309,14 @@ impl<A: Scalar> Lbfgs<A> {
             let before = (position.clone(), loss);
             let last = report.iterations == self.iterations;
             if self.strong_wolfe {
+                // If a call ended where it began, so would the next.
+                let may_stay = self.evaluations.is_some() || report.iterations > 1;
+                let left = self.most_evaluations().saturating_sub(report.evaluations);
                 let line = Line {
                     largest: largest(&direction),
                     tolerance: self.tolerance_change,
-                    evaluations: self.most_evaluations().saturating_sub(report.evaluations),
+                    evaluations: left,
+                    most: if may_stay { left } else { left.max(SEARCH) },
                 };
                 let point = Point { length: 0.0, loss, slope, grad };
                 let (found, evaluations) = line.search(point, guess, |length| {
@@ -327,7 +340,9 @@ impl<A: Scalar> Lbfgs<A> {
             if !(loss.is_finite() && position.iter().all(|x| x.is_finite())) {
                 (position, loss) = before;
                 write(params, &active, &position);
-                self.memory = Memory::default();
+                self.memory = remembered;
+                self.steps -= 1;
+                report.iterations -= 1;
                 break Stop::NotFinite;
             }
             rate = self.learning_rate.within("learning_rate", 0.0.., self.steps)?;
@@ -368,12 +383,12 @@ impl<A: Scalar> Memory<A> {
                     self.pairs.pop_front();
                 }
                 self.scale = product / dot(&change, &change);
-                self.pairs.push_back((self.movement.clone(), change));
+                self.pairs.push_back(Arc::new((self.movement.clone(), change)));
             }
         }
         let mut direction: Vec<A> = grad.iter().map(|g| -*g).collect();
         let mut shares = Vec::with_capacity(self.pairs.len());
-        for (s, y) in self.pairs.iter().rev() {
+        for (s, y) in self.pairs.iter().map(|pair| &**pair).rev() {
             let (product, share) = (dot(y, s), dot(s, &direction));
             let share = share / product;
             add(&mut direction, y, -share);
@@ -381,7 +396,7 @@ impl<A: Scalar> Memory<A> {
         }
         let scale = A::from_f64(self.scale);
         direction.iter_mut().for_each(|d| *d *= scale);
-        for ((s, y), (share, product)) in self.pairs.iter().zip(shares.into_iter().rev()) {
+        for ((s, y), (share, product)) in self.pairs.iter().map(|pair| &**pair).zip(shares.into_iter().rev()) {
             let other = dot(y, &direction) / product;
             add(&mut direction, s, share - other);
         }
@@ -546,9 +561,9 @@ impl<A: Scalar> Optimizer<A> for Lbfgs<A> {
             };
             write("prev_grad", &self.memory.grad);
             write("movement", &self.memory.movement);
-            for (number, (s, y)) in self.memory.pairs.iter().enumerate() {
-                write(&format!("s.{number}"), s);
-                write(&format!("y.{number}"), y);
+            for (number, pair) in self.memory.pairs.iter().enumerate() {
+                write(&format!("s.{number}"), &pair.0);
+                write(&format!("y.{number}"), &pair.1);
             }
         }
     }
@@ -557,22 +572,32 @@ impl<A: Scalar> Optimizer<A> for Lbfgs<A> {
         let mut node = state.node("lbfgs")?;
         let rate = self.learning_rate.read_state(&mut node)?;
         let steps = node.value("steps", "a count")?;
-        let few = |pairs: &usize| *pairs <= self.history;
-        let pairs = node.value_where("pairs", "a count up to the history", few)?;
+        let pairs: usize = node.value("pairs", "a count")?;
         let positive = |scale: &f64| scale.is_finite() && *scale > 0.0;
         let mut memory =
             Memory { scale: node.value_where("scale", "a number above 0", positive)?, ..Memory::default() };
-        memory.pairs = vec![(Vec::new(), Vec::new()); pairs].into();
+        let part = |name: &str, info| node.tensor::<A>(name, info)?.ok_or_else(|| node.missing(name, info));
+        let mut active = Vec::new();
         for info in node.tensors() {
             let grad = node.tensor::<A>("prev_grad", info)?;
             memory.active.push(grad.is_some());
             let Some(grad) = grad else { continue };
-            let part = |name: &str| node.tensor::<A>(name, info)?.ok_or_else(|| node.missing(name, info));
+            active.push(info);
             memory.grad.extend(grad);
-            memory.movement.extend(part("movement")?);
-            for (number, (s, y)) in memory.pairs.iter_mut().enumerate() {
-                s.extend(part(&format!("s.{number}"))?);
-                y.extend(part(&format!("y.{number}"))?);
+            memory.movement.extend(part("movement", info)?);
+        }
+        if pairs > 0 && active.is_empty() {
+            return Err(node.absent("s.0", ""));
+        }
+        // All are read, the last ones are kept.
+        for number in 0..pairs {
+            let whole = |name: String| {
+                let parts = active.iter().map(|info| part(&name, info)).collect::<Result<Vec<_>>>();
+                Ok::<_, Error>(parts?.concat())
+            };
+            memory.pairs.push_back(Arc::new((whole(format!("s.{number}"))?, whole(format!("y.{number}"))?)));
+            if memory.pairs.len() > self.history {
+                memory.pairs.pop_front();
             }
         }
         if !memory.active.contains(&true) {

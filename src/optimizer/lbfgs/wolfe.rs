@@ -24,12 +24,13 @@ pub(super) struct Line {
     pub(super) largest: f64,
     /// Brackets in which no element moves by as much as this are not divided further.
     pub(super) tolerance: f64,
-    /// The most evaluations after the first.
+    /// The most evaluations after the first, and the most while none has found a lower point.
     pub(super) evaluations: u64,
+    pub(super) most: u64,
 }
 
 impl Line {
-    /// A point that satisfies the conditions or, if the evaluations end before, the lowest found; `first` is the first guess of
+    /// A point that satisfies the conditions or, if the evaluations end before, a lower one, if any was found; `first` is the first guess of
     /// the length. Nocedal and Wright's algorithms 3.5 and 3.6. Also the number of evaluations.
     ///
     /// A loss that is not finite counts as infinitely high, so that the search turns back.
@@ -44,7 +45,7 @@ impl Line {
         let (mut before, mut now, mut tried) = (start.clone(), evaluate(first)?, 0);
         // Further and further, until a minimum must lie behind.
         let mut bracket = loop {
-            if tried == self.evaluations {
+            if tried >= self.evaluations && (tried >= self.most || now.loss < start.loss) {
                 break [start.clone(), now];
             }
             if is_high(&now) || (tried > 1 && now.loss >= before.loss) {
@@ -64,7 +65,7 @@ impl Line {
         // Smaller and smaller around it.
         let lower = |bracket: &[Point<A>; 2]| usize::from(bracket[0].loss > bracket[1].loss);
         let (mut low, mut slow) = (lower(&bracket), false);
-        while tried < self.evaluations {
+        while tried < self.evaluations || (tried < self.most && bracket[low].length == 0.0) {
             let [least, most] = order(bracket[0].length, bracket[1].length);
             if (most - least) * self.largest < self.tolerance {
                 break;
