@@ -134,7 +134,9 @@ fn a_change_that_overflows_is_left_out() {
 /// Numbers that are finite, but would not be so in a sum: a garbage client is left out, the others go on.
 #[test]
 fn what_would_overflow_a_sum_is_left_out() {
-    let garbage: [(fn(&Model) -> Reply<Model>, LeftOut); 3] = [
+    type Answer = fn(&Model) -> Reply<Model>;
+
+    let garbage: [(Answer, LeftOut); 3] = [
         (|model| weighing(0, model, f64::MAX), named(0, Reason::Weight, "1.7976931348623157e308, too large to add up")),
         (
             |model| Reply::new(0, Update::new((array![1.7e308, 0.0], model.1.clone()), 1.0)),
