@@ -113,6 +113,9 @@ pub(crate) fn scaffold(mut owner: Owner) -> Box<dyn Client<Mlp>> {
 }
 
 /// Every image's gradient is limited and their sum is noisy: DP-SGD on all images of the owner.
+///
+/// How many those are is public: it is what the noisy sum is divided by. The answer weighs 1, as everybody's, for a weight by their
+/// number would tell it once more, and to everyone who sees the mean.
 pub(crate) fn private(owner: Owner, spent: &Spent) -> Box<dyn Client<Mlp>> {
     let (spent, images) = (spent.clone(), owner.images);
     let mechanism = noise_for(EPSILON, DELTA, 1.0, (ROUNDS * PRIVATE_STEPS) as u64)
@@ -131,6 +134,6 @@ pub(crate) fn private(owner: Owner, spent: &Spent) -> Box<dyn Client<Mlp>> {
             opt.step(&mut model, &grads)?;
         }
         spent.raise(mechanism.epsilon(DELTA)?.epsilon);
-        Ok::<_, Failure>(Update::new(model, images.len() as f64))
+        Ok::<_, Failure>(Update::new(model, 1.0))
     })
 }

@@ -12,7 +12,8 @@
 //! | private | `Sgd::new(1.0)` | descent with a limit on every image's gradient and noise on their sum |
 //!
 //! A client of the last kind gives away almost nothing about any one of its images, whoever sees all that it ever sends: its answers
-//! are (ε, δ)-differentially private, δ being 1e-5 and ε in the table. Its noise comes from the operating system and is another in every run.
+//! are (ε, δ)-differentially private, δ being 1e-5 and ε in the table, where how many images it has is known to everybody. Its noise
+//! comes from the operating system and is another in every run.
 //!
 //! In each round half of the clients, chosen by chance, take five passes through their images. The table has the accuracy on 360
 //! images kept apart and the rounds until nine tenths are read right, and the picture `target/federated_digits.svg` the accuracy by round.

@@ -31,7 +31,7 @@ use crate::scalar::Scalar;
 /// | `learning_rate` η | – | η ≥ 0 | length of the server's step, in units of the parameter |
 /// | `beta1` β₁ | 0.9 | 0 ≤ β₁ < 1 | share of the first moment kept a round |
 /// | `beta2` β₂ | 0.99 | 0 ≤ β₂ < 1 | share of the second moment kept a round |
-/// | `tau` τ | 1e-3 | τ ≥ 0 | how adaptive: with a large τ all elements move alike; unit of the change |
+/// | `tau` τ | 1e-3 | τ ≥ 0 | how adaptive: with a large τ all elements move alike; unit of the change. With 0, an element of v = 0 stays |
 /// | `weight_decay` λ | 0 | λ ≥ 0 | strength of an L2 penalty on the server |
 ///
 /// # State
@@ -314,8 +314,9 @@ impl<A: Scalar, M: Moment> Rule<A> for FedRule<M> {
         lanes.each(c, |c, param, grad, [m, v]: [A; 2]| {
             let m = c.first[0] * m + c.first[1] * grad;
             let v = M::next(v + c.begin, grad * grad, c.second[0], c.second[1]);
-            // Where nothing has ever moved, Flower's v is 0, and with τ = 0 so is the divisor.
-            let step = if m == A::zero() { m } else { m / (v.sqrt() + c.tau) };
+            // With τ = 0 nothing may be left of v: where nothing has ever moved, and where squares are too small for a number.
+            let divisor = v.sqrt() + c.tau;
+            let step = if divisor == A::zero() { divisor } else { m / divisor };
             (param - c.learning_rate * step, [m, v])
         });
     }
@@ -365,5 +366,13 @@ mod tests {
         opt.step(&mut w, &array![-2.0, 0.0]).unwrap();
         assert!((w[0] - (1.0_f64 - 0.0625).sqrt() / 0.75 / 3_f64.sqrt()).abs() < TOLERANCE);
         assert_eq!(w[1], 0.0);
+    }
+
+    #[test]
+    fn changes_whose_squares_vanish_move_nothing() {
+        let mut opt = FedAdam::new(1.0).tau(0.0).flower();
+        let mut w = array![1.0_f32, 1.0];
+        opt.step(&mut w, &array![1e-30, 1e-30]).unwrap();
+        assert_eq!(w, array![1.0, 1.0]);
     }
 }

@@ -17,6 +17,12 @@ pub trait Aggregation: Send {
         Ok(())
     }
 
+    /// What must be the same on all ranks of a group and can be seen neither in the [state](Aggregation::write_state) nor in the
+    /// [divisor](Aggregation::divisor): a limit, say. Ranks that differ in it do not begin a round.
+    fn settings(&self) -> Vec<f64> {
+        Vec::new()
+    }
+
     /// Changes what one client has changed, in place, and returns the weight that it has in the sum.
     ///
     /// `change` is finite and holds the tensors one after the other; `weight` is the client's own.
@@ -49,10 +55,11 @@ pub trait Aggregation: Send {
         weights
     }
 
-    /// Called when a round has moved the model, on every rank.
-    fn moved(&mut self) {}
+    /// Called on every rank when the sum of a round is about to be put together: from here on it counts as known, whether or not the
+    /// model moves by it. What is changed here stays changed if the round fails.
+    fn released(&mut self) {}
 
-    /// Writes what is remembered from round to round.
+    /// Writes what is remembered from round to round, into a [node](StateWriter::node) of its own.
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let _ = state;
     }

@@ -7,8 +7,9 @@ use super::aggregation::Aggregation;
 use super::client::Update;
 use super::clients::Reply;
 use super::report::{Counted, LeftOut, Reason};
-use super::tensors::{flatten, ranges};
+use super::tensors::{Tensors, flatten, ranges};
 use crate::error::Name;
+use crate::norm::unravel;
 use crate::params::{Layout, Params};
 use crate::scalar::Element;
 
@@ -43,8 +44,11 @@ impl Sums {
         layout: &Arc<Layout>,
         chosen: &[usize],
         replies: Vec<Reply<T>>,
+        control: Option<&Tensors<T::Elem>>,
         aggregation: &mut impl Aggregation,
     ) -> Answers {
+        // Of so many numbers no sum overflows, on one rank or on all together.
+        let largest = f64::MAX / (2.0 * chosen.len() as f64);
         let mut of_client: BTreeMap<usize, Vec<_>> = BTreeMap::new();
         for Reply { client, answer } in replies {
             of_client.entry(client).or_default().push(answer);
@@ -58,8 +62,9 @@ impl Sums {
                 (Ok(_), _) => Err(left_out(Reason::Duplicate, format!("{} answers", given.len() + 1))),
             };
             let weight = answer.and_then(|update| {
-                self.check(layout, &update).map_err(|(reason, detail)| left_out(reason, detail))?;
-                Ok(self.add_one(&update, aggregation))
+                let checked = self.check(layout, &update, control, largest);
+                let added = checked.and_then(|()| self.add_one(layout, &update, largest, aggregation));
+                added.map_err(|(reason, detail)| left_out(reason, detail))
             });
             match weight {
                 Ok(weight) => answers.counted.push(Counted { client, weight }),
@@ -70,7 +75,13 @@ impl Sums {
     }
 
     /// Nothing if the update is what it should be; leaves its change in `self.change`.
-    fn check<T: Params>(&mut self, layout: &Arc<Layout>, update: &Update<T>) -> Result<(), (Reason, String)> {
+    fn check<T: Params>(
+        &mut self,
+        layout: &Arc<Layout>,
+        update: &Update<T>,
+        server: Option<&Tensors<T::Elem>>,
+        largest: f64,
+    ) -> Result<(), (Reason, String)> {
         let weight = update.weight();
         if !(weight.is_finite() && weight > 0.0) {
             return Err((Reason::Weight, weight.to_string()));
@@ -90,54 +101,64 @@ impl Sums {
             let value = if own.is_finite() { change } else { own };
             return Err((Reason::NotFinite, describe(layout, at, value)));
         }
-        let controls = self.sums.len() > self.start.len();
-        match update.control() {
-            None if controls => Err((Reason::Control, "none".into())),
-            Some(_) if !controls => Err((Reason::Control, "the server has no control variate".into())),
-            Some(control) if control.layout() != layout => Err((Reason::Control, "other paths or shapes".into())),
-            Some(control) => match control.values().iter().position(|value| !value.as_f64().is_finite()) {
-                Some(at) => Err((Reason::Control, describe(layout, at, control.values()[at].as_f64()))),
-                None => Ok(()),
-            },
+        let (server, control) = match (server, update.control()) {
+            (None, None) => return Ok(()),
+            (Some(_), None) => return Err((Reason::Control, "none".into())),
+            (None, Some(_)) => return Err((Reason::Control, "the server has no control variate".into())),
+            (Some(server), Some(control)) => (server, control),
+        };
+        if control.layout() != layout {
+            return Err((Reason::Control, "other paths or shapes".into()));
+        }
+        // The server's next control variate lies between those that each client by itself would lead to.
+        let fits = |change: f64, own: f64| narrow(&(own + change)).is_finite() && change.abs() <= largest;
+        let mut both =
+            control.values().iter().zip(server.values()).map(|(change, own)| (change.as_f64(), own.as_f64()));
+        match both.position(|(change, own)| !fits(change, own)) {
+            Some(at) => Err((Reason::Control, describe(layout, at, control.values()[at].as_f64()))),
             None => Ok(()),
         }
     }
 
-    fn add_one<T: Params>(&mut self, update: &Update<T>, aggregation: &mut impl Aggregation) -> f64 {
+    fn add_one<T: Params>(
+        &mut self,
+        layout: &Arc<Layout>,
+        update: &Update<T>,
+        largest: f64,
+        aggregation: &mut impl Aggregation,
+    ) -> Result<f64, (Reason, String)> {
         let weight = aggregation.prepare(&mut self.change, update.weight());
+        let fits = |number: f64| number.abs() <= largest;
+        if !fits(weight) {
+            return Err((Reason::Weight, format!("{weight:?}{}", why(weight))));
+        }
+        if let Some(at) = self.change.iter().position(|change| !fits(weight * change)) {
+            return Err((Reason::NotFinite, describe(layout, at, weight * self.change[at])));
+        }
         let (changes, controls) = self.sums.split_at_mut(self.start.len());
         changes.iter_mut().zip(&self.change).for_each(|(sum, change)| *sum += weight * change);
         if let Some(control) = update.control() {
             controls.iter_mut().zip(control.values()).for_each(|(sum, change)| *sum += change.as_f64());
         }
-        weight
+        Ok(weight)
     }
 }
 
 /// Which element it is that lies at this place among all, and its value.
 fn describe(layout: &Layout, at: usize, value: f64) -> String {
-    match place(layout, at) {
-        Some((path, index)) => format!("{} is {value} at index {index:?}", Name(path)),
-        None => value.to_string(),
-    }
+    let of = |(path, index)| format!("{} is {value:?} at index {index:?}{}", Name(path), why(value));
+    place(layout, at).map_or_else(|| value.to_string(), of)
+}
+
+/// Why a number cannot be used, where it does not say so itself.
+fn why(value: f64) -> &'static str {
+    if value.is_finite() { ", too large to add up" } else { "" }
 }
 
 /// The tensor and the index of the element at this place among all.
 pub(super) fn place(layout: &Layout, at: usize) -> Option<(&str, Vec<usize>)> {
     let (info, range) = ranges(layout).find(|(_, range)| range.contains(&at))?;
-    let mut rest = at - range.start;
-    let mut index: Vec<usize> = info
-        .shape()
-        .iter()
-        .rev()
-        .map(|length| {
-            let own = rest % length;
-            rest /= length;
-            own
-        })
-        .collect();
-    index.reverse();
-    Some((info.path(), index))
+    Some((info.path(), unravel(at - range.start, info.shape())))
 }
 
 impl Answers {

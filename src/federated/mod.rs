@@ -27,6 +27,7 @@ pub mod secure;
 mod selection;
 mod server;
 mod simulation;
+mod state;
 mod tensors;
 
 pub use adaptive::{AdagradMoment, AdamMoment, FedAdagrad, FedAdam, FedRule, FedYogi, Moment, YogiMoment};

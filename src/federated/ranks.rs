@@ -1,5 +1,7 @@
 //! Clients on all ranks of a group.
 
+use std::ops::Range;
+
 use super::client::Task;
 use super::clients::{Clients, Reply};
 use crate::distributed::{Collective, Group};
@@ -34,8 +36,8 @@ use crate::params::Params;
 pub struct Ranks<G, C> {
     group: G,
     clients: C,
-    /// The number of this rank's first client, and of all.
-    first: usize,
+    /// The numbers of this rank's clients, and how many all ranks have.
+    own: Range<usize>,
     count: usize,
 }
 
@@ -48,12 +50,13 @@ impl<G: Group, C> Ranks<G, C> {
     where
         C: Clients<T>,
     {
+        let own = clients.count();
         let mut counts = vec![0; size_of::<u64>() * group.size()];
-        group.all_gather_bytes(&(clients.count() as u64).to_le_bytes(), &mut counts)?;
+        group.all_gather_bytes(&(own as u64).to_le_bytes(), &mut counts)?;
         let (counts, _) = counts.as_chunks();
         let counts = counts.iter().map(|count| u64::from_le_bytes(*count) as usize);
-        let first = counts.clone().take(group.rank()).sum();
-        Ok(Self { first, count: counts.sum(), group, clients })
+        let first: usize = counts.clone().take(group.rank()).sum();
+        Ok(Self { own: first..first + own, count: counts.sum(), group, clients })
     }
 
     /// The group.
@@ -67,11 +70,8 @@ impl<G: Group, C> Ranks<G, C> {
     }
 
     /// The numbers of this rank's clients.
-    pub fn own<T: Params>(&self) -> std::ops::Range<usize>
-    where
-        C: Clients<T>,
-    {
-        self.first..self.first + self.clients.count()
+    pub fn own(&self) -> Range<usize> {
+        self.own.clone()
     }
 }
 
@@ -83,11 +83,11 @@ impl<T: Params, G: Collective<f64>, C: Clients<T>> Clients<T> for Ranks<G, C> {
     fn train(&mut self, tasks: Vec<(usize, Task<T>)>) -> Vec<Reply<T>> {
         let own = self.own();
         let tasks = tasks.into_iter().filter(|(client, _)| own.contains(client));
-        let mut replies = self.clients.train(tasks.map(|(client, task)| (client - self.first, task)).collect());
+        let mut replies = self.clients.train(tasks.map(|(client, task)| (client - own.start, task)).collect());
         for reply in &mut replies {
             // A number that is not among the own must not be taken for one of another rank.
-            let offset = if reply.client < own.len() { self.first } else { self.count };
-            reply.client += offset;
+            let offset = if reply.client < own.len() { own.start } else { self.count };
+            reply.client = reply.client.saturating_add(offset);
             if let Err(out) = &mut reply.answer {
                 out.client = reply.client;
             }

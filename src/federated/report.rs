@@ -8,9 +8,10 @@ use crate::step::Report;
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq)]
 pub struct RoundReport {
-    /// The number of the round, 0 for the first. One that did not move the model has the number of the next.
+    /// The number of the round, 0 for the first. One that nobody answered validly has the number of the next.
     pub round: u64,
-    /// Whether the model moved: not without a valid answer.
+    /// Whether the model moved: not without a valid answer, nor where the server's optimizer only
+    /// [accumulates](crate::Optimizer::accumulate), as `step` then says.
     pub moved: bool,
     /// The clients whose answers counted, in their order.
     pub counted: Vec<Counted>,
@@ -56,11 +57,12 @@ pub enum Reason {
     Silent,
     /// Its parameters are not the model's: other paths or shapes.
     OtherLayout,
-    /// A parameter, or its change, is NaN or infinite.
+    /// A parameter or its change is NaN or infinite, or the change times the weight so large that a sum could become so.
     NotFinite,
-    /// Its weight is not a positive number.
+    /// Its weight is not a positive number, or so large that a sum could become infinite.
     Weight,
-    /// With SCAFFOLD: there is no change of its control variate, or not one for this model; without: there is one.
+    /// With SCAFFOLD: there is no change of its control variate, or not one for this model, or one that is not finite or that would
+    /// make a sum so; without: there is one.
     Control,
     /// It answered more than once: nobody knows which answer holds.
     Duplicate,
@@ -92,8 +94,8 @@ impl Reason {
             Self::Busy => "is still at an earlier round",
             Self::Silent => "gave no answer",
             Self::OtherLayout => "returned other parameters",
-            Self::NotFinite => "returned numbers that are not finite",
-            Self::Weight => "has a weight that is not a positive number",
+            Self::NotFinite => "returned numbers that cannot be added up",
+            Self::Weight => "has a weight that cannot be used",
             Self::Control => "returned no control change that fits",
             Self::Duplicate => "answered more than once",
             Self::Unasked => "was not asked",

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use rand::rngs::SysRng;
-use rand::{Rng, RngExt, SeedableRng, TryRng};
+use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
+use super::privacy::noise::system_key;
 use crate::error::{Error, Result};
 
 /// Chooses the clients of a round.
@@ -13,7 +13,8 @@ pub trait Selection: Send {
     /// The clients of a round, of 0 … `clients` − 1. `draw` counts the choices: another number, another choice.
     ///
     /// # Errors
-    /// [`Error::HyperParameter`] if what was asked for cannot be; nothing has been drawn then.
+    /// [`Error::HyperParameter`] if what was asked for cannot be, [`Error::Entropy`] if the operating system has no randomness;
+    /// nothing has been drawn then.
     fn select(&mut self, clients: usize, draw: u64) -> Result<Vec<usize>>;
 }
 
@@ -130,15 +131,7 @@ impl Selection for Sample {
                 generator.set_stream(draw);
                 self.how.draw(clients, &mut generator)
             }
-            Chance::System => {
-                let mut seed = <ChaCha20Rng as SeedableRng>::Seed::default();
-                let reason = |error: rand::rngs::SysError| Error::Transport {
-                    operation: "the system's random numbers",
-                    reason: error.to_string(),
-                };
-                SysRng.try_fill_bytes(&mut seed).map_err(reason)?;
-                self.how.draw(clients, &mut ChaCha20Rng::from_seed(seed))
-            }
+            Chance::System => self.how.draw(clients, &mut ChaCha20Rng::from_seed(system_key()?)),
         })
     }
 }

@@ -1,7 +1,6 @@
 //! The server: it gives out the model, takes in what the clients made of it, and moves it.
 
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::aggregation::{Aggregation, Mean};
@@ -15,8 +14,6 @@ use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
 use crate::params::{Layout, ParamsMut};
 use crate::scalar::Element;
-use crate::state::data::Data;
-use crate::state::{Commit, StateDict, StateReader, StateWriter, read_all};
 use crate::step::Step;
 
 /// Trains a model on data that it never sees, in rounds with clients.
@@ -39,21 +36,28 @@ use crate::step::Step;
 /// ```
 /// # Faults
 /// The round goes on with those that answered validly. Everyone else is [named](RoundReport::left_out) with the
-/// [reason](super::Reason): failed, panicked, late, other shapes, NaN, no weight, twice, not at all. If nobody answers validly,
-/// model and server are as before, bit for bit, and the report says `moved: false`; the next round has the same number and asks
-/// anew.
+/// [reason](super::Reason): failed, panicked, late, other shapes, NaN, no weight, twice, not at all, or numbers so large that a sum could
+/// become infinite. If nobody answers validly, model and server are as before, bit for bit, and the report says `moved: false`; the
+/// next round has the same number and asks anew. Finite nonsense counts: no mean is proof against who lies within its limits.
 ///
 /// With [`Ranks`](super::Ranks) every rank has a server of its own, made alike, and all end each round with the same bits; what keeps
-/// one rank from a round keeps all.
+/// one rank from a round keeps all. Before anyone trains the ranks compare the model, how they are set, and what they remember, but
+/// for what the optimizer does: a difference in that shows in the model, in the next round. If a rank is lost in the last exchange of a
+/// round, the others may part, some of them a round ahead, each whole by itself: a later round says [`Error::RanksDisagree`]. Load the
+/// same state and model on all then.
 ///
 /// # State
-/// [`state_dict`](Server::state_dict) holds that of the optimizer, the number of the round, and with SCAFFOLD the control variate.
-/// The model is the user's, and so is what the clients keep.
+/// [`state_dict`](Server::state_dict) holds that of the optimizer, the number of the round, what the aggregation remembers, and with
+/// SCAFFOLD the control variate. The model is the user's, and so is what the clients keep. How often the next round was tried is not
+/// there: a round that nobody answered is tried with other choices while the server lives, and anew from the first after a resume.
 ///
 /// # Errors
-/// Before any client is asked, those of the optimizer's [`check`](Optimizer::check), of the [`Selection`] and of the
-/// [`Aggregation`]; in a group of ranks [`Error::RankRefused`], [`Error::RanksDisagree`], [`Error::RankLeft`],
-/// [`Error::RankTimeout`]. [`Error::ControlNotPrivate`]. [`Error::NonFiniteGradient`] if the change is not finite when it is put together: an overflow.
+/// Before any client is asked: those of the optimizer's [`check`](Optimizer::check), of the [`Selection`] ([`Error::HyperParameter`],
+/// [`Error::Entropy`]) and of the [`Aggregation`]; [`Error::DuplicatePath`] and, with SCAFFOLD, [`Error::ParametersChanged`] of the
+/// model; [`Error::ControlNotPrivate`]. In a group of ranks, before and after: [`Error::RankRefused`], [`Error::RanksDisagree`],
+/// [`Error::RankLeft`], [`Error::RankTimeout`], [`Error::Transport`]. After: [`Error::NonFiniteGradient`] if an aggregation of your own
+/// makes a change that is not finite, [`Error::NotFinite`] if the control variate is not, and what the optimizer's
+/// [`apply`](Optimizer::apply) says.
 ///
 /// # Example
 /// ```
@@ -83,16 +87,16 @@ use crate::step::Step;
 /// algorithm 1; S. J. Reddi et al., *Adaptive Federated Optimization* (2021), arXiv:2003.00295, algorithm 1;
 /// S. P. Karimireddy et al., *SCAFFOLD* (2020), arXiv:1910.06378, algorithm 1.
 pub struct Server<O, A, G = Mean> {
-    optimizer: O,
-    aggregation: G,
+    pub(super) optimizer: O,
+    pub(super) aggregation: G,
     selection: Box<dyn Selection>,
-    scaffold: bool,
-    round: u64,
+    pub(super) scaffold: bool,
+    pub(super) round: u64,
     /// How often the round was tried before: not in the state, which is that of the last round that moved.
-    attempts: u64,
+    pub(super) attempts: u64,
     /// With SCAFFOLD, for each client 0 or one more than the round in which its last answer counted.
-    accepted: Vec<u64>,
-    control: Option<Arc<Tensors<A>>>,
+    pub(super) accepted: Vec<u64>,
+    pub(super) control: Option<Arc<Tensors<A>>>,
     sums: Sums,
     change: Option<Tensors<A>>,
 }
@@ -124,7 +128,14 @@ impl<A: Element, O: Optimizer<A>> Server<O, A> {
         }
     }
 
-    /// Puts the changes together in another way than by their mean: with privacy, say.
+    /// Asks only some of the clients in each round: see [`Sample`](super::Sample). Before
+    /// [`aggregate_by`](Self::aggregate_by): one that is [private](Self::private) makes its choice itself, as its account says.
+    pub fn select(mut self, selection: impl Selection + 'static) -> Self {
+        self.selection = Box::new(selection);
+        self
+    }
+
+    /// Puts the changes together in another way than by their mean; for privacy see [`private`](Self::private).
     pub fn aggregate_by<G: Aggregation>(self, aggregation: G) -> Server<O, A, G> {
         let Self { optimizer, selection, scaffold, round, attempts, accepted, control, sums, change, .. } = self;
         Server { optimizer, aggregation, selection, scaffold, round, attempts, accepted, control, sums, change }
@@ -132,19 +143,15 @@ impl<A: Element, O: Optimizer<A>> Server<O, A> {
 }
 
 impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
-    /// Asks only some of the clients in each round: see [`Sample`](super::Sample).
-    pub fn select(mut self, selection: impl Selection + 'static) -> Self {
-        self.selection = Box::new(selection);
-        self
-    }
-
     /// Keeps a control variate for clients that step with [`scaffold`](Optimizer::scaffold).
     pub fn scaffold(mut self) -> Self {
         self.scaffold = true;
         self
     }
 
-    /// The number of the next round: how many have moved the model.
+    /// The number of the next round: how many have come to a step of the optimizer.
+    ///
+    /// With an optimizer that [accumulates](Optimizer::accumulate) they are more than have moved the model.
     pub fn rounds(&self) -> u64 {
         self.round
     }
@@ -167,7 +174,8 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
     /// Trains one round.
     ///
     /// # Errors
-    /// Those that [`Server`] lists. Model and server are then as before.
+    /// Those that [`Server`] lists. Model and server are then as before, but for the account of a [private](Self::private) server,
+    /// which counts a sum that was put together.
     pub fn round<T, C>(&mut self, model: &mut T, clients: &mut C) -> Result<RoundReport>
     where
         T: ParamsMut<Elem = A> + Clone + Send + Sync,
@@ -188,7 +196,7 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
         let replies = clients.train(tasks);
 
         self.sums.begin(model, if self.scaffold { 2 } else { 1 });
-        let own = self.sums.add(&layout, &chosen, replies, &mut self.aggregation);
+        let own = self.sums.add(&layout, &chosen, replies, control.as_deref(), &mut self.aggregation);
         let all = clients.exchange(&own.to_bytes())?.into_iter().map(|bytes| Answers::of_bytes(&bytes));
         let unread = || Error::Transport { operation: "exchange", reason: "the answers of a rank are cut off".into() };
         let all = all.collect::<Option<Vec<_>>>().ok_or_else(unread)?;
@@ -199,6 +207,7 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
         }
 
         let elements = layout.elements();
+        self.aggregation.released();
         if clients.rank() == 0 {
             self.aggregation.complete(&mut self.sums.sums[..elements]);
         }
@@ -217,7 +226,6 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
         }
         (self.control, self.attempts) = (control, 0);
         self.round += 1;
-        self.aggregation.moved();
         (report.moved, report.step) = (step.moved, Some(step));
         Ok(report)
     }
@@ -258,16 +266,9 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
     {
         let layout = Layout::of(model).map(Arc::new);
         let own = layout.clone().and_then(|layout| self.prepare(model, &layout, clients.count()));
-        let mut digest = DefaultHasher::new();
-        let numbers = [self.round, clients.count() as u64, self.optimizer.steps(), self.scaffold.into()];
-        numbers.hash(&mut digest);
-        for info in layout.iter().flat_map(|layout| layout.tensors()) {
-            (info.path(), info.shape()).hash(&mut digest);
-        }
-        super::tensors::flatten(model, |values| values.iter().for_each(|x| digest.write_u64(x.as_f64().to_bits())));
-
+        let digest = self.digest(model, layout.as_deref().ok(), clients.count());
         let mut message = vec![u8::from(own.is_err())];
-        message.extend(digest.finish().to_le_bytes());
+        message.extend(digest.to_le_bytes());
         match &own {
             Ok(chosen) => message.extend(chosen.iter().flat_map(|client| (*client as u64).to_le_bytes())),
             Err(error) => message.extend(error.to_string().bytes()),
@@ -322,55 +323,5 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
             }
         }
         self.optimizer.step(model, change)
-    }
-
-    /// A copy of everything that is remembered from round to round.
-    pub fn state_dict(&self) -> StateDict {
-        let layout = self.optimizer.layout().or(self.control.as_ref().map(|control| control.layout()));
-        let mut state = StateDict::new(layout.cloned());
-        let mut writer = StateWriter::new(&mut state);
-        let mut node = writer.node("server");
-        node.value("round", self.round);
-        node.value("clients", self.accepted.len());
-        if let Some(control) = &self.control {
-            node.insert("accepted", "", &[self.accepted.len()], Data::U64(self.accepted.clone()));
-            control.write(&mut node, "control");
-        }
-        self.aggregation.write_state(&mut node);
-        self.optimizer.write_state(&mut writer);
-        state
-    }
-
-    /// Goes on from a state that was saved, bit for bit as if it had never stopped. All of it or, on an error, nothing.
-    ///
-    /// The server is built as it was before. A [`Sample`](super::Sample) with a seed goes on with its choices.
-    ///
-    /// # Errors
-    /// Those of [`Optimizer::load_state_dict`].
-    pub fn load_state_dict(&mut self, state: &StateDict) -> Result<()> {
-        if let (Some(own), Some(found)) = (self.optimizer.layout(), state.layout()) {
-            own.ensure_same(found)?;
-        }
-        read_all(state, |reader| self.read_state(reader))?.make();
-        Ok(())
-    }
-
-    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
-        let mut node = state.node("server")?;
-        let read_round: u64 = node.value("round", "a count")?;
-        let clients: usize = node.value("clients", "a count")?;
-        let mut read_control = None;
-        let mut read_accepted = vec![0; clients];
-        if self.scaffold && read_round > 0 {
-            let accepted = node.numbers::<u64>("accepted", "", &[clients], "u64")?;
-            read_accepted = accepted.ok_or_else(|| node.absent("accepted", ""))?;
-            read_control = Tensors::read(&node, "control")?.map(Arc::new);
-        }
-        let Self { optimizer, aggregation, round, attempts, accepted, control, .. } = self;
-        let own = Commit::new(move || {
-            (*round, *attempts, *accepted, *control) = (read_round, 0, read_accepted, read_control);
-        });
-        let aggregation = aggregation.read_state(&mut node)?;
-        Ok(optimizer.read_state(state)?.and(aggregation).and(own))
     }
 }

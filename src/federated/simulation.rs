@@ -18,8 +18,8 @@ use crate::params::Params;
 ///
 /// At most as many at a time as there are [threads](Simulation::threads), which stay from round to round. A client that panics is
 /// named in the report, the others go on. With a [deadline](Simulation::deadline) a round ends without those that have not answered
-/// by then: who has not begun does not begin any more; who is at it goes on, keeps its thread and is named as busy until it is
-/// done, and what it then answers is forgotten.
+/// by then: who has not begun does not begin any more; who is at it goes on, keeps its thread, for which the others get a new one,
+/// and is named as busy until it is done, and what it then answers is forgotten.
 ///
 /// ```
 /// use gradus::federated::{Client, Failure, Reason, Server, Simulation, Task, Update};
@@ -39,7 +39,6 @@ use crate::params::Params;
 pub struct Simulation<T: Params, C> {
     shared: Arc<Shared<T, C>>,
     threads: usize,
-    running: usize,
     deadline: Option<Duration>,
     ticket: u64,
     sender: Sender<Told<T>>,
@@ -62,6 +61,8 @@ struct Board<T: Params> {
     busy: Vec<Option<u64>>,
     /// The ticket of the round that tasks are given out for.
     ticket: u64,
+    /// How many threads take tasks of it: not those that are still at one of an earlier round, which end with that.
+    threads: usize,
     closed: bool,
 }
 
@@ -95,7 +96,12 @@ impl<T: Params, C: Client<T>> Shared<T, C> {
                 catch_unwind(AssertUnwindSafe(|| client.train(&task)))
             };
             drop(task);
-            self.board().busy[number] = None;
+            let mut board = self.board();
+            board.busy[number] = None;
+            if board.ticket != ticket {
+                return; // another thread has taken this one's place
+            }
+            drop(board);
             if sender.send((ticket, number, end)).is_err() {
                 return; // the simulation is gone
             }
@@ -108,11 +114,11 @@ impl<T: Params, C: Client<T>> Simulation<T, C> {
     pub fn new(clients: impl IntoIterator<Item = C>) -> Self {
         let clients: Vec<_> = clients.into_iter().map(Mutex::new).collect();
         let busy = vec![None; clients.len()];
-        let board = Board { waiting: VecDeque::new(), busy, ticket: 0, closed: false };
+        let board = Board { waiting: VecDeque::new(), busy, ticket: 0, threads: 0, closed: false };
         let shared = Arc::new(Shared { clients, board: Mutex::new(board), changed: Condvar::new() });
         let (sender, receiver) = channel();
         let threads = thread::available_parallelism().map_or(1, usize::from);
-        Self { shared, threads, running: 0, deadline: None, ticket: 0, sender, receiver }
+        Self { shared, threads, deadline: None, ticket: 0, sender, receiver }
     }
 
     /// How many clients are trained at a time, at least 1; as many as the machine has processors unless this is called.
@@ -121,7 +127,10 @@ impl<T: Params, C: Client<T>> Simulation<T, C> {
         self
     }
 
-    /// How long a round waits for its clients; without end unless this is called.
+    /// How long a round waits for its clients, all together; without end unless this is called.
+    ///
+    /// Whether a client is in time depends on the others, with whom it shares the threads: one that takes long may be what makes
+    /// another one late. Where it must stay a secret [who took part](super::Server::private) that gives something away.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
@@ -145,14 +154,19 @@ where
     T: Params + Send + Sync + 'static,
     C: Client<T> + 'static,
 {
-    /// Starts the threads that are not there yet; some machines will not have as many.
-    fn start(&mut self, needed: usize) -> std::io::Result<()> {
-        while self.running < self.threads.min(needed) {
+    /// Begins a round: who is still at an earlier one loses its place, and the threads that are not there yet are started. Some
+    /// machines will not have as many.
+    fn begin(&mut self) -> std::io::Result<()> {
+        self.ticket += 1;
+        let mut board = self.shared.board();
+        let before = Some(std::mem::replace(&mut board.ticket, self.ticket));
+        board.threads -= board.busy.iter().filter(|busy| **busy == before).count();
+        while board.threads < self.threads.min(self.shared.clients.len()) {
             let (shared, sender) = (Arc::clone(&self.shared), self.sender.clone());
             let started = thread::Builder::new().name("client".into()).spawn(move || shared.work(&sender));
             match started {
-                Ok(_) => self.running += 1,
-                Err(error) if self.running == 0 => return Err(error),
+                Ok(_) => board.threads += 1,
+                Err(error) if board.threads == 0 => return Err(error),
                 Err(_) => break,
             }
         }
@@ -170,16 +184,14 @@ where
     }
 
     fn train(&mut self, tasks: Vec<(usize, Task<T>)>) -> Vec<Reply<T>> {
-        if let Err(error) = self.start(self.shared.clients.len()) {
+        if let Err(error) = self.begin() {
             let failed = |(client, _)| Reply::left_out(client, Reason::Failed, format!("no thread: {error}"));
             return tasks.into_iter().map(failed).collect();
         }
-        self.ticket += 1;
         let mut replies = Vec::with_capacity(tasks.len());
         let mut expected = Vec::with_capacity(tasks.len());
         {
             let mut board = self.shared.board();
-            board.ticket = self.ticket;
             for (client, task) in tasks {
                 match board.busy.get(client) {
                     None => {} // nobody: silent
@@ -193,7 +205,8 @@ where
         }
         self.shared.changed.notify_all();
 
-        let end = self.deadline.map(|deadline| Instant::now() + deadline);
+        // A deadline beyond all times is none.
+        let end = self.deadline.and_then(|deadline| Instant::now().checked_add(deadline));
         while !expected.is_empty() {
             let told = match end {
                 Some(end) => self.receiver.recv_timeout(end.saturating_duration_since(Instant::now())),

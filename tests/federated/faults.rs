@@ -131,6 +131,79 @@ fn a_change_that_overflows_is_left_out() {
     assert_eq!(report.left_out[11], named(11, Reason::NotFinite, "\"0\" is inf at index [0]"));
 }
 
+/// Numbers that are finite, but would not be so in a sum: a garbage client is left out, the others go on.
+#[test]
+fn what_would_overflow_a_sum_is_left_out() {
+    type Answer = fn(&Model) -> Reply<Model>;
+
+    let garbage: [(Answer, LeftOut); 3] = [
+        (|model| weighing(0, model, f64::MAX), named(0, Reason::Weight, "1.7976931348623157e308, too large to add up")),
+        (
+            |model| Reply::new(0, Update::new((array![1.7e308, 0.0], model.1.clone()), 1.0)),
+            named(0, Reason::NotFinite, "\"0\" is 1.7e308 at index [0], too large to add up"),
+        ),
+        (
+            |model| Reply::new(0, Update::new((&model.0 * 1e10, model.1.clone()), 1e300)),
+            named(0, Reason::NotFinite, "\"0\" is inf at index [0]"),
+        ),
+    ];
+    for (garbage, expected) in garbage {
+        let (mut server, mut model) = (Server::new(Sgd::new(1.0)), model());
+        let mut clients = Script(vec![garbage, |model| moved(1, model, 2.0), |model| moved(2, model, 4.0)]);
+        let report = server.round(&mut model, &mut clients).unwrap();
+        assert_eq!(report.left_out[0], expected);
+        assert_eq!(model, (array![4.0, 3.0], array![6.0]));
+    }
+}
+
+/// The same of control variates, and in the model's own type.
+#[test]
+fn a_control_variate_stays_finite() {
+    struct Two(f32);
+
+    impl Clients<Array1<f32>> for Two {
+        fn count(&self) -> usize {
+            2
+        }
+
+        fn train(&mut self, tasks: Vec<(usize, Task<Array1<f32>>)>) -> Vec<Reply<Array1<f32>>> {
+            let reply = |(client, task): (usize, Task<Array1<f32>>)| {
+                let control = Tensors::of(&array![if client == 0 { self.0 } else { 1.0 }]).unwrap();
+                Reply::new(client, Update::new(task.model().clone(), 1.0).with_control(control))
+            };
+            tasks.into_iter().map(reply).collect()
+        }
+    }
+
+    let (mut server, mut model) = (Server::new(Sgd::new(1.0)).scaffold(), array![0.0_f32]);
+    for round in 0..5 {
+        let report = server.round(&mut model, &mut Two(f32::MAX)).unwrap();
+        assert_eq!(report.left_out.is_empty(), round == 0, "{report}"); // once it fits
+    }
+    assert!(server.control().unwrap().values()[0].is_finite());
+    let mut server = Server::new(Sgd::new(1.0)).scaffold();
+    let report = server.round(&mut array![0.0_f64], &mut Script64).unwrap();
+    assert_eq!(report.counted.len(), 1);
+    assert_eq!(report.left_out, [named(0, Reason::Control, "(root) is 1.7e308 at index [0], too large to add up")]);
+}
+
+/// Two clients of which one has a control variate that two of its like could not be added to.
+struct Script64;
+
+impl Clients<Array1<f64>> for Script64 {
+    fn count(&self) -> usize {
+        2
+    }
+
+    fn train(&mut self, tasks: Vec<(usize, Task<Array1<f64>>)>) -> Vec<Reply<Array1<f64>>> {
+        let reply = |(client, task): (usize, Task<Array1<f64>>)| {
+            let control = Tensors::of(&array![if client == 0 { 1.7e308 } else { 1.0 }]).unwrap();
+            Reply::new(client, Update::new(task.model().clone(), 1.0).with_control(control))
+        };
+        tasks.into_iter().map(reply).collect()
+    }
+}
+
 #[test]
 fn what_the_server_cannot_do_is_known_before_anyone_is_asked() {
     struct Nobody;
@@ -232,11 +305,31 @@ fn tasks_that_wait_are_taken_back() {
     let (mut server, mut model) = (Server::new(Sgd::new(1.0)), model());
     let report = server.round(&mut model, &mut clients).unwrap();
     assert!(!report.moved && report.left_out.iter().all(|out| out.reason == Reason::Late));
-    go.send(()).unwrap();
-    while clients.with_client(0, |_| ()).is_none() {
-        std::thread::yield_now();
+    drop(go);
+    // Tasks are taken in their order: one that still waits is taken before that of this round.
+    let report = server.round(&mut model, &mut clients.deadline(Duration::MAX)).unwrap();
+    assert_eq!(report.counted.len(), 1);
+    assert_eq!(*begun.lock().unwrap(), 1);
+}
+
+/// A client that never answers has its thread for good; the others get another one.
+#[test]
+fn a_client_that_hangs_keeps_no_other_from_training() {
+    let (go, gate) = channel();
+    let prompt = |task: &Task<Model>| Ok::<_, Failure>(Update::new(task.model().clone(), 1.0));
+    let clients: Vec<Box<dyn Client<Model>>> = vec![Box::new(gated(gate)), Box::new(prompt), Box::new(prompt)];
+    let mut clients = Simulation::new(clients).threads(1).deadline(Duration::from_millis(50));
+    let (mut server, mut model) = (Server::new(Sgd::new(1.0)), model());
+    let report = server.round(&mut model, &mut clients).unwrap();
+    assert!(report.left_out.iter().all(|out| out.reason == Reason::Late), "{report}");
+    // As long as it takes: whoever has no thread is late on any machine.
+    let mut clients = clients.deadline(Duration::from_secs(20));
+    for _ in 0..3 {
+        let report = server.round(&mut model, &mut clients).unwrap();
+        assert_eq!(report.left_out, [named(0, Reason::Busy, "")]);
+        assert_eq!(report.counted.len(), 2);
     }
-    assert_eq!(*begun.lock().unwrap(), 0);
+    drop(go);
 }
 
 #[test]

@@ -127,6 +127,25 @@ fn positions_that_cancel_leave_no_norm() {
     assert!(batch(&layers).norms().unwrap()[0] < 1e-3);
 }
 
+/// Where positions cancel, the rounding of what is summed must not exceed the limit either.
+#[test]
+fn what_rounding_leaves_is_limited_too() {
+    /// The norm's own rounding.
+    const ROUNDING: f64 = 1e-6;
+    fn largest<A: gradus::Scalar>(a: &Array2<A>, delta: &Array2<A>, limit: f64) -> f64 {
+        let clipped =
+            PerExample::new().weight("w", LinearTap::new(a, delta).positions(2)).unwrap().clip(limit).unwrap();
+        clipped.grads["w"].iter().map(|x| x.as_f64().powi(2)).sum::<f64>().sqrt()
+    }
+
+    let a = Array2::from_shape_fn((2, 50), |(_, j)| 1.0 / (j as f32 + 3.0));
+    let single = largest(&a, &array![[1e6_f32], [-1e6]], 1e-4);
+    assert!(single <= 1e-4 * (1.0 + ROUNDING), "{single}");
+    let a = Array2::from_shape_fn((2, 50), |(i, j)| (1.0 + i as f64 * f64::EPSILON) / (j as f64 + 3.0));
+    let double = largest(&a, &array![[1e9], [-1e9]], 1e-8);
+    assert!(double <= 1e-8 * (1.0 + ROUNDING), "{double}");
+}
+
 #[test]
 fn single_precision_norms_are_double() {
     // Squares beyond f32, and far below it.

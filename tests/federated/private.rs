@@ -59,7 +59,7 @@ fn what_was_spent_is_in_the_state() {
     assert_eq!(resumed.aggregation().epsilon(1e-5).unwrap().order, 3.0);
 
     let mut wrong = server.state_dict();
-    wrong.insert_text("server/rate/0", 1.5);
+    wrong.insert_text("privacy/rate/0", 1.5);
     let before = resumed.state_dict();
     assert!(resumed.load_state_dict(&wrong).is_err());
     assert_eq!(resumed.state_dict(), before);
@@ -94,4 +94,82 @@ fn what_would_not_be_private_is_refused() {
     assert_eq!(error.to_string(), said);
     assert_eq!(model, array![0.0]);
     assert_eq!(server.aggregation().accountant(), &Accountant::new());
+}
+
+/// The noisy sum is there before the model moves by it: a round that fails later is on the account.
+#[test]
+fn a_round_that_fails_after_its_sum_is_on_the_account() {
+    struct Broken;
+
+    impl Optimizer<f64> for Broken {
+        fn check(&self, _: &gradus::Step<'_, f64>) -> gradus::Result<()> {
+            Ok(())
+        }
+
+        fn apply(&mut self, _: gradus::Step<'_, f64>) -> gradus::Result<gradus::Report> {
+            Err(Error::NoStep)
+        }
+
+        fn learning_rate(&self) -> f64 {
+            1.0
+        }
+
+        fn steps(&self) -> u64 {
+            0
+        }
+
+        fn layout(&self) -> Option<&std::sync::Arc<gradus::params::Layout>> {
+            None
+        }
+
+        fn write_state(&self, _: &mut gradus::StateWriter<'_>) {}
+
+        fn read_state<'s>(&'s mut self, _: &mut gradus::StateReader<'_>) -> gradus::Result<gradus::Commit<'s>> {
+            Ok(gradus::Commit::nothing())
+        }
+    }
+
+    let mut clients = Simulation::new(clients(0..CLIENTS));
+    let (mut server, mut model) = (Server::new(Broken).private(mechanism(0.5)), array![3.0]);
+    for failed in 1..=2 {
+        assert_eq!(server.round(&mut model, &mut clients), Err(Error::NoStep));
+        assert_eq!((model[0], server.rounds()), (3.0, 0));
+        assert_eq!(server.aggregation().accountant().spendings()[0].steps, failed);
+    }
+}
+
+/// What was told once cannot be taken back: an older state does not lower the account.
+#[test]
+fn the_account_of_a_living_server_never_falls() {
+    let mut clients = Simulation::new(clients(0..CLIENTS));
+    let (mut server, mut model) = (Server::new(Sgd::new(1.0)).private(mechanism(0.5)), array![0.0]);
+    server.round(&mut model, &mut clients).unwrap();
+    let (state, at) = (server.state_dict(), model.clone());
+    (0..2).for_each(|_| _ = server.round(&mut model, &mut clients).unwrap());
+    server.load_state_dict(&state).unwrap();
+    assert_eq!((server.rounds(), server.aggregation().accountant().spendings()[0].steps), (1, 3));
+    let later = model.clone();
+    model = at;
+    (0..2).for_each(|_| _ = server.round(&mut model, &mut clients).unwrap());
+    assert_eq!(server.aggregation().accountant().spendings()[0].steps, 5);
+    assert_ne!(model, later, "choices and noise after it are new");
+
+    // One that has spent in another way, too.
+    let mut other = Accountant::new();
+    other.steps(0.1, 2.0, 7).unwrap();
+    let mut resumed: Server<Sgd<f64>, f64, _> = Server::new(Sgd::new(1.0)).private(mechanism(0.5).resume(other));
+    resumed.load_state_dict(&state).unwrap();
+    let steps: Vec<_> = resumed.aggregation().accountant().spendings().iter().map(|spent| spent.steps).collect();
+    assert_eq!(steps, [1, 7]);
+}
+
+/// A change beyond all numbers counts as none, and nobody learns of it by an error.
+#[test]
+fn a_change_without_a_norm_is_no_change() {
+    let huge = |task: &Task<Array1<f64>>| Ok::<_, Failure>(Update::new(task.model() + 1.7e308, 1.0));
+    let mechanism = GaussianMechanism::new(1.0, 1e-9, 1.0, 2).unwrap();
+    let (mut server, mut model) = (Server::new(Sgd::new(1.0)).private(mechanism), array![0.0, 0.0]);
+    let report = server.round(&mut model, &mut Simulation::new([huge; 2])).unwrap();
+    assert_eq!(report.counted.len(), 2);
+    assert!(model.iter().all(|value| value.abs() < 1e-6 && *value != 0.0), "{model}"); // noise of 5e-10
 }

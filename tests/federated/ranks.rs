@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use gradus::distributed::{Group, ThreadGroup};
+use gradus::federated::privacy::{Accountant, GaussianMechanism};
 use gradus::federated::{
     Aggregation, Client, Clients, Failure, FedAdam, FedYogi, Ranks, Reason, Reply, RoundReport, Sample, Server,
-    Simulation, Task, Update,
+    Simulation, Task, Tensors, Update,
 };
 use gradus::prelude::*;
 use gradus::{Error, Result, StateDict};
@@ -196,4 +197,125 @@ fn a_rank_that_is_killed_while_it_trains_ends_the_round_on_all() {
         end
     });
     assert_eq!(ends, [Err(Error::RankLeft { rank: 1 }), Err(Error::NoStep)]);
+}
+
+/// What is not the model, but would make the ranks part: it is found before anyone trains.
+#[test]
+fn servers_that_differ_in_anything_find_out() {
+    fn one_of_two<O: Optimizer<f64>, G: Aggregation>(make: impl Fn(bool) -> Server<O, f64, G> + Sync) {
+        let ends = ThreadGroup::run(2, |group| {
+            let other = group.rank() == 1;
+            let mut clients = Ranks::new(group, Simulation::new([adding(1.0)]))?;
+            make(other).round(&mut array![0.0], &mut clients)
+        });
+        assert!(ends.iter().all(|end| matches!(end, Err(Error::RanksDisagree { rank: 1, .. }))), "{ends:?}");
+    }
+
+    struct Scaled(f64);
+
+    impl Aggregation for Scaled {
+        fn divisor(&self, weights: f64) -> f64 {
+            self.0 * weights
+        }
+    }
+
+    struct Limited(f64);
+
+    impl Aggregation for Limited {
+        fn settings(&self) -> Vec<f64> {
+            vec![self.0]
+        }
+    }
+
+    let private = |clip, noise, rate| {
+        let mechanism = GaussianMechanism::new(clip, noise, rate, 2).unwrap();
+        Server::new(Sgd::new(1.0)).private(mechanism)
+    };
+    one_of_two(|other| Server::new(Sgd::new(if other { 0.5 } else { 1.0 })));
+    one_of_two(|other| Server::new(Sgd::new(1.0)).aggregate_by(Scaled(if other { 0.5 } else { 1.0 })));
+    one_of_two(|other| Server::new(Sgd::new(1.0)).aggregate_by(Limited(if other { 0.5 } else { 1.0 })));
+    one_of_two(|other| private(if other { 0.5 } else { 1.0 }, 1.0, 0.5));
+    one_of_two(|other| private(1.0, if other { 0.5 } else { 1.0 }, 0.5));
+    one_of_two(|other| private(1.0, 1.0, if other { 0.5 } else { 0.6 }));
+    one_of_two(|other| {
+        let mut spent = Accountant::new();
+        spent.steps(0.5, 1.0, if other { 3 } else { 4 }).unwrap();
+        Server::new(Sgd::new(1.0)).private(GaussianMechanism::new(1.0, 1.0, 0.5, 2).unwrap().resume(spent))
+    });
+    // What SCAFFOLD remembers.
+    let server = || Server::<Sgd<f64>, f64>::new(Sgd::new(1.0)).scaffold();
+    let controlled = |task: &Task<Vector>| {
+        let control = Tensors::of(&array![1.0]).unwrap();
+        Ok::<_, Failure>(Update::new(task.model().clone(), 1.0).with_control(control))
+    };
+    let mut saved = server();
+    saved.round(&mut array![0.0], &mut Simulation::new([controlled, controlled])).unwrap();
+    let mut control = saved.state_dict();
+    control.insert_tensor("server/control/", array![7.0].view());
+    let known = saved.state_dict();
+    let accepted = {
+        let mut one = server();
+        let failing = |_: &Task<Vector>| Err::<Update<Vector>, Failure>("no data".into());
+        let clients: [Box<dyn Client<Vector>>; 2] = [Box::new(controlled), Box::new(failing)];
+        one.round(&mut array![0.0], &mut Simulation::new(clients)).unwrap();
+        let mut state = one.state_dict(); // of other clients accepted, and
+        state.insert_tensor("server/control/", array![1.0].view()); // of the same control variate
+        state
+    };
+    for other_state in [&control, &accepted] {
+        one_of_two(|other| {
+            let mut server = server();
+            server.load_state_dict(if other { other_state } else { &known }).unwrap();
+            server
+        });
+    }
+}
+
+/// A number that no client can have stays one that no client has.
+#[test]
+fn numbers_out_of_range_are_nobodys() {
+    struct Wild;
+
+    impl Clients<Vector> for Wild {
+        fn count(&self) -> usize {
+            1
+        }
+
+        fn train(&mut self, tasks: Vec<(usize, Task<Vector>)>) -> Vec<Reply<Vector>> {
+            tasks.into_iter().map(|(_, task)| Reply::new(usize::MAX, Update::new(task.model() + 1.0, 1.0))).collect()
+        }
+    }
+
+    let ends = ThreadGroup::run(2, |group| {
+        let mut clients = Ranks::new(group, Wild).unwrap();
+        Server::new(Sgd::new(1.0)).round(&mut array![0.0], &mut clients).unwrap()
+    });
+    let reasons: Vec<_> = ends[0].left_out.iter().map(|out| (out.client, out.reason)).collect();
+    assert_eq!(reasons[..2], [(0, Reason::Silent), (1, Reason::Silent)]);
+    assert_eq!(reasons[2..], [(usize::MAX, Reason::Unasked); 2]);
+}
+
+/// The numbers of a rank's clients are those of the beginning, whatever its clients say later.
+#[test]
+fn a_rank_has_the_clients_that_it_came_with() {
+    struct Growing(std::cell::Cell<usize>);
+
+    impl Clients<Vector> for Growing {
+        fn count(&self) -> usize {
+            self.0.set(self.0.get() + 1);
+            self.0.get()
+        }
+
+        fn train(&mut self, tasks: Vec<(usize, Task<Vector>)>) -> Vec<Reply<Vector>> {
+            tasks.into_iter().map(|(client, task)| Reply::new(client, Update::new(task.model() + 1.0, 1.0))).collect()
+        }
+    }
+
+    let ends = ThreadGroup::run(2, |group| {
+        let mut clients = Ranks::new(group, Growing(0.into())).unwrap();
+        let own = clients.own();
+        let report = Server::new(Sgd::new(1.0)).round(&mut array![0.0], &mut clients).unwrap();
+        (own, report.left_out)
+    });
+    assert_eq!(ends, [(0..1, Vec::new()), (1..2, Vec::new())]);
 }

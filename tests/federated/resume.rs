@@ -125,3 +125,22 @@ fn another_servers_state_is_refused_and_changes_nothing() {
     let mut short = array![1.0];
     assert!(matches!(Sgd::new(0.1).proximal(1.0).step(&mut short, &array![1.0]), Err(Error::NoRound)));
 }
+
+/// Numbers in a state are believed only as far as there are data: none of them makes a vector of its length.
+#[test]
+fn a_state_that_says_much_and_holds_little_is_refused() {
+    let most = (usize::MAX >> 1).to_string();
+    let mut plain: Server<Sgd<f64>, f64> = Server::new(Sgd::new(1.0));
+    let mut state = plain.state_dict();
+    state.insert_text("server/clients", &most);
+    assert!(matches!(plain.load_state_dict(&state), Err(Error::MissingEntry { .. })));
+
+    let mut clients = Simulation::new(owners());
+    let (mut server, mut model) = (Server::new(Sgd::new(0.5)).scaffold(), start());
+    server.round(&mut model, &mut clients).unwrap();
+    let mut state = server.state_dict();
+    state.insert_text("server/clients", &most);
+    let before = server.state_dict();
+    assert!(matches!(server.load_state_dict(&state), Err(Error::EntryShape { .. })));
+    assert!(server.state_dict() == before);
+}

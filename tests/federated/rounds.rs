@@ -168,7 +168,7 @@ fn any_way_to_the_clients_will_do() {
 #[derive(Debug, Default)]
 struct Limited {
     completed: u64,
-    moved: u64,
+    released: u64,
     moves: bool,
 }
 
@@ -191,17 +191,17 @@ impl Aggregation for Limited {
         self.moves
     }
 
-    fn moved(&mut self) {
-        self.moved += 1;
+    fn released(&mut self) {
+        self.released += 1;
     }
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
-        state.value("moved", self.moved);
+        state.node("limited").value("released", self.released);
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
-        let moved = state.value("moved", "a count")?;
-        Ok(Commit::new(move || self.moved = moved))
+        let released = state.node("limited")?.value("released", "a count")?;
+        Ok(Commit::new(move || self.released = released))
     }
 }
 
@@ -213,11 +213,11 @@ fn changes_can_be_put_together_in_another_way() {
     let report = server.round(&mut model, &mut clients).unwrap();
     assert_eq!(report.counted[0].weight, 1.0);
     assert_eq!(model, array![0.4375, 8.4375]); // (1 + 0.25 + 0.5)/4
-    assert_eq!((server.aggregation().completed, server.aggregation().moved), (1, 1));
+    assert_eq!((server.aggregation().completed, server.aggregation().released), (1, 1));
 
     let mut resumed = Server::new(Sgd::<f64>::new(1.0)).aggregate_by(Limited::default());
     resumed.load_state_dict(&server.state_dict()).unwrap();
-    assert_eq!(resumed.aggregation().moved, 1);
+    assert_eq!(resumed.aggregation().released, 1);
 }
 
 #[test]

@@ -138,6 +138,17 @@ impl Accountant {
         Self { orders: self.orders.clone(), spendings: Vec::new() }
     }
 
+    /// Makes every spending at least as large as it is there.
+    pub(super) fn raise(&mut self, other: &Self) {
+        for &there in &other.spendings {
+            let same = |own: &&mut Spending| own.rate == there.rate && own.noise_multiplier == there.noise_multiplier;
+            match self.spendings.iter_mut().find(same) {
+                Some(own) => own.steps = own.steps.max(there.steps),
+                None => self.spendings.push(there),
+            }
+        }
+    }
+
     /// What was spent: one entry for each different mechanism, in the order of their first steps.
     pub fn spendings(&self) -> &[Spending] {
         &self.spendings

@@ -22,6 +22,10 @@ use crate::scalar::Element;
 /// The divisor is the **expected** size of the batch: the actual one would give away whether an example was there. So a batch that
 /// comes out empty is a step as any other, of noise alone.
 ///
+/// **N is public**: it is in the divisor, as q is, and whoever sees the model may learn it. What is private is *who* is among the N.
+/// Where the very number of a client's examples is a secret, take a round number near it; and let a client that keeps its examples private
+/// answer with the weight 1, for [the number of examples](crate::federated::Update::new) is a release by itself that no noise hides.
+///
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
@@ -180,6 +184,11 @@ impl GaussianMechanism {
     /// The largest norm of one part.
     pub fn clip(&self) -> f64 {
         self.clip
+    }
+
+    /// The noise in units of that.
+    pub fn noise_multiplier(&self) -> f64 {
+        self.noise_multiplier
     }
 
     /// What was spent.

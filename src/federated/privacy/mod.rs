@@ -62,6 +62,7 @@ use crate::error::{Error, Result};
 pub use accountant::{Accountant, Spending, Spent, noise_for};
 pub use mechanism::GaussianMechanism;
 pub use per_example::{Clipped, PerExample};
+pub use server::Private;
 
 /// Whether this can be the largest norm of a part.
 fn check_clip(max_norm: f64) -> Result<()> {

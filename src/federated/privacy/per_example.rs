@@ -6,7 +6,7 @@ use ndarray::{Array1, Array2, ArrayD, ArrayView1, Axis};
 
 use crate::error::{Error, Result};
 use crate::product::{gram, multiply};
-use crate::scalar::Scalar;
+use crate::scalar::{Element, Scalar};
 use crate::tap::{LinearTap, shaped};
 
 /// The taps of all layers of one batch: what the gradients of single examples are made of.
@@ -18,10 +18,12 @@ use crate::tap::{LinearTap, shaped};
 /// grads = Σᵢ min(1, C/‖gᵢ‖)·gᵢ                                  weight (w ∘ δ)ᵀa, bias Σ wᵢδᵢ
 /// ```
 /// a the inputs and δ the gradients of single losses of a [`LinearTap`]. The sum is one product of matrices, as the gradient of the
-/// batch is. Norms are computed in f64 for every element type.
+/// batch is. Norms and sums are computed in f64 for every element type. Where positions cancel, the norm of what rounding may leave
+/// counts, too: a gradient is rather made too short than left too long.
 ///
 /// # State
-/// None. A call needs memory for the activations of one layer and, with T positions, for 2T² numbers; never for batch × parameters.
+/// None. A call needs memory for two gradients of one layer in f64 and, with T positions, for 2T² numbers; never for
+/// batch × parameters.
 ///
 /// # Conventions
 /// Opacus' "flat" clipping by "ghost" norms, but with min(1, C/‖g‖) without its 1e-6 below the fraction. **Every tensor that is
@@ -148,14 +150,19 @@ impl<'a, A: Scalar> PerExample<'a, A> {
     /// # Errors
     /// [`Error::NormOverflow`].
     pub fn norms(&self) -> Result<Array1<f64>> {
-        let mut squares = Array1::zeros(self.examples());
+        Ok(self.squares()?.0.mapv_into(f64::sqrt))
+    }
+
+    /// The squared norms, and by how much rounding may have made each too small.
+    fn squares(&self) -> Result<(Array1<f64>, Array1<f64>)> {
+        let (mut squares, mut rounding) = (Array1::zeros(self.examples()), Array1::zeros(self.examples()));
         for layer in &self.layers {
-            layer.add_squares(&mut squares);
+            layer.add_squares(&mut squares, &mut rounding);
             if squares.iter().any(|square| !square.is_finite()) {
                 return Err(Error::NormOverflow { path: layer.weight.clone() });
             }
         }
-        Ok(squares.mapv_into(f64::sqrt))
+        Ok((squares, rounding))
     }
 
     /// The sum of the gradients, each with a norm of at most `max_norm`.
@@ -164,8 +171,9 @@ impl<'a, A: Scalar> PerExample<'a, A> {
     /// [`Error::NormOverflow`]; [`Error::Argument`] unless `max_norm` is a finite number above 0.
     pub fn clip(&self, max_norm: f64) -> Result<Clipped<A>> {
         super::check_clip(max_norm)?;
-        let norms = self.norms()?;
-        let factors = norms.mapv(|norm| A::from_f64(if norm > max_norm { max_norm / norm } else { 1.0 }));
+        let (squares, rounding) = self.squares()?;
+        let norms = squares.mapv(f64::sqrt);
+        let factors = (squares + rounding).mapv(|square| f64::min(1.0, max_norm / square.sqrt()));
         let mut grads = BTreeMap::new();
         for layer in &self.layers {
             let (weight, bias) = layer.weighted_sum(&factors);
@@ -183,8 +191,8 @@ impl<A: Scalar> Layer<'_, A> {
         self.tap.rows() / self.tap.examples().max(1)
     }
 
-    /// Adds the squared norm of each example's gradient of this layer.
-    fn add_squares(&self, squares: &mut Array1<f64>) {
+    /// Adds the squared norm of each example's gradient of this layer, and a bound of what rounding may have taken from it.
+    fn add_squares(&self, squares: &mut Array1<f64>, rounding: &mut Array1<f64>) {
         let (input, output_grad) = (&self.tap.input, &self.tap.output_grad);
         let bias = if self.bias.is_some() { 1.0 } else { 0.0 };
         let positions = self.positions();
@@ -199,26 +207,41 @@ impl<A: Scalar> Layer<'_, A> {
         let (mut a, mut delta) = (wide(input.ncols()), wide(output_grad.ncols()));
         let (mut inputs, mut grads) = (wide(positions), wide(positions));
         let examples = input.axis_chunks_iter(Axis(0), positions).zip(output_grad.axis_chunks_iter(Axis(0), positions));
-        for (sum, (own_input, own_grad)) in squares.iter_mut().zip(examples) {
+        // As many roundings as the sums of a product of three have terms; half an ε each.
+        let roundings = (input.ncols() + output_grad.ncols() + 2 * positions + 4) as f64;
+        for ((sum, lost), (own_input, own_grad)) in squares.iter_mut().zip(rounding).zip(examples) {
             a.zip_mut_with(&own_input, |to, from| *to = from.as_f64());
             delta.zip_mut_with(&own_grad, |to, from| *to = from.as_f64());
             gram((1.0, a.view()), 0.0, inputs.view_mut());
             gram((1.0, delta.view()), 0.0, grads.view_mut());
             let square: f64 = inputs.iter().zip(&grads).map(|(input, grad)| grad * (input + bias)).sum();
-            // Rounding may leave less than nothing of positions that cancel; NaN, of an overflow, must stay.
+            // Positions that cancel leave the rounding of terms that are as large as if they did not, and less than nothing of the
+            // square itself; NaN, of an overflow, must stay.
+            let each: f64 =
+                inputs.diag().iter().zip(grads.diag()).map(|(input, grad)| (grad * (input + bias)).sqrt()).sum();
             *sum += if square < 0.0 { 0.0 } else { square };
+            *lost += roundings * f64::EPSILON * each * each;
         }
     }
 
-    /// Σ wᵢgᵢ: of the weight and of the bias.
-    fn weighted_sum(&self, factors: &Array1<A>) -> (Array2<A>, Array1<A>) {
-        let mut weighted = self.tap.output_grad.to_owned();
+    /// Σ wᵢgᵢ: of the weight and of the bias. In f64, or positions that cancel would leave more of their rounding than the limit.
+    fn weighted_sum(&self, factors: &Array1<f64>) -> (Array2<A>, Array1<A>) {
+        /// Rows that are converted at a time.
+        const ROWS: usize = 256;
         let positions = self.positions().max(1);
-        for (mut rows, factor) in weighted.axis_chunks_iter_mut(Axis(0), positions).zip(factors) {
-            rows.mapv_inplace(|x| x * *factor);
+        let (input, output_grad) = (&self.tap.input, &self.tap.output_grad);
+        let mut weight = Array2::<f64>::zeros((output_grad.ncols(), input.ncols()));
+        let mut bias = Array1::<f64>::zeros(output_grad.ncols());
+        let rows = ROWS.div_ceil(positions) * positions;
+        let blocks = input.axis_chunks_iter(Axis(0), rows).zip(output_grad.axis_chunks_iter(Axis(0), rows));
+        for ((input, output_grad), factors) in blocks.zip(factors.axis_chunks_iter(Axis(0), rows / positions)) {
+            let (input, mut weighted) = (input.mapv(Element::as_f64), output_grad.mapv(Element::as_f64));
+            for (mut rows, factor) in weighted.axis_chunks_iter_mut(Axis(0), positions).zip(factors) {
+                rows.mapv_inplace(|x| x * *factor);
+            }
+            multiply((1.0, weighted.t(), input.view()), 1.0, weight.view_mut());
+            bias += &weighted.sum_axis(Axis(0));
         }
-        let mut weight = Array2::zeros((weighted.ncols(), self.tap.input.ncols()));
-        multiply((A::one(), weighted.t(), self.tap.input), A::zero(), weight.view_mut());
-        (weight, weighted.sum_axis(Axis(0)))
+        (weight.mapv(A::from_f64), bias.mapv(A::from_f64))
     }
 }

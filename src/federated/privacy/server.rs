@@ -1,5 +1,7 @@
 //! Rounds of clients whose participation stays a secret.
 
+use std::ops::Deref;
+
 use ndarray::ArrayViewMut1;
 
 use super::GaussianMechanism;
@@ -18,15 +20,30 @@ impl<A: Element, O: Optimizer<A>> Server<O, A> {
     /// Δ = (Σ over S of min(1, C/‖yᵢ − θ‖)·(yᵢ − θ) + z)/(q·N)        z ~ N(0, (σC)²) for every element
     /// θ ← the optimizer's step with ∇J(θ) = −Δ
     /// ```
-    /// Weights of the clients do not count, and a round without an answer moves the model, by noise: that nobody was chosen is a
-    /// secret, too. The choice, from the operating system's randomness, is the mechanism's: a [`select`](Self::select) after this one
-    /// would make [`epsilon`](GaussianMechanism::epsilon), which [`aggregation`](Self::aggregation) tells, wrong. What was spent is in the
-    /// server's state.
+    /// All clients weigh the same, whatever weight they answer with; but one whose weight is not a positive number is left out, as
+    /// anywhere. A round without an answer moves the model, by noise: that nobody was chosen is a secret, too. The choice, from the
+    /// operating system's randomness, is the mechanism's, in place of an earlier [`select`](Self::select). N is taken to be public, and
+    /// so is what else is not an answer: the number of rounds, the server's optimizer.
     ///
-    /// A report names who was chosen: it is the server's own and not for publication.
+    /// # Account
+    /// [`aggregation`](Self::aggregation) tells the [`epsilon`](GaussianMechanism::epsilon) of all rounds. A round is on the account as
+    /// soon as its sum is put together: if it fails after that, at the optimizer's step say, model and optimizer are as before and the
+    /// step is spent nevertheless.
+    ///
+    /// What was spent is in the server's state, and never less after [`load_state_dict`](Self::load_state_dict) than before: going back
+    /// to an older state does not take back what was given away since. A server that is made anew knows only what its state says; load
+    /// the latest, or add what was spent after it by [`resume`](GaussianMechanism::resume). Choices and noise after it are new ones.
+    ///
+    /// # Limits
+    /// What is private is the model after each round, and all that is made of it. Not private are
+    /// - the server's own: the answers of the clients; a report, which names who was chosen; on [`Ranks`](crate::federated::Ranks)
+    ///   the sums of all ranks but the first, which travel **without noise**: each rank is as trusted as the server;
+    /// - a client's effect on whether *others* are heard. With a [`deadline`](crate::federated::Simulation::deadline) one that is slow
+    ///   may make another late, and the account knows nothing of that: do without one, or give each client time of its own;
+    /// - the time that a round takes.
     ///
     /// # Errors
-    /// Of a round: [`Error::Argument`] if there are other than N clients; [`Error::ControlNotPrivate`].
+    /// Of a round: [`Error::Argument`] if there are other than N clients; [`Error::ControlNotPrivate`]; [`Error::Entropy`].
     ///
     /// # Example
     /// ```
@@ -47,9 +64,35 @@ impl<A: Element, O: Optimizer<A>> Server<O, A> {
     /// # References
     /// H. B. McMahan, D. Ramage, K. Talwar and L. Zhang, *Learning differentially private recurrent language models* (2018),
     /// arXiv:1710.06963, algorithm 1.
-    pub fn private(self, mechanism: GaussianMechanism) -> Server<O, A, GaussianMechanism> {
+    pub fn private(self, mechanism: GaussianMechanism) -> Server<O, A, Private> {
         let (sample, population) = (Sample::poisson(mechanism.rate()), mechanism.population());
-        self.select(Members { sample, population }).aggregate_by(mechanism)
+        self.select(Members { sample, population }).aggregate_by(Private(mechanism))
+    }
+}
+
+/// The mechanism of a server that [`private`](Server::private) made, which alone chooses the clients as the account takes for granted.
+///
+/// So it cannot be had with another choice, and not without one:
+/// ```compile_fail,E0599
+/// # use gradus::{federated::{Sample, Server, privacy::GaussianMechanism}, prelude::*};
+/// # let mechanism = GaussianMechanism::new(1.0, 0.5, 0.5, 100).unwrap();
+/// # let server: Server<Sgd<f64>, f64> = Server::new(Sgd::new(1.0));
+/// server.private(mechanism).select(Sample::count(10));
+/// ```
+/// ```compile_fail,E0277
+/// # use gradus::{federated::{Sample, Server, privacy::GaussianMechanism}, prelude::*};
+/// # let mechanism = GaussianMechanism::new(1.0, 0.5, 0.5, 100).unwrap();
+/// # let server: Server<Sgd<f64>, f64> = Server::new(Sgd::new(1.0));
+/// server.aggregate_by(mechanism);
+/// ```
+#[derive(Debug)]
+pub struct Private(GaussianMechanism);
+
+impl Deref for Private {
+    type Target = GaussianMechanism;
+
+    fn deref(&self) -> &GaussianMechanism {
+        &self.0
     }
 }
 
@@ -71,7 +114,11 @@ impl Selection for Members {
     }
 }
 
-impl Aggregation for GaussianMechanism {
+impl Aggregation for Private {
+    fn settings(&self) -> Vec<f64> {
+        vec![self.clip(), self.noise_multiplier(), self.rate(), self.population() as f64]
+    }
+
     fn prepare(&mut self, change: &mut [f64], _: f64) -> f64 {
         // A change beyond all numbers is none.
         if self.clip_change(&mut ArrayViewMut1::from(&mut *change)).is_err() {
@@ -81,7 +128,7 @@ impl Aggregation for GaussianMechanism {
     }
 
     fn complete(&mut self, sum: &mut [f64]) {
-        sum.iter_mut().for_each(|sum| *sum += self.draw());
+        sum.iter_mut().for_each(|sum| *sum += self.0.draw());
     }
 
     fn moves_without_answers(&self) -> bool {
@@ -96,29 +143,32 @@ impl Aggregation for GaussianMechanism {
         self.expected()
     }
 
-    fn moved(&mut self) {
-        let recorded = self.record();
+    fn released(&mut self) {
+        let recorded = self.0.record();
         debug_assert!(recorded.is_ok(), "rate and noise were checked when the mechanism was made");
     }
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
+        let mut node = state.node("privacy");
         let spendings = self.accountant().spendings();
-        state.value("spendings", spendings.len());
+        node.value("spendings", spendings.len());
         for (at, spending) in spendings.iter().enumerate() {
-            state.value(&format!("rate/{at}"), spending.rate);
-            state.value(&format!("noise_multiplier/{at}"), spending.noise_multiplier);
-            state.value(&format!("spent_steps/{at}"), spending.steps);
+            node.value(&format!("rate/{at}"), spending.rate);
+            node.value(&format!("noise_multiplier/{at}"), spending.noise_multiplier);
+            node.value(&format!("spent_steps/{at}"), spending.steps);
         }
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        let node = state.node("privacy")?;
         let mut read = self.accountant().anew();
-        for at in 0..state.value("spendings", "a count")? {
-            let rate = state.value(&format!("rate/{at}"), "a probability")?;
-            let noise_multiplier = state.value(&format!("noise_multiplier/{at}"), "a number above 0")?;
-            read.steps(rate, noise_multiplier, state.value(&format!("spent_steps/{at}"), "a count")?)?;
+        for at in 0..node.value("spendings", "a count")? {
+            let rate = node.value(&format!("rate/{at}"), "a probability")?;
+            let noise_multiplier = node.value(&format!("noise_multiplier/{at}"), "a number above 0")?;
+            read.steps(rate, noise_multiplier, node.value(&format!("spent_steps/{at}"), "a count")?)?;
         }
-        Ok(Commit::new(move || *self.accountant_mut() = read))
+        read.raise(self.accountant());
+        Ok(Commit::new(move || *self.0.accountant_mut() = read))
     }
 }
 

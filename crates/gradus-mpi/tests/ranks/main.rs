@@ -9,6 +9,7 @@ mod adaptors;
 mod agreement;
 mod collectives;
 mod faults;
+mod federated;
 mod launch;
 mod order;
 
@@ -53,6 +54,7 @@ fn tests(size: usize, settings: &[&str]) -> Vec<Test> {
     }
     // Five elements at a time would make the others long.
     if !has("short") {
+        tests.extend(federated::TESTS);
         if has("fixed") {
             tests.extend(adaptors::FIXED);
         }

@@ -9,13 +9,42 @@
 //!
 //! let fixed = FixedPoint::new(16, 3)?; // 16 bits after the point, 3 clients
 //! let mut clients = Masker::simulation(fixed)?; // in earnest, each makes its own: Masker::new
-//! let mut sum = MaskedSum::new(fixed);
+//! let mut sum = MaskedSum::new(fixed, 0, 0..3, 2)?; // round 0, clients 0, 1 and 2, two numbers each
 //! for (client, change) in clients.iter_mut().zip([array![0.5, -1.0], array![0.25, 2.0], array![1.0, 3.5]]) {
-//!     sum.add(client.client(), &client.mask(0, &change)?)?;
+//!     sum.add(&client.mask(0, &change)?)?;
 //! }
 //! let mut total = array![0.0, 0.0];
 //! sum.unmask(&mut total)?;
 //! assert_eq!(total, array![1.75, 4.5]);
+//! # Ok::<(), gradus::Error>(())
+//! ```
+//!
+//! # A round
+//! A [`Server`](super::Server) looks at every answer, to leave out who fails; of masked ones there is nothing to be seen. So a round
+//! with them is made of its parts: each client sends its change times its weight, and the weight, and the server steps its
+//! optimizer by the negative mean. That is FedAvg with `Sgd::new(1.0)`, and FedAdam with [`FedAdam`](super::FedAdam).
+//!
+//! ```
+//! use gradus::federated::secure::{FixedPoint, MaskedSum, Masker};
+//! use gradus::prelude::*;
+//! use ndarray::{Array1, array};
+//!
+//! let fixed = FixedPoint::new(16, 3)?;
+//! let mut clients = Masker::simulation(fixed)?;
+//! let (mut model, mut opt) = (array![1.0, 1.0], Sgd::new(1.0));
+//! for round in 0..2 {
+//!     let mut sum = MaskedSum::new(fixed, round, 0..3, model.len() + 1)?;
+//!     for (client, (shift, weight)) in clients.iter_mut().zip([(1.0, 1.0), (2.0, 1.0), (0.5, 2.0)]) {
+//!         let trained = &model + shift; // the client's own training
+//!         let change = (&trained - &model) * weight;
+//!         sum.add(&client.mask(round, &(change, array![weight]))?)?;
+//!     }
+//!     let mut total = (Array1::zeros(2), array![0.0]);
+//!     sum.unmask(&mut total)?;
+//!     let grads = total.0 / -total.1[0];
+//!     opt.step(&mut model, &grads)?;
+//! }
+//! assert_eq!(model, array![3.0, 3.0]); // twice by (1 + 2 + 2·0.5)/4
 //! # Ok::<(), gradus::Error>(())
 //! ```
 //!
@@ -35,17 +64,20 @@
 //! K. Bonawitz et al., *Practical secure aggregation for privacy-preserving machine learning* (2017), sec. 4.0.1: the masking, of a
 //! protocol that goes on to drop-outs and malicious servers.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod sum;
+
+use std::collections::BTreeMap;
 use std::fmt;
 
-use ndarray::ArrayViewMutD;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
 use super::privacy::noise::system_key;
 use crate::error::{Error, Result};
-use crate::params::{Params, ParamsMut, for_each, for_each_mut};
+use crate::params::{Params, for_each};
 use crate::scalar::Element;
+
+pub use sum::{Masked, MaskedSum};
 
 /// The secret of two clients.
 pub type PairSecret = [u8; 32];
@@ -178,12 +210,17 @@ impl Masker {
         self.last_round
     }
 
+    /// This client's number and those of the others: the members of its sums.
+    pub fn members(&self) -> impl Iterator<Item = usize> + '_ {
+        self.secrets.keys().copied().chain([self.client])
+    }
+
     /// A tree as masked integers, tensor by tensor, row by row. All clients must have trees of the same shapes.
     ///
     /// # Errors
     /// [`Error::FixedPointRange`] for a value beyond [`FixedPoint::largest`] or not a number; [`Error::Argument`] for a round that is
     /// not after the last: the difference of two vectors under one mask would lie open.
-    pub fn mask<T: Params + ?Sized>(&mut self, round: u64, tree: &T) -> Result<Vec<u32>> {
+    pub fn mask<T: Params + ?Sized>(&mut self, round: u64, tree: &T) -> Result<Masked> {
         if let Some(last) = self.last_round.filter(|last| round <= *last) {
             return Err(Error::argument("round", round as f64, format!("above {last}: masks are used once")));
         }
@@ -197,7 +234,7 @@ impl Masker {
             }
         }
         self.last_round = Some(round);
-        Ok(words)
+        Ok(Masked::new(self.client, round, words))
     }
 
     fn encode<T: Params + ?Sized>(&self, tree: &T) -> Result<Vec<u32>> {
@@ -229,89 +266,5 @@ impl fmt::Debug for Masker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let peers: Vec<_> = self.secrets.keys().collect(); // the secrets are none of anyone's business
         f.debug_struct("Masker").field("client", &self.client).field("peers", &peers).finish_non_exhaustive()
-    }
-}
-
-/// The server's sum of masked vectors.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MaskedSum {
-    fixed: FixedPoint,
-    clients: BTreeSet<usize>,
-    words: Vec<u32>,
-}
-
-impl MaskedSum {
-    /// Nothing added yet.
-    pub fn new(fixed: FixedPoint) -> Self {
-        Self { fixed, clients: BTreeSet::new(), words: Vec::new() }
-    }
-
-    /// Adds what a client sent.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] for a client that is in the sum already; [`Error::ArgumentShape`] for a vector of another length than the
-    /// first.
-    pub fn add(&mut self, client: usize, masked: &[u32]) -> Result<()> {
-        if self.clients.contains(&client) {
-            return Err(Error::argument("client", client as f64, "one that is not in the sum yet"));
-        }
-        if self.clients.is_empty() {
-            self.words = vec![0; masked.len()];
-        }
-        if masked.len() != self.words.len() {
-            let (expected, found) = (vec![self.words.len()], vec![masked.len()]);
-            return Err(Error::ArgumentShape { argument: "masked", expected, found });
-        }
-        self.clients.insert(client);
-        self.words.iter_mut().zip(masked).for_each(|(sum, word)| *sum = sum.wrapping_add(*word));
-        Ok(())
-    }
-
-    /// The clients in the sum.
-    pub fn clients(&self) -> impl ExactSizeIterator<Item = usize> + '_ {
-        self.clients.iter().copied()
-    }
-
-    /// The sum as integers: those of [`FixedPoint::encode`] of all clients, added up.
-    ///
-    /// # Errors
-    /// [`Error::MaskedSum`] before all clients are in it.
-    pub fn integers(&self) -> Result<Vec<i32>> {
-        self.complete()?;
-        Ok(self.words.iter().map(|word| word.cast_signed()).collect())
-    }
-
-    /// Writes the sum into a tree of the clients' shapes.
-    ///
-    /// # Errors
-    /// [`Error::MaskedSum`] before all clients are in it; [`Error::ArgumentShape`] for a tree of another number of elements.
-    pub fn unmask<T: ParamsMut + ?Sized>(&self, tree: &mut T) -> Result<()> {
-        self.complete()?;
-        let mut elements = 0;
-        for_each(&*tree, |_, shape, values| elements += values.map_or(0, |_| shape.iter().product::<usize>()));
-        if elements != self.words.len() {
-            let (expected, found) = (vec![self.words.len()], vec![elements]);
-            return Err(Error::ArgumentShape { argument: "tree", expected, found });
-        }
-        let mut words = self.words.iter();
-        let mut write = |mut view: ArrayViewMutD<'_, T::Elem>| {
-            view.iter_mut().zip(&mut words).for_each(|(to, word)| {
-                *to = T::Elem::from_f64(self.fixed.decode(word.cast_signed()));
-            });
-        };
-        for_each_mut(tree, |_, shape, values| {
-            if let Some(mut values) = values {
-                write(values.view_mut(shape));
-            }
-        });
-        Ok(())
-    }
-
-    /// Nothing if the masks have cancelled.
-    fn complete(&self) -> Result<()> {
-        match self.clients.len() == self.fixed.clients {
-            true => Ok(()),
-            false => Err(Error::MaskedSum { clients: self.fixed.clients, found: self.clients.len() }),
-        }
     }
 }

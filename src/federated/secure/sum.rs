@@ -1,0 +1,151 @@
+//! What clients send, and the sum of it.
+
+use std::collections::BTreeSet;
+
+use ndarray::ArrayViewMutD;
+
+use super::FixedPoint;
+use crate::error::{Error, Result};
+use crate::params::{ParamsMut, for_each, for_each_mut};
+use crate::scalar::Element;
+
+/// What one client sends in one round: numbers that alone are noise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Masked {
+    client: usize,
+    round: u64,
+    words: Vec<u32>,
+}
+
+impl Masked {
+    /// What came over a network.
+    pub fn new(client: usize, round: u64, words: Vec<u32>) -> Self {
+        Self { client, round, words }
+    }
+
+    /// Whose it is.
+    pub fn client(&self) -> usize {
+        self.client
+    }
+
+    /// The round of its masks.
+    pub fn round(&self) -> u64 {
+        self.round
+    }
+
+    /// The masked integers.
+    pub fn words(&self) -> &[u32] {
+        &self.words
+    }
+}
+
+/// The server's sum of what all clients send in one round.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MaskedSum {
+    fixed: FixedPoint,
+    round: u64,
+    /// Those of the members who are not in it yet.
+    missing: BTreeSet<usize>,
+    clients: BTreeSet<usize>,
+    words: Vec<u32>,
+}
+
+impl MaskedSum {
+    /// Nothing added yet, of so many elements from each of these clients in this round.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for another number of members than `fixed` has clients.
+    pub fn new(
+        fixed: FixedPoint,
+        round: u64,
+        members: impl IntoIterator<Item = usize>,
+        elements: usize,
+    ) -> Result<Self> {
+        let missing: BTreeSet<_> = members.into_iter().collect();
+        if missing.len() != fixed.clients() {
+            let accepted = format!("the number of clients, {}", fixed.clients());
+            return Err(Error::argument("number of members", missing.len() as f64, accepted));
+        }
+        Ok(Self { fixed, round, missing, clients: BTreeSet::new(), words: vec![0; elements] })
+    }
+
+    /// Adds what a client sent. Who sends what is refused may send again.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for one of another round, whose masks would stay; for a client that is no member, or is in the sum already;
+    /// for another number of elements.
+    pub fn add(&mut self, masked: &Masked) -> Result<()> {
+        let Masked { client, round, words } = masked;
+        if *round != self.round {
+            let accepted = format!("{}, that of the sum, for client {client}", self.round);
+            return Err(Error::argument("round", *round as f64, accepted));
+        }
+        if self.clients.contains(client) {
+            return Err(Error::argument("client", *client as f64, "one that is not in the sum yet"));
+        }
+        if !self.missing.contains(client) {
+            return Err(Error::argument("client", *client as f64, "a member of the sum"));
+        }
+        if words.len() != self.words.len() {
+            let accepted = format!("{}, for client {client} as for all", self.words.len());
+            return Err(Error::argument("number of elements", words.len() as f64, accepted));
+        }
+        self.missing.remove(client);
+        self.clients.insert(*client);
+        self.words.iter_mut().zip(words).for_each(|(sum, word)| *sum = sum.wrapping_add(*word));
+        Ok(())
+    }
+
+    /// The clients that are missing.
+    pub fn missing(&self) -> impl ExactSizeIterator<Item = usize> + '_ {
+        self.missing.iter().copied()
+    }
+
+    /// The clients in the sum.
+    pub fn clients(&self) -> impl ExactSizeIterator<Item = usize> + '_ {
+        self.clients.iter().copied()
+    }
+
+    /// The sum as integers: those of [`FixedPoint::encode`] of all clients, added up.
+    ///
+    /// # Errors
+    /// [`Error::MaskedSum`] before all clients are in it.
+    pub fn integers(&self) -> Result<Vec<i32>> {
+        self.complete()?;
+        Ok(self.words.iter().map(|word| word.cast_signed()).collect())
+    }
+
+    /// Writes the sum into a tree of the clients' shapes.
+    ///
+    /// # Errors
+    /// [`Error::MaskedSum`] before all clients are in it; [`Error::ArgumentShape`] for a tree of another number of elements.
+    pub fn unmask<T: ParamsMut + ?Sized>(&self, tree: &mut T) -> Result<()> {
+        self.complete()?;
+        let mut elements = 0;
+        for_each(&*tree, |_, shape, values| elements += values.map_or(0, |_| shape.iter().product::<usize>()));
+        if elements != self.words.len() {
+            let (expected, found) = (vec![self.words.len()], vec![elements]);
+            return Err(Error::ArgumentShape { argument: "tree", expected, found });
+        }
+        let mut words = self.words.iter();
+        let mut write = |mut view: ArrayViewMutD<'_, T::Elem>| {
+            view.iter_mut().zip(&mut words).for_each(|(to, word)| {
+                *to = T::Elem::from_f64(self.fixed.decode(word.cast_signed()));
+            });
+        };
+        for_each_mut(tree, |_, shape, values| {
+            if let Some(mut values) = values {
+                write(values.view_mut(shape));
+            }
+        });
+        Ok(())
+    }
+
+    /// Nothing if the masks have cancelled.
+    fn complete(&self) -> Result<()> {
+        match self.missing.is_empty() {
+            true => Ok(()),
+            false => Err(Error::MaskedSum { clients: self.fixed.clients, found: self.clients.len() }),
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What a server remembers, saved and compared.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use super::aggregation::Aggregation;
+use super::server::Server;
+use super::tensors::{Tensors, flatten};
+use crate::error::Result;
+use crate::optimizer::Optimizer;
+use crate::params::{Layout, Params};
+use crate::scalar::Element;
+use crate::state::data::Data;
+use crate::state::{Commit, StateDict, StateReader, StateWriter, read_all};
+
+impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
+    /// A copy of everything that is remembered from round to round.
+    pub fn state_dict(&self) -> StateDict {
+        let layout = self.optimizer.layout().or(self.control.as_ref().map(|control| control.layout()));
+        let mut state = StateDict::new(layout.cloned());
+        let mut writer = StateWriter::new(&mut state);
+        self.write_own(&mut writer);
+        self.optimizer.write_state(&mut writer);
+        state
+    }
+
+    /// Everything but what the optimizer remembers.
+    fn write_own(&self, writer: &mut StateWriter<'_>) {
+        let mut node = writer.node("server");
+        node.value("round", self.round);
+        node.value("clients", self.accepted.len());
+        if let Some(control) = &self.control {
+            node.insert("accepted", "", &[self.accepted.len()], Data::U64(self.accepted.clone()));
+            control.write(&mut node, "control");
+        }
+        self.aggregation.write_state(writer);
+    }
+
+    /// Goes on from a state that was saved, bit for bit as if it had never stopped. All of it or, on an error, nothing.
+    ///
+    /// The server is built as it was before. A [`Sample`](super::Sample) with a seed goes on with its choices; other chance, and so
+    /// the choices and the noise of a [private](Server::private) server, is new. A private server's account never falls: see there.
+    ///
+    /// # Errors
+    /// Those of [`Optimizer::load_state_dict`].
+    pub fn load_state_dict(&mut self, state: &StateDict) -> Result<()> {
+        if let (Some(own), Some(found)) = (self.optimizer.layout(), state.layout()) {
+            own.ensure_same(found)?;
+        }
+        read_all(state, |reader| self.read_state(reader))?.make();
+        Ok(())
+    }
+
+    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        let node = state.node("server")?;
+        let read_round: u64 = node.value("round", "a count")?;
+        let controlled = self.scaffold && read_round > 0;
+        let clients: usize = node.value("clients", "a count")?;
+        // As many as there are, whatever the count says.
+        let accepted = node.numbers::<u64>("accepted", "", &[clients], "u64")?;
+        if accepted.is_none() && (controlled || clients > 0) {
+            return Err(node.absent("accepted", ""));
+        }
+        let (read_accepted, read_control) = match controlled {
+            true => (accepted.unwrap_or_default(), Tensors::read(&node, "control")?.map(Arc::new)),
+            false => (Vec::new(), None),
+        };
+        let Self { optimizer, aggregation, round, attempts, accepted, control, .. } = self;
+        let own = Commit::new(move || {
+            (*round, *attempts, *accepted, *control) = (read_round, 0, read_accepted, read_control);
+        });
+        let aggregation = aggregation.read_state(state)?;
+        Ok(optimizer.read_state(state)?.and(aggregation).and(own))
+    }
+
+    /// A number for what must be the same on all ranks: the model, what the server remembers, and how it is set.
+    ///
+    /// Not what the optimizer remembers: one that is sharded has another part on every rank.
+    pub(super) fn digest<T: Params<Elem = A>>(&self, model: &T, layout: Option<&Layout>, clients: usize) -> u64 {
+        let mut digest = DefaultHasher::new();
+        let (aggregation, bits) =
+            (&self.aggregation, |values: &[f64]| -> Vec<_> { values.iter().map(|value| value.to_bits()).collect() });
+        let optimizer = (self.optimizer.steps(), self.optimizer.learning_rate().to_bits());
+        (A::DTYPE, clients, self.scaffold, self.attempts, optimizer).hash(&mut digest);
+        (aggregation.moves_without_answers(), aggregation.allows_controls()).hash(&mut digest);
+        bits(&[aggregation.divisor(1.0), aggregation.divisor(2.0)]).hash(&mut digest);
+        bits(&aggregation.settings()).hash(&mut digest);
+        for info in layout.iter().flat_map(|layout| layout.tensors()) {
+            (info.path(), info.shape()).hash(&mut digest);
+        }
+        flatten(model, |values| values.iter().for_each(|x| digest.write_u64(x.as_f64().to_bits())));
+        let mut state = StateDict::default();
+        self.write_own(&mut StateWriter::new(&mut state));
+        state.texts.hash(&mut digest);
+        for (key, tensor) in &state.tensors {
+            (key, &tensor.shape).hash(&mut digest);
+            match &tensor.data {
+                Data::F32(values) => values.iter().for_each(|value| digest.write_u32(value.to_bits())),
+                Data::F64(values) => values.iter().for_each(|value| digest.write_u64(value.to_bits())),
+                Data::Bf16(values) | Data::F16(values) => values.hash(&mut digest),
+                Data::U8(values) => values.hash(&mut digest),
+                Data::U64(values) => values.hash(&mut digest),
+            }
+        }
+        digest.finish()
+    }
+}
