@@ -19,7 +19,7 @@ use crate::optimizer::Optimizer;
 use crate::params::{Layout, Order, ParamsMut, Values};
 use crate::scalar::Element;
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{Report, Step, Tensor};
+use crate::step::{Ranks, Report, Step, Tensor};
 
 /// Moves the parameters of every rank by the mean of the gradients of all: made by
 /// [`Optimizer::data_parallel`].
@@ -33,16 +33,11 @@ use crate::step::{Report, Step, Tensor};
 /// Where each rank has the mean gradient of an equal part of a batch, this is the step on the whole batch. Every rank computes
 /// the same bits, so that the parameters stay the same without being sent.
 ///
-/// What is inside sees the mean: `Adam::new(1e-3).clip_global_norm(1.0).data_parallel(group)` clips by the global norm. What is
-/// outside sees the rank's own gradient: with `.data_parallel(group).accumulate(4)` ranks speak to each other once for four
-/// micro-batches. An adaptor outside that refuses or skips for what only its rank knows, as a look for NaN or a clip does, would
-/// leave the others waiting: use [`non_finite`](Self::non_finite), and clip inside.
-///
 /// Gradients are packed tensor by tensor, in row-major order, and go in buckets of [`bucket_bytes`](Self::bucket_bytes), or
 /// [compressed](Self::compress).
 ///
 /// Before anything is sent the ranks agree, in one short message, whether all can take a step and whether it is the same one:
-/// same parameters, same step number, same tensors with a gradient. A tensor without gradient on some of the ranks only is an
+/// same parameters, same step number and learning rate, same tensors with a gradient. A tensor without gradient on some of the ranks only is an
 /// error; to give zero there is the caller's decision.
 ///
 /// # Hyper-parameters
@@ -61,6 +56,26 @@ use crate::step::{Report, Step, Tensor};
 /// PyTorch's `DistributedDataParallel`: the mean over ranks, its buckets of 25 MiB, parameters of rank 0 at the start. There a model
 /// is wrapped and its parameters are sent when that is done; here they are sent with the first step, whose gradients belong to
 /// what a rank had before. Call [`broadcast`](Self::broadcast) before the loop where ranks do not begin alike.
+///
+/// What is inside sees the mean gradient, what is outside the rank's own:
+///
+/// | | inside, before `data_parallel` | outside, after it |
+/// |---|---|---|
+/// | clipping | of the mean gradient: **what you want** | of each rank's own |
+/// | `check_finite`, `skip_nonfinite` | of the mean | leaves the others waiting: use [`non_finite`](Self::non_finite) |
+/// | `accumulate` | communicates in every call | communicates once for each large step |
+/// | averages, `lookahead` | the same on all ranks | the same if ranks begin alike |
+/// | `freeze`, `group` | as alone | as alone, on every rank the same |
+/// | `route` | as alone | refused steps leave the others waiting: write it inside |
+/// | `master_weights` | – | sends the mean in f32 |
+/// | K-FAC | refused: it knows its own batch only | of each rank's own batch |
+///
+/// An adaptor outside that remembers parameters, as averages and `lookahead` do, remembers those before the first broadcast: call
+/// [`broadcast`](Self::broadcast) first. One outside that refuses or skips for what only its rank knows leaves the others waiting.
+///
+/// Every rank computes the step itself. Element by element that gives the same bits on any processor; optimizers of matrices (Muon,
+/// Shampoo, SOAP) may round differently where ranks run on different ones: let [`verify_every`](Self::verify_every) look for it,
+/// or use [`sharded`](Optimizer::sharded)`.by_tensor()`, which sends what one rank has computed.
 ///
 /// # Errors
 /// On all ranks, and nothing has changed: parameters, state, residuals.
@@ -140,8 +155,8 @@ impl<O, G, A> DataParallel<O, G, A> {
         self
     }
 
-    /// The ranks.
-    pub fn group(&self) -> &G {
+    /// The group of ranks.
+    pub fn ranks(&self) -> &G {
         &self.group
     }
 
@@ -187,6 +202,12 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
         Layout::ensure_known(self.layout.as_ref(), step.layout())
     }
 
+    /// What the optimizer inside is to know of the ranks.
+    fn inside<'s>(&self, step: &Step<'s, A>) -> Option<&'s dyn Ranks> {
+        let joined: Option<&dyn Ranks> = (self.group.size() > 1).then_some(&Joined);
+        step.ranks().or(joined)
+    }
+
     /// Packs the gradients, and says what this rank makes of the step.
     fn prepare(&mut self, step: &Step<'_, A>, places: &[Place<'_>]) -> Result<Word> {
         self.check(step)?;
@@ -199,6 +220,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
     fn describe(&self, step: &Step<'_, A>, text: &mut dyn Write) -> fmt::Result {
         let begins = if self.layout.is_none() { ", the first with this group" } else { "" };
         writeln!(text, "step number {}{begins}", self.inner.steps())?;
+        writeln!(text, "the learning rate {}", self.inner.learning_rate())?;
         match &self.feedback {
             Some(feedback) => writeln!(text, "gradients by {}", feedback.describe())?,
             None => writeln!(text, "gradients in buckets of {} bytes", self.bucket_bytes)?,
@@ -206,6 +228,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
         writeln!(text, "verify_every {:?}, non_finite {:?}", self.verify_every, self.non_finite)?;
         describe_tensors(step, text, |tensor| match tensor.grad {
             Some(_) => "with a gradient",
+            None if tensor.frozen => "frozen",
             None => "without gradient",
         })?;
         // Before the first step they may differ: those of rank 0 will hold.
@@ -227,7 +250,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
 
     /// The step of the optimizer inside, along the means.
     fn step_inside(&mut self, step: &mut Step<'_, A>, places: &[Place<'_>]) -> Result<Report> {
-        let (layout, ranks, mut means) = (Arc::clone(step.layout()), step.ranks(), places.iter());
+        let (layout, ranks, mut means) = (Arc::clone(step.layout()), self.inside(step), places.iter());
         let tensors = step.iter_mut().map(|(_, tensor)| {
             let mean = tensor.grad.as_ref().and_then(|_| means.next());
             let mean = mean.map(|place| Grad::new(Values::Contiguous(&self.packed[place.range()], Order::C)));
@@ -235,6 +258,24 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
             Tensor { grad: mean, followers, ..tensor.reborrow() }
         });
         self.inner.apply(Step::from_parts(layout, tensors.collect(), ranks))
+    }
+}
+
+/// The ranks of a step whose gradients are already those of all.
+#[derive(Debug)]
+struct Joined;
+
+impl Ranks for Joined {
+    fn are_tensors_cut(&self) -> bool {
+        false
+    }
+
+    fn has_all_tensors(&self) -> bool {
+        true
+    }
+
+    fn norm(&self, own: f64, _: f64) -> Result<f64> {
+        Ok(own)
     }
 }
 
@@ -253,7 +294,9 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for DataParalle
     /// it a call behind the others, who would wait for it.
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         self.check_own(step)?;
-        self.inner.check(&ahead(step))
+        let mut ahead = ahead(step);
+        ahead.set_ranks(self.inside(step));
+        self.inner.check(&ahead)
     }
 
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {

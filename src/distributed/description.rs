@@ -8,7 +8,7 @@ use super::group::Group;
 use crate::error::{Name, Result};
 use crate::params::TensorInfo;
 use crate::scalar::Element;
-use crate::step::{Step, Tensor};
+use crate::step::{Adjust, Step, Tensor};
 
 /// [`agree`] about a step that `describe` describes, a line for each thing that must be the same on all ranks.
 ///
@@ -36,15 +36,26 @@ impl Write for Digest {
     }
 }
 
-/// A line for each tensor of a step, with `how` it takes part.
+/// A line for each tensor of a step, with `how` it takes part and what groups change.
 pub(super) fn describe_tensors<A: Element>(
     step: &Step<'_, A>,
     text: &mut dyn Write,
     how: impl Fn(&Tensor<'_, A>) -> &'static str,
 ) -> fmt::Result {
     step.iter().try_for_each(|(info, tensor)| {
-        writeln!(text, "{} of shape {:?} in {} {}", Name(info.path()), info.shape(), A::DTYPE, how(tensor))
+        write!(text, "{} of shape {:?} in {} {}", Name(info.path()), info.shape(), A::DTYPE, how(tensor))?;
+        describe_adjust("learning rate", tensor.learning_rate, text)?;
+        describe_adjust("weight decay", tensor.weight_decay, text)?;
+        writeln!(text)
     })
+}
+
+fn describe_adjust(name: &str, adjust: Adjust, text: &mut dyn Write) -> fmt::Result {
+    match adjust {
+        _ if adjust == Adjust::default() => Ok(()),
+        Adjust { value: Some(value), scale } => write!(text, ", {name} {value} · {scale}"),
+        Adjust { value: None, scale } => write!(text, ", {name} · {scale}"),
+    }
 }
 
 /// A line for each parameter, with a number that stands for its bits.

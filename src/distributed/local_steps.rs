@@ -138,8 +138,8 @@ impl<O, U, G, A> LocalSteps<O, U, G, A> {
         &mut self.outer
     }
 
-    /// The ranks.
-    pub fn group(&self) -> &G {
+    /// The group of ranks.
+    pub fn ranks(&self) -> &G {
         &self.group
     }
 
@@ -174,6 +174,7 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
     fn describe(&self, step: &Step<'_, A>, text: &mut dyn Write) -> fmt::Result {
         let begins = if self.layout.is_none() { ", the first with this group" } else { "" };
         writeln!(text, "step {} of {} to round {}{begins}", self.taken + 1, self.every, self.outer.steps())?;
+        writeln!(text, "the learning rate {}, outside {}", self.inner.learning_rate(), self.outer.learning_rate())?;
         describe_tensors(step, text, |tensor| if tensor.frozen { "frozen" } else { "" })
     }
 

@@ -185,6 +185,22 @@ fn what_follows_follows() {
     });
 }
 
+/// Curvature of one rank's batch would make another step of the mean on every rank.
+#[cfg(feature = "second-order")]
+#[test]
+fn curvature_inside_is_refused() {
+    ThreadGroup::run(2, |group| {
+        let mut params = Regression::<f64>::start(5);
+        let grads = params.clone();
+        let error = Sgd::new(0.1).kfac().data_parallel(&group).step(&mut params, &grads).unwrap_err();
+        let expected = "kfac knows only its own rank's data, and these are the mean gradients of all; write it after data_parallel";
+        assert_eq!(error.to_string(), expected);
+        assert_eq!(bits(&params), bits(&grads));
+        assert!(Sgd::new(0.1).kfac().data_parallel(Alone).step(&mut params, &grads).unwrap().moved);
+        assert!(Sgd::new(0.1).data_parallel(&group).kfac().step(&mut params, &grads).unwrap().moved);
+    });
+}
+
 /// Without a broadcast the first step gives all ranks rank 0's parameters; a refused one gives them nothing.
 #[test]
 fn all_begin_as_rank_0() {

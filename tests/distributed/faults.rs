@@ -398,6 +398,34 @@ fn ranks_that_disagree() {
         opt.data_parallel(group).step(&mut params, &grads).map(drop)
     });
     assert!(resumed.starts_with("rank 2 has step number 1, the first with this group where rank 0 has step number 0"));
+    let frozen = error(|group| {
+        let opt = Sgd::new(0.1).data_parallel(group);
+        let mut opt: Boxed<'_> = if group.rank() == 2 { Box::new(opt.freeze("1")) } else { Box::new(opt) };
+        let grads = (Array1::<f64>::ones(2), None::<Array1<f64>>);
+        opt.step(&mut (Array1::ones(2), Array1::ones(3)), &grads).map(drop)
+    });
+    assert_eq!(
+        frozen,
+        "rank 2 has \"1\" of shape [3] in f64 frozen where rank 0 has \"1\" of shape [3] in f64 without gradient"
+    );
+    let rate = error(|group| {
+        let mut opt = Sgd::<f32>::new(0.1 * group.rank().max(1) as f64).data_parallel(group);
+        opt.step(&mut Array1::ones(1), &Array1::ones(1)).map(drop)
+    });
+    assert_eq!(rate, "rank 2 has the learning rate 0.2 where rank 0 has the learning rate 0.1");
+    let outer_rate = error(|group| {
+        let outer = Sgd::new(0.1 * group.rank().max(1) as f64);
+        let mut opt = Sgd::<f32>::new(0.1).local_steps(2, outer).across(group);
+        opt.step(&mut Array1::ones(1), &Array1::ones(1)).map(drop)
+    });
+    assert!(outer_rate.starts_with("rank 2 has the learning rate 0.1, outside 0.2 where"), "{outer_rate}");
+    let group_rate = error(|group| {
+        let change = gradus::adaptor::Group::new().scale_learning_rate(0.5 * group.rank().max(1) as f64);
+        let mut opt = Sgd::<f32>::new(0.1).data_parallel(group).group("", change);
+        opt.step(&mut Array1::ones(1), &Array1::ones(1)).map(drop)
+    });
+    assert!(group_rate.starts_with("rank 2 has (root) of shape [1] in f32 with a gradient where"), "{group_rate}");
+    assert!(group_rate.ends_with("with a gradient, learning rate · 0.5"), "{group_rate}");
     let policy = error(|group| {
         let policy = if group.rank() == 2 { NonFinite::Skip } else { NonFinite::Error };
         let mut opt = Sgd::<f32>::new(0.1).data_parallel(group).non_finite(policy);

@@ -28,6 +28,7 @@ pub(crate) fn one_step_is_data_parallel(group: &impl Engine) {
     let difference = difference(&params, &expected);
     assert!(difference < RELATIVE, "{difference}");
     assert_eq!(opt.traffic(), parallel.traffic());
+    assert_eq!((opt.ranks().rank(), parallel.ranks().rank()), (part.0, part.0));
 }
 
 #[test]

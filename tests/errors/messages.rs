@@ -217,11 +217,11 @@ fn files() -> Vec<(Error, &'static str)> {
 
 /// Without the features these cannot happen: those of files, of curvature, of several ranks, of federated learning.
 #[rustfmt::skip]
-const OF_FEATURES: [&str; 25] = [
+const OF_FEATURES: [&str; 26] = [
     "File", "NotACheckpoint", "CheckpointVersion", "Corrupted",
     "Layer", "NoWeight", "DividedByBatch", "NoStep",
     "NoRank", "RankLeft", "RankTimeout", "MissingRank", "RanksDisagree", "RankRefused", "Transport", "NonFiniteParameter",
-    "CutTensors", "NotShardable",
+    "CutTensors", "NotShardable", "DataOfAllRanks",
     "Argument", "FixedPointRange", "MaskedSum", "Entropy", "NoRound", "NoControl", "ControlNotPrivate",
 ];
 

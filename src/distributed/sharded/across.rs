@@ -32,6 +32,10 @@ impl<G: Group> Ranks for Across<'_, G> {
         self.are_tensors_cut
     }
 
+    fn has_all_tensors(&self) -> bool {
+        false
+    }
+
     fn norm(&self, own: f64, p: f64) -> Result<f64> {
         if self.group.size() == 1 {
             return Ok(own);
