@@ -123,6 +123,20 @@ impl<'a, A: Element> Tensor<'a, A> {
         }
     }
 
+    /// The same tensor, borrowed from this one, with what follows it.
+    #[cfg(feature = "distributed")]
+    pub(crate) fn lend(&mut self) -> Tensor<'_, A> {
+        let followers = self.followers.iter_mut().map(Follower::lend).collect();
+        Tensor {
+            grad: self.grad.as_ref().map(Grad::reborrow),
+            learning_rate: self.learning_rate,
+            weight_decay: self.weight_decay,
+            frozen: self.frozen,
+            followers,
+            ..Tensor::new(self.index, self.param.reborrow())
+        }
+    }
+
     /// Keeps the parameter as it is, whatever gradients were gathered for it before.
     pub fn freeze(&mut self) {
         self.grad = None;

@@ -1,12 +1,11 @@
 //! Every rank its part of the batch, and all the same step.
 
 use std::fmt::{self, Write};
-use std::mem::take;
 use std::sync::Arc;
 
-use super::agreement::Word;
+use super::agreement::{Word, refuse};
 use super::ahead::ahead;
-use super::beginning::Beginning;
+use super::beginning::{Beginning, broadcast};
 use super::compress::{Compression, Feedback};
 use super::description::{agree_about, describe_params, describe_tensors};
 use super::group::Collective;
@@ -16,7 +15,7 @@ use crate::adaptor::{NonFinite, around};
 use crate::error::{Error, Result};
 use crate::grad::Grad;
 use crate::optimizer::Optimizer;
-use crate::params::{Layout, Order, ParamsMut, Values};
+use crate::params::{Layout, Order, Params, ParamsMut, Values};
 use crate::scalar::Element;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Ranks, Report, Step, Tensor};
@@ -71,7 +70,8 @@ use crate::step::{Ranks, Report, Step, Tensor};
 /// | K-FAC | refused: it knows its own batch only | of each rank's own batch |
 ///
 /// An adaptor outside that remembers parameters, as averages and `lookahead` do, remembers those before the first broadcast: call
-/// [`broadcast`](Self::broadcast) first. One outside that refuses or skips for what only its rank knows leaves the others waiting.
+/// [`broadcast`](Self::broadcast) first. One outside that refuses or skips for what only its rank knows, be it a gradient that is
+/// missing from the tree, leaves the others waiting until their group's time is over.
 ///
 /// Every rank computes the step itself. Element by element that gives the same bits on any processor; optimizers of matrices (Muon,
 /// Shampoo, SOAP) may round differently where ranks run on different ones: let [`verify_every`](Self::verify_every) look for it,
@@ -111,6 +111,8 @@ pub struct DataParallel<O, G, A> {
     feedback: Option<Feedback<A>>,
     /// The layout, once all ranks have begun with the same parameters.
     layout: Option<Arc<Layout>>,
+    /// Whether no step has been taken since a state was loaded.
+    is_loaded: bool,
     packed: Vec<A>,
     traffic: Traffic,
 }
@@ -127,6 +129,7 @@ impl<O, G, A> DataParallel<O, G, A> {
             non_finite: NonFinite::Error,
             feedback: None,
             layout: None,
+            is_loaded: false,
             packed: Vec::new(),
             traffic: Traffic::default(),
         }
@@ -139,7 +142,7 @@ impl<O, G, A> DataParallel<O, G, A> {
     }
 
     /// Compares the parameters of all ranks, bit for bit, every `steps` steps; not in the very first, in which those of rank 0 are
-    /// given to all. Costs a pass over the parameters.
+    /// given to all. Costs a pass over the parameters. The first step after a state was loaded compares them in any case.
     ///
     /// Where they differ, which needs a fault of the machine or a parameter that was written by hand, the step is
     /// [`Error::RanksDisagree`].
@@ -182,14 +185,9 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
     /// # Errors
     /// [`Error::RanksDisagree`] if the parameters are of other shapes, and the group's. Nothing has changed then.
     pub fn broadcast(&mut self, params: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
-        let mut step = Step::of_params(params, self.layout())?;
-        let own = self.check_own(&step).map(|()| Word::Go);
-        agree_about(&self.group, own, |text| {
-            writeln!(text, "a broadcast in buckets of {} bytes", self.bucket_bytes)?;
-            describe_tensors(&step, text, |_| "")
-        })?;
-        Beginning::receive(&self.group, &mut step, bucket_elements::<A>(self.bucket_bytes))?;
-        self.layout = Some(Arc::clone(step.layout()));
+        let bucket = bucket_elements::<A>(self.bucket_bytes);
+        let known = broadcast(&self.group, params, self.layout(), bucket, |step| self.check_own(step))?;
+        (self.layout, self.is_loaded) = (Some(known), false);
         Ok(())
     }
 
@@ -232,7 +230,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
             None => "without gradient",
         })?;
         // Before the first step they may differ: those of rank 0 will hold.
-        let due = self.verify_every.is_some_and(|every| self.inner.steps().is_multiple_of(every));
+        let due = self.verify_every.is_some_and(|every| self.inner.steps().is_multiple_of(every)) || self.is_loaded;
         if due && self.layout.is_some() { describe_params(step, text) } else { Ok(()) }
     }
 
@@ -254,8 +252,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
         let tensors = step.iter_mut().map(|(_, tensor)| {
             let mean = tensor.grad.as_ref().and_then(|_| means.next());
             let mean = mean.map(|place| Grad::new(Values::Contiguous(&self.packed[place.range()], Order::C)));
-            let followers = take(&mut tensor.followers);
-            Tensor { grad: mean, followers, ..tensor.reborrow() }
+            Tensor { grad: mean, ..tensor.lend() }
         });
         self.inner.apply(Step::from_parts(layout, tensors.collect(), ranks))
     }
@@ -319,16 +316,26 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for DataParalle
             None => Some(Beginning::receive(&self.group, &mut step, bucket_elements::<A>(self.bucket_bytes))?),
         };
         let result = self.step_inside(&mut step, &places);
-        if let (Err(_), Some(beginning)) = (&result, beginning) {
-            beginning.undo(&mut step);
+        match (&result, beginning) {
+            (Err(_), Some(beginning)) => beginning.undo(&mut step),
+            (Ok(_), Some(beginning)) => beginning.catch_up(&mut step),
+            _ => {}
         }
         let report = result?;
         if let Some(feedback) = &mut self.feedback {
             feedback.commit(&places);
         }
         self.layout.get_or_insert(layout);
+        self.is_loaded = false;
         self.traffic.add(bytes);
         Ok(report)
+    }
+
+    fn step(&mut self, params: &mut dyn ParamsMut<Elem = A>, grads: &dyn Params<Elem = A>) -> Result<Report> {
+        match Step::pair(params, grads, self.layout()) {
+            Ok(step) => self.apply(step),
+            Err(error) => Err(refuse(&self.group, error)),
+        }
     }
 
     fn learning_rate(&self) -> f64 {
@@ -351,14 +358,14 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for DataParalle
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
-        let Self { inner, feedback, layout, .. } = self;
+        let Self { inner, feedback, layout, is_loaded, .. } = self;
         let residuals = match feedback {
             Some(feedback) => feedback.read_state(state)?,
             None => Commit::nothing(),
         };
         // Whoever has saved it had begun with the others, and so will those who have loaded it.
         let known = state.layout().cloned();
-        Ok(inner.read_state(state)?.and(residuals).and(Commit::new(move || *layout = known)))
+        Ok(inner.read_state(state)?.and(residuals).and(Commit::new(move || (*layout, *is_loaded) = (known, true))))
     }
 }
 
