@@ -156,6 +156,15 @@ pub enum Error {
         name: &'static str,
     },
 
+    /// Something that knows one rank's data was given the gradients of all.
+    #[error(
+        "{name} knows only its own rank's data, and these are the mean gradients of all; write it after data_parallel"
+    )]
+    DataOfAllRanks {
+        /// Who knows only its own data, such as `"kfac"`.
+        name: &'static str,
+    },
+
     /// An array that was given to a function has another shape than it should have.
     #[error("{argument} has shape {found:?} where {expected:?} is needed")]
     ArgumentShape {

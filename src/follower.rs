@@ -13,9 +13,28 @@ use crate::scalar::Element;
 ///
 /// The optimizer brings every block up to date right after the parameter's, while the block is in the cache: no second
 /// pass over the parameters.
-pub struct Follower<'a, A>(Box<dyn Follow<A> + 'a>);
+pub struct Follower<'a, A> {
+    follow: Box<dyn Follow<A> + 'a>,
+    /// Whether it has been in a sweep.
+    #[cfg(feature = "distributed")]
+    has_followed: bool,
+}
 
 impl<'a, A: Element> Follower<'a, A> {
+    fn new(follow: impl Follow<A> + 'a) -> Self {
+        Self {
+            follow: Box::new(follow),
+            #[cfg(feature = "distributed")]
+            has_followed: false,
+        }
+    }
+
+    /// The same follower, lent to a step inside.
+    #[cfg(feature = "distributed")]
+    pub(crate) fn lend(&mut self) -> Follower<'_, A> {
+        Follower::new(self)
+    }
+
     /// A running average: `average ← average + weight·(param − average)`.
     ///
     /// `average` has the parameter's shape, in any layout; the parameter's own is the fastest.
@@ -27,19 +46,30 @@ impl<'a, A: Element> Follower<'a, A> {
     pub(crate) fn average_in(values: ValuesMut<'a, A>, weight: f64) -> Self {
         let weight = A::from_f64(weight);
         let update = move |average: &mut A, param: &A| *average = *average + weight * (*param - *average);
-        Self(Box::new(Whole { values, update }))
+        Self::new(Whole { values, update })
     }
 
     /// A copy in another element type.
     #[cfg(feature = "half")]
     pub(crate) fn copy<B: Element>(copy: ValuesMut<'a, B>) -> Self {
         let update = |copy: &mut B, param: &A| *copy = B::from_f64(param.as_f64());
-        Self(Box::new(Whole { values: copy, update }))
+        Self::new(Whole { values: copy, update })
     }
 
     /// The follower with its elements in this order.
     pub(crate) fn in_order(&mut self, shape: &[usize], order: Order) -> Following<'_, A> {
-        self.0.in_order(shape, order)
+        #[cfg(feature = "distributed")]
+        {
+            self.has_followed = true;
+        }
+        self.follow.in_order(shape, order)
+    }
+}
+
+#[cfg(feature = "distributed")]
+impl<A: Element> Follow<A> for &mut Follower<'_, A> {
+    fn in_order(&mut self, shape: &[usize], order: Order) -> Following<'_, A> {
+        Follower::in_order(self, shape, order)
     }
 }
 
@@ -68,6 +98,13 @@ pub(crate) fn follow<A: Element>(followers: &mut [Follower<'_, A>], values: &Val
             following.iter_mut().for_each(|following| following.follow(arch, start, block));
         }
     });
+}
+
+/// Lets those follow that have not been in a sweep.
+#[cfg(feature = "distributed")]
+pub(crate) fn catch_up<A: Element>(followers: &mut Vec<Follower<'_, A>>, values: &Values<'_, A>, shape: &[usize]) {
+    followers.retain(|follower| !follower.has_followed);
+    follow(followers, values, shape);
 }
 
 /// A follower, or a part of one, in the order of a sweep.

@@ -123,6 +123,20 @@ impl<'a, A: Element> Tensor<'a, A> {
         }
     }
 
+    /// The same tensor, borrowed from this one, with what follows it.
+    #[cfg(feature = "distributed")]
+    pub(crate) fn lend(&mut self) -> Tensor<'_, A> {
+        let followers = self.followers.iter_mut().map(Follower::lend).collect();
+        Tensor {
+            grad: self.grad.as_ref().map(Grad::reborrow),
+            learning_rate: self.learning_rate,
+            weight_decay: self.weight_decay,
+            frozen: self.frozen,
+            followers,
+            ..Tensor::new(self.index, self.param.reborrow())
+        }
+    }
+
     /// Keeps the parameter as it is, whatever gradients were gathered for it before.
     pub fn freeze(&mut self) {
         self.grad = None;
@@ -146,6 +160,9 @@ pub struct Step<'a, A> {
 pub(crate) trait Ranks: fmt::Debug + Sync {
     /// Whether tensors may be divided between ranks, not only given to them.
     fn are_tensors_cut(&self) -> bool;
+
+    /// Whether every rank has all tensors, and only the data is divided.
+    fn has_all_tensors(&self) -> bool;
 
     /// The p-norm of all shares, of which this rank's is `own`. All ranks ask, and get the same bits.
     fn norm(&self, own: f64, p: f64) -> Result<f64>;
@@ -196,7 +213,22 @@ impl<'a, A: Element> Step<'a, A> {
 
     /// Nothing if all tensors are here. `name` is who asks.
     pub(crate) fn ensure_whole(&self, name: &'static str) -> Result<()> {
-        if self.ranks.is_some() { Err(Error::NotShardable { name }) } else { Ok(()) }
+        match self.ranks {
+            Some(ranks) if !ranks.has_all_tensors() => Err(Error::NotShardable { name }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Nothing if the gradients are those of this rank's data alone. `name` is who asks.
+    #[cfg(feature = "second-order")]
+    pub(crate) fn ensure_own_data(&self, name: &'static str) -> Result<()> {
+        if self.ranks.is_some() { Err(Error::DataOfAllRanks { name }) } else { Ok(()) }
+    }
+
+    /// Makes it one rank's share of a step.
+    #[cfg(feature = "distributed")]
+    pub(crate) fn set_ranks(&mut self, ranks: Option<&'a dyn Ranks>) {
+        self.ranks = ranks;
     }
 
     /// The p-norm of the gradients of the whole step, of which `own` is that of the tensors here.

@@ -149,6 +149,7 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Accumulate<O, A> {
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
         self.check_own(&step)?;
         self.inner.check(&step)?;
+        let first = self.layout.is_none();
         let layout = self.layout.get_or_insert_with(|| Arc::clone(step.layout()));
         self.sums.resize_with(layout.len(), || Sum::of(None));
         if self.gathered + 1 < self.every {
@@ -159,7 +160,12 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Accumulate<O, A> {
         // From here on the step may borrow from the sums: a shorter lifetime than the caller's.
         let mut step: Step<'_, A> = step;
         combine(&self.sums, self.scale(), &mut step);
-        let report = self.inner.apply(step)?;
+        let result = self.inner.apply(step);
+        if first && result.is_err() {
+            self.layout = None; // a step that was refused must not decide which parameters these are
+            self.sums.clear();
+        }
+        let report = result?;
         self.discard();
         Ok(report)
     }

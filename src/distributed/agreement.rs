@@ -13,6 +13,11 @@ pub(super) enum Word {
 const GO: u8 = 0;
 const SKIP: u8 = 1;
 const REFUSE: u8 = 2;
+/// Refuses for a value that another rank has, and can tell more about.
+const REFUSE_TOO: u8 = 3;
+const NORM: u8 = 4;
+
+const LENGTH: usize = 1 + size_of::<u64>();
 
 /// Tells the others this rank's word and what its step is about, and returns the word of all: an error if one of them refuses or
 /// their steps differ, to skip if one of them skips.
@@ -25,27 +30,53 @@ pub(super) fn agree(
     digest: u64,
     describe: impl FnOnce() -> Vec<String>,
 ) -> Result<Word> {
-    const LENGTH: usize = 1 + size_of::<u64>();
     let code = match &own {
         Ok(Word::Go) => GO,
         Ok(Word::Skip) => SKIP,
+        Err(Error::NormOverflow { .. }) => REFUSE_TOO,
         Err(_) => REFUSE,
     };
-    let mut message = [code; LENGTH];
-    message[1..].copy_from_slice(&digest.to_le_bytes());
-    let mut all = vec![0; LENGTH * group.size()];
-    group.all_gather_bytes(&message, &mut all)?;
-    let mut words = all.chunks(LENGTH);
-    if let Some(rank) = words.clone().position(|word| word[0] == REFUSE) {
-        let reason = own.as_ref().err().map(Error::to_string).unwrap_or_default();
-        let mut reasons = texts(group, &reason)?;
-        return Err(own.err().unwrap_or_else(|| Error::RankRefused { rank, reason: reasons.swap_remove(rank) }));
-    }
-    if words.clone().any(|word| word[1..] != all[1..LENGTH]) {
+    let words = exchange(group, (code, digest), own.err())?;
+    if words.iter().any(|word| word.1 != digest) {
         let lines = texts(group, &describe().join("\n"))?;
         return Err(difference(&lines));
     }
-    Ok(if words.any(|word| word[0] == SKIP) { Word::Skip } else { Word::Go })
+    Ok(if words.iter().any(|word| word.0 == SKIP) { Word::Skip } else { Word::Go })
+}
+
+/// Tells the others that this rank has no step to agree about, and returns why.
+pub(super) fn refuse(group: &impl Group, own: Error) -> Error {
+    agree(group, Err(own.clone()), 0, Vec::new).err().unwrap_or(own)
+}
+
+/// The norms of all ranks. One that agrees or refuses meanwhile is understood, as messages are of one form.
+pub(super) fn norms(group: &impl Group, own: f64) -> Result<Vec<f64>> {
+    let norms = exchange(group, (NORM, own.to_bits()), None)?;
+    Ok(norms.into_iter().map(|(_, bits)| f64::from_bits(bits)).collect())
+}
+
+/// What all ranks say, if none refuses and all speak of the same; `refused` is why this one does.
+fn exchange(group: &impl Group, (code, number): (u8, u64), refused: Option<Error>) -> Result<Vec<(u8, u64)>> {
+    let mut message = [code; LENGTH];
+    message[1..].copy_from_slice(&number.to_le_bytes());
+    let mut all = vec![0; LENGTH * group.size()];
+    group.all_gather_bytes(&message, &mut all)?;
+    let said = all.as_chunks::<LENGTH>().0.iter();
+    let said = said.map(|[code, number @ ..]| (*code, u64::from_le_bytes(*number)));
+    let said: Vec<_> = said.collect();
+    let find = |code| said.iter().position(|word| word.0 == code);
+    if let Some(rank) = find(REFUSE).or(find(REFUSE_TOO)) {
+        let reason = refused.as_ref().map(Error::to_string).unwrap_or_default();
+        let mut reasons = texts(group, &reason)?;
+        let others = || Error::RankRefused { rank, reason: reasons.swap_remove(rank) };
+        return Err(refused.filter(|_| code == REFUSE || said[rank].0 == REFUSE_TOO).unwrap_or_else(others));
+    }
+    let asks = |rank: usize| said[rank].0 == NORM;
+    if let Some(rank) = (0..said.len()).find(|rank| asks(*rank) != asks(0)) {
+        let describe = |rank| if asks(rank) { "a norm to ask for" } else { "a step to agree about" }.to_owned();
+        return Err(Error::RanksDisagree { rank, expected: describe(0), found: describe(rank) });
+    }
+    Ok(said)
 }
 
 /// The texts of all ranks.
@@ -100,8 +131,31 @@ mod tests {
         let other = || Err(Error::RankRefused { rank: 1, reason: Error::NoStep.to_string() });
         assert_eq!(refused, [other(), Err(Error::NoStep), other()]);
 
+        let overflow = || Error::NormOverflow { path: "0".into() };
+        let refused = words(|rank| Err(if rank == 1 { Error::NoStep } else { overflow() }), |_| 7);
+        assert_eq!(refused, [other(), Err(Error::NoStep), other()]);
+        assert_eq!(words(|_| Err(overflow()), |_| 7), vec![Err(overflow()); 3]);
+
         let differ = words(|_| Ok(Word::Go), |rank| rank as u64 / 2);
         let (expected, found) = ("digest 0".to_owned(), "digest 1".to_owned());
         assert_eq!(differ, vec![Err(Error::RanksDisagree { rank: 2, expected, found }); 3]);
+    }
+
+    #[test]
+    fn a_rank_that_asks_for_a_norm_hears_of_a_refusal() {
+        let ends = |own: fn() -> Result<Word>| {
+            ThreadGroup::run(2, |group| {
+                let end = match group.rank() {
+                    0 => agree(&group, own(), 0, Vec::new).map(drop),
+                    _ => norms(&group, 1.5).map(drop),
+                };
+                assert_eq!(norms(&group, group.rank() as f64), Ok(vec![0.0, 1.0]));
+                end
+            })
+        };
+        let reason = Error::NoStep.to_string();
+        assert_eq!(ends(|| Err(Error::NoStep)), [Err(Error::NoStep), Err(Error::RankRefused { rank: 0, reason })]);
+        let (expected, found) = ("a step to agree about".to_owned(), "a norm to ask for".to_owned());
+        assert_eq!(ends(|| Ok(Word::Go)), vec![Err(Error::RanksDisagree { rank: 1, expected, found }); 2]);
     }
 }

@@ -1,10 +1,33 @@
 //! Parameters that begin as those of rank 0.
 
+use std::sync::Arc;
+
+use super::agreement::{Word, refuse};
+use super::description::{agree_about, describe_tensors};
 use super::group::Collective;
 use super::packed::{pack_params, put_params};
 use crate::error::Result;
+use crate::follower::catch_up;
+use crate::params::{Layout, ParamsMut};
 use crate::scalar::Element;
 use crate::step::Step;
+
+/// Gives all ranks the parameters of rank 0, if all ask for it and are `ready`. On an error nothing has changed.
+pub(super) fn broadcast<A: Element>(
+    group: &impl Collective<A>,
+    params: &mut dyn ParamsMut<Elem = A>,
+    known: Option<&Arc<Layout>>,
+    bucket: usize,
+    ready: impl FnOnce(&Step<'_, A>) -> Result<()>,
+) -> Result<Arc<Layout>> {
+    let mut step = Step::of_params(params, known).map_err(|error| refuse(group, error))?;
+    agree_about(group, ready(&step).map(|()| Word::Go), |text| {
+        writeln!(text, "a broadcast in buckets of {bucket} elements")?;
+        describe_tensors(&step, text, |_| "to receive")
+    })?;
+    Beginning::receive(group, &mut step, bucket)?;
+    Ok(Arc::clone(step.layout()))
+}
 
 /// The parameters that a rank had before it got those of rank 0.
 #[derive(Debug)]
@@ -23,6 +46,15 @@ impl<A: Element> Beginning<A> {
         received.chunks_mut(bucket).try_for_each(|bucket| group.broadcast(bucket, 0))?;
         put_params(step, &received);
         Ok(Self { own })
+    }
+
+    /// Has those follow that no sweep of the step has brought to what was received.
+    pub(super) fn catch_up(&self, step: &mut Step<'_, A>) {
+        if !self.own.is_empty() {
+            for (info, tensor) in step.iter_mut() {
+                catch_up(&mut tensor.followers, &tensor.param.as_values(), info.shape());
+            }
+        }
     }
 
     /// Puts back what there was before.

@@ -1,12 +1,11 @@
 //! Every rank its part of the batch, and all the same step.
 
 use std::fmt::{self, Write};
-use std::mem::take;
 use std::sync::Arc;
 
-use super::agreement::Word;
+use super::agreement::{Word, refuse};
 use super::ahead::ahead;
-use super::beginning::Beginning;
+use super::beginning::{Beginning, broadcast};
 use super::compress::{Compression, Feedback};
 use super::description::{agree_about, describe_params, describe_tensors};
 use super::group::Collective;
@@ -16,10 +15,10 @@ use crate::adaptor::{NonFinite, around};
 use crate::error::{Error, Result};
 use crate::grad::Grad;
 use crate::optimizer::Optimizer;
-use crate::params::{Layout, Order, ParamsMut, Values};
+use crate::params::{Layout, Order, Params, ParamsMut, Values};
 use crate::scalar::Element;
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{Report, Step, Tensor};
+use crate::step::{Ranks, Report, Step, Tensor};
 
 /// Moves the parameters of every rank by the mean of the gradients of all: made by
 /// [`Optimizer::data_parallel`].
@@ -33,16 +32,11 @@ use crate::step::{Report, Step, Tensor};
 /// Where each rank has the mean gradient of an equal part of a batch, this is the step on the whole batch. Every rank computes
 /// the same bits, so that the parameters stay the same without being sent.
 ///
-/// What is inside sees the mean: `Adam::new(1e-3).clip_global_norm(1.0).data_parallel(group)` clips by the global norm. What is
-/// outside sees the rank's own gradient: with `.data_parallel(group).accumulate(4)` ranks speak to each other once for four
-/// micro-batches. An adaptor outside that refuses or skips for what only its rank knows, as a look for NaN or a clip does, would
-/// leave the others waiting: use [`non_finite`](Self::non_finite), and clip inside.
-///
 /// Gradients are packed tensor by tensor, in row-major order, and go in buckets of [`bucket_bytes`](Self::bucket_bytes), or
 /// [compressed](Self::compress).
 ///
 /// Before anything is sent the ranks agree, in one short message, whether all can take a step and whether it is the same one:
-/// same parameters, same step number, same tensors with a gradient. A tensor without gradient on some of the ranks only is an
+/// same parameters, same step number and learning rate, same tensors with a gradient. A tensor without gradient on some of the ranks only is an
 /// error; to give zero there is the caller's decision.
 ///
 /// # Hyper-parameters
@@ -61,6 +55,27 @@ use crate::step::{Report, Step, Tensor};
 /// PyTorch's `DistributedDataParallel`: the mean over ranks, its buckets of 25 MiB, parameters of rank 0 at the start. There a model
 /// is wrapped and its parameters are sent when that is done; here they are sent with the first step, whose gradients belong to
 /// what a rank had before. Call [`broadcast`](Self::broadcast) before the loop where ranks do not begin alike.
+///
+/// What is inside sees the mean gradient, what is outside the rank's own:
+///
+/// | | inside, before `data_parallel` | outside, after it |
+/// |---|---|---|
+/// | clipping | of the mean gradient: **what you want** | of each rank's own |
+/// | `check_finite`, `skip_nonfinite` | of the mean | leaves the others waiting: use [`non_finite`](Self::non_finite) |
+/// | `accumulate` | communicates in every call | communicates once for each large step |
+/// | averages, `lookahead` | the same on all ranks | the same if ranks begin alike |
+/// | `freeze`, `group` | as alone | as alone, on every rank the same |
+/// | `route` | as alone | refused steps leave the others waiting: write it inside |
+/// | `master_weights` | – | sends the mean in f32 |
+/// | K-FAC | refused: it knows its own batch only | of each rank's own batch |
+///
+/// An adaptor outside that remembers parameters, as averages and `lookahead` do, remembers those before the first broadcast: call
+/// [`broadcast`](Self::broadcast) first. One outside that refuses or skips for what only its rank knows, be it a gradient that is
+/// missing from the tree, leaves the others waiting until their group's time is over.
+///
+/// Every rank computes the step itself. Element by element that gives the same bits on any processor; optimizers of matrices (Muon,
+/// Shampoo, SOAP) may round differently where ranks run on different ones: let [`verify_every`](Self::verify_every) look for it,
+/// or use [`sharded`](Optimizer::sharded)`.by_tensor()`, which sends what one rank has computed.
 ///
 /// # Errors
 /// On all ranks, and nothing has changed: parameters, state, residuals.
@@ -96,6 +111,8 @@ pub struct DataParallel<O, G, A> {
     feedback: Option<Feedback<A>>,
     /// The layout, once all ranks have begun with the same parameters.
     layout: Option<Arc<Layout>>,
+    /// Whether no step has been taken since a state was loaded.
+    is_loaded: bool,
     packed: Vec<A>,
     traffic: Traffic,
 }
@@ -112,6 +129,7 @@ impl<O, G, A> DataParallel<O, G, A> {
             non_finite: NonFinite::Error,
             feedback: None,
             layout: None,
+            is_loaded: false,
             packed: Vec::new(),
             traffic: Traffic::default(),
         }
@@ -124,7 +142,7 @@ impl<O, G, A> DataParallel<O, G, A> {
     }
 
     /// Compares the parameters of all ranks, bit for bit, every `steps` steps; not in the very first, in which those of rank 0 are
-    /// given to all. Costs a pass over the parameters.
+    /// given to all. Costs a pass over the parameters. The first step after a state was loaded compares them in any case.
     ///
     /// Where they differ, which needs a fault of the machine or a parameter that was written by hand, the step is
     /// [`Error::RanksDisagree`].
@@ -140,8 +158,8 @@ impl<O, G, A> DataParallel<O, G, A> {
         self
     }
 
-    /// The ranks.
-    pub fn group(&self) -> &G {
+    /// The group of ranks.
+    pub fn ranks(&self) -> &G {
         &self.group
     }
 
@@ -167,14 +185,9 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
     /// # Errors
     /// [`Error::RanksDisagree`] if the parameters are of other shapes, and the group's. Nothing has changed then.
     pub fn broadcast(&mut self, params: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
-        let mut step = Step::of_params(params, self.layout())?;
-        let own = self.check_own(&step).map(|()| Word::Go);
-        agree_about(&self.group, own, |text| {
-            writeln!(text, "a broadcast in buckets of {} bytes", self.bucket_bytes)?;
-            describe_tensors(&step, text, |_| "")
-        })?;
-        Beginning::receive(&self.group, &mut step, bucket_elements::<A>(self.bucket_bytes))?;
-        self.layout = Some(Arc::clone(step.layout()));
+        let bucket = bucket_elements::<A>(self.bucket_bytes);
+        let known = broadcast(&self.group, params, self.layout(), bucket, |step| self.check_own(step))?;
+        (self.layout, self.is_loaded) = (Some(known), false);
         Ok(())
     }
 
@@ -185,6 +198,12 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
         }
         self.feedback.as_ref().map_or(Ok(()), Feedback::check)?;
         Layout::ensure_known(self.layout.as_ref(), step.layout())
+    }
+
+    /// What the optimizer inside is to know of the ranks.
+    fn inside<'s>(&self, step: &Step<'s, A>) -> Option<&'s dyn Ranks> {
+        let joined: Option<&dyn Ranks> = (self.group.size() > 1).then_some(&Joined);
+        step.ranks().or(joined)
     }
 
     /// Packs the gradients, and says what this rank makes of the step.
@@ -199,6 +218,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
     fn describe(&self, step: &Step<'_, A>, text: &mut dyn Write) -> fmt::Result {
         let begins = if self.layout.is_none() { ", the first with this group" } else { "" };
         writeln!(text, "step number {}{begins}", self.inner.steps())?;
+        writeln!(text, "the learning rate {}", self.inner.learning_rate())?;
         match &self.feedback {
             Some(feedback) => writeln!(text, "gradients by {}", feedback.describe())?,
             None => writeln!(text, "gradients in buckets of {} bytes", self.bucket_bytes)?,
@@ -206,10 +226,11 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
         writeln!(text, "verify_every {:?}, non_finite {:?}", self.verify_every, self.non_finite)?;
         describe_tensors(step, text, |tensor| match tensor.grad {
             Some(_) => "with a gradient",
+            None if tensor.frozen => "frozen",
             None => "without gradient",
         })?;
         // Before the first step they may differ: those of rank 0 will hold.
-        let due = self.verify_every.is_some_and(|every| self.inner.steps().is_multiple_of(every));
+        let due = self.verify_every.is_some_and(|every| self.inner.steps().is_multiple_of(every)) || self.is_loaded;
         if due && self.layout.is_some() { describe_params(step, text) } else { Ok(()) }
     }
 
@@ -227,14 +248,31 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
 
     /// The step of the optimizer inside, along the means.
     fn step_inside(&mut self, step: &mut Step<'_, A>, places: &[Place<'_>]) -> Result<Report> {
-        let (layout, ranks, mut means) = (Arc::clone(step.layout()), step.ranks(), places.iter());
+        let (layout, ranks, mut means) = (Arc::clone(step.layout()), self.inside(step), places.iter());
         let tensors = step.iter_mut().map(|(_, tensor)| {
             let mean = tensor.grad.as_ref().and_then(|_| means.next());
             let mean = mean.map(|place| Grad::new(Values::Contiguous(&self.packed[place.range()], Order::C)));
-            let followers = take(&mut tensor.followers);
-            Tensor { grad: mean, followers, ..tensor.reborrow() }
+            Tensor { grad: mean, ..tensor.lend() }
         });
         self.inner.apply(Step::from_parts(layout, tensors.collect(), ranks))
+    }
+}
+
+/// The ranks of a step whose gradients are already those of all.
+#[derive(Debug)]
+struct Joined;
+
+impl Ranks for Joined {
+    fn are_tensors_cut(&self) -> bool {
+        false
+    }
+
+    fn has_all_tensors(&self) -> bool {
+        true
+    }
+
+    fn norm(&self, own: f64, _: f64) -> Result<f64> {
+        Ok(own)
     }
 }
 
@@ -253,7 +291,9 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for DataParalle
     /// it a call behind the others, who would wait for it.
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         self.check_own(step)?;
-        self.inner.check(&ahead(step))
+        let mut ahead = ahead(step);
+        ahead.set_ranks(self.inside(step));
+        self.inner.check(&ahead)
     }
 
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
@@ -276,16 +316,26 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for DataParalle
             None => Some(Beginning::receive(&self.group, &mut step, bucket_elements::<A>(self.bucket_bytes))?),
         };
         let result = self.step_inside(&mut step, &places);
-        if let (Err(_), Some(beginning)) = (&result, beginning) {
-            beginning.undo(&mut step);
+        match (&result, beginning) {
+            (Err(_), Some(beginning)) => beginning.undo(&mut step),
+            (Ok(_), Some(beginning)) => beginning.catch_up(&mut step),
+            _ => {}
         }
         let report = result?;
         if let Some(feedback) = &mut self.feedback {
             feedback.commit(&places);
         }
         self.layout.get_or_insert(layout);
+        self.is_loaded = false;
         self.traffic.add(bytes);
         Ok(report)
+    }
+
+    fn step(&mut self, params: &mut dyn ParamsMut<Elem = A>, grads: &dyn Params<Elem = A>) -> Result<Report> {
+        match Step::pair(params, grads, self.layout()) {
+            Ok(step) => self.apply(step),
+            Err(error) => Err(refuse(&self.group, error)),
+        }
     }
 
     fn learning_rate(&self) -> f64 {
@@ -308,14 +358,14 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for DataParalle
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
-        let Self { inner, feedback, layout, .. } = self;
+        let Self { inner, feedback, layout, is_loaded, .. } = self;
         let residuals = match feedback {
             Some(feedback) => feedback.read_state(state)?,
             None => Commit::nothing(),
         };
         // Whoever has saved it had begun with the others, and so will those who have loaded it.
         let known = state.layout().cloned();
-        Ok(inner.read_state(state)?.and(residuals).and(Commit::new(move || *layout = known)))
+        Ok(inner.read_state(state)?.and(residuals).and(Commit::new(move || (*layout, *is_loaded) = (known, true))))
     }
 }
 

@@ -6,9 +6,9 @@ use std::hash::{DefaultHasher, Hasher};
 use super::agreement::{Word, agree};
 use super::group::Group;
 use crate::error::{Name, Result};
-use crate::params::TensorInfo;
+use crate::params::{TensorInfo, Values};
 use crate::scalar::Element;
-use crate::step::{Step, Tensor};
+use crate::step::{Adjust, Step, Tensor};
 
 /// [`agree`] about a step that `describe` describes, a line for each thing that must be the same on all ranks.
 ///
@@ -36,28 +36,41 @@ impl Write for Digest {
     }
 }
 
-/// A line for each tensor of a step, with `how` it takes part.
+/// A line for each tensor of a step, with `how` it takes part and what groups change.
 pub(super) fn describe_tensors<A: Element>(
     step: &Step<'_, A>,
     text: &mut dyn Write,
     how: impl Fn(&Tensor<'_, A>) -> &'static str,
 ) -> fmt::Result {
     step.iter().try_for_each(|(info, tensor)| {
-        writeln!(text, "{} of shape {:?} in {} {}", Name(info.path()), info.shape(), A::DTYPE, how(tensor))
+        write!(text, "{} of shape {:?} in {} {}", Name(info.path()), info.shape(), A::DTYPE, how(tensor))?;
+        describe_adjust("learning rate", tensor.learning_rate, text)?;
+        describe_adjust("weight decay", tensor.weight_decay, text)?;
+        writeln!(text)
     })
+}
+
+fn describe_adjust(name: &str, adjust: Adjust, text: &mut dyn Write) -> fmt::Result {
+    match adjust {
+        _ if adjust == Adjust::default() => Ok(()),
+        Adjust { value: Some(value), scale } => write!(text, ", {name} {value} · {scale}"),
+        Adjust { value: None, scale } => write!(text, ", {name} · {scale}"),
+    }
 }
 
 /// A line for each parameter, with a number that stands for its bits.
 pub(super) fn describe_params<A: Element>(step: &Step<'_, A>, text: &mut dyn Write) -> fmt::Result {
-    step.iter().try_for_each(|(info, tensor)| {
-        writeln!(text, "{} of digest {:016x}", Name(info.path()), digest_of(info, tensor))
-    })
+    step.iter().try_for_each(|(info, tensor)| describe_values("values", info, &tensor.param(), text))
 }
 
-/// A digest of a parameter's bits in row-major order, whatever the order in memory.
-fn digest_of<A: Element>(info: &TensorInfo, tensor: &Tensor<'_, A>) -> u64 {
+/// A line for values of a tensor's shape, whatever their order in memory.
+pub(super) fn describe_values<A: Element>(
+    what: &str,
+    info: &TensorInfo,
+    values: &Values<'_, A>,
+    text: &mut dyn Write,
+) -> fmt::Result {
     let mut digest = DefaultHasher::new();
-    let values = tensor.param();
     values.view(info.shape()).iter().for_each(|value| digest.write_u64(value.as_f64().to_bits()));
-    digest.finish()
+    writeln!(text, "{} with {what} of digest {:016x}", Name(info.path()), digest.finish())
 }

@@ -1,13 +1,12 @@
 //! Ranks that train on their own and come together from time to time.
 
 use std::fmt::{self, Write};
-use std::mem::take;
 use std::sync::Arc;
 
-use super::agreement::Word;
+use super::agreement::{Word, refuse};
 use super::ahead::{ahead, ahead_for_all};
-use super::beginning::Beginning;
-use super::description::{agree_about, describe_tensors};
+use super::beginning::{Beginning, broadcast};
+use super::description::{agree_about, describe_tensors, describe_values};
 use super::group::{Alone, Collective};
 use super::packed::{self, Packed, Place};
 use super::traffic::{BUCKET_BYTES, Traffic, bucket_elements};
@@ -16,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::follower::follow;
 use crate::grad::Grad;
 use crate::optimizer::Optimizer;
-use crate::params::{Layout, Order, Owned, Values};
+use crate::params::{Layout, Order, Owned, Params, ParamsMut, Values};
 use crate::scalar::Element;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Report, Step, Tensor};
@@ -45,6 +44,11 @@ use crate::step::{Report, Step, Tensor};
 /// gradient may differ between ranks, frozen ones may not. What follows the parameters, as averages do, follows θ between rounds
 /// and φ in one. The state of the optimizer inside is the rank's own and is kept in a round.
 ///
+/// An adaptor outside that remembers parameters, as averages and `lookahead` do, remembers those before the first step gives all
+/// ranks those of rank 0: call [`broadcast`](Self::broadcast) first where ranks do not begin alike. A router belongs inside; outside, the optimizers it asks first do not know what
+/// other ranks will say. `master_weights` belong outside: θ and φ are then f32, and the 16-bit parameters follow them. With them
+/// inside there is no mean of 16-bit numbers to take.
+///
 /// # Hyper-parameters
 /// | name | default | range | meaning | unit |
 /// |---|---|---|---|---|
@@ -65,7 +69,7 @@ use crate::step::{Report, Step, Tensor};
 /// - [`Error::NonFiniteParameter`] on a rank whose parameters are not finite after its last step, [`Error::RankRefused`] on the
 ///   others, as for whatever else one rank refuses. Since the parameters may have been so for many steps, keep bad gradients
 ///   out: `check_finite` or `skip_nonfinite` inside;
-/// - [`Error::RanksDisagree`] if the ranks are not at the same round with the same parameters;
+/// - [`Error::RanksDisagree`] if the ranks are not at the same round with the same parameters, anchors and learning rates;
 /// - [`Error::RankLeft`], [`Error::RankTimeout`], [`Error::Transport`] from the group.
 ///
 /// # Example
@@ -120,10 +124,11 @@ impl<O, U, A> LocalSteps<O, U, Alone, A> {
         }
     }
 
-    /// Takes the mean over the ranks of a group.
+    /// Takes the mean over the ranks of a group. What has been trained or loaded before begins anew with them: with the parameters
+    /// of rank 0 and a whole number of steps to the next round.
     pub fn across<G: Collective<A>>(self, group: G) -> LocalSteps<O, U, G, A> {
-        let Self { inner, outer, group: Alone, every, taken, layout, anchors, change, traffic } = self;
-        LocalSteps { inner, outer, group, every, taken, layout, anchors, change, traffic }
+        let Self { inner, outer, every, change, traffic, .. } = self;
+        LocalSteps { inner, outer, group, every, taken: 0, layout: None, anchors: Vec::new(), change, traffic }
     }
 }
 
@@ -138,8 +143,8 @@ impl<O, U, G, A> LocalSteps<O, U, G, A> {
         &mut self.outer
     }
 
-    /// The ranks.
-    pub fn group(&self) -> &G {
+    /// The group of ranks.
+    pub fn ranks(&self) -> &G {
         &self.group
     }
 
@@ -152,9 +157,27 @@ impl<O, U, G, A> LocalSteps<O, U, G, A> {
     fn is_round(&self) -> bool {
         self.taken + 1 >= self.every
     }
+
+    /// Whether the next step speaks to the others.
+    fn meets(&self) -> bool {
+        self.layout.is_none() || self.is_round()
+    }
 }
 
 impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<O, U, G, A> {
+    /// Gives all ranks the parameters of rank 0, for a first gradient at the same parameters; every rank calls it. The next round is
+    /// then `every` steps away.
+    ///
+    /// # Errors
+    /// [`Error::RanksDisagree`] if the parameters are of other shapes, and the group's. Nothing has changed then.
+    pub fn broadcast(&mut self, params: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
+        let bucket = bucket_elements::<A>(BUCKET_BYTES);
+        let known = broadcast(&self.group, params, self.layout(), bucket, |step| self.check_own(step))?;
+        self.layout = Some(known);
+        (self.taken, self.anchors) = (0, Vec::new());
+        Ok(())
+    }
+
     fn check_own(&self, step: &Step<'_, A>) -> Result<()> {
         if self.every == 0 {
             let accepted = "at least 1".into();
@@ -174,7 +197,12 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
     fn describe(&self, step: &Step<'_, A>, text: &mut dyn Write) -> fmt::Result {
         let begins = if self.layout.is_none() { ", the first with this group" } else { "" };
         writeln!(text, "step {} of {} to round {}{begins}", self.taken + 1, self.every, self.outer.steps())?;
-        describe_tensors(step, text, |tensor| if tensor.frozen { "frozen" } else { "" })
+        writeln!(text, "the learning rate {}, outside {}", self.inner.learning_rate(), self.outer.learning_rate())?;
+        describe_tensors(step, text, |tensor| if tensor.frozen { "frozen" } else { "to move" })?;
+        step.iter().try_for_each(|(info, tensor)| match self.anchors.get(tensor.index()) {
+            Some(anchor) if !anchor.is_empty() => describe_values("an anchor", info, &anchor.as_values(), text),
+            _ => Ok(()),
+        })
     }
 
     /// The anchors begin as the parameters.
@@ -257,15 +285,15 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
 }
 
 impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> Optimizer<A> for LocalSteps<O, U, G, A> {
-    /// Whether `apply` would accept this step, but before a round for what only one rank knows, its gradients: an `accumulate`
+    /// Whether `apply` would accept this step, but before a round and the first for what only one rank knows, its gradients: an `accumulate`
     /// around this one that returned on one rank only would leave the others waiting.
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        if self.is_round() { self.check_all(&ahead(step)) } else { self.check_all(step) }
+        if self.meets() { self.check_all(&ahead(step)) } else { self.check_all(step) }
     }
 
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
         let (first, round) = (self.layout.is_none(), self.is_round());
-        if !first && !round {
+        if !self.meets() {
             self.check_all(&step)?;
             self.anchor(&step);
             let report = self.inner.apply(step)?;
@@ -284,21 +312,30 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> Optimizer<A
             true => self.round(&mut step),
             false => {
                 let ranks = step.ranks();
-                let tensors = step.iter_mut().map(|(_, tensor)| {
-                    let followers = take(&mut tensor.followers);
-                    Tensor { followers, ..tensor.reborrow() }
-                });
+                let tensors = step.iter_mut().map(|(_, tensor)| tensor.lend());
                 self.inner.apply(Step::from_parts(Arc::clone(&layout), tensors.collect(), ranks))
             }
         };
-        if let (Err(_), Some(beginning)) = (&result, beginning) {
-            self.anchors.clear();
-            beginning.undo(&mut step);
+        match (&result, beginning) {
+            (Err(_), Some(beginning)) => {
+                self.anchors.clear();
+                beginning.undo(&mut step);
+            }
+            (Ok(_), Some(beginning)) => beginning.catch_up(&mut step),
+            _ => {}
         }
         let report = result?;
         self.layout.get_or_insert(layout);
         self.taken = if round { 0 } else { self.taken + 1 };
         Ok(report)
+    }
+
+    fn step(&mut self, params: &mut dyn ParamsMut<Elem = A>, grads: &dyn Params<Elem = A>) -> Result<Report> {
+        match Step::pair(params, grads, self.layout()) {
+            Ok(step) => self.apply(step),
+            Err(error) if self.meets() => Err(refuse(&self.group, error)),
+            Err(error) => Err(error),
+        }
     }
 
     fn learning_rate(&self) -> f64 {

@@ -54,6 +54,8 @@ struct Shared {
 struct Meeting {
     /// What each rank that has arrived is about to do.
     calls: Vec<Option<Call>>,
+    /// The first rank whose buffers do not fit its call.
+    refused: Option<(usize, Error)>,
     arrived: usize,
     /// How many meetings there have been, and what came of the last.
     held: u64,
@@ -66,12 +68,18 @@ struct Meeting {
 struct Call {
     operation: &'static str,
     elements: usize,
+    /// The type of the elements.
+    dtype: &'static str,
     root: usize,
 }
 
 impl Call {
+    fn new(operation: &'static str, elements: usize, dtype: &'static str) -> Self {
+        Self { operation, elements, dtype, root: 0 }
+    }
+
     fn describe(&self) -> String {
-        format!("a call {}({} elements, root {})", self.operation, self.elements, self.root)
+        format!("a call {}({} elements in {}, root {})", self.operation, self.elements, self.dtype, self.root)
     }
 }
 
@@ -106,7 +114,8 @@ impl ThreadGroup {
     /// [`Error::NoRank`] if `size` is 0.
     pub fn new(size: usize) -> Result<Vec<Self>> {
         ensure_root(0, size)?;
-        let meeting = Meeting { calls: vec![None; size], arrived: 0, held: 0, verdict: Ok(()), over: None };
+        let meeting =
+            Meeting { calls: vec![None; size], refused: None, arrived: 0, held: 0, verdict: Ok(()), over: None };
         let shared = Arc::new(Shared {
             size,
             meeting: Mutex::new(meeting),
@@ -141,18 +150,22 @@ impl ThreadGroup {
         self.shared.meeting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until all ranks are here and about to do the same.
-    fn meet(&self, operation: &'static str, elements: usize, root: usize) -> Result<()> {
+    /// Waits until all ranks are here and about to do the same. What is wrong with this rank's own buffers all hear of.
+    fn meet(&self, call: Call, own: Result<()>) -> Result<()> {
+        let operation = call.operation;
         let mut meeting = self.meeting();
         if let Some(why) = &meeting.over {
             return Err(why.clone());
         }
-        meeting.calls[self.rank] = Some(Call { operation, elements, root });
+        meeting.calls[self.rank] = Some(call);
+        if let Err(error) = &own {
+            meeting.refused.get_or_insert((self.rank, error.clone()));
+        }
         meeting.arrived += 1;
         if meeting.arrived == self.shared.size {
             meeting.hold();
             self.shared.changed.notify_all();
-            return meeting.verdict.clone();
+            return own.and(meeting.verdict.clone());
         }
         let held = meeting.held;
         let waiting = |meeting: &mut Meeting| meeting.held == held && meeting.over.is_none();
@@ -160,7 +173,7 @@ impl ThreadGroup {
         let (mut meeting, _) = waited.unwrap_or_else(PoisonError::into_inner);
         if meeting.held > held {
             // No other meeting can have been held since: it would have needed this rank.
-            return meeting.verdict.clone();
+            return own.and(meeting.verdict.clone());
         }
         let missing = || {
             let calls = meeting.calls.iter().enumerate();
@@ -191,13 +204,12 @@ impl ThreadGroup {
         }
     }
 
-    fn gather<T: Copy>(&self, board: &Board<T>, operation: &'static str, own: &[T], all: &mut [T]) -> Result<()> {
-        ensure_parts(all.len(), own.len(), self.shared.size)?;
+    fn gather<T: Copy>(&self, board: &Board<T>, call: Call, own: &[T], all: &mut [T]) -> Result<()> {
         Board::put(&board.given[self.rank], own);
-        self.meet(operation, own.len(), 0)?;
+        self.meet(call, ensure_parts(all.len(), own.len(), self.shared.size))?;
         let length = own.len().max(1);
         board.given.iter().zip(all.chunks_mut(length)).for_each(|(given, all)| Board::take(given, all));
-        self.meet(operation, own.len(), 0)
+        self.meet(call, Ok(()))
     }
 
     fn board<A: Scalar>(&self) -> &Board<A> {
@@ -213,9 +225,10 @@ impl Meeting {
     /// All are here.
     fn hold(&mut self) {
         let calls: Vec<_> = self.calls.iter_mut().filter_map(Option::take).collect();
-        self.verdict = match calls.iter().position(|call| *call != calls[0]) {
-            None => Ok(()),
-            Some(rank) => {
+        self.verdict = match (calls.iter().position(|call| *call != calls[0]), self.refused.take()) {
+            (None, None) => Ok(()),
+            (_, Some((rank, error))) => Err(Error::RankRefused { rank, reason: error.to_string() }),
+            (Some(rank), None) => {
                 let [expected, found] = [&calls[0], &calls[rank]].map(Call::describe);
                 Err(Error::RanksDisagree { rank, expected, found })
             }
@@ -242,11 +255,11 @@ impl Group for ThreadGroup {
     }
 
     fn barrier(&self) -> Result<()> {
-        self.meet("barrier", 0, 0)
+        self.meet(Call::new("barrier", 0, "u8"), Ok(()))
     }
 
     fn all_gather_bytes(&self, own: &[u8], all: &mut [u8]) -> Result<()> {
-        self.gather(&self.shared.bytes, "all_gather_bytes", own, all)
+        self.gather(&self.shared.bytes, Call::new("all_gather_bytes", own.len(), "u8"), own, all)
     }
 }
 
@@ -254,12 +267,13 @@ impl<A: Scalar> Collective<A> for ThreadGroup {
     fn all_reduce(&self, values: &mut [A]) -> Result<()> {
         let board = self.board::<A>();
         Board::put(&board.given[self.rank], values);
-        self.meet("all_reduce", values.len(), 0)?;
+        let call = Call::new("all_reduce", values.len(), A::DTYPE);
+        self.meet(call, Ok(()))?;
         let share = self.share(values.len());
         let own = &mut values[share.clone()];
         self.sum(board, share, own);
         Board::put(&board.sums[self.rank], own);
-        self.meet("all_reduce", values.len(), 0)?;
+        self.meet(call, Ok(()))?;
         // Nobody writes sums before the next call's first meeting, for which this rank is needed.
         let mut rest = values;
         for sums in &board.sums {
@@ -272,29 +286,29 @@ impl<A: Scalar> Collective<A> for ThreadGroup {
     }
 
     fn reduce_scatter(&self, values: &[A], own: &mut [A]) -> Result<()> {
-        ensure_parts(values.len(), own.len(), self.shared.size)?;
         let board = self.board::<A>();
         Board::put(&board.given[self.rank], values);
-        self.meet("reduce_scatter", values.len(), 0)?;
+        let call = Call::new("reduce_scatter", values.len(), A::DTYPE);
+        self.meet(call, ensure_parts(values.len(), own.len(), self.shared.size))?;
         self.sum(board, self.share(values.len()), own);
-        self.meet("reduce_scatter", values.len(), 0)
+        self.meet(call, Ok(()))
     }
 
     fn all_gather(&self, own: &[A], all: &mut [A]) -> Result<()> {
-        self.gather(self.board(), "all_gather", own, all)
+        self.gather(self.board(), Call::new("all_gather", own.len(), A::DTYPE), own, all)
     }
 
     fn broadcast(&self, values: &mut [A], root: usize) -> Result<()> {
-        ensure_root(root, self.shared.size)?;
         let board = self.board::<A>();
         if self.rank == root {
             Board::put(&board.given[root], values);
         }
-        self.meet("broadcast", values.len(), root)?;
+        let call = Call { root, ..Call::new("broadcast", values.len(), A::DTYPE) };
+        self.meet(call, ensure_root(root, self.shared.size))?;
         if self.rank != root {
             Board::take(&board.given[root], values);
         }
-        self.meet("broadcast", values.len(), root)
+        self.meet(call, Ok(()))
     }
 }
 
@@ -353,10 +367,40 @@ mod tests {
             (refused, other)
         });
         for (refused, other) in ends {
-            let expected = "rank 2 has a call all_reduce(4 elements, root 0) where rank 0 has a call all_reduce(3 elements, root 0)";
+            let expected = "rank 2 has a call all_reduce(4 elements in f32, root 0) where rank 0 has a call all_reduce(3 elements in f32, root 0)";
             assert_eq!(refused.unwrap_err().to_string(), expected);
             assert!(matches!(other, Err(Error::RanksDisagree { rank: 1, .. })));
         }
+    }
+
+    #[test]
+    fn buffers_of_another_type_or_length_are_an_error_on_all() {
+        ThreadGroup::run(2, |group| {
+            let typed = match group.rank() {
+                0 => group.all_gather(&[1.0_f32], &mut [0.0; 2]),
+                _ => group.all_gather(&[1.0_f64], &mut [0.0; 2]),
+            };
+            let [expected, found] =
+                ["f32", "f64"].map(|dtype| format!("a call all_gather(1 elements in {dtype}, root 0)"));
+            assert_eq!(typed, Err(Error::RanksDisagree { rank: 1, expected, found }));
+            let room = if group.rank() == 1 { 3 } else { 2 };
+            let lengths = [
+                group.all_gather(&[1.0], &mut vec![0.0; room]),
+                group.reduce_scatter(&vec![0.0; room], &mut [1.0]),
+                group.broadcast(&mut [0.0], room - 1),
+            ];
+            for result in lengths {
+                match (group.rank(), result.unwrap_err()) {
+                    (0, error) => assert!(matches!(error, Error::RankRefused { rank: 1, .. }), "{error}"),
+                    (_, error) => {
+                        assert!(matches!(error, Error::ArgumentShape { .. } | Error::NoRank { .. }), "{error}")
+                    }
+                }
+            }
+            let mut values = [1.0];
+            group.all_reduce(&mut values).unwrap();
+            assert_eq!(values, [2.0]);
+        });
     }
 
     #[test]

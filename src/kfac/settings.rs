@@ -36,6 +36,7 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
     /// The hyper-parameters of this step, and where every layer is, if all is in order.
     pub(super) fn settings(&self, step: &Step<'_, A>) -> Result<Settings> {
         step.ensure_whole("kfac")?;
+        step.ensure_own_data("kfac")?;
         let at = self.inner.steps();
         let above_0 = (Bound::Excluded(0.0), Bound::Unbounded);
         let damping = self.damping.within("damping", above_0, at)?;

@@ -361,6 +361,10 @@ macro_rules! forward {
                 (**self).apply(step)
             }
 
+            fn step(&mut self, params: &mut dyn ParamsMut<Elem = A>, grads: &dyn Params<Elem = A>) -> Result<Report> {
+                (**self).step(params, grads)
+            }
+
             fn learning_rate(&self) -> f64 {
                 (**self).learning_rate()
             }

@@ -185,6 +185,22 @@ fn what_follows_follows() {
     });
 }
 
+/// Curvature of one rank's batch would make another step of the mean on every rank.
+#[cfg(feature = "second-order")]
+#[test]
+fn curvature_inside_is_refused() {
+    ThreadGroup::run(2, |group| {
+        let mut params = Regression::<f64>::start(5);
+        let grads = params.clone();
+        let error = Sgd::new(0.1).kfac().data_parallel(&group).step(&mut params, &grads).unwrap_err();
+        let expected = "kfac knows only its own rank's data, and these are the mean gradients of all; write it after data_parallel";
+        assert_eq!(error.to_string(), expected);
+        assert_eq!(bits(&params), bits(&grads));
+        assert!(Sgd::new(0.1).kfac().data_parallel(Alone).step(&mut params, &grads).unwrap().moved);
+        assert!(Sgd::new(0.1).data_parallel(&group).kfac().step(&mut params, &grads).unwrap().moved);
+    });
+}
+
 /// Without a broadcast the first step gives all ranks rank 0's parameters; a refused one gives them nothing.
 #[test]
 fn all_begin_as_rank_0() {
@@ -201,6 +217,67 @@ fn all_begin_as_rank_0() {
         let zero = (Array2::zeros((5, 3)), Array1::zeros(3));
         opt.step(&mut params, &zero).unwrap();
         assert_eq!(params, Regression::start(0));
+    });
+}
+
+/// What follows a tensor without gradient follows it to what rank 0 had; and what remembers parameters outside, after a broadcast,
+/// remembers the same on all.
+#[test]
+fn what_is_outside_when_ranks_begin_differently() {
+    type Parts<'g> = [Boxed<'g, f64>; 4];
+    ThreadGroup::run(3, |group| {
+        let parts = || -> Parts<'_> {
+            [
+                Box::new(Sgd::new(0.5).data_parallel(&group)),
+                Box::new(Sgd::new(0.5).local_steps(1, Sgd::new(1.0)).across(&group)),
+                Box::new(Sgd::new(0.5).local_steps(3, Sgd::new(1.0)).across(&group)),
+                Box::new(Sgd::new(0.5).sharded(&group)),
+            ]
+        };
+        let start = || (Array1::from_elem(2, group.rank() as f64), Array1::from_elem(3, 8.0 + group.rank() as f64));
+        let grads = (array![1.0, 2.0], None::<Array1<f64>>);
+        for (number, opt) in parts().into_iter().enumerate() {
+            let (mut opt, mut params) = (opt.ema(0.5), start());
+            opt.step(&mut params, &grads).unwrap();
+            let mut average = params.clone();
+            opt.read(&mut average).unwrap();
+            assert_eq!((&average, &params.1), (&params, &Array1::from_elem(3, 8.0)), "{number}");
+        }
+        for broadcast in [false, true] {
+            let (mut params, mut parallel) = (start(), Sgd::new(0.5).data_parallel(&group));
+            let (mut others, mut local) = (start(), Sgd::new(0.5).local_steps(1, Sgd::new(1.0)).across(&group));
+            if broadcast {
+                parallel.broadcast(&mut params).unwrap();
+                local.broadcast(&mut others).unwrap();
+            }
+            let (mut parallel, mut local) = (parallel.lookahead(2, 0.5), local.lookahead(2, 0.5));
+            for _ in 0..2 {
+                parallel.step(&mut params, &grads).unwrap();
+                local.step(&mut others, &grads).unwrap();
+            }
+            let alike = array![-0.5, -1.0];
+            assert_eq!(params.0 == alike && others.0 == alike, broadcast || group.rank() == 0);
+        }
+    });
+}
+
+/// The 16-bit parameters are those of rank 0 too, with or without a gradient.
+#[cfg(feature = "half")]
+#[test]
+fn master_weights_follow_rank_0() {
+    use half::bf16;
+    ThreadGroup::run(2, |group| {
+        let mut all: [Box<dyn Optimizer<bf16> + '_>; 3] = [
+            Box::new(Sgd::new(0.5).data_parallel(&group).master_weights()),
+            Box::new(Sgd::new(0.5).local_steps(2, Sgd::new(1.0)).across(&group).master_weights()),
+            Box::new(Sgd::new(0.5).sharded(&group).master_weights()),
+        ];
+        for opt in &mut all {
+            let begin = bf16::from_f64(group.rank() as f64 + 1.0);
+            let mut params = (Array1::from_elem(2, begin), Array1::from_elem(3, begin));
+            opt.step(&mut params, &(Array1::from_elem(2, bf16::ONE), None::<Array1<bf16>>)).unwrap();
+            assert_eq!(params, (Array1::from_elem(2, bf16::from_f64(0.5)), Array1::from_elem(3, bf16::ONE)));
+        }
     });
 }
 
@@ -232,9 +309,9 @@ fn a_resumed_run_is_the_uninterrupted_one() {
     });
 }
 
-/// What was loaded is taken as it is: each rank has its parameters from a file of its own.
+/// Each rank has its parameters from a file of its own. They are compared once, and not sent.
 #[test]
-fn after_loading_nothing_is_sent() {
+fn after_loading_parameters_are_compared() {
     ThreadGroup::run(2, |group| {
         let (mut params, grads) = (array![1.0], array![1.0]);
         let mut opt = Sgd::new(1.0).data_parallel(&group);
@@ -242,10 +319,17 @@ fn after_loading_nothing_is_sent() {
         let mut resumed = Sgd::new(1.0).data_parallel(&group);
         resumed.load_state_dict(&opt.state_dict()).unwrap();
         params[0] = group.rank() as f64;
+        let error = resumed.step(&mut params, &grads).unwrap_err().to_string();
+        assert!(error.starts_with("rank 1 has (root) with values of digest"), "{error}");
+        assert_eq!((params[0], resumed.steps()), (group.rank() as f64, 1));
+        let (mut others, before) = (array![5.0], resumed.state_dict());
+        resumed.step(&mut others, &grads).unwrap();
         resumed.step(&mut params, &grads).unwrap();
-        assert_eq!(params[0], group.rank() as f64 - 1.0);
+        assert_eq!((others[0], params[0]), (4.0, group.rank() as f64 - 1.0));
+        resumed.load_state_dict(&before).unwrap();
         resumed.broadcast(&mut params).unwrap();
         assert_eq!(params[0], -1.0);
+        resumed.step(&mut params, &grads).unwrap();
     });
 }
 
@@ -264,7 +348,7 @@ fn parameters_are_compared_every_n_steps() {
         assert_eq!(params, before);
         error.to_string()
     });
-    assert!(ends.iter().all(|end| end.starts_with("rank 1 has \"1\" of digest ")), "{ends:?}");
+    assert!(ends.iter().all(|end| end.starts_with("rank 1 has \"1\" with values of digest ")), "{ends:?}");
     let mut opt = Sgd::new(0.1).data_parallel(Alone).verify_every(0);
     let error = opt.step(&mut array![1.0], &array![1.0]).unwrap_err();
     assert_eq!(error.to_string(), "verify_every is 0 at step 0; it must be at least 1");

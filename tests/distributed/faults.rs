@@ -152,35 +152,49 @@ fn survivors<T: Send>(size: usize, rank: impl Fn(ThreadGroup) -> T + Sync) -> Ve
     })
 }
 
-/// Acceptance: a rank is killed at any of its calls. The others end with an error that names it, as they were before that step.
-#[test]
-fn a_killed_rank_ends_all() {
+/// Trains until one rank is killed at one of its calls. The others end with an error that names it, their parameters as they were
+/// before that step, and so their state, if it is not torn.
+fn killed_at(at: usize, (name, make): (&str, Way<Faulty<ThreadGroup>>), tears: bool) {
     const DYING: usize = 1;
-    for number in 0..ways::<Faulty<ThreadGroup>>().len() {
-        let (name, make) = ways::<Faulty<ThreadGroup>>()[number];
-        for at in [0, 1, 2, 3, 5, 8] {
-            let ends = survivors(3, |group| {
-                let rank = group.rank();
-                let group = Faulty::new(group, if rank == DYING { at } else { usize::MAX }, true);
-                let data = Regression::<f64>::new(9);
-                let (mut opt, mut params) = (make(&group), Regression::<f64>::start(rank as u64));
-                for call in 0.. {
-                    let grads = data.part(&params, call, (rank, 3));
-                    let before = (bits(&params), opt.state_dict());
-                    if let Err(error) = opt.step(&mut params, &grads) {
-                        assert!((bits(&params), opt.state_dict()) == before, "{name}: killed at call {at}");
-                        return error;
-                    }
-                }
-                unreachable!("the loop only ends by an error")
-            });
-            for (rank, end) in ends.into_iter().enumerate() {
-                match end {
-                    Err(panic) => assert_eq!((rank, panic.downcast_ref()), (DYING, Some(&"killed")), "{name}"),
-                    Ok(error) => assert_eq!(error, Error::RankLeft { rank: DYING }, "{name}: rank {rank}"),
-                }
+    let ends = survivors(3, |group| {
+        let rank = group.rank();
+        let group = Faulty::new(group, if rank == DYING { at } else { usize::MAX }, true);
+        let data = Regression::<f64>::new(9);
+        let (mut opt, mut params) = (make(&group), Regression::<f64>::start(rank as u64));
+        for call in 0.. {
+            let grads = data.part(&params, call, (rank, 3));
+            let before = (bits(&params), opt.state_dict());
+            if let Err(error) = opt.step(&mut params, &grads) {
+                assert!(bits(&params) == before.0, "{name}: killed at call {at}");
+                assert!(tears || opt.state_dict() == before.1, "{name}: killed at call {at}");
+                return error;
             }
         }
+        unreachable!("the loop only ends by an error")
+    });
+    for (rank, end) in ends.into_iter().enumerate() {
+        match end {
+            Err(panic) => assert_eq!((rank, panic.downcast_ref()), (DYING, Some(&"killed")), "{name}"),
+            Ok(error) => assert_eq!(error, Error::RankLeft { rank: DYING }, "{name}: rank {rank}"),
+        }
+    }
+}
+
+/// Acceptance: a rank is killed at any of its calls.
+#[test]
+fn a_killed_rank_ends_all() {
+    for way in ways() {
+        [0, 1, 2, 3, 5, 8].into_iter().for_each(|at| killed_at(at, way, false));
+    }
+}
+
+/// At every call of a first and a second step: of these only the last is too late for the state.
+#[test]
+fn a_killed_rank_ends_all_that_share() {
+    const CALLS: [usize; 2] = [8, 7];
+    let sharded: Way<Faulty<ThreadGroup>> = |group| Box::new(AdamW::new(0.1).clip_global_norm(0.5).sharded(group));
+    for at in 0..CALLS[0] + CALLS[1] {
+        killed_at(at, ("sharded", sharded), [CALLS[0], CALLS[0] + CALLS[1]].contains(&(at + 1)));
     }
 }
 
@@ -273,23 +287,76 @@ fn not_finite_on_one_of_3_threads() {
     ThreadGroup::run(3, |group| not_finite_on_one(&group));
 }
 
-/// What the optimizer inside refuses before a round is refused by all, with an `accumulate` around it that asks first.
+/// What the optimizer inside refuses before a round or the first step is refused by all, with an `accumulate` around it that asks first.
 #[test]
 fn not_finite_on_one_before_a_round() {
-    ThreadGroup::run(2, |group| {
-        let mut opt = Sgd::new(0.1).check_finite().local_steps(2, Sgd::new(1.0)).across(&group).accumulate(1);
-        let (mut params, good) = (Array1::<f64>::ones(2), Array1::ones(2));
-        opt.step(&mut params, &good).unwrap();
-        let before = (params.clone(), opt.state_dict());
-        let bad = Array1::from_elem(2, if group.rank() == 0 { f64::NAN } else { 1.0 });
-        let error = opt.step(&mut params, &bad).unwrap_err();
-        let reason = "gradient (root) is NaN at index [0]".to_owned();
-        match group.rank() {
-            0 => assert_eq!(error.to_string(), reason),
-            _ => assert_eq!(error, Error::RankRefused { rank: 0, reason }),
+    let run = |steps: u64| {
+        move |group: ThreadGroup| {
+            let mut opt = Sgd::new(0.1).check_finite().local_steps(2, Sgd::new(1.0)).across(&group).accumulate(1);
+            let (mut params, good) = (Array1::<f64>::ones(2), Array1::ones(2));
+            (0..steps).for_each(|_| _ = opt.step(&mut params, &good).unwrap());
+            let before = (params.clone(), opt.state_dict());
+            let bad = Array1::from_elem(2, if group.rank() == 0 { f64::NAN } else { 1.0 });
+            let error = opt.step(&mut params, &bad).unwrap_err();
+            let reason = "gradient (root) is NaN at index [0]".to_owned();
+            match group.rank() {
+                0 => assert_eq!(error.to_string(), reason),
+                _ => assert_eq!(error, Error::RankRefused { rank: 0, reason }),
+            }
+            assert!((params.clone(), opt.state_dict()) == before);
+            assert!(opt.step(&mut params, &good).unwrap().moved);
         }
-        assert!((params.clone(), opt.state_dict()) == before);
-        assert!(opt.step(&mut params, &good).unwrap().moved);
+    };
+    (0..2).for_each(|steps| drop(ThreadGroup::run(2, run(steps))));
+}
+
+/// Two tensors under one name.
+struct Twins([Array1<f64>; 2]);
+
+impl Params for Twins {
+    type Elem = f64;
+
+    fn visit<'a>(&'a self, visitor: &mut gradus::params::Visitor<'_, 'a, f64>) {
+        self.0.iter().for_each(|twin| visitor.field("twin", twin));
+    }
+}
+
+impl ParamsMut for Twins {
+    fn visit_mut<'a>(&'a mut self, visitor: &mut gradus::params::VisitorMut<'_, 'a, f64>) {
+        self.0.iter_mut().for_each(|twin| visitor.field("twin", twin));
+    }
+}
+
+/// A tree that does not fit on one rank: it is told why, and the others that it is so.
+#[test]
+fn trees_that_do_not_pair_on_one_rank() {
+    ThreadGroup::run(3, |group| {
+        let is_odd = group.rank() == 1;
+        let refused = |result: Result<()>| match (is_odd, result.unwrap_err()) {
+            (true, error) => error,
+            (false, error) => {
+                assert!(matches!(error, Error::RankRefused { rank: 1, .. }), "{error}");
+                error
+            }
+        };
+        let all: [Boxed<'_>; 4] = [
+            Box::new(Sgd::new(0.1).data_parallel(&group)),
+            Box::new(Sgd::new(0.1).local_steps(1, Sgd::new(1.0)).across(&group)),
+            Box::new(Sgd::new(0.1).local_steps(3, Sgd::new(1.0)).across(&group)),
+            Box::new(Sgd::new(0.1).sharded(&group)),
+        ];
+        for mut opt in all {
+            let (mut params, good) = (Array1::<f64>::ones(2), Array1::ones(2));
+            let bad = Array1::ones(if is_odd { 3 } else { 2 });
+            let error = refused(opt.step(&mut params, &bad).map(drop));
+            assert!(!is_odd || matches!(error, Error::ShapeMismatch { .. }), "{error}");
+            assert_eq!((&params, opt.steps()), (&good, 0));
+            assert!(opt.step(&mut params, &good).unwrap().moved);
+        }
+        let (mut params, mut twins) = (Array1::ones(2), Twins([Array1::ones(2), Array1::ones(2)]));
+        let tree: &mut dyn ParamsMut<Elem = f64> = if is_odd { &mut twins } else { &mut params };
+        let error = refused(Sgd::new(0.1).data_parallel(&group).broadcast(tree));
+        assert!(!is_odd || matches!(error, Error::DuplicatePath { .. }), "{error}");
     });
 }
 
@@ -398,6 +465,34 @@ fn ranks_that_disagree() {
         opt.data_parallel(group).step(&mut params, &grads).map(drop)
     });
     assert!(resumed.starts_with("rank 2 has step number 1, the first with this group where rank 0 has step number 0"));
+    let frozen = error(|group| {
+        let opt = Sgd::new(0.1).data_parallel(group);
+        let mut opt: Boxed<'_> = if group.rank() == 2 { Box::new(opt.freeze("1")) } else { Box::new(opt) };
+        let grads = (Array1::<f64>::ones(2), None::<Array1<f64>>);
+        opt.step(&mut (Array1::ones(2), Array1::ones(3)), &grads).map(drop)
+    });
+    assert_eq!(
+        frozen,
+        "rank 2 has \"1\" of shape [3] in f64 frozen where rank 0 has \"1\" of shape [3] in f64 without gradient"
+    );
+    let rate = error(|group| {
+        let mut opt = Sgd::<f32>::new(0.1 * group.rank().max(1) as f64).data_parallel(group);
+        opt.step(&mut Array1::ones(1), &Array1::ones(1)).map(drop)
+    });
+    assert_eq!(rate, "rank 2 has the learning rate 0.2 where rank 0 has the learning rate 0.1");
+    let outer_rate = error(|group| {
+        let outer = Sgd::new(0.1 * group.rank().max(1) as f64);
+        let mut opt = Sgd::<f32>::new(0.1).local_steps(2, outer).across(group);
+        opt.step(&mut Array1::ones(1), &Array1::ones(1)).map(drop)
+    });
+    assert!(outer_rate.starts_with("rank 2 has the learning rate 0.1, outside 0.2 where"), "{outer_rate}");
+    let group_rate = error(|group| {
+        let change = gradus::adaptor::Group::new().scale_learning_rate(0.5 * group.rank().max(1) as f64);
+        let mut opt = Sgd::<f32>::new(0.1).data_parallel(group).group("", change);
+        opt.step(&mut Array1::ones(1), &Array1::ones(1)).map(drop)
+    });
+    assert!(group_rate.starts_with("rank 2 has (root) of shape [1] in f32 with a gradient where"), "{group_rate}");
+    assert!(group_rate.ends_with("with a gradient, learning rate · 0.5"), "{group_rate}");
     let policy = error(|group| {
         let policy = if group.rank() == 2 { NonFinite::Skip } else { NonFinite::Error };
         let mut opt = Sgd::<f32>::new(0.1).data_parallel(group).non_finite(policy);

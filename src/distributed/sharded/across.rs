@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::clip::norm_of_norms;
 use crate::distributed::Group;
+use crate::distributed::agreement::norms;
 use crate::error::{Error, Result};
 use crate::step::Ranks;
 
@@ -12,7 +13,7 @@ use crate::step::Ranks;
 pub(super) struct Across<'g, G> {
     group: &'g G,
     are_tensors_cut: bool,
-    /// Why a call failed. Nothing is asked of the group after that: the other ranks may be elsewhere.
+    /// Why a call failed, or that another rank refuses. Nothing is asked of the group after that: the other ranks may be elsewhere.
     failed: Mutex<Option<Error>>,
 }
 
@@ -32,17 +33,18 @@ impl<G: Group> Ranks for Across<'_, G> {
         self.are_tensors_cut
     }
 
+    fn has_all_tensors(&self) -> bool {
+        false
+    }
+
     fn norm(&self, own: f64, p: f64) -> Result<f64> {
         if self.group.size() == 1 {
             return Ok(own);
         }
         self.ensure_sound()?;
-        let own = own.to_le_bytes();
-        let mut all = vec![0; own.len() * self.group.size()];
-        self.group.all_gather_bytes(&own, &mut all).inspect_err(|error| {
+        let norms = norms(self.group, own).inspect_err(|error| {
             *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
         })?;
-        let norms: Vec<f64> = all.as_chunks().0.iter().copied().map(f64::from_le_bytes).collect();
         Ok(norm_of_norms(&norms, p))
     }
 }

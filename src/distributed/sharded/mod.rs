@@ -10,14 +10,14 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::mem::take;
 use std::sync::Arc;
 
-use super::agreement::{Word, agree};
+use super::agreement::{Word, agree, refuse};
 use super::group::Collective;
 use crate::adaptor::{NonFinite, Verdict, around, skipped};
 use crate::error::{Error, Name, Result};
 use crate::follower::follow;
 use crate::grad::Grad;
 use crate::optimizer::Optimizer;
-use crate::params::{Layout, Order, ParamsMut, TensorInfo, for_each_mut};
+use crate::params::{Layout, Order, Params, ParamsMut, TensorInfo, for_each_mut};
 use crate::scalar::Element;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Report, Step};
@@ -56,9 +56,9 @@ pub use state::unshard;
 /// | [`non_finite`](Self::non_finite) | error | what all ranks do about a NaN or an infinity in the gradients of one |
 ///
 /// # State
-/// That of the optimizer inside for a share of at most 1/N of the elements and a block of 256. Buffers for all gradients or
+/// That of the optimizer inside for a share of at most 1/N of the tensors' elements, trained or frozen, and a block of 256. Buffers for all gradients or
 /// parameters once, and for a share of both. A step sends as much as an all-reduce of the gradients does, half of it as parameters,
-/// and two messages of 9 bytes; each norm that is asked for inside takes two of 8.
+/// and three messages of 9 bytes; each norm that is asked for inside takes two more.
 ///
 /// A rank's [`state_dict`](Optimizer::state_dict) has the entries of its share; nothing is sent for it. [`unshard`] joins those of
 /// all ranks. A rank loads its own again, or a state that is not divided, of which it takes its part: so a checkpoint of 4 ranks
@@ -311,16 +311,13 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
         let Self { inner, group, non_finite, buffers: Buffers { all, grads, params }, .. } = self;
         let across = Across::new(&*group, self.how == How::ByElements && group.size() > 1);
         let own = share.step(&step, params, grads, &across);
-        let accepted = inner.check(&own);
-        across.ensure_sound()?;
-        // The sum of finite gradients need not be finite.
-        let word = match word(*non_finite, is_finite(grads), &own) {
-            Ok(Word::Go) => accepted.map(|()| Word::Go),
-            other => other,
-        };
-        if agree(group, word, 0, Vec::new)? == Word::Skip {
+        // The sum of finite gradients need not be finite. All know before anybody asks for a norm of them.
+        if agree(group, word(*non_finite, is_finite(grads), &own), 0, Vec::new)? == Word::Skip {
             return Ok(skipped(inner.learning_rate(), None));
         }
+        let accepted = inner.check(&own);
+        across.ensure_sound()?;
+        agree(group, accepted.map(|()| Word::Go), 0, Vec::new)?;
         let moved = inner.apply(own);
         across.ensure_sound()?;
         let report = match group.all_gather(params, all).and(moved) {
@@ -331,14 +328,23 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
             }
         };
         self.fingerprint = Fingerprint::of(all);
-        share.unpack_params(all, &mut step);
-        (self.share, self.broadcast) = (Some(share), true);
-        if report.moved {
-            step.iter_mut().filter(|(_, tensor)| tensor.grad.is_some()).for_each(|(info, tensor)| {
+        for (info, tensor) in step.iter_mut() {
+            // Those of rank 0 may be others than this rank's, with or without a gradient.
+            let received = !self.broadcast && share.is_other(info, tensor, all);
+            share.unpack_params(info, tensor, all);
+            if received || report.moved && tensor.grad.is_some() {
                 follow(&mut tensor.followers, &tensor.param.as_values(), info.shape());
-            });
+            }
         }
+        (self.share, self.broadcast) = (Some(share), true);
         Ok(report)
+    }
+
+    fn step(&mut self, params: &mut dyn ParamsMut<Elem = A>, grads: &dyn Params<Elem = A>) -> Result<Report> {
+        match Step::pair(params, grads, self.layout()) {
+            Ok(step) => self.apply(step),
+            Err(error) => Err(refuse(&self.group, error)),
+        }
     }
 
     fn learning_rate(&self) -> f64 {

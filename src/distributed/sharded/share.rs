@@ -98,12 +98,18 @@ impl Share {
         }
     }
 
-    /// Copies the ranks' parts of a buffer into the parameters.
-    pub(super) fn unpack_params<A: Element>(&self, all: &[A], step: &mut Step<'_, A>) {
-        for (info, tensor) in step.iter_mut() {
-            for piece in self.cut.pieces(tensor.index()) {
-                write(&mut tensor.param, info.shape(), piece.elements.start, &all[self.within(piece)]);
-            }
+    /// Whether the ranks' parts of a buffer have other values than a parameter.
+    pub(super) fn is_other<A: Element>(&self, info: &TensorInfo, tensor: &Tensor<'_, A>, all: &[A]) -> bool {
+        let values = tensor.param();
+        let view = values.view(info.shape());
+        let pieces = self.cut.pieces(tensor.index()).iter();
+        !view.iter().eq(pieces.flat_map(|piece| &all[self.within(piece)]))
+    }
+
+    /// Copies the ranks' parts of a buffer into a parameter.
+    pub(super) fn unpack_params<A: Element>(&self, info: &TensorInfo, tensor: &mut Tensor<'_, A>, all: &[A]) {
+        for piece in self.cut.pieces(tensor.index()) {
+            write(&mut tensor.param, info.shape(), piece.elements.start, &all[self.within(piece)]);
         }
     }
 

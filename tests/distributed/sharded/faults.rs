@@ -140,16 +140,19 @@ fn what_is_found_inside_is_found_by_all() {
 fn a_sum_that_overflows_is_found_by_all() {
     let run = |policy: NonFinite| {
         ThreadGroup::run(2, |group| {
-            let mut opt = AdamW::new(0.1).sharded(group).non_finite(policy);
+            let mut opt = AdamW::new(0.1).clip_global_norm(1.0).sharded(group).non_finite(policy);
             let mut large = grads(1.0);
             large.0[[29, 19]] = 1e308;
             step(&mut opt, &mut tree(1.0), &large)
         })
     };
-    let (refused, skipped) = (run(NonFinite::Error), run(NonFinite::Skip));
-    assert!(refused.iter().all(|(result, changed)| result.is_err() && !changed));
-    assert!(matches!(refused[0].0, Err(Error::RankRefused { rank: 1, .. })), "{:?}", refused[0].0);
-    assert!(matches!(refused[1].0, Err(Error::NonFiniteGradient { .. })), "{:?}", refused[1].0);
+    // What is allowed the clip inside refuses.
+    for refused in [run(NonFinite::Error), run(NonFinite::Allow)] {
+        assert!(refused.iter().all(|(result, changed)| result.is_err() && !changed));
+        assert!(matches!(refused[0].0, Err(Error::RankRefused { rank: 1, .. })), "{:?}", refused[0].0);
+        assert!(matches!(refused[1].0, Err(Error::NonFiniteGradient { .. })), "{:?}", refused[1].0);
+    }
+    let skipped = run(NonFinite::Skip);
     assert!(skipped.into_iter().all(|(result, changed)| result == Ok(Report::new(0.1, false)) && !changed));
 }
 
@@ -166,6 +169,26 @@ fn what_one_rank_refuses_no_rank_does() {
     let Error::HyperParameter { name, value, path, accepted, .. } = own else { panic!("{own}") };
     let own = Error::HyperParameter { name, value, path, accepted, step: 1 };
     refused_by_the_odd(goes_wrong(build, decay(-1.0), |opt| _ = decay(0.01)(opt)), &own);
+}
+
+/// While the others ask for the norm already.
+#[test]
+fn what_one_rank_refuses_before_a_norm_no_rank_does() {
+    let results = ThreadGroup::run(RANKS, |group| {
+        let is_odd = group.rank() == ODD;
+        let limit = move |step: u64| if is_odd && step == 1 { f64::NAN } else { 1.0 };
+        let (mut opt, mut params) = (AdamW::new(0.1).clip_global_norm(limit).sharded(group), tree(1.0));
+        opt.step(&mut params, &grads(0.5)).unwrap();
+        let (result, changed) = step(&mut opt, &mut params, &grads(0.5));
+        assert!(!changed);
+        result.unwrap_err()
+    });
+    for (rank, error) in results.into_iter().enumerate() {
+        match rank {
+            ODD => assert!(matches!(error, Error::HyperParameter { name: "max_norm", step: 1, .. }), "{error}"),
+            _ => assert!(matches!(error, Error::RankRefused { rank: ODD, .. }), "{error}"),
+        }
+    }
 }
 
 #[test]
@@ -358,8 +381,9 @@ impl Collective<f64> for Breaks {
 /// and says so.
 #[test]
 fn whichever_call_fails_the_parameters_are_what_they_were() {
-    /// To agree, the gradients' sums, the parameters of rank 0, the norm when asked, to agree again, the norm, the parameters.
-    const CALLS: usize = 7;
+    /// To agree, the gradients' sums, the parameters of rank 0, to agree about the sums, the norm when asked, to agree again, the norm,
+    /// the parameters.
+    const CALLS: usize = 8;
     for at in 0..CALLS {
         ThreadGroup::run(2, |group| {
             let breaks = Breaks { group, calls: AtomicUsize::new(0), at };
