@@ -343,8 +343,10 @@ fn a_panic_is_one_clients_own() {
     let (mut server, mut model) = (Server::new(Sgd::new(1.0)), model());
     for round in 1..=3 {
         let report = server.round(&mut model, &mut clients).unwrap();
-        let expected =
-            [named(0, Reason::Panicked, "out of memory"), named(2, Reason::Failed, "there has been no step yet")];
+        let expected = [
+            named(0, Reason::Panicked, "out of memory"),
+            named(2, Reason::Failed, "there has been no step that this could speak of"),
+        ];
         assert_eq!(report.left_out, expected);
         assert_eq!(model.0[0], 1.0 + f64::from(round));
     }
