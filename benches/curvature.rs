@@ -28,7 +28,8 @@ use ndarray::Array2;
 
 use record::Record;
 
-const ROUNDS: usize = 21;
+/// Rounds of matrices of 1,024; of smaller ones more, which take no longer.
+const ROUNDS: usize = 15;
 const BATCH: usize = 512;
 const NEVER: u64 = 1 << 60;
 
@@ -37,10 +38,10 @@ fn wave(rows: usize, columns: usize, phase: f32) -> Array2<f32> {
 }
 
 /// The milliseconds of one run of each, round by round.
-fn rounds<const N: usize>(mut contestants: [Box<dyn FnMut() + '_>; N]) -> [Vec<f64>; N] {
+fn rounds<const N: usize>(n: usize, mut contestants: [Box<dyn FnMut() + '_>; N]) -> [Vec<f64>; N] {
     let mut times = [(); N].map(|()| Vec::new());
     contestants.iter_mut().for_each(|run| run());
-    for _ in 0..ROUNDS {
+    for _ in 0..ROUNDS * (1024 / n).pow(2) {
         for (run, times) in contestants.iter_mut().zip(&mut times) {
             let start = Instant::now();
             run();
@@ -231,10 +232,10 @@ fn table() {
                 products(bare);
                 decompositions(bare);
             });
-            let [plain, alone, whole, both] = rounds([plain, bare(n, products), whole, both]);
+            let [plain, alone, whole, both] = rounds(n, [plain, bare(n, products), whole, both]);
             println!("| {name} | {n} | {} | {} |", cells(&plain, &alone), cells(&whole, &both));
         }
-        let [muon, dots] = rounds([step(Muon::new(1e-6), n), bare(n, |bare| bare.dots(15))]);
+        let [muon, dots] = rounds(n, [step(Muon::new(1e-6), n), bare(n, |bare| bare.dots(15))]);
         println!("| Muon | {n} | {} | – | – | – |", cells(&muon, &dots));
     }
 }
@@ -247,7 +248,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let mut record = Record::default();
     record.say(&format!(
-        "One thread, {ROUNDS} interleaved rounds, medians; a ratio is bare calls over the step in the same round.\n"
+        "One thread, {ROUNDS}·(1024/n)² interleaved rounds, medians; a ratio is bare calls over the step in the same round.\n"
     ));
     record.run(&["--table".into()], &[])?;
     if given("--record") {

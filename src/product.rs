@@ -82,7 +82,12 @@ pub(crate) fn mirror<A: Scalar>(mut c: ArrayViewMut2<'_, A>) {
             }
             for column in 0..LINE {
                 let line = &mut all[(left + column) * rows + top..][..height];
-                line.iter_mut().zip(&tile).for_each(|(to, tile)| *to = tile[column]);
+                let put = |(to, tile): (&mut A, &[A; LINE])| *to = tile[column];
+                // Unrolled where there is a whole line.
+                match line.first_chunk_mut::<LINE>() {
+                    Some(line) => line.iter_mut().zip(&tile).for_each(put),
+                    None => line.iter_mut().zip(&tile).for_each(put),
+                }
             }
         }
         for row in top..top + height {
