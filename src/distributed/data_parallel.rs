@@ -7,7 +7,7 @@ use super::agreement::{Word, refuse};
 use super::ahead::ahead;
 use super::beginning::{Beginning, broadcast};
 use super::compress::{Compression, Feedback};
-use super::description::{agree_about, describe_params, describe_tensors};
+use super::description::{agree_about, describe_grads, describe_params};
 use super::group::Collective;
 use super::packed::{self, Packed, Place};
 use super::traffic::{BUCKET_BYTES, Traffic, bucket_elements};
@@ -224,11 +224,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
             None => writeln!(text, "gradients in buckets of {} bytes", self.bucket_bytes)?,
         }
         writeln!(text, "verify_every {:?}, non_finite {:?}", self.verify_every, self.non_finite)?;
-        describe_tensors(step, text, |tensor| match tensor.grad {
-            Some(_) => "with a gradient",
-            None if tensor.frozen => "frozen",
-            None => "without gradient",
-        })?;
+        describe_grads(step, text)?;
         // Before the first step they may differ: those of rank 0 will hold.
         let due = self.verify_every.is_some_and(|every| self.inner.steps().is_multiple_of(every)) || self.is_loaded;
         if due && self.layout.is_some() { describe_params(step, text) } else { Ok(()) }

@@ -50,6 +50,15 @@ pub(super) fn describe_tensors<A: Element>(
     })
 }
 
+/// A line for each tensor of a step, with what there is of its gradient.
+pub(super) fn describe_grads<A: Element>(step: &Step<'_, A>, text: &mut dyn Write) -> fmt::Result {
+    describe_tensors(step, text, |tensor| match tensor.grad {
+        Some(_) => "with a gradient",
+        None if tensor.frozen => "frozen",
+        None => "without gradient",
+    })
+}
+
 fn describe_adjust(name: &str, adjust: Adjust, text: &mut dyn Write) -> fmt::Result {
     match adjust {
         _ if adjust == Adjust::default() => Ok(()),

@@ -45,9 +45,9 @@ use crate::step::{Report, Step, Tensor};
 /// and φ in one. The state of the optimizer inside is the rank's own and is kept in a round.
 ///
 /// An adaptor outside that remembers parameters, as averages and `lookahead` do, remembers those before the first step gives all
-/// ranks those of rank 0: call [`broadcast`](Self::broadcast) first where ranks do not begin alike. A router belongs inside; outside, the optimizers it asks first do not know what
-/// other ranks will say. `master_weights` belong outside: θ and φ are then f32, and the 16-bit parameters follow them. With them
-/// inside there is no mean of 16-bit numbers to take.
+/// ranks those of rank 0: call [`broadcast`](Self::broadcast) first where ranks do not begin alike. A router belongs inside: outside
+/// it asks first, and an answer of this rank alone says nothing of the others. `master_weights` belongs outside: θ and φ are then
+/// f32, and the 16-bit parameters follow them.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning | unit |

@@ -8,4 +8,5 @@ mod digits;
 mod faults;
 mod local_steps;
 mod ranks;
+mod refusals;
 mod sharded;

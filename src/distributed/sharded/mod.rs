@@ -6,25 +6,27 @@ mod share;
 mod state;
 
 use std::borrow::Cow;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::mem::take;
+use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use super::agreement::{Word, agree, refuse};
+use super::beginning::broadcast;
+use super::description::{agree_about, describe_grads};
 use super::group::Collective;
+use super::packed;
+use super::traffic::{BUCKET_BYTES, bucket_elements};
 use crate::adaptor::{NonFinite, Verdict, around, skipped};
 use crate::error::{Error, Name, Result};
 use crate::follower::follow;
-use crate::grad::Grad;
 use crate::optimizer::Optimizer;
-use crate::params::{Layout, Order, Params, ParamsMut, TensorInfo, for_each_mut};
+use crate::params::{Layout, Params, ParamsMut};
 use crate::scalar::Element;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Report, Step};
 
 use across::Across;
 use cut::How;
-use share::{Buffers, Share, digest, is_finite, write};
+use share::{Buffers, Share};
 use state::{Fingerprint, split};
 
 pub use state::unshard;
@@ -177,31 +179,8 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Sharded<O, G, A> {
     /// [`Error::RanksDisagree`] if the trees are not the same, [`Error::ParametersChanged`], and those of the group; the parameters are then
     /// what they were.
     pub fn broadcast(&mut self, params: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
-        let found = Layout::of(&*params).map(Arc::new);
-        let layout = found.as_ref().map(Arc::clone).unwrap_or_default();
-        let ready = found.and_then(|found| self.ensure_ready(&found));
-        let describe =
-            || std::iter::once("a broadcast".to_owned()).chain(layout.tensors().iter().map(tensor)).collect();
-        let digest = hash(&("a broadcast", A::DTYPE, digest(&layout)));
-        agree(&self.group, ready.map(|()| Word::Go), digest, describe)?;
-        let mut all = vec![A::zero(); layout.elements()];
-        let mut rest = &mut *all;
-        for_each_mut(params, |_, shape, values| {
-            let Some(values) = values else { return };
-            if let Some((own, later)) = take(&mut rest).split_at_mut_checked(shape.iter().product()) {
-                Grad::new(values.as_values()).read_raw(shape, Order::C, 0, own);
-                rest = later;
-            }
-        });
-        self.group.broadcast(&mut all, 0)?;
-        let mut rest = &*all;
-        for_each_mut(params, |_, shape, values| {
-            let Some(mut values) = values else { return };
-            if let Some((own, later)) = rest.split_at_checked(shape.iter().product()) {
-                write(&mut values, shape, 0, own);
-                rest = later;
-            }
-        });
+        let bucket = bucket_elements::<A>(BUCKET_BYTES);
+        broadcast(&self.group, params, self.layout(), bucket, |step| self.ensure_ready(step.layout()))?;
         self.broadcast = true;
         Ok(())
     }
@@ -214,42 +193,22 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Sharded<O, G, A> {
         }
         self.buffers.fit(self.group.size(), share.cut.most());
         share.pack_grads(step, &mut self.buffers.all);
-        word(self.non_finite, is_finite(&self.buffers.all), step)
+        word(self.non_finite, packed::all_finite(&self.buffers.all), step)
     }
 
-    /// What must be the same on all ranks, as a number.
-    fn digest(&self, share: &Share, step: &Step<'_, A>) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        let (steps, learning_rate) = (self.inner.steps(), self.inner.learning_rate().to_bits());
-        let policy = self.non_finite as u8;
-        let settings = (A::DTYPE, self.how as u8, policy, steps, learning_rate, self.broadcast, share.digest);
-        settings.hash(&mut hasher);
-        step.iter().for_each(|(_, tensor)| (tensor.index(), tensor.grad.is_some(), tensor.frozen).hash(&mut hasher));
-        hasher.finish()
-    }
-
-    /// The same, a line for each part.
-    fn describe(&self, step: &Step<'_, A>) -> Vec<String> {
-        let known = if self.broadcast { "parameters of rank 0" } else { "parameters of its own" };
-        let mut lines = vec![
-            "a step".to_owned(),
-            format!("elements of type {}", A::DTYPE),
-            format!("shares of {}", self.how),
-            format!("the policy {:?} for gradients that are not finite", self.non_finite),
-            format!("{} steps behind it", self.inner.steps()),
-            format!("the learning rate {}", self.inner.learning_rate()),
-            known.to_owned(),
-        ];
-        lines.extend(step.layout().tensors().iter().map(tensor));
-        lines.extend(step.iter().map(|(info, tensor)| {
-            let with = match (&tensor.grad, tensor.frozen) {
-                (Some(_), _) => "a gradient",
-                (None, false) => "no gradient",
-                (None, true) => "a frozen tensor",
-            };
-            format!("{with} for {}", Name(info.path()))
-        }));
-        lines
+    /// All that must be the same on all ranks.
+    fn describe(&self, step: &Step<'_, A>, text: &mut dyn Write) -> fmt::Result {
+        let begins = if self.broadcast { "" } else { ", the first with these parameters" };
+        writeln!(text, "step number {}{begins}", self.inner.steps())?;
+        writeln!(text, "the learning rate {}", self.inner.learning_rate())?;
+        writeln!(text, "shares of {}, non_finite {:?}", self.how, self.non_finite)?;
+        describe_grads(step, text)?;
+        if step.len() == step.layout().len() {
+            return Ok(());
+        }
+        // What is not in the step has its place in the shares.
+        let mut all = step.layout().tensors().iter();
+        all.try_for_each(|info| writeln!(text, "shares of {} of shape {:?}", Name(info.path()), info.shape()))
     }
 
     /// The mean gradients and the parameters of this rank's share, into the buffers.
@@ -278,18 +237,6 @@ fn word<A: Element>(policy: NonFinite, finite: bool, step: &Step<'_, A>) -> Resu
     }
 }
 
-/// A number for a value.
-fn hash(value: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
-}
-
-/// A tensor in words.
-fn tensor(info: &TensorInfo) -> String {
-    format!("{} of shape {:?}", Name(info.path()), info.shape())
-}
-
 impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, G, A> {
     /// Whether the parameters are those of the steps before. It says nothing of the gradients: a rank that refused here alone would leave
     /// the others waiting.
@@ -303,7 +250,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
             None => Arc::new(Share::new(step.layout(), &self.group, self.how)),
         };
         let own = self.own_word(&share, &step);
-        if agree(&self.group, own, self.digest(&share, &step), || self.describe(&step))? == Word::Skip {
+        if agree_about(&self.group, own, |text| self.describe(&step, text))? == Word::Skip {
             return Ok(skipped(self.inner.learning_rate(), None));
         }
         self.exchange(&share, &step)?;
@@ -312,7 +259,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
         let across = Across::new(&*group, self.how == How::ByElements && group.size() > 1);
         let own = share.step(&step, params, grads, &across);
         // The sum of finite gradients need not be finite. All know before anybody asks for a norm of them.
-        if agree(group, word(*non_finite, is_finite(grads), &own), 0, Vec::new)? == Word::Skip {
+        if agree(group, word(*non_finite, packed::all_finite(grads), &own), 0, Vec::new)? == Word::Skip {
             return Ok(skipped(inner.learning_rate(), None));
         }
         let accepted = inner.check(&own);

@@ -1,6 +1,5 @@
 //! A rank's share of the parameters, and the way into and out of the buffers that ranks exchange.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::mem::take;
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,7 +7,6 @@ use std::sync::Arc;
 use super::cut::{Cut, How, Piece};
 use crate::distributed::Group;
 use crate::grad::Grad;
-use crate::norm;
 use crate::params::{Layout, Order, TensorInfo, Values, ValuesMut, blocks};
 use crate::scalar::Element;
 use crate::step::{Ranks, Step, Tensor};
@@ -20,14 +18,12 @@ pub(super) struct Share {
     pub(super) rank: usize,
     /// The parameters as the optimizer inside sees them.
     pub(super) layout: Arc<Layout>,
-    /// Stands for the layout of the whole.
-    pub(super) digest: u64,
 }
 
 impl Share {
     pub(super) fn new(whole: &Arc<Layout>, group: &impl Group, how: How) -> Self {
         let (cut, rank) = (Cut::new(whole, group.size(), how), group.rank());
-        Self { layout: cut.layout(rank), cut, rank, digest: digest(whole) }
+        Self { layout: cut.layout(rank), cut, rank }
     }
 
     /// The step of this rank's share: on `params`, by `grads` where the whole step has a gradient.
@@ -120,15 +116,8 @@ impl Share {
     }
 }
 
-/// A number for the paths and shapes of a tree.
-pub(super) fn digest(layout: &Layout) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    layout.tensors().iter().for_each(|info| (info.path(), info.shape()).hash(&mut hasher));
-    hasher.finish()
-}
-
 /// Writes elements `start …` of a tensor in row-major order.
-pub(super) fn write<A: Element>(param: &mut ValuesMut<'_, A>, shape: &[usize], start: usize, values: &[A]) {
+fn write<A: Element>(param: &mut ValuesMut<'_, A>, shape: &[usize], start: usize, values: &[A]) {
     match param.in_order(shape, Order::C) {
         Ok(slice) => slice[start..start + values.len()].copy_from_slice(values),
         Err(mut view) => blocks::update(&mut view, start, values, |to, from| *to = *from),
@@ -157,10 +146,4 @@ impl<A: Element> Buffers<A> {
         self.grads.resize(most, A::zero());
         self.params.resize(most, A::zero());
     }
-}
-
-/// Whether all values are finite.
-pub(super) fn is_finite<A: Element>(values: &[A]) -> bool {
-    let info = TensorInfo::new("", &[values.len()]);
-    norm::all_finite(&[(&info, &Grad::new(Values::Contiguous(values, Order::C)))])
 }

@@ -199,7 +199,8 @@ fn ranks_that_do_different_steps_are_told_which() {
         assert_eq!(results, vec![Err(Error::RanksDisagree { rank: ODD, expected, found }); RANKS]);
     };
     let missing = goes_wrong(build, |_| (Array2::ones((30, 20)), None), |_| {});
-    disagree(missing, "a gradient for \"1\"", "no gradient for \"1\"");
+    let described = "\"1\" of shape [10] in f64";
+    disagree(missing, &format!("{described} with a gradient"), &format!("{described} without gradient"));
     let slower = |opt: &mut Sharded<Sgd<f64>, ThreadGroup, f64>, rate: f64| {
         let steps = opt.inner().state_dict();
         *opt.inner_mut() = Sgd::new(rate);
@@ -221,7 +222,7 @@ fn ranks_that_do_different_steps_are_told_which() {
         assert!(params == grads && opt.layout().is_none() && opt.state_dict().layout().is_none());
         result
     });
-    disagree(shapes, "\"1\" of shape [10]", "\"1\" of shape [9]");
+    disagree(shapes, "\"1\" of shape [10] in f64 to receive", "\"1\" of shape [9] in f64 to receive");
 }
 
 #[test]

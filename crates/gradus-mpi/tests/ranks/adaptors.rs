@@ -6,8 +6,9 @@ use gradus_mpi::MpiGroup;
 use super::Test;
 use super::compression::{all_ranks_get_the_mean, power_sgd_ends_as_well};
 use super::data_parallel::{equals_one_process, none_is_none_on_all};
-use super::faults_of_threads::{a_failed_call_leaves_no_trace, not_finite_on_one};
+use super::faults_of_threads::a_failed_call_leaves_no_trace;
 use super::local_steps::{fifty_steps_are_nearly_as_good, one_step_is_data_parallel};
+use super::refusals::not_finite_on_one;
 use super::sharded::{Run, equality, state};
 
 pub(crate) const TESTS: &[Test] = &[

@@ -39,7 +39,7 @@ pub(crate) const FAULTS: &[Fault] = &[
 
 /// The rank that fails.
 const FAILS: usize = 1;
-/// What has an end in theory must have it here too: ten times what it takes on a busy machine, and no waiting of an engine is as short.
+/// What has an end in theory must have it here too, and long before somebody's patience of a minute ends.
 const LIMIT: Duration = Duration::from_secs(20);
 /// Shorter than that by far.
 const TIMEOUT: Duration = Duration::from_millis(500);

@@ -31,6 +31,7 @@ of_gradus!(
     "../../../../tests/distributed/faults.rs" faults_of_threads,
     "../../../../tests/distributed/local_steps.rs" local_steps,
     "../../../../tests/distributed/ranks.rs" ranks,
+    "../../../../tests/distributed/refusals.rs" refusals,
     "../../../../tests/distributed/sharded/mod.rs" sharded
 );
 
