@@ -49,7 +49,7 @@ pub(crate) fn chains<A: Scalar>() -> Vec<(&'static str, Build<A>)> {
 /// Chains of whole tensors.
 #[rustfmt::skip] // one chain, one line
 pub(crate) fn chains_by_tensor() -> Vec<(&'static str, Build<f64>)> {
-    #[cfg_attr(not(feature = "second-order"), allow(unused_mut, reason = "there are no more"))]
+    #[allow(unused_mut, reason = "only second-order adds to it")]
     let mut all: Vec<(&str, Build<f64>)> = vec![
         ("muon beside adamw", || Box::new(AdamW::new(0.05).route("*.weight", Muon::new(0.02)))),
         ("clip_per_tensor_norm", || Box::new(AdamW::new(0.05).clip_per_tensor_norm(0.5).p(1.0))),
