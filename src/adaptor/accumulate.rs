@@ -20,8 +20,9 @@ use crate::step::{Report, Step};
 ///
 /// Every call is checked by the optimizer inside before anything is added, so that a bad micro-batch can be left
 /// out; [`skip_nonfinite`](Optimizer::skip_nonfinite) *after* `accumulate` leaves it out by itself. If it is the mean
-/// that is refused, because a sum overflowed, say, the earlier micro-batches stay: [`discard`](Accumulate::discard) begins
-/// anew. A tensor that is frozen meanwhile does not move, and what was gathered for it is forgotten.
+/// that is refused, because a sum overflowed, say, or because several ranks inside look at gradients only together, the
+/// earlier micro-batches stay: [`discard`](Accumulate::discard) begins anew. A tensor that is frozen meanwhile does not
+/// move, and what was gathered for it is forgotten.
 ///
 /// The sum takes one element per parameter (4 bytes in f32); the last micro-batch is added in the sweep that moves the
 /// parameters.

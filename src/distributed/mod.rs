@@ -1,4 +1,13 @@
 //! One training loop on several ranks, threads or processes.
+//!
+//! | what | made by | every rank has |
+//! |---|---|---|
+//! | [`DataParallel`] | [`data_parallel(group)`](crate::Optimizer::data_parallel) | all state; with [`compress`] it sends less |
+//! | [`Sharded`] (ZeRO-1) | [`sharded(group)`](crate::Optimizer::sharded) | its share of the state; [`unshard`] joins them |
+//! | [`LocalSteps`] (DiLoCo) | [`local_steps(h, outer)`](crate::Optimizer::local_steps)`.across(group)` | its own steps, together every h |
+//!
+//! A group is a [`ThreadGroup`], the processes of MPI (crate `gradus-mpi`), or whatever implements [`Group`] and [`Collective`]. The
+//! prelude's [`Group`](crate::adaptor::Group) is one of tensors: beside it, import the trait as `use gradus::distributed::Group as _`.
 
 mod agreement;
 mod ahead;

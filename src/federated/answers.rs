@@ -103,7 +103,9 @@ impl Sums {
         }
         let (server, control) = match (server, update.control()) {
             (None, None) => return Ok(()),
-            (Some(_), None) => return Err((Reason::Control, "none".into())),
+            (Some(_), None) => {
+                return Err((Reason::Control, "none; the client needs scaffold() and with_control".into()));
+            }
             (None, Some(_)) => return Err((Reason::Control, "the server has no control variate".into())),
             (Some(server), Some(control)) => (server, control),
         };

@@ -31,8 +31,9 @@ use crate::step::{Report, Step};
 ///
 /// # Conventions
 /// Option II of the paper's algorithm 1, with Ση in place of Kη. The optimizer inside is plain descent with one learning rate for all
-/// tensors: with momentum or Adam (θₜ − θ)/Ση is no mean of gradients. The paper weighs all clients alike; give
-/// [`Update`](super::Update) equal weights for that.
+/// tensors: with momentum or Adam (θₜ − θ)/Ση is no mean of gradients. The paper weighs all clients alike, and
+/// c always does: weights of an [`Update`](super::Update) change the way, not the end, which is the minimum of the clients' plain mean.
+/// Whoever wants another mean scales the clients' losses.
 ///
 /// # Errors
 /// A step, or the end of a round, without a beginning is [`Error::NoRound`]; a round without steps [`Error::NoStep`]; a task of a

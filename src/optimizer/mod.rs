@@ -310,7 +310,8 @@ pub trait Optimizer<A: Element>: Send {
         crate::distributed::DataParallel::new(self, group)
     }
 
-    /// Takes `every` steps alone, then a step of `outer` along the mean change over all ranks: see
+    /// Takes `every` steps alone, then a step of `outer` along the mean change over all ranks, which are those given to
+    /// [`across`](crate::distributed::LocalSteps::across), or without it this one alone: see
     /// [`LocalSteps`](crate::distributed::LocalSteps).
     #[cfg(feature = "distributed")]
     fn local_steps<U: Optimizer<A>>(

@@ -242,7 +242,10 @@ fn with_scaffold_a_control_change_is_asked_for_and_looked_at() {
     ]);
     let state = server.state_dict();
     let report = server.round(&mut model, &mut clients).unwrap();
-    let controls = ["none", "other paths or shapes", "\"0\" is inf at index [1]"].into_iter().enumerate();
+    let controls =
+        ["none; the client needs scaffold() and with_control", "other paths or shapes", "\"0\" is inf at index [1]"]
+            .into_iter()
+            .enumerate();
     let expected: Vec<_> = controls.map(|(client, detail)| named(client, Reason::Control, detail)).collect();
     assert_eq!(report.left_out[..3], expected);
     assert!(!report.moved && server.state_dict() == state);
