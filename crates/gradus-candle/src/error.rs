@@ -1,0 +1,73 @@
+//! What can go wrong between candle and gradus.
+
+use candle_core::DeviceLocation;
+
+/// The result of what may fail here.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong between candle and gradus. On an error, variables and optimizer are as they were.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A variable or gradient has another element type than asked for.
+    #[error("{path}: the {what} is of {found}, not of {expected}")]
+    Dtype {
+        /// The variable's name.
+        path: String,
+        /// `"variable"` or `"gradient"`.
+        what: &'static str,
+        /// candle's name of its element type.
+        found: &'static str,
+        /// candle's name of the element type asked for.
+        expected: &'static str,
+    },
+
+    /// A variable or gradient is not in the CPU's memory.
+    #[error("{path}: the {what} is on {device:?}; gradus steps what is on the CPU")]
+    NotOnCpu {
+        /// The variable's name.
+        path: String,
+        /// `"variable"` or `"gradient"`.
+        what: &'static str,
+        /// Where it is.
+        device: DeviceLocation,
+    },
+
+    /// Two variables have the same name.
+    #[error("{path}: two variables have this name")]
+    DuplicateName {
+        /// The name.
+        path: String,
+    },
+
+    /// One variable stands there under two names.
+    #[error("{path} and {first} are one variable; name it once")]
+    SameVariable {
+        /// The second name.
+        path: String,
+        /// The first.
+        first: String,
+    },
+
+    /// A variable is empty, because what it holds is lent already.
+    #[error("{path}: the variable is lent already; drop the other `Lent` first")]
+    Lent {
+        /// The variable's name.
+        path: String,
+    },
+
+    /// A gradient lies in the memory of a variable, which cannot be read while it is written.
+    #[error("{path}: the gradient lies in a variable's own memory; give a copy, `Tensor::copy`")]
+    GradientIsVariable {
+        /// The name of the variable that the gradient is for.
+        path: String,
+    },
+
+    /// What gradus found.
+    #[error(transparent)]
+    Gradus(#[from] gradus::Error),
+
+    /// What candle found.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}

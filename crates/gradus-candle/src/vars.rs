@@ -1,0 +1,117 @@
+//! The variables of a model, named.
+
+use std::collections::HashMap;
+use std::marker::PhantomData;
+use std::sync::{Arc, PoisonError};
+
+use candle_core::backprop::GradStore;
+use candle_core::{Device, Tensor, Var, WithDType};
+use candle_nn::VarMap;
+use gradus::{Optimizer, Report};
+
+use crate::{CandleElement, Error, Gradients, Lent, Result};
+
+/// The variables of a model, named, as what an optimizer steps.
+///
+/// The names are the paths of groups, errors and checkpoints. A `Vars` holds handles, not values: what is stepped through it
+/// is the model's own memory.
+///
+/// # Example
+/// ```
+/// use candle_core::{Device, Var};
+/// use gradus::{Optimizer, Sgd};
+/// use gradus_candle::Vars;
+///
+/// let weight = Var::new(&[1f32, 2.0], &Device::Cpu)?;
+/// let mut vars = Vars::<f32>::named([("weight", weight.clone())])?;
+/// let loss = weight.sqr()?.sum_all()?;
+/// vars.step(&mut Sgd::new(0.25), &loss.backward()?)?;
+/// assert_eq!(weight.to_vec1::<f32>()?, [0.5, 1.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Vars<A> {
+    named: Arc<[(String, Var)]>,
+    element: PhantomData<A>,
+}
+
+impl<A: CandleElement> Vars<A> {
+    /// The variables that are in a map now, sorted by name.
+    ///
+    /// # Errors
+    /// As [`named`](Self::named).
+    pub fn of(map: &VarMap) -> Result<Self> {
+        let map = map.data().lock().unwrap_or_else(PoisonError::into_inner);
+        let mut named: Vec<_> = map.iter().map(|(name, var)| (name.clone(), var.clone())).collect();
+        drop(map);
+        named.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Self::named(named)
+    }
+
+    /// These variables, in this order.
+    ///
+    /// # Errors
+    /// [`Error::Dtype`] for a variable of another type than `A`, [`Error::NotOnCpu`], [`Error::DuplicateName`], and
+    /// [`Error::SameVariable`] where one stands under two names.
+    pub fn named<N: Into<String>>(named: impl IntoIterator<Item = (N, Var)>) -> Result<Self> {
+        let named: Arc<[(String, Var)]> = named.into_iter().map(|(name, var)| (name.into(), var)).collect();
+        let (mut names, mut vars) = (HashMap::new(), HashMap::new());
+        for (path, var) in named.iter() {
+            ensure_fits::<A>(path, "variable", var)?;
+            if names.insert(path, ()).is_some() {
+                return Err(Error::DuplicateName { path: path.clone() });
+            }
+            if let Some(first) = vars.insert(var.id(), path) {
+                return Err(Error::SameVariable { path: path.clone(), first: first.clone() });
+            }
+        }
+        Ok(Self { named, element: PhantomData })
+    }
+
+    /// The names and the variables, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Var)> {
+        self.named.iter().map(|(name, var)| (name.as_str(), var))
+    }
+
+    /// Takes a step along the gradients of a backward pass. A variable without a gradient stays as it is, with its state.
+    ///
+    /// # Errors
+    /// Those of [`lend`](Self::lend), of [`gradients`](Self::gradients) and of the optimizer; variables and optimizer are then
+    /// as they were.
+    pub fn step<O: Optimizer<A> + ?Sized>(&mut self, optimizer: &mut O, grads: &GradStore) -> Result<Report> {
+        let gradients = self.gradients(grads)?;
+        Ok(optimizer.step(&mut self.lend()?, &gradients)?)
+    }
+
+    /// The values of the variables as a tree for gradus: to be stepped, saved, loaded, averaged, checked.
+    ///
+    /// They are moved, not copied; the variables are empty until the tree is dropped, and must not be read in the
+    /// meantime, by no thread.
+    ///
+    /// # Errors
+    /// [`Error::Lent`] if they are moved out already.
+    pub fn lend(&mut self) -> Result<Lent<A>> {
+        Lent::new(Arc::clone(&self.named))
+    }
+
+    /// The gradients of the variables as a tree for gradus, in candle's memory, whatever its layout.
+    ///
+    /// # Errors
+    /// [`Error::Dtype`] and [`Error::NotOnCpu`] for a gradient that is not like its variable, [`Error::GradientIsVariable`],
+    /// and [`Error::Lent`] while the variables are.
+    pub fn gradients<'g>(&self, grads: &'g GradStore) -> Result<Gradients<'g, A>> {
+        Gradients::new(&self.named, grads)
+    }
+}
+
+/// Whether a tensor is of this element type and on the CPU.
+pub(crate) fn ensure_fits<A: CandleElement>(path: &str, what: &'static str, tensor: &Tensor) -> Result<()> {
+    if !matches!(tensor.device(), Device::Cpu) {
+        return Err(Error::NotOnCpu { path: path.into(), what, device: tensor.device().location() });
+    }
+    let (found, expected) = (tensor.dtype(), <A as WithDType>::DTYPE);
+    if found != expected {
+        return Err(Error::Dtype { path: path.into(), what, found: found.as_str(), expected: expected.as_str() });
+    }
+    Ok(())
+}
