@@ -3,6 +3,9 @@
 #[doc = include_str!("../guide/training.md")]
 pub mod training {}
 
+#[doc = include_str!("../guide/gradients.md")]
+pub mod gradients {}
+
 #[doc = include_str!("../guide/fine_tuning.md")]
 pub mod fine_tuning {}
 
