@@ -12,8 +12,8 @@
 //! Here the ranks are threads. As processes, on one machine or many, the same training runs under MPI:
 //!
 //! ```sh
-//! cargo build --release -p gradus-mpi --example data_parallel
-//! mpirun -n 4 target/release/examples/data_parallel
+//! cargo build --release -p gradus-mpi --example data_parallel_mpi
+//! mpirun -n 4 target/release/examples/data_parallel_mpi
 //! ```
 
 #[path = "../digits/data.rs"]

@@ -1,8 +1,8 @@
 //! The example `data_parallel` of gradus, with the processes that `mpirun` has started as its ranks:
 //!
 //! ```sh
-//! cargo build --release -p gradus-mpi --example data_parallel
-//! mpirun -n 4 target/release/examples/data_parallel
+//! cargo build --release -p gradus-mpi --example data_parallel_mpi
+//! mpirun -n 4 target/release/examples/data_parallel_mpi
 //! ```
 //!
 //! Only this file knows of MPI.
