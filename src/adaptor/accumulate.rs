@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{around, skipped};
+use super::{around, count_inner, skipped};
 use crate::error::{Error, Result};
 use crate::grad::Grad;
 use crate::optimizer::Optimizer;
@@ -171,13 +171,7 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Accumulate<O, A> {
         Ok(report)
     }
 
-    fn learning_rate(&self) -> f64 {
-        self.inner.learning_rate()
-    }
-
-    fn steps(&self) -> u64 {
-        self.inner.steps()
-    }
+    count_inner!();
 
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.layout.as_ref().or(self.inner.layout())

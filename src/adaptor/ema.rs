@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::around;
 use super::averages::{Averages, shows_averages};
+use super::{around, count_inner};
 use crate::error::Result;
 use crate::hyper::Hyper;
 use crate::optimizer::Optimizer;
@@ -135,13 +135,7 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Ema<O, A> {
         Ok(report)
     }
 
-    fn learning_rate(&self) -> f64 {
-        self.inner.learning_rate()
-    }
-
-    fn steps(&self) -> u64 {
-        self.inner.steps()
-    }
+    count_inner!();
 
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.averages.layout().or(self.inner.layout())

@@ -4,7 +4,7 @@ use std::mem::take;
 use std::sync::Arc;
 
 use super::averages::{Averages, shows_averages};
-use super::{around, swa::at_least_one};
+use super::{around, count_inner, swa::at_least_one};
 use crate::error::Result;
 use crate::follower::follow;
 use crate::hyper::Hyper;
@@ -132,13 +132,7 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Lookahead<O, A> {
         Ok(report)
     }
 
-    fn learning_rate(&self) -> f64 {
-        self.inner.learning_rate()
-    }
-
-    fn steps(&self) -> u64 {
-        self.inner.steps()
-    }
+    count_inner!();
 
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.averages.layout().or(self.inner.layout())

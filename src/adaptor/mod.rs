@@ -113,16 +113,23 @@ macro_rules! around {
 /// The methods of [`Optimizer`](crate::Optimizer) in which an adaptor only asks the optimizer inside.
 macro_rules! ask_inner {
     () => {
+        $crate::adaptor::count_inner!();
+
+        fn layout(&self) -> Option<&std::sync::Arc<crate::params::Layout>> {
+            self.inner.layout()
+        }
+    };
+}
+
+/// [`ask_inner`] for an adaptor that knows the layout itself.
+macro_rules! count_inner {
+    () => {
         fn learning_rate(&self) -> f64 {
             self.inner.learning_rate()
         }
 
         fn steps(&self) -> u64 {
             self.inner.steps()
-        }
-
-        fn layout(&self) -> Option<&std::sync::Arc<crate::params::Layout>> {
-            self.inner.layout()
         }
     };
 }
@@ -140,5 +147,5 @@ macro_rules! state_of_inner {
     };
 }
 
-pub(crate) use around;
+pub(crate) use {around, count_inner};
 use {ask_inner, state_of_inner};

@@ -11,7 +11,7 @@ use super::description::{agree_about, describe_grads, describe_params};
 use super::group::Collective;
 use super::packed::{self, Packed, Place};
 use super::traffic::{BUCKET_BYTES, Traffic, bucket_elements};
-use crate::adaptor::{NonFinite, around};
+use crate::adaptor::{NonFinite, around, count_inner};
 use crate::error::{Error, Result};
 use crate::grad::Grad;
 use crate::optimizer::Optimizer;
@@ -334,13 +334,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for DataParalle
         }
     }
 
-    fn learning_rate(&self) -> f64 {
-        self.inner.learning_rate()
-    }
-
-    fn steps(&self) -> u64 {
-        self.inner.steps()
-    }
+    count_inner!();
 
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.layout.as_ref().or(self.inner.layout())

@@ -10,7 +10,7 @@ use super::description::{agree_about, describe_tensors, describe_values};
 use super::group::{Alone, Collective};
 use super::packed::{self, Packed, Place};
 use super::traffic::{BUCKET_BYTES, Traffic, bucket_elements};
-use crate::adaptor::around;
+use crate::adaptor::{around, count_inner};
 use crate::error::{Error, Result};
 use crate::follower::follow;
 use crate::grad::Grad;
@@ -338,13 +338,7 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> Optimizer<A
         }
     }
 
-    fn learning_rate(&self) -> f64 {
-        self.inner.learning_rate()
-    }
-
-    fn steps(&self) -> u64 {
-        self.inner.steps()
-    }
+    count_inner!();
 
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.layout.as_ref().or(self.inner.layout())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::client::Task;
 use super::tensors::{Tensors, plus, ranges};
-use crate::adaptor::around;
+use crate::adaptor::{around, count_inner};
 use crate::error::{Error, Result};
 use crate::hyper::Hyper;
 use crate::optimizer::Optimizer;
@@ -128,13 +128,7 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Proximal<O, A> {
         self.inner.apply(step)
     }
 
-    fn learning_rate(&self) -> f64 {
-        self.inner.learning_rate()
-    }
-
-    fn steps(&self) -> u64 {
-        self.inner.steps()
-    }
+    count_inner!();
 
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.inner.layout().or(self.start.as_ref().map(Tensors::layout))

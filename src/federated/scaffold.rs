@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::client::Task;
 use super::tensors::{Tensors, flatten, plus};
-use crate::adaptor::around;
+use crate::adaptor::{around, count_inner};
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
 use crate::params::{Layout, Params};
@@ -187,13 +187,7 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Scaffold<O, A> {
         Ok(report)
     }
 
-    fn learning_rate(&self) -> f64 {
-        self.inner.learning_rate()
-    }
-
-    fn steps(&self) -> u64 {
-        self.inner.steps()
-    }
+    count_inner!();
 
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.inner.layout().or(self.start.as_ref().map(Tensors::layout))

@@ -40,7 +40,7 @@ use std::sync::Arc;
 
 use ndarray::ArrayD;
 
-use crate::adaptor::around;
+use crate::adaptor::{around, count_inner};
 use crate::error::Result;
 use crate::grad::Grad;
 use crate::hyper::Hyper;
@@ -416,13 +416,7 @@ impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Kfac<O, A> {
         Ok(report)
     }
 
-    fn learning_rate(&self) -> f64 {
-        self.inner.learning_rate()
-    }
-
-    fn steps(&self) -> u64 {
-        self.inner.steps()
-    }
+    count_inner!();
 
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.layout.as_ref().or(self.inner.layout())

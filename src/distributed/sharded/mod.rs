@@ -15,7 +15,7 @@ use super::description::{agree_about, describe_grads};
 use super::group::Collective;
 use super::packed;
 use super::traffic::{BUCKET_BYTES, bucket_elements};
-use crate::adaptor::{NonFinite, Verdict, around, skipped};
+use crate::adaptor::{NonFinite, Verdict, around, count_inner, skipped};
 use crate::error::{Error, Name, Result};
 use crate::follower::follow;
 use crate::optimizer::Optimizer;
@@ -294,13 +294,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
         }
     }
 
-    fn learning_rate(&self) -> f64 {
-        self.inner.learning_rate()
-    }
-
-    fn steps(&self) -> u64 {
-        self.inner.steps()
-    }
+    count_inner!();
 
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.share.as_ref().map(|share| share.cut.whole())
