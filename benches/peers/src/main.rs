@@ -1,5 +1,6 @@
 //! One AdamW step on gradus and its peers, side by side in one run. See README.md.
 
+mod frameworks;
 mod muon;
 mod python;
 #[path = "../../shared/record.rs"]
@@ -60,7 +61,7 @@ fn wave(length: usize, phase: f32) -> Vec<f32> {
     (0..length).map(|i| (i as f32 * 0.61 + phase).sin() + 1.5).collect()
 }
 
-/// Without options: both tables, each in a process of its own, since a heap is set up once.
+/// Without options: the table of all sizes, on both heaps.
 fn main() -> Result<(), Box<dyn Error>> {
     let (options, sizes): (Vec<String>, Vec<String>) =
         std::env::args().skip(1).partition(|argument| argument.starts_with('-'));
@@ -70,7 +71,22 @@ fn main() -> Result<(), Box<dyn Error>> {
         table(&python, &sizes);
         return Ok(());
     }
+    if given("--frameworks-table") {
+        frameworks::table();
+        return Ok(());
+    }
     let mut record = Record::default();
+    if given("--frameworks") {
+        record.say(&format!("AdamW on f32, medians of interleaved rounds, {} threads.", rayon::current_num_threads()));
+        on_both_heaps(&mut record, &["--frameworks-table".into()])?;
+        if given("--record") {
+            let made_by = format!("`cargo run --release -- --frameworks --record` in `benches/peers`, with {}", {
+                rust::versions().join(", ")
+            });
+            record.write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../record"), "frameworks", &made_by)?;
+        }
+        return Ok(());
+    }
     if given("--muon") {
         muon::table(&python, &mut record);
         if given("--record") {
@@ -85,12 +101,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         rayon::current_num_threads()
     ));
     let run = [vec!["--table".into()], sizes.clone()].concat();
-    record.say("\n## Default heap settings\n");
-    record.run(&run, &KEEPING_HEAP.map(|(name, _)| (name, None)))?;
-    record.say(&format!("\n## A heap that never returns memory\n\nWith `{}`.\n", {
-        KEEPING_HEAP.map(|(name, value)| format!("{name}={value}")).join(" ")
-    }));
-    record.run(&run, &KEEPING_HEAP.map(|(name, value)| (name, Some(value))))?;
+    on_both_heaps(&mut record, &run)?;
     if given("--record") {
         let command = ["cargo run --release -- --record".into(), sizes.join(" ")].join(" ");
         let versions = [rust::versions(), python::versions(&python)].concat().join(", ");
@@ -98,6 +109,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         record.write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../record"), "peers", &made_by)?;
     }
     Ok(())
+}
+
+/// Runs a table in a process of its own for each setting of the heap, since a heap is set up once.
+fn on_both_heaps(record: &mut Record, run: &[String]) -> std::io::Result<()> {
+    record.say("\n## Default heap settings\n");
+    record.run(run, &KEEPING_HEAP.map(|(name, _)| (name, None)))?;
+    record.say(&format!("\n## A heap that never returns memory\n\nWith `{}`.\n", {
+        KEEPING_HEAP.map(|(name, value)| format!("{name}={value}")).join(" ")
+    }));
+    record.run(run, &KEEPING_HEAP.map(|(name, value)| (name, Some(value))))
 }
 
 fn problems(sizes: &[String]) -> Vec<Problem> {
@@ -147,6 +168,13 @@ fn ratios(python: &str, names: &[&str], problem: Problem) -> Vec<Option<f64>> {
         }
     }
     check(&mut peers, problem);
+    let medians = medians(&mut peers);
+    let of = |name: &&str| Some(medians[peers.iter().position(|(peer, _)| peer == name)?]);
+    names.iter().map(|name| Some(of(name)? / medians[0])).collect()
+}
+
+/// Seconds of a step of each, the medians of interleaved rounds.
+fn medians(peers: &mut [(&str, Box<dyn Peer>)]) -> Vec<f64> {
     let mut times = vec![Vec::new(); peers.len()];
     for _ in 0..ROUNDS {
         for ((_, peer), times) in peers.iter_mut().zip(&mut times) {
@@ -154,9 +182,7 @@ fn ratios(python: &str, names: &[&str], problem: Problem) -> Vec<Option<f64>> {
             times.push(measure(peer.as_mut()));
         }
     }
-    let medians: Vec<Option<f64>> = times.into_iter().map(median).collect();
-    let of = |name: &&str| medians[peers.iter().position(|(peer, _)| peer == name)?];
-    names.iter().map(|name| Some(of(name)? / medians[0]?)).collect()
+    times.into_iter().map(|times| median(times).unwrap_or(f64::NAN)).collect()
 }
 
 /// Seconds of a step, when the peer is warm.

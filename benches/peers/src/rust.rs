@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use burn::optim::{AdamWConfig, Optimizer as _};
 use burn::tensor::{Device, Tensor, TensorData};
+use candle_core::backprop::GradStore;
 use candle_core::{DType, Var};
 use candle_nn::{Optimizer as _, ParamsAdamW};
 use gradus::prelude::*;
@@ -50,16 +51,16 @@ fn arrays(problem: Problem, phase: f32) -> Vec<Array1<f32>> {
     (0..problem.count).map(|_| wave(problem.length, phase).into()).collect()
 }
 
-const EIGHT: usize = 8;
+pub(crate) const EIGHT: usize = 8;
 
-struct Gradus {
+pub(crate) struct Gradus {
     opt: Box<dyn Optimizer<f32>>,
     params: Vec<Array1<f32>>,
     grads: Vec<Array1<f32>>,
 }
 
 impl Gradus {
-    fn new(problem: Problem) -> Self {
+    pub(crate) fn new(problem: Problem) -> Self {
         let opt = AdamW::new(LEARNING_RATE).weight_decay(WEIGHT_DECAY);
         let opt: Box<dyn Optimizer<f32>> =
             if problem.clip > 0.0 { Box::new(opt.clip_global_norm(problem.clip)) } else { Box::new(opt) };
@@ -112,27 +113,32 @@ impl Peer for Loop {
     }
 }
 
-struct Candle {
+/// Variables of candle, and a backward pass over them.
+pub(crate) fn candle_variables(problem: Problem) -> (Vec<Var>, GradStore) {
+    let device = candle_core::Device::Cpu;
+    let tensor = |phase: f32| {
+        candle_core::Tensor::from_vec(wave(problem.length, phase), problem.length, &device).expect("a tensor")
+    };
+    let vars: Vec<Var> = (0..problem.count).map(|_| Var::from_tensor(&tensor(0.0)).expect("a variable")).collect();
+    // The gradient of Σ w·g is g: the store comes from candle itself.
+    let sum = vars
+        .iter()
+        .map(|var| (var.as_tensor() * tensor(1.0)).and_then(|product| product.sum_all()).expect("a product"));
+    let loss = sum
+        .reduce(|a, b| (a + b).expect("a sum"))
+        .unwrap_or_else(|| candle_core::Tensor::zeros((), DType::F32, &device).expect("a zero"));
+    (vars, loss.backward().expect("a backward pass"))
+}
+
+pub(crate) struct Candle {
     opt: candle_nn::AdamW,
     vars: Vec<Var>,
-    grads: candle_core::backprop::GradStore,
+    grads: GradStore,
 }
 
 impl Candle {
-    fn new(problem: Problem) -> Self {
-        let device = candle_core::Device::Cpu;
-        let tensor = |phase: f32| {
-            candle_core::Tensor::from_vec(wave(problem.length, phase), problem.length, &device).expect("a tensor")
-        };
-        let vars: Vec<Var> = (0..problem.count).map(|_| Var::from_tensor(&tensor(0.0)).expect("a variable")).collect();
-        // The gradient of Σ w·g is g: the store comes from candle itself.
-        let sum = vars
-            .iter()
-            .map(|var| (var.as_tensor() * tensor(1.0)).and_then(|product| product.sum_all()).expect("a product"));
-        let loss = sum
-            .reduce(|a, b| (a + b).expect("a sum"))
-            .unwrap_or_else(|| candle_core::Tensor::zeros((), DType::F32, &device).expect("a zero"));
-        let grads = loss.backward().expect("a backward pass");
+    pub(crate) fn new(problem: Problem) -> Self {
+        let (vars, grads) = candle_variables(problem);
         let params = ParamsAdamW { lr: LEARNING_RATE, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: WEIGHT_DECAY };
         Self { opt: candle_nn::AdamW::new(vars.clone(), params).expect("an optimizer"), vars, grads }
     }
@@ -149,7 +155,7 @@ impl Peer for Candle {
     }
 }
 
-struct Burn {
+pub(crate) struct Burn {
     opt: burn::optim::AdamW,
     params: Vec<Option<Tensor<1>>>,
     grads: Vec<Tensor<1>>,
@@ -157,7 +163,7 @@ struct Burn {
 }
 
 impl Burn {
-    fn new(problem: Problem) -> Self {
+    pub(crate) fn new(problem: Problem) -> Self {
         let device = Device::default();
         let tensor = |phase: f32| {
             Tensor::<1>::from_data(TensorData::new(wave(problem.length, phase), [problem.length]), &device)
