@@ -15,6 +15,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
+use gradus::check;
 use gradus::params::{Layout, TensorInfo, Values};
 use gradus::prelude::*;
 use gradus::rule::{At, Decay, Lanes, Rule};
@@ -165,6 +166,7 @@ const BATCH: usize = 32;
 
 fn main() -> Result<(), Box<dyn Error>> {
     by_hand()?;
+    check_gradient()?;
 
     // Lion gets a learning rate ten times smaller than Adam's, as its paper advises, and the same schedule.
     let knee = |peak| Knee { peak, explore: STEPS / 2, steps: STEPS }.warmup(100);
@@ -215,6 +217,18 @@ fn by_hand() -> Result<()> {
     Ok(())
 }
 
+/// In f32 a difference quotient has three digits: enough to find what has been forgotten.
+fn check_gradient() -> Result<()> {
+    let mut rng = ChaCha8Rng::seed_from_u64(7);
+    let mut uniform = |bound: f32| rng.random_range(-bound..bound);
+    let (mut net, points) = (Net::new(&mut uniform), Array2::from_shape_simple_fn((BATCH, 2), || uniform(1.0)));
+    let (_, grads) = net.backward(&points);
+    let found = check::gradients(&mut net, &grads, |net| net.backward(&points).0)?;
+    println!("{found}\n");
+    assert!(found.worst_error() < 1e-2);
+    Ok(())
+}
+
 /// One hidden layer of tanh units.
 #[derive(Params)]
 struct Net {
@@ -227,14 +241,10 @@ struct Net {
 fn train(opt: &mut dyn Optimizer<f32>) -> Result<Net> {
     let mut rng = ChaCha8Rng::seed_from_u64(7);
     let mut uniform = |bound: f32| rng.random_range(-bound..bound);
-    let mut net = Net {
-        hidden: Array2::from_shape_simple_fn((64, 2), || uniform(2.0)),
-        hidden_bias: Array1::from_shape_simple_fn(64, || uniform(2.0)),
-        output: Array1::from_shape_simple_fn(64, || uniform(0.1)),
-    };
+    let mut net = Net::new(&mut uniform);
     for _ in 0..STEPS {
         let points = Array2::from_shape_simple_fn((BATCH, 2), || uniform(1.0));
-        let grads = net.backward(&points);
+        let (_, grads) = net.backward(&points);
         opt.step(&mut net, &grads)?;
     }
     Ok(net)
@@ -249,6 +259,14 @@ fn target(points: &Array2<f32>) -> Array1<f32> {
 }
 
 impl Net {
+    fn new(mut uniform: impl FnMut(f32) -> f32) -> Self {
+        Self {
+            hidden: Array2::from_shape_simple_fn((64, 2), || uniform(2.0)),
+            hidden_bias: Array1::from_shape_simple_fn(64, || uniform(2.0)),
+            output: Array1::from_shape_simple_fn(64, || uniform(0.1)),
+        }
+    }
+
     /// The states of the hidden units, and what the answers are too large by.
     fn forward(&self, points: &Array2<f32>) -> (Array2<f32>, Array1<f32>) {
         let hidden = (points.dot(&self.hidden.t()) + &self.hidden_bias).mapv_into(f32::tanh);
@@ -256,13 +274,16 @@ impl Net {
         (hidden, errors)
     }
 
-    /// The gradient of half the mean squared error.
-    fn backward(&self, points: &Array2<f32>) -> Self {
+    /// Half the mean squared error, and its gradient.
+    fn backward(&self, points: &Array2<f32>) -> (f32, Self) {
         let (hidden, errors) = self.forward(points);
+        let loss = errors.dot(&errors) / (2 * BATCH) as f32;
         let errors = errors / BATCH as f32;
         let mut flow = errors.view().insert_axis(Axis(1)).dot(&self.output.view().insert_axis(Axis(0)));
         Zip::from(&mut flow).and(&hidden).for_each(|flow, hidden| *flow *= 1.0 - hidden * hidden);
-        Self { hidden: flow.t().dot(points), hidden_bias: flow.sum_axis(Axis(0)), output: hidden.t().dot(&errors) }
+        let grads =
+            Self { hidden: flow.t().dot(points), hidden_bias: flow.sum_axis(Axis(0)), output: hidden.t().dot(&errors) };
+        (loss, grads)
     }
 
     /// The root mean square error on a grid.

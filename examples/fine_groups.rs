@@ -17,6 +17,7 @@
 
 use std::error::Error;
 
+use gradus::check;
 use gradus::params::Layout;
 use gradus::prelude::*;
 use gradus::schedule::Cosine;
@@ -34,9 +35,13 @@ const LEARNING_RATE: f64 = 0.02;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut rng = ChaCha8Rng::seed_from_u64(3);
-    let model = Model::new(&mut rng);
+    let mut model = Model::new(&mut rng);
     let data = Data { train: sentences(STEPS, &mut rng), test: sentences(20, &mut rng) };
-    check_gradient(&model, &data.train[0])?;
+
+    let (batch, (_, grads)) = (&data.train[0], model.backward(&data.train[0]));
+    let found = check::gradients(&mut model, &grads, |model| model.forward(batch).loss(batch))?;
+    println!("{found}\n");
+    assert!(found.worst_error() < 1e-6, "the backward pass is not that of the loss");
 
     println!("{:<24} shape", "tensor");
     for tensor in Layout::of(&model)?.tensors() {
@@ -333,19 +338,4 @@ impl Model {
         }
         (loss, Self { embedding, body: Body { norm, hidden }, head })
     }
-}
-
-/// The backward pass against finite differences: a tiny step along the gradient g must change the loss by ‖g‖² times
-/// its length, downhill as uphill.
-fn check_gradient(model: &Model, batch: &Batch) -> Result<(), Box<dyn Error>> {
-    const TINY: f64 = 1e-6;
-    let (_, grads) = model.backward(batch);
-    let (mut below, mut above) = (model.clone(), model.clone());
-    let report = Sgd::new(TINY).clip_global_norm(f64::MAX).step(&mut below, &grads)?;
-    Sgd::new(TINY).maximize().step(&mut above, &grads)?;
-    let loss = |model: &Model| model.forward(batch).loss(batch);
-    let slope = (loss(&above) - loss(&below)) / (2.0 * TINY);
-    let norm = report.grad_norm.ok_or("clipping reports the norm")?;
-    assert!((slope / norm.powi(2) - 1.0).abs() < 1e-6, "slope {slope} where ‖g‖² is {}", norm.powi(2));
-    Ok(())
 }

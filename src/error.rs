@@ -95,6 +95,17 @@ pub enum Error {
         value: f64,
     },
 
+    /// The loss is NaN or an infinity when one element of the parameters is moved a little.
+    #[error("the loss is {value} when parameter {} is moved at index {index:?}", Name(.path))]
+    NonFiniteLoss {
+        /// The parameter's path.
+        path: String,
+        /// The element that was moved.
+        index: Vec<usize>,
+        /// The loss there.
+        value: f64,
+    },
+
     /// Every gradient is finite, but their norm is too large for an `f64`, or its square for a matrix of the element type.
     #[error("the gradient norm exceeds the range of numbers; the largest element lies in {}", Name(.path))]
     NormOverflow {

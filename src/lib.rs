@@ -3,6 +3,7 @@
 
 pub mod adaptor;
 mod aligned;
+pub mod check;
 #[cfg(feature = "checkpoint")]
 pub mod checkpoint;
 pub mod clip;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gradus::prelude::*;
 use gradus::schedule::{Cosine, CosineRestarts};
-use gradus::{Commit, Error, LinearTap, Report, Result, StateDict, StateReader, StateWriter, Step, clip};
+use gradus::{Commit, Error, LinearTap, Report, Result, StateDict, StateReader, StateWriter, Step, check, clip};
 use ndarray::{Array1, Array2, array};
 
 /// What a first step on two vectors says.
@@ -68,6 +68,18 @@ fn table() -> Vec<(Error, &'static str)> {
         (
             Sgd::new(0.1).step(&mut array![1.0], &array![[1.0]]).unwrap_err(),
             "gradient (root) has shape [1, 1] where the parameter has [1]",
+        ),
+        (
+            check::Gradients::new().step(2.0).compare(&mut array![1.0], &array![1.0], |w| w.sum()).unwrap_err(),
+            "step is 2; it must be from 2.220446049250313e-16 to 1",
+        ),
+        (
+            check::gradients(&mut array![1.0, f64::INFINITY], &array![1.0, 1.0], |w| w[0]).unwrap_err(),
+            "parameter (root) is inf at index [1]",
+        ),
+        (
+            check::gradients(&mut array![1.0, 0.0], &array![1.0, 0.0], |w: &Array1<f64>| w[1].sqrt()).unwrap_err(),
+            "the loss is NaN when parameter (root) is moved at index [1]",
         ),
         (
             clip::global_norm(&mut Twins([array![1.0], array![1.0]]), 1.0).unwrap_err(),
@@ -220,12 +232,12 @@ fn files() -> Vec<(Error, &'static str)> {
 
 /// Without the features these cannot happen: those of files, of curvature, of several ranks, of federated learning.
 #[rustfmt::skip]
-const OF_FEATURES: [&str; 29] = [
+const OF_FEATURES: [&str; 27] = [
     "File", "NotACheckpoint", "CheckpointVersion", "Corrupted",
     "Layer", "NoWeight", "NotAWeight", "SameLayer", "TooLarge", "NotTheMean", "NoStep",
-    "NoRank", "RankLeft", "RankTimeout", "MissingRank", "RanksDisagree", "RankRefused", "Transport", "NonFiniteParameter",
+    "NoRank", "RankLeft", "RankTimeout", "MissingRank", "RanksDisagree", "RankRefused", "Transport",
     "CutTensors", "NotShardable", "DataOfAllRanks",
-    "Argument", "FixedPointRange", "MaskedSum", "Entropy", "NoRound", "NoControl", "ControlNotPrivate",
+    "FixedPointRange", "MaskedSum", "Entropy", "NoRound", "NoControl", "ControlNotPrivate",
 ];
 
 /// Two tensors under one name.
