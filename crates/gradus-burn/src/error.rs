@@ -32,12 +32,19 @@ pub enum Error {
         /// `"parameter"` or `"gradient"`.
         what: &'static str,
         /// Where it is.
-        device: Device,
+        device: Box<Device>,
     },
 
     /// A parameter is the result of a computation that autodiff recorded, and not a tensor of its own.
     #[error("parameter {} is computed from other tensors; `detach` it before it becomes one", Name(.path))]
     Computed {
+        /// The parameter's path.
+        path: String,
+    },
+
+    /// A parameter is empty, because what it holds is lent: to a clone of the module, which shares its running statistics.
+    #[error("parameter {} is empty, as it is lent; drop its `Lent` first", Name(.path))]
+    Lent {
         /// The parameter's path.
         path: String,
     },

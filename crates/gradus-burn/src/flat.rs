@@ -25,7 +25,7 @@ impl<A: BurnElement> Flat<A> {
     /// The memory of a tensor; `what` it is called in errors.
     pub(crate) fn new<const D: usize>(tensor: Tensor<D>, path: &str, what: &'static str) -> Result<Self> {
         let (found, expected, device) = (tensor.dtype(), A::dtype(), tensor.device());
-        let not_flex = |_| Error::NotFlex { path: path.into(), what, device };
+        let not_flex = |_| Error::NotFlex { path: path.into(), what, device: device.into() };
         let tensor = tensor.inner().try_into_primitive::<Flex>().map_err(not_flex)?;
         if found != expected {
             return Err(Error::Dtype { path: path.into(), what, found, expected });

@@ -41,6 +41,10 @@ impl<A: BurnElement> Leaf<A> {
         if matches!(tensor.dtype(), DType::QFloat(_)) {
             return Ok(None);
         }
+        // What lies in the place of a lent tensor.
+        if tensor.dims() == [0; D] && !tensor.is_require_grad() {
+            return Err(Error::Lent { path });
+        }
         let mut flat = Flat::new(tensor.clone(), &path, "parameter")?;
         if tensor.is_tracked() && !tensor.is_require_grad() {
             return Err(Error::Computed { path });

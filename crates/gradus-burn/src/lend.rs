@@ -16,7 +16,7 @@ use crate::{BurnElement, Result};
 ///
 /// # Errors
 /// [`Error::Dtype`](crate::Error::Dtype), [`Error::NotFlex`](crate::Error::NotFlex),
-/// [`Error::Computed`](crate::Error::Computed).
+/// [`Error::Computed`](crate::Error::Computed), [`Error::Lent`](crate::Error::Lent).
 pub fn lend(module: &mut impl Module) -> Result<Lent<'_>> {
     lend_as(module)
 }
@@ -42,8 +42,8 @@ pub fn lend_as<A: BurnElement>(module: &mut impl Module) -> Result<Lent<'_, A>> 
 /// is written comes back as a leaf that no graph knows: do not write between a forward pass and its `backward`.
 ///
 /// Frozen parameters and running statistics are tensors of the tree as well. Parameters of integers or booleans and
-/// quantized ones are not: they stay in the module. Clones of a module share its running statistics and find them empty while
-/// they are lent.
+/// quantized ones are not: they stay in the module. Clones of a module share its running statistics: while it is lent, these
+/// are empty in the clones too.
 ///
 /// # Example
 /// ```
@@ -59,8 +59,11 @@ pub fn lend_as<A: BurnElement>(module: &mut impl Module) -> Result<Lent<'_, A>> 
 /// ```
 pub struct Lent<'m, A: BurnElement = f32> {
     leaves: Vec<Leaf<A>>,
-    home: Option<Box<dyn FnOnce(Vec<Leaf<A>>) + Send + 'm>>,
+    home: Option<Home<'m, A>>,
 }
+
+/// Gives the module its parameters back.
+type Home<'m, A> = Box<dyn FnOnce(Vec<Leaf<A>>) + Send + 'm>;
 
 impl<A: BurnElement> Lent<'_, A> {
     /// The paths of what was copied for being written, because its memory was shared: see

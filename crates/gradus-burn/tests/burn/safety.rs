@@ -15,8 +15,9 @@ impl Optimizer<f32> for Panics {
         Ok(())
     }
 
+    #[allow(clippy::panic, reason = "it is what it is for")]
     fn apply(&mut self, step: Step<'_, f32>) -> Result<Report> {
-        panic!("{} tensors", step.len());
+        panic!("{} tensors", step.len())
     }
 
     fn learning_rate(&self) -> f64 {
@@ -95,4 +96,20 @@ fn while_lent_the_tensors_are_the_trees() {
         assert_eq!(after.data.try_to_vec::<f32>().unwrap(), negated);
         assert_eq!((after.id, after.is_require_grad), (before.id, before.is_require_grad));
     }
+}
+
+#[test]
+fn what_is_lent_cannot_be_lent_again() {
+    let mut layer = burn::nn::BatchNormConfig::new(2).init(&device());
+    let mut clone = layer.clone();
+    let before = facts(&layer);
+    let lent = gradus_burn::lend(&mut layer).unwrap();
+    // The clone has gamma and beta of its own, and the running statistics in common.
+    let error = gradus_burn::lend(&mut clone).unwrap_err();
+    assert!(matches!(&error, gradus_burn::Error::Lent { path } if path == "running_mean"), "{error:?}");
+    assert_eq!(error.to_string(), r#"parameter "running_mean" is empty, as it is lent; drop its `Lent` first"#);
+    drop(lent);
+    assert_eq!(facts(&layer), before);
+    drop(gradus_burn::lend(&mut clone).unwrap());
+    assert_eq!(facts(&clone), before);
 }

@@ -70,7 +70,7 @@ fn two_names_of_one_tensor() {
 #[test]
 fn a_part_of_a_larger_tensor_stays_in_place_alone() {
     let whole = Tensor::<1>::from_data(numbers([8], 1, DType::F32), &device());
-    let mut param = Param::from_tensor(whole.clone().slice([2..5]));
+    let mut param = Param::from_tensor(whole.clone().narrow(0, 2, 3));
     let grads = |param: &Param<Tensor<1>>| GradientsParams::from_grads(param.val().sum().backward(), param);
     let mut opt = Sgd::new(0.1);
     let taken = grads(&param);
