@@ -1,0 +1,84 @@
+//! One step of a module.
+
+use std::ops::Deref;
+
+use burn::module::Module;
+use burn::optim::GradientsParams;
+use gradus::Optimizer;
+
+use crate::gradients::Gradients;
+use crate::{BurnElement, Result, lend_as};
+
+/// What a step did: all that [`gradus::Report`] says, and what was copied.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Report {
+    /// What the optimizer reports.
+    pub step: gradus::Report,
+    /// The paths of the parameters whose memory was held elsewhere (by a clone of the module, another parameter, a graph that
+    /// still lives) or a part of a larger one: they were copied before the step, once, and have memory of their own now. Empty in
+    /// a loop that copies nothing.
+    pub copied: Vec<String>,
+}
+
+impl Deref for Report {
+    type Target = gradus::Report;
+
+    fn deref(&self) -> &gradus::Report {
+        &self.step
+    }
+}
+
+/// Moves the `f32` parameters of a module along their gradients, in their own memory.
+///
+/// A parameter without a gradient stays as it is, with its state and step count. Parameters are known by their path in the
+/// module. A graph that was recorded before the step, taken or refused, does not reach the parameters any more.
+///
+/// # Errors
+/// [`Error::Dtype`](crate::Error::Dtype), [`Error::NotFlex`](crate::Error::NotFlex),
+/// [`Error::Computed`](crate::Error::Computed), [`Error::Lent`](crate::Error::Lent),
+/// [`Error::UnexpectedGradients`](crate::Error::UnexpectedGradients), and those of [`Optimizer::step`]. Parameters and optimizer are then bit for bit what they were.
+///
+/// # Panics
+/// burn does if a gradient was registered by hand for a parameter of another rank.
+///
+/// # Example
+/// ```
+/// use burn::{module::Param, optim::GradientsParams, tensor::{Device, Tensor}};
+/// use gradus::prelude::*;
+///
+/// let mut weight: Param<Tensor<1>> = Param::from_data([1.0, 2.0], &Device::flex().autodiff());
+/// let mut opt = Sgd::new(0.5);
+/// let loss = weight.val().sum();
+/// let grads = GradientsParams::from_grads(loss.backward(), &weight);
+/// let report = gradus_burn::step(&mut opt, &mut weight, grads)?;
+/// assert!(report.moved && report.copied.is_empty());
+/// assert_eq!(weight.val().into_data().try_to_vec::<f32>().unwrap(), [0.5, 1.5]);
+/// # Ok::<(), gradus_burn::Error>(())
+/// ```
+pub fn step(
+    optimizer: &mut (impl Optimizer<f32> + ?Sized),
+    module: &mut impl Module,
+    grads: GradientsParams,
+) -> Result<Report> {
+    step_as(optimizer, module, grads)
+}
+
+/// [`step`] for parameters of another element type, `step_as::<f64>(…)`; an optimizer with `master_weights::<bf16>()` says
+/// its own.
+///
+/// # Errors
+/// Those of [`step`].
+///
+/// # Panics
+/// As [`step`].
+pub fn step_as<A: BurnElement>(
+    optimizer: &mut (impl Optimizer<A> + ?Sized),
+    module: &mut impl Module,
+    grads: GradientsParams,
+) -> Result<Report> {
+    let gradients = Gradients::<A>::of(module, grads)?;
+    let mut lent = lend_as(module)?;
+    let step = optimizer.step(&mut lent, &gradients)?;
+    Ok(Report { step, copied: lent.copied().map(String::from).collect() })
+}

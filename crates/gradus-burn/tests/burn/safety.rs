@@ -1,0 +1,115 @@
+//! Whatever happens, the module has its parameters.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use gradus::prelude::*;
+use gradus::{Commit, Report, Result, StateReader, StateWriter, Step};
+
+use crate::support::{Mlp, addresses, batch, device, facts, grads};
+
+/// Panics in the middle of its step.
+struct Panics;
+
+impl Optimizer<f32> for Panics {
+    fn check(&self, _: &Step<'_, f32>) -> Result<()> {
+        Ok(())
+    }
+
+    #[allow(clippy::panic, reason = "it is what it is for")]
+    fn apply(&mut self, step: Step<'_, f32>) -> Result<Report> {
+        panic!("{} tensors", step.len())
+    }
+
+    fn learning_rate(&self) -> f64 {
+        0.0
+    }
+
+    fn steps(&self) -> u64 {
+        0
+    }
+
+    fn write_state(&self, _: &mut StateWriter<'_>) {}
+
+    fn read_state<'s>(&'s mut self, _: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        Ok(Commit::nothing())
+    }
+}
+
+#[test]
+fn a_panic_puts_the_parameters_back() {
+    let mut model = Mlp::new(4, &device());
+    let (before, at) = (facts(&model), addresses(&model));
+    let taken = grads(&model, batch(4, 0));
+    let step = AssertUnwindSafe(|| gradus_burn::step(&mut Panics, &mut model, taken));
+    let message = catch_unwind(step).unwrap_err();
+    assert_eq!(message.downcast_ref::<String>().unwrap(), "4 tensors");
+    assert_eq!(facts(&model), before);
+    assert_eq!(addresses(&model), at);
+    let taken = grads(&model, batch(4, 0));
+    assert!(gradus_burn::step(&mut Sgd::new(0.1), &mut model, taken).unwrap().moved);
+}
+
+#[test]
+fn a_refused_step_changes_nothing() {
+    let mut model = Mlp::new(4, &device());
+    let mut opt = Adam::new(0.1);
+    let taken = grads(&model, batch(4, 0));
+    gradus_burn::step(&mut opt, &mut model, taken).unwrap();
+    let (before, at, state) = (facts(&model), addresses(&model), opt.state_dict());
+
+    let nan = batch(4, 1) * f32::NAN;
+    let taken = grads(&model, nan);
+    let error = gradus_burn::step(&mut (&mut opt).check_finite(), &mut model, taken).unwrap_err();
+    assert!(matches!(error, gradus_burn::Error::Gradus(gradus::Error::NonFiniteGradient { .. })), "{error}");
+    assert_eq!(facts(&model), before);
+    assert_eq!(addresses(&model), at);
+    assert_eq!(opt.state_dict(), state);
+}
+
+#[test]
+fn what_is_only_read_keeps_its_graph() {
+    let mut model = Mlp::new(4, &device());
+    let expected = grads(&model, batch(4, 0)).get::<2>(model.hidden.weight.id).unwrap().into_data();
+    let loss = model.loss(batch(4, 0));
+    drop(gradus_burn::lend(&mut model).unwrap());
+    let taken = burn::optim::GradientsParams::from_grads(loss.backward(), &model);
+    assert_eq!(taken.len(), 4);
+    assert_eq!(taken.get::<2>(model.hidden.weight.id).unwrap().into_data(), expected);
+}
+
+#[test]
+fn while_lent_the_tensors_are_the_trees() {
+    let mut model = Mlp::new(4, &device());
+    let before = facts(&model);
+    let mut lent = gradus_burn::lend(&mut model).unwrap();
+    assert!(format!("{lent:?}").contains("hidden.weight"));
+    let mut paths = Vec::new();
+    gradus::params::for_each_mut(&mut lent, |path, shape, values| {
+        paths.push(path.to_string());
+        values.unwrap().view_mut(shape).mapv_inplace(|value| -value);
+    });
+    assert_eq!(lent.copied().count(), 0);
+    drop(lent);
+    assert_eq!(paths, before.iter().map(|facts| facts.path.as_str()).collect::<Vec<_>>());
+    for (before, after) in before.iter().zip(facts(&model)) {
+        let negated: Vec<f32> = before.data.try_to_vec::<f32>().unwrap().iter().map(|value| -value).collect();
+        assert_eq!(after.data.try_to_vec::<f32>().unwrap(), negated);
+        assert_eq!((after.id, after.is_require_grad), (before.id, before.is_require_grad));
+    }
+}
+
+#[test]
+fn what_is_lent_cannot_be_lent_again() {
+    let mut layer = burn::nn::BatchNormConfig::new(2).init(&device());
+    let mut clone = layer.clone();
+    let before = facts(&layer);
+    let lent = gradus_burn::lend(&mut layer).unwrap();
+    // The clone has gamma and beta of its own, and the running statistics in common.
+    let error = gradus_burn::lend(&mut clone).unwrap_err();
+    assert!(matches!(&error, gradus_burn::Error::Lent { path } if path == "running_mean"), "{error:?}");
+    assert_eq!(error.to_string(), r#"parameter "running_mean" is empty, as it is lent; drop its `Lent` first"#);
+    drop(lent);
+    assert_eq!(facts(&layer), before);
+    drop(gradus_burn::lend(&mut clone).unwrap());
+    assert_eq!(facts(&clone), before);
+}

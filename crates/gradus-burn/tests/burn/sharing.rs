@@ -1,0 +1,105 @@
+//! Memory that is held elsewhere is copied, and the report says so.
+
+use burn::module::{Module, Param};
+use burn::nn::{Linear, LinearConfig, LinearLayout};
+use burn::optim::GradientsParams;
+use burn::tensor::{DType, Tensor};
+use gradus::prelude::*;
+use gradus_burn::Report;
+
+use crate::support::{Mlp, addresses, batch, device, grads, numbers, values};
+
+const PATHS: [&str; 4] = ["hidden.weight", "hidden.bias", "output.weight", "output.bias"];
+
+fn step(model: &mut Mlp) -> Report {
+    let grads = grads(model, batch(4, 0));
+    gradus_burn::step(&mut Sgd::new(0.1), model, grads).unwrap()
+}
+
+#[test]
+fn a_clone_keeps_its_values_and_is_told_of_once() {
+    let mut model = Mlp::new(4, &device());
+    let clone = model.clone();
+    let start = values(&clone);
+    assert_eq!(step(&mut model).copied, PATHS);
+    assert_eq!(values(&clone), start);
+    assert_ne!(values(&model), start);
+    assert_eq!(step(&mut model).copied, [""; 0], "the model has memory of its own");
+}
+
+#[test]
+fn one_tensor_held_by_the_user() {
+    let mut model = Mlp::new(4, &device());
+    let held = model.output.weight.val();
+    let before = held.to_data();
+    assert_eq!(step(&mut model).copied, ["output.weight"]);
+    assert_eq!(held.to_data(), before);
+}
+
+#[test]
+fn a_graph_that_lives_on() {
+    let mut model = Mlp::new(4, &device());
+    let grads = grads(&model, batch(4, 0));
+    let other = model.forward(batch(4, 1));
+    let report = gradus_burn::step(&mut Sgd::new(0.1), &mut model, grads).unwrap();
+    assert!(report.copied.contains(&"output.weight".into()), "the graph of `other` needs it for `backward`");
+    drop(other);
+    assert_eq!(step(&mut model).copied, [""; 0]);
+}
+
+/// One parameter under two names.
+#[derive(Module, Debug)]
+struct Tied {
+    encoder: Param<Tensor<1>>,
+    decoder: Param<Tensor<1>>,
+}
+
+#[test]
+fn two_names_of_one_tensor() {
+    let encoder = Param::from_data([1.0, 2.0], &device());
+    let mut model = Tied { decoder: encoder.clone(), encoder };
+    let loss = (model.encoder.val() * model.decoder.val()).sum();
+    let grads = GradientsParams::from_grads(loss.backward(), &model);
+    let report = gradus_burn::step(&mut Sgd::new(0.5), &mut model, grads).unwrap();
+    assert_eq!(report.copied, ["encoder"]);
+    // burn gives the gradient to the first of the two.
+    assert_eq!(values(&model).0[0].1.as_slice().unwrap(), [0.0, 0.0]);
+    assert_eq!(values(&model).0[1].1.as_slice().unwrap(), [1.0, 2.0]);
+}
+
+#[test]
+fn a_part_of_a_larger_tensor_stays_in_place_alone() {
+    let whole = Tensor::<1>::from_data(numbers([8], 1, DType::F32), &device());
+    let mut param = Param::from_tensor(whole.clone().narrow(0, 2, 3));
+    let grads = |param: &Param<Tensor<1>>| GradientsParams::from_grads(param.val().sum().backward(), param);
+    let mut opt = Sgd::new(0.1);
+    let taken = grads(&param);
+    assert_eq!(gradus_burn::step(&mut opt, &mut param, taken).unwrap().copied, [""]);
+    assert_eq!(whole.into_data(), numbers([8], 1, DType::F32));
+    let (before, taken) = (addresses(&param), grads(&param));
+    assert_eq!(gradus_burn::step(&mut opt, &mut param, taken).unwrap().copied, [""; 0]);
+    assert_eq!(addresses(&param), before);
+}
+
+#[test]
+fn a_column_major_weight_stays_one() {
+    let config = LinearConfig::new(3, 5).with_layout(LinearLayout::Col);
+    let mut column = config.init(&device());
+    let mut row = LinearConfig::new(3, 5).init(&device());
+    row.weight = Param::from_tensor(Tensor::from_data(column.weight.val().into_data(), &device()));
+    row.bias = Some(Param::from_tensor(Tensor::from_data(column.bias.as_ref().unwrap().val().into_data(), &device())));
+    let bias = |layer: &Linear| layer.bias.as_ref().unwrap().id;
+    let before = (addresses(&column), addresses(&row));
+    let mut opts = (AdamW::new(0.1).clip_global_norm(1.0), AdamW::new(0.1).clip_global_norm(1.0));
+    for seed in 0..5 {
+        let x = Tensor::<2>::from_data(numbers([2, 3], seed, DType::F32), &device());
+        let of_column = GradientsParams::from_grads(column.forward(x).square().sum().backward(), &column);
+        let mut of_row = GradientsParams::new();
+        of_row.register(row.weight.id, of_column.get::<2>(column.weight.id).unwrap());
+        of_row.register(bias(&row), of_column.get::<1>(bias(&column)).unwrap());
+        assert_eq!(gradus_burn::step(&mut opts.0, &mut column, of_column).unwrap().copied, [""; 0]);
+        assert_eq!(gradus_burn::step(&mut opts.1, &mut row, of_row).unwrap().copied, [""; 0]);
+    }
+    assert_eq!((addresses(&column), addresses(&row)), before);
+    assert_eq!(values(&column), values(&row));
+}
