@@ -14,10 +14,12 @@
 mod by_hand;
 #[cfg(test)]
 mod checkpoints;
+#[allow(dead_code, reason = "the example `digits` also reads test images")]
 #[path = "../../digits/data.rs"]
 mod data;
 mod in_burn;
 mod in_candle;
+#[allow(dead_code, reason = "the example `digits` also reads test images")]
 #[path = "../../digits/model.rs"]
 mod model;
 mod picture;
@@ -126,8 +128,10 @@ mod tests {
     fn the_guide_shows_what_is_here() {
         let guide = include_str!("../../../guide/gradients.md");
         let sources = [include_str!("in_candle.rs"), include_str!("in_burn.rs")].map(flat);
-        let blocks: Vec<&str> = guide.split("```rust,ignore\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-        let (shown, nightly): (Vec<&str>, Vec<&str>) = blocks.into_iter().partition(|block| !block.contains("#![feature"));
+        let blocks: Vec<&str> =
+            guide.split("```rust,ignore\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        let (shown, nightly): (Vec<&str>, Vec<&str>) =
+            blocks.into_iter().partition(|block| !block.contains("#![feature"));
         assert_eq!((shown.len(), nightly.len()), (3, 1));
         for block in shown {
             assert!(sources.iter().any(|source| source.contains(&flat(block))), "{block}");
