@@ -115,7 +115,12 @@ impl<A: BurnElement> ParamsMut for Held<A> {
     fn visit_mut<'a>(&'a mut self, visitor: &mut VisitorMut<'_, 'a, A>) {
         // The original shares the memory: without it, what is left of sharing is the user's.
         self.original = None;
-        self.is_copied |= !self.flat.is_unique();
+        if !self.flat.is_unique() {
+            self.is_copied = true;
+            if self.flat.is_part() {
+                self.flat.rearrange(); // or all of the larger memory would be copied
+            }
+        }
         self.flat.visit_mut(visitor);
     }
 }

@@ -79,6 +79,18 @@ fn lending_to_read_copies_nothing() {
     assert_eq!(addresses(&clone), before, "still shared");
 }
 
+#[test]
+fn of_a_larger_tensor_only_the_part_is_copied() {
+    let whole = Tensor::<2>::from_data(numbers([WIDTH, WIDTH], 0, DType::F32), &device());
+    let mut param = Param::from_tensor(whole.clone().narrow(0, 3, 1).detach());
+    let grads = GradientsParams::from_grads(param.val().sum().backward(), &param);
+    let used = allocation_counter::measure(|| {
+        assert_eq!(gradus_burn::step(&mut Sgd::new(0.5), &mut param, grads).unwrap().copied, [""]);
+    });
+    assert!(used.bytes_total < WEIGHT / 4, "{} bytes, where the whole has {WEIGHT}", used.bytes_total);
+    assert_eq!(whole.into_data(), numbers([WIDTH, WIDTH], 0, DType::F32));
+}
+
 /// A square matrix, whose gradient lies in memory as `arrange` says, steps as with the gradient in order. Returns the bytes that it
 /// took.
 fn arranged(arrange: impl Fn(Tensor<2>) -> Tensor<2>) -> u64 {
