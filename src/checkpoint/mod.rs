@@ -42,13 +42,14 @@ pub mod torch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
 use crate::params::{Layout, Params, ParamsMut, for_each, for_each_mut};
 use crate::scalar::Element;
 use crate::state::data::Stored;
-use crate::state::{StateDict, StateTensor};
+use crate::state::{StateDict, StateTensor, load};
 
 pub(crate) use file::write_atomically;
 #[cfg(feature = "lora")]
@@ -116,7 +117,8 @@ impl Checkpoint {
         self.optimizer.as_ref()
     }
 
-    /// Puts parameters and state in their places: all or, on an error, nothing.
+    /// Puts parameters and state in their places: all or, on an error, nothing. The tree may have its tensors in another order
+    /// than the one that was saved: they are known by their paths.
     ///
     /// # Errors
     /// Those of [`load_params`](Self::load_params) and of
@@ -126,9 +128,13 @@ impl Checkpoint {
         params: &mut (impl ParamsMut<Elem = A> + ?Sized),
         optimizer: &mut (impl Optimizer<A> + ?Sized),
     ) -> Result<()> {
-        self.check_params(params)?;
+        let layout = self.check_params(params)?;
         let state = self.optimizer.as_ref().ok_or_else(|| Error::MissingEntry { key: OPTIMIZER.into() })?;
-        optimizer.load_state_dict(state)?;
+        let layout = match state.layout() {
+            Some(saved) if layout.has_tensors_of(saved) => Some(Arc::new(layout)),
+            saved => saved.cloned(),
+        };
+        load(optimizer, state, layout.as_ref())?;
         self.write_params(params);
         Ok(())
     }
@@ -145,8 +151,8 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Whether the saved parameters are those of this tree.
-    fn check_params<A: Element>(&self, params: &(impl Params<Elem = A> + ?Sized)) -> Result<()> {
+    /// The layout of this tree, if its parameters are the saved ones.
+    fn check_params<A: Element>(&self, params: &(impl Params<Elem = A> + ?Sized)) -> Result<Layout> {
         let layout = Layout::of(params)?;
         for info in layout.tensors() {
             let saved = self.params.get(info.path()).ok_or_else(|| Error::MissingEntry { key: info.path().into() })?;
@@ -155,7 +161,7 @@ impl Checkpoint {
         let known: BTreeSet<&str> = layout.paths().collect();
         match self.params.keys().find(|path| !known.contains(path.as_str())) {
             Some(path) => Err(Error::UnexpectedEntry { key: path.clone() }),
-            None => Ok(()),
+            None => Ok(layout),
         }
     }
 

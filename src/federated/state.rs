@@ -47,7 +47,7 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
         if let (Some(own), Some(found)) = (self.optimizer.layout(), state.layout()) {
             own.ensure_same(found)?;
         }
-        read_all(state, |reader| self.read_state(reader))?.make();
+        read_all(state, state.layout(), |reader| self.read_state(reader))?.make();
         Ok(())
     }
 

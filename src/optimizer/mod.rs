@@ -27,7 +27,7 @@ use crate::hyper::Hyper;
 use crate::params::{Layout, Params, ParamsMut};
 use crate::pattern::Pattern;
 use crate::scalar::Element;
-use crate::state::{Commit, StateDict, StateReader, StateWriter, read_all};
+use crate::state::{Commit, StateDict, StateReader, StateWriter, load};
 use crate::step::{Report, Step};
 
 pub use adam::{Adam, AdamRule, AdamW};
@@ -114,11 +114,7 @@ pub trait Optimizer<A: Element>: Send {
     /// [`Error::EntryType`](crate::Error::EntryType), [`Error::EntryValue`](crate::Error::EntryValue), and
     /// [`Error::ParametersChanged`](crate::Error::ParametersChanged) if the optimizer has stepped other parameters.
     fn load_state_dict(&mut self, state: &StateDict) -> Result<()> {
-        if let (Some(own), Some(found)) = (self.layout(), state.layout()) {
-            own.ensure_same(found)?;
-        }
-        read_all(state, |reader| self.read_state(reader))?.make();
-        Ok(())
+        load(self, state, state.layout())
     }
 
     /// Moves `params` along `grads`, a tree of the same tensors. The gradients are not changed.

@@ -104,6 +104,17 @@ impl Layout {
         }
     }
 
+    /// Whether `other` has the same tensors, in whatever order.
+    #[cfg(feature = "checkpoint")]
+    pub(crate) fn has_tensors_of(&self, other: &Self) -> bool {
+        fn sorted(layout: &Layout) -> Vec<&TensorInfo> {
+            let mut tensors: Vec<_> = layout.tensors.iter().collect();
+            tensors.sort_by_key(|tensor| tensor.path());
+            tensors
+        }
+        sorted(self) == sorted(other)
+    }
+
     /// Nothing if `other` is the same layout, else the first difference.
     pub(crate) fn ensure_same(&self, other: &Self) -> Result<()> {
         if self == other {

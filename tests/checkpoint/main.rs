@@ -6,4 +6,5 @@ mod chains;
 mod files;
 mod killed;
 mod mutated;
+mod reordered;
 mod torch;

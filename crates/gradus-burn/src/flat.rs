@@ -43,6 +43,11 @@ impl<A: BurnElement> Flat<A> {
         self.tensor.is_unique()
     }
 
+    /// Whether there is more in the memory than this tensor.
+    pub(crate) fn is_part(&self) -> bool {
+        self.tensor.bytes().len() > self.tensor.layout().num_elements() * size_of::<A>()
+    }
+
     /// Whether the elements fill a stretch of memory, each in a place of its own, with the axes in any order.
     pub(crate) fn is_dense(&self) -> bool {
         let layout = self.tensor.layout();

@@ -21,7 +21,6 @@ pub(crate) struct Leaf<A> {
 #[derive(Debug)]
 struct Autodiff {
     is_require_grad: bool,
-    is_distributed: bool,
     checkpointing: Option<GradientCheckpointingStrategy>,
 }
 
@@ -55,7 +54,6 @@ impl<A: BurnElement> Leaf<A> {
         }
         let autodiff = tensor.is_autodiff().then(|| Autodiff {
             is_require_grad: tensor.is_require_grad(),
-            is_distributed: tensor.is_distributed(),
             checkpointing: tensor.gradient_checkpointing_strategy(),
         });
         let values = Held { flat, original: Some(tensor.into_dispatch()), is_copied };
@@ -86,8 +84,7 @@ impl<A: BurnElement> Leaf<A> {
         if let Some(strategy) = autodiff.checkpointing {
             tensor = tensor.with_gradient_checkpointing_strategy(strategy);
         }
-        tensor = tensor.set_require_grad(autodiff.is_require_grad);
-        if autodiff.is_distributed { tensor.set_distributed(self.id) } else { tensor }
+        tensor.set_require_grad(autodiff.is_require_grad)
     }
 }
 
@@ -118,7 +115,12 @@ impl<A: BurnElement> ParamsMut for Held<A> {
     fn visit_mut<'a>(&'a mut self, visitor: &mut VisitorMut<'_, 'a, A>) {
         // The original shares the memory: without it, what is left of sharing is the user's.
         self.original = None;
-        self.is_copied |= !self.flat.is_unique();
+        if !self.flat.is_unique() {
+            self.is_copied = true;
+            if self.flat.is_part() {
+                self.flat.rearrange(); // or all of the larger memory would be copied
+            }
+        }
         self.flat.visit_mut(visitor);
     }
 }

@@ -16,8 +16,8 @@ pub struct Report {
     /// What the optimizer reports.
     pub step: gradus::Report,
     /// The paths of the parameters whose memory was held elsewhere (by a clone of the module, another parameter, a graph that
-    /// still lives) or a part of a larger one: they were copied before the step, once, and have memory of their own now. Empty in
-    /// a loop that copies nothing.
+    /// still lives) or not filled one element after the other, in whatever order of axes: they were copied before the step, once,
+    /// and have memory of their own now. Empty in a loop that copies nothing.
     pub copied: Vec<String>,
 }
 

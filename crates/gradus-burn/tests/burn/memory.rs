@@ -1,9 +1,11 @@
 //! A step is taken in the parameters' own memory.
 
+use burn::module::Param;
 use burn::optim::GradientsParams;
+use burn::tensor::{DType, Device, Tensor};
 use gradus::prelude::*;
 
-use crate::support::{Mlp, addresses, batch, device, grads};
+use crate::support::{Mlp, addresses, batch, device, grads, numbers, values};
 
 /// Wide enough that the smallest matrix is larger than all that a step needs besides.
 const WIDTH: usize = 256;
@@ -75,4 +77,47 @@ fn lending_to_read_copies_nothing() {
     assert!(used.bytes_total < WEIGHT / 4, "{} bytes, where a weight has {WEIGHT}", used.bytes_total);
     assert_eq!(addresses(&model), before);
     assert_eq!(addresses(&clone), before, "still shared");
+}
+
+#[test]
+fn of_a_larger_tensor_only_the_part_is_copied() {
+    let whole = Tensor::<2>::from_data(numbers([WIDTH, WIDTH], 0, DType::F32), &device());
+    let mut param = Param::from_tensor(whole.clone().narrow(0, 3, 1).detach());
+    let grads = GradientsParams::from_grads(param.val().sum().backward(), &param);
+    let used = allocation_counter::measure(|| {
+        assert_eq!(gradus_burn::step(&mut Sgd::new(0.5), &mut param, grads).unwrap().copied, [""]);
+    });
+    assert!(used.bytes_total < WEIGHT / 4, "{} bytes, where the whole has {WEIGHT}", used.bytes_total);
+    assert_eq!(whole.into_data(), numbers([WIDTH, WIDTH], 0, DType::F32));
+}
+
+/// A square matrix, whose gradient lies in memory as `arrange` says, steps as with the gradient in order. Returns the bytes that it
+/// took.
+fn arranged(arrange: impl Fn(Tensor<2>) -> Tensor<2>) -> u64 {
+    let start = || Tensor::<2>::from_data(numbers([WIDTH, WIDTH], 0, DType::F32), &device());
+    let gradient = |seed| arrange(Tensor::from_data(numbers([WIDTH, WIDTH], seed, DType::F32), &Device::flex()));
+    let (mut param, mut other) = (Param::from_tensor(start()), Param::from_tensor(start()));
+    let adamw = || AdamW::new(1e-2).clip_global_norm(1.0);
+    let (mut opts, mut most) = ((adamw(), adamw()), 0);
+    for seed in 0..3 {
+        let (mut grads, mut in_order) = (GradientsParams::new(), GradientsParams::new());
+        in_order.register(other.id, Tensor::<2>::from_data(gradient(seed).into_data(), &Device::flex()));
+        grads.register(param.id, gradient(seed));
+        let used = allocation_counter::measure(|| {
+            assert_eq!(gradus_burn::step(&mut opts.0, &mut param, grads).unwrap().copied, [""; 0]);
+        });
+        gradus_burn::step(&mut opts.1, &mut other, in_order).unwrap();
+        assert_eq!(values(&param), values(&other));
+        most = used.bytes_total;
+    }
+    most
+}
+
+#[test]
+fn gradients_are_read_where_they_lie() {
+    let transposed = arranged(|gradient| gradient.transpose());
+    let broadcast = arranged(|gradient| gradient.narrow(0, 1, 1).expand([WIDTH, WIDTH]));
+    assert!(transposed < WEIGHT / 4, "{transposed} bytes");
+    assert!(broadcast < WEIGHT / 4, "{broadcast} bytes");
+    arranged(|gradient| gradient.flip([0])); // may be copied
 }

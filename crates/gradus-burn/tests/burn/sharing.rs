@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::nn::{Linear, LinearConfig, LinearLayout};
 use burn::optim::GradientsParams;
-use burn::tensor::{DType, Tensor};
+use burn::tensor::{DType, Tensor, s};
 use gradus::prelude::*;
 use gradus_burn::Report;
 
@@ -79,6 +79,27 @@ fn a_part_of_a_larger_tensor_stays_in_place_alone() {
     let (before, taken) = (addresses(&param), grads(&param));
     assert_eq!(gradus_burn::step(&mut opt, &mut param, taken).unwrap().copied, [""; 0]);
     assert_eq!(addresses(&param), before);
+}
+
+/// A parameter whose elements do not fill their memory one by one moves to where they do, and is right.
+fn moved(arrange: impl Fn(Tensor<1>) -> Tensor<1>) {
+    let whole = || Tensor::<1>::from_data(numbers([6], 1, DType::F32), &device());
+    let mut param = Param::from_tensor(arrange(whole()).detach());
+    let before = param.val().into_data().try_to_vec::<f32>().unwrap();
+    for step in 0..2 {
+        let grads = GradientsParams::from_grads(param.val().sum().backward(), &param);
+        let report = gradus_burn::step(&mut Sgd::new(0.5), &mut param, grads).unwrap();
+        assert_eq!(report.copied.len(), 1 - step);
+    }
+    let after: Vec<f32> = before.iter().map(|value| value - 0.5 - 0.5).collect();
+    assert_eq!(param.val().into_data().try_to_vec::<f32>().unwrap(), after);
+}
+
+#[test]
+fn backwards_broadcast_or_with_gaps() {
+    moved(|tensor| tensor.flip([0]));
+    moved(|tensor| tensor.narrow(0, 3, 1).expand([4]));
+    moved(|tensor| tensor.slice(s![..;2]));
 }
 
 #[test]
