@@ -24,7 +24,7 @@ use crate::{CandleElement, Error, Result};
 /// ```
 #[derive(Debug)]
 #[must_use = "dropped at once, it lends nothing"]
-pub struct Lent<A: CandleElement> {
+pub struct Lent<A: CandleElement = f32> {
     named: Arc<[(String, Var)]>,
     /// Of the first variables or, when all are there, of each.
     values: Vec<Values<A>>,

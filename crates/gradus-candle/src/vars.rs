@@ -30,7 +30,7 @@ use crate::{CandleElement, Error, Gradients, Lent, Result};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct Vars<A> {
+pub struct Vars<A = f32> {
     named: Arc<[(String, Var)]>,
     element: PhantomData<A>,
 }
