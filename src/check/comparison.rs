@@ -70,9 +70,12 @@ impl Comparison {
         elements.reduce(|worst, other| if other.key() > worst.key() { other } else { worst })
     }
 
-    /// The largest error; NaN if no element was compared, which no tolerance accepts.
+    /// The largest error; NaN, which no tolerance accepts, if no element was compared or all are below rounding.
     pub fn worst_error(&self) -> f64 {
-        self.worst().map_or(f64::NAN, |worst| worst.error)
+        match self.worst() {
+            Some(worst) if self.tensors.iter().any(|tensor| tensor.below_rounding < tensor.checked) => worst.error,
+            _ => f64::NAN,
+        }
     }
 }
 

@@ -90,7 +90,9 @@ where
 /// 4·10⁻⁴·|J|, are not seen. 16-bit trees are refused by the compiler, as their quotients would say nothing.
 ///
 /// ε is that of the parameters' type, or of the loss's if that is coarser.
-/// [`below_rounding`](ComparedTensor::below_rounding) counts the elements of which ρ leaves nothing to say.
+/// [`below_rounding`](ComparedTensor::below_rounding) counts the elements of which ρ leaves nothing to say. A loss that is a
+/// small difference of large numbers is rounded more than ρ knows, and right gradients may then seem wrong: compare an untrained
+/// model, whose loss is not small.
 ///
 /// Exactly at a kink the derivatives of both sides pass for right. Where moving an element moves many rectifiers, there may
 /// be kinks on both sides of it within 2d, and no quotient is good: take fewer examples or a smaller `step`.

@@ -118,7 +118,8 @@ impl Checkpoint {
     }
 
     /// Puts parameters and state in their places: all or, on an error, nothing. The tree may have its tensors in another order
-    /// than the one that was saved: they are known by their paths.
+    /// than the one that was saved: they are known by their paths. What goes by the order of a tree, the rounding of a global norm and of
+    /// state in fewer bits, then differs from the run that was saved.
     ///
     /// # Errors
     /// Those of [`load_params`](Self::load_params) and of

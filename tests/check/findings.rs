@@ -74,6 +74,11 @@ fn rounding_is_no_error_and_what_it_hides_is_counted() {
     let found = check::gradients(&mut w, &-&slopes, |w| 1000.0 + w.dot(&slopes)).unwrap();
     assert!(found.worst_error() > 1.9, "{found}");
     assert_eq!(found.tensors()[0].below_rounding, 25);
+
+    // Where nothing is seen, nothing is said, right or wrong.
+    let found = check::gradients(&mut w, &-&slopes, |w| 1e10 + w.dot(&slopes)).unwrap();
+    assert_eq!((found.worst().unwrap().error, found.tensors()[0].below_rounding), (0.0, 50));
+    assert!(found.worst_error().is_nan());
 }
 
 #[test]

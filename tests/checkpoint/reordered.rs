@@ -32,23 +32,22 @@ impl Params for Backwards<Grads> {
     }
 }
 
-/// Sums over all tensors are rounded in the order of the tree, and what state of fewer bits is rounded by is drawn by a tensor's place in
-/// it.
-const ROUNDED_IN_ORDER: [&str; 10] = [
-    "lbfgs",
-    "adam in bf16",
-    "adam in 8 bits",
-    "momentum in 8 bits",
-    "ema in accumulate in route",
-    "clip_global_norm",
-    "accumulate in accumulate",
-    "everything",
-    "kfac",
-    "kfac by eigenvalues, clipped, accumulated",
-];
+/// Where sums over all tensors, such as a global norm, are rounded in the order of the tree, and how far the parameters may then be
+/// from those in the other order, after five steps in f32.
+const SUMMED: [&str; 5] =
+    ["lbfgs", "clip_global_norm", "accumulate in accumulate", "kfac", "kfac by eigenvalues, clipped, accumulated"];
+const SUMMED_TOLERANCE: f32 = 1e-5;
+
+/// Where state is rounded to fewer bits by numbers that go by a tensor's place in the tree, and how far the parameters may then be: an
+/// eighth of what five steps of learning rate 0.05 can be apart.
+const DRAWN: [&str; 5] =
+    ["adam in bf16", "adam in 8 bits", "momentum in 8 bits", "ema in accumulate in route", "everything"];
+const DRAWN_TOLERANCE: f32 = 2.0 * 5.0 * 0.05 / 8.0;
 
 #[test]
 fn every_chain_goes_on_in_another_order() {
+    let known = |name: &&&str| CHAINS.iter().any(|(chain, _)| chain == *name) || name.starts_with("kfac");
+    assert_eq!(SUMMED.iter().chain(&DRAWN).filter(known).count(), SUMMED.len() + DRAWN.len());
     for (name, build) in CHAINS {
         let (mut opt, mut params) = (build(), tree(1));
         (0..5).for_each(|step| _ = opt.step(&mut params, &grads(step)).unwrap());
@@ -58,15 +57,23 @@ fn every_chain_goes_on_in_another_order() {
         saved.load(&mut backwards, &mut other).unwrap();
         assert_eq!(backwards.0, params, "{name}");
         let (state, loaded) = (opt.state_dict(), other.state_dict());
-        assert!(state.keys().eq(loaded.keys()) && state.bytes() == loaded.bytes(), "{name}");
+        assert!(state.keys().eq(loaded.keys()), "{name}");
+        for key in state.keys() {
+            assert_eq!(state.text(key), loaded.text(key), "{name}: {key}");
+            assert_eq!(state.tensor::<f32>(key), loaded.tensor(key), "{name}: {key}");
+        }
         for step in 5..10 {
             opt.step(&mut params, &grads(step)).unwrap();
             other.step(&mut backwards, &Backwards(grads(step))).unwrap();
-            assert!(ROUNDED_IN_ORDER.contains(&name) || backwards.0 == params, "{name} after step {step}");
         }
+        let tolerance = match name {
+            _ if SUMMED.contains(&name) => SUMMED_TOLERANCE,
+            _ if DRAWN.contains(&name) => DRAWN_TOLERANCE,
+            _ => 0.0,
+        };
         for (path, tensor) in &params {
-            let close = tensor.iter().zip(&backwards.0[path]).all(|(a, b)| (a - b).abs() < 0.05);
-            assert!(close, "{name}: {path}");
+            let apart = tensor.iter().zip(&backwards.0[path]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(apart <= tolerance, "{name}: {path} is {apart} apart");
         }
     }
 }

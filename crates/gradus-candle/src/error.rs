@@ -10,7 +10,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A variable or gradient has another element type than asked for.
-    #[error("{path}: the {what} is of {found}, not of {expected}")]
+    #[error("{what} {path:?} is of {found}, not of {expected}")]
     Dtype {
         /// The variable's name.
         path: String,
@@ -23,7 +23,7 @@ pub enum Error {
     },
 
     /// A variable or gradient is not in the CPU's memory.
-    #[error("{path}: the {what} is on {device:?}; gradus steps what is on the CPU")]
+    #[error("{what} {path:?} is on {device:?}; gradus steps what is on the CPU")]
     NotOnCpu {
         /// The variable's name.
         path: String,
@@ -34,14 +34,14 @@ pub enum Error {
     },
 
     /// Two variables have the same name.
-    #[error("{path}: two variables have this name")]
+    #[error("two variables have the name {path:?}")]
     DuplicateName {
         /// The name.
         path: String,
     },
 
     /// One variable stands there under two names.
-    #[error("{path} and {first} are one variable; name it once")]
+    #[error("{path:?} and {first:?} are one variable; name it once")]
     SameVariable {
         /// The second name.
         path: String,
@@ -50,14 +50,14 @@ pub enum Error {
     },
 
     /// A variable is empty, because what it holds is lent already.
-    #[error("{path}: the variable is lent already; drop the other `Lent` first")]
+    #[error("variable {path:?} is lent already; drop the other `Lent` first")]
     Lent {
         /// The variable's name.
         path: String,
     },
 
     /// A gradient lies in the memory of a variable, which cannot be read while it is written.
-    #[error("{path}: the gradient lies in a variable's own memory; give a copy, `Tensor::copy`")]
+    #[error("gradient {path:?} lies in a variable's own memory; give a copy, `Tensor::copy`")]
     GradientIsVariable {
         /// The name of the variable that the gradient is for.
         path: String,

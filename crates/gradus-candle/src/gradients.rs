@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use candle_core::backprop::GradStore;
-use candle_core::{Layout, Storage, StorageRef, Tensor, Var};
+use candle_core::{Layout, Storage, StorageRef, Var};
 use gradus::params::{Params, Visitor};
 use ndarray::{ArrayView, ArrayViewD, IxDyn, ShapeBuilder};
 
@@ -31,14 +31,14 @@ struct Gradient<'g, A> {
 
 impl<'g, A: CandleElement> Gradients<'g, A> {
     pub(crate) fn new(named: &Arc<[(String, Var)]>, grads: &'g GradStore) -> Result<Self> {
-        let variables: HashSet<_> = named.iter().filter_map(|(_, var)| address::<A>(var)).collect();
+        let variables: HashSet<_> = named.iter().map(|(_, var)| identity(&var.storage_and_layout().0)).collect();
         let gradient = |(path, var): &(String, Var)| {
             let Some(tensor) = grads.get(var) else { return Ok(None) };
             ensure_fits::<A>(path, "gradient", tensor)?;
             let (storage, layout) = tensor.storage_and_layout();
+            let is_variable = variables.contains(&identity(&storage));
             let gradient = Gradient { storage, layout, element: PhantomData };
-            // While a variable is lent, its memory is not there to be viewed.
-            let is_variable = address::<A>(tensor).is_some_and(|address| variables.contains(&address));
+            // The memory of a variable that is lent, in whatever `Vars`, is not there to be viewed.
             if is_variable || gradient.view().is_none() {
                 return Err(Error::GradientIsVariable { path: path.clone() });
             }
@@ -72,9 +72,12 @@ impl<A: CandleElement> Params for Gradient<'_, A> {
 impl<A: CandleElement> Gradient<'_, A> {
     /// Nothing if the memory is not there.
     fn view(&self) -> Option<ArrayViewD<'_, A>> {
-        let elements = elements(&self.storage)?.get(self.layout.start_offset()..)?;
-        let shape = IxDyn(self.layout.dims()).strides(IxDyn(self.layout.stride()));
-        ArrayView::from_shape(shape, elements).ok()
+        let (elements, shape) = (elements(&self.storage)?, IxDyn(self.layout.dims()));
+        if let Some((start, end)) = self.layout.contiguous_offsets() {
+            return ArrayView::from_shape(shape, elements.get(start..end)?).ok();
+        }
+        let strided = shape.strides(IxDyn(self.layout.stride()));
+        ArrayView::from_shape(strided, elements.get(self.layout.start_offset()..)?).ok()
     }
 }
 
@@ -85,10 +88,9 @@ impl<A> fmt::Debug for Gradients<'_, A> {
     }
 }
 
-/// Where the storage of a tensor lies, if it has any elements.
-fn address<A: CandleElement>(tensor: &Tensor) -> Option<*const A> {
-    let (storage, _) = tensor.storage_and_layout();
-    elements(&storage).filter(|elements| !elements.is_empty()).map(<[A]>::as_ptr)
+/// What tells a storage from others.
+fn identity(storage: &Storage) -> *const Storage {
+    storage
 }
 
 fn elements<A: CandleElement>(storage: &Storage) -> Option<&[A]> {

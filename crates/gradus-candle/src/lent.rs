@@ -1,6 +1,6 @@
 //! Values of variables, moved out of candle for as long as gradus works on them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::mem::swap;
 use std::sync::Arc;
 
@@ -42,12 +42,11 @@ impl<A: CandleElement> Lent<A> {
         let mut lent = Self { values: Vec::with_capacity(named.len()), named };
         for (path, var) in lent.named.iter() {
             let mut values = Values { elements: Vec::new(), shape: var.dims().to_vec() };
-            exchange(var, &mut values.elements)?;
-            lent.values.push(values);
             // A variable owns its storage as a whole, so only one that is moved out already has fewer elements.
-            if lent.values.last().is_none_or(|values| values.elements.len() != var.elem_count()) {
+            if !exchange(var, &mut values.elements, var.elem_count())? {
                 return Err(Error::Lent { path: path.clone() });
             }
+            lent.values.push(values);
         }
         Ok(lent)
     }
@@ -56,8 +55,8 @@ impl<A: CandleElement> Lent<A> {
 impl<A: CandleElement> Drop for Lent<A> {
     fn drop(&mut self) {
         for ((_, var), values) in self.named.iter().zip(&mut self.values) {
-            // It could be taken out, so it can be put back: nothing is read but the type of what is there.
-            _ = exchange(var, &mut values.elements);
+            // What could be taken out can be put back: nothing is asked but the type and that the place is empty.
+            _ = exchange(var, &mut values.elements, 0);
         }
     }
 }
@@ -84,28 +83,37 @@ impl<A: CandleElement> Params for Values<A> {
     type Elem = A;
 
     fn visit<'a>(&'a self, visitor: &mut Visitor<'_, 'a, A>) {
-        match ArrayView::from_shape(&*self.shape, &self.elements) {
-            Ok(view) => visitor.tensor(view),
-            Err(_) => unreachable!("a variable has as many elements as its shape says"),
+        // It has as many elements as its shape says: they were counted when they were taken.
+        if let Ok(view) = ArrayView::from_shape(&*self.shape, &self.elements) {
+            visitor.tensor(view);
         }
     }
 }
 
 impl<A: CandleElement> ParamsMut for Values<A> {
     fn visit_mut<'a>(&'a mut self, visitor: &mut VisitorMut<'_, 'a, A>) {
-        match ArrayViewMut::from_shape(&*self.shape, &mut self.elements) {
-            Ok(view) => visitor.tensor(view),
-            Err(_) => unreachable!("a variable has as many elements as its shape says"),
+        if let Ok(view) = ArrayViewMut::from_shape(&*self.shape, &mut self.elements) {
+            visitor.tensor(view);
         }
     }
 }
 
-/// Exchanges the elements that a variable owns for others.
-fn exchange<A: CandleElement>(var: &Var, elements: &mut Vec<A>) -> candle_core::Result<()> {
-    var.inplace_op1(&Exchange(RefCell::new(elements)))
+/// Exchanges the elements that a variable owns for others, if it has so many; whether it had.
+fn exchange<A: CandleElement>(var: &Var, elements: &mut Vec<A>, expected: usize) -> candle_core::Result<bool> {
+    // candle takes the strides of some shapes without elements for those of a broadcast tensor, and refuses them.
+    if var.elem_count() == 0 {
+        return Ok(true);
+    }
+    let exchange = Exchange { elements: RefCell::new(elements), expected, is_done: Cell::new(false) };
+    var.inplace_op1(&exchange)?;
+    Ok(exchange.is_done.get())
 }
 
-struct Exchange<'v, A>(RefCell<&'v mut Vec<A>>);
+struct Exchange<'v, A> {
+    elements: RefCell<&'v mut Vec<A>>,
+    expected: usize,
+    is_done: Cell<bool>,
+}
 
 impl<A: CandleElement> InplaceOp1 for Exchange<'_, A> {
     fn name(&self) -> &'static str {
@@ -113,10 +121,29 @@ impl<A: CandleElement> InplaceOp1 for Exchange<'_, A> {
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, _: &Layout) -> candle_core::Result<()> {
-        match A::vector(storage) {
-            Some(vector) => swap(vector, *self.0.borrow_mut()),
-            None => candle_core::bail!("a variable has changed its type"),
+        if let Some(vector) = A::vector(storage).filter(|vector| vector.len() == self.expected) {
+            swap(vector, *self.elements.borrow_mut());
+            self.is_done.set(true);
         }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_as_long_as_expected_stays_where_it_is() -> candle_core::Result<()> {
+        let var = Var::new(&[1f32, 2.0], &Device::Cpu)?;
+        let mut elements = vec![3f32];
+        assert!(!exchange(&var, &mut elements, 0)?);
+        assert!(!exchange(&var, &mut vec![3f64], 2)?, "another type");
+        assert_eq!((var.to_vec1::<f32>()?, &elements), (vec![1.0, 2.0], &vec![3.0]));
+        assert!(exchange(&var, &mut elements, 2)?);
+        assert_eq!(elements, [1.0, 2.0]);
         Ok(())
     }
 }

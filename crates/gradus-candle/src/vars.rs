@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::sync::{Arc, PoisonError};
 
 use candle_core::backprop::GradStore;
-use candle_core::{Device, Tensor, Var, WithDType};
+use candle_core::{DType, DeviceLocation, Tensor, Var, WithDType};
 use candle_nn::VarMap;
 use gradus::{Optimizer, Report};
 
@@ -83,7 +83,7 @@ impl<A: CandleElement> Vars<A> {
         Ok(optimizer.step(&mut self.lend()?, &gradients)?)
     }
 
-    /// The values of the variables as a tree for gradus: to be stepped, saved, loaded, averaged, checked.
+    /// The values of the variables as a tree for gradus: to be stepped, saved, loaded, averaged.
     ///
     /// They are moved, not copied; the variables are empty until the tree is dropped, and must not be read in the
     /// meantime, by no thread.
@@ -106,12 +106,48 @@ impl<A: CandleElement> Vars<A> {
 
 /// Whether a tensor is of this element type and on the CPU.
 pub(crate) fn ensure_fits<A: CandleElement>(path: &str, what: &'static str, tensor: &Tensor) -> Result<()> {
-    if !matches!(tensor.device(), Device::Cpu) {
-        return Err(Error::NotOnCpu { path: path.into(), what, device: tensor.device().location() });
+    ensure(path, what, tensor.device().location(), tensor.dtype(), <A as WithDType>::DTYPE)
+}
+
+fn ensure(path: &str, what: &'static str, device: DeviceLocation, found: DType, expected: DType) -> Result<()> {
+    if device != DeviceLocation::Cpu {
+        return Err(Error::NotOnCpu { path: path.into(), what, device });
     }
-    let (found, expected) = (tensor.dtype(), <A as WithDType>::DTYPE);
     if found != expected {
         return Err(Error::Dtype { path: path.into(), what, found: found.as_str(), expected: expected.as_str() });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    /// There is no such device where this is tested.
+    #[test]
+    fn a_tensor_on_another_device_is_refused() {
+        let found = ensure("w", "gradient", DeviceLocation::Cuda { gpu_id: 1 }, DType::F32, DType::F32);
+        let message = found.err().map(|error| error.to_string());
+        let expected = r#"gradient "w" is on Cuda { gpu_id: 1 }; gradus steps what is on the CPU"#;
+        assert_eq!(message.as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn a_map_that_a_panic_has_poisoned_is_read_all_the_same() -> Result<()> {
+        let map = VarMap::new();
+        let var = Var::zeros(2, DType::F32, &Device::Cpu)?;
+        map.data().lock().unwrap_or_else(PoisonError::into_inner).insert("w".into(), var);
+        let poisoning = std::thread::scope(|scope| {
+            let hold = || {
+                let _held = map.data().lock();
+                std::panic::resume_unwind(Box::new(()));
+            };
+            scope.spawn(hold).join()
+        });
+        assert!(poisoning.is_err() && map.data().is_poisoned());
+        assert_eq!(Vars::<f32>::of(&map)?.iter().count(), 1);
+        Ok(())
+    }
 }

@@ -121,6 +121,8 @@ mod tests {
     fn the_three_ways_are_one_training() {
         let curves = super::train(2).unwrap();
         assert!(curves.iter().all(|(_, losses)| losses.len() == 2 && losses[1] < 0.7 * losses[0]), "{curves:?}");
+        let picture = super::picture::draw(&curves).unwrap();
+        assert!(std::fs::read_to_string(picture).unwrap().contains("candle"));
     }
 
     /// The guide shows these sources: what is `ignore`d there, by the documentation's tests, is compiled here.

@@ -318,6 +318,10 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
         let read_share = whole.map(|whole| Arc::new(Share::new(&whole, &self.group, self.how)));
         let (dict, read_fingerprint) = match (state.has_node(state::NODE), &read_share) {
             (true, _) => {
+                // A tensor's place decides which ranks have it.
+                if let (Some(saved), Some(now)) = (state.dict().layout(), state.layout()) {
+                    saved.ensure_same(now)?;
+                }
                 let node = state.node(state::NODE)?;
                 let (size, own) = (self.group.size(), self.group.rank());
                 let accepted =

@@ -299,3 +299,58 @@ fn codes_in_another_order_are_not_divided() {
         "\"adamw/order/\" is \"F\"; it must be row-major, without this entry, where 8-bit state is to be divided";
     assert_eq!(error, expected);
 }
+
+/// The tensors "a", "b" and "c", of which the first and the last have different lengths.
+#[cfg(feature = "checkpoint")]
+struct Ordered([(&'static str, Array1<f64>); 3]);
+
+#[cfg(feature = "checkpoint")]
+mod ordered {
+    use gradus::params::{Params, ParamsMut, Visitor, VisitorMut};
+
+    use super::*;
+
+    impl Ordered {
+        pub(super) fn new(names: [&'static str; 3]) -> Self {
+            Self(names.map(|name| (name, Array1::linspace(0.1, 1.0, if name == "a" { 40 } else { 90 }))))
+        }
+    }
+
+    impl Params for Ordered {
+        type Elem = f64;
+
+        fn visit<'a>(&'a self, visitor: &mut Visitor<'_, 'a, f64>) {
+            self.0.iter().for_each(|(name, tensor)| visitor.field(name, tensor));
+        }
+    }
+
+    impl ParamsMut for Ordered {
+        fn visit_mut<'a>(&'a mut self, visitor: &mut VisitorMut<'_, 'a, f64>) {
+            self.0.iter_mut().for_each(|(name, tensor)| visitor.field(name, tensor));
+        }
+    }
+}
+
+/// Every rank's share would be other elements.
+#[test]
+#[cfg(feature = "checkpoint")]
+fn a_share_is_not_loaded_into_another_order() {
+    use gradus::checkpoint::Checkpoint;
+
+    let saved = ThreadGroup::run(3, |group| {
+        let (mut opt, mut params) = (Adam::new(0.1).sharded(group), Ordered::new(["a", "b", "c"]));
+        let grads = Ordered::new(["a", "b", "c"]);
+        opt.step(&mut params, &grads).unwrap();
+        (Checkpoint::of(&params, &opt).unwrap(), opt.state_dict())
+    });
+    let (checkpoints, states): (Vec<_>, Vec<_>) = saved.into_iter().unzip();
+    ThreadGroup::run(3, |group| {
+        let (own, mut backwards) = (&checkpoints[group.rank()], Ordered::new(["c", "b", "a"]));
+        let mut opt = Adam::new(0.1).sharded(group);
+        let error = own.load(&mut backwards, &mut opt).unwrap_err();
+        let expected = "\"a\" of shape [40]";
+        assert!(matches!(&error, Error::ParametersChanged { expected: saved, .. } if saved == expected), "{error}");
+        assert_eq!(opt.steps(), 0);
+    });
+    assert!(unshard(&states).is_ok());
+}

@@ -4,7 +4,6 @@ use std::error::Error as _;
 
 use candle_core::{DType, Device, Tensor, Var};
 use gradus::prelude::*;
-use gradus::{Commit, Report, StateReader, StateWriter, Step};
 use gradus_candle::{Error, Vars};
 
 use crate::{store, tensor, values, wave};
@@ -17,15 +16,15 @@ fn var(shape: &[usize]) -> Var {
 fn a_variable_of_another_type_or_name() {
     let double = Var::zeros(2, DType::F64, &Device::Cpu).unwrap();
     let error = Vars::<f32>::named([("w", var(&[2])), ("b", double)]).unwrap_err();
-    assert_eq!(error.to_string(), "b: the variable is of f64, not of f32");
+    assert_eq!(error.to_string(), r#"variable "b" is of f64, not of f32"#);
     let integers = Var::zeros(2, DType::U8, &Device::Cpu).unwrap();
     let error = Vars::<f32>::named([("ids", integers)]).unwrap_err();
-    assert_eq!(error.to_string(), "ids: the variable is of u8, not of f32");
+    assert_eq!(error.to_string(), r#"variable "ids" is of u8, not of f32"#);
     let error = Vars::<f32>::named([("w", var(&[2])), ("w", var(&[2]))]).unwrap_err();
-    assert_eq!(error.to_string(), "w: two variables have this name");
+    assert_eq!(error.to_string(), r#"two variables have the name "w""#);
     let tied = var(&[2]);
     let error = Vars::<f32>::named([("embedding", tied.clone()), ("head", tied)]).unwrap_err();
-    assert_eq!(error.to_string(), "head and embedding are one variable; name it once");
+    assert_eq!(error.to_string(), r#""head" and "embedding" are one variable; name it once"#);
 }
 
 #[test]
@@ -35,10 +34,10 @@ fn a_gradient_of_another_type_shape_or_place() {
     let mut opt = AdamW::new(1e-2);
     let state = opt.state_dict();
     let mut refused = |grad: Tensor| vars.step(&mut opt, &store([(w.clone(), grad)])).unwrap_err().to_string();
-    assert_eq!(refused(tensor::<f64>(&[2, 3], 0.0)), "w: the gradient is of f64, not of f32");
+    assert_eq!(refused(tensor::<f64>(&[2, 3], 0.0)), r#"gradient "w" is of f64, not of f32"#);
     let shapes = refused(tensor::<f32>(&[3, 2], 0.0));
     assert!(shapes.contains('w') && shapes.contains("[3, 2]") && shapes.contains("[2, 3]"), "{shapes}");
-    let own = "w: the gradient lies in a variable's own memory; give a copy, `Tensor::copy`";
+    let own = r#"gradient "w" lies in a variable's own memory; give a copy, `Tensor::copy`"#;
     assert_eq!(refused(w.as_tensor().clone()), own);
     assert_eq!(refused(w.t().unwrap().t().unwrap()), own);
     assert_eq!(values::<f32>(&w), wave::<f32>(6, 0.2));
@@ -67,7 +66,7 @@ fn a_variable_is_lent_once() {
     let lent = only_b.lend().unwrap();
     assert_eq!(
         others.lend().unwrap_err().to_string(),
-        "other name: the variable is lent already; drop the other `Lent` first"
+        r#"variable "other name" is lent already; drop the other `Lent` first"#
     );
     assert_eq!(values::<f32>(&a), wave::<f32>(2, 0.2), "what came before it is given back");
     let grads = store([(a.clone(), tensor::<f32>(&[2], 0.0))]);
@@ -80,40 +79,47 @@ fn a_variable_is_lent_once() {
     assert_ne!(values::<f32>(&a), wave::<f32>(2, 0.2));
 }
 
-/// Panics where an optimizer would move.
-struct Broken;
-
-impl Optimizer<f32> for Broken {
-    fn check(&self, _: &Step<'_, f32>) -> gradus::Result<()> {
-        Ok(())
-    }
-
-    fn apply(&mut self, _: Step<'_, f32>) -> gradus::Result<Report> {
-        panic!("broken")
-    }
-
-    fn learning_rate(&self) -> f64 {
-        0.0
-    }
-
-    fn steps(&self) -> u64 {
-        0
-    }
-
-    fn write_state(&self, _: &mut StateWriter<'_>) {}
-
-    fn read_state<'s>(&'s mut self, _: &mut StateReader<'_>) -> gradus::Result<Commit<'s>> {
-        Ok(Commit::nothing())
-    }
-}
-
 #[test]
 fn a_panic_gives_everything_back() {
-    let (w, empty) = (var(&[5]), var(&[0, 3]));
-    let mut vars = Vars::<f32>::named([("w", w.clone()), ("empty", empty)]).unwrap();
+    let w = var(&[5]);
+    let mut vars = Vars::<f32>::named([("w", w.clone())]).unwrap();
     let grads = store([(w.clone(), tensor::<f32>(&[5], 0.0))]);
-    let step = std::panic::AssertUnwindSafe(|| vars.step(&mut Broken, &grads));
+    let mut broken = Sgd::new(|_: u64| -> f64 { panic!("broken") });
+    let step = std::panic::AssertUnwindSafe(|| vars.step(&mut broken, &grads));
     assert!(std::panic::catch_unwind(step).is_err());
     assert_eq!(values::<f32>(&w), wave::<f32>(5, 0.2));
     vars.step(&mut Sgd::new(0.1), &grads).unwrap();
+}
+
+#[test]
+fn a_variable_without_elements_is_a_tensor_like_others() {
+    for shape in [&[0][..], &[0, 3], &[3, 0], &[2, 0, 2]] {
+        let (w, empty) = (var(&[5]), var(shape));
+        let mut vars = Vars::<f32>::named([("w", w.clone()), ("empty", empty.clone())]).unwrap();
+        let mut opt = Sgd::new(0.1);
+        let given = |grad: &Tensor| store([(w.clone(), tensor::<f32>(&[5], 0.0)), (empty.clone(), grad.clone())]);
+        vars.step(&mut opt, &given(&tensor::<f32>(shape, 0.0))).unwrap();
+        let within_another =
+            tensor::<f32>(&[4, 4, 4], 0.0).flatten_all().unwrap().narrow(0, 9, empty.elem_count()).unwrap();
+        vars.step(&mut opt, &given(&within_another.reshape(shape).unwrap())).unwrap();
+        assert_ne!(values::<f32>(&w), wave::<f32>(5, 0.2));
+        assert_eq!(empty.dims(), shape);
+        let error = vars.step(&mut opt, &given(&empty)).unwrap_err();
+        assert!(matches!(error, Error::GradientIsVariable { path } if path == "empty"));
+    }
+}
+
+/// With as many lenders as there is room for between the taking of a variable and the giving back.
+#[test]
+fn no_variable_is_lost_between_threads() {
+    let w = var(&[64]);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let mut vars = Vars::<f32>::named([("w", w.clone())]).unwrap();
+                (0..2000).for_each(|_| drop(vars.lend()));
+            });
+        }
+    });
+    assert_eq!(values::<f32>(&w), wave::<f32>(64, 0.2));
 }
