@@ -37,7 +37,8 @@ impl Deref for Report {
 /// # Errors
 /// [`Error::Dtype`](crate::Error::Dtype), [`Error::NotFlex`](crate::Error::NotFlex),
 /// [`Error::Computed`](crate::Error::Computed), [`Error::Lent`](crate::Error::Lent),
-/// [`Error::UnexpectedGradients`](crate::Error::UnexpectedGradients), and those of [`Optimizer::step`]. Parameters and optimizer are then bit for bit what they were.
+/// [`Error::UnexpectedGradients`](crate::Error::UnexpectedGradients), and those of [`Optimizer::step`]. Parameters and
+/// optimizer are then bit for bit what they were.
 ///
 /// # Panics
 /// burn does if a gradient was registered by hand for a parameter of another rank.
