@@ -8,7 +8,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Device, Tensor};
 use gradus::params::{Params, ParamsMut, Visitor, VisitorMut};
 
-use crate::leaf::Leaf;
+use crate::leaf::{Leaf, placeholder};
 use crate::way::Way;
 use crate::{BurnElement, Result};
 
@@ -139,7 +139,7 @@ impl ModuleMapper for Empty {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let Some(at) = self.ids.iter().position(|id| *id == param.id) else { return param };
         self.ids.remove(at);
-        param.map(|_| Tensor::empty([0; D], &self.device))
+        param.map(|_| placeholder(&self.device))
     }
 }
 
