@@ -49,8 +49,8 @@ pub enum Error {
         path: String,
     },
 
-    /// There are gradients for none of the module's parameters: it is not the module they were taken for, or a
-    /// parameter has got a new id since.
+    /// Some gradients belong to none of the module's parameters: it is not the module they were taken for, or a parameter has got
+    /// a new id since.
     #[error("{count} of the gradients belong to no parameter of the module")]
     UnexpectedGradients {
         /// How many there are; burn does not say which.

@@ -76,9 +76,13 @@ impl<A: BurnElement> Flat<A> {
     /// Where in the memory the tensor begins, and how it lies from there.
     fn place(&self) -> (usize, StrideShape<IxDyn>) {
         let layout = self.tensor.layout();
+        let shape = IxDyn(layout.shape().as_slice());
+        if shape.size() == 0 {
+            return (0, shape.into()); // the strides that burn gives it may lead out of the memory
+        }
         let mut strides = IxDyn::zeros(layout.num_dims());
         strides.slice_mut().iter_mut().zip(layout.strides()).for_each(|(to, stride)| *to = stride.unsigned_abs());
-        (layout.start_offset(), IxDyn(layout.shape().as_slice()).strides(strides))
+        (layout.start_offset(), shape.strides(strides))
     }
 
     fn view(&self) -> Result<ArrayViewD<'_, A>, ShapeError> {

@@ -2,11 +2,19 @@
 
 use burn::backend::DispatchTensor;
 use burn::module::{Param, ParamId};
-use burn::tensor::{DType, GradientCheckpointingStrategy, Tensor};
+use burn::tensor::{DType, Device, GradientCheckpointingStrategy, Tensor};
 use gradus::params::{Params, ParamsMut, Visitor, VisitorMut};
 
 use crate::flat::Flat;
 use crate::{BurnElement, Error, Result};
+
+/// The type of what lies in the place of a lent tensor: that of no [`BurnElement`], so that no parameter is taken for it.
+const PLACEHOLDER: DType = DType::Flex32;
+
+/// What lies in the place of a lent tensor.
+pub(crate) fn placeholder<const D: usize>(device: &Device) -> Tensor<D> {
+    Tensor::empty([0; D], (device, PLACEHOLDER))
+}
 
 /// One parameter: its memory, and what burn has it back with.
 #[derive(Debug)]
@@ -40,8 +48,7 @@ impl<A: BurnElement> Leaf<A> {
         if matches!(tensor.dtype(), DType::QFloat(_)) {
             return Ok(None);
         }
-        // What lies in the place of a lent tensor.
-        if tensor.dims() == [0; D] && !tensor.is_require_grad() {
+        if tensor.dims() == [0; D] && tensor.dtype() == PLACEHOLDER {
             return Err(Error::Lent { path });
         }
         let mut flat = Flat::new(tensor.clone(), &path, "parameter")?;

@@ -3,12 +3,14 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::mem::take;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::thread::panicking;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Device, Tensor};
 use gradus::params::{Params, ParamsMut, Visitor, VisitorMut};
 
-use crate::leaf::Leaf;
+use crate::leaf::{Leaf, placeholder};
 use crate::way::Way;
 use crate::{BurnElement, Result};
 
@@ -30,16 +32,21 @@ pub fn lend_as<A: BurnElement>(module: &mut impl Module) -> Result<Lent<'_, A>> 
     module.visit(&mut survey);
     let leaves = survey.leaves?;
     let ids = leaves.iter().map(Leaf::id).collect();
-    *module = module.clone().map(&mut Empty { ids, device: Device::flex() });
-    let home = Box::new(|leaves: Vec<Leaf<A>>| *module = module.clone().map(&mut PutBack { leaves: leaves.into() }));
-    Ok(Lent { leaves, home: Some(home) })
+    // Whole before anything is taken out: a panic in the module's own `map` then puts back what was.
+    let mut lent = Lent { leaves, home: Box::new(|mut walk| *module = module.clone().map(&mut walk)) };
+    (lent.home)(Walk::TakeOut { ids, device: Device::flex() });
+    Ok(lent)
 }
 
 /// The parameters of a module, lent by [`lend`]: a tree for everything in gradus that takes one, such as a checkpoint.
 ///
 /// The paths are those of the module, `hidden.weight`, in its order. The module has the parameters back when the tree is
-/// dropped, also by a panic; until then its tensors are empty. What is not written comes back as the very tensor it was. What
-/// is written comes back as a leaf that no graph knows: do not write between a forward pass and its `backward`.
+/// dropped; until then its tensors are empty. A panic that unwinds puts the parameters back too, as it left them: some may have
+/// moved. (Only a hand-written `Module::map` that panics while it puts back loses them.)
+///
+/// What is only read comes back as the very tensor it was. What is shown to be written, in a step all of the tree, is copied
+/// first if something else holds its memory too, and comes back as a leaf that no graph knows: do not write between a forward
+/// pass and its `backward`.
 ///
 /// Frozen parameters and running statistics are tensors of the tree as well. Parameters of integers or booleans and
 /// quantized ones are not: they stay in the module. Clones of a module share its running statistics: while it is lent, these
@@ -59,14 +66,14 @@ pub fn lend_as<A: BurnElement>(module: &mut impl Module) -> Result<Lent<'_, A>> 
 /// ```
 pub struct Lent<'m, A: BurnElement = f32> {
     leaves: Vec<Leaf<A>>,
-    home: Option<Home<'m, A>>,
+    home: Home<'m, A>,
 }
 
-/// Gives the module its parameters back.
-type Home<'m, A> = Box<dyn FnOnce(Vec<Leaf<A>>) + Send + 'm>;
+/// The module, to be walked through.
+type Home<'m, A> = Box<dyn FnMut(Walk<A>) + Send + 'm>;
 
 impl<A: BurnElement> Lent<'_, A> {
-    /// The paths of what was copied for being written, because its memory was shared: see
+    /// The paths of what was copied when it was shown to be written, because its memory was shared: see
     /// [`Report::copied`](crate::Report::copied).
     pub fn copied(&self) -> impl Iterator<Item = &str> {
         self.leaves.iter().filter(|leaf| leaf.is_copied()).map(Leaf::path)
@@ -93,8 +100,13 @@ impl<A: BurnElement> ParamsMut for Lent<'_, A> {
 
 impl<A: BurnElement> Drop for Lent<'_, A> {
     fn drop(&mut self) {
-        if let Some(home) = self.home.take() {
-            home(take(&mut self.leaves));
+        let walk = Walk::PutBack { leaves: take(&mut self.leaves).into() };
+        let panicked = catch_unwind(AssertUnwindSafe(|| (self.home)(walk)));
+        // While one panic unwinds, another would end the process. Where `map` panicked before, what it had reached is back.
+        if let Err(panic) = panicked
+            && !panicking()
+        {
+            resume_unwind(panic);
         }
     }
 }
@@ -129,31 +141,27 @@ impl<A: BurnElement> ModuleVisitor for Survey<A> {
     }
 }
 
-/// The walk that leaves empty tensors where the lent ones were.
-struct Empty {
-    ids: VecDeque<ParamId>,
-    device: Device,
+/// The walks that change the module. They may go another way than the survey: tensors are known by id.
+enum Walk<A> {
+    /// Leaves empty tensors where the lent ones were.
+    TakeOut { ids: VecDeque<ParamId>, device: Device },
+    /// Puts the tensors back.
+    PutBack { leaves: VecDeque<Leaf<A>> },
 }
 
-impl ModuleMapper for Empty {
+impl<A: BurnElement> ModuleMapper for Walk<A> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(at) = self.ids.iter().position(|id| *id == param.id) else { return param };
-        self.ids.remove(at);
-        param.map(|_| Tensor::empty([0; D], &self.device))
-    }
-}
-
-/// The walk that puts the tensors back. A walk may go its own way: they are known by id.
-struct PutBack<A> {
-    leaves: VecDeque<Leaf<A>>,
-}
-
-impl<A: BurnElement> ModuleMapper for PutBack<A> {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let at = self.leaves.iter().position(|leaf| leaf.id() == param.id);
-        match at.and_then(|at| self.leaves.remove(at)) {
-            Some(leaf) => param.map(|_| leaf.into_tensor()),
-            None => param,
+        match self {
+            Self::TakeOut { ids, device } => {
+                let Some(at) = ids.iter().position(|id| *id == param.id) else { return param };
+                ids.remove(at);
+                param.map(|_| placeholder(device))
+            }
+            Self::PutBack { leaves } => {
+                let at = leaves.iter().position(|leaf| leaf.id() == param.id);
+                let Some(leaf) = at.and_then(|at| leaves.remove(at)) else { return param };
+                param.map(|_| leaf.into_tensor())
+            }
         }
     }
 }

@@ -15,9 +15,12 @@ use crate::{BurnElement, Result, lend_as};
 pub struct Report {
     /// What the optimizer reports.
     pub step: gradus::Report,
-    /// The paths of the parameters whose memory was held elsewhere (by a clone of the module, another parameter, a graph that
+    /// The paths of the tensors whose memory was held elsewhere (by a clone of the module, another parameter, a graph that
     /// still lives) or not filled one element after the other, in whatever order of axes: they were copied before the step, once,
     /// and have memory of their own now. Empty in a loop that copies nothing.
+    ///
+    /// Frozen parameters and running statistics are among them, although no step changes their values: of two models over one
+    /// frozen base, the first to be stepped gets a base of its own.
     pub copied: Vec<String>,
 }
 
@@ -31,13 +34,17 @@ impl Deref for Report {
 
 /// Moves the `f32` parameters of a module along their gradients, in their own memory.
 ///
-/// A parameter without a gradient stays as it is, with its state and step count. Parameters are known by their path in the
+/// A parameter without a gradient keeps its values, its state and its step count. Parameters are known by their path in the
 /// module. A graph that was recorded before the step, taken or refused, does not reach the parameters any more.
+///
+/// Memory that something else holds too is copied first, that of parameters without a gradient as well: see
+/// [`Report::copied`].
 ///
 /// # Errors
 /// [`Error::Dtype`](crate::Error::Dtype), [`Error::NotFlex`](crate::Error::NotFlex),
 /// [`Error::Computed`](crate::Error::Computed), [`Error::Lent`](crate::Error::Lent),
-/// [`Error::UnexpectedGradients`](crate::Error::UnexpectedGradients), and those of [`Optimizer::step`]. Parameters and optimizer are then bit for bit what they were.
+/// [`Error::UnexpectedGradients`](crate::Error::UnexpectedGradients), and those of [`Optimizer::step`]. Parameters and
+/// optimizer are then bit for bit what they were.
 ///
 /// # Panics
 /// burn does if a gradient was registered by hand for a parameter of another rank.

@@ -11,3 +11,4 @@ mod safety;
 mod sharing;
 mod support;
 mod trajectory;
+mod zero_size;

@@ -1,5 +1,6 @@
 //! A step is taken in the parameters' own memory.
 
+use allocation_counter::AllocationInfo;
 use burn::module::Param;
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Device, Tensor};
@@ -15,6 +16,23 @@ const WEIGHT: u64 = (WIDTH * WIDTH * size_of::<f32>()) as u64;
 
 fn optimizer() -> impl Optimizer<f32> {
     AdamW::new(1e-3).weight_decay(0.01).group("*.bias", Group::no_decay()).clip_global_norm(1.0)
+}
+
+/// What the work allocates. Allocations are counted on one thread, so all of the work is to happen there.
+fn measure(work: impl FnOnce() + Send) -> AllocationInfo {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    pool.install(|| allocation_counter::measure(work))
+}
+
+/// A model and an optimizer after steps that made the state, with the gradients of the next.
+fn warm() -> (Mlp, impl Optimizer<f32>, GradientsParams) {
+    let (mut model, mut opt) = (Mlp::new(WIDTH, &device()), optimizer());
+    for step in 0..3 {
+        let grads = grads(&model, batch(WIDTH, step));
+        gradus_burn::step(&mut opt, &mut model, grads).unwrap();
+    }
+    let grads = grads(&model, batch(WIDTH, 3));
+    (model, opt, grads)
 }
 
 #[test]
@@ -34,13 +52,8 @@ fn the_buffers_stay_where_they_are() {
 
 #[test]
 fn a_step_allocates_nothing_of_a_parameters_size() {
-    let (mut model, mut opt) = (Mlp::new(WIDTH, &device()), optimizer());
-    for step in 0..3 {
-        let grads = grads(&model, batch(WIDTH, step));
-        gradus_burn::step(&mut opt, &mut model, grads).unwrap();
-    }
-    let grads = grads(&model, batch(WIDTH, 3));
-    let used = allocation_counter::measure(|| {
+    let (mut model, mut opt, grads) = warm();
+    let used = measure(|| {
         let report = gradus_burn::step(&mut opt, &mut model, grads).unwrap();
         assert!(report.moved);
     });
@@ -50,14 +63,9 @@ fn a_step_allocates_nothing_of_a_parameters_size() {
 
 #[test]
 fn the_count_sees_a_copy() {
-    let (mut model, mut opt) = (Mlp::new(WIDTH, &device()), optimizer());
-    for step in 0..3 {
-        let grads = grads(&model, batch(WIDTH, step));
-        gradus_burn::step(&mut opt, &mut model, grads).unwrap();
-    }
-    let grads = grads(&model, batch(WIDTH, 3));
+    let (mut model, mut opt, grads) = warm();
     let clone = model.clone();
-    let used = allocation_counter::measure(|| {
+    let used = measure(|| {
         let report = gradus_burn::step(&mut opt, &mut model, grads).unwrap();
         assert_eq!(report.copied.len(), 4);
     });
@@ -70,7 +78,7 @@ fn lending_to_read_copies_nothing() {
     let mut model = Mlp::new(WIDTH, &device());
     let clone = model.clone();
     let before = addresses(&model);
-    let used = allocation_counter::measure(|| {
+    let used = measure(|| {
         let lent = gradus_burn::lend(&mut model).unwrap();
         gradus::params::for_each(&lent, |_, _, values| assert!(values.is_some()));
     });
@@ -84,15 +92,15 @@ fn of_a_larger_tensor_only_the_part_is_copied() {
     let whole = Tensor::<2>::from_data(numbers([WIDTH, WIDTH], 0, DType::F32), &device());
     let mut param = Param::from_tensor(whole.clone().narrow(0, 3, 1).detach());
     let grads = GradientsParams::from_grads(param.val().sum().backward(), &param);
-    let used = allocation_counter::measure(|| {
+    let used = measure(|| {
         assert_eq!(gradus_burn::step(&mut Sgd::new(0.5), &mut param, grads).unwrap().copied, [""]);
     });
     assert!(used.bytes_total < WEIGHT / 4, "{} bytes, where the whole has {WEIGHT}", used.bytes_total);
     assert_eq!(whole.into_data(), numbers([WIDTH, WIDTH], 0, DType::F32));
 }
 
-/// A square matrix, whose gradient lies in memory as `arrange` says, steps as with the gradient in order. Returns the bytes that it
-/// took.
+/// A square matrix, whose gradient lies in memory as `arrange` says, steps as with the gradient in order. Returns the most bytes
+/// that a step took after the first, which makes the state.
 fn arranged(arrange: impl Fn(Tensor<2>) -> Tensor<2>) -> u64 {
     let start = || Tensor::<2>::from_data(numbers([WIDTH, WIDTH], 0, DType::F32), &device());
     let gradient = |seed| arrange(Tensor::from_data(numbers([WIDTH, WIDTH], seed, DType::F32), &Device::flex()));
@@ -103,12 +111,14 @@ fn arranged(arrange: impl Fn(Tensor<2>) -> Tensor<2>) -> u64 {
         let (mut grads, mut in_order) = (GradientsParams::new(), GradientsParams::new());
         in_order.register(other.id, Tensor::<2>::from_data(gradient(seed).into_data(), &Device::flex()));
         grads.register(param.id, gradient(seed));
-        let used = allocation_counter::measure(|| {
+        let used = measure(|| {
             assert_eq!(gradus_burn::step(&mut opts.0, &mut param, grads).unwrap().copied, [""; 0]);
         });
         gradus_burn::step(&mut opts.1, &mut other, in_order).unwrap();
         assert_eq!(values(&param), values(&other));
-        most = used.bytes_total;
+        if seed > 0 {
+            most = used.bytes_total.max(most);
+        }
     }
     most
 }

@@ -1,48 +1,25 @@
 //! Whatever happens, the module has its parameters.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use burn::module::{Module, ModuleMapper, ModuleVisitor};
+use burn::tensor::Device;
 use gradus::prelude::*;
-use gradus::{Commit, Report, Result, StateReader, StateWriter, Step};
 
 use crate::support::{Mlp, addresses, batch, device, facts, grads};
-
-/// Panics in the middle of its step.
-struct Panics;
-
-impl Optimizer<f32> for Panics {
-    fn check(&self, _: &Step<'_, f32>) -> Result<()> {
-        Ok(())
-    }
-
-    #[allow(clippy::panic, reason = "it is what it is for")]
-    fn apply(&mut self, step: Step<'_, f32>) -> Result<Report> {
-        panic!("{} tensors", step.len())
-    }
-
-    fn learning_rate(&self) -> f64 {
-        0.0
-    }
-
-    fn steps(&self) -> u64 {
-        0
-    }
-
-    fn write_state(&self, _: &mut StateWriter<'_>) {}
-
-    fn read_state<'s>(&'s mut self, _: &mut StateReader<'_>) -> Result<Commit<'s>> {
-        Ok(Commit::nothing())
-    }
-}
 
 #[test]
 fn a_panic_puts_the_parameters_back() {
     let mut model = Mlp::new(4, &device());
     let (before, at) = (facts(&model), addresses(&model));
     let taken = grads(&model, batch(4, 0));
-    let step = AssertUnwindSafe(|| gradus_burn::step(&mut Panics, &mut model, taken));
+    #[allow(clippy::panic, reason = "it is what it is for")]
+    let mut broken = Sgd::new(|_: u64| -> f64 { panic!("broken") });
+    let step = AssertUnwindSafe(|| gradus_burn::step(&mut broken, &mut model, taken));
     let message = catch_unwind(step).unwrap_err();
-    assert_eq!(message.downcast_ref::<String>().unwrap(), "4 tensors");
+    assert_eq!(*message.downcast_ref::<&str>().unwrap(), "broken");
     assert_eq!(facts(&model), before);
     assert_eq!(addresses(&model), at);
     let taken = grads(&model, batch(4, 0));
@@ -112,4 +89,61 @@ fn what_is_lent_cannot_be_lent_again() {
     assert_eq!(facts(&layer), before);
     drop(gradus_burn::lend(&mut clone).unwrap());
     assert_eq!(facts(&clone), before);
+}
+
+/// A module by hand without parameters, whose `map` panics as often as it says.
+#[derive(Clone, Debug)]
+struct Fuse(Arc<AtomicUsize>);
+
+impl Module for Fuse {
+    fn visit<V: ModuleVisitor>(&self, _: &mut V) {}
+
+    #[allow(clippy::panic, reason = "it is what it is for")]
+    fn map<M: ModuleMapper>(self, _: &mut M) -> Self {
+        let less = self.0.fetch_update(Relaxed, Relaxed, |panics| panics.checked_sub(1));
+        if less.is_ok() { panic!("blown") } else { self }
+    }
+
+    fn collect_devices(&self, devices: Vec<Device>) -> Vec<Device> {
+        devices
+    }
+
+    fn fork(self, _: &Device) -> Self {
+        self
+    }
+
+    fn to_device(self, _: &Device) -> Self {
+        self
+    }
+
+    fn train(self) -> Self {
+        self
+    }
+
+    fn valid(&self) -> Self {
+        self.clone()
+    }
+
+    fn materialize(self) -> Self {
+        self
+    }
+}
+
+#[test]
+fn a_walk_that_panics_half_way_loses_nothing() {
+    // When the walk that puts back panics too, it has been as far as the one that took out.
+    for panics in [1, 2] {
+        let norm = burn::nn::BatchNormConfig::new(2).init(&device());
+        let fuse = Fuse(Arc::default());
+        let mut module = (norm, fuse.clone());
+        let (before, at) = (facts(&module), addresses(&module));
+        fuse.0.store(panics, Relaxed);
+        let message = catch_unwind(AssertUnwindSafe(|| drop(gradus_burn::lend(&mut module)))).unwrap_err();
+        assert_eq!(*message.downcast_ref::<&str>().unwrap(), "blown");
+        assert_eq!(fuse.0.load(Relaxed), 0);
+        assert_eq!(facts(&module), before);
+        assert_eq!(addresses(&module), at);
+        drop(gradus_burn::lend(&mut module).unwrap());
+        assert_eq!(facts(&module), before);
+    }
 }

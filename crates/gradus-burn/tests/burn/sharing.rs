@@ -1,13 +1,13 @@
 //! Memory that is held elsewhere is copied, and the report says so.
 
-use burn::module::{Module, Param};
-use burn::nn::{Linear, LinearConfig, LinearLayout};
+use burn::module::{Lora, Module, Param};
+use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, LinearLayout};
 use burn::optim::GradientsParams;
 use burn::tensor::{DType, Tensor, s};
 use gradus::prelude::*;
 use gradus_burn::Report;
 
-use crate::support::{Mlp, addresses, batch, device, grads, numbers, values};
+use crate::support::{Mlp, Named, addresses, batch, device, grads, numbers, values};
 
 const PATHS: [&str; 4] = ["hidden.weight", "hidden.bias", "output.weight", "output.bias"];
 
@@ -45,6 +45,42 @@ fn a_graph_that_lives_on() {
     assert!(report.copied.contains(&"output.weight".into()), "the graph of `other` needs it for `backward`");
     drop(other);
     assert_eq!(step(&mut model).copied, [""; 0]);
+}
+
+#[test]
+fn a_shared_frozen_base_is_copied_once() {
+    let base = Mlp::new(4, &device());
+    let adapted = || base.clone().apply_lora(Lora::new(2, 4.0));
+    let (mut first, mut second) = (adapted(), adapted());
+    let (before, at) = (values(&base), addresses(&base));
+    drop(base);
+    let frozen = |model: &Mlp| {
+        let tensors = values(model).0.into_iter().zip(addresses(model));
+        let (values, addresses) = tensors.filter(|((path, _), _)| !path.contains("lora")).unzip();
+        (Named(values), addresses)
+    };
+    assert_eq!(frozen(&first), (before.clone(), at.clone()));
+    assert_eq!(frozen(&second), (before.clone(), at.clone()), "one base");
+
+    assert_eq!(step(&mut first).copied, PATHS);
+    let own: (Named, Vec<_>) = frozen(&first);
+    assert_eq!(own.0, before);
+    assert!(own.1.iter().all(|address| !at.contains(address)));
+
+    assert_eq!(step(&mut first).copied, [""; 0], "the first has a base of its own");
+    assert_eq!(frozen(&first), own);
+    assert_eq!(step(&mut second).copied, [""; 0], "and so has the second");
+    assert_eq!(frozen(&second), (before, at));
+}
+
+#[test]
+fn shared_running_statistics_are_copied_once() {
+    let mut norm = BatchNormConfig::new(2).init(&device());
+    let valid = norm.valid();
+    let step = |norm: &mut BatchNorm| gradus_burn::step(&mut Sgd::new(0.1), norm, GradientsParams::new()).unwrap();
+    assert_eq!(step(&mut norm).copied, ["gamma", "beta", "running_mean", "running_var"]);
+    assert_eq!(step(&mut norm).copied, [""; 0]);
+    assert_eq!(values(&norm), values(&valid));
 }
 
 /// One parameter under two names.

@@ -55,9 +55,18 @@ pub(crate) fn grads(model: &Mlp, x: Tensor<2>) -> GradientsParams {
     GradientsParams::from_grads(model.loss(x).backward(), model)
 }
 
-/// A tree whose order is the module's.
-#[derive(Debug, Clone, PartialEq)]
+/// A tree whose order is the module's. Two are equal if they are bit for bit.
+#[derive(Debug, Clone)]
 pub(crate) struct Named(pub(crate) Vec<(String, ArrayD<f32>)>);
+
+impl PartialEq for Named {
+    fn eq(&self, other: &Self) -> bool {
+        let bits = |named: &Self| -> Vec<_> {
+            named.0.iter().map(|(path, values)| (path.clone(), values.mapv(f32::to_bits))).collect()
+        };
+        bits(self) == bits(other)
+    }
+}
 
 impl Params for Named {
     type Elem = f32;
