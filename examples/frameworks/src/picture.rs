@@ -13,7 +13,8 @@ const LINES: [(RGBColor, u32); 3] = [(RGBColor(230, 159, 0), 9), (RGBColor(86, 1
 
 /// Draws to `target/frameworks.svg` and returns the path.
 pub(crate) fn draw(curves: &[Curve]) -> Result<PathBuf, Box<dyn Error>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/frameworks.svg");
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).ok_or("no workspace")?;
+    let path = workspace.join("target/frameworks.svg");
     std::fs::create_dir_all(path.with_file_name(""))?;
     {
         let root = SVGBackend::new(&path, (900, 480)).into_drawing_area();
@@ -26,7 +27,7 @@ pub(crate) fn draw(curves: &[Curve]) -> Result<PathBuf, Box<dyn Error>> {
             .margin(12)
             .x_label_area_size(38)
             .y_label_area_size(62)
-            .build_cartesian_2d(1..epochs, (least..most).log_scale())?;
+            .build_cartesian_2d(1..epochs, (0.9 * least..1.1 * most).log_scale())?;
         chart
             .configure_mesh()
             .light_line_style(WHITE)
