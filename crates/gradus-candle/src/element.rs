@@ -15,8 +15,8 @@ pub(crate) mod sealed {
         /// The elements of a storage, if it is of this type.
         fn elements(storage: &CpuStorage) -> Option<&[Self]>;
 
-        /// [`elements`](Self::elements) as the vector that owns them.
-        fn vector(storage: &mut CpuStorage) -> Option<&mut Vec<Self>>;
+        /// [`elements`](Self::elements) that can be written.
+        fn elements_mut(storage: &mut CpuStorage) -> Option<&mut [Self]>;
     }
 }
 
@@ -29,7 +29,7 @@ macro_rules! element {
                 if let CpuStorage::$variant(elements) = storage { Some(elements) } else { None }
             }
 
-            fn vector(storage: &mut CpuStorage) -> Option<&mut Vec<Self>> {
+            fn elements_mut(storage: &mut CpuStorage) -> Option<&mut [Self]> {
                 if let CpuStorage::$variant(elements) = storage { Some(elements) } else { None }
             }
         }

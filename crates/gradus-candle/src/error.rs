@@ -33,6 +33,10 @@ pub enum Error {
         device: DeviceLocation,
     },
 
+    /// A map has no variables.
+    #[error("the map holds no variables; make the model first")]
+    NoVariables,
+
     /// Two variables have the same name.
     #[error("two variables have the name {path:?}")]
     DuplicateName {
@@ -49,7 +53,7 @@ pub enum Error {
         first: String,
     },
 
-    /// A variable is empty, because what it holds is lent already.
+    /// A variable holds nothing, because its values are lent already.
     #[error("variable {path:?} is lent already; drop the other `Lent` first")]
     Lent {
         /// The variable's name.

@@ -1,6 +1,7 @@
 //! Values of variables, moved out of candle for as long as gradus works on them.
 
 use std::cell::{Cell, RefCell};
+use std::marker::PhantomData;
 use std::mem::swap;
 use std::sync::Arc;
 
@@ -33,17 +34,27 @@ pub struct Lent<A: CandleElement = f32> {
 /// The values of one variable, row-major.
 #[derive(Debug)]
 struct Values<A> {
-    elements: Vec<A>,
+    storage: CpuStorage,
     shape: Vec<usize>,
+    element: PhantomData<A>,
+}
+
+/// What stands in a variable while its values are lent. candle computes nothing with elements of this type, so whatever reads the
+/// variable gets an error; an empty vector of its own type would be read beyond its end by candle's products.
+const fn nothing() -> CpuStorage {
+    CpuStorage::F4(Vec::new())
+}
+
+fn is_nothing(storage: &CpuStorage) -> bool {
+    matches!(storage, CpuStorage::F4(_))
 }
 
 impl<A: CandleElement> Lent<A> {
     pub(crate) fn new(named: Arc<[(String, Var)]>) -> Result<Self> {
         let mut lent = Self { values: Vec::with_capacity(named.len()), named };
         for (path, var) in lent.named.iter() {
-            let mut values = Values { elements: Vec::new(), shape: var.dims().to_vec() };
-            // A variable owns its storage as a whole, so only one that is moved out already has fewer elements.
-            if !exchange(var, &mut values.elements, var.elem_count())? {
+            let mut values = Values { storage: nothing(), shape: var.dims().to_vec(), element: PhantomData };
+            if !exchange(var, &mut values.storage, |storage| A::elements(storage).is_some())? {
                 return Err(Error::Lent { path: path.clone() });
             }
             lent.values.push(values);
@@ -55,8 +66,8 @@ impl<A: CandleElement> Lent<A> {
 impl<A: CandleElement> Drop for Lent<A> {
     fn drop(&mut self) {
         for ((_, var), values) in self.named.iter().zip(&mut self.values) {
-            // What could be taken out can be put back: nothing is asked but the type and that the place is empty.
-            _ = exchange(var, &mut values.elements, 0);
+            // What could be taken out can be put back.
+            _ = exchange(var, &mut values.storage, is_nothing);
         }
     }
 }
@@ -83,8 +94,9 @@ impl<A: CandleElement> Params for Values<A> {
     type Elem = A;
 
     fn visit<'a>(&'a self, visitor: &mut Visitor<'_, 'a, A>) {
-        // It has as many elements as its shape says: they were counted when they were taken.
-        if let Ok(view) = ArrayView::from_shape(&*self.shape, &self.elements) {
+        // A variable owns its storage as a whole: it has as many elements as its shape says.
+        let elements = A::elements(&self.storage).unwrap_or_default();
+        if let Ok(view) = ArrayView::from_shape(&*self.shape, elements) {
             visitor.tensor(view);
         }
     }
@@ -92,37 +104,38 @@ impl<A: CandleElement> Params for Values<A> {
 
 impl<A: CandleElement> ParamsMut for Values<A> {
     fn visit_mut<'a>(&'a mut self, visitor: &mut VisitorMut<'_, 'a, A>) {
-        if let Ok(view) = ArrayViewMut::from_shape(&*self.shape, &mut self.elements) {
+        let elements = A::elements_mut(&mut self.storage).unwrap_or_default();
+        if let Ok(view) = ArrayViewMut::from_shape(&*self.shape, elements) {
             visitor.tensor(view);
         }
     }
 }
 
-/// Exchanges the elements that a variable owns for others, if it has so many; whether it had.
-fn exchange<A: CandleElement>(var: &Var, elements: &mut Vec<A>, expected: usize) -> candle_core::Result<bool> {
+/// Exchanges the storage of a variable for another, if it is as expected; whether it was.
+fn exchange(var: &Var, storage: &mut CpuStorage, is_expected: fn(&CpuStorage) -> bool) -> candle_core::Result<bool> {
     // candle takes the strides of some shapes without elements for those of a broadcast tensor, and refuses them.
     if var.elem_count() == 0 {
         return Ok(true);
     }
-    let exchange = Exchange { elements: RefCell::new(elements), expected, is_done: Cell::new(false) };
+    let exchange = Exchange { storage: RefCell::new(storage), is_expected, is_done: Cell::new(false) };
     var.inplace_op1(&exchange)?;
     Ok(exchange.is_done.get())
 }
 
-struct Exchange<'v, A> {
-    elements: RefCell<&'v mut Vec<A>>,
-    expected: usize,
+struct Exchange<'v> {
+    storage: RefCell<&'v mut CpuStorage>,
+    is_expected: fn(&CpuStorage) -> bool,
     is_done: Cell<bool>,
 }
 
-impl<A: CandleElement> InplaceOp1 for Exchange<'_, A> {
+impl InplaceOp1 for Exchange<'_> {
     fn name(&self) -> &'static str {
         "gradus-candle"
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, _: &Layout) -> candle_core::Result<()> {
-        if let Some(vector) = A::vector(storage).filter(|vector| vector.len() == self.expected) {
-            swap(vector, *self.elements.borrow_mut());
+        if (self.is_expected)(storage) {
+            swap(storage, *self.storage.borrow_mut());
             self.is_done.set(true);
         }
         Ok(())
@@ -136,14 +149,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_as_long_as_expected_stays_where_it_is() -> candle_core::Result<()> {
+    fn what_is_not_as_expected_stays_where_it_is() -> candle_core::Result<()> {
         let var = Var::new(&[1f32, 2.0], &Device::Cpu)?;
-        let mut elements = vec![3f32];
-        assert!(!exchange(&var, &mut elements, 0)?);
-        assert!(!exchange(&var, &mut vec![3f64], 2)?, "another type");
-        assert_eq!((var.to_vec1::<f32>()?, &elements), (vec![1.0, 2.0], &vec![3.0]));
-        assert!(exchange(&var, &mut elements, 2)?);
-        assert_eq!(elements, [1.0, 2.0]);
+        let mut storage = nothing();
+        assert!(!exchange(&var, &mut storage, is_nothing)?);
+        assert!(is_nothing(&storage));
+        assert_eq!(var.to_vec1::<f32>()?, [1.0, 2.0]);
+        assert!(exchange(&var, &mut storage, |storage| !is_nothing(storage))?);
+        assert_eq!(storage.as_slice::<f32>()?, [1.0, 2.0]);
+        assert!(exchange(&var, &mut storage, is_nothing)?);
+        assert_eq!(var.to_vec1::<f32>()?, [1.0, 2.0]);
         Ok(())
     }
 }

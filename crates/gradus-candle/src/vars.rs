@@ -36,14 +36,17 @@ pub struct Vars<A = f32> {
 }
 
 impl<A: CandleElement> Vars<A> {
-    /// The variables that are in a map now, sorted by name.
+    /// The variables that are in a map now, sorted by name: make the model first.
     ///
     /// # Errors
-    /// As [`named`](Self::named).
+    /// [`Error::NoVariables`] if there are none, and those of [`named`](Self::named).
     pub fn of(map: &VarMap) -> Result<Self> {
         let map = map.data().lock().unwrap_or_else(PoisonError::into_inner);
         let mut named: Vec<_> = map.iter().map(|(name, var)| (name.clone(), var.clone())).collect();
         drop(map);
+        if named.is_empty() {
+            return Err(Error::NoVariables);
+        }
         named.sort_by(|(a, _), (b, _)| a.cmp(b));
         Self::named(named)
     }
@@ -73,7 +76,10 @@ impl<A: CandleElement> Vars<A> {
         self.named.iter().map(|(name, var)| (name.as_str(), var))
     }
 
-    /// Takes a step along the gradients of a backward pass. A variable without a gradient stays as it is, with its state.
+    /// Takes a step along the gradients of a backward pass. A variable without a gradient stays as it is, with its state;
+    /// if none has one, the report says that nothing moved.
+    ///
+    /// For the time of the step, the variables are [lent](Self::lend).
     ///
     /// # Errors
     /// Those of [`lend`](Self::lend), of [`gradients`](Self::gradients) and of the optimizer; variables and optimizer are then
@@ -85,8 +91,9 @@ impl<A: CandleElement> Vars<A> {
 
     /// The values of the variables as a tree for gradus: to be stepped, saved, loaded, averaged.
     ///
-    /// They are moved, not copied; the variables are empty until the tree is dropped, and must not be read in the
-    /// meantime, by no thread.
+    /// They are moved, not copied. Until the tree is dropped the variables hold nothing, and what reads them, a forward pass in another
+    /// thread too, gets an error from candle. So make the call a statement of its own: in `match opt.swap(&mut vars.lend()?) { … }` the tree
+    /// lives to the end of the `match`.
     ///
     /// # Errors
     /// [`Error::Lent`] if they are moved out already.

@@ -109,6 +109,46 @@ fn a_variable_without_elements_is_a_tensor_like_others() {
     }
 }
 
+#[test]
+fn a_map_without_variables() {
+    let error = Vars::<f32>::of(&candle_nn::VarMap::new()).unwrap_err();
+    assert_eq!(error.to_string(), "the map holds no variables; make the model first");
+}
+
+/// Products, convolutions, custom and in-place operations, of one lent variable and of two: candle has no check of its own against memory
+/// that is too short.
+#[test]
+fn what_reads_a_lent_variable_gets_an_error() {
+    let (w, kernel, x) = (var(&[300, 300]), var(&[8, 8, 3, 3]), tensor::<f32>(&[300, 300], 0.0));
+    let image = tensor::<f32>(&[1, 8, 32, 32], 0.0);
+    let ids = Tensor::new(&[1u32, 2], &Device::Cpu).unwrap();
+    let mut vars = Vars::<f32>::named([("w", w.clone()), ("kernel", kernel.clone())]).unwrap();
+    let lent = vars.lend().unwrap();
+    let read: [Box<dyn Fn() -> candle_core::Result<Tensor>>; 14] = [
+        Box::new(|| x.matmul(&w)),
+        Box::new(|| w.matmul(&x)),
+        Box::new(|| w.matmul(&w)),
+        Box::new(|| x.matmul(&w.t()?)),
+        Box::new(|| image.conv2d(&kernel, 1, 1, 1, 1)),
+        Box::new(|| image.conv_transpose2d(&kernel, 1, 0, 1, 1)),
+        Box::new(|| &x + w.as_tensor()),
+        Box::new(|| w.relu()),
+        Box::new(|| w.sum_all()),
+        Box::new(|| w.contiguous()?.index_select(&ids, 0)),
+        Box::new(|| w.t()?.contiguous()),
+        Box::new(|| candle_nn::ops::softmax_last_dim(&w)),
+        Box::new(|| candle_nn::ops::rms_norm(&x, &w.copy()?.narrow(0, 0, 1)?.squeeze(0)?, 1e-5)),
+        Box::new(|| Tensor::cat(&[&x, &w], 0)),
+    ];
+    for (at, read) in read.iter().enumerate() {
+        assert!(read().is_err(), "{at}");
+    }
+    assert!(w.to_vec2::<f32>().is_err());
+    std::thread::scope(|scope| scope.spawn(|| assert!(x.matmul(&w).is_err())).join()).unwrap();
+    drop(lent);
+    assert!(read.iter().all(|read| read().is_ok()));
+}
+
 /// With as many lenders as there is room for between the taking of a variable and the giving back.
 #[test]
 fn no_variable_is_lost_between_threads() {
