@@ -76,7 +76,7 @@ pub enum Error {
     },
 
     /// The parameters are not the ones the optimizer's state belongs to.
-    #[error("the parameters changed between steps: expected {expected}, found {found}")]
+    #[error("these are other parameters than before: expected {expected}, found {found}")]
     ParametersChanged {
         /// The first tensor that differs, as it was.
         expected: String,
@@ -104,6 +104,15 @@ pub enum Error {
         index: Vec<usize>,
         /// The loss there.
         value: f64,
+    },
+
+    /// The loss is another number when it is asked again at the same parameters.
+    #[error("the loss is {first}, and {second} when it is asked again at the same parameters")]
+    LossChanged {
+        /// The first answer.
+        first: f64,
+        /// The second.
+        second: f64,
     },
 
     /// Every gradient is finite, but their norm is too large for an `f64`, or its square for a matrix of the element type.
@@ -297,6 +306,10 @@ pub enum Error {
         /// The entry's name.
         key: String,
     },
+
+    /// A file has parameters, but no state of an optimizer.
+    #[error("the file has no optimizer's state; `load_params` loads the parameters alone")]
+    NoOptimizerState,
 
     /// A state dictionary or a file has an entry that nothing here has a place for.
     #[error("{} belongs to nothing here", Name(.key))]

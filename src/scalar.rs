@@ -31,6 +31,10 @@ pub trait Element:
 /// 16-bit parameters are stepped through `Optimizer::master_weights` instead. The trait is
 /// sealed: a rule may rely on IEEE 754 arithmetic, which is what makes results independent of the number of threads,
 /// the SIMD width and the memory layout.
+#[diagnostic::on_unimplemented(
+    message = "rules do not compute in `{Self}`",
+    note = "rules compute in `f32` and `f64`; 16-bit parameters are stepped by `….master_weights()`, feature `half`"
+)]
 pub trait Scalar: Element + sealed::Computed {}
 
 impl Scalar for f32 {}

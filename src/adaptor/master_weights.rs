@@ -24,7 +24,8 @@ use crate::step::{Adjust, Report, Step, Tensor};
 /// nearest. Gradients are widened and parameters narrowed block by block in the cache. The master weights are made from
 /// the parameters at the first step and hold from then on: what is written to the parameters in between is overwritten.
 ///
-/// Everything inside is in f32: clipping, sums of micro-batches, averages. So give `master_weights` last. f16 needs a
+/// Everything inside is in f32: clipping, sums of micro-batches, averages. So give `master_weights` last. An average that is to be
+/// swapped into the parameters is of their type: `….master_weights().ema(decay)` keeps it in 16 bits. f16 needs a
 /// scaled loss; [`unscale`](Optimizer::unscale) divides the gradients again.
 ///
 /// # State

@@ -59,6 +59,12 @@ impl Comparison {
         &self.without_gradient
     }
 
+    /// The tensors of which nothing was seen: their gradients and quotients are all within the rounding of the loss. They are zero, or too
+    /// small beside the loss; [`worst_error`](Self::worst_error) does not speak of them.
+    pub fn unseen(&self) -> impl Iterator<Item = &ComparedTensor> {
+        self.tensors.iter().filter(|tensor| tensor.below_rounding > 0 && tensor.below_rounding == tensor.checked)
+    }
+
     /// How many elements were compared.
     pub fn checked(&self) -> usize {
         self.tensors.iter().map(|tensor| tensor.checked).sum()
@@ -120,6 +126,9 @@ impl fmt::Display for Comparison {
                 short(*error),
                 Name(path),
             )?,
+        }
+        for (at, tensor) in self.unseen().enumerate() {
+            write!(f, "{} {}", if at == 0 { "; all is below rounding in" } else { "," }, Name(&tensor.path))?;
         }
         let name = |path: &str| if path.is_empty() { "(root)".into() } else { path.to_string() };
         let paths = self.tensors.iter().map(|tensor| &tensor.path).chain(&self.without_gradient);

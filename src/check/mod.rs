@@ -97,7 +97,7 @@ where
 /// Exactly at a kink the derivatives of both sides pass for right. Where moving an element moves many rectifiers, there may
 /// be kinks on both sides of it within 2d, and no quotient is good: take fewer examples or a smaller `step`.
 ///
-/// The loss is asked once, and then two or four times for each element.
+/// The loss is asked twice, and then two or four times for each element.
 ///
 /// # Errors
 /// Those of [`compare`](Self::compare).
@@ -150,7 +150,7 @@ impl Gradients {
     ///
     /// # Errors
     /// Those of [`Step::pair`], if the trees differ; [`Error::NonFiniteGradient`]; [`Error::NonFiniteParameter`] if an
-    /// element is not finite, or would not be when it is moved; [`Error::NotFinite`] if the loss is not, and
+    /// element is not finite, or would not be when it is moved; [`Error::NotFinite`] if the loss is not, [`Error::LossChanged`], and
     /// [`Error::NonFiniteLoss`] if it is not when an element has been moved; [`Error::Argument`] for a setting outside its
     /// range. The parameters are what they were, as they are if the loss panics.
     pub fn compare<P, L>(
@@ -174,6 +174,10 @@ impl Gradients {
         let at_rest = loss(params).as_f64();
         if !at_rest.is_finite() {
             return Err(Error::NotFinite { argument: "the loss", index: Vec::new(), value: at_rest });
+        }
+        let again = loss(params).as_f64();
+        if again != at_rest {
+            return Err(Error::LossChanged { first: at_rest, second: again });
         }
 
         let mut comparison = Comparison::default();

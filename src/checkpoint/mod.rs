@@ -123,14 +123,14 @@ impl Checkpoint {
     ///
     /// # Errors
     /// Those of [`load_params`](Self::load_params) and of
-    /// [`Optimizer::load_state_dict`], and [`Error::MissingEntry`] if no optimizer was saved.
+    /// [`Optimizer::load_state_dict`], and [`Error::NoOptimizerState`] if no optimizer was saved.
     pub fn load<A: Element>(
         &self,
         params: &mut (impl ParamsMut<Elem = A> + ?Sized),
         optimizer: &mut (impl Optimizer<A> + ?Sized),
     ) -> Result<()> {
         let layout = self.check_params(params)?;
-        let state = self.optimizer.as_ref().ok_or_else(|| Error::MissingEntry { key: OPTIMIZER.into() })?;
+        let state = self.optimizer.as_ref().ok_or(Error::NoOptimizerState)?;
         let layout = match state.layout() {
             Some(saved) if layout.has_tensors_of(saved) => Some(Arc::new(layout)),
             saved => saved.cloned(),

@@ -16,7 +16,7 @@ fn the_quotient_by_hand() {
         w[0] * w[0]
     };
     let found = Gradients::new().step(0.5).compare(&mut array![3.0], &array![6.0], square).unwrap();
-    assert_eq!(asked, [3.0, 4.5, 1.5]); // d = 0.5 · 3
+    assert_eq!(asked, [3.0, 3.0, 4.5, 1.5]); // d = 0.5 · 3
     let worst = found.worst().unwrap();
     assert_eq!((worst.grad, worst.quotient, worst.error), (6.0, 6.0, 0.0)); // (20.25 − 2.25)/3
     assert_eq!(worst.rounding, 16.0 * f64::EPSILON * 22.5 / 3.0);
@@ -31,7 +31,7 @@ fn a_second_look_is_of_fourth_order() {
     };
     // The first quotient is (15.625 − 3.375)/1 = 12.25.
     let found = Gradients::new().step(0.25).compare(&mut array![2.0], &array![12.0], cube).unwrap();
-    assert_eq!(asked, [2.0, 2.5, 1.5, 3.0, 1.0]);
+    assert_eq!(asked, [2.0, 2.0, 2.5, 1.5, 3.0, 1.0]);
     let worst = found.worst().unwrap();
     assert!((worst.quotient - 12.0).abs() < 1e-13 && worst.error == 0.0, "{worst:?}");
     assert_eq!(found.tensors()[0].one_sided, 0);
@@ -79,6 +79,13 @@ fn rounding_is_no_error_and_what_it_hides_is_counted() {
     let found = check::gradients(&mut w, &-&slopes, |w| 1e10 + w.dot(&slopes)).unwrap();
     assert_eq!((found.worst().unwrap().error, found.tensors()[0].below_rounding), (0.0, 50));
     assert!(found.worst_error().is_nan());
+
+    // Of a tensor like that beside others the report says so.
+    let mut tree = (w, array![1.0, 1.0]);
+    let found = check::gradients(&mut tree, &(slopes, array![0.0, 1.0]), |(_, b)| 1e10 + b[1]).unwrap();
+    assert_eq!(found.unseen().map(|tensor| &*tensor.path).collect::<Vec<_>>(), ["0"]);
+    let first = found.to_string().lines().next().unwrap().to_owned();
+    assert!(first.ends_with("; all is below rounding in \"0\""), "{first}");
 }
 
 #[test]
@@ -121,7 +128,7 @@ fn the_steps_are_as_documented() {
             0.0
         };
         _ = check::gradients(&mut array![at], &array![0.0], note).unwrap();
-        (asked[1] - at, at - asked[2])
+        (asked[2] - at, at - asked[3])
     };
     let h = f64::EPSILON.cbrt();
     assert_eq!(reach(0.0), (h, h));
@@ -136,7 +143,7 @@ fn the_steps_are_as_documented() {
         0.0_f32
     };
     _ = check::gradients(&mut array![0.0_f32], &array![0.0], note).unwrap();
-    assert_eq!(asked, [0.0, f32::EPSILON.cbrt(), -f32::EPSILON.cbrt()]);
+    assert_eq!(asked, [0.0, 0.0, f32::EPSILON.cbrt(), -f32::EPSILON.cbrt()]);
 }
 
 #[test]

@@ -158,14 +158,14 @@ fn a_list_without_a_size_and_a_tuple_of_references() {
 #[test]
 fn a_loss_that_panics_leaves_the_parameters_as_they_were() {
     let (before, given) = (bits(&everything()), grads(&everything()));
-    // At rest, at the first elements, and in the second look that a wrong gradient gets.
+    // Twice at rest, at the first elements, and in the second look that a wrong gradient gets.
     for (number, factor) in [(0, 1.0), (1, 1.0), (2, 1.0), (7, 1.0), (30, 1.0), (3, -1.0), (4, -1.0)] {
         let (mut tree, mut asked) = (everything(), 0);
         let mut given = given.clone();
         given.rows[[0, 0]] *= factor;
         let panicked = catch_unwind(AssertUnwindSafe(|| {
             check::gradients(&mut tree, &given, |tree| {
-                assert!(number == 0 || asked != number || bits(tree) != before, "it is moved when it is asked");
+                assert!(number <= 1 || asked != number || bits(tree) != before, "it is moved when it is asked");
                 if asked == number {
                     std::panic::resume_unwind(Box::new("no loss"));
                 }

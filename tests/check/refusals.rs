@@ -54,7 +54,7 @@ fn without_gradient_means_not_compared() {
         loss(tree)
     });
     let found = found.unwrap();
-    assert_eq!((found.checked(), found.tensors().len(), asked), (4, 1, 1 + 2 * 4));
+    assert_eq!((found.checked(), found.tensors().len(), asked), (4, 1, 2 + 2 * 4));
     assert_eq!(found.without_gradient(), ["1"]);
 
     let nothing: Option<Tree> = None;
@@ -105,6 +105,17 @@ fn what_is_not_finite() {
     }
 }
 
+#[test]
+fn a_loss_that_is_not_a_function_of_the_parameters() {
+    let mut asked = 0.0;
+    let dropout = |_: &Tree| {
+        asked += 1.5;
+        asked
+    };
+    let error = check::gradients(&mut tree(), &tree(), dropout).unwrap_err();
+    assert_eq!(error.to_string(), "the loss is 1.5, and 3 when it is asked again at the same parameters");
+}
+
 /// Two steps away the loss may end: the second look then does without.
 #[test]
 fn a_loss_that_ends_nearby() {
@@ -138,7 +149,7 @@ fn a_tree_of_two_faces() -> Result<()> {
     assert!(matches!(error, Err(Error::MissingGradient { .. })));
     let grads = std::collections::BTreeMap::from([("w", array![0.0, 0.0])]);
     let error = check::gradients(&mut Wrong(array![1.0, 2.0], array![1.0]), &grads, |_| 0.0).unwrap_err();
-    let expected = "the parameters changed between steps: expected \"w\" of shape [2], found another walk";
+    let expected = "these are other parameters than before: expected \"w\" of shape [2], found another walk";
     assert_eq!(error.to_string(), expected);
     Ok(())
 }

@@ -297,25 +297,25 @@ fn cases() -> Vec<Case> {
             |opt, params, grads, _| opt.step(&mut Twice(params, ArrayD::ones(IxDyn(&[2, 3]))), grads)),
         case("DuplicatePath", "two tensors have the path \"a\"; rename one",
             |opt, params, grads, _| opt.step(params, &Twice(grads, ArrayD::ones(IxDyn(&[2, 3]))))),
-        case("ParametersChanged", "the parameters changed between steps: \
+        case("ParametersChanged", "these are other parameters than before: \
              expected \"a\" of shape [2, 3], found \"aa\" of shape [2, 3]",
             |opt, params, grads, _| {
                 for tree in [&mut *params, &mut *grads] { let a = tree.remove("a").unwrap(); tree.insert("aa", a); }
                 opt.step(params, grads)
             }),
-        case("ParametersChanged", "the parameters changed between steps: \
+        case("ParametersChanged", "these are other parameters than before: \
              expected \"a\" of shape [2, 3], found \"a\" of shape [6]",
             |opt, params, grads, _| {
                 for tree in [&mut *params, &mut *grads] { tree.insert("a", ArrayD::ones(IxDyn(&[6]))); }
                 opt.step(params, grads)
             }),
-        case("ParametersChanged", "the parameters changed between steps: \
+        case("ParametersChanged", "these are other parameters than before: \
              expected no more tensors, found \"d\" of shape [1]",
             |opt, params, grads, _| {
                 for tree in [&mut *params, &mut *grads] { tree.insert("d", array![1.0].into_dyn()); }
                 opt.step(params, grads)
             }),
-        case("ParametersChanged", "the parameters changed between steps: \
+        case("ParametersChanged", "these are other parameters than before: \
              expected \"a\" of shape [2, 3], found \"b\" of shape [3]",
             |opt, params, grads, _| { params.remove("a"); grads.remove("a"); opt.step(params, grads) }),
         case("NonFiniteGradient", "gradient \"a\" is NaN at index [1, 2]",

@@ -82,20 +82,31 @@ fn table() -> Vec<(Error, &'static str)> {
             "the loss is NaN when parameter (root) is moved at index [1]",
         ),
         (
+            check::gradients(&mut array![1.0], &array![1.0], {
+                let mut asked = 0.0;
+                move |_: &Array1<f64>| {
+                    asked += 1.5;
+                    asked
+                }
+            })
+            .unwrap_err(),
+            "the loss is 1.5, and 3 when it is asked again at the same parameters",
+        ),
+        (
             clip::global_norm(&mut Twins([array![1.0], array![1.0]]), 1.0).unwrap_err(),
             "two tensors have the path \"twin\"; rename one",
         ),
         (
             changed((array![1.0], array![1.0]), (array![1.0], array![1.0, 2.0])),
-            "the parameters changed between steps: expected \"1\" of shape [1], found \"1\" of shape [2]",
+            "these are other parameters than before: expected \"1\" of shape [1], found \"1\" of shape [2]",
         ),
         (
             changed((array![1.0], array![1.0]), (array![1.0],)),
-            "the parameters changed between steps: expected \"1\" of shape [1], found no more tensors",
+            "these are other parameters than before: expected \"1\" of shape [1], found no more tensors",
         ),
         (
             changed(array![1.0], vec![array![1.0], array![1.0]]),
-            "the parameters changed between steps: expected (root) of shape [1], found \"0\" of shape [1]",
+            "these are other parameters than before: expected (root) of shape [1], found \"0\" of shape [1]",
         ),
         (
             Sgd::new(0.1).check_finite().step(&mut (array![1.0], array![2.0, 3.0]), &nan).unwrap_err(),
@@ -232,8 +243,8 @@ fn files() -> Vec<(Error, &'static str)> {
 
 /// Without the features these cannot happen: those of files, of curvature, of several ranks, of federated learning.
 #[rustfmt::skip]
-const OF_FEATURES: [&str; 27] = [
-    "File", "NotACheckpoint", "CheckpointVersion", "Corrupted",
+const OF_FEATURES: [&str; 28] = [
+    "NoOptimizerState", "File", "NotACheckpoint", "CheckpointVersion", "Corrupted",
     "Layer", "NoWeight", "NotAWeight", "SameLayer", "TooLarge", "NotTheMean", "NoStep",
     "NoRank", "RankLeft", "RankTimeout", "MissingRank", "RanksDisagree", "RankRefused", "Transport",
     "CutTensors", "NotShardable", "DataOfAllRanks",

@@ -68,7 +68,7 @@ fn reasons() -> Vec<LeftOut> {
         named(
             3,
             Reason::OtherLayout,
-            "the parameters changed between steps: expected \"0\" of shape [2], found \"0\" of shape [1]",
+            "these are other parameters than before: expected \"0\" of shape [2], found \"0\" of shape [1]",
         ),
         named(4, Reason::Weight, "0"),
         named(5, Reason::Weight, "NaN"),
