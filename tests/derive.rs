@@ -366,8 +366,3 @@ mod layers {
 fn private_types_and_types_out_of_macros_can_be_fields() {
     assert_eq!(paths(&layers::layer()), ["0.inner.0", "0.same.0", "1.inner.0", "1.other"]);
 }
-
-#[test]
-fn misuse_is_explained() {
-    trybuild::TestCases::new().compile_fail("tests/ui/*.rs");
-}
