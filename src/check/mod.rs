@@ -180,6 +180,7 @@ impl Gradients {
             return Err(Error::LossChanged { first: at_rest, second: again });
         }
 
+        let ruler = Ruler { step, epsilon, at_rest };
         let mut comparison = Comparison::default();
         for (info, tensor) in pairs.iter() {
             let Some(grad) = &tensor.grad else {
@@ -191,7 +192,7 @@ impl Gradients {
                 let mut own = [P::Elem::from_f64(0.0)];
                 grad.read_raw(info.shape(), Order::C, element, &mut own);
                 let place = Place { info, tensor: tensor.index(), index: norm::unravel(element, info.shape()) };
-                let judgement = Ruler { step, epsilon, at_rest }.judge(params, &place, own[0].as_f64(), &mut loss)?;
+                let judgement = ruler.judge(params, &place, own[0].as_f64(), &mut loss)?;
                 compared.add(place.index, own[0].as_f64(), &judgement);
             }
             comparison.tensors.push(compared);

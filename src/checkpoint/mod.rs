@@ -135,7 +135,7 @@ impl Checkpoint {
             Some(saved) if layout.has_tensors_of(saved) => Some(Arc::new(layout)),
             saved => saved.cloned(),
         };
-        load(optimizer, state, layout.as_ref())?;
+        load(state, layout.as_ref(), optimizer.layout().cloned(), |reader| optimizer.read_state(reader))?;
         self.write_params(params);
         Ok(())
     }

@@ -11,7 +11,7 @@ use crate::optimizer::Optimizer;
 use crate::params::{Layout, Params};
 use crate::scalar::Element;
 use crate::state::data::Data;
-use crate::state::{Commit, StateDict, StateReader, StateWriter, read_all};
+use crate::state::{Commit, StateDict, StateReader, StateWriter, load};
 
 impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
     /// A copy of everything that is remembered from round to round.
@@ -44,11 +44,7 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
     /// # Errors
     /// Those of [`Optimizer::load_state_dict`].
     pub fn load_state_dict(&mut self, state: &StateDict) -> Result<()> {
-        if let (Some(own), Some(found)) = (self.optimizer.layout(), state.layout()) {
-            own.ensure_same(found)?;
-        }
-        read_all(state, state.layout(), |reader| self.read_state(reader))?.make();
-        Ok(())
+        load(state, state.layout(), self.optimizer.layout().cloned(), |reader| self.read_state(reader))
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {

@@ -114,7 +114,7 @@ pub trait Optimizer<A: Element>: Send {
     /// [`Error::EntryType`](crate::Error::EntryType), [`Error::EntryValue`](crate::Error::EntryValue), and
     /// [`Error::ParametersChanged`](crate::Error::ParametersChanged) if the optimizer has stepped other parameters.
     fn load_state_dict(&mut self, state: &StateDict) -> Result<()> {
-        load(self, state, state.layout())
+        load(state, state.layout(), self.layout().cloned(), |reader| self.read_state(reader))
     }
 
     /// Moves `params` along `grads`, a tree of the same tensors. The gradients are not changed.

@@ -15,8 +15,6 @@ use crate::scalar::Element;
 use data::Data;
 
 pub(crate) use reader::load;
-#[cfg(feature = "federated")]
-pub(crate) use reader::read_all;
 pub use reader::{Commit, StateReader};
 pub use writer::StateWriter;
 

@@ -12,7 +12,6 @@ use super::StateDict;
 use super::data::{Data, Stored};
 use super::writer::numbered;
 use crate::error::{Error, Result};
-use crate::optimizer::Optimizer;
 use crate::params::{Layout, Order, TensorInfo};
 use crate::scalar::Element;
 
@@ -64,31 +63,26 @@ impl fmt::Debug for Commit<'_> {
     }
 }
 
-/// Gives an optimizer all that is in a dictionary, for parameters of this layout.
-pub(crate) fn load<A: Element>(
-    optimizer: &mut (impl Optimizer<A> + ?Sized),
+/// Reads a whole dictionary, with the tensors of this layout, for what has the layout `own` already, and makes the change.
+/// What `read` leaves is an error.
+pub(crate) fn load<'c>(
     dict: &StateDict,
     layout: Option<&Arc<Layout>>,
+    own: Option<Arc<Layout>>,
+    read: impl FnOnce(&mut StateReader<'_>) -> Result<Commit<'c>>,
 ) -> Result<()> {
-    if let (Some(own), Some(found)) = (optimizer.layout(), layout) {
+    if let (Some(own), Some(found)) = (own, layout) {
         own.ensure_same(found)?;
     }
-    read_all(dict, layout, |reader| optimizer.read_state(reader))?.make();
-    Ok(())
-}
-
-/// Reads a whole dictionary, with the tensors of this layout: what `read` leaves is an error.
-pub(crate) fn read_all<'c>(
-    dict: &StateDict,
-    layout: Option<&Arc<Layout>>,
-    read: impl FnOnce(&mut StateReader<'_>) -> Result<Commit<'c>>,
-) -> Result<Commit<'c>> {
     let seen = RefCell::default();
     let commit = read(&mut StateReader { dict, layout, read: &seen, prefix: String::new(), nodes: BTreeMap::new() })?;
     let seen = seen.borrow();
     match dict.keys().find(|key| !seen.contains(key)) {
         Some(key) => Err(Error::UnexpectedEntry { key: key.into() }),
-        None => Ok(commit),
+        None => {
+            commit.make();
+            Ok(())
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The variables of a model, named.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::marker::PhantomData;
 use std::sync::{Arc, PoisonError};
 
@@ -58,10 +58,10 @@ impl<A: CandleElement> Vars<A> {
     /// [`Error::SameVariable`] where one stands under two names.
     pub fn named<N: Into<String>>(named: impl IntoIterator<Item = (N, Var)>) -> Result<Self> {
         let named: Arc<[(String, Var)]> = named.into_iter().map(|(name, var)| (name.into(), var)).collect();
-        let (mut names, mut vars) = (HashMap::new(), HashMap::new());
+        let (mut names, mut vars) = (HashSet::new(), HashMap::new());
         for (path, var) in named.iter() {
             ensure_fits::<A>(path, "variable", var)?;
-            if names.insert(path, ()).is_some() {
+            if !names.insert(path) {
                 return Err(Error::DuplicateName { path: path.clone() });
             }
             if let Some(first) = vars.insert(var.id(), path) {
@@ -104,8 +104,8 @@ impl<A: CandleElement> Vars<A> {
     /// The gradients of the variables as a tree for gradus, in candle's memory, whatever its layout.
     ///
     /// # Errors
-    /// [`Error::Dtype`] and [`Error::NotOnCpu`] for a gradient that is not like its variable, [`Error::GradientIsVariable`],
-    /// and [`Error::Lent`] while the variables are.
+    /// [`Error::Dtype`] and [`Error::NotOnCpu`] for a gradient that is not like its variable, and
+    /// [`Error::GradientIsVariable`].
     pub fn gradients<'g>(&self, grads: &'g GradStore) -> Result<Gradients<'g, A>> {
         Gradients::new(&self.named, grads)
     }

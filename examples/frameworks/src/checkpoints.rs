@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 
+use burn::module::Param;
 use burn::optim::GradientsParams;
 use burn::tensor::{DType as BurnDType, Device as BurnDevice, Tensor as BurnTensor, TensorData};
 use candle_core::backprop::GradStore;
@@ -12,7 +13,6 @@ use gradus::checkpoint::Checkpoint;
 use gradus::prelude::*;
 use gradus::schedule::Cosine;
 use gradus_candle::Vars;
-use ndarray::{ArrayBase, Dimension, OwnedRepr};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -34,42 +34,29 @@ fn gradients(step: usize) -> Mlp<f64> {
     grads
 }
 
-fn in_order(mlp: &Mlp<f64>) -> [(&'static str, Vec<usize>, Vec<f64>); 4] {
-    fn tensor<D: Dimension>(array: &ArrayBase<OwnedRepr<f64>, D>) -> (Vec<usize>, Vec<f64>) {
-        (array.shape().to_vec(), array.iter().copied().collect())
-    }
-    let Mlp { hidden, output } = mlp;
-    [
-        ("hidden.weight", tensor(&hidden.weight)),
-        ("hidden.bias", tensor(&hidden.bias)),
-        ("output.weight", tensor(&output.weight)),
-        ("output.bias", tensor(&output.bias)),
-    ]
-    .map(|(name, (shape, values))| (name, shape, values))
-}
-
 /// The gradients as candle's backward pass would give them.
 fn for_candle(map: &VarMap, grads: &Mlp<f64>) -> Result<GradStore, Box<dyn Error>> {
     let mut store = Tensor::zeros((), DType::F64, &Device::Cpu)?.backward()?;
     let vars = map.data().lock().map_err(|_| "poisoned")?;
-    for (name, shape, values) in in_order(grads) {
-        store.insert(&vars[name], Tensor::from_vec(values, shape, &Device::Cpu)?);
+    for (name, values) in values(grads) {
+        let var = &vars[&name];
+        store.insert(var, Tensor::from_vec(values, var.dims(), &Device::Cpu)?);
     }
     Ok(store)
 }
 
 /// The gradients as burn's backward pass would give them.
 fn for_burn(model: &in_burn::Classifier, grads: &Mlp<f64>) -> GradientsParams {
-    fn tensor<const D: usize>((_, shape, values): &(&str, Vec<usize>, Vec<f64>)) -> BurnTensor<D> {
-        BurnTensor::from_data(TensorData::new(values.clone(), shape.clone()), (&BurnDevice::flex(), BurnDType::F64))
+    fn give<const D: usize>(to: &mut GradientsParams, param: &Param<BurnTensor<D>>, values: &[f64]) {
+        let data = TensorData::new(values.to_vec(), param.dims());
+        to.register(param.id, BurnTensor::<D>::from_data(data, (&BurnDevice::flex(), BurnDType::F64)));
     }
-    let [hidden_weight, hidden_bias, output_weight, output_bias] = in_order(grads);
-    let mut params = GradientsParams::new();
-    params.register::<2>(model.hidden.weight.id, tensor(&hidden_weight));
-    params.register::<1>(model.hidden.bias.id, tensor(&hidden_bias));
-    params.register::<2>(model.output.weight.id, tensor(&output_weight));
-    params.register::<1>(model.output.bias.id, tensor(&output_bias));
-    params
+    let (values, mut given) = (values(grads), GradientsParams::new());
+    for (name, layer) in [("hidden", &model.hidden), ("output", &model.output)] {
+        give(&mut given, &layer.weight, &values[&format!("{name}.weight")]);
+        give(&mut given, &layer.bias, &values[&format!("{name}.bias")]);
+    }
+    given
 }
 
 /// The values, by name.

@@ -115,7 +115,7 @@ fn batches(images: &Images, epochs: usize, rng: &mut ChaCha8Rng) -> Vec<Batch> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     #[test]
     fn the_three_ways_are_one_training() {

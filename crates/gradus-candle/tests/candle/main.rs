@@ -1,5 +1,5 @@
 //! Models of candle, stepped by gradus.
-#![allow(clippy::unwrap_used, clippy::panic)] // a test ends where something is wrong
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod in_place;
 mod refusals;
