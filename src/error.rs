@@ -1,5 +1,7 @@
 //! Everything that can go wrong, with the place where it did.
 
+use crate::simd::Level;
+
 /// The result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -120,6 +122,15 @@ pub enum Error {
     NormOverflow {
         /// The tensor with the largest element.
         path: String,
+    },
+
+    /// SIMD instructions were asked for that this machine does not have.
+    #[error("the SIMD level {level} is not available; this machine has {}", Levels(.available))]
+    SimdLevel {
+        /// The level that was asked for.
+        level: Level,
+        /// Those that the machine has, the lowest first.
+        available: Vec<Level>,
     },
 
     /// A pattern that should choose tensors chooses none.
@@ -527,6 +538,16 @@ impl std::fmt::Display for Name<'_> {
             "" => f.write_str("(root)"),
             path => write!(f, "\"{path}\""),
         }
+    }
+}
+
+/// SIMD levels by name.
+struct Levels<'a>(&'a [Level]);
+
+impl std::fmt::Display for Levels<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<_> = self.0.iter().map(|level| level.name()).collect();
+        f.write_str(&names.join(", "))
     }
 }
 

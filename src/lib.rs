@@ -33,6 +33,7 @@ mod product;
 pub mod rule;
 mod scalar;
 pub mod schedule;
+pub mod simd;
 mod state;
 mod step;
 pub mod tap;

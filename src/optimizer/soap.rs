@@ -3,7 +3,6 @@
 use std::mem::swap;
 
 use ndarray::{Array2, ArrayView2, Axis};
-use pulp::Arch;
 
 use crate::decomposition::{eigen, orthonormal};
 use crate::error::{Error, Result};
@@ -11,6 +10,7 @@ use crate::hyper::Hyper;
 use crate::linalg::{blend_gram, multiplied, multiply};
 use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise};
 use crate::scalar::Scalar;
+use crate::simd;
 
 /// SOAP: Adam, in the directions in which gradients have been seen to vary.
 ///
@@ -249,7 +249,7 @@ fn adam<A: Scalar>(
     else {
         unreachable!("products and slots lie row by row")
     };
-    Arch::new().dispatch(
+    simd::arch().dispatch(
         #[inline(always)]
         move || {
             for ((d, m), v) in grad.iter_mut().zip(mean).zip(square) {

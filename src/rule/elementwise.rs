@@ -18,6 +18,7 @@ use crate::hyper::Hyper;
 use crate::optimizer::Optimizer;
 use crate::params::{Layout, Order, TensorInfo, ValuesMut};
 use crate::scalar::Scalar;
+use crate::simd;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Report, Step, Tensor};
 
@@ -167,7 +168,7 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
     }
 
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
-        self.apply_with(step, Arch::new())
+        self.apply_with(step, simd::arch())
     }
 
     fn learning_rate(&self) -> f64 {
@@ -320,8 +321,8 @@ mod tests {
         Array1::from_shape_fn(elements, |i| A::from_f64((i as f64 * 0.73 + phase).sin()))
     }
 
-    /// 5 steps of a tensor of 1,003 elements, with clipping's scale, with and without SIMD.
-    fn agrees_without_simd<A: Scalar, R: Rule<A> + Clone>(opt: Elementwise<R, A>) {
+    /// 5 steps of a tensor of 1,003 elements, with clipping's scale, at every level.
+    fn agrees_at_every_level<A: Scalar, R: Rule<A> + Clone>(opt: Elementwise<R, A>) {
         let run = |arch: Arch| {
             let (mut opt, mut params) = (opt.clone(), wave(1003, 0.0));
             for number in 0..5 {
@@ -334,7 +335,10 @@ mod tests {
             }
             params
         };
-        assert_eq!(run(Arch::Scalar), run(Arch::new()), "{}", opt.rule.name());
+        let expected = run(Arch::Scalar);
+        for level in simd::available() {
+            assert_eq!(level.arch().map(run).as_ref(), Some(&expected), "{} at {level}", opt.rule.name());
+        }
     }
 
     #[test]
@@ -415,14 +419,14 @@ mod tests {
     #[test]
     fn simd_does_not_change_the_bits() {
         fn all<A: Scalar>() {
-            agrees_without_simd::<A, _>(Sgd::new(0.1).weight_decay(0.1));
-            agrees_without_simd::<A, _>(Momentum::new(0.1, 0.9).dampening(0.1));
-            agrees_without_simd::<A, _>(Nesterov::new(0.1, 0.9));
-            agrees_without_simd::<A, _>(RmsProp::new(0.1));
-            agrees_without_simd::<A, _>(RmsProp::new(0.1).centered().momentum(0.5).weight_decay(0.1));
-            agrees_without_simd::<A, _>(Adam::new(0.1).weight_decay(0.1));
-            agrees_without_simd::<A, _>(Adam::new(0.1).amsgrad());
-            agrees_without_simd::<A, _>(AdamW::new(0.1));
+            agrees_at_every_level::<A, _>(Sgd::new(0.1).weight_decay(0.1));
+            agrees_at_every_level::<A, _>(Momentum::new(0.1, 0.9).dampening(0.1));
+            agrees_at_every_level::<A, _>(Nesterov::new(0.1, 0.9));
+            agrees_at_every_level::<A, _>(RmsProp::new(0.1));
+            agrees_at_every_level::<A, _>(RmsProp::new(0.1).centered().momentum(0.5).weight_decay(0.1));
+            agrees_at_every_level::<A, _>(Adam::new(0.1).weight_decay(0.1));
+            agrees_at_every_level::<A, _>(Adam::new(0.1).amsgrad());
+            agrees_at_every_level::<A, _>(AdamW::new(0.1));
         }
         all::<f32>();
         all::<f64>();

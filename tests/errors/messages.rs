@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gradus::prelude::*;
 use gradus::schedule::{Cosine, CosineRestarts};
+use gradus::simd::Level;
 use gradus::{Commit, Error, LinearTap, Report, Result, StateDict, StateReader, StateWriter, Step, check, clip};
 use ndarray::{Array1, Array2, array};
 
@@ -56,6 +57,11 @@ fn table() -> Vec<(Error, &'static str)> {
         (step(Sgd::new(0.1).accumulate(0)), "accumulate is 0 at step 0; it must be at least 1"),
         (step(Sgd::new(0.1).clip_global_norm(1.0).p(0.5)), "p is 0.5 at step 0; it must be a number ≥ 1 or infinity"),
         (step(Sgd::new(0.1).clip_value(-1.0)), "limit is -1 at step 0; it must be a number ≥ 0 or infinity"),
+        (
+            // What is provoked depends on the machine: see tests/simd.rs.
+            Error::SimdLevel { level: Level::V4, available: vec![Level::Baseline, Level::V3] },
+            "the SIMD level v4 is not available; this machine has baseline, v3",
+        ),
         (step(Sgd::new(0.1).unscale(0.0)), "loss_scale is 0 at step 0; it must be a finite number > 0"),
         (step(Sgd::new(Cosine::new(f64::NAN, 10))), "Cosine: peak is NaN; it must be a finite number"),
         (step(Sgd::new(CosineRestarts::new(0.1, 0))), "CosineRestarts: period is 0; it must be at least 1 step"),
