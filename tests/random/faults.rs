@@ -26,7 +26,7 @@ pub(crate) enum Fault {
     Parameter(f64),
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Edit {
     Missing,
     Extra,

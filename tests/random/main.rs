@@ -20,6 +20,7 @@ mod programs;
 mod ranks;
 mod report;
 mod runs;
+mod servers;
 mod trees;
 
 use report::Cases;
@@ -43,4 +44,9 @@ fn trees_that_lie() {
 #[test]
 fn files() {
     Cases::of("files", 250).run(files::case);
+}
+
+#[test]
+fn servers() {
+    Cases::of("servers", 60).run(servers::case);
 }
