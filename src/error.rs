@@ -373,6 +373,13 @@ pub enum Error {
         reason: String,
     },
 
+    /// A tensor has a name that the format of a file keeps for itself.
+    #[error("a file of safetensors cannot hold a tensor of the name {}; rename it", Name(.path))]
+    ReservedName {
+        /// The tensor's path.
+        path: String,
+    },
+
     /// The bytes of a checkpoint are not in the safetensors format: truncated, or of another kind.
     #[error("not a checkpoint: {reason}")]
     NotACheckpoint {
