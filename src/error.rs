@@ -187,6 +187,13 @@ pub enum Error {
         name: &'static str,
     },
 
+    /// Something that may refuse a step later than `sharded` can take one back was written inside it.
+    #[error("{name} cannot be inside sharded; {}", instead(.name))]
+    InsideSharded {
+        /// What is inside, such as `"local_steps"`.
+        name: &'static str,
+    },
+
     /// Something that knows one rank's data was given the gradients of all.
     #[error(
         "{name} knows only its own rank's data, and these are the mean gradients of all; write it after data_parallel"
@@ -520,7 +527,7 @@ pub enum Error {
 
 impl Error {
     /// An [`Error::Argument`].
-    #[cfg(feature = "federated")]
+    #[cfg(any(feature = "federated", feature = "second-order"))]
     pub(crate) fn argument(argument: &'static str, value: f64, accepted: impl Into<String>) -> Self {
         Self::Argument { argument, value, accepted: accepted.into() }
     }
@@ -580,6 +587,14 @@ fn subtree(pattern: &str, paths: &[String]) -> String {
     match paths.iter().any(below) {
         true => format!(" but is a subtree, \"{pattern}.**\""),
         false => String::new(),
+    }
+}
+
+/// What to write instead of `name` inside `sharded`.
+fn instead(name: &str) -> String {
+    match name {
+        "sharded" => "write one `sharded`, over the group of all ranks".into(),
+        _ => format!("write it after: `.sharded(group).{name}(…)`"),
     }
 }
 

@@ -10,6 +10,8 @@ pub mod clip;
 #[cfg(feature = "second-order")]
 mod decomposition;
 #[cfg(feature = "distributed")]
+mod digest;
+#[cfg(feature = "distributed")]
 pub mod distributed;
 mod error;
 #[cfg(feature = "federated")]

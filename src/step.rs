@@ -219,6 +219,16 @@ impl<'a, A: Element> Step<'a, A> {
         }
     }
 
+    /// Nothing if this is not a share of a step that other ranks have the rest of: for what speaks to ranks itself, whose errors would
+    /// be those of its own ranks only. `name` is who asks.
+    #[cfg(feature = "distributed")]
+    pub(crate) fn ensure_outermost(&self, name: &'static str) -> Result<()> {
+        match self.ranks {
+            Some(ranks) if !ranks.has_all_tensors() => Err(Error::InsideSharded { name }),
+            _ => Ok(()),
+        }
+    }
+
     /// Nothing if the gradients are those of this rank's data alone. `name` is who asks.
     #[cfg(feature = "second-order")]
     pub(crate) fn ensure_own_data(&self, name: &'static str) -> Result<()> {

@@ -56,6 +56,8 @@ pub use lanes::{Lanes, MAX_SLOTS, Slots};
 #[cfg(feature = "distributed")]
 pub(crate) use matrixwise::as_matrix;
 pub use matrixwise::{MatrixRule, MatrixSlot, Matrixwise};
+#[cfg(feature = "distributed")]
+pub(crate) use precision::GROUP;
 pub use precision::{Rounding, StatePrecision};
 
 /// One algorithm, element by element.

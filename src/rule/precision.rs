@@ -11,7 +11,7 @@ use crate::state::data::{Data, in_order, row_major};
 use crate::state::{StateReader, StateWriter};
 
 /// Elements that share one scale of 8-bit state.
-pub(super) const GROUP: usize = 256;
+pub(crate) const GROUP: usize = 256;
 
 /// Tensors with fewer elements than this keep their state in full: there is nothing to gain.
 const LEAST_ELEMENTS: usize = 4096;

@@ -117,6 +117,16 @@ impl StateDict {
         self.texts.remove(key).is_some() | self.tensors.remove(key).is_some()
     }
 
+    /// Nothing if all numbers are finite.
+    #[cfg(feature = "distributed")]
+    pub(crate) fn ensure_finite(&self) -> Result<()> {
+        let number = |(key, tensor): (&String, &StateTensor)| Some((key.clone(), tensor.data.first_non_finite()?));
+        match self.tensors.iter().find_map(number) {
+            Some((key, value)) => Err(Error::EntryValue { key, value: value.to_string(), accepted: "finite" }),
+            None => Ok(()),
+        }
+    }
+
     /// The bytes of all tensors.
     pub fn bytes(&self) -> usize {
         self.tensors.values().map(|tensor| tensor.data.bytes()).sum()

@@ -205,7 +205,7 @@ impl<'r> StateReader<'r> {
     }
 
     /// Whether there is a value of this name.
-    #[cfg(feature = "second-order")]
+    #[cfg(any(feature = "distributed", feature = "second-order"))]
     pub(crate) fn has(&self, name: &str) -> bool {
         self.dict.texts.contains_key(&format!("{}{name}", self.prefix))
     }
