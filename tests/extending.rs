@@ -41,7 +41,11 @@ impl<A: Scalar> Rule<A> for Lion {
     }
 
     fn values(&self, step: u64) -> Result<f64> {
-        self.beta.within("beta", 0.0..1.0, step)
+        self.beta.within_as::<A>("beta", 0.0..1.0, step)
+    }
+
+    fn hyper_parameters(&self) -> Vec<&Hyper> {
+        vec![&self.beta]
     }
 
     fn coefficients(&self, beta: &f64, at: &At) -> [A; 3] {
@@ -147,6 +151,10 @@ fn rules_of_every_number_of_slots() {
 
         fn values(&self, _: u64) -> Result<()> {
             Ok(())
+        }
+
+        fn hyper_parameters(&self) -> Vec<&Hyper> {
+            vec![]
         }
 
         fn coefficients(&self, (): &(), _: &At) {}
