@@ -87,6 +87,7 @@ impl<A: Element> Optimizer<A> for Router<A> {
     }
 
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
+        step.ensure_writable()?;
         for (selection, _) in &mut self.routes {
             selection.choose(step.layout())?;
         }

@@ -382,6 +382,19 @@ mod tests {
     }
 
     #[test]
+    fn a_tensor_s_counter_ends() {
+        let (mut opt, grads) = (Adam::new(0.1), (wave::<f64>(3, 0.0), wave(2, 1.0)));
+        let mut params = grads.clone();
+        opt.step(&mut params, &grads).unwrap();
+        opt.state[1].steps = u64::MAX;
+        let (before, state) = (params.clone(), opt.state_dict());
+        let error = opt.step(&mut params, &grads).unwrap_err();
+        assert_eq!(error, Error::CounterFull { counter: "steps", path: Some("1".into()) });
+        assert!(params == before && opt.state_dict() == state);
+        opt.step(&mut params, &(&grads.0, None::<Array1<f64>>)).unwrap();
+    }
+
+    #[test]
     fn without_decay_an_infinite_parameter_moves_no_gradient() {
         let mut opt = Momentum::new(0.1, 0.9).clip_value(1.0);
         let mut params = Array1::from_elem(2, f64::INFINITY);

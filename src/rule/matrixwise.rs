@@ -367,3 +367,88 @@ impl<R: fmt::Debug, A> fmt::Debug for Matrixwise<R, A> {
             .finish_non_exhaustive()
     }
 }
+#[cfg(test)]
+mod tests {
+    use ndarray::{ArrayD, ShapeBuilder, array};
+
+    use super::*;
+    use crate::error::Error;
+
+    /// Twice the gradient; and where it is told so, it tries to answer with something of another shape.
+    #[derive(Clone)]
+    struct Doubled {
+        strays: bool,
+    }
+
+    impl MatrixRule<f64> for Doubled {
+        type Values = ();
+
+        fn name(&self) -> &'static str {
+            "doubled"
+        }
+
+        fn slots(&self, shape: (usize, usize)) -> Vec<MatrixSlot> {
+            vec![MatrixSlot::new("sum", shape)]
+        }
+
+        fn values(&self, _: u64) -> Result<()> {
+            Ok(())
+        }
+
+        fn hyper_parameters(&self) -> Vec<&Hyper> {
+            vec![]
+        }
+
+        fn direction(&self, _: &(), _: &At, mut grad: ArrayViewMut2<'_, f64>, slots: &mut [Array2<f64>]) {
+            slots[0] += &grad;
+            grad *= 2.0;
+            if self.strays {
+                grad = grad.reversed_axes();
+                grad.swap_axes(0, 1);
+                slots[0] = Array2::zeros((7, 7));
+            }
+            assert!(grad.is_standard_layout());
+        }
+    }
+
+    /// Whatever memory parameter and gradient have, the rule sees the gradient row by row, and the elements are meant.
+    #[test]
+    fn directions_for_any_layout() {
+        let grad = ArrayD::from_shape_fn(vec![3, 2, 2], |at| (at[0] * 4 + at[1] * 2 + at[2]) as f64);
+        let mut turned = ArrayD::zeros(vec![3, 2, 2].f());
+        turned.assign(&grad);
+        for grad in [grad, turned] {
+            for mut w in [ArrayD::zeros(vec![3, 2, 2]), ArrayD::zeros(vec![3, 2, 2].f())] {
+                let mut opt = Matrixwise::from_rule(Doubled { strays: false }, 0.5);
+                opt.step(&mut w, &grad).unwrap();
+                assert_eq!(w, -&grad);
+            }
+        }
+    }
+
+    /// A direction has the gradient's shape whatever a rule does, so that no tensor waits for another; a slot of another shape lets
+    /// its tensor begin anew.
+    #[test]
+    fn nothing_has_another_shape() {
+        let mut opt = Matrixwise::from_rule(Doubled { strays: true }, 0.5);
+        let (mut w, grads) = ((array![[1.0, 1.0]], array![1.0]), (array![[1.0, 2.0]], array![3.0]));
+        opt.step(&mut w, &grads).unwrap();
+        assert_eq!(w, (array![[0.0, -1.0]], array![-2.0]));
+        opt.step(&mut w, &grads).unwrap();
+        assert_eq!((w, opt.steps()), ((array![[-1.0, -3.0]], array![-5.0]), 2));
+        assert_eq!(opt.tensor_steps("0"), 1);
+    }
+
+    #[test]
+    fn a_tensor_s_counter_ends() {
+        let mut opt = Matrixwise::from_rule(Doubled { strays: false }, 0.5);
+        let (mut w, grads) = ((array![1.0], array![1.0]), (array![1.0], array![1.0]));
+        opt.step(&mut w, &grads).unwrap();
+        opt.state[1].steps = u64::MAX;
+        let (before, state) = (w.clone(), opt.state_dict());
+        let error = opt.step(&mut w, &grads).unwrap_err();
+        assert_eq!(error, Error::CounterFull { counter: "steps", path: Some("1".into()) });
+        assert!(w == before && opt.state_dict() == state);
+        opt.step(&mut w, &(array![1.0], None::<ndarray::Array1<f64>>)).unwrap();
+    }
+}
