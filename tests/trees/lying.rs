@@ -298,6 +298,8 @@ fn a_file_is_loaded_whole_or_not_at_all() {
         let result = if with_state { saved.load(&mut liar, &mut other) } else { saved.load_params(&mut liar) };
         unchanged(&result, &liar, &before);
         assert!(result.is_ok() && with_state || other.state_dict() == state);
+        // No number of the file is one of the tree's.
+        assert!(result.is_err() || liar.bits().iter().zip(&before).all(|(now, before)| now != before));
     });
 }
 
