@@ -36,10 +36,10 @@ fn the_model_and_the_state_of_a_server_stay_finite() {
         ("gathered", || Box::new(Sgd::new(1.0).accumulate(3).sum())),
     ];
     for (name, make) in makes {
-        for change in [1e38_f32, 1e20, -2e38] {
+        let mut refused = 0;
+        for change in [7e37_f32, 1e38, 1e20, -2e38] {
             let (mut server, mut model) = (Server::new(make()), array![1.0_f32, 0.5]);
             let mut clients = Simulation::new([adding(change), adding(change)]);
-            let mut refused = 0;
             for _ in 0..8 {
                 let (before, state) = (bits(&model), server.state_dict());
                 match server.round(&mut model, &mut clients) {
@@ -53,9 +53,8 @@ fn the_model_and_the_state_of_a_server_stay_finite() {
                     }
                 }
             }
-            // A change of 1e20 leads out of them only where it is squared, or multiplied.
-            assert!(refused > 0 || change == 1e20, "{name}: {change} was never refused, {model}");
         }
+        assert!(refused > 0, "{name} was never refused");
     }
     // The second moment of FedAdam: infinite, it would hold the element for good.
     let (mut server, mut model) = (Server::new(FedAdam::new(0.1)), array![1.0_f32, 0.5]);
@@ -70,14 +69,14 @@ fn the_model_and_the_state_of_a_server_stay_finite() {
 fn all_ranks_refuse_what_would_not_be_finite() {
     ThreadGroup::run(3, |group| {
         let rank = group.rank();
-        let mut clients = Ranks::new(&group, Simulation::new([adding(if rank == 1 { 2e38 } else { 1e38 })])).unwrap();
-        let (mut server, mut model) = (Server::new(Momentum::new(3.0, 0.9).sharded(&group)), array![1e38_f32, 0.0]);
+        let mut clients = Ranks::new(&group, Simulation::new([adding(if rank == 1 { 2e37 } else { 1e37 })])).unwrap();
+        let (mut server, mut model) = (Server::new(Momentum::new(20.0, 0.9).sharded(&group)), array![1e38_f32, 0.0]);
         let state = server.state_dict();
         let error = server.round(&mut model, &mut clients).unwrap_err();
         assert!(matches!(error, Error::NonFiniteParameter { .. }), "{error}");
         assert_eq!((&model, server.rounds()), (&array![1e38, 0.0], 0));
         assert!(server.state_dict() == state);
-        let mut model = array![0.0_f32, 0.0];
+        let mut model = array![-1e38_f32, -1e38];
         assert!(server.round(&mut model, &mut clients).unwrap().moved);
     });
 }
@@ -85,7 +84,7 @@ fn all_ranks_refuse_what_would_not_be_finite() {
 /// An optimizer that refuses at the last moment.
 struct Late(bool);
 
-impl<A: gradus::Element> Optimizer<A> for Late {
+impl<A: Element> Optimizer<A> for Late {
     fn check(&self, _: &Step<'_, A>) -> Result<()> {
         Ok(())
     }
