@@ -7,6 +7,7 @@ pub mod check;
 #[cfg(feature = "checkpoint")]
 pub mod checkpoint;
 pub mod clip;
+mod counter;
 #[cfg(feature = "second-order")]
 mod decomposition;
 #[cfg(feature = "distributed")]
@@ -35,6 +36,7 @@ mod product;
 pub mod rule;
 mod scalar;
 pub mod schedule;
+pub mod simd;
 mod state;
 mod step;
 pub mod tap;

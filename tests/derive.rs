@@ -84,6 +84,29 @@ fn a_tuple_struct_is_named_by_position() {
     assert!(moved(pair.0.0[0]) && moved(pair.0.1.bias[1]));
 }
 
+/// Every element type that a tree can have, not those alone that rules compute in.
+#[cfg(feature = "half")]
+#[test]
+fn a_struct_of_16_bit_arrays_is_a_tree() {
+    use half::{bf16, f16};
+
+    #[derive(Params)]
+    struct Narrow {
+        weight: Array2<bf16>,
+        bias: Option<Array1<bf16>>,
+    }
+    let narrow = || Narrow { weight: array![[bf16::ONE]], bias: Some(array![bf16::ONE]) };
+    assert_eq!(paths(&narrow()), ["weight", "bias"]);
+    let (mut opt, mut model) = (Sgd::new(0.5).master_weights(), narrow());
+    assert!(opt.step(&mut model, &narrow()).expect("same struct").moved);
+    assert_eq!((model.weight[[0, 0]], model.bias), (bf16::from_f64(0.5), Some(array![bf16::from_f64(0.5)])));
+
+    let layer = || Linear { weight: array![[f16::ONE]], bias: array![f16::ONE] };
+    let (mut opt, mut model) = (Adam::new(RATE).master_weights(), layer());
+    opt.step(&mut model, &layer()).expect("same struct");
+    assert!(model.weight.iter().chain(&model.bias).all(|&value| moved(value.into())));
+}
+
 #[test]
 fn structs_and_containers_nest() {
     #[derive(Params)]
@@ -290,7 +313,7 @@ fn writable_views_are_parameters() {
 
 /// Has the items that the derived code names, but is not gradus: here `&str` is a tree.
 mod other {
-    pub(crate) use gradus::Scalar;
+    pub(crate) use gradus::Element;
 
     pub(crate) mod params {
         use std::marker::PhantomData;

@@ -78,6 +78,9 @@ fn panel(
             .configure_series_labels()
             .position(SeriesLabelPosition::UpperRight)
             .label_font(("sans-serif", 14))
+            // An SVG leaves the font to the viewer: the width of a name is guessed, and wide letters need room to spare.
+            .margin(22)
+            .background_style(WHITE.mix(0.85))
             .border_style(RGBColor(200, 200, 200))
             .draw()?;
     }

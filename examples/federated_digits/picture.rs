@@ -49,6 +49,8 @@ pub(crate) fn draw(runs: &[Run]) -> Result<PathBuf, Box<dyn Error>> {
         chart
             .configure_series_labels()
             .position(SeriesLabelPosition::LowerRight)
+            // The width of a name is guessed: capitals need room to spare.
+            .margin(18)
             .border_style(INK)
             .background_style(WHITE.mix(0.85))
             .draw()?;

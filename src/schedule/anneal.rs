@@ -96,6 +96,24 @@ pub(super) fn decay_factor(schedule: &'static str, gamma: f64) -> Result<()> {
     require(gamma.is_finite() && gamma >= 0.0, schedule, "gamma", gamma, "a finite number ≥ 0")
 }
 
+/// Functions for what a file may leave out: each gives what the constructor sets.
+macro_rules! left_out {
+    ($module:ident: $new:expr; $($field:ident: $type:ty),*) => {
+        #[cfg(feature = "serde")]
+        mod $module {
+            use super::*;
+
+            $(
+                pub(super) fn $field() -> $type {
+                    $new.$field
+                }
+            )*
+        }
+    };
+}
+
+pub(super) use left_out;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,16 +1,35 @@
 //! Schedules made from schedules: what the provided methods of [`Schedule`] return.
 
 use super::anneal::{clamp, finite, mix, product, progress, require};
+#[cfg(feature = "serde")]
+use super::number;
 use super::{Plateau, Schedule};
 use crate::error::Result;
 
 /// A straight rise to a schedule's first value, then the schedule: see [`Schedule::warmup`].
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    serde(
+        deny_unknown_fields,
+        bound(serialize = "S: serde::Serialize + 'static", deserialize = "S: serde::Deserialize<'de> + 'static")
+    )
+)]
 pub struct Warmup<S> {
+    #[cfg_attr(feature = "serde", serde(with = "number::inner"))]
     pub(super) inner: S,
+    #[cfg_attr(feature = "serde", serde(default, with = "number"))]
     pub(super) start_factor: f64,
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "number::count"))]
     pub(super) steps: u64,
+}
+
+impl<S: Schedule> Warmup<S> {
+    /// The value at a step of the warm-up.
+    fn on_the_way(&self, step: u64) -> f64 {
+        product(self.inner.first_value(), mix(self.start_factor, 1.0, progress(step, self.steps)))
+    }
 }
 
 impl<S: Schedule> Schedule for Warmup<S> {
@@ -21,8 +40,12 @@ impl<S: Schedule> Schedule for Warmup<S> {
     fn at(&self, step: u64) -> f64 {
         match step.checked_sub(self.steps) {
             Some(step) => self.inner.at(step),
-            None => product(self.inner.at(0), mix(self.start_factor, 1.0, progress(step, self.steps))),
+            None => self.on_the_way(step),
         }
+    }
+
+    fn first_value(&self) -> f64 {
+        if self.steps == 0 { self.inner.first_value() } else { self.on_the_way(0) }
     }
 
     fn check(&self) -> Result<()> {
@@ -34,9 +57,22 @@ impl<S: Schedule> Schedule for Warmup<S> {
 /// One schedule, then another: see [`Schedule::then`].
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    serde(
+        deny_unknown_fields,
+        bound(
+            serialize = "S: serde::Serialize + 'static, T: serde::Serialize + 'static",
+            deserialize = "S: serde::Deserialize<'de> + 'static, T: serde::Deserialize<'de> + 'static"
+        )
+    )
+)]
 pub struct Then<S, T> {
+    #[cfg_attr(feature = "serde", serde(with = "number::inner"))]
     pub(super) first: S,
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "number::count"))]
     pub(super) at: u64,
+    #[cfg_attr(feature = "serde", serde(with = "number::inner"))]
     pub(super) next: T,
 }
 
@@ -53,8 +89,15 @@ impl<S: Schedule, T: Schedule> Schedule for Then<S, T> {
         }
     }
 
+    fn first_value(&self) -> f64 {
+        self.first.first_value()
+    }
+
+    /// What is never reached may be what could not be: a period of no steps, say.
     fn check(&self) -> Result<()> {
-        self.first.check()?;
+        if self.at > 0 {
+            self.first.check()?;
+        }
         self.next.check()
     }
 }
@@ -62,8 +105,17 @@ impl<S: Schedule, T: Schedule> Schedule for Then<S, T> {
 /// A schedule times a number: see [`Schedule::scale`].
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    serde(
+        deny_unknown_fields,
+        bound(serialize = "S: serde::Serialize + 'static", deserialize = "S: serde::Deserialize<'de> + 'static")
+    )
+)]
 pub struct Scale<S> {
+    #[cfg_attr(feature = "serde", serde(with = "number::inner"))]
     pub(super) inner: S,
+    #[cfg_attr(feature = "serde", serde(with = "number"))]
     pub(super) factor: f64,
 }
 
@@ -76,6 +128,10 @@ impl<S: Schedule> Schedule for Scale<S> {
         product(self.inner.at(step), self.factor)
     }
 
+    fn first_value(&self) -> f64 {
+        product(self.inner.first_value(), self.factor)
+    }
+
     fn check(&self) -> Result<()> {
         finite("Scale", "factor", self.factor)?;
         self.inner.check()
@@ -85,8 +141,20 @@ impl<S: Schedule> Schedule for Scale<S> {
 /// The product of two schedules: see [`Schedule::times`].
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    serde(
+        deny_unknown_fields,
+        bound(
+            serialize = "S: serde::Serialize + 'static, T: serde::Serialize + 'static",
+            deserialize = "S: serde::Deserialize<'de> + 'static, T: serde::Deserialize<'de> + 'static"
+        )
+    )
+)]
 pub struct Times<S, T> {
+    #[cfg_attr(feature = "serde", serde(with = "number::inner"))]
     pub(super) left: S,
+    #[cfg_attr(feature = "serde", serde(with = "number::inner"))]
     pub(super) right: T,
 }
 
@@ -100,6 +168,10 @@ impl<S: Schedule, T: Schedule> Schedule for Times<S, T> {
         product(self.left.at(step), self.right.at(step))
     }
 
+    fn first_value(&self) -> f64 {
+        product(self.left.first_value(), self.right.first_value())
+    }
+
     fn check(&self) -> Result<()> {
         self.left.check()?;
         self.right.check()
@@ -109,10 +181,30 @@ impl<S: Schedule, T: Schedule> Schedule for Times<S, T> {
 /// A schedule kept within bounds: see [`Schedule::clamp`].
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    serde(
+        deny_unknown_fields,
+        bound(serialize = "S: serde::Serialize + 'static", deserialize = "S: serde::Deserialize<'de> + 'static")
+    )
+)]
 pub struct Clamp<S> {
+    #[cfg_attr(feature = "serde", serde(with = "number::inner"))]
     pub(super) inner: S,
+    #[cfg_attr(feature = "serde", serde(default = "no_min", with = "number"))]
     pub(super) min: f64,
+    #[cfg_attr(feature = "serde", serde(default = "no_max", with = "number"))]
     pub(super) max: f64,
+}
+
+#[cfg(feature = "serde")]
+fn no_min() -> f64 {
+    f64::NEG_INFINITY
+}
+
+#[cfg(feature = "serde")]
+fn no_max() -> f64 {
+    f64::INFINITY
 }
 
 impl<S: Schedule> Schedule for Clamp<S> {
@@ -122,6 +214,10 @@ impl<S: Schedule> Schedule for Clamp<S> {
 
     fn at(&self, step: u64) -> f64 {
         clamp(self.inner.at(step), self.min, self.max)
+    }
+
+    fn first_value(&self) -> f64 {
+        clamp(self.inner.first_value(), self.min, self.max)
     }
 
     fn check(&self) -> Result<()> {
@@ -134,8 +230,17 @@ impl<S: Schedule> Schedule for Clamp<S> {
 /// A schedule that begins later: see [`Schedule::delay`].
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    serde(
+        deny_unknown_fields,
+        bound(serialize = "S: serde::Serialize + 'static", deserialize = "S: serde::Deserialize<'de> + 'static")
+    )
+)]
 pub struct Delay<S> {
+    #[cfg_attr(feature = "serde", serde(with = "number::inner"))]
     pub(super) inner: S,
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "number::count"))]
     pub(super) steps: u64,
 }
 
@@ -145,7 +250,14 @@ impl<S: Schedule> Schedule for Delay<S> {
     }
 
     fn at(&self, step: u64) -> f64 {
-        self.inner.at(step.saturating_sub(self.steps))
+        match step.checked_sub(self.steps) {
+            Some(step) => self.inner.at(step),
+            None => self.inner.first_value(),
+        }
+    }
+
+    fn first_value(&self) -> f64 {
+        self.inner.first_value()
     }
 
     fn check(&self) -> Result<()> {
@@ -156,8 +268,17 @@ impl<S: Schedule> Schedule for Delay<S> {
 /// A schedule that begins again and again: see [`Schedule::cycle`].
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    serde(
+        deny_unknown_fields,
+        bound(serialize = "S: serde::Serialize + 'static", deserialize = "S: serde::Deserialize<'de> + 'static")
+    )
+)]
 pub struct Cycle<S> {
+    #[cfg_attr(feature = "serde", serde(with = "number::inner"))]
     pub(super) inner: S,
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "number::count"))]
     pub(super) steps: u64,
 }
 
@@ -170,6 +291,10 @@ impl<S: Schedule> Schedule for Cycle<S> {
         self.inner.at(step.checked_rem(self.steps).unwrap_or(0))
     }
 
+    fn first_value(&self) -> f64 {
+        self.inner.first_value()
+    }
+
     fn check(&self) -> Result<()> {
         require(self.steps > 0, "Cycle", "steps", self.steps as f64, "at least 1 step")?;
         self.inner.check()
@@ -179,8 +304,17 @@ impl<S: Schedule> Schedule for Cycle<S> {
 /// A schedule that counts epochs: see [`Schedule::per_epoch`].
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(
+    feature = "serde",
+    serde(
+        deny_unknown_fields,
+        bound(serialize = "S: serde::Serialize + 'static", deserialize = "S: serde::Deserialize<'de> + 'static")
+    )
+)]
 pub struct PerEpoch<S> {
+    #[cfg_attr(feature = "serde", serde(with = "number::inner"))]
     pub(super) inner: S,
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "number::count"))]
     pub(super) steps_per_epoch: u64,
 }
 
@@ -191,6 +325,10 @@ impl<S: Schedule> Schedule for PerEpoch<S> {
 
     fn at(&self, step: u64) -> f64 {
         self.inner.at(step.checked_div(self.steps_per_epoch).unwrap_or(0))
+    }
+
+    fn first_value(&self) -> f64 {
+        self.inner.first_value()
     }
 
     fn check(&self) -> Result<()> {

@@ -3,7 +3,9 @@
 use std::f64::consts::PI;
 
 use super::Schedule;
-use super::anneal::{floor_and_peak, mix, progress, require};
+use super::anneal::{floor_and_peak, left_out, mix, progress, require};
+#[cfg(feature = "serde")]
+use super::number;
 use crate::error::Result;
 
 /// Falls from a peak to a floor along half a cosine wave, and stays there.
@@ -13,6 +15,11 @@ use crate::error::Result;
 /// p = min(t / steps, 1)
 /// at(t) = floor + (peak − floor) · ((1 + cos πp) / 2)^exponent
 /// ```
+/// With [`cycles`](Self::cycles) or [`waves`](Self::waves):
+/// ```text
+/// q = the fraction of cycles · p before step `steps`, 1 from there on
+/// at(t) = floor + (peak − floor) · ((1 + cos(2π · waves · q)) / 2)^exponent
+/// ```
 ///
 /// # Arguments
 /// | name | default | range | meaning | unit |
@@ -21,18 +28,27 @@ use crate::error::Result;
 /// | `steps` | – | any | the length of the decay, a [warm-up](Schedule::warmup) not included | steps |
 /// | [`floor`](Self::floor) | 0 | ≤ `peak` | the value at the end | the hyper-parameter's |
 /// | [`exponent`](Self::exponent) | 1 | > 0 | above 1 it falls earlier | 1 |
+/// | [`cycles`](Self::cycles) | 1 | any | how many times it falls from the peak; with 0 it stays there until the end | 1 |
+/// | [`waves`](Self::waves) | ½ | 0 to 10¹⁵ | how many waves there are, in each cycle | 1 |
 ///
 /// # Values
-/// `peak` at step 0, `floor` at step `steps` and beyond. With 0 steps it is `floor` everywhere.
+/// `peak` at step 0, `floor` at step `steps` and beyond; with `waves` it stays at the value that these end with. With 0 steps
+/// it is that everywhere.
 ///
 /// # Conventions
 /// Up to its end this is PyTorch's `CosineAnnealingLR(T_max, eta_min)`. Beyond `T_max` PyTorch follows the wave up
-/// again, to the peak at `2 · T_max`; this schedule stays at its floor, as optax's `cosine_decay_schedule` does
-/// (there `floor = alpha · peak`).
+/// again, to the peak at `2 · T_max`, and so does Hugging Face's `get_cosine_schedule_with_warmup`; this schedule stays at its
+/// floor, as optax's `cosine_decay_schedule` does (there `floor = alpha · peak`).
 ///
 /// `steps` is the length of the decay alone. Hugging Face's `num_training_steps` and optax's `decay_steps` of
 /// `warmup_cosine_decay_schedule` include the warm-up. For 10 000 steps of which 500 warm up, write
 /// `Cosine::new(lr, 9_500).warmup(500)`; `Cosine::new(lr, 10_000).warmup(500)` ends at step 10 500.
+///
+/// Of `n` steps of which `w` warm up, Hugging Face's `get_cosine_schedule_with_warmup(w, n, num_cycles)` is
+/// `Cosine::new(lr, n - w).waves(num_cycles).warmup(w)`, and `get_cosine_with_hard_restarts_schedule_with_warmup` is
+/// `Cosine::new(lr, n - w).cycles(num_cycles).warmup(w)`, step for step. A restart that falls between two steps comes at the
+/// second, some way down. `cycles · p` is rounded as it is there: in rare cases, as with 49 cycles of 20 steps, a restart
+/// that falls on a step comes one step late.
 ///
 /// # Errors
 /// [`check`](Schedule::check) reports an argument outside its range.
@@ -46,28 +62,56 @@ use crate::error::Result;
 ///
 /// let warm = Cosine::new(0.5, 9_500).warmup(500); // Hugging Face: num_warmup_steps=500, num_training_steps=10_000
 /// assert_eq!([0, 250, 500, 10_000].map(|t| warm.at(t)), [0.0, 0.25, 0.5, 0.0]);
+///
+/// let restarts = Cosine::new(0.5, 20).cycles(2);
+/// assert_eq!([0, 5, 10, 15, 20].map(|t| restarts.at(t)), [0.5, 0.25, 0.5, 0.25, 0.0]);
 /// ```
 ///
 /// # References
 /// I. Loshchilov, F. Hutter, *SGDR: Stochastic Gradient Descent with Warm Restarts*, 2016, arXiv:1608.03983, eq. 5.
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Cosine {
+    #[cfg_attr(feature = "serde", serde(with = "number"))]
     peak: f64,
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "number::count"))]
     steps: u64,
+    #[cfg_attr(feature = "serde", serde(default = "left_out::floor", with = "number"))]
     floor: f64,
+    #[cfg_attr(feature = "serde", serde(default = "left_out::exponent", with = "number"))]
     exponent: f64,
+    #[cfg_attr(feature = "serde", serde(default = "left_out::waves", with = "number"))]
+    waves: f64,
+    #[cfg_attr(feature = "serde", serde(default = "left_out::cycles", deserialize_with = "number::count"))]
+    cycles: u64,
 }
+
+left_out!(left_out: Cosine::new(0.0, 0); floor: f64, exponent: f64, waves: f64, cycles: u64);
 
 impl Cosine {
     /// From `peak` to 0 in `steps` steps.
     pub fn new(peak: f64, steps: u64) -> Self {
-        Self { peak, steps, floor: 0.0, exponent: 1.0 }
+        Self { peak, steps, floor: 0.0, exponent: 1.0, waves: 0.5, cycles: 1 }
     }
 
     /// The value at the end; 0 by default.
     pub fn floor(mut self, floor: f64) -> Self {
         self.floor = floor;
+        self
+    }
+
+    /// How many whole waves there are, from peak to peak; ½ by default, from the peak to the floor. 1½ ends at the floor
+    /// too, 1 and 2 at the peak. Hugging Face's `num_cycles` of `get_cosine_schedule_with_warmup`.
+    pub fn waves(mut self, waves: f64) -> Self {
+        self.waves = waves;
+        self
+    }
+
+    /// How many times it falls from the peak, each time in `steps / cycles` steps, which need not be a whole number; 1 by
+    /// default. Hugging Face's `num_cycles` of `get_cosine_with_hard_restarts_schedule_with_warmup`.
+    pub fn cycles(mut self, cycles: u64) -> Self {
+        self.cycles = cycles;
         self
     }
 
@@ -80,14 +124,23 @@ impl Cosine {
 
 impl Schedule for Cosine {
     fn at(&self, step: u64) -> f64 {
-        let wave = (1.0 + (PI * progress(step, self.steps)).cos()) / 2.0;
+        let done = progress(step, self.steps);
+        // The end is that of a cycle, not the beginning of another.
+        let of_cycle = if step < self.steps { (self.cycles as f64 * done).fract() } else { 1.0 };
+        let wave = (1.0 + (PI * self.waves * 2.0 * of_cycle).cos()) / 2.0;
         mix(self.floor, self.peak, wave.powf(self.exponent))
+    }
+
+    fn first_value(&self) -> f64 {
+        self.peak
     }
 
     fn check(&self) -> Result<()> {
         floor_and_peak("Cosine", self.floor, self.peak)?;
         let right = self.exponent.is_finite() && self.exponent > 0.0;
-        require(right, "Cosine", "exponent", self.exponent, "a finite number > 0")
+        require(right, "Cosine", "exponent", self.exponent, "a finite number > 0")?;
+        // Of more, the step of a wave is lost in rounding.
+        require((0.0..=1e15).contains(&self.waves), "Cosine", "waves", self.waves, "a number from 0 to 1e15")
     }
 }
 
@@ -116,9 +169,8 @@ impl Schedule for Cosine {
 /// # Conventions
 /// PyTorch's `CosineAnnealingWarmRestarts(T_0, T_mult, eta_min)`, step for step. PyTorch finds the decay with a
 /// floating-point logarithm, which can be one step off at a late restart; this is exact. Hugging Face's
-/// `get_cosine_with_hard_restarts_schedule_with_warmup(w, n, num_cycles)` is
-/// `CosineRestarts::new(lr, (n - w) / num_cycles).then(n - w, 0.0).warmup(w)`. For the smooth wave of its
-/// `get_cosine_schedule_with_warmup` with more than half a cycle see [`PiecewiseCosine`](super::PiecewiseCosine).
+/// `get_cosine_with_hard_restarts_schedule_with_warmup` divides a length into cycles that need not be whole numbers of steps:
+/// it is [`Cosine::cycles`].
 ///
 /// # Errors
 /// [`check`](Schedule::check) reports an argument outside its range.
@@ -135,12 +187,19 @@ impl Schedule for Cosine {
 /// I. Loshchilov, F. Hutter, *SGDR: Stochastic Gradient Descent with Warm Restarts*, 2016, arXiv:1608.03983, eq. 5.
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct CosineRestarts {
+    #[cfg_attr(feature = "serde", serde(with = "number"))]
     peak: f64,
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "number::count"))]
     period: u64,
+    #[cfg_attr(feature = "serde", serde(default = "left_out_of_restarts::factor", deserialize_with = "number::count"))]
     factor: u64,
+    #[cfg_attr(feature = "serde", serde(default = "left_out_of_restarts::floor", with = "number"))]
     floor: f64,
 }
+
+left_out!(left_out_of_restarts: CosineRestarts::new(0.0, 1); factor: u64, floor: f64);
 
 impl CosineRestarts {
     /// From `peak` to 0 every `period` steps.
@@ -179,6 +238,10 @@ impl Schedule for CosineRestarts {
     fn at(&self, step: u64) -> f64 {
         let (step, period) = self.place(step);
         Cosine::new(self.peak, period).floor(self.floor).at(step)
+    }
+
+    fn first_value(&self) -> f64 {
+        self.peak
     }
 
     fn check(&self) -> Result<()> {

@@ -1,7 +1,9 @@
 //! Triangles: up and down, again and again.
 
 use super::Schedule;
-use super::anneal::{decay_factor, finite, mix, product, progress, require};
+use super::anneal::{decay_factor, finite, left_out, mix, product, progress, require};
+#[cfg(feature = "serde")]
+use super::number;
 use crate::error::Result;
 
 /// Rises and falls between two values in straight lines, again and again.
@@ -49,11 +51,18 @@ use crate::error::Result;
 /// L. N. Smith, *Cyclical Learning Rates for Training Neural Networks*, 2015, arXiv:1506.01186, sec. 3.1.
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Cyclic {
+    #[cfg_attr(feature = "serde", serde(with = "number"))]
     base: f64,
+    #[cfg_attr(feature = "serde", serde(with = "number"))]
     max: f64,
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "number::count"))]
     up: u64,
-    down: u64,
+    /// `None`: as long as the rise.
+    #[cfg_attr(feature = "serde", serde(default, deserialize_with = "number::optional_count"))]
+    down: Option<u64>,
+    #[cfg_attr(feature = "serde", serde(default = "left_out::height"))]
     height: Height,
 }
 
@@ -66,15 +75,17 @@ enum Height {
     Power(f64),
 }
 
+left_out!(left_out: Cyclic::new(0.0, 0.0, 0); height: Height);
+
 impl Cyclic {
     /// From `base` to `max` in `up` steps, and back in as many.
     pub fn new(base: f64, max: f64, up: u64) -> Self {
-        Self { base, max, up, down: up, height: Height::Same }
+        Self { base, max, up, down: None, height: Height::Same }
     }
 
     /// The length of the fall; as long as the rise by default.
     pub fn down(mut self, down: u64) -> Self {
-        self.down = down;
+        self.down = Some(down);
         self
     }
 
@@ -93,9 +104,10 @@ impl Cyclic {
 
 impl Schedule for Cyclic {
     fn at(&self, step: u64) -> f64 {
-        let period = self.up.saturating_add(self.down).max(1);
+        let down = self.down.unwrap_or(self.up);
+        let period = self.up.saturating_add(down).max(1);
         let within = step % period;
-        let x = if within <= self.up { progress(within, self.up) } else { progress(period - within, self.down) };
+        let x = if within <= self.up { progress(within, self.up) } else { progress(period - within, down) };
         let height = match self.height {
             Height::Same => 1.0,
             Height::Halved => (-((step / period) as f64)).exp2(),
@@ -110,7 +122,7 @@ impl Schedule for Cyclic {
     fn check(&self) -> Result<()> {
         finite("Cyclic", "base", self.base)?;
         finite("Cyclic", "max", self.max)?;
-        require(self.up > 0 || self.down > 0, "Cyclic", "up", 0.0, "at least 1 step, unless down is")?;
+        require(self.up > 0 || self.down > Some(0), "Cyclic", "up", 0.0, "at least 1 step, unless down is")?;
         match self.height {
             Height::Power(gamma) => decay_factor("Cyclic", gamma),
             Height::Same | Height::Halved => Ok(()),

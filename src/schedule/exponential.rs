@@ -1,7 +1,9 @@
 //! Exponential decay.
 
 use super::Schedule;
-use super::anneal::{decay_factor, finite, product, require};
+use super::anneal::{decay_factor, finite, left_out, product, require};
+#[cfg(feature = "serde")]
+use super::number;
 use crate::error::Result;
 
 /// Multiplies the value by a factor at every step.
@@ -44,11 +46,20 @@ use crate::error::Result;
 /// Speech Recognition*, 2013, ICASSP.
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Exponential {
+    #[cfg_attr(feature = "serde", serde(with = "number"))]
     start: f64,
+    #[cfg_attr(feature = "serde", serde(with = "number"))]
     gamma: f64,
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "over", default = "left_out::steps", deserialize_with = "number::count")
+    )]
     steps: u64,
 }
+
+left_out!(left_out: Exponential::new(0.0, 0.0); steps: u64);
 
 impl Exponential {
     /// `start`, times `gamma` after each step.

@@ -2,6 +2,8 @@
 
 use super::Schedule;
 use super::anneal::{finite, require};
+#[cfg(feature = "serde")]
+use super::number;
 use crate::error::Result;
 
 /// Falls with the inverse square root of the step.
@@ -41,8 +43,11 @@ use crate::error::Result;
 /// X. Zhai, A. Kolesnikov, N. Houlsby, L. Beyer, *Scaling Vision Transformers*, 2021, arXiv:2106.04560, sec. 3.5.
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct InverseSqrt {
+    #[cfg_attr(feature = "serde", serde(with = "number"))]
     peak: f64,
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "number::count"))]
     timescale: u64,
 }
 

@@ -2,6 +2,8 @@
 
 use super::Schedule;
 use super::anneal::{finite, mix, progress};
+#[cfg(feature = "serde")]
+use super::number;
 use crate::error::Result;
 
 /// Goes from one value to another in a straight line.
@@ -43,9 +45,13 @@ use crate::error::Result;
 /// Understanding*, 2018, arXiv:1810.04805, app. A.2.
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Linear {
+    #[cfg_attr(feature = "serde", serde(with = "number"))]
     start: f64,
+    #[cfg_attr(feature = "serde", serde(with = "number"))]
     end: f64,
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "number::count"))]
     steps: u64,
 }
 
@@ -59,6 +65,10 @@ impl Linear {
 impl Schedule for Linear {
     fn at(&self, step: u64) -> f64 {
         mix(self.start, self.end, progress(step, self.steps))
+    }
+
+    fn first_value(&self) -> f64 {
+        self.start
     }
 
     fn check(&self) -> Result<()> {

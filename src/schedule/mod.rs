@@ -35,8 +35,10 @@
 //! - **The end value is at step `steps`**, not at `steps − 1`: in a run of exactly `steps` steps the last one is taken
 //!   just before the end value. So it is in PyTorch, Hugging Face and optax too. The one exception is
 //!   [`OneCycle`], as in PyTorch.
-//! - **Beyond its end a schedule keeps its end value.** PyTorch's `CosineAnnealingLR` rises again instead, and its
-//!   `OneCycleLR` raises an error. A part of 0 steps is over at once.
+//! - **Beyond its end a schedule keeps its end value.** PyTorch's `CosineAnnealingLR` and Hugging Face's
+//!   `get_cosine_schedule_with_warmup` rise again instead, and PyTorch's `OneCycleLR` raises an error.
+//! - **A part of 0 steps is over at once.** A warm-up before it rises to the value that it would have begun with, so
+//!   `Cosine::new(lr, n - w).warmup(w)` is right for `w = n`, too. Where `w` may exceed `n`, write `n.saturating_sub(w)`.
 //! - **Combinators shift the step.** What follows a [`warmup`](Schedule::warmup) or comes
 //!   [`then`](Schedule::then) begins at its own step 0; its length does not include what came before.
 //! - **A schedule is any number.** Whether it may be negative, say, is checked by the optimizer's setter, at every step.
@@ -53,12 +55,17 @@
 //! | `ReduceLROnPlateau` | [`Plateau`] |
 //! | `SequentialLR`, `ChainedScheduler`, `LambdaLR` | [`then`](Schedule::then), [`times`](Schedule::times), a closure |
 //!
+//! `ChainedScheduler` is a product only of schedulers that multiply what they find: `StepLR`, `MultiStepLR`,
+//! `ExponentialLR`, `ConstantLR`, `LinearLR`, `PolynomialLR`, `MultiplicativeLR`, and `CosineAnnealingLR` with `eta_min=0`. With
+//! another `eta_min` the recursion of `CosineAnnealingLR` pulls what it finds towards that, which no schedule here does;
+//! the others (`LambdaLR`, `CosineAnnealingWarmRestarts`, `OneCycleLR`, `CyclicLR`) overwrite what came before.
+//!
 //! | Hugging Face `get_…_schedule…`, `n` training steps of which `w` warm up | here |
 //! |---|---|
 //! | `constant_…_with_warmup` | `lr.warmup(w)` |
 //! | `linear_…_with_warmup` | `Linear::new(lr, 0.0, n - w).warmup(w)` |
-//! | `cosine_…_with_warmup` | `Cosine::new(lr, n - w).warmup(w)` |
-//! | `cosine_with_hard_restarts_…_with_warmup` | `CosineRestarts::new(lr, (n - w) / cycles).then(n - w, 0.0).warmup(w)` |
+//! | `cosine_…_with_warmup` | `Cosine::new(lr, n - w).warmup(w)`; its `num_cycles`: [`.waves(c)`](Cosine::waves) before the warm-up |
+//! | `cosine_with_hard_restarts_…_with_warmup` | `Cosine::new(lr, n - w).cycles(num_cycles).warmup(w)` |
 //! | `polynomial_decay_…_with_warmup` | `Polynomial::new(lr, n - w).power(p).floor(1e-7).warmup(w)` |
 //! | `inverse_sqrt_…` | `InverseSqrt::new(lr, timescale).warmup(w)` |
 //! | `wsd_…` | [`WarmupStableDecay`] |
@@ -71,6 +78,32 @@
 //! | `piecewise_constant_schedule` | [`PiecewiseConstant`] |
 //! | `piecewise_interpolate_schedule`, `linear_onecycle_schedule`, `cosine_onecycle_schedule` | [`PiecewiseLinear`], [`PiecewiseCosine`] |
 //! | `join_schedules`, `sgdr_schedule` | [`then`](Schedule::then) |
+//!
+//! # In a file
+//! With the feature `serde` a schedule is read from a configuration file and written to one. The keys are the names of the
+//! arguments and of the methods that set them. What has a default may be left out; a key that the schedule does not have is an error
+//! that names it. A count may be written `1e4`, and infinity is `"inf"`, as JSON has no number for it.
+//!
+//! ```
+//! # #[cfg(feature = "serde")] {
+//! use gradus::schedule::{Cosine, Schedule, combinators::{Clamp, Warmup}};
+//!
+//! let text = r#"{"inner": {"inner": {"peak": 1e-3, "steps": 9.5e3}, "steps": 500}, "min": 1e-5}"#;
+//! let schedule: Clamp<Warmup<Cosine>> = serde_json::from_str(text)?;
+//! assert_eq!([0, 500, 20_000].map(|t| schedule.at(t)), [1e-5, 1e-3, 1e-5]);
+//!
+//! let error = serde_json::from_str::<Cosine>(r#"{"peak": 1e-3, "steps": 9500, "flor": 1e-5}"#).unwrap_err();
+//! assert!(error.to_string().starts_with("unknown field `flor`, expected one of `peak`, `steps`, `floor`"));
+//! # }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//! | what | keys |
+//! |---|---|
+//! | the combinators of one schedule | `inner`, beside their arguments: `start_factor`, `steps`, `factor`, `min`, `max`, `steps_per_epoch` |
+//! | [`then`](Schedule::then), [`times`](Schedule::times) | `first`, `at`, `next`; `left`, `right` |
+//! | [`Cyclic`] | `height` for its modes: `"Same"`, `"Halved"` (triangular2) or `{"Power": gamma}` (exp_range) |
+//! | [`PiecewiseConstant`], [`PiecewiseLinear`], [`PiecewiseCosine`] | `start`, and `points`, a list of `[step, value]` |
+//! | [`Plateau`] | `threshold` for both of its thresholds: `{"Relative": 1e-4}` or `{"Absolute": 0.1}` |
 
 mod anneal;
 pub mod combinators;
@@ -80,6 +113,8 @@ mod exponential;
 mod inverse_sqrt;
 mod linear;
 mod noam;
+#[cfg(feature = "serde")]
+mod number;
 mod one_cycle;
 mod piecewise;
 mod plateau;
@@ -115,6 +150,16 @@ pub trait Schedule: Send + Sync {
     /// The value at a step; 0 is the first. The same step gives the same value, in whatever order it is asked for.
     fn at(&self, step: u64) -> f64;
 
+    /// The value that the schedule sets out from: what a [`warmup`](Self::warmup) before it rises to and a
+    /// [`delay`](Self::delay) holds.
+    ///
+    /// This is `at(0)` unless a part of the schedule has 0 steps. `Cosine::new(1.0, 0)` is 0 at step 0, where it is
+    /// already over, but its first value is 1. So `Cosine::new(1.0, n - w).warmup(w)` is right for `w = n` too. A schedule that
+    /// is made of others passes this on to the first of them.
+    fn first_value(&self) -> f64 {
+        self.at(0)
+    }
+
     /// Whether the schedule's own arguments make sense.
     ///
     /// # Errors
@@ -130,7 +175,7 @@ pub trait Schedule: Send + Sync {
     /// Rises in a straight line from 0 to this schedule's first value in `steps` steps, then begins this schedule.
     ///
     /// ```text
-    /// t < steps   at(t) = inner(0) · t / steps
+    /// t < steps   at(t) = first · t / steps              first = inner's first value
     /// otherwise   at(t) = inner(t − steps)
     /// ```
     /// The value is 0 at step 0, so the first step moves nothing, and `inner(0)` at step `steps`. This is the convention
@@ -160,7 +205,7 @@ pub trait Schedule: Send + Sync {
     /// Rises in a straight line from a part of this schedule's first value in `steps` steps, then begins this schedule.
     ///
     /// ```text
-    /// t < steps   at(t) = inner(0) · (start_factor + (1 − start_factor) · t / steps)
+    /// t < steps   at(t) = first · (start_factor + (1 − start_factor) · t / steps)       first = inner's first value
     /// otherwise   at(t) = inner(t − steps)
     /// ```
     /// PyTorch's `SequentialLR([LinearLR(start_factor, total_iters=steps), inner], [steps])`, and optax's
@@ -301,6 +346,10 @@ impl<F: Fn(u64) -> f64 + Send + Sync> Schedule for F {
 }
 
 impl Schedule for Box<dyn Schedule> {
+    fn first_value(&self) -> f64 {
+        (**self).first_value()
+    }
+
     fn plateaus(&self, show: &mut dyn FnMut(&Plateau)) {
         (**self).plateaus(show);
     }

@@ -2,6 +2,8 @@
 
 use super::Schedule;
 use super::anneal::require;
+#[cfg(feature = "serde")]
+use super::number;
 use crate::error::Result;
 
 /// Rises in a straight line, then falls with the inverse square root of the step, scaled by the model's width.
@@ -41,8 +43,11 @@ use crate::error::Result;
 /// A. Vaswani et al., *Attention Is All You Need*, 2017, arXiv:1706.03762, eq. 3.
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Noam {
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "number::count"))]
     d_model: u64,
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "number::count"))]
     warmup: u64,
 }
 

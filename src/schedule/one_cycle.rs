@@ -1,7 +1,9 @@
 //! One cycle: up to a large value, and down to a tiny one.
 
 use super::Schedule;
-use super::anneal::{Anneal, finite, require};
+use super::anneal::{Anneal, finite, left_out, require};
+#[cfg(feature = "serde")]
+use super::number;
 use crate::error::Result;
 
 /// Rises to a peak and falls far below where it began, once.
@@ -58,15 +60,28 @@ use crate::error::Result;
 /// arXiv:1708.07120.
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct OneCycle {
+    #[cfg_attr(feature = "serde", serde(with = "number"))]
     peak: f64,
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "number::count"))]
     steps: u64,
+    #[cfg_attr(feature = "serde", serde(default = "left_out::pct_start", with = "number"))]
     pct_start: f64,
+    #[cfg_attr(feature = "serde", serde(default = "left_out::div_factor", with = "number"))]
     div_factor: f64,
+    #[cfg_attr(feature = "serde", serde(default = "left_out::final_div_factor", with = "number"))]
     final_div_factor: f64,
+    #[cfg_attr(feature = "serde", serde(default = "left_out::anneal"))]
     anneal: Anneal,
+    #[cfg_attr(feature = "serde", serde(default = "left_out::three_phase"))]
     three_phase: bool,
 }
+
+left_out!(
+    left_out: OneCycle::new(0.0, 0);
+    pct_start: f64, div_factor: f64, final_div_factor: f64, anneal: Anneal, three_phase: bool
+);
 
 impl OneCycle {
     /// One cycle of `steps` steps, with PyTorch's defaults.
@@ -131,6 +146,10 @@ impl Schedule for OneCycle {
             (since, from) = (until, to);
         }
         end
+    }
+
+    fn first_value(&self) -> f64 {
+        if self.steps == 0 { self.peak / self.div_factor } else { self.at(0) }
     }
 
     fn check(&self) -> Result<()> {

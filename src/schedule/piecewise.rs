@@ -2,13 +2,18 @@
 
 use super::Schedule;
 use super::anneal::{Anneal, finite, progress, require};
+#[cfg(feature = "serde")]
+use super::number;
 use crate::error::Result;
 
 /// The values from given steps on, the first one from step 0 on.
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 struct Points {
+    #[cfg_attr(feature = "serde", serde(with = "number"))]
     start: f64,
+    #[cfg_attr(feature = "serde", serde(with = "number::points"))]
     points: Vec<(u64, f64)>,
 }
 
@@ -167,9 +172,8 @@ impl Schedule for PiecewiseLinear {
 ///
 /// # Conventions
 /// optax's `piecewise_interpolate_schedule("cosine", …)` takes the *factor* from each value to the next, this takes the
-/// value itself; the steps are the same. So it is for its `cosine_onecycle_schedule`. Hugging Face's
-/// `get_cosine_schedule_with_warmup` with `num_cycles=1.5` over 900 steps is
-/// `PiecewiseCosine::new(lr, [(300, 0.0), (600, lr), (900, 0.0)])` behind its warm-up.
+/// value itself; the steps are the same. So it is for its `cosine_onecycle_schedule`. The wave of Hugging Face's
+/// `get_cosine_schedule_with_warmup`, which need not turn at a whole step, is [`Cosine::waves`](super::Cosine::waves).
 ///
 /// # Errors
 /// [`check`](Schedule::check) reports a number that is not finite, and a step that is not later than the one before.

@@ -5,7 +5,9 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Schedule;
-use super::anneal::{finite, require};
+use super::anneal::{finite, left_out, require};
+#[cfg(feature = "serde")]
+use super::number;
 use crate::error::Result;
 
 /// Multiplies the value by a factor when a metric has stopped improving.
@@ -39,8 +41,10 @@ use crate::error::Result;
 /// | [`eps`](Self::eps) | 10⁻⁸ | ≥ 0 | a reduction by this or less is not made | the hyper-parameter's |
 ///
 /// # State
-/// [`PlateauState`]: the value, the best metric and two counts. To resume a training, save
-/// [`state`](Self::state) and give it to [`restore`](Self::restore).
+/// [`PlateauState`]: the value, the best metric and two counts. It is in the optimizer's
+/// [`state_dict`](crate::Optimizer::state_dict), and so in a checkpoint, if the plateau is in a hyper-parameter of an
+/// optimizer or of an average. Of a plateau elsewhere, as in a group or a clip, save [`state`](Self::state) and give it to
+/// [`restore`](Self::restore).
 ///
 /// # Conventions
 /// PyTorch's `ReduceLROnPlateau`, observation for observation, with its defaults. PyTorch changes whatever rate the
@@ -67,14 +71,23 @@ use crate::error::Result;
 /// ```
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Plateau {
+    #[cfg_attr(feature = "serde", serde(with = "number"))]
     start: f64,
+    #[cfg_attr(feature = "serde", serde(default = "left_out::maximize"))]
     maximize: bool,
+    #[cfg_attr(feature = "serde", serde(default = "left_out::factor", with = "number"))]
     factor: f64,
+    #[cfg_attr(feature = "serde", serde(default = "left_out::patience", deserialize_with = "number::count"))]
     patience: u64,
+    #[cfg_attr(feature = "serde", serde(default = "left_out::threshold"))]
     threshold: Threshold,
+    #[cfg_attr(feature = "serde", serde(default = "left_out::cooldown", deserialize_with = "number::count"))]
     cooldown: u64,
+    #[cfg_attr(feature = "serde", serde(default = "left_out::floor", with = "number"))]
     floor: f64,
+    #[cfg_attr(feature = "serde", serde(default = "left_out::eps", with = "number"))]
     eps: f64,
     /// Shared by the clones; `None` inside until the first observation, so that setters need no lock.
     #[cfg_attr(feature = "serde", serde(skip))]
@@ -84,14 +97,19 @@ pub struct Plateau {
 /// What a [`Plateau`] remembers.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct PlateauState {
     /// The value of the schedule.
+    #[cfg_attr(feature = "serde", serde(with = "number"))]
     pub value: f64,
     /// The best metric so far; before the first one +∞, or −∞ if larger is better.
+    #[cfg_attr(feature = "serde", serde(with = "number"))]
     pub best: f64,
     /// How many observations in a row were no better.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "number::count"))]
     pub bad: u64,
     /// How many of the next observations will not be counted.
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "number::count"))]
     pub pause: u64,
 }
 
@@ -102,6 +120,11 @@ enum Threshold {
     Relative(f64),
     Absolute(f64),
 }
+
+left_out!(
+    left_out: Plateau::new(0.0);
+    maximize: bool, factor: f64, patience: u64, threshold: Threshold, cooldown: u64, floor: f64, eps: f64
+);
 
 impl Plateau {
     /// The value `start` until the metric stops falling, with PyTorch's defaults.

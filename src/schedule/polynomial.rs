@@ -1,7 +1,9 @@
 //! Polynomial decay.
 
 use super::Schedule;
-use super::anneal::{floor_and_peak, mix, progress, require};
+use super::anneal::{floor_and_peak, left_out, mix, progress, require};
+#[cfg(feature = "serde")]
+use super::number;
 use crate::error::Result;
 
 /// Falls from a peak to a floor as a power of the steps that are left.
@@ -44,12 +46,19 @@ use crate::error::Result;
 /// Convolutional Nets, Atrous Convolution, and Fully Connected CRFs*, 2016, arXiv:1606.00915, sec. 4.1.
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Polynomial {
+    #[cfg_attr(feature = "serde", serde(with = "number"))]
     peak: f64,
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "number::count"))]
     steps: u64,
+    #[cfg_attr(feature = "serde", serde(default = "left_out::power", with = "number"))]
     power: f64,
+    #[cfg_attr(feature = "serde", serde(default = "left_out::floor", with = "number"))]
     floor: f64,
 }
+
+left_out!(left_out: Polynomial::new(0.0, 0); power: f64, floor: f64);
 
 impl Polynomial {
     /// From `peak` to 0 in `steps` steps, in a straight line until [`power`](Self::power) is set.
@@ -74,6 +83,10 @@ impl Schedule for Polynomial {
     fn at(&self, step: u64) -> f64 {
         let left = 1.0 - progress(step, self.steps);
         mix(self.floor, self.peak, left.powf(self.power))
+    }
+
+    fn first_value(&self) -> f64 {
+        self.peak
     }
 
     fn check(&self) -> Result<()> {

@@ -2,6 +2,8 @@
 
 use super::Schedule;
 use super::anneal::{decay_factor, finite, product, require};
+#[cfg(feature = "serde")]
+use super::number;
 use crate::error::Result;
 
 /// Multiplies the value by a factor every `period` steps.
@@ -40,9 +42,13 @@ use crate::error::Result;
 /// ```
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Step {
+    #[cfg_attr(feature = "serde", serde(with = "number"))]
     start: f64,
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "number::count"))]
     period: u64,
+    #[cfg_attr(feature = "serde", serde(with = "number"))]
     gamma: f64,
 }
 
@@ -104,9 +110,13 @@ impl Schedule for Step {
 /// K. He, X. Zhang, S. Ren, J. Sun, *Deep Residual Learning for Image Recognition*, 2015, arXiv:1512.03385, sec. 4.2.
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct MultiStep {
+    #[cfg_attr(feature = "serde", serde(with = "number"))]
     start: f64,
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "number::sorted_counts"))]
     milestones: Vec<u64>,
+    #[cfg_attr(feature = "serde", serde(with = "number"))]
     gamma: f64,
 }
 

@@ -1,7 +1,9 @@
 //! Warm-up, a long plateau, and a short decay.
 
 use super::Schedule;
-use super::anneal::{Anneal, finite, floor_and_peak, progress};
+use super::anneal::{Anneal, finite, floor_and_peak, left_out, progress};
+#[cfg(feature = "serde")]
+use super::number;
 use crate::error::Result;
 
 /// Rises to a peak, stays there, and falls at the end (WSD, also called a trapezoid).
@@ -54,15 +56,25 @@ use crate::error::Result;
 /// Training Durations*, 2024, arXiv:2405.18392.
 #[derive(Debug, Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct WarmupStableDecay {
+    #[cfg_attr(feature = "serde", serde(with = "number"))]
     peak: f64,
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "number::count"))]
     warmup: u64,
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "number::count"))]
     stable: u64,
+    #[cfg_attr(feature = "serde", serde(deserialize_with = "number::count"))]
     decay: u64,
+    #[cfg_attr(feature = "serde", serde(default = "left_out::start", with = "number"))]
     start: f64,
+    #[cfg_attr(feature = "serde", serde(default = "left_out::floor", with = "number"))]
     floor: f64,
+    #[cfg_attr(feature = "serde", serde(default = "left_out::anneal"))]
     anneal: Anneal,
 }
+
+left_out!(left_out: WarmupStableDecay::new(0.0, 0, 0, 0); start: f64, floor: f64, anneal: Anneal);
 
 impl WarmupStableDecay {
     /// `warmup` steps up to the peak, `stable` steps there, `decay` steps down.
@@ -98,6 +110,10 @@ impl Schedule for WarmupStableDecay {
             None => self.peak,
             Some(step) => self.anneal.between(self.peak, self.floor, progress(step, self.decay)),
         }
+    }
+
+    fn first_value(&self) -> f64 {
+        if self.warmup == 0 { self.peak } else { self.start }
     }
 
     fn check(&self) -> Result<()> {

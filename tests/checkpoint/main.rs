@@ -7,4 +7,5 @@ mod files;
 mod killed;
 mod mutated;
 mod reordered;
+mod structure;
 mod torch;

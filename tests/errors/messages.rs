@@ -1,9 +1,11 @@
 //! The sentence of every variant.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use gradus::prelude::*;
 use gradus::schedule::{Cosine, CosineRestarts};
+use gradus::simd::Level;
 use gradus::{Commit, Error, LinearTap, Report, Result, StateDict, StateReader, StateWriter, Step, check, clip};
 use ndarray::{Array1, Array2, array};
 
@@ -55,6 +57,11 @@ fn table() -> Vec<(Error, &'static str)> {
         (step(Sgd::new(0.1).accumulate(0)), "accumulate is 0 at step 0; it must be at least 1"),
         (step(Sgd::new(0.1).clip_global_norm(1.0).p(0.5)), "p is 0.5 at step 0; it must be a number ≥ 1 or infinity"),
         (step(Sgd::new(0.1).clip_value(-1.0)), "limit is -1 at step 0; it must be a number ≥ 0 or infinity"),
+        (
+            // What is provoked depends on the machine: see tests/simd.rs.
+            Error::SimdLevel { level: Level::V4, available: vec![Level::Baseline, Level::V3] },
+            "the SIMD level v4 is not available; this machine has baseline, v3",
+        ),
         (step(Sgd::new(0.1).unscale(0.0)), "loss_scale is 0 at step 0; it must be a finite number > 0"),
         (step(Sgd::new(Cosine::new(f64::NAN, 10))), "Cosine: peak is NaN; it must be a finite number"),
         (step(Sgd::new(CosineRestarts::new(0.1, 0))), "CosineRestarts: period is 0; it must be at least 1 step"),
@@ -134,6 +141,20 @@ fn table() -> Vec<(Error, &'static str)> {
         (step(Sgd::new(0.1).freeze("{0,1")), "pattern \"{0,1\": an opening brace without a closing one"),
         (step(Sgd::new(0.1).freeze("0}")), "pattern \"0}\": a closing brace without an opening one"),
         (step(Sgd::new(0.1).freeze("{{0}}")), "pattern \"{{0}}\": braces do not nest"),
+        (
+            Sgd::new(0.1).clip_value(1e-46).step(&mut array![1.0_f32], &array![1.0]).unwrap_err(),
+            "gradient (root) has the limit 1e-46, which becomes 0 in f32",
+        ),
+        (
+            Sgd::new(0.1).unscale(1e-30).unscale(1e-30).step(&mut array![1.0_f32], &array![1.0]).unwrap_err(),
+            "gradient (root) has the scale 9.999999999999998e59, which becomes infinite in f32",
+        ),
+        (ended(), "steps stands at 18446744073709551615, the largest number there is: load a state with a smaller one"),
+        (previewed(), "a preview of a step is to look at; apply the step itself"),
+        (
+            step(Sgd::new(0.1).route("1", Late)),
+            "others have moved already: not today; an optimizer must refuse in `check` what it would refuse in `apply`",
+        ),
         (swapped(), "the parameters are swapped for their averages; swap them back first"),
         (loading(|_| {}, AdamW::new(0.1)), "the state is not that of adamw; it has adam"),
         (loading(|state| _ = state.remove("adam/exp_avg/1"), Adam::new(0.1)), "there is no \"adam/exp_avg/1\""),
@@ -206,6 +227,25 @@ fn swapped() -> Error {
     opt.step(&mut w, &array![1.0]).unwrap_err()
 }
 
+/// What a step says after the last one that can be counted.
+fn ended() -> Error {
+    let (mut opt, mut w) = (Sgd::new(0.1), array![1.0]);
+    opt.step(&mut w, &array![1.0]).unwrap();
+    let mut state = opt.state_dict();
+    state.insert_text("sgd/steps", u64::MAX);
+    opt.load_state_dict(&state).unwrap();
+    opt.step(&mut w, &array![1.0]).unwrap_err()
+}
+
+/// What is said to a preview in the place of a step.
+fn previewed() -> Error {
+    let (mut w, grads) = (array![1.0], array![1.0]);
+    let mut parts = Step::pair(&mut w, &grads, None).unwrap().split(2, |_, _| 0);
+    let mut swapped = parts.pop().unwrap();
+    std::mem::swap(&mut swapped, &mut parts[0].preview());
+    Sgd::new(0.1).apply(swapped).unwrap_err()
+}
+
 /// What Adam says to its own state after one step on two vectors, changed.
 fn loading(change: impl FnOnce(&mut StateDict), mut into: impl Optimizer<f64>) -> Error {
     let mut opt = Adam::new(0.1);
@@ -241,15 +281,93 @@ fn files() -> Vec<(Error, &'static str)> {
     ]
 }
 
-/// Without the features these cannot happen: those of files, of curvature, of several ranks, of federated learning.
-#[rustfmt::skip]
-const OF_FEATURES: [&str; 29] = [
-    "NoOptimizerState", "File", "NotACheckpoint", "CheckpointVersion", "Corrupted",
-    "Layer", "NoWeight", "NotAWeight", "SameLayer", "TooLarge", "NotTheMean", "NoStep",
-    "NoRank", "RankLeft", "RankTimeout", "MissingRank", "RanksDisagree", "RankRefused", "Transport",
-    "CutTensors", "NotShardable", "InsideSharded", "DataOfAllRanks",
-    "FixedPointRange", "MaskedSum", "Entropy", "NoRound", "NoControl", "ControlNotPrivate",
-];
+/// The errors that only features can cause, written out: a row for each variant, whatever was built.
+fn of_features() -> Vec<(Error, &'static str)> {
+    let text = str::to_owned;
+    vec![
+        (Error::NoOptimizerState, "the file has no optimizer's state; `load_params` loads the parameters alone"),
+        (Error::File { path: "a/b".into(), kind: std::io::ErrorKind::NotFound, reason: text("gone") }, "a/b: gone"),
+        (Error::NotACheckpoint { reason: text("it has no header") }, "not a checkpoint: it has no header"),
+        (
+            Error::CheckpointVersion { found: text("2"), supported: "1" },
+            "the checkpoint has format version 2; this library reads 1",
+        ),
+        (
+            Error::Corrupted { expected: text("87e0e007"), found: text("226b7009") },
+            "the checkpoint is corrupted: its checksum is 226b7009, written was 87e0e007",
+        ),
+        (
+            Error::Layer { layer: text("l"), reason: Box::new(Error::NoStep) },
+            "layer \"l\": there has been no step that this could speak of",
+        ),
+        (
+            Error::NoWeight { sought: vec![text("m.weight"), text("m")], paths: vec![text("l")] },
+            "there is no weight \"m.weight\", \"m\"; the tensors are \"l\"",
+        ),
+        (
+            Error::NotAWeight { path: text("bias"), shape: vec![3] },
+            "\"bias\" has shape [3] and is no weight; name the layer or its weight",
+        ),
+        (
+            Error::SameLayer { other: text("l.weight") },
+            "its weight is that of layer \"l.weight\"; give one name to both taps, and `discard` these",
+        ),
+        (Error::TooLarge { argument: "input" }, "input would be larger than memory can be"),
+        (
+            Error::NotTheMean { ratio: 2.0, examples: 3 },
+            "the gradient is 2 times that of the mean of the 3 examples observed: output_grad is divided by the batch, the \
+             gradient is that of a sum, or the tap lacks its positions",
+        ),
+        (Error::NoStep, "there has been no step that this could speak of"),
+        (Error::NoRank { rank: 3, size: 2 }, "there is no rank 3 in a group of 2"),
+        (Error::RankLeft { rank: 1 }, "rank 1 has left the group"),
+        (
+            Error::RankTimeout { operation: "all_reduce", waited: Duration::from_millis(1500), missing: vec![0, 2] },
+            "all_reduce: no word from ranks [0, 2] in 1.5s",
+        ),
+        (
+            Error::MissingRank { rank: 1, found: 2, size: 3 },
+            "there is no state of rank 1 among 2; the states of all 3 ranks are needed",
+        ),
+        (
+            Error::RanksDisagree { rank: 1, expected: text("AdamW"), found: text("Adam") },
+            "rank 1 has Adam where rank 0 has AdamW",
+        ),
+        (
+            Error::RankRefused { rank: 1, reason: text("gradient \"w\" is NaN") },
+            "rank 1 refuses the step: gradient \"w\" is NaN",
+        ),
+        (Error::Transport { operation: "broadcast", reason: text("no route") }, "broadcast: no route"),
+        (
+            Error::CutTensors { name: "muon" },
+            "muon needs whole tensors, and these are divided between ranks by elements; give sharded `by_tensor()`",
+        ),
+        (Error::NotShardable { name: "lbfgs" }, "lbfgs needs all tensors in one place; it cannot be inside sharded"),
+        (
+            Error::InsideSharded { name: "local_steps" },
+            "local_steps cannot be inside sharded; write it after: `.sharded(group).local_steps(…)`",
+        ),
+        (
+            Error::DataOfAllRanks { name: "kfac" },
+            "kfac knows only its own rank's data, and these are the mean gradients of all; write it after data_parallel",
+        ),
+        (
+            Error::FixedPointRange { path: String::new(), index: 4, value: f64::NAN, largest: 8.0 },
+            "(root) is NaN at element 4; fixed point takes −8 to 8",
+        ),
+        (
+            Error::MaskedSum { clients: 5, found: 4 },
+            "the masked sum has 4 of 5 clients; the masks cancel only in the sum of all",
+        ),
+        (Error::Entropy { reason: text("no device") }, "no randomness from the operating system: no device"),
+        (Error::NoRound, "there is no round; call begin_round first"),
+        (Error::NoControl, "the task has no control variate; the server needs scaffold()"),
+        (
+            Error::ControlNotPrivate,
+            "control variates are sums without noise; scaffold() and private() exclude each other",
+        ),
+    ]
+}
 
 /// Two tensors under one name.
 struct Twins([Array1<f64>; 2]);
@@ -289,6 +407,41 @@ impl Optimizer<f64> for Stubborn {
         0
     }
 
+    fn layout(&self) -> Option<&std::sync::Arc<gradus::params::Layout>> {
+        None
+    }
+
+    fn write_state(&self, _: &mut StateWriter<'_>) {}
+
+    fn read_state<'s>(&'s mut self, _: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        Ok(Commit::nothing())
+    }
+}
+
+/// One that has second thoughts.
+struct Late;
+
+impl Optimizer<f64> for Late {
+    fn check(&self, _: &Step<'_, f64>) -> Result<()> {
+        Ok(())
+    }
+
+    fn apply(&mut self, _: Step<'_, f64>) -> Result<Report> {
+        Err(Error::Other("not today".into()))
+    }
+
+    fn learning_rate(&self) -> f64 {
+        0.0
+    }
+
+    fn steps(&self) -> u64 {
+        0
+    }
+
+    fn layout(&self) -> Option<&std::sync::Arc<gradus::params::Layout>> {
+        None
+    }
+
     fn write_state(&self, _: &mut StateWriter<'_>) {}
 
     fn read_state<'s>(&'s mut self, _: &mut StateReader<'_>) -> Result<Commit<'s>> {
@@ -298,7 +451,7 @@ impl Optimizer<f64> for Stubborn {
 
 #[test]
 fn every_variant_says_what_where_and_what_would_be_right() {
-    for (error, message) in table() {
+    for (error, message) in table().into_iter().chain(of_features()) {
         assert_eq!(error.to_string(), message);
     }
     #[cfg(feature = "second-order")]
@@ -311,17 +464,30 @@ fn every_variant_says_what_where_and_what_would_be_right() {
     }
 }
 
+/// The variants of the enum, from its source.
+fn declared() -> BTreeSet<String> {
+    let source = include_str!("../../src/error.rs");
+    let body = source.lines().skip_while(|line| !line.starts_with("pub enum Error")).skip(1);
+    let variants = body.take_while(|line| *line != "}").filter_map(|line| {
+        let variant = line.strip_prefix("    ").filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase()))?;
+        variant.split([' ', '(', ',']).next().map(str::to_owned)
+    });
+    variants.collect()
+}
+
 #[test]
 fn the_table_has_every_variant() {
-    let source = include_str!("../../src/error.rs");
-    let declared = source.lines().skip_while(|line| !line.starts_with("pub enum Error")).skip(1);
-    let declared = declared.take_while(|line| *line != "}").filter_map(|line| {
-        let name = line.strip_prefix("    ")?;
-        name.starts_with(|c: char| c.is_ascii_uppercase())
-            .then(|| name.split([' ', '(', ',']).next().unwrap_or(name).to_owned())
-    });
-    let provoked =
-        table().into_iter().map(|(error, _)| format!("{error:?}").split([' ', '(']).next().map(str::to_owned));
-    let provoked: BTreeSet<_> = provoked.map(Option::unwrap).chain(OF_FEATURES.map(str::to_owned)).collect();
-    assert_eq!(provoked, declared.collect());
+    let rows = table().into_iter().chain(of_features());
+    let rows: BTreeSet<_> =
+        rows.map(|(error, _)| format!("{error:?}").split([' ', '(']).next().unwrap().to_owned()).collect();
+    let declared = declared();
+    assert!(declared.len() >= 50, "the variants are no longer read from the source: {declared:?}");
+    let (missing, unknown): (Vec<_>, Vec<_>) =
+        (declared.difference(&rows).collect(), rows.difference(&declared).collect());
+    assert!(
+        missing.is_empty(),
+        "no row for {missing:?}: add to `table` what provokes it with the default features, or write it out in \
+         `of_features`, beside the sentence that it says"
+    );
+    assert!(unknown.is_empty(), "rows for what is no variant: {unknown:?}");
 }

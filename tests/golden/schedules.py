@@ -176,6 +176,8 @@ def torch_cases():
     yield from torch_one_cycle_cases()
     yield from torch_cyclic_cases()
     yield from torch_sequential_cases()
+    yield from torch_cycle_momentum_cases()
+    yield from torch_chained_cases()
 
 
 def torch_one_cycle_cases():
@@ -264,6 +266,79 @@ def torch_sequential_cases():
         [20, 400, 500, 600, 700, 800, 900, 1000],
         note=note,
     )
+
+
+def torch_cycle_momentum_cases():
+    """The momentum that OneCycleLR steers against the learning rate, from max_momentum to base_momentum and back."""
+    name, lr = "OneCycleLR", 0.1
+    default = {
+        "max_lr": lr,
+        "total_steps": 25,
+        "pct_start": 0.3,
+        "anneal_strategy": "cos",
+        "base_momentum": 0.85,
+        "max_momentum": 0.95,
+        "three_phase": False,
+    }
+    changes = [
+        {},
+        {"anneal_strategy": "linear"},
+        {"three_phase": True},
+        {"total_steps": 500},
+        {"total_steps": 37, "pct_start": 0.41, "base_momentum": 0.5},
+        {"total_steps": 37, "pct_start": 0.41, "three_phase": True, "anneal_strategy": "linear"},
+    ]
+    for change in changes:
+        options = default | change
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr, momentum=0.9)
+        scheduler = lr_scheduler.OneCycleLR(optimizer, **options)
+        last = options["total_steps"] - 1
+        walked = []
+        for _ in range(last):
+            walked.append(optimizer.param_groups[0]["momentum"])
+            optimizer.step()
+            scheduler.step()
+        walked.append(optimizer.param_groups[0]["momentum"])
+        steps = recorded_steps([last], last)
+        yield case(
+            f"{name}.momentum",
+            torch.__name__,
+            torch.__version__,
+            f"the momentum of {lr_scheduler.__name__}.{call_text(name, options, ('optimizer',))}",
+            {"lr": lr} | options,
+            steps,
+            [walked[t] for t in steps],
+        )
+
+
+def torch_chained_cases():
+    """ChainedScheduler over schedulers that multiply what they find."""
+    name, lr = "ChainedScheduler", 0.1
+    exponential = {"name": "ExponentialLR", "gamma": 0.99}
+    chains = [
+        [exponential, {"name": "CosineAnnealingLR", "T_max": LAST, "eta_min": 0.0}],
+        [{"name": "LinearLR", "start_factor": 0.1, "end_factor": 1.0, "total_iters": 100}, exponential],
+        [
+            {"name": "ConstantLR", "factor": 0.5, "total_iters": 20},
+            {"name": "PolynomialLR", "total_iters": 900, "power": 2.0},
+            {"name": "StepLR", "step_size": 100, "gamma": 0.5},
+            {"name": "MultiStepLR", "milestones": [50, 300], "gamma": 0.1},
+        ],
+    ]
+    for chain in chains:
+        optimizer = dummy_optimizer(lr)
+        parts = [build_scheduler(lr_scheduler, *part[:1], optimizer, part[1]) for part in map(without_name, chain)]
+        steps = recorded_steps([20, 50, 100, 300, 900], LAST)
+        yield case(
+            name,
+            torch.__name__,
+            torch.__version__,
+            f"{lr_scheduler.__name__}.{call_text(name, {'schedulers': chain})} with optimizer = SGD(lr={lr!r})",
+            {"lr": lr, "schedulers": chain},
+            steps,
+            scheduler_values(optimizer, lr_scheduler.ChainedScheduler(parts, optimizer=optimizer), steps),
+            note="PyTorch steps the parts by recursions, which round differently from the closed form",
+        )
 
 
 def plateau_metrics(count=80):
@@ -386,6 +461,26 @@ def hf_cases():
                 [100, 600, 900],
                 note="the warm-up starts at min_lr_ratio, not at 0" if floor else None,
             )
+
+
+def hf_length_cases():
+    """Hugging Face's schedules of lengths that warm-up, cycles and waves do not divide, up to the last training step."""
+    lr = 1.0
+    lengths = [(4, 4), (1, 0), (1, 1), (2, 1), (7, 3), (10, 9), (37, 0), (100, 100), (101, 1), (1000, 0), (997, 100)]
+    for n, w in lengths:
+        span = {"num_warmup_steps": w, "num_training_steps": n}
+        yield hf_case("get_linear_schedule_with_warmup", lr, span, [w], last=n - 1)
+        decay = span | {"lr_end": 1e-7, "power": 2.0}
+        yield hf_case("get_polynomial_decay_schedule_with_warmup", lr, decay, [w], last=n - 1)
+        for waves in (0.5, 1.0, 1.5, 2.25):
+            wave = span | {"num_cycles": waves}
+            yield hf_case("get_cosine_schedule_with_warmup", lr, wave, [w], last=n - 1)
+        for cycles in (1, 2, 3, 7, 49):
+            restarts = [w + i * (n - w) // cycles for i in range(cycles)]
+            cycle = span | {"num_cycles": cycles}
+            # With n = w the value at step n is that of step w, at which a cycle begins.
+            last = n - 1 if n == w else min(n + 5, LAST)
+            yield hf_case("get_cosine_with_hard_restarts_schedule_with_warmup", lr, cycle, restarts, last=last)
 
 
 # optax: a schedule is a function of the step count.
@@ -536,7 +631,7 @@ def noam_cases():
 
 
 def main():
-    cases = [*torch_cases(), *plateau_cases(), *hf_cases(), *optax_cases(), *noam_cases()]
+    cases = [*torch_cases(), *plateau_cases(), *hf_cases(), *hf_length_cases(), *optax_cases(), *noam_cases()]
     header = {
         "versions": {module.__name__: module.__version__ for module in (torch, transformers, optax, jax)},
         "generator": Path(__file__).name,

@@ -126,6 +126,22 @@ fn torch(name: &str, options: &Value, lr: f64) -> Option<Any> {
                 .anneal(anneal(o.s("anneal_strategy")));
             if o.is("three_phase") { Box::new(schedule.three_phase()) } else { Box::new(schedule) }
         }
+        "OneCycleLR.momentum" => {
+            let (base, max) = (o.f("base_momentum"), o.f("max_momentum"));
+            let schedule = OneCycle::new(base, o.u("total_steps"))
+                .div_factor(base / max)
+                .final_div_factor(1.0)
+                .pct_start(o.f("pct_start"))
+                .anneal(anneal(o.s("anneal_strategy")));
+            if o.is("three_phase") { Box::new(schedule.three_phase()) } else { Box::new(schedule) }
+        }
+        "ChainedScheduler" => {
+            let parts = o.list("schedulers").map(|part| torch(part["name"].as_str()?, part, 1.0));
+            parts
+                .collect::<Option<Vec<_>>>()?
+                .into_iter()
+                .fold(Box::new(lr), |so_far, next| Box::new(so_far.times(next)))
+        }
         "CyclicLR" => {
             let schedule = Cyclic::new(o.f("base_lr"), o.f("max_lr"), o.u("step_size_up")).down(o.u("step_size_down"));
             match o.s("mode") {
@@ -153,14 +169,9 @@ fn hugging_face(name: &str, options: &Value, lr: f64) -> Option<Any> {
         "get_cosine_schedule_with_warmup" if o.f("num_cycles") == 0.5 => {
             Box::new(Cosine::new(lr, rest()).warmup(warmup))
         }
-        "get_cosine_schedule_with_warmup" => {
-            let halves = (2.0 * o.f("num_cycles")) as u64;
-            let ends = (1..=halves).map(|i| (i * rest() / halves, if i % 2 == 0 { lr } else { 0.0 }));
-            Box::new(PiecewiseCosine::new(lr, ends).warmup(warmup))
-        }
+        "get_cosine_schedule_with_warmup" => Box::new(Cosine::new(lr, rest()).waves(o.f("num_cycles")).warmup(warmup)),
         "get_cosine_with_hard_restarts_schedule_with_warmup" => {
-            let period = rest() / o.u("num_cycles");
-            Box::new(CosineRestarts::new(lr, period).then(rest(), 0.0).warmup(warmup))
+            Box::new(Cosine::new(lr, rest()).cycles(o.u("num_cycles")).warmup(warmup))
         }
         "get_polynomial_decay_schedule_with_warmup" => {
             Box::new(Polynomial::new(lr, rest()).power(o.f("power")).floor(o.f("lr_end")).warmup(warmup))

@@ -24,6 +24,9 @@ fn all() -> Vec<(&'static str, Any, f64, f64)> {
         ("Polynomial", Box::new(Polynomial::new(0.1, 100).power(2.0).floor(0.01)), 0.01, 0.1),
         ("Cosine", Box::new(cosine()), 0.01, 0.1),
         ("Cosine exponent", Box::new(cosine().exponent(2.0)), 0.01, 0.1),
+        ("Cosine cycles", Box::new(cosine().cycles(7)), 0.01, 0.1),
+        ("Cosine waves", Box::new(cosine().waves(2.3)), 0.01, 0.1),
+        ("Cosine max", Box::new(Cosine::new(0.1, u64::MAX).cycles(u64::MAX).waves(1e15)), 0.0, 0.1),
         ("CosineRestarts", Box::new(CosineRestarts::new(0.1, 30).floor(0.01)), 0.01, 0.1),
         ("CosineRestarts 2", Box::new(CosineRestarts::new(0.1, 1).factor(2)), 0.0, 0.1),
         ("CosineRestarts max", Box::new(CosineRestarts::new(0.1, u64::MAX).factor(u64::MAX)), 0.0, 0.1),
@@ -119,6 +122,48 @@ fn a_part_of_no_steps_is_over_at_once() {
     }
 }
 
+/// Schedules of no steps, each with the value it would fall or rise from, 1, and its end value, 0.5.
+fn without_steps() -> Vec<(&'static str, Any)> {
+    let line = || Linear::new(1.0, 0.5, 0);
+    vec![
+        ("Linear", Box::new(line())),
+        ("Polynomial", Box::new(Polynomial::new(1.0, 0).floor(0.5))),
+        ("Cosine", Box::new(Cosine::new(1.0, 0).floor(0.5))),
+        ("Cosine cycles", Box::new(Cosine::new(1.0, 0).floor(0.5).cycles(3))),
+        ("OneCycle", Box::new(OneCycle::new(4.0, 0).div_factor(4.0).final_div_factor(2.0))),
+        ("WSD", Box::new(WarmupStableDecay::new(1.0, 0, 0, 0).floor(0.5))),
+        ("then", Box::new(1.0.then(0, 0.5))),
+        ("then, after what would be refused", Box::new(CosineRestarts::new(1.0, 0).then(0, 0.5))),
+        ("warmup", Box::new(line().warmup(0))),
+        ("delay", Box::new(line().delay(0))),
+        ("scale", Box::new(Linear::new(0.5, 0.25, 0).scale(2.0))),
+        ("times", Box::new(line().times(1.0))),
+        ("clamp", Box::new(line().clamp(0.0, 2.0))),
+        ("cycle", Box::new(line().cycle(3))),
+        ("per_epoch", Box::new(line().per_epoch(7))),
+        ("Box", Box::new(Box::new(line()) as Any)),
+    ]
+}
+
+/// The part before them may be as long as the run: `Cosine::new(lr, n - w).warmup(w)` with n = w.
+#[test]
+fn what_comes_before_a_schedule_of_no_steps_ends_at_its_first_value() {
+    for (name, schedule) in without_steps() {
+        let warm = Hyper::from(schedule.warmup(4));
+        let values = [0, 1, 2, 3, 4, 5, u64::MAX].map(|step| warm.within("learning_rate", 0.0.., step));
+        assert_eq!(values, [0.0, 0.25, 0.5, 0.75, 0.5, 0.5, 0.5].map(Ok), "{name}");
+    }
+    for (name, schedule) in without_steps() {
+        let late = Hyper::from(schedule.delay(2));
+        let values = [0, 1, 2, 3, u64::MAX].map(|step| late.within("learning_rate", 0.0.., step));
+        assert_eq!(values, [1.0, 1.0, 0.5, 0.5, 0.5].map(Ok), "{name}");
+    }
+    for (name, schedule) in without_steps() {
+        let nested = schedule.delay(2).warmup_from(0.5, 2);
+        assert_eq!([0, 1, 2, 3, 4, 5].map(|step| nested.at(step)), [0.5, 0.75, 1.0, 1.0, 0.5, 0.5], "{name}");
+    }
+}
+
 #[test]
 fn check_names_the_argument_that_is_wrong() {
     const NAN: f64 = f64::NAN;
@@ -141,6 +186,8 @@ fn check_names_the_argument_that_is_wrong() {
         ("Cosine", "peak", Box::new(Cosine::new(INF, 1))),
         ("Cosine", "floor", Box::new(cosine().floor(2.0))),
         ("Cosine", "exponent", Box::new(cosine().exponent(-1.0))),
+        ("Cosine", "waves", Box::new(cosine().waves(-0.5))),
+        ("Cosine", "waves", Box::new(cosine().waves(f64::MAX))),
         ("CosineRestarts", "peak", Box::new(CosineRestarts::new(NAN, 1))),
         ("CosineRestarts", "floor", Box::new(CosineRestarts::new(1.0, 1).floor(NAN))),
         ("CosineRestarts", "period", Box::new(CosineRestarts::new(1.0, 0).factor(2))),

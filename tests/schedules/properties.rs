@@ -1,5 +1,7 @@
 //! Combinators and decays with random arguments, and the plateau against a transcription of PyTorch's code.
 
+use std::f64::consts::PI;
+
 use gradus::schedule::{
     Anneal, Cosine, CosineRestarts, Cyclic, Exponential, InverseSqrt, Linear, MultiStep, Noam, OneCycle,
     PiecewiseConstant, PiecewiseCosine, PiecewiseLinear, Plateau, Polynomial, Schedule, Step, WarmupStableDecay,
@@ -53,6 +55,48 @@ impl NaivePlateau {
     }
 }
 
+/// Hugging Face's `_get_cosine_with_hard_restarts_schedule_with_warmup_lr_lambda`, line by line.
+fn hard_restarts(step: u64, warmup: u64, training: u64, cycles: u64) -> f64 {
+    if step < warmup {
+        return step as f64 / warmup.max(1) as f64;
+    }
+    let progress = (step - warmup) as f64 / (training - warmup).max(1) as f64;
+    if progress >= 1.0 {
+        return 0.0;
+    }
+    f64::max(0.0, 0.5 * (1.0 + (PI * ((cycles as f64 * progress) % 1.0)).cos()))
+}
+
+/// Its `_get_cosine_schedule_with_warmup_lr_lambda`.
+fn waves(step: u64, warmup: u64, training: u64, cycles: f64) -> f64 {
+    if step < warmup {
+        return step as f64 / warmup.max(1) as f64;
+    }
+    let progress = (step - warmup) as f64 / (training - warmup).max(1) as f64;
+    f64::max(0.0, 0.5 * (1.0 + (PI * cycles * 2.0 * progress).cos()))
+}
+
+/// Of every length up to 40, every warm-up and number of cycles: all steps of the training.
+#[test]
+fn hugging_face_s_cosines_have_their_values_whatever_divides_what() {
+    for n in 1..=40 {
+        for w in 0..=n {
+            for cycles in 0..=12 {
+                let hard = Cosine::new(1.0, n - w).cycles(cycles).warmup(w);
+                let smooth = Cosine::new(1.0, n - w).waves(cycles as f64 / 4.0).warmup(w);
+                assert_eq!((hard.check(), smooth.check()), (Ok(()), Ok(())));
+                for t in 0..n {
+                    let (found, expected) = (hard.at(t), hard_restarts(t, w, n, cycles));
+                    assert!((found - expected).abs() <= WOBBLE, "{found} for {expected}: {t} of {n}, {w}, {cycles}");
+                    let (found, expected) = (smooth.at(t), waves(t, w, n, cycles as f64 / 4.0));
+                    assert!((found - expected).abs() <= WOBBLE, "{found} for {expected}: {t} of {n}, {w}, {cycles}/4");
+                }
+            }
+        }
+    }
+    assert!((Cosine::new(1.0, 1000).cycles(3).at(999) - 0.0000222).abs() < 5e-8);
+}
+
 fn metric() -> impl Strategy<Value = f64> {
     prop_oneof![9 => -2.0..2.0, 3 => (0..4_i32).prop_map(f64::from), 1 => Just(f64::NAN)]
 }
@@ -87,6 +131,7 @@ proptest! {
             ("Linear", Box::new(Linear::new(a, b, m))),
             ("Polynomial", Box::new(Polynomial::new(a, m).floor(b).power(c))),
             ("Cosine", Box::new(Cosine::new(a, m).floor(b).exponent(c))),
+            ("Cosine cycles", Box::new(Cosine::new(a, m).floor(b).cycles(n).waves(c))),
             ("CosineRestarts", Box::new(CosineRestarts::new(a, m).floor(b).factor(n))),
             ("OneCycle", Box::new(OneCycle::new(a, m).div_factor(b).final_div_factor(c).anneal(anneal))),
             ("OneCycle three", Box::new(OneCycle::new(a, m).div_factor(b).pct_start(c).three_phase().anneal(anneal))),

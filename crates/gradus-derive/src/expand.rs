@@ -100,7 +100,7 @@ impl Tree<'_> {
         let Self { input, fields, gradus, elem } = self;
         let own = input.generics.where_clause.iter().flat_map(|clause| &clause.predicates);
         let trees = fields.iter().filter(|field| !field.recursive).map(|field| self.bound(field, access));
-        own.map(ToTokens::to_token_stream).chain([quote!(#elem: #gradus::Scalar)]).chain(trees).collect()
+        own.map(ToTokens::to_token_stream).chain([quote!(#elem: #gradus::Element)]).chain(trees).collect()
     }
 
     /// All of it lies where the field's type stands, so that an error points there.
