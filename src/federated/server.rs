@@ -61,7 +61,7 @@ use crate::step::{Report, Step};
 /// # Errors
 /// Before any client is asked: those of the optimizer's [`check`](Optimizer::check), of the [`Selection`] ([`Error::HyperParameter`],
 /// [`Error::Entropy`]) and of the [`Aggregation`]; [`Error::DuplicatePath`] and, with SCAFFOLD, [`Error::ParametersChanged`] of the
-/// model; [`Error::ControlNotPrivate`]; [`Error::Argument`] after as many rounds as can be counted. In a group of ranks, before and after: [`Error::RankRefused`], [`Error::RanksDisagree`],
+/// model; [`Error::ControlNotPrivate`]; [`Error::CounterFull`]. In a group of ranks, before and after: [`Error::RankRefused`], [`Error::RanksDisagree`],
 /// [`Error::RankLeft`], [`Error::RankTimeout`], [`Error::Transport`]. After: [`Error::NonFiniteGradient`] if an aggregation of your own
 /// makes a change that is not finite, or if more clients than a private server expects bring large ones; [`Error::NotFinite`] if the
 /// control variate is not, [`Error::NonFiniteParameter`] and [`Error::EntryValue`] if the model or the optimizer's state would not be, and
@@ -245,8 +245,7 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
         count: usize,
     ) -> Result<Vec<usize>> {
         if self.round == u64::MAX {
-            let accepted = format!("below {}, the last number that a round can have", u64::MAX);
-            return Err(Error::argument("round", self.round as f64, accepted));
+            return Err(Error::CounterFull { counter: "rounds", path: None });
         }
         self.aggregation.check()?;
         if self.scaffold && !self.aggregation.allows_controls() {
