@@ -7,8 +7,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What was wrong, where, and what would be right.
 ///
-/// Whatever call returns one of these has changed nothing: parameters, gradients, optimizer state and counters are
-/// bit for bit what they were. The data stand in the fields; [`Display`](std::fmt::Display) makes the sentence.
+/// Whatever call returns one of these, but [`RefusedTooLate`](Error::RefusedTooLate), has changed nothing: parameters,
+/// gradients, optimizer state and counters are bit for bit what they were. The data stand in the fields; [`Display`](std::fmt::Display) makes the sentence.
 /// The path of a tree that is a single tensor is the empty string, shown as `(root)`.
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -115,6 +115,19 @@ pub enum Error {
         first: f64,
         /// The second.
         second: f64,
+    },
+
+    /// What a gradient is to be multiplied with, or limited to, is no number of its element type.
+    #[error("gradient {} has the {quantity} {value:e}, which becomes {} in {dtype}", Name(.path), rounded(*.value))]
+    GradientScale {
+        /// The tensor's path.
+        path: String,
+        /// What it is: `"scale"`, of clipping, averaging and undone loss scaling together, or `"limit"`.
+        quantity: &'static str,
+        /// Its value.
+        value: f64,
+        /// The element type.
+        dtype: &'static str,
     },
 
     /// Every gradient is finite, but their norm is too large for an `f64`, or its square for a matrix of the element type.
@@ -308,6 +321,30 @@ pub enum Error {
     /// The averages of the parameters are swapped in: where the parameters were.
     #[error("the parameters are swapped for their averages; swap them back first")]
     Swapped,
+
+    /// A counter stands at the largest number there is.
+    #[error("{counter}{} stands at {}, the largest number there is: load a state with a smaller one", at_tensor(.path), u64::MAX)]
+    CounterFull {
+        /// What it counts, such as `"steps"`.
+        counter: &'static str,
+        /// The tensor concerned, if it is a tensor's own.
+        path: Option<String>,
+    },
+
+    /// A step was to be taken that is only a [`preview`](crate::Step::preview) of one.
+    #[error("a preview of a step is to look at; apply the step itself")]
+    Previewed,
+
+    /// One of several optimizers broke its word: it refused in `apply` the step that its `check` had accepted, after others had
+    /// taken theirs.
+    ///
+    /// The one case in which something has changed: the tensors of the others have moved.
+    #[error("others have moved already: {reason}; an optimizer must refuse in `check` what it would refuse in `apply`")]
+    RefusedTooLate {
+        /// Its error.
+        #[source]
+        reason: Box<Error>,
+    },
 
     /// A state dictionary is that of another optimizer.
     #[error("the state is not that of {expected}; it has {}", if .found.is_empty() { "nothing".into() } else { .found.join(", ") })]
@@ -595,6 +632,15 @@ fn instead(name: &str) -> String {
     match name {
         "sharded" => "write one `sharded`, over the group of all ranks".into(),
         _ => format!("write it after: `.sharded(group).{name}(…)`"),
+    }
+}
+
+/// What becomes of a number that an element type does not have.
+fn rounded(value: f64) -> &'static str {
+    match value.abs() {
+        small if small < 1.0 => "0",
+        large if large >= 1.0 => "infinite",
+        _ => "NaN",
     }
 }
 

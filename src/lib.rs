@@ -7,6 +7,7 @@ pub mod check;
 #[cfg(feature = "checkpoint")]
 pub mod checkpoint;
 pub mod clip;
+mod counter;
 #[cfg(feature = "second-order")]
 mod decomposition;
 #[cfg(feature = "distributed")]

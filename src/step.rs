@@ -211,6 +211,21 @@ impl<'a, A: Element> Step<'a, A> {
         if self.is_cut() { Err(Error::CutTensors { name }) } else { Ok(()) }
     }
 
+    /// What an optimizer asks in its [`check`](crate::Optimizer::check): whether these are the parameters that it knows, if it knows
+    /// some, and whether every gradient can be read, as its element type has the scale.
+    ///
+    /// # Errors
+    /// [`Error::ParametersChanged`], [`Error::GradientScale`].
+    pub fn ensure_fit(&self, known: Option<&Arc<Layout>>) -> Result<()> {
+        Layout::ensure_known(known, &self.layout)?;
+        self.grads().try_for_each(|(info, grad)| grad.ensure_kept(info))
+    }
+
+    /// Nothing if the parameters can be written: what [`preview`](Self::preview) made is not to be applied.
+    pub(crate) fn ensure_writable(&self) -> Result<()> {
+        if self.tensors.iter().any(|tensor| tensor.param.is_preview()) { Err(Error::Previewed) } else { Ok(()) }
+    }
+
     /// Nothing if all tensors are here. `name` is who asks.
     pub(crate) fn ensure_whole(&self, name: &'static str) -> Result<()> {
         match self.ranks {
@@ -338,7 +353,8 @@ impl<'a, A: Element> Step<'a, A> {
 ///     optimizer.apply(step.preview()) // expected `Step`, found `Preview`
 /// }
 /// ```
-/// What is written to its parameters is written to a copy.
+/// What is written to its parameters is written to a copy. Whoever swaps its step or tensors into a step that is applied gets
+/// [`Error::Previewed`] from the optimizers of this crate.
 #[derive(Debug)]
 pub struct Preview<'a, A>(Step<'a, A>);
 

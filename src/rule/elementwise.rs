@@ -13,6 +13,7 @@ use super::rates::{Rates, RatesAt};
 use super::sweep::{Scratch, Shared, Sweep};
 use super::{At, Decay, Rule};
 use crate::aligned::before_line;
+use crate::counter;
 use crate::error::{Error, Result};
 use crate::hyper::Hyper;
 use crate::optimizer::Optimizer;
@@ -114,7 +115,13 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
             let name = self.rule.name();
             return Err(Error::Other(format!("{name} has {slots} state slots where {MAX_SLOTS} are possible")));
         }
-        let rates = self.rates.at(self.steps, step)?;
+        counter::ensure_next("steps", self.steps)?;
+        let rates = self.rates.at(self.steps, self.rule.decay(), step)?;
+        for (info, tensor) in step.iter() {
+            let Some(grad) = &tensor.grad else { continue };
+            grad.ensure_kept(info)?;
+            counter::ensure_next_of(info, self.state.get(tensor.index()).map_or(0, |state| state.steps))?;
+        }
         Ok(StepValues { rates, rule: self.rule.values(self.steps)? })
     }
 }
@@ -218,6 +225,7 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
 impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
     /// Takes a step with these SIMD instructions.
     fn apply_with(&mut self, mut step: Step<'_, A>, arch: Arch) -> Result<Report> {
+        step.ensure_writable()?;
         let values = self.values(&step)?;
         let layout = self.layout.get_or_insert_with(|| Arc::clone(step.layout()));
         self.state.resize_with(layout.len(), State::default);
@@ -378,6 +386,19 @@ mod tests {
     }
 
     #[test]
+    fn a_tensor_s_counter_ends() {
+        let (mut opt, grads) = (Adam::new(0.1), (wave::<f64>(3, 0.0), wave(2, 1.0)));
+        let mut params = grads.clone();
+        opt.step(&mut params, &grads).unwrap();
+        opt.state[1].steps = u64::MAX;
+        let (before, state) = (params.clone(), opt.state_dict());
+        let error = opt.step(&mut params, &grads).unwrap_err();
+        assert_eq!(error, Error::CounterFull { counter: "steps", path: Some("1".into()) });
+        assert!(params == before && opt.state_dict() == state);
+        opt.step(&mut params, &(&grads.0, None::<Array1<f64>>)).unwrap();
+    }
+
+    #[test]
     fn without_decay_an_infinite_parameter_moves_no_gradient() {
         let mut opt = Momentum::new(0.1, 0.9).clip_value(1.0);
         let mut params = Array1::from_elem(2, f64::INFINITY);
@@ -403,6 +424,10 @@ mod tests {
 
         fn values(&self, _: u64) -> Result<()> {
             Ok(())
+        }
+
+        fn hyper_parameters(&self) -> Vec<&Hyper> {
+            vec![]
         }
 
         fn coefficients(&self, (): &(), _: &At) {}

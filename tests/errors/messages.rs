@@ -141,6 +141,20 @@ fn table() -> Vec<(Error, &'static str)> {
         (step(Sgd::new(0.1).freeze("{0,1")), "pattern \"{0,1\": an opening brace without a closing one"),
         (step(Sgd::new(0.1).freeze("0}")), "pattern \"0}\": a closing brace without an opening one"),
         (step(Sgd::new(0.1).freeze("{{0}}")), "pattern \"{{0}}\": braces do not nest"),
+        (
+            Sgd::new(0.1).clip_value(1e-46).step(&mut array![1.0_f32], &array![1.0]).unwrap_err(),
+            "gradient (root) has the limit 1e-46, which becomes 0 in f32",
+        ),
+        (
+            Sgd::new(0.1).unscale(1e-30).unscale(1e-30).step(&mut array![1.0_f32], &array![1.0]).unwrap_err(),
+            "gradient (root) has the scale 9.999999999999998e59, which becomes infinite in f32",
+        ),
+        (ended(), "steps stands at 18446744073709551615, the largest number there is: load a state with a smaller one"),
+        (previewed(), "a preview of a step is to look at; apply the step itself"),
+        (
+            step(Sgd::new(0.1).route("1", Late)),
+            "others have moved already: not today; an optimizer must refuse in `check` what it would refuse in `apply`",
+        ),
         (swapped(), "the parameters are swapped for their averages; swap them back first"),
         (loading(|_| {}, AdamW::new(0.1)), "the state is not that of adamw; it has adam"),
         (loading(|state| _ = state.remove("adam/exp_avg/1"), Adam::new(0.1)), "there is no \"adam/exp_avg/1\""),
@@ -211,6 +225,25 @@ fn swapped() -> Error {
     opt.step(&mut w, &array![1.0]).unwrap();
     opt.swap(&mut w).unwrap();
     opt.step(&mut w, &array![1.0]).unwrap_err()
+}
+
+/// What a step says after the last one that can be counted.
+fn ended() -> Error {
+    let (mut opt, mut w) = (Sgd::new(0.1), array![1.0]);
+    opt.step(&mut w, &array![1.0]).unwrap();
+    let mut state = opt.state_dict();
+    state.insert_text("sgd/steps", u64::MAX);
+    opt.load_state_dict(&state).unwrap();
+    opt.step(&mut w, &array![1.0]).unwrap_err()
+}
+
+/// What is said to a preview in the place of a step.
+fn previewed() -> Error {
+    let (mut w, grads) = (array![1.0], array![1.0]);
+    let mut parts = Step::pair(&mut w, &grads, None).unwrap().split(2, |_, _| 0);
+    let mut swapped = parts.pop().unwrap();
+    std::mem::swap(&mut swapped, &mut parts[0].preview());
+    Sgd::new(0.1).apply(swapped).unwrap_err()
 }
 
 /// What Adam says to its own state after one step on two vectors, changed.
@@ -311,6 +344,10 @@ fn of_features() -> Vec<(Error, &'static str)> {
         ),
         (Error::NotShardable { name: "lbfgs" }, "lbfgs needs all tensors in one place; it cannot be inside sharded"),
         (
+            Error::InsideSharded { name: "local_steps" },
+            "local_steps cannot be inside sharded; write it after: `.sharded(group).local_steps(…)`",
+        ),
+        (
             Error::DataOfAllRanks { name: "kfac" },
             "kfac knows only its own rank's data, and these are the mean gradients of all; write it after data_parallel",
         ),
@@ -368,6 +405,41 @@ impl Optimizer<f64> for Stubborn {
 
     fn steps(&self) -> u64 {
         0
+    }
+
+    fn layout(&self) -> Option<&std::sync::Arc<gradus::params::Layout>> {
+        None
+    }
+
+    fn write_state(&self, _: &mut StateWriter<'_>) {}
+
+    fn read_state<'s>(&'s mut self, _: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        Ok(Commit::nothing())
+    }
+}
+
+/// One that has second thoughts.
+struct Late;
+
+impl Optimizer<f64> for Late {
+    fn check(&self, _: &Step<'_, f64>) -> Result<()> {
+        Ok(())
+    }
+
+    fn apply(&mut self, _: Step<'_, f64>) -> Result<Report> {
+        Err(Error::Other("not today".into()))
+    }
+
+    fn learning_rate(&self) -> f64 {
+        0.0
+    }
+
+    fn steps(&self) -> u64 {
+        0
+    }
+
+    fn layout(&self) -> Option<&std::sync::Arc<gradus::params::Layout>> {
+        None
     }
 
     fn write_state(&self, _: &mut StateWriter<'_>) {}
