@@ -14,7 +14,7 @@ use gradus::rule::{Elementwise, MatrixRule, Matrixwise, Rule};
 use gradus::{Element, LinearTap, Optimizer, Result, Scalar};
 use ndarray::Array2;
 
-use crate::build::{OwnAdaptor, OwnOptimizer};
+use crate::own::{OwnAdaptor, OwnOptimizer};
 use crate::report::random;
 use crate::trees::Tree;
 use gradus::Lbfgs;
@@ -105,7 +105,7 @@ impl<H: Element> Act<H> for MasterWeights<Boxed<f32>, H> {
 
 impl<A: Element> Act<A> for OwnAdaptor<A> {
     fn act(&mut self, depth: usize, action: &Action, params: &mut Tree<A>) -> Result<()> {
-        if depth > 0 { self.0.act(depth - 1, action, params) } else { Ok(()) }
+        if depth > 0 { self.inner.act(depth - 1, action, params) } else { Ok(()) }
     }
 }
 

@@ -7,15 +7,14 @@ use gradus::distributed::compress::{Bf16, PowerSgd, TopK};
 use gradus::distributed::{Alone, Collective, ThreadGroup};
 use gradus::federated::{FedAdagrad, FedAdam, FedYogi};
 use gradus::optimizer::Graft;
-use gradus::params::Layout;
-use gradus::rule::{At, Elementwise, Lanes, MatrixRule, MatrixSlot, Matrixwise, Rule};
-use gradus::{Commit, Element, Error, Hyper, Report, Result, StateReader, StateWriter, Step, prelude::*};
+use gradus::rule::{Elementwise, Matrixwise};
+use gradus::{Element, Result, prelude::*};
 use half::{bf16, f16};
-use ndarray::Array2;
 
 use crate::actions::Boxed;
 use crate::chains::{Algorithm, Base, Chain, Compress, Link};
 use crate::dials::Dials;
+use crate::own::{OwnAdaptor, OwnOptimizer, Rows, Signs};
 
 /// The group that a chain's ranks are in.
 #[derive(Clone)]
@@ -216,7 +215,8 @@ fn wrap<A: Number>(inner: Boxed<A>, link: &Link, context: &mut Context<'_>) -> B
         Link::Kfac { .. } => A::kfac(inner, link, context),
         Link::Proximal(mu) => Box::new(inner.proximal(context.dials.hyper(*mu))),
         Link::Scaffold => Box::new(inner.scaffold()),
-        Link::Own => Box::new(OwnAdaptor(inner)),
+        Link::Own => Box::new(OwnAdaptor { inner, calls: None }),
+        Link::Broken => Box::new(OwnAdaptor { inner, calls: Some(0) }),
         Link::MasterWeights => inner,
     }
 }
@@ -292,179 +292,9 @@ fn base<A: Scalar>(base: &Base, dials: &mut Dials) -> Boxed<A> {
             let opt = if first { opt.period(2) } else { opt };
             Box::new(if second { opt.max_side(2) } else { opt })
         }
-        Algorithm::OwnMatrix => Box::new(with!(Matrixwise::<_, A>::from_rule(Rows { momentum: momentum() }, rate))),
-    }
-}
-
-/// A rule as the docs show one.
-pub(crate) struct Signs {
-    momentum: Hyper,
-}
-
-impl<A: Scalar> Rule<A> for Signs {
-    type Values = f64;
-    type Coefficients = (A, A);
-
-    fn name(&self) -> &'static str {
-        "signs"
-    }
-
-    fn slots(&self) -> &'static [&'static str] {
-        &["momentum_buffer"]
-    }
-
-    fn values(&self, step: u64) -> Result<f64> {
-        self.momentum.within("momentum", 0.0..1.0, step)
-    }
-
-    fn hyper_parameters(&self) -> Vec<&Hyper> {
-        vec![&self.momentum]
-    }
-
-    fn coefficients(&self, momentum: &f64, at: &At) -> (A, A) {
-        (A::from_f64(at.learning_rate), A::from_f64(*momentum))
-    }
-
-    fn sweep(&self, coefficients: (A, A), lanes: Lanes<'_, A>) {
-        lanes.each(coefficients, |&(rate, momentum), param, grad, [m]: [A; 1]| {
-            let m = momentum * m + (A::one() - momentum) * grad;
-            (param - rate * m.signum(), [m])
-        });
-    }
-}
-
-/// A rule of matrices: momentum, and rows of the same length.
-pub(crate) struct Rows {
-    momentum: Hyper,
-}
-
-impl<A: Scalar> MatrixRule<A> for Rows {
-    type Values = f64;
-
-    fn name(&self) -> &'static str {
-        "rows"
-    }
-
-    fn slots(&self, shape: (usize, usize)) -> Vec<MatrixSlot> {
-        vec![MatrixSlot::new("momentum_buffer", shape)]
-    }
-
-    fn values(&self, step: u64) -> Result<f64> {
-        self.momentum.within("momentum", 0.0..1.0, step)
-    }
-
-    fn hyper_parameters(&self) -> Vec<&Hyper> {
-        vec![&self.momentum]
-    }
-
-    fn direction(&self, momentum: &f64, _: &At, grad: Array2<A>, slots: &mut [Array2<A>]) -> Array2<A> {
-        let momentum = A::from_f64(*momentum);
-        slots[0].zip_mut_with(&grad, |m, grad| *m = momentum * *m + *grad);
-        let mut rows = slots[0].clone();
-        for mut row in rows.rows_mut() {
-            let norm = row.iter().fold(A::zero(), |sum, x| sum + *x * *x).sqrt() + A::one();
-            row.mapv_inplace(|x| x / norm);
-        }
-        rows
-    }
-}
-
-/// An optimizer as the guide shows one.
-pub(crate) struct OwnOptimizer {
-    rate: Hyper,
-    steps: u64,
-    layout: Option<Arc<Layout>>,
-}
-
-impl OwnOptimizer {
-    fn check_own<A: Element>(&self, step: &Step<'_, A>) -> Result<f64> {
-        match &self.layout {
-            Some(known) if **known != **step.layout() => {
-                return Err(Error::ParametersChanged { expected: "those".into(), found: "others".into() });
-            }
-            _ => {}
-        }
-        if self.steps == u64::MAX {
-            return Err(Error::Other("no more steps".into()));
-        }
-        let rate = self.rate.within("learning_rate", 0.0.., self.steps)?;
-        match A::from_f64(rate).is_finite() && (A::from_f64(rate) > A::zero() || rate == 0.0) {
-            true => Ok(rate),
-            false => Err(Error::Other("the learning rate is no number of this type".into())),
-        }
-    }
-}
-
-impl<A: Scalar> Optimizer<A> for OwnOptimizer {
-    fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        self.check_own(step).map(drop)
-    }
-
-    fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
-        let rate = self.check_own(&step)?;
-        let scale = A::from_f64(rate);
-        let mut moved = false;
-        for (info, tensor) in step.iter_mut() {
-            moved |=
-                tensor.update(info, |mut param, grad| param.zip_mut_with(&grad, |param, grad| *param -= scale * *grad));
-        }
-        self.layout = Some(Arc::clone(step.layout()));
-        self.steps += u64::from(moved);
-        Ok(Report::new(rate, moved))
-    }
-
-    fn learning_rate(&self) -> f64 {
-        self.rate.at(self.steps)
-    }
-
-    fn steps(&self) -> u64 {
-        self.steps
-    }
-
-    fn layout(&self) -> Option<&Arc<Layout>> {
-        self.layout.as_ref()
-    }
-
-    fn write_state(&self, state: &mut StateWriter<'_>) {
-        state.node("own").value("steps", self.steps);
-    }
-
-    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
-        let steps = state.node("own")?.value("steps", "a count")?;
-        let layout = state.layout().cloned();
-        Ok(Commit::new(move || (self.steps, self.layout) = (steps, layout)))
-    }
-}
-
-/// An adaptor that does nothing, as the guide shows one.
-pub(crate) struct OwnAdaptor<A>(pub(crate) Boxed<A>);
-
-impl<A: Element> Optimizer<A> for OwnAdaptor<A> {
-    fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        self.0.check(&step.preview())
-    }
-
-    fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
-        self.0.apply(step)
-    }
-
-    fn learning_rate(&self) -> f64 {
-        self.0.learning_rate()
-    }
-
-    fn steps(&self) -> u64 {
-        self.0.steps()
-    }
-
-    fn layout(&self) -> Option<&Arc<Layout>> {
-        self.0.layout()
-    }
-
-    fn write_state(&self, state: &mut StateWriter<'_>) {
-        self.0.write_state(state);
-    }
-
-    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
-        self.0.read_state(state)
+        Algorithm::OwnMatrix => Box::new(with!(Matrixwise::<_, A>::from_rule(
+            Rows { momentum: momentum(), odd: c.unwrap_or(0.0.into()) },
+            rate
+        ))),
     }
 }

@@ -95,6 +95,8 @@ pub(crate) enum Link {
     Scaffold,
     /// An adaptor of the user's own.
     Own,
+    /// One that does not keep its promises: see the test of the tester.
+    Broken,
     MasterWeights,
 }
 
@@ -278,6 +280,7 @@ fn base(random: &mut impl RngExt) -> Base {
         Muon => [0.9, 1e-7, 0.0],
         Shampoo => [1e-6, 0.9, 0.5],
         FedAdam | FedYogi | FedAdagrad => [0.9, 0.99, 1e-3],
+        OwnMatrix => [0.9, 0.0, 0.0],
         _ => [0.9, 0.99, 1e-6],
     };
     let precisions = [

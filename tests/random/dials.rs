@@ -42,7 +42,8 @@ impl Number {
         match random.below(20) {
             0..9 => Self::Plain(value),
             9 => Self::Linear(value),
-            10 => Self::Cosine(value),
+            // An ε of 0 is allowed, and then 0 / 0 is the user's.
+            10 if value >= 0.01 => Self::Cosine(value),
             11..14 if saved => Self::Plateau(value),
             _ => Self::Dial(value),
         }

@@ -118,10 +118,12 @@ pub(crate) fn edit_tree<A: Element>(tree: &mut Tree<A>, edit: Edit, random: &mut
         Edit::Emptied => *tree = Tree::List(Vec::new()),
         Edit::Reshaped if leaves > 0 => {
             let at = random.below(leaves);
-            *tree.leaves_mut()[at] = match extra(random) {
-                Tree::Leaf(leaf) => leaf,
-                _ => return,
-            };
+            let leaf = &mut *tree.leaves_mut().swap_remove(at);
+            let (old, mut new) = (leaf.shape(), shape(random));
+            if old == new {
+                new.push(2);
+            }
+            *leaf = Leaf::new(&new, &vec![A::one(); new.iter().product()], form(random));
         }
         Edit::None if leaves > 0 => *tree = tree.without(Some(random.below(leaves))),
         _ => match tree {

@@ -16,6 +16,7 @@ mod dials;
 mod faults;
 mod files;
 mod lying;
+mod own;
 mod programs;
 mod ranks;
 mod report;
@@ -49,4 +50,11 @@ fn files() {
 #[test]
 fn servers() {
     Cases::of("servers", 60).run(servers::case);
+}
+
+/// A tester that finds nothing could be one that looks at nothing.
+#[test]
+fn a_broken_adaptor_is_found() {
+    let found = (0..60).filter_map(|seed| programs::broken(seed).err());
+    assert!(found.filter(|failure| failure.kind.starts_with("state has changed after")).count() > 5);
 }

@@ -48,6 +48,13 @@ pub(crate) fn case(seed: u64) -> Outcome {
     run(&draw(seed))
 }
 
+/// The same with an adaptor that a refused step changes.
+pub(crate) fn broken(seed: u64) -> Outcome {
+    let mut program = draw(seed);
+    program.chain.links.push(Link::Broken);
+    run(&program)
+}
+
 fn run(program: &Program) -> Outcome {
     match program.kind {
         Kind::F32 => runs::compare::<f32>(program),
