@@ -14,7 +14,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
     /// A hyper-parameter lies outside its range, at once or because a schedule led it there.
-    #[error("{name} is {value} at step {step}{}; it must be {accepted}", at_tensor(.path))]
+    #[error("{name} is {} at step {step}{}; it must be {accepted}", Number(*.value), at_tensor(.path))]
     HyperParameter {
         /// The setter's name, such as `"beta1"`.
         name: &'static str,
@@ -118,7 +118,7 @@ pub enum Error {
     },
 
     /// What a gradient is to be multiplied with, or limited to, is no number of its element type.
-    #[error("gradient {} has the {quantity} {value:e}, which becomes {} in {dtype}", Name(.path), rounded(*.value))]
+    #[error("gradient {} has the {quantity} {}, which becomes {} in {dtype}", Name(.path), Number(*.value), rounded(*.value))]
     GradientScale {
         /// The tensor's path.
         path: String,
@@ -632,6 +632,19 @@ fn instead(name: &str) -> String {
     match name {
         "sharded" => "write one `sharded`, over the group of all ranks".into(),
         _ => format!("write it after: `.sharded(group).{name}(…)`"),
+    }
+}
+
+/// A number with an exponent where it would be a long row of zeros.
+struct Number(f64);
+
+impl std::fmt::Display for Number {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self(value) = *self;
+        match value == 0.0 || (1e-5..1e16).contains(&value.abs()) {
+            true => write!(f, "{value}"),
+            false => write!(f, "{value:e}"),
+        }
     }
 }
 

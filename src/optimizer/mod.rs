@@ -103,8 +103,9 @@ pub trait Optimizer<A: Element>: Send {
     /// A copy of everything that is remembered from step to step: counters, every slot, gathered gradients, averages.
     ///
     /// Hyper-parameters and schedules are not in it, they are code. What a [`Plateau`](crate::schedule::Plateau) has seen is, if
-    /// it is in a hyper-parameter of an optimizer (its learning rate, weight decay or one of its rule) or of an average; of one
-    /// elsewhere, as in a group, save its [`state`](crate::schedule::Plateau::state).
+    /// it is in a hyper-parameter of what remembers something itself: an optimizer (its learning rate, weight decay or one of its
+    /// rule), an average, `kfac`, `proximal`. Of one elsewhere, in a group, a clip, `layerwise_decay` or `unscale`, save its
+    /// [`state`](crate::schedule::Plateau::state).
     fn state_dict(&self) -> StateDict {
         let mut state = StateDict::new(self.layout().cloned());
         self.write_state(&mut StateWriter::new(&mut state));
