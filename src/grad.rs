@@ -18,6 +18,9 @@ pub(crate) const WIDE_BLOCK: usize = 8 * BLOCK;
 ///
 /// Clipping by norm, averaging and sign changes set the scale, clipping by value the limit; the values stay the
 /// user's own. Whoever sweeps over the gradient multiplies as it reads.
+///
+/// A scale that is no normal number of the type is applied in `f64` when the values are read, and so is every one in 16 bits:
+/// the product may be a number of the type where the scale is none.
 #[derive(Debug)]
 pub struct Grad<'a, A> {
     source: Source<'a, A>,
@@ -34,7 +37,7 @@ enum Source<'a, A> {
     /// A gradient not yet added to the sum of earlier ones.
     Sum(Box<Grad<'a, A>>, Values<'a, A>),
     /// A gradient with a factor for each index of its first axis, or one for all.
-    Units(Box<Grad<'a, A>>, Arc<[A]>),
+    Units(Box<Grad<'a, A>>, Arc<[f64]>),
     /// A gradient in another element type.
     #[cfg(feature = "half")]
     Widened(Box<dyn Widened<A> + 'a>),
@@ -61,16 +64,7 @@ impl<A: Element, H: Element> Widened<A> for &Grad<'_, H> {
     }
 
     fn read(&self, shape: &[usize], order: Order, start: usize, out: &mut [A]) {
-        let (scale, limit) = (A::from_f64(self.scale), A::from_f64(self.limit));
-        with_buffer(out.len(), |buffer| {
-            for (block, out) in out.chunks_mut(WIDE_BLOCK).enumerate() {
-                let narrow = &mut buffer[..out.len()];
-                self.read_raw(shape, order, start + block * WIDE_BLOCK, narrow);
-                for (out, narrow) in out.iter_mut().zip(narrow) {
-                    *out = transform(A::from_f64(narrow.as_f64()), scale, limit);
-                }
-            }
-        });
+        self.read_as(shape, order, start, out);
     }
 }
 
@@ -94,7 +88,7 @@ impl<'a, A: Element> Grad<'a, A> {
     /// This gradient with one factor for each index of its first axis, or a single one for the whole.
     ///
     /// Reading the gradient panics if there are fewer factors.
-    pub fn scale_units(self, factors: impl Into<Arc<[A]>>) -> Self {
+    pub fn scale_units(self, factors: impl Into<Arc<[f64]>>) -> Self {
         Self { source: Source::Units(Box::new(self), factors.into()), scale: 1.0, limit: f64::INFINITY }
     }
 
@@ -131,14 +125,25 @@ impl<'a, A: Element> Grad<'a, A> {
         self.limit = self.limit.min(limit);
     }
 
-    /// The factor that the values are multiplied by.
+    /// The factor that the values are multiplied by; 1 if they are as they are [read](Self::read_raw).
     pub fn scale(&self) -> f64 {
-        self.scale
+        if self.is_in_type() { self.scale } else { 1.0 }
     }
 
-    /// The bound that every scaled element is kept within; infinite if there is none.
+    /// The bound that every scaled element is kept within; infinite if there is none, or none that is not kept when the values
+    /// are [read](Self::read_raw).
     pub fn limit(&self) -> f64 {
-        self.limit
+        if self.is_in_type() { self.limit } else { f64::INFINITY }
+    }
+
+    /// Scale and limit, in whatever type they are applied.
+    pub(crate) fn scale_and_limit(&self) -> (f64, f64) {
+        (self.scale, self.limit)
+    }
+
+    /// Whether the scale is applied as a number of the type.
+    fn is_in_type(&self) -> bool {
+        is_in_type::<A>(self.scale)
     }
 
     /// Whether scale and limit are all that the adaptors have made of the user's values.
@@ -158,20 +163,53 @@ impl<'a, A: Element> Grad<'a, A> {
         }
     }
 
-    /// The values before scale and limit as one slice in this order, if they lie so.
+    /// The values before [scale](Self::scale) and [limit](Self::limit) as one slice in this order, if they lie so.
     pub fn as_slice(&self, order: Order) -> Option<&[A]> {
+        self.source_as_slice(order).filter(|_| self.is_in_type())
+    }
+
+    /// The values before anything is applied as one slice in this order, if they lie so.
+    pub(crate) fn source_as_slice(&self, order: Order) -> Option<&[A]> {
         match &self.source {
             Source::Values(values) => values.as_slice(order),
             _ => None,
         }
     }
 
-    /// Reads `out.len()` values before scale and limit, beginning with element `start` of the tensor of this
-    /// shape, walked in this order.
+    /// Reads `out.len()` values before [scale](Self::scale) and [limit](Self::limit), beginning with element `start` of the
+    /// tensor of this shape, walked in this order.
     ///
     /// # Panics
     /// If the tensor ends before `out` is full.
     pub fn read_raw(&self, shape: &[usize], order: Order, start: usize, out: &mut [A]) {
+        self.read_source(shape, order, start, out);
+        if !self.is_in_type() {
+            apply(out, self.scale, self.limit);
+        }
+    }
+
+    /// [`read`](Self::read) in another type, in which scale and factors are applied.
+    #[cfg(feature = "half")]
+    fn read_as<W: Element>(&self, shape: &[usize], order: Order, start: usize, out: &mut [W]) {
+        match &self.source {
+            Source::Units(grad, factors) => {
+                grad.read_as(shape, order, start, out);
+                scale_units(factors, shape, order, start, out);
+                apply(out, self.scale, self.limit);
+            }
+            _ => with_buffer(out.len(), |buffer| {
+                for (block, out) in out.chunks_mut(WIDE_BLOCK).enumerate() {
+                    let narrow = &mut buffer[..out.len()];
+                    self.read_source(shape, order, start + block * WIDE_BLOCK, narrow);
+                    out.iter_mut().zip(narrow).for_each(|(out, narrow)| *out = W::from_f64(narrow.as_f64()));
+                    apply(out, self.scale, self.limit);
+                }
+            }),
+        }
+    }
+
+    /// Reads the values before anything is applied.
+    pub(crate) fn read_source(&self, shape: &[usize], order: Order, start: usize, out: &mut [A]) {
         match &self.source {
             Source::Values(values) => read(values, shape, order, start, out),
             #[cfg(feature = "distributed")]
@@ -200,17 +238,14 @@ impl<'a, A: Element> Grad<'a, A> {
     /// # Panics
     /// If the tensor ends before `out` is full.
     pub fn read(&self, shape: &[usize], order: Order, start: usize, out: &mut [A]) {
-        self.read_raw(shape, order, start, out);
-        let (scale, limit) = (A::from_f64(self.scale), A::from_f64(self.limit));
-        for value in out {
-            *value = transform(*value, scale, limit);
-        }
+        self.read_source(shape, order, start, out);
+        apply(out, self.scale, self.limit);
     }
 
     /// Adds the gradient to sums in this order.
     pub(crate) fn add_to(&self, shape: &[usize], order: Order, sums: &mut [A]) {
         if let Some(values) = self.as_slice(order) {
-            let (scale, limit) = (A::from_f64(self.scale), A::from_f64(self.limit));
+            let (scale, limit) = (A::from_f64(self.scale), A::from_f64(self.limit)); // in the type, or there were no slice
             return sums.iter_mut().zip(values).for_each(|(sum, grad)| *sum += transform(*grad, scale, limit));
         }
         with_buffer(sums.len(), |buffer| {
@@ -242,8 +277,25 @@ impl<'a, A: Element> Grad<'a, A> {
     }
 }
 
+/// Whether a product with this factor is taken in the type: it is 1, 0 or one of the type's normal numbers, and the type is
+/// one that is computed in.
+pub(crate) fn is_in_type<A: Element>(factor: f64) -> bool {
+    factor == 1.0 || factor == 0.0 || size_of::<A>() >= size_of::<f32>() && A::from_f64(factor).is_normal()
+}
+
+/// Scales and limits elements, in `f64` if the scale is not [in the type](is_in_type).
+pub(crate) fn apply<A: Element>(values: &mut [A], scale: f64, limit: f64) {
+    match is_in_type::<A>(scale) {
+        true => {
+            let (scale, limit) = (A::from_f64(scale), A::from_f64(limit));
+            values.iter_mut().for_each(|value| *value = transform(*value, scale, limit));
+        }
+        false => values.iter_mut().for_each(|value| *value = A::from_f64(transform(value.as_f64(), scale, limit))),
+    }
+}
+
 /// Multiplies elements `start …` of a tensor walked in this order by the factors of the first axis's indices.
-fn scale_units<A: Element>(factors: &[A], shape: &[usize], order: Order, mut start: usize, mut out: &mut [A]) {
+fn scale_units<A: Element>(factors: &[f64], shape: &[usize], order: Order, mut start: usize, mut out: &mut [A]) {
     let units = factors.len();
     // In C order a unit is a run of elements; in F order, and where every run is one element, the units take turns.
     let run = if order == Order::C { shape.iter().product::<usize>() / units.max(1) } else { 1 };
@@ -253,8 +305,11 @@ fn scale_units<A: Element>(factors: &[A], shape: &[usize], order: Order, mut sta
         let (now, later) = take(&mut out).split_at_mut(length);
         (start, out) = (start + now.len(), later);
         match run {
-            1 => now.iter_mut().zip(&factors[unit..]).for_each(|(out, factor)| *out *= *factor),
-            _ => now.iter_mut().for_each(|out| *out *= factors[unit]),
+            1 => now.iter_mut().zip(&factors[unit..]).for_each(|(out, factor)| match is_in_type::<A>(*factor) {
+                true => *out *= A::from_f64(*factor),
+                false => *out = A::from_f64(out.as_f64() * *factor),
+            }),
+            _ => apply(now, factors[unit], f64::INFINITY),
         }
     }
 }
