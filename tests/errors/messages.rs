@@ -26,6 +26,13 @@ fn changed(mut first: impl ParamsMut<Elem = f64> + Clone, mut second: impl Param
     opt.step(&mut second, &grads).unwrap_err()
 }
 
+/// What one optimizer says to the state of another after a step.
+fn resumed(mut saved: impl Optimizer<f64>, mut loaded: impl Optimizer<f64>) -> Error {
+    let grads = (array![0.5], array![0.5]);
+    saved.step(&mut (array![1.0], array![2.0]), &grads).unwrap();
+    loaded.load_state_dict(&saved.state_dict()).unwrap_err()
+}
+
 /// The error and its sentence, for every variant and every form it takes.
 fn table() -> Vec<(Error, &'static str)> {
     let mut late = Sgd::new(|step: u64| 0.1 - 0.1 * step as f64);
@@ -56,6 +63,10 @@ fn table() -> Vec<(Error, &'static str)> {
         (step(Sgd::new(0.1).clip_global_norm(1.0).p(0.5)), "p is 0.5 at step 0; it must be a number ≥ 1 or infinity"),
         (step(Sgd::new(0.1).clip_value(-1.0)), "limit is -1 at step 0; it must be a number ≥ 0 or infinity"),
         (step(Sgd::new(0.1).unscale(0.0)), "loss_scale is 0 at step 0; it must be a finite number > 0"),
+        (
+            resumed(Sgd::new(0.1).freeze("0"), Sgd::new(0.1).freeze("1")),
+            "the state was saved with freeze \"0\" and is loaded with freeze \"1\": they differ in \"0\"",
+        ),
         (step(Sgd::new(Cosine::new(f64::NAN, 10))), "Cosine: peak is NaN; it must be a finite number"),
         (step(Sgd::new(CosineRestarts::new(0.1, 0))), "CosineRestarts: period is 0; it must be at least 1 step"),
         (
@@ -241,10 +252,10 @@ fn files() -> Vec<(Error, &'static str)> {
     ]
 }
 
-/// Without the features these cannot happen: those of files, of curvature, of several ranks, of federated learning.
+/// Without the features these cannot happen: those of 16 bits, of files, of curvature, of several ranks, of federated learning.
 #[rustfmt::skip]
-const OF_FEATURES: [&str; 28] = [
-    "NoOptimizerState", "File", "NotACheckpoint", "CheckpointVersion", "Corrupted",
+const OF_FEATURES: [&str; 29] = [
+    "SumOfHalves", "NoOptimizerState", "File", "NotACheckpoint", "CheckpointVersion", "Corrupted",
     "Layer", "NoWeight", "NotAWeight", "SameLayer", "TooLarge", "NotTheMean", "NoStep",
     "NoRank", "RankLeft", "RankTimeout", "MissingRank", "RanksDisagree", "RankRefused", "Transport",
     "CutTensors", "NotShardable", "DataOfAllRanks",
