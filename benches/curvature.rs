@@ -1,5 +1,6 @@
 //! What a step of the matrix optimizers costs, beside the bare products and decompositions that it consists of:
-//! `cargo bench --bench curvature --features second-order`, with `-- --record` also to `benches/record/`.
+//! `cargo bench --bench curvature --features second-order`, with `-- --record` also to `benches/record/`, with `-- --simd v3` at a
+//! lower SIMD level: that of gradus's own loops, as ndarray and faer choose theirs.
 //!
 //! On one thread, one matrix n × n in f32, K-FAC with a batch of 512. A step without decompositions is compared with its products
 //! alone, one with decompositions with both. Bare products are faer's (the symmetric ones by its triangular product), for Muon
@@ -10,6 +11,8 @@
 //! begin at the cache lines at which faer's own matrices do.
 #![allow(clippy::unwrap_used, reason = "a bench fails by panicking")]
 
+#[path = "shared/level.rs"]
+mod level;
 #[path = "shared/record.rs"]
 mod record;
 
@@ -23,7 +26,7 @@ use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::linalg::solvers::DenseSolveCore;
 use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
 use gradus::kfac::Kfac;
-use gradus::{LinearTap, prelude::*};
+use gradus::{LinearTap, prelude::*, simd};
 use ndarray::Array2;
 
 use record::Record;
@@ -246,6 +249,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         rayon::ThreadPoolBuilder::new().num_threads(1).build()?.install(table);
         return Ok(());
     }
+    level::begin()?;
     let mut record = Record::default();
     record.say(&format!(
         "One thread, {ROUNDS}·(1024/n)² interleaved rounds, medians; a ratio is bare calls over the step in the same round.\n"
@@ -253,7 +257,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     record.run(&["--table".into()], &[])?;
     if given("--record") {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/record");
-        record.write(&folder, "curvature", "`cargo bench --bench curvature --features second-order -- --record`")?;
+        let command =
+            format!("`cargo bench --bench curvature --features second-order -- --record --simd {}`", simd::level());
+        record.write(&folder, "curvature", &command)?;
     }
     Ok(())
 }

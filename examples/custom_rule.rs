@@ -48,7 +48,12 @@ impl<A: Scalar> Rule<A> for Lion {
     }
 
     fn values(&self, step: u64) -> Result<[f64; 2]> {
-        Ok([self.beta1.within("beta1", 0.0..1.0, step)?, self.beta2.within("beta2", 0.0..1.0, step)?])
+        let within = |hyper: &Hyper, name| hyper.within_as::<A>(name, 0.0..1.0, step);
+        Ok([within(&self.beta1, "beta1")?, within(&self.beta2, "beta2")?])
+    }
+
+    fn hyper_parameters(&self) -> Vec<&Hyper> {
+        vec![&self.beta1, &self.beta2]
     }
 
     fn coefficients(&self, &[beta1, beta2]: &[f64; 2], at: &At) -> [A; 5] {

@@ -35,7 +35,7 @@ use crate::error::{Error, Result};
 use crate::grad::{Grad, transform};
 use crate::hyper::Hyper;
 use crate::norm;
-use crate::params::{Layout, Params, ParamsMut, TensorInfo, Values, for_each_mut};
+use crate::params::{Layout, Params, ParamsMut, TensorInfo, Values, collect_mut};
 use crate::scalar::Element;
 use crate::step::{Step, Tensor};
 use crate::threads;
@@ -112,7 +112,7 @@ fn in_place<T: ParamsMut>(clipper: &impl Clipper, grads: &mut T) -> Result<f64> 
     let step = Step::of_grads(grads, Layout::of(grads)?)?;
     let (norm, found) = clipper.measure(&step, 0)?;
     let changes = changes(step, norm, |step| clipper.mark(found, step))?;
-    write(changes, grads);
+    write(changes, grads)?;
     Ok(norm)
 }
 
@@ -127,7 +127,7 @@ fn changes<'a, A: Element>(
     mut step: Step<'a, A>,
     norm: f64,
     mark: impl FnOnce(&mut Step<'a, A>),
-) -> Result<Vec<(String, Change<A>)>> {
+) -> Result<Vec<(TensorInfo, Change<A>)>> {
     if !norm.is_finite() {
         return Err(norm::non_finite(&named(&step)));
     }
@@ -137,30 +137,30 @@ fn changes<'a, A: Element>(
             true => Change::Affine { scale: grad.scale(), limit: grad.limit() },
             false => Change::Replace(grad.to_array(info.shape())),
         };
-        (info.path().to_owned(), change)
+        (info.clone(), change)
     };
     Ok(step.grads().map(change).collect())
 }
 
-/// The tree may be walked in another order than the step was.
-fn write<T: ParamsMut>(changes: Vec<(String, Change<T::Elem>)>, grads: &mut T) {
-    let mut next = 0;
-    for_each_mut(grads, |path, shape, values| {
-        let Some(mut values) = values else { return };
-        let at = match changes.get(next) {
-            Some((own, _)) if path.is(own) => Some(next),
-            _ => changes.iter().position(|(own, _)| path.is(own)),
-        };
-        next = at.map_or(next, |at| at + 1);
-        match at.and_then(|at| changes.get(at)) {
-            Some((_, Change::Affine { scale, limit })) if *scale != 1.0 || limit.is_finite() => {
+/// Makes the changes in one walk, which is looked at first. It may have another order than the step.
+fn write<T: ParamsMut>(changes: Vec<(TensorInfo, Change<T::Elem>)>, grads: &mut T) -> Result<()> {
+    let (infos, changes): (Vec<_>, Vec<_>) = changes.into_iter().unzip();
+    let step = Arc::new(Layout::new(infos)?);
+    let (layout, values) = collect_mut(grads, Some(&step), |_, values| values)?;
+    if !step.has_tensors_of(&layout) {
+        return step.ensure_same(&layout);
+    }
+    for (info, mut values) in layout.tensors().iter().zip(values) {
+        match step.position(info.path()).and_then(|at| changes.get(at)) {
+            Some(Change::Affine { scale, limit }) if *scale != 1.0 || limit.is_finite() => {
                 let (scale, limit) = (Element::from_f64(*scale), Element::from_f64(*limit));
-                values.map(shape, |value| transform(value, scale, limit));
+                values.map(info.shape(), |value| transform(value, scale, limit));
             }
-            Some((_, Change::Replace(array))) if array.shape() == shape => values.view_mut(shape).assign(array),
+            Some(Change::Replace(array)) => values.view_mut(info.shape()).assign(array),
             _ => {}
         }
-    });
+    }
+    Ok(())
 }
 
 /// Clipping by norm.
@@ -364,11 +364,19 @@ impl Adaptive {
     {
         let step = Step::of_grads(grads, Layout::of(params)?)?;
         let params = Step::of_grads(params, Layout::clone(step.layout()))?;
-        let params: Vec<_> = params.grads().map(|(_, param)| param).collect();
-        let params: Vec<_> = with_grad(&step).map(|tensor| params[tensor.index()]).collect();
+        let all: Vec<_> = params.iter().map(|(info, param)| (info, param.grad.as_ref())).collect();
+        // The tree may have shown none in its second walk.
+        let params: Vec<_> = with_grad(&step)
+            .map(|tensor| match all[tensor.index()] {
+                (_, Some(param)) => Ok(param),
+                (info, None) => {
+                    Err(Error::ParametersChanged { expected: info.to_string(), found: "no tensor of this path".into() })
+                }
+            })
+            .collect::<Result<_>>()?;
         let (norm, factors) = self.factors(&named(&step), &params, 0)?;
         let changes = changes(step, norm, |step| self.mark(factors, step))?;
-        write(changes, grads);
+        write(changes, grads)?;
         Ok(norm)
     }
 

@@ -1,18 +1,20 @@
 //! Everything that can go wrong, with the place where it did.
 
+use crate::simd::Level;
+
 /// The result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What was wrong, where, and what would be right.
 ///
-/// Whatever call returns one of these has changed nothing: parameters, gradients, optimizer state and counters are
-/// bit for bit what they were. The data stand in the fields; [`Display`](std::fmt::Display) makes the sentence.
+/// Whatever call returns one of these, but [`RefusedTooLate`](Error::RefusedTooLate), has changed nothing: parameters,
+/// gradients, optimizer state and counters are bit for bit what they were. The data stand in the fields; [`Display`](std::fmt::Display) makes the sentence.
 /// The path of a tree that is a single tensor is the empty string, shown as `(root)`.
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
     /// A hyper-parameter lies outside its range, at once or because a schedule led it there.
-    #[error("{name} is {value} at step {step}{}; it must be {accepted}", at_tensor(.path))]
+    #[error("{name} is {} at step {step}{}; it must be {accepted}", Number(*.value), at_tensor(.path))]
     HyperParameter {
         /// The setter's name, such as `"beta1"`.
         name: &'static str,
@@ -115,11 +117,33 @@ pub enum Error {
         second: f64,
     },
 
+    /// What a gradient is to be multiplied with, or limited to, is no number of its element type.
+    #[error("gradient {} has the {quantity} {}, which becomes {} in {dtype}", Name(.path), Number(*.value), rounded(*.value))]
+    GradientScale {
+        /// The tensor's path.
+        path: String,
+        /// What it is: `"scale"`, of clipping, averaging and undone loss scaling together, or `"limit"`.
+        quantity: &'static str,
+        /// Its value.
+        value: f64,
+        /// The element type.
+        dtype: &'static str,
+    },
+
     /// Every gradient is finite, but their norm is too large for an `f64`, or its square for a matrix of the element type.
     #[error("the gradient norm exceeds the range of numbers; the largest element lies in {}", Name(.path))]
     NormOverflow {
         /// The tensor with the largest element.
         path: String,
+    },
+
+    /// SIMD instructions were asked for that this machine does not have.
+    #[error("the SIMD level {level} is not available; this machine has {}", Levels(.available))]
+    SimdLevel {
+        /// The level that was asked for.
+        level: Level,
+        /// Those that the machine has, the lowest first.
+        available: Vec<Level>,
     },
 
     /// A pattern that should choose tensors chooses none.
@@ -173,6 +197,13 @@ pub enum Error {
     #[error("{name} needs all tensors in one place; it cannot be inside sharded")]
     NotShardable {
         /// Who needs them, such as `"lbfgs"`.
+        name: &'static str,
+    },
+
+    /// Something that may refuse a step later than `sharded` can take one back was written inside it.
+    #[error("{name} cannot be inside sharded; {}", instead(.name))]
+    InsideSharded {
+        /// What is inside, such as `"local_steps"`.
         name: &'static str,
     },
 
@@ -291,6 +322,30 @@ pub enum Error {
     #[error("the parameters are swapped for their averages; swap them back first")]
     Swapped,
 
+    /// A counter stands at the largest number there is.
+    #[error("{counter}{} stands at {}, the largest number there is: load a state with a smaller one", at_tensor(.path), u64::MAX)]
+    CounterFull {
+        /// What it counts, such as `"steps"`.
+        counter: &'static str,
+        /// The tensor concerned, if it is a tensor's own.
+        path: Option<String>,
+    },
+
+    /// A step was to be taken that is only a [`preview`](crate::Step::preview) of one.
+    #[error("a preview of a step is to look at; apply the step itself")]
+    Previewed,
+
+    /// One of several optimizers broke its word: it refused in `apply` the step that its `check` had accepted, after others had
+    /// taken theirs.
+    ///
+    /// The one case in which something has changed: the tensors of the others have moved.
+    #[error("others have moved already: {reason}; an optimizer must refuse in `check` what it would refuse in `apply`")]
+    RefusedTooLate {
+        /// Its error.
+        #[source]
+        reason: Box<Error>,
+    },
+
     /// A state dictionary is that of another optimizer.
     #[error("the state is not that of {expected}; it has {}", if .found.is_empty() { "nothing".into() } else { .found.join(", ") })]
     WrongAlgorithm {
@@ -360,6 +415,13 @@ pub enum Error {
         kind: std::io::ErrorKind,
         /// What it says.
         reason: String,
+    },
+
+    /// A tensor has a name that the format of a file keeps for itself.
+    #[error("a file of safetensors cannot hold a tensor of the name {}; rename it", Name(.path))]
+    ReservedName {
+        /// The tensor's path.
+        path: String,
     },
 
     /// The bytes of a checkpoint are not in the safetensors format: truncated, or of another kind.
@@ -502,7 +564,7 @@ pub enum Error {
 
 impl Error {
     /// An [`Error::Argument`].
-    #[cfg(feature = "federated")]
+    #[cfg(any(feature = "federated", feature = "second-order"))]
     pub(crate) fn argument(argument: &'static str, value: f64, accepted: impl Into<String>) -> Self {
         Self::Argument { argument, value, accepted: accepted.into() }
     }
@@ -530,6 +592,16 @@ impl std::fmt::Display for Name<'_> {
     }
 }
 
+/// SIMD levels by name.
+struct Levels<'a>(&'a [Level]);
+
+impl std::fmt::Display for Levels<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<_> = self.0.iter().map(|level| level.name()).collect();
+        f.write_str(&names.join(", "))
+    }
+}
+
 /// At most eight paths: enough to see what they look like.
 struct List<'a>(&'a [String]);
 
@@ -552,6 +624,36 @@ fn subtree(pattern: &str, paths: &[String]) -> String {
     match paths.iter().any(below) {
         true => format!(" but is a subtree, \"{pattern}.**\""),
         false => String::new(),
+    }
+}
+
+/// What to write instead of `name` inside `sharded`.
+fn instead(name: &str) -> String {
+    match name {
+        "sharded" => "write one `sharded`, over the group of all ranks".into(),
+        _ => format!("write it after: `.sharded(group).{name}(…)`"),
+    }
+}
+
+/// A number with an exponent where it would be a long row of zeros.
+struct Number(f64);
+
+impl std::fmt::Display for Number {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self(value) = *self;
+        match value == 0.0 || (1e-5..1e16).contains(&value.abs()) {
+            true => write!(f, "{value}"),
+            false => write!(f, "{value:e}"),
+        }
+    }
+}
+
+/// What becomes of a number that an element type does not have.
+fn rounded(value: f64) -> &'static str {
+    match value.abs() {
+        small if small < 1.0 => "0",
+        large if large >= 1.0 => "infinite",
+        _ => "NaN",
     }
 }
 

@@ -8,6 +8,7 @@ use pulp::Arch;
 use crate::grad::{WIDE_BLOCK, with_buffer};
 use crate::params::{Order, Values, ValuesMut, blocks};
 use crate::scalar::Element;
+use crate::simd;
 
 /// Something that follows a parameter, element by element.
 ///
@@ -84,7 +85,7 @@ pub(crate) fn follow<A: Element>(followers: &mut [Follower<'_, A>], values: &Val
     if followers.is_empty() {
         return;
     }
-    let arch = Arch::new();
+    let arch = simd::arch();
     let order = values.order();
     let mut following: Vec<_> = followers.iter_mut().map(|follower| follower.in_order(shape, order)).collect();
     if let Some(values) = values.as_slice(order) {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use ndarray::{ArrayD, IxDyn};
 
-use crate::params::{Order, Values, blocks};
-use crate::scalar::Element;
+use crate::error::{Error, Result};
+use crate::params::{Order, TensorInfo, Values, blocks};
+use crate::scalar::{Element, is_kept};
 
 /// Sweeps and reductions go in blocks of at most this many elements.
 pub(crate) const BLOCK: usize = 2048;
@@ -17,7 +18,8 @@ pub(crate) const WIDE_BLOCK: usize = 8 * BLOCK;
 /// A gradient with what adaptors have made of it: `clamp(scale · values, −limit, limit)`.
 ///
 /// Clipping by norm, averaging and sign changes set the scale, clipping by value the limit; the values stay the
-/// user's own. Whoever sweeps over the gradient multiplies as it reads.
+/// user's own. Whoever sweeps over the gradient multiplies as it reads, in the element type; a rule's optimizer refuses a scale that
+/// this does not have, [`Error::GradientScale`].
 #[derive(Debug)]
 pub struct Grad<'a, A> {
     source: Source<'a, A>,
@@ -47,6 +49,8 @@ trait Widened<A>: std::fmt::Debug + Send + Sync {
 
     fn order(&self) -> Order;
 
+    fn ensure_kept(&self, info: &TensorInfo) -> Result<()>;
+
     fn read(&self, shape: &[usize], order: Order, start: usize, out: &mut [A]);
 }
 
@@ -58,6 +62,11 @@ impl<A: Element, H: Element> Widened<A> for &Grad<'_, H> {
 
     fn order(&self) -> Order {
         Grad::order(self)
+    }
+
+    fn ensure_kept(&self, info: &TensorInfo) -> Result<()> {
+        ensure_kept::<A>(self.scale, self.limit, info)?;
+        self.source.ensure_kept(info)
     }
 
     fn read(&self, shape: &[usize], order: Order, start: usize, out: &mut [A]) {
@@ -72,6 +81,35 @@ impl<A: Element, H: Element> Widened<A> for &Grad<'_, H> {
             }
         });
     }
+}
+
+impl<A: Element> Source<'_, A> {
+    fn ensure_kept(&self, info: &TensorInfo) -> Result<()> {
+        match self {
+            Self::Values(_) => Ok(()),
+            #[cfg(feature = "distributed")]
+            Self::Zero => Ok(()),
+            Self::Sum(grad, _) | Self::Units(grad, _) => grad.ensure_kept(info),
+            #[cfg(feature = "half")]
+            Self::Widened(grad) => grad.ensure_kept(info),
+        }
+    }
+}
+
+/// Nothing if `A` has this scale and limit. A limit may become infinite: none, where there is no larger number.
+fn ensure_kept<A: Element>(scale: f64, limit: f64, info: &TensorInfo) -> Result<()> {
+    if scale == 1.0 && limit == f64::INFINITY {
+        return Ok(());
+    }
+    let refused =
+        |quantity, value| Err(Error::GradientScale { path: info.path().into(), quantity, value, dtype: A::DTYPE });
+    if !is_kept::<A>(scale) {
+        return refused("scale", scale);
+    }
+    if limit.is_nan() || (limit != 0.0 && A::from_f64(limit) == A::zero()) {
+        return refused("limit", limit);
+    }
+    Ok(())
 }
 
 impl<'a, A: Element> Grad<'a, A> {
@@ -139,6 +177,13 @@ impl<'a, A: Element> Grad<'a, A> {
     /// The bound that every scaled element is kept within; infinite if there is none.
     pub fn limit(&self) -> f64 {
         self.limit
+    }
+
+    /// Nothing if the element type has the scales and limits with which the gradient is read: a scale that became 0 or infinite
+    /// would be another gradient.
+    pub(crate) fn ensure_kept(&self, info: &TensorInfo) -> Result<()> {
+        ensure_kept::<A>(self.scale, self.limit, info)?;
+        self.source.ensure_kept(info)
     }
 
     /// Whether scale and limit are all that the adaptors have made of the user's values.

@@ -5,6 +5,7 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::scalar::{Element, is_kept};
 use crate::schedule::Schedule;
 use crate::state::{Commit, StateReader, StateWriter};
 
@@ -27,13 +28,17 @@ impl Hyper {
         self.0.at(step)
     }
 
-    /// Writes what the plateaus in it have seen; nothing for all other schedules.
-    pub(crate) fn write_state(&self, state: &mut StateWriter<'_>) {
+    /// Writes what the [`Plateau`](crate::schedule::Plateau)s in it have seen; nothing for all other schedules. For those who write
+    /// an optimizer: a rule's are written by [`hyper_parameters`](crate::rule::Rule::hyper_parameters).
+    pub fn write_state(&self, state: &mut StateWriter<'_>) {
         self.0.plateaus(&mut |plateau| state.node("plateau").value("state", plateau.state()));
     }
 
     /// Reads what [`write_state`](Self::write_state) wrote.
-    pub(crate) fn read_state(&self, state: &mut StateReader<'_>) -> Result<Commit<'static>> {
+    ///
+    /// # Errors
+    /// Those of [`StateReader`].
+    pub fn read_state(&self, state: &mut StateReader<'_>) -> Result<Commit<'static>> {
         let mut result = Ok(Commit::nothing());
         self.0.plateaus(&mut |plateau| {
             let read = state.node("plateau").and_then(|node| node.value("state", "four numbers"));
@@ -64,6 +69,35 @@ impl Hyper {
             return Ok(value);
         }
         Err(Error::HyperParameter { name, value, step, path: None, accepted: describe(name, &range) })
+    }
+
+    /// [`within`](Self::within) for a value that is computed with in `A`: rounded to that it must still be in `range`, and 0 or
+    /// infinite only if it was before. What every hyper-parameter of a rule goes through.
+    ///
+    /// ```
+    /// use gradus::Hyper;
+    ///
+    /// let eps = Hyper::from(1e-46);
+    /// assert!(eps.within_as::<f64>("eps", 0.0.., 0).is_ok());
+    /// let error = eps.within_as::<f32>("eps", 0.0.., 0).unwrap_err();
+    /// assert_eq!(error.to_string(), "eps is 1e-46 at step 0; it must be a finite number ≥ 0 that does not become 0 in f32");
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`within`](Self::within).
+    pub fn within_as<A: Element>(
+        &self,
+        name: &'static str,
+        range: impl RangeBounds<f64> + Clone,
+        step: u64,
+    ) -> Result<f64> {
+        let value = self.within(name, range.clone(), step)?;
+        let rounded = A::from_f64(value).as_f64();
+        if is_kept::<A>(value) && range.contains(&rounded) {
+            return Ok(value);
+        }
+        let accepted = format!("{} that does not become {rounded} in {}", describe(name, &range), A::DTYPE);
+        Err(Error::HyperParameter { name, value, step, path: None, accepted })
     }
 }
 

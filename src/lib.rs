@@ -7,8 +7,11 @@ pub mod check;
 #[cfg(feature = "checkpoint")]
 pub mod checkpoint;
 pub mod clip;
+mod counter;
 #[cfg(feature = "second-order")]
 mod decomposition;
+#[cfg(feature = "distributed")]
+mod digest;
 #[cfg(feature = "distributed")]
 pub mod distributed;
 mod error;
@@ -33,6 +36,7 @@ mod product;
 pub mod rule;
 mod scalar;
 pub mod schedule;
+pub mod simd;
 mod state;
 mod step;
 pub mod tap;

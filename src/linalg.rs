@@ -6,10 +6,11 @@ use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::{Accum, MatMut, MatRef, Par};
 use ndarray::{Array2, ArrayRef2, ArrayView2, CowArray, Ix2};
-use pulp::{Arch, NullaryFnOnce};
+use pulp::NullaryFnOnce;
 
 use crate::product::{TILE, mirror};
 use crate::scalar::Scalar;
+use crate::simd;
 use crate::threads;
 
 /// Products of fewer multiplications are not worth sharing.
@@ -152,7 +153,7 @@ const LANES: usize = 16;
 
 /// Σ ab, in f64.
 pub(crate) fn dot<A: Scalar>(a: &[A], b: &[A]) -> f64 {
-    Arch::new().dispatch(Dot { a, b })
+    simd::arch().dispatch(Dot { a, b })
 }
 
 struct Dot<'v, A> {

@@ -1,11 +1,12 @@
 //! Reductions over gradients: in `f64`, over fixed blocks, so that the bits depend on neither threads nor layout.
 
-use pulp::{Arch, NullaryFnOnce};
+use pulp::NullaryFnOnce;
 
 use crate::error::Error;
 use crate::grad::{BLOCK, Grad, WIDE_BLOCK, with_buffer};
 use crate::params::{Order, TensorInfo};
 use crate::scalar::Element;
+use crate::simd;
 use crate::threads;
 
 /// Elements summed side by side, the same on every machine.
@@ -140,7 +141,7 @@ impl Term {
     }
 
     fn block<A: Element>(self, values: &[A]) -> f64 {
-        Arch::new().dispatch(Block { term: self, values })
+        simd::arch().dispatch(Block { term: self, values })
     }
 }
 

@@ -9,8 +9,9 @@ use crate::state::data::Stored;
 /// An element type of trees: `f32`, `f64` and, with the feature `half`, `half::bf16` and `half::f16`.
 ///
 /// Hyper-parameters and everything derived from them (bias corrections, `1 − β`, clip factors) live in `f64` and
-/// pass through [`from_f64`](Element::from_f64) once per step and tensor. Norms accumulate in `f64` through
-/// [`as_f64`](Element::as_f64).
+/// pass through [`from_f64`](Element::from_f64) once per step and tensor. A number that this makes 0 or infinite is an error
+/// before anything moves; only a learning rate and a weight decay may shrink to 0, as schedules lead them there. Norms
+/// accumulate in `f64` through [`as_f64`](Element::as_f64).
 ///
 /// The trait is sealed.
 pub trait Element:
@@ -85,6 +86,12 @@ impl Element for f64 {
     fn as_f64(self) -> f64 {
         self
     }
+}
+
+/// Whether a number is finite in this type, and 0 only if it is 0.
+pub(crate) fn is_kept<A: Element>(value: f64) -> bool {
+    let rounded = A::from_f64(value);
+    rounded.is_finite() && (rounded == A::zero()) == (value == 0.0)
 }
 
 #[cfg(feature = "half")]

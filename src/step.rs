@@ -1,6 +1,6 @@
 //! One step: the list of parameter and gradient pairs that travels from the trees to the rule.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use ndarray::{ArrayD, ArrayViewMutD};
 use crate::error::{Error, Result};
 use crate::follower::{Follower, follow};
 use crate::grad::Grad;
-use crate::params::{Layout, Order, Params, ParamsMut, TensorInfo, Values, ValuesMut, for_each, for_each_mut};
+use crate::params::{Layout, Order, Params, ParamsMut, TensorInfo, Values, ValuesMut, collect_mut, for_each};
 use crate::scalar::Element;
 
 /// What a step did.
@@ -211,10 +211,35 @@ impl<'a, A: Element> Step<'a, A> {
         if self.is_cut() { Err(Error::CutTensors { name }) } else { Ok(()) }
     }
 
+    /// What an optimizer asks in its [`check`](crate::Optimizer::check): whether these are the parameters that it knows, if it knows
+    /// some, and whether every gradient can be read, as its element type has the scale.
+    ///
+    /// # Errors
+    /// [`Error::ParametersChanged`], [`Error::GradientScale`].
+    pub fn ensure_fit(&self, known: Option<&Arc<Layout>>) -> Result<()> {
+        Layout::ensure_known(known, &self.layout)?;
+        self.grads().try_for_each(|(info, grad)| grad.ensure_kept(info))
+    }
+
+    /// Nothing if the parameters can be written: what [`preview`](Self::preview) made is not to be applied.
+    pub(crate) fn ensure_writable(&self) -> Result<()> {
+        if self.tensors.iter().any(|tensor| tensor.param.is_preview()) { Err(Error::Previewed) } else { Ok(()) }
+    }
+
     /// Nothing if all tensors are here. `name` is who asks.
     pub(crate) fn ensure_whole(&self, name: &'static str) -> Result<()> {
         match self.ranks {
             Some(ranks) if !ranks.has_all_tensors() => Err(Error::NotShardable { name }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Nothing if this is not a share of a step that other ranks have the rest of: for what speaks to ranks itself, whose errors would
+    /// be those of its own ranks only. `name` is who asks.
+    #[cfg(feature = "distributed")]
+    pub(crate) fn ensure_outermost(&self, name: &'static str) -> Result<()> {
+        match self.ranks {
+            Some(ranks) if !ranks.has_all_tensors() => Err(Error::InsideSharded { name }),
             _ => Ok(()),
         }
     }
@@ -328,7 +353,8 @@ impl<'a, A: Element> Step<'a, A> {
 ///     optimizer.apply(step.preview()) // expected `Step`, found `Preview`
 /// }
 /// ```
-/// What is written to its parameters is written to a copy.
+/// What is written to its parameters is written to a copy. Whoever swaps its step or tensors into a step that is applied gets
+/// [`Error::Previewed`] from the optimizers of this crate.
 #[derive(Debug)]
 pub struct Preview<'a, A>(Step<'a, A>);
 
@@ -361,27 +387,7 @@ fn walk_params<'a, A: Element>(
     params: &'a mut (dyn ParamsMut<Elem = A> + '_),
     known: Option<&Arc<Layout>>,
 ) -> Result<(Arc<Layout>, Vec<Tensor<'a, A>>)> {
-    let expected = known.map_or(&[][..], |layout| layout.tensors());
-    let mut tensors = Vec::with_capacity(expected.len());
-    let mut fresh: Option<Vec<TensorInfo>> = known.is_none().then(Vec::new);
-    for_each_mut(params, |path, shape, values| {
-        let Some(values) = values else { return };
-        let at = tensors.len();
-        tensors.push(Tensor::new(at, values));
-        match (&mut fresh, expected.get(at)) {
-            (None, Some(info)) if path.is(info.path()) && shape == info.shape() => {}
-            (fresh, _) => fresh
-                .get_or_insert_with(|| expected[..at.min(expected.len())].to_vec())
-                .push(TensorInfo::new(path.to_string(), shape)),
-        }
-    });
-    match (fresh, known) {
-        (None, Some(layout)) if tensors.len() == layout.len() => Ok((Arc::clone(layout), tensors)),
-        (fresh, _) => {
-            let infos = fresh.unwrap_or_else(|| expected[..tensors.len()].to_vec());
-            Ok((Arc::new(Layout::new(infos)?), tensors))
-        }
-    }
+    collect_mut(params, known, Tensor::new)
 }
 
 /// Gives every tensor its gradient, or none where the tree says so.
@@ -417,24 +423,28 @@ fn match_by_path<'a, A: Element>(
 ) -> Result<()> {
     let infos = layout.tensors();
     let mut seen = vec![false; infos.len()];
-    let mut error = None;
+    let (mut error, mut name) = (None, String::new());
     tensors.iter_mut().for_each(|tensor| tensor.grad = None);
     for_each(grads, |path, shape, values| {
+        name.clear();
+        _ = write!(name, "{path}"); // a `String` takes all
+        let at = layout.position(&name);
         let Some(values) = values else {
-            match infos.iter().position(|info| path.is(info.path())) {
+            match at {
                 Some(at) => seen[at] = true,
+                None if path.is_above("*") => seen.fill(true), // the root is above every name
                 None => {
-                    let below = infos.iter().zip(&mut seen).filter(|(info, _)| path.is_above(info.path()));
-                    below.for_each(|(_, seen)| *seen = true);
+                    name.push('.');
+                    layout.positions_below(&name).for_each(|at| seen[at] = true);
                 }
             }
             return;
         };
-        let result = match infos.iter().position(|info| path.is(info.path())) {
-            None => Err(Error::UnexpectedGradient { path: path.to_string() }),
-            Some(at) if tensors[at].grad.is_some() => Err(Error::DuplicatePath { path: path.to_string() }),
+        let result = match at {
+            None => Err(Error::UnexpectedGradient { path: name.clone() }),
+            Some(at) if tensors[at].grad.is_some() => Err(Error::DuplicatePath { path: name.clone() }),
             Some(at) if infos[at].shape() != shape => Err(Error::ShapeMismatch {
-                path: path.to_string(),
+                path: name.clone(),
                 parameter: infos[at].shape().to_vec(),
                 gradient: shape.to_vec(),
             }),

@@ -8,6 +8,7 @@ use gradus::clip::Clipper;
 use gradus::params::{Layout, Visitor, VisitorMut};
 use gradus::prelude::*;
 use gradus::rule::{At, Decay, Lanes, MAX_SLOTS, Rule};
+use gradus::schedule::Plateau;
 use gradus::{Commit, Error, Hyper, Report, Result, StateReader, StateWriter, Step};
 use ndarray::{Array1, Array2, ShapeBuilder, array, s};
 
@@ -41,7 +42,11 @@ impl<A: Scalar> Rule<A> for Lion {
     }
 
     fn values(&self, step: u64) -> Result<f64> {
-        self.beta.within("beta", 0.0..1.0, step)
+        self.beta.within_as::<A>("beta", 0.0..1.0, step)
+    }
+
+    fn hyper_parameters(&self) -> Vec<&Hyper> {
+        vec![&self.beta]
     }
 
     fn coefficients(&self, beta: &f64, at: &At) -> [A; 3] {
@@ -127,6 +132,112 @@ fn a_rules_own_hyper_parameters_are_checked_by_name() {
     assert_eq!((w, opt.steps()), (before, 1));
 }
 
+/// What a plateau in a rule's own hyper-parameter, or in an optimizer of one's own, has seen is in the state.
+#[test]
+fn what_a_plateau_has_seen_is_saved() {
+    let plateau = || Plateau::new(0.8).factor(0.5).patience(0);
+    let reduced = plateau();
+    assert!(!reduced.observe(1.0) && reduced.observe(1.0));
+    let rule = |plateau: &Plateau| Lion { beta: plateau.clone().into(), decay: Decay::Coupled };
+    let saved = Elementwise::<_, f64>::from_rule(rule(&reduced), 0.1).state_dict();
+    let fresh = plateau();
+    Elementwise::<_, f64>::from_rule(rule(&fresh), 0.1).load_state_dict(&saved).unwrap();
+    assert_eq!(fresh.at(0), 0.4);
+
+    let own = |plateau: &Plateau| RowNormalised { learning_rate: plateau.clone().into(), steps: 0, layout: None };
+    let fresh = plateau();
+    own(&fresh).load_state_dict(&own(&reduced).state_dict()).unwrap();
+    assert_eq!(fresh.at(0), 0.4);
+}
+
+/// An optimizer of one's own that tells its layout steps no other tree, whether it asks for itself or not.
+#[test]
+fn an_optimizer_of_one_s_own_refuses_another_tree() {
+    let own = || RowNormalised { learning_rate: 0.5.into(), steps: 0, layout: None };
+    for mut opt in [Box::new(own()) as Box<dyn Optimizer<f64>>, Box::new(own().accumulate(1).ema(0.5))] {
+        let mut w = array![[1.0, 0.0]];
+        opt.step(&mut w, &array![[0.0, 1.0]]).unwrap();
+        let mut other = (w.clone(), w.clone());
+        let error = opt.step(&mut other, &(array![[0.0, 1.0]], array![[0.0, 1.0]])).unwrap_err();
+        assert!(matches!(error, Error::ParametersChanged { .. }), "{error}");
+        assert_eq!((other, opt.steps()), ((w.clone(), w), 1));
+    }
+}
+
+/// A preview is to look at: swapped for a step it moves nothing, as a whole or tensor by tensor.
+#[test]
+fn a_preview_is_never_applied() {
+    fn refused(mut opt: impl Optimizer<f64>) {
+        let (mut w, mut other, grads) = (array![[1.0]], array![[2.0]], array![[1.0]]);
+        for whole in [true, false] {
+            let mut parts = Step::pair(&mut w, &grads, None).unwrap().split(2, |_, _| 0);
+            let mut applied = Step::pair(&mut other, &grads, None).unwrap();
+            if whole {
+                applied = parts.pop().unwrap();
+            }
+            let mut preview = parts[0].preview();
+            match whole {
+                true => std::mem::swap(&mut applied, &mut preview),
+                false => {
+                    let pairs = applied.iter_mut().zip(preview.iter_mut());
+                    pairs.for_each(|((_, tensor), (info, looked_at))| {
+                        looked_at.update(info, |mut param, _| param.fill(7.0));
+                        std::mem::swap(tensor, looked_at);
+                    });
+                }
+            }
+            assert_eq!(opt.apply(applied), Err(Error::Previewed));
+            drop(preview);
+            drop(parts);
+            assert_eq!((&w, &other, opt.steps()), (&array![[1.0]], &array![[2.0]], 0));
+        }
+    }
+    refused(Adam::new(0.1));
+    refused(Muon::new(0.1).clip_global_norm(1.0));
+    refused(Lbfgs::new(0.1));
+    refused(Sgd::new(0.1).route("**", Momentum::new(0.1, 0.9)));
+}
+
+/// A branch that accepts and then refuses: an error of its own where others have moved, its own error where none has.
+#[test]
+fn a_branch_that_refuses_too_late() {
+    struct Late;
+
+    impl Optimizer<f64> for Late {
+        fn check(&self, _: &Step<'_, f64>) -> Result<()> {
+            Ok(())
+        }
+
+        fn apply(&mut self, _: Step<'_, f64>) -> Result<Report> {
+            Err(Error::NoStep)
+        }
+
+        fn learning_rate(&self) -> f64 {
+            0.0
+        }
+
+        fn steps(&self) -> u64 {
+            0
+        }
+
+        fn layout(&self) -> Option<&Arc<Layout>> {
+            None
+        }
+
+        fn write_state(&self, _: &mut StateWriter<'_>) {}
+
+        fn read_state<'s>(&'s mut self, _: &mut StateReader<'_>) -> Result<Commit<'s>> {
+            Ok(Commit::nothing())
+        }
+    }
+    let grads = (array![1.0], array![1.0]);
+    let mut w = (array![1.0], array![1.0]);
+    let error = Late.route("1", Sgd::new(1.0)).step(&mut w, &grads).unwrap_err();
+    assert_eq!((error, &w), (Error::NoStep, &grads));
+    let error = Sgd::new(1.0).route("1", Late).step(&mut w, &grads).unwrap_err();
+    assert_eq!(error, Error::RefusedTooLate { reason: Box::new(Error::NoStep) });
+}
+
 /// As many slots as there may be, and none.
 #[test]
 fn rules_of_every_number_of_slots() {
@@ -147,6 +258,10 @@ fn rules_of_every_number_of_slots() {
 
         fn values(&self, _: u64) -> Result<()> {
             Ok(())
+        }
+
+        fn hyper_parameters(&self) -> Vec<&Hyper> {
+            vec![]
         }
 
         fn coefficients(&self, (): &(), _: &At) {}
@@ -229,12 +344,16 @@ impl Optimizer<f64> for RowNormalised {
     }
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
-        state.node("row_normalised").value("steps", self.steps);
+        let mut node = state.node("row_normalised");
+        node.value("steps", self.steps);
+        self.learning_rate.write_state(&mut node);
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
-        let steps = state.node("row_normalised")?.value("steps", "a count")?;
-        Ok(Commit::new(move || self.steps = steps))
+        let mut node = state.node("row_normalised")?;
+        let steps = node.value("steps", "a count")?;
+        let rate = self.learning_rate.read_state(&mut node)?;
+        Ok(rate.and(Commit::new(move || self.steps = steps)))
     }
 }
 

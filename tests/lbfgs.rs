@@ -1,5 +1,5 @@
 //! L-BFGS: the line search, what is a vector, and what an error leaves.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use gradus::optimizer::Stop;
 use gradus::{Error, StateDict, prelude::*};
@@ -290,4 +290,166 @@ fn other_tensors_begin_anew() {
     opt.step(&mut w, &both).unwrap();
     alone.step(&mut expected, &both).unwrap();
     assert_eq!(w, expected);
+}
+
+/// What a step writes it reads again, and goes on with, however large or small the gradients: the curvature between two of them is
+/// not always a number of the element type.
+#[test]
+fn gradients_at_the_ends_of_the_range() {
+    fn run<A: Scalar>(grads: &[[f64; 2]]) {
+        let (mut opt, mut w) = (Lbfgs::<A>::new(1.0), Array1::<A>::zeros(2));
+        for grad in grads.iter().cycle().take(9) {
+            let grad = Array1::from(grad.map(A::from_f64).to_vec());
+            opt.step(&mut w, &grad).unwrap();
+            assert!(w.iter().all(|x| !x.is_nan()), "{} {grads:?}: {w}", A::DTYPE);
+            let state = opt.state_dict();
+            let mut resumed = Lbfgs::<A>::new(1.0);
+            resumed.load_state_dict(&state).unwrap_or_else(|error| panic!("{} {grads:?}: {error}", A::DTYPE));
+            assert!(resumed.state_dict() == state);
+        }
+    }
+    run::<f32>(&[[3e38, -3e38], [-3e38, 3e38]]);
+    run::<f32>(&[[3e38, -3e38]]);
+    run::<f32>(&[[3e38, 0.0], [1.0, 0.0]]);
+    run::<f32>(&[[3e38, 3e38], [-2e38, 1e38], [1e38, -1e38]]);
+    run::<f32>(&[[1e-6, 1e-6], [-1e-6, 2e-6]]);
+    run::<f64>(&[[1.7e308, -1.7e308], [-1.7e308, 1.7e308]]);
+    run::<f64>(&[[1e200, 0.0], [-1e200, 1.0]]);
+    run::<f64>(&[[1e160, 1e150], [1e150, 1e160]]);
+}
+
+/// A tree whose walks tell different things from a certain one on.
+struct Liar {
+    tensors: Vec<(&'static str, Array1<f64>)>,
+    /// How many walks are still honest, the lie, and whether it is told once.
+    honest: std::cell::Cell<u32>,
+    lie: Lie,
+    once: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Lie {
+    Other(&'static str),
+    Shape,
+    Missing,
+    More,
+    Turned,
+    Twice,
+}
+
+impl Liar {
+    fn tells(&self) -> Vec<(&'static str, usize)> {
+        let left = self.honest.get();
+        self.honest.set(match left {
+            0 if self.once => u32::MAX,
+            _ => left.saturating_sub(1),
+        });
+        let mut shown: Vec<_> = (0..2).map(|at| (self.tensors[at].0, at)).collect();
+        match self.lie {
+            _ if left > 0 => {}
+            Lie::Other(name) => shown[1].0 = name,
+            Lie::Shape => shown[1].1 = 2,
+            Lie::Missing => _ = shown.pop(),
+            Lie::More => shown.push(("c", 2)),
+            Lie::Turned => shown.reverse(),
+            Lie::Twice => shown[1].0 = "a",
+        }
+        shown
+    }
+}
+
+impl Params for Liar {
+    type Elem = f64;
+
+    fn visit<'a>(&'a self, visitor: &mut gradus::params::Visitor<'_, 'a, f64>) {
+        // As gradients it is honest.
+        self.tensors[..2].iter().for_each(|(name, values)| visitor.field(name, values));
+    }
+}
+
+impl ParamsMut for Liar {
+    fn visit_mut<'a>(&'a mut self, visitor: &mut gradus::params::VisitorMut<'_, 'a, f64>) {
+        let shown = self.tells();
+        let mut tensors: Vec<_> = self.tensors.iter_mut().map(|(_, values)| Some(values)).collect();
+        for (name, at) in shown {
+            if let Some(values) = tensors[at].take() {
+                visitor.field(name, values);
+            }
+        }
+    }
+}
+
+/// Whichever walk is the first that lies, and whether it goes on lying or not.
+#[test]
+fn trees_that_lie_are_as_they_were() {
+    let loss = |w: &Liar| w.tensors[..2].iter().map(|(_, w)| w.dot(w)).sum::<f64>();
+    let grads = |w: &Liar| {
+        let tensors = w.tensors[..2].iter().map(|(name, w)| (*name, w * 2.0)).collect();
+        Liar { tensors, honest: std::cell::Cell::new(u32::MAX), lie: Lie::Missing, once: false }
+    };
+    let mut refused = 0;
+    for lie in [Lie::Other("z"), Lie::Shape, Lie::Missing, Lie::More, Lie::Turned, Lie::Twice] {
+        for once in [true, false] {
+            for search in [true, false] {
+                for honest in 0..12 {
+                    let tensors = vec![("a", array![3.0, -2.0]), ("b", array![1.0, 4.0, 2.0]), ("c", array![7.0])];
+                    let before = tensors.clone();
+                    let mut tree = Liar { tensors, honest: std::cell::Cell::new(honest), lie, once };
+                    let opt = Lbfgs::new(0.05).iterations(6);
+                    let mut opt = if search { opt.strong_wolfe() } else { opt };
+                    let fresh = opt.state_dict();
+                    let result = opt.step_with(&mut tree, |tree| (loss(tree), grads(tree)));
+                    let what = format!("{lie:?} after {honest}, once {once}, search {search}: {result:?}");
+                    match result {
+                        Ok(_) => {}
+                        Err(_) => {
+                            refused += 1;
+                            // What is shown no longer cannot be put back.
+                            let hidden = !once && matches!(lie, Lie::Missing | Lie::Shape | Lie::Twice);
+                            let shown = if hidden { 1 } else { 3 };
+                            assert_eq!(tree.tensors[..shown], before[..shown], "{what}");
+                            assert!(opt.state_dict() == fresh, "{what}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(refused > 100, "{refused}");
+}
+
+/// Other parameters than before are refused where nothing has moved yet, or there is nothing to move.
+#[test]
+fn other_parameters_where_nothing_moved() {
+    let changed = |result: gradus::Result<gradus::Report>| matches!(result, Err(Error::ParametersChanged { .. }));
+    let (mut w, mut other) = (array![1.0, 2.0], array![1.0, 2.0, 3.0]);
+    let (flat, steep) = (array![0.0, 0.0], array![0.0, 0.0, 0.0]);
+    let mut opt = Lbfgs::new(0.1);
+    assert!(!opt.step(&mut w, &flat).unwrap().moved);
+    assert!(changed(opt.step(&mut other, &steep)));
+    let mut opt = Lbfgs::new(0.1);
+    opt.step(&mut Array1::<f64>::zeros(0), &Array1::zeros(0)).unwrap();
+    assert!(changed(opt.step(&mut Array2::<f64>::zeros((0, 2)), &Array2::zeros((0, 2)))));
+
+    // Of a step that is skipped the optimizer inside sees nothing.
+    let nan = |elements| Array1::from_elem(elements, f64::NAN);
+    let mut opt = Sgd::new(0.1).clip_per_tensor_norm(1.0).non_finite(NonFinite::Skip);
+    opt.step(&mut w, &flat).unwrap();
+    assert!(!opt.step(&mut w, &nan(2)).unwrap().moved);
+    assert!(changed(opt.step(&mut other, &nan(3))));
+    let mut opt = Adam::new(0.1).skip_nonfinite().unscale(2.0);
+    opt.step(&mut w, &flat).unwrap();
+    assert!(changed(opt.step(&mut other, &nan(3))));
+
+    #[cfg(feature = "half")]
+    {
+        use half::f16;
+        let mut opt = Lbfgs::<f32>::new(0.1).master_weights();
+        opt.step(&mut Array1::<f16>::default(0), &Array1::<f16>::default(0)).unwrap();
+        let result = opt.step(&mut Array2::<f16>::default((0, 2)), &Array2::<f16>::default((0, 2)));
+        assert!(changed(result));
+        let mut opt = Lbfgs::<f32>::new(0.1).master_weights();
+        opt.step(&mut Array1::<f16>::default(2), &Array1::<f16>::default(2)).unwrap();
+        assert!(changed(opt.step(&mut Array1::<f16>::default(3), &Array1::<f16>::default(3))));
+    }
 }

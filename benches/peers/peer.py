@@ -3,7 +3,7 @@
     setup LIBRARY COUNT LENGTH CLIP THREADS    LIBRARY: torch-fused, torch-foreach, optax; torch-muon, torch-muon-f32, of LENGTH x LENGTH
     run REPEATS                                answers with the seconds of one step
     values                                     answers with the first tensor's first eight parameters
-    versions                                   answers with what is installed
+    versions                                   answers with what is installed, torch with its SIMD level
 """
 
 import importlib.metadata
@@ -113,6 +113,15 @@ LIBRARIES = {
 }
 
 
+def level(name):
+    """The instructions that a library's own loops have, if it tells."""
+    if name != "torch":
+        return ""
+    import torch
+
+    return f" ({torch.backends.cpu.get_cpu_capability()})"
+
+
 def main():
     peer = None
     for line in sys.stdin:
@@ -132,7 +141,7 @@ def main():
             print(*peer.values(), flush=True)
         elif command == "versions":
             there = [name for name in ("torch", "jax", "optax") if importlib.util.find_spec(name)]
-            print(", ".join(f"{name} {importlib.metadata.version(name)}" for name in there), flush=True)
+            print(", ".join(f"{name} {importlib.metadata.version(name)}{level(name)}" for name in there), flush=True)
 
 
 if __name__ == "__main__":

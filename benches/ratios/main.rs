@@ -2,10 +2,13 @@
 //!
 //! In each of [`ROUNDS`] rounds every contestant of a table runs once, in turn; a ratio is one of medians. On a noisy
 //! machine that is the only number worth keeping. The output is Markdown; with `-- --record` it is also written to
-//! `benches/record/`. `-- --draw` runs nothing and draws the newest records to `guide/speed.svg`.
+//! `benches/record/`, with `-- --simd v3` it is that of a lower SIMD level. `-- --draw` runs nothing and draws the newest records to
+//! `guide/speed.svg`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a bench fails by panicking")]
 
 mod by_hand;
+#[path = "../shared/level.rs"]
+mod level;
 mod picture;
 #[path = "../shared/record.rs"]
 mod record;
@@ -18,6 +21,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use gradus::prelude::*;
+use gradus::simd;
 use ndarray::{Array1, Array2, ArrayD, Zip, aview_mut1, aview1};
 use rayon::prelude::*;
 
@@ -239,13 +243,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         tables().for_each(|(_, table)| table());
         return Ok(());
     }
+    level::begin()?;
     let mut record = Record::default();
     record.say(&format!("{ROUNDS} interleaved rounds, medians; {} threads.", rayon::current_num_threads()));
     for (name, _) in tables() {
         record.run(&["--table".into(), (*name).into()], &[])?;
     }
     if given("--record") {
-        let command = ["cargo bench --bench ratios -- --record".into(), wanted.join(" ")].join(" ");
+        let command =
+            [format!("cargo bench --bench ratios -- --record --simd {}", simd::level()), wanted.join(" ")].join(" ");
         record.write(&folder.join("benches/record"), "ratios", &format!("`{}`", command.trim()))?;
     }
     Ok(())

@@ -35,25 +35,34 @@ const COLOURS: [RGBColor; 10] = [
 const LEGEND: u32 = 230;
 const GREY: RGBColor = RGBColor(120, 120, 120);
 
-/// Draws what `records` has last of ratios and of peers.
+/// SIMD levels that are drawn, the highest first.
+const LEVELS: [&str; 2] = ["v4", "v3"];
+
+/// Of one level.
+const HEIGHT: u32 = 900;
+
+/// Draws what `records` has last of ratios and of peers, level by level.
 pub(crate) fn draw(records: &Path, picture: &Path) -> Result<()> {
-    let (ratios, peers) = (newest(records, "ratios")?, newest(records, "peers")?);
+    let record = |name: &str, level: &str| newest(records, &format!("{name}-{level}"));
     {
-        let root = SVGBackend::new(picture, (900, 900)).into_drawing_area();
+        let root = SVGBackend::new(picture, (900, LEVELS.len() as u32 * HEIGHT)).into_drawing_area();
         root.fill(&WHITE)?;
-        let (upper, lower) = root.split_vertically(400);
-        let beside_floor = Chart {
-            title: "Time of a loop that only moves the bytes ÷ time of a step (higher is better)",
-            axis: "floor ÷ optimizer",
-            logarithmic: false,
-        };
-        beside_floor.draw(&upper, &of_optimizers(&ratios)?)?;
-        let beside_peers = Chart {
-            title: "Time of an AdamW step ÷ time of gradus (above 1, gradus is faster)",
-            axis: "library ÷ gradus",
-            logarithmic: true,
-        };
-        beside_peers.draw(&lower, &of_peers(&peers)?)?;
+        for (level, area) in LEVELS.iter().zip(root.split_evenly((LEVELS.len(), 1))) {
+            let (ratios, peers) = (record("ratios", level)?, record("peers", level)?);
+            let (upper, lower) = area.split_vertically(400);
+            let beside_floor = Chart {
+                title: format!("{level}: time of a loop that only moves the bytes ÷ time of a step (higher is better)"),
+                axis: "floor ÷ optimizer",
+                logarithmic: false,
+            };
+            beside_floor.draw(&upper, &of_optimizers(&ratios)?)?;
+            let beside_peers = Chart {
+                title: format!("{level}: time of an AdamW step ÷ time of gradus (above 1, gradus is faster)"),
+                axis: "library ÷ gradus",
+                logarithmic: true,
+            };
+            beside_peers.draw(&lower, &of_peers(&peers)?)?;
+        }
         root.present()?;
     }
     println!("{}", picture.display());
@@ -142,7 +151,7 @@ impl Line {
 }
 
 struct Chart {
-    title: &'static str,
+    title: String,
     axis: &'static str,
     /// Powers of ten rather than multiples on the upward axis.
     logarithmic: bool,
@@ -153,7 +162,7 @@ impl Chart {
     fn draw(&self, area: &Area<'_>, lines: &[Line]) -> Result<()> {
         let values = || lines.iter().flat_map(|line| &line.points).map(|&(_, y)| self.height(y));
         let (lowest, highest) = (values().fold(0.0, f64::min), values().fold(self.height(1.0), f64::max));
-        let title = area.titled(self.title, ("sans-serif", 17))?;
+        let title = area.titled(&self.title, ("sans-serif", 17))?;
         let (data, legend) = title.split_horizontally(title.dim_in_pixel().0 - LEGEND);
         let mut chart = ChartBuilder::on(&data)
             .margin(8)

@@ -2,6 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 
+use gradus::simd::{self, Level};
 use pulp::Arch;
 use rayon::prelude::*;
 
@@ -39,6 +40,19 @@ impl DerefMut for Lines {
     fn deref_mut(&mut self) -> &mut [f32] {
         &mut self.memory[self.first..]
     }
+}
+
+/// The instructions with which steps are taken.
+pub(crate) fn arch() -> Arch {
+    match simd::level() {
+        Level::Baseline => Some(Arch::Scalar),
+        #[cfg(target_arch = "x86_64")]
+        Level::V3 => pulp::x86::V3::try_new().map(Arch::V3),
+        #[cfg(target_arch = "x86_64")]
+        Level::V4 => pulp::x86::V4::try_new().map(Arch::V4),
+        _ => Some(Arch::new()),
+    }
+    .expect("a level in use is available")
 }
 
 /// Elements of one share of a parallel floor.
@@ -85,7 +99,7 @@ fn shares<const N: usize>(
     slots: [&mut Lines; N],
     body: impl Fn(&mut [f32], &[f32], [&mut [f32]; N]) + Copy + Sync,
 ) {
-    let arch = Arch::new();
+    let arch = arch();
     let run = move |p: &mut [f32], g: &[f32], s: [&mut [f32]; N]| {
         arch.dispatch(
             #[inline(always)]

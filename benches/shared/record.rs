@@ -1,10 +1,12 @@
-//! Keeps what a bench prints, below what it ran on: `benches/record/<date>-<name>.md`.
+//! Keeps what a bench prints, below what it ran on: `benches/record/<date>-<name>-<SIMD level>.md`.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Result};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use gradus::simd;
 
 #[derive(Debug, Default)]
 pub(crate) struct Record {
@@ -37,13 +39,13 @@ impl Record {
         if status.success() { Ok(()) } else { Err(std::io::Error::other(format!("the run ended with {status}"))) }
     }
 
-    /// Writes what was said below a head: the machine, the compiler, the commit, and what it was `made_by`.
+    /// Writes what was said below a head: the machine, the SIMD level, the compiler, the commit, and what it was `made_by`.
     pub(crate) fn write(self, folder: &Path, name: &str, made_by: &str) -> Result<()> {
-        let (date, title) = (today(), name[..1].to_uppercase() + &name[1..]);
-        let path = folder.join(format!("{date}-{name}.md"));
+        let (date, level, title) = (today(), simd::level(), name[..1].to_uppercase() + &name[1..]);
+        let path = folder.join(format!("{date}-{name}-{level}.md"));
         let commit = answer("git", &["describe", "--always", "--dirty", "--exclude=*"]);
         let head = format!(
-            "# {title}, {date}\n\n{}; {}; gradus at {commit}.\nMade by {made_by}.\n\n",
+            "# {title}, {level}, {date}\n\n{}; SIMD level {level}; {}; gradus at {commit}.\nMade by {made_by}.\n\n",
             machine(),
             answer("rustc", &["--version"])
         );

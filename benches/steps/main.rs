@@ -1,20 +1,23 @@
-//! Steps by criterion: `cargo bench --bench steps`; with `-- Adam` those whose name has it.
+//! Steps by criterion: `cargo bench --bench steps`; with `-- Adam` those whose name has it, with `-- --simd v3` at a lower SIMD level.
 //!
 //! Beside f32 steps stands the floor, a loop that moves the same bytes. For ratios see the bench `ratios`.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a bench fails by panicking")]
 
 mod adaptors;
 mod layouts;
+#[path = "../shared/level.rs"]
+mod level;
 mod optimizers;
 mod precision;
 #[path = "../shared/mod.rs"]
 mod shared;
 mod trees;
 
+use std::error::Error;
 use std::time::Duration;
 
 use criterion::measurement::WallTime;
-use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group};
 use gradus::Element;
 use gradus::prelude::*;
 
@@ -66,4 +69,10 @@ criterion_group! {
         .measurement_time(Duration::from_millis(500));
     targets = optimizers::all, trees::all, layouts::all, adaptors::all, precision::all
 }
-criterion_main!(steps);
+
+fn main() -> Result<(), Box<dyn Error>> {
+    level::begin()?;
+    steps();
+    Criterion::default().configure_from_args().final_summary();
+    Ok(())
+}

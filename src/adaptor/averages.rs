@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::follower::Follower;
 use crate::optimizer::Optimizer;
-use crate::params::{Layout, Owned, ParamsMut, TensorInfo, for_each_mut};
+use crate::params::{Layout, Owned, ParamsMut, TensorInfo};
 use crate::scalar::Element;
 use crate::state::{StateReader, StateWriter};
 use crate::step::{Report, Step, Tensor};
@@ -84,29 +84,21 @@ impl<A: Element> Averages<A> {
             return Err(Error::Swapped);
         }
         let Some(layout) = &self.layout else { return Ok(()) };
-        layout.ensure_same(&Layout::of(&*tree)?)?;
-        let mut averages = self.tensors.iter();
-        for_each_mut(tree, |_, shape, values| {
-            let Some(mut values) = values else { return };
-            if let Some(average) = averages.next().filter(|average| !average.is_empty()) {
-                values.view_mut(shape).assign(&average.as_values().view(shape));
-            }
-        });
+        let tensors = layout.tensors().iter().zip(layout.values_mut(tree)?);
+        for ((info, mut values), average) in tensors.zip(&self.tensors).filter(|(_, average)| !average.is_empty()) {
+            values.view_mut(info.shape()).assign(&average.as_values().view(info.shape()));
+        }
         Ok(())
     }
 
     /// Exchanges the averages and the values of a tree.
     pub(super) fn swap(&mut self, tree: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
         let Some(layout) = &self.layout else { return Ok(()) };
-        layout.ensure_same(&Layout::of(&*tree)?)?;
-        let mut averages = self.tensors.iter_mut();
-        for_each_mut(tree, |_, shape, values| {
-            let Some(mut values) = values else { return };
-            if let Some(average) = averages.next().filter(|average| !average.is_empty()) {
-                let mut average = average.as_values_mut();
-                values.view_mut(shape).iter_mut().zip(average.view_mut(shape)).for_each(|(a, b)| swap(a, b));
-            }
-        });
+        let tensors = layout.tensors().iter().zip(layout.values_mut(tree)?);
+        for ((info, mut values), average) in tensors.zip(&mut self.tensors).filter(|(_, average)| !average.is_empty()) {
+            let (mut values, mut average) = (values.view_mut(info.shape()), average.as_values_mut());
+            values.iter_mut().zip(average.view_mut(info.shape())).for_each(|(a, b)| swap(a, b));
+        }
         self.swapped = !self.swapped;
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
 use crate::params::Layout;
 use crate::pattern::{Pattern, Selection};
@@ -17,7 +17,9 @@ use crate::step::{Report, Step};
 /// `route` was called on, which is also the one that [`learning_rate`](Optimizer::learning_rate),
 /// [`steps`](Optimizer::steps) and the report's learning rate speak of.
 ///
-/// An error in one branch stops all of them. A branch that skips, with [`skip_nonfinite`](Optimizer::skip_nonfinite) or
+/// An error in one branch stops all of them: every branch is asked before any moves. One that accepts in
+/// [`check`](Optimizer::check) and refuses in [`apply`](Optimizer::apply), as none of this crate does that computes alone, comes too
+/// late for those before it, [`Error::RefusedTooLate`]. A branch that skips, with [`skip_nonfinite`](Optimizer::skip_nonfinite) or
 /// a clip's [`NonFinite::Skip`](super::NonFinite::Skip), or that still accumulates, stops nobody else; the report says
 /// `moved` if any branch moved. To skip all together, skip outside the router.
 ///
@@ -85,6 +87,7 @@ impl<A: Element> Optimizer<A> for Router<A> {
     }
 
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
+        step.ensure_writable()?;
         for (selection, _) in &mut self.routes {
             selection.choose(step.layout())?;
         }
@@ -93,7 +96,11 @@ impl<A: Element> Optimizer<A> for Router<A> {
         self.check_parts(parts.iter())?;
         let mut reports = Vec::with_capacity(parts.len());
         for (optimizer, part) in self.optimizers_mut().zip(parts) {
-            reports.push(optimizer.apply(part)?);
+            match optimizer.apply(part) {
+                Ok(report) => reports.push(report),
+                Err(reason) if reports.is_empty() => return Err(reason),
+                Err(reason) => return Err(Error::RefusedTooLate { reason: Box::new(reason) }),
+            }
         }
         let moved = reports.iter().any(|report| report.moved);
         Ok(Report::new(reports[0].learning_rate, moved))

@@ -1,7 +1,7 @@
 //! Loss scaling, undone.
 
 use super::{around, ask_inner, state_of_inner};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hyper::Hyper;
 use crate::optimizer::Optimizer;
 use crate::scalar::Element;
@@ -42,8 +42,18 @@ impl<O> Unscale<O> {
         O: Optimizer<A>,
     {
         // One over a subnormal number may be infinite.
-        let scale = self.loss_scale.within("loss_scale", f64::MIN_POSITIVE.., self.inner.steps());
+        let (name, at) = ("loss_scale", self.inner.steps());
+        let scale = self.loss_scale.within(name, f64::MIN_POSITIVE.., at);
         let scale = scale.map_err(|error| error.accepting("a finite number > 0"))?;
+        // Gradients of 16 bits are computed with in f32.
+        let (dtype, largest) = match size_of::<A>() < size_of::<f32>() {
+            true => (f32::DTYPE, f64::from(f32::MAX)),
+            false => (A::DTYPE, A::max_value().as_f64()),
+        };
+        if !(1.0 / largest..=largest).contains(&scale) {
+            let accepted = format!("a number from {:e} to {largest:e} in {dtype}", 1.0 / largest);
+            return Err(Error::HyperParameter { name, value: scale, step: at, path: None, accepted });
+        }
         step.iter_mut().filter_map(|(_, tensor)| tensor.grad.as_mut()).for_each(|grad| grad.scale_by(1.0 / scale));
         Ok(())
     }

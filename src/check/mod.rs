@@ -5,6 +5,8 @@ mod moved;
 mod quotient;
 mod sample;
 
+use std::sync::Arc;
+
 use num_traits::Float;
 
 use crate::error::{Error, Result};
@@ -152,7 +154,9 @@ impl Gradients {
     /// Those of [`Step::pair`], if the trees differ; [`Error::NonFiniteGradient`]; [`Error::NonFiniteParameter`] if an
     /// element is not finite, or would not be when it is moved; [`Error::NotFinite`] if the loss is not, [`Error::LossChanged`], and
     /// [`Error::NonFiniteLoss`] if it is not when an element has been moved; [`Error::Argument`] for a setting outside its
-    /// range. The parameters are what they were, as they are if the loss panics.
+    /// range; [`Error::ParametersChanged`] if a walk of the tree shows other tensors than the one before. The parameters are
+    /// what they were, also if the loss panics. Only a tree that hides an element after it was moved, or panics itself
+    /// whenever it is walked from then on, keeps that one element where it is.
     pub fn compare<P, L>(
         &self,
         params: &mut P,
@@ -167,6 +171,7 @@ impl Gradients {
         let step = self.checked_step(P::Elem::epsilon().as_f64(), epsilon)?;
         let mut sample = self.checked_sample()?;
         let pairs = Step::of_grads(grads, Layout::of(params)?)?;
+        let layout = Arc::clone(pairs.layout());
         let given: Vec<_> = pairs.grads().collect();
         if !norm::all_finite(&given) {
             return Err(norm::non_finite(&given));
@@ -192,7 +197,9 @@ impl Gradients {
                 let mut own = [P::Elem::from_f64(0.0)];
                 grad.read_raw(info.shape(), Order::C, element, &mut own);
                 let place = Place { info, tensor: tensor.index(), index: norm::unravel(element, info.shape()) };
-                let judgement = ruler.judge(params, &place, own[0].as_f64(), &mut loss)?;
+                let mut moved = Moved::new(params, &layout, &place)?;
+                let judgement = ruler.judge(&mut moved, &place, own[0].as_f64(), &mut loss)?;
+                moved.back()?;
                 compared.add(place.index, own[0].as_f64(), &judgement);
             }
             comparison.tensors.push(compared);
@@ -237,13 +244,12 @@ struct Ruler {
 impl Ruler {
     fn judge<P: ParamsMut<Elem: Scalar> + ?Sized, L: Element>(
         &self,
-        params: &mut P,
+        moved: &mut Moved<'_, P>,
         place: &Place<'_>,
         grad: f64,
         loss: &mut impl FnMut(&P) -> L,
     ) -> Result<Judgement> {
         let Self { step, epsilon, at_rest } = *self;
-        let mut moved = Moved::new(params, place)?;
         let home = moved.home().as_f64();
         let by = step * home.abs().max(1.0);
         if !P::Elem::from_f64(home.abs() + 2.0 * by).is_finite() {
@@ -252,11 +258,11 @@ impl Ruler {
         }
         let mut at = |steps: f64| {
             let there = P::Elem::from_f64(home + steps * by);
-            Point { shift: there.as_f64() - home, loss: loss(moved.to(there)).as_f64() }
+            Ok(Point { shift: there.as_f64() - home, loss: loss(moved.to(there)?).as_f64() })
         };
         let judge = |points: &[Point]| Judgement::new(grad, points, at_rest, epsilon);
 
-        let [right, left] = [at(1.0), at(-1.0)];
+        let (right, left) = (at(1.0)?, at(-1.0)?);
         if let Some(&Point { loss: value, .. }) = [&right, &left].into_iter().find(|point| !point.loss.is_finite()) {
             return Err(Error::NonFiniteLoss { path: place.info.path().into(), index: place.index.clone(), value });
         }
@@ -265,7 +271,7 @@ impl Ruler {
         if best.error <= enough {
             return Ok(best);
         }
-        let [far_right, far_left] = [at(2.0), at(-2.0)];
+        let (far_right, far_left) = (at(2.0)?, at(-2.0)?);
         let rest = Point { shift: 0.0, loss: at_rest };
         let both = judge(&[right, left, far_right, far_left]);
         if both.error < best.error {

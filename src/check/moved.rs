@@ -1,27 +1,36 @@
 //! One element of a tree, somewhere else for a while.
 
+use std::mem::forget;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::panicking;
+
 use super::Place;
 use crate::error::{Error, Result};
-use crate::params::{ParamsMut, for_each_mut};
+use crate::params::{Layout, ParamsMut};
+use crate::scalar::Element;
 
 /// A tree of which one element is moved. It is put back when this is dropped, also by a panic.
+///
+/// Every move is a walk of the user's own code, which may show other tensors than before: an element is only written where
+/// the whole walk is the known one, and where it holds what was last put there.
 pub(super) struct Moved<'m, P: ParamsMut + ?Sized> {
     params: &'m mut P,
+    layout: &'m Arc<Layout>,
     place: &'m Place<'m>,
     home: P::Elem,
+    /// Where the element is.
+    now: P::Elem,
 }
 
 impl<'m, P: ParamsMut + ?Sized> Moved<'m, P> {
     /// The tree with its element still at home.
-    pub(super) fn new(params: &'m mut P, place: &'m Place<'m>) -> Result<Self> {
+    pub(super) fn new(params: &'m mut P, layout: &'m Arc<Layout>, place: &'m Place<'m>) -> Result<Self> {
         let mut home = None;
-        at(params, place, |element| home = Some(*element));
+        at(params, layout, place, |element| home = Some(*element));
         match home {
-            Some(home) => Ok(Self { params, place, home }),
-            None => Err(Error::ParametersChanged {
-                expected: format!("\"{}\" of shape {:?}", place.info.path(), place.info.shape()),
-                found: "another walk".into(),
-            }),
+            Some(home) => Ok(Self { params, layout, place, home, now: home }),
+            None => Err(another_walk(place)),
         }
     }
 
@@ -29,30 +38,57 @@ impl<'m, P: ParamsMut + ?Sized> Moved<'m, P> {
         self.home
     }
 
-    pub(super) fn to(&mut self, value: P::Elem) -> &P {
-        at(self.params, self.place, |element| *element = value);
-        self.params
+    pub(super) fn to(&mut self, value: P::Elem) -> Result<&P> {
+        self.put(value).map(|()| &*self.params)
+    }
+
+    /// Puts the element back, which an error says was not possible.
+    pub(super) fn back(mut self) -> Result<()> {
+        self.put(self.home)
+    }
+
+    fn put(&mut self, value: P::Elem) -> Result<()> {
+        let now = &mut self.now;
+        let mut put = false;
+        at(self.params, self.layout, self.place, |element| {
+            put = same(*element, *now);
+            if put {
+                (*element, *now) = (value, value);
+            }
+        });
+        if put { Ok(()) } else { Err(another_walk(self.place)) }
     }
 }
 
 impl<P: ParamsMut + ?Sized> Drop for Moved<'_, P> {
     fn drop(&mut self) {
+        if same(self.now, self.home) {
+            return;
+        }
         let home = self.home;
-        at(self.params, self.place, |element| *element = home);
+        if !panicking() {
+            _ = self.put(home); // an error has been returned, or `back` returns it
+        } else if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.put(home))) {
+            forget(panic); // a second panic would end the process, and so may what it carries
+        }
     }
 }
 
-/// Shows the element to `f`. No path is built.
-fn at<P: ParamsMut + ?Sized>(params: &mut P, place: &Place<'_>, mut f: impl FnMut(&mut P::Elem)) {
-    let mut tensor = 0;
-    for_each_mut(params, |_, shape, values| {
-        let Some(mut values) = values else { return };
-        if tensor == place.tensor
-            && shape == place.info.shape()
-            && let Some(element) = values.view_mut(shape).get_mut(&*place.index)
-        {
-            f(element);
-        }
-        tensor += 1;
-    });
+/// Whether these are the same number, bit for bit.
+fn same<A: Element>(a: A, b: A) -> bool {
+    let [a, b] = [a, b].map(A::as_f64);
+    a.to_bits() == b.to_bits()
+}
+
+fn another_walk(place: &Place<'_>) -> Error {
+    Error::ParametersChanged { expected: place.info.to_string(), found: "another walk".into() }
+}
+
+/// Shows the element to `f`, if the walk is that of the layout. No path is built.
+fn at<P: ParamsMut + ?Sized>(params: &mut P, layout: &Arc<Layout>, place: &Place<'_>, f: impl FnOnce(&mut P::Elem)) {
+    let Ok(mut tensors) = layout.values_mut(params) else { return };
+    let Some(values) = tensors.get_mut(place.tensor) else { return };
+    if let Some(element) = values.view_mut(place.info.shape()).get_mut(&*place.index) {
+        f(element);
+    }
 }

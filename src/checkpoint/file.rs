@@ -1,55 +1,102 @@
 //! The file system.
 
-use std::ffi::OsString;
-use std::fs::{self, File};
+#[cfg(unix)]
+use std::fs::Permissions;
+use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process;
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::orphans;
 use crate::error::{Error, Result};
 
 pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(|error| at(path, &error))
 }
 
-/// Writes a file beside the old one, which it then replaces.
+/// Writes a file beside the old one, which it then replaces, with the old one's mode and, if the process may give it,
+/// its owner.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let temporary = beside(path).map_err(|error| at(path, &error))?;
-    let written = write_through(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
-    if let Err(error) = written {
-        _ = fs::remove_file(&temporary); // nobody needs it, whether it is there or not
-        return Err(at(path, &error));
+    write(path, bytes).map_err(|error| at(path, &error))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let (path, old) = destination(path)?;
+    let folder = folder_of(&path);
+    // Made before others are looked for: the system gives it the time by which these are old.
+    let mut temporary = orphans::create(folder, if old.is_some() { PRIVATE } else { USUAL })?;
+    orphans::clear(folder, &temporary);
+    temporary.as_file_mut().write_all(bytes)?;
+    if let Some(old) = old {
+        keep_permissions(temporary.as_file(), &old)?;
     }
-    remember_name(path).map_err(|error| at(path, &error))
+    // On the disk, not only on its way there, before the file takes the old one's place.
+    temporary.as_file().sync_all()?;
+    temporary.persist(&path).map_err(|error| error.error)?;
+    remember_name(folder)
 }
 
-/// A name in the same folder, so that renaming moves no bytes, of this process and this call alone.
-fn beside(path: &Path) -> io::Result<PathBuf> {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no file name"))?;
-    let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let mut hidden = OsString::from(".");
-    hidden.push(name);
-    let process = if cfg!(target_family = "wasm") { 0 } else { process::id() }; // which has no processes
-    hidden.push(format!(".{process}-{number}.tmp"));
-    Ok(path.with_file_name(hidden))
+/// The file that a path leads to, behind all symbolic links, and what is there now.
+fn destination(path: &Path) -> io::Result<(PathBuf, Option<Metadata>)> {
+    let refused = |reason| Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+    let old = match fs::metadata(path) {
+        Ok(old) if old.is_file() => Some(old),
+        Ok(old) if old.is_dir() => return refused("it is a folder"),
+        Ok(_) => return refused("it is no regular file; no other is replaced"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error), // such as links in a circle
+    };
+    let mut path = path.to_owned();
+    while let Ok(target) = fs::read_link(&path) {
+        path = folder_of(&path).join(target);
+    }
+    match path.file_name() {
+        Some(_) => Ok((path, old)),
+        None => refused("it has no file name"),
+    }
 }
 
-/// On the disk, not only on its way there, before the file takes the old one's place.
-fn write_through(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create_new(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The mode of a new file, of which the process's umask takes its part.
+const USUAL: u32 = 0o666;
+
+/// The mode of a file that gets another one before it is seen.
+const PRIVATE: u32 = 0o600;
+
+#[cfg(unix)]
+pub(super) fn permissions(mode: u32) -> Permissions {
+    std::os::unix::fs::PermissionsExt::from_mode(mode)
+}
+
+/// Gives a file the owner, group and mode of another. What the process may not give away stays its own; a group that is
+/// another then gets no more than all others have, and nobody runs the file in another's name.
+#[cfg(unix)]
+fn keep_permissions(file: &File, old: &Metadata) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, fchown};
+    let own = file.metadata()?;
+    let group = own.gid() == old.gid() || fchown(file, None, Some(old.gid())).is_ok();
+    let owner = own.uid() == old.uid() || fchown(file, Some(old.uid()), None).is_ok();
+    let mode = match (owner, group) {
+        (true, true) => old.mode() & 0o7777,
+        (false, true) => old.mode() & 0o777,
+        (_, false) => old.mode() & 0o707 | (old.mode() & 0o7) << 3,
+    };
+    file.set_permissions(permissions(mode))
+}
+
+#[cfg(not(unix))]
+fn keep_permissions(_: &File, _: &Metadata) -> io::Result<()> {
+    Ok(())
 }
 
 /// The folder's entry is on the disk, too, where folders can be opened.
-fn remember_name(path: &Path) -> io::Result<()> {
-    if cfg!(unix) {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+fn remember_name(folder: &Path) -> io::Result<()> {
+    match File::open(folder) {
+        Ok(folder) if cfg!(unix) => folder.sync_all(),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// The error of a file.

@@ -20,8 +20,16 @@ const NOTE: &str = "note/";
 /// Bytes before the header: its length.
 const LENGTH: usize = 8;
 
+/// What the format has in the place of a tensor under this name.
+const METADATA: &str = "__metadata__";
+
+/// A metadata key that no other program writes, beside `format`: a file of ours of which either is damaged is still one of
+/// ours, and its checksum looked at.
+const MARK: &str = "gradus.version";
+
 /// A tensor as it stands in the file.
-struct Bytes {
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Bytes {
     dtype: Dtype,
     shape: Vec<usize>,
     bytes: Vec<u8>,
@@ -46,28 +54,34 @@ impl View for &Bytes {
 }
 
 pub(super) fn write(checkpoint: &Checkpoint) -> Result<Vec<u8>> {
-    let mut tensors: BTreeMap<String, Bytes> =
-        checkpoint.params.iter().map(|(path, tensor)| (path.clone(), Bytes::of(tensor))).collect();
+    let mut tensors = checkpoint.others.clone();
+    tensors.extend(checkpoint.params.iter().map(|(path, tensor)| (path.clone(), Bytes::of(tensor))));
     let mut metadata: BTreeMap<String, String> =
         checkpoint.notes.iter().map(|(name, value)| (format!("{NOTE}{name}"), value.clone())).collect();
     metadata.insert("format".into(), FORMAT.into());
     metadata.insert("version".into(), VERSION.into());
+    metadata.insert(MARK.into(), VERSION.into());
     if let Some(StateDict { layout, texts, tensors: state }) = &checkpoint.optimizer {
         metadata.insert("layout".into(), layout.as_deref().map_or("null".into(), describe));
         metadata.extend(texts.iter().map(|(key, text)| (format!("{OPTIMIZER}{key}"), text.clone())));
         tensors.extend(state.iter().map(|(key, tensor)| (format!("{OPTIMIZER}{key}"), Bytes::of(tensor))));
     }
     metadata.insert("checksum".into(), checksum(&tensors, &metadata));
-    let metadata = HashMap::from_iter(metadata);
-    safetensors::serialize(&tensors, Some(metadata)).map_err(not_a_checkpoint)
+    serialize(&tensors, HashMap::from_iter(metadata))
+}
+
+fn serialize(tensors: &BTreeMap<String, Bytes>, metadata: HashMap<String, String>) -> Result<Vec<u8>> {
+    if tensors.contains_key(METADATA) {
+        return Err(Error::ReservedName { path: METADATA.into() });
+    }
+    safetensors::serialize(tensors, Some(metadata)).map_err(not_a_checkpoint)
 }
 
 /// Tensors alone, as the libraries around PyTorch write them.
 #[cfg(feature = "lora")]
 pub(crate) fn write_plain(tensors: &BTreeMap<String, StateTensor>) -> Result<Vec<u8>> {
-    let tensors: BTreeMap<&String, Bytes> = tensors.iter().map(|(name, tensor)| (name, Bytes::of(tensor))).collect();
-    let metadata = HashMap::from([("format".into(), "pt".into())]);
-    safetensors::serialize(&tensors, Some(metadata)).map_err(not_a_checkpoint)
+    let tensors = tensors.iter().map(|(name, tensor)| (name.clone(), Bytes::of(tensor))).collect();
+    serialize(&tensors, HashMap::from([("format".into(), "pt".into())]))
 }
 
 pub(super) fn read(bytes: &[u8]) -> Result<Checkpoint> {
@@ -80,10 +94,10 @@ pub(super) fn read(bytes: &[u8]) -> Result<Checkpoint> {
         let bytes = Bytes { dtype: view.dtype(), shape: view.shape().into(), bytes: view.data().into() };
         tensors.insert(name.to_owned(), bytes);
     }
-    let checked = metadata.remove("checksum");
-    if metadata.get("format").is_none_or(|format| format != FORMAT) && checked.is_none() {
-        return foreign(&tensors);
+    if metadata.get("format").is_none_or(|format| format != FORMAT) && !metadata.contains_key(MARK) {
+        return Ok(foreign(tensors));
     }
+    let checked = metadata.remove("checksum");
     let found = checksum(&tensors, &metadata);
     if metadata.get("version").is_none_or(|version| version != VERSION) {
         let found = metadata.remove("version").unwrap_or_default();
@@ -93,26 +107,37 @@ pub(super) fn read(bytes: &[u8]) -> Result<Checkpoint> {
         Some(expected) if expected == found => {}
         other => return Err(Error::Corrupted { expected: other.unwrap_or_default(), found }),
     }
-    ours(&tensors, metadata)
+    ours(tensors, metadata)
 }
 
-/// The file of another program: all its tensors are parameters.
-fn foreign(tensors: &BTreeMap<String, Bytes>) -> Result<Checkpoint> {
-    let params = tensors.iter().map(|(path, bytes)| Ok((path.clone(), bytes.to_tensor(path)?)));
-    Ok(Checkpoint { params: params.collect::<Result<_>>()?, ..Checkpoint::default() })
+/// The file of another program: all its tensors are parameters, but those of other types.
+fn foreign(tensors: BTreeMap<String, Bytes>) -> Checkpoint {
+    let mut checkpoint = Checkpoint::default();
+    tensors.into_iter().for_each(|(path, bytes)| keep(&mut checkpoint, path, bytes));
+    checkpoint
 }
 
-fn ours(tensors: &BTreeMap<String, Bytes>, metadata: BTreeMap<String, String>) -> Result<Checkpoint> {
+/// As a parameter, or as something else that stands beside them.
+fn keep(checkpoint: &mut Checkpoint, path: String, bytes: Bytes) {
+    match bytes.to_tensor() {
+        Some(tensor) if bytes.is_float() => _ = checkpoint.params.insert(path, tensor),
+        _ => _ = checkpoint.others.insert(path, bytes),
+    }
+}
+
+fn ours(tensors: BTreeMap<String, Bytes>, metadata: BTreeMap<String, String>) -> Result<Checkpoint> {
     let mut checkpoint = Checkpoint::default();
     if let Some(layout) = metadata.get("layout") {
         checkpoint.optimizer = Some(StateDict::new(parse(layout)?.map(Arc::new)));
     }
     for (name, bytes) in tensors {
-        let tensor = bytes.to_tensor(name)?;
-        match (name.strip_prefix(OPTIMIZER), &mut checkpoint.optimizer) {
-            (Some(key), Some(state)) => _ = state.tensors.insert(key.into(), tensor),
-            _ => _ = checkpoint.params.insert(name.clone(), tensor),
-        }
+        let (Some(key), Some(state)) = (name.strip_prefix(OPTIMIZER), &mut checkpoint.optimizer) else {
+            keep(&mut checkpoint, name, bytes);
+            continue;
+        };
+        let reason = || format!("tensor {name:?} has the type {}", bytes.dtype());
+        let tensor = bytes.to_tensor().ok_or_else(|| Error::NotACheckpoint { reason: reason() })?;
+        state.tensors.insert(key.into(), tensor);
     }
     for (name, text) in metadata {
         if let (Some(key), Some(state)) = (name.strip_prefix(OPTIMIZER), &mut checkpoint.optimizer) {
@@ -148,7 +173,7 @@ fn ensure_within(bytes: &[u8]) -> Result<()> {
     let length = usize::try_from(u64::from_le_bytes(*length)).ok().filter(|length| *length <= rest.len());
     let (header, data) = rest.split_at(length.ok_or_else(|| reason("its header is longer than the file"))?);
     let header: HashMap<String, Value> = serde_json::from_slice(header).map_err(|error| reason(&error.to_string()))?;
-    for (name, tensor) in header.iter().filter(|(name, _)| *name != "__metadata__") {
+    for (name, tensor) in header.iter().filter(|(name, _)| *name != METADATA) {
         let offsets = tensor.get("data_offsets").and_then(Value::as_array);
         let within = |offset: &Value| offset.as_u64().is_some_and(|offset| offset <= data.len() as u64);
         if !offsets.is_some_and(|offsets| offsets.iter().all(within)) {
@@ -167,7 +192,7 @@ fn checksum(tensors: &BTreeMap<String, Bytes>, metadata: &BTreeMap<String, Strin
     };
     for (name, tensor) in tensors {
         add(name.as_bytes());
-        add(name_of(tensor.dtype).as_bytes());
+        add(names_of(tensor.dtype).0.as_bytes());
         tensor.shape.iter().for_each(|length| add(&(*length as u64).to_le_bytes()));
         add(&tensor.bytes);
     }
@@ -178,16 +203,23 @@ fn checksum(tensors: &BTreeMap<String, Bytes>, metadata: &BTreeMap<String, Strin
     format!("{:08x}", hasher.finalize())
 }
 
-/// As the format writes it, whatever the crate that reads it calls it.
-fn name_of(dtype: Dtype) -> &'static str {
+/// As the format writes it, and as it is called in Rust, whatever the crate that reads it calls it.
+fn names_of(dtype: Dtype) -> (&'static str, &'static str) {
     match dtype {
-        Dtype::F32 => "F32",
-        Dtype::F64 => "F64",
-        Dtype::BF16 => "BF16",
-        Dtype::F16 => "F16",
-        Dtype::U8 => "U8",
-        Dtype::U64 => "U64",
-        _ => "another type", // which is refused
+        Dtype::F32 => ("F32", "f32"),
+        Dtype::F64 => ("F64", "f64"),
+        Dtype::BF16 => ("BF16", "bf16"),
+        Dtype::F16 => ("F16", "f16"),
+        Dtype::U8 => ("U8", "u8"),
+        Dtype::U16 => ("U16", "u16"),
+        Dtype::U32 => ("U32", "u32"),
+        Dtype::U64 => ("U64", "u64"),
+        Dtype::I8 => ("I8", "i8"),
+        Dtype::I16 => ("I16", "i16"),
+        Dtype::I32 => ("I32", "i32"),
+        Dtype::I64 => ("I64", "i64"),
+        Dtype::BOOL => ("BOOL", "bool"),
+        _ => ("another type", "another type"),
     }
 }
 
@@ -212,7 +244,18 @@ impl Bytes {
         Self { dtype, shape: tensor.shape.to_vec(), bytes }
     }
 
-    fn to_tensor(&self, name: &str) -> Result<StateTensor> {
+    /// The type's name as it stands in Rust.
+    pub(super) fn dtype(&self) -> &'static str {
+        names_of(self.dtype).1
+    }
+
+    /// Whether parameters may have this type.
+    fn is_float(&self) -> bool {
+        matches!(self.dtype, Dtype::F32 | Dtype::F64 | Dtype::BF16 | Dtype::F16)
+    }
+
+    /// The numbers, if they have a type that states have.
+    fn to_tensor(&self) -> Option<StateTensor> {
         macro_rules! numbers {
             ($number:ty) => {
                 self.bytes.as_chunks().0.iter().map(|bytes| <$number>::from_le_bytes(*bytes)).collect()
@@ -225,11 +268,29 @@ impl Bytes {
             Dtype::F16 => Data::F16(numbers!(u16)),
             Dtype::U8 => Data::U8(self.bytes.clone()),
             Dtype::U64 => Data::U64(numbers!(u64)),
-            other => {
-                return Err(Error::NotACheckpoint { reason: format!("tensor {name:?} has the type {other:?}") });
-            }
+            _ => return None,
         };
-        Ok(StateTensor { shape: self.shape.as_slice().into(), data })
+        Some(StateTensor { shape: self.shape.as_slice().into(), data })
+    }
+
+    /// The only number of a tensor of integers.
+    pub(super) fn integer(&self) -> Option<i128> {
+        macro_rules! number {
+            ($number:ty) => {
+                <$number>::from_le_bytes(self.bytes.as_slice().try_into().ok()?).into()
+            };
+        }
+        Some(match self.dtype {
+            Dtype::U8 => number!(u8),
+            Dtype::U16 => number!(u16),
+            Dtype::U32 => number!(u32),
+            Dtype::U64 => number!(u64),
+            Dtype::I8 => number!(i8),
+            Dtype::I16 => number!(i16),
+            Dtype::I32 => number!(i32),
+            Dtype::I64 => number!(i64),
+            _ => return None,
+        })
     }
 }
 

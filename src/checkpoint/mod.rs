@@ -23,35 +23,47 @@
 //! |---|---|
 //! | tensor `hidden.weight` | a parameter, by its path |
 //! | tensor `optimizer/adam/exp_avg/hidden.weight` | a tensor of the [`StateDict`], by its key |
-//! | metadata `format`, `version`, `checksum` | `gradus`, `1`, CRC-32 of everything else |
+//! | metadata `format`, `version`, `gradus.version`, `checksum` | `gradus`, `1`, `1`, CRC-32 of everything else |
 //! | metadata `optimizer/adam/steps` | another entry of the state |
 //! | metadata `layout` | the parameters' paths and shapes in their order, as JSON |
 //! | metadata `note/epoch` | what [`note`](Checkpoint::note) said |
 //!
-//! Parameters of other programs' files are loaded the same way; such a file has no checksum.
+//! Parameters of other programs' files are loaded the same way; their checksums, if they have any, are not looked at. Tensors
+//! of integers or truth values, such as `num_batches_tracked`, are no parameters: they are left out, and are an error only
+//! where the tree has a parameter of that name. A name the format cannot hold, which is `__metadata__` alone, is an error of
+//! [`to_bytes`](Checkpoint::to_bytes) and [`save`](Checkpoint::save).
 //!
 //! # Safe
-//! [`save`](Checkpoint::save) writes a file beside the old one and then takes its place: a process that is killed leaves
-//! the old file or the new one, at worst with a remainder `.run.safetensors.….tmp` beside it. [`load`](Checkpoint::load)
-//! changes everything or nothing. A truncated, mutated or hostile file is an error, and takes no more memory than it is
-//! long.
+//! [`save`](Checkpoint::save) writes a temporary file in the same folder and renames it: a process that is killed leaves the old
+//! file or the new one, whole. A file that is replaced keeps its mode and, if the process may give it away, its owner; a
+//! symbolic link is followed; what is no regular file is refused. Access control lists and other names of the same file (hard
+//! links) are not kept.
+//!
+//! A process that is killed while it writes leaves the temporary file, `.gradus-….tmp`. The next `save` into that folder removes
+//! it, if no process holds its lock: at once on the machine that wrote it (on Linux, until it is started again), elsewhere
+//! when it is a day old.
+//!
+//! [`load`](Checkpoint::load) changes everything or nothing. A truncated, mutated or hostile file is an error, and takes no
+//! more memory than a small multiple of its length.
 
 mod file;
 mod format;
+mod orphans;
 pub mod torch;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
-use crate::params::{Layout, Params, ParamsMut, for_each, for_each_mut};
+use crate::params::{Layout, Params, ParamsMut, ValuesMut, collect_mut, for_each};
 use crate::scalar::Element;
 use crate::state::data::Stored;
 use crate::state::{StateDict, StateTensor, load};
 
 pub(crate) use file::write_atomically;
+use format::Bytes;
 #[cfg(feature = "lora")]
 pub(crate) use {file::at as at_file, format::write_plain as plain_bytes};
 
@@ -62,9 +74,14 @@ const OPTIMIZER: &str = "optimizer/";
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Checkpoint {
     pub(crate) params: BTreeMap<String, StateTensor>,
+    /// Tensors of another program's file that are no numbers of a parameter's type, such as counters and masks.
+    others: BTreeMap<String, Bytes>,
     optimizer: Option<StateDict>,
     notes: BTreeMap<String, String>,
 }
+
+/// A tree's layout, and its values to be written.
+type Checked<'p, A> = (Arc<Layout>, Vec<ValuesMut<'p, A>>);
 
 impl Checkpoint {
     /// A copy of these parameters and of all that their optimizer remembers.
@@ -123,62 +140,69 @@ impl Checkpoint {
     ///
     /// # Errors
     /// Those of [`load_params`](Self::load_params) and of
-    /// [`Optimizer::load_state_dict`], and [`Error::NoOptimizerState`] if no optimizer was saved.
+    /// [`Optimizer::load_state_dict`]; [`Error::NoOptimizerState`] if no optimizer was saved, [`Error::ParametersChanged`] if its
+    /// state is that of parameters of other shapes.
     pub fn load<A: Element>(
         &self,
         params: &mut (impl ParamsMut<Elem = A> + ?Sized),
         optimizer: &mut (impl Optimizer<A> + ?Sized),
     ) -> Result<()> {
-        let layout = self.check_params(params)?;
+        let (layout, values) = self.check_params(params)?;
         let state = self.optimizer.as_ref().ok_or(Error::NoOptimizerState)?;
-        let layout = match state.layout() {
-            Some(saved) if layout.has_tensors_of(saved) => Some(Arc::new(layout)),
+        state.layout().map_or(Ok(()), |saved| saved.ensure_shapes_of(&layout))?;
+        let state_layout = match state.layout() {
+            Some(saved) if layout.has_tensors_of(saved) => Some(Arc::clone(&layout)),
             saved => saved.cloned(),
         };
-        load(state, layout.as_ref(), optimizer.layout().cloned(), |reader| optimizer.read_state(reader))?;
-        self.write_params(params);
+        load(state, state_layout.as_ref(), optimizer.layout().cloned(), |reader| optimizer.read_state(reader))?;
+        self.write_params(&layout, values);
         Ok(())
     }
 
     /// Puts the parameters in their places: all or, on an error, none. The tree has the same paths, shapes and element type
-    /// as the one that was saved.
+    /// as the one that was saved. Tensors of the file that are no floating-point numbers of 16, 32 or 64 bits are left out.
     ///
     /// # Errors
     /// [`Error::MissingEntry`], [`Error::UnexpectedEntry`], [`Error::EntryShape`], [`Error::EntryType`],
     /// [`Error::DuplicatePath`].
     pub fn load_params<A: Element>(&self, params: &mut (impl ParamsMut<Elem = A> + ?Sized)) -> Result<()> {
-        self.check_params(params)?;
-        self.write_params(params);
+        let (layout, values) = self.check_params(params)?;
+        self.write_params(&layout, values);
         Ok(())
     }
 
-    /// The layout of this tree, if its parameters are the saved ones.
-    fn check_params<A: Element>(&self, params: &(impl Params<Elem = A> + ?Sized)) -> Result<Layout> {
-        let layout = Layout::of(params)?;
+    /// The layout and values of this tree, if its parameters are the saved ones. One walk: what is checked is what is written.
+    fn check_params<'p, T: ParamsMut + ?Sized>(&self, params: &'p mut T) -> Result<Checked<'p, T::Elem>> {
+        let (layout, values) = collect_mut(params, None, |_, values| values)?;
         for info in layout.tensors() {
-            let saved = self.params.get(info.path()).ok_or_else(|| Error::MissingEntry { key: info.path().into() })?;
-            saved.ensure(info.path(), info.shape(), A::DTYPE)?;
+            let (key, expected) = (info.path(), T::Elem::DTYPE);
+            match (self.params.get(key), self.others.get(key)) {
+                (Some(saved), _) => saved.ensure(key, info.shape(), expected)?,
+                (None, Some(other)) => {
+                    return Err(Error::EntryType { key: key.into(), expected, found: other.dtype() });
+                }
+                (None, None) => return Err(Error::MissingEntry { key: key.into() }),
+            }
         }
-        let known: BTreeSet<&str> = layout.paths().collect();
-        match self.params.keys().find(|path| !known.contains(path.as_str())) {
+        match self.params.keys().find(|path| layout.position(path).is_none()) {
             Some(path) => Err(Error::UnexpectedEntry { key: path.clone() }),
-            None => Ok(layout),
+            None => Ok((layout, values)),
         }
     }
 
     /// Writes what has been checked.
-    fn write_params<A: Element>(&self, params: &mut (impl ParamsMut<Elem = A> + ?Sized)) {
-        for_each_mut(params, |path, shape, values| {
-            let Some(mut values) = values else { return };
-            let saved = self.params.get(&path.to_string()).and_then(|saved| A::unpack(&saved.data));
-            values.view_mut(shape).iter_mut().zip(saved.unwrap_or_default()).for_each(|(to, from)| *to = from);
-        });
+    fn write_params<A: Element>(&self, layout: &Layout, values: Vec<ValuesMut<'_, A>>) {
+        for (info, mut values) in layout.tensors().iter().zip(values) {
+            let saved = self.params.get(info.path()).and_then(|saved| A::unpack(&saved.data));
+            values.view_mut(info.shape()).iter_mut().zip(saved.unwrap_or_default()).for_each(|(to, from)| *to = from);
+        }
     }
 
     /// Writes the file, so that at every moment there is either the old one or the new one, whole.
     ///
     /// # Errors
-    /// [`Error::File`]; [`Error::NotACheckpoint`] if the file would have a header of more than 100 MB.
+    /// Those of [`to_bytes`](Self::to_bytes); [`Error::File`]. Nothing has been replaced then, unless the error is that of the
+    /// folder when its entry is written to the disk.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         write_atomically(path.as_ref(), &self.to_bytes()?)
     }
@@ -194,7 +218,8 @@ impl Checkpoint {
     /// The file's bytes: for other places than a file system.
     ///
     /// # Errors
-    /// [`Error::NotACheckpoint`] if the header would have more than 100 MB.
+    /// [`Error::ReservedName`] for a parameter `__metadata__`; [`Error::NotACheckpoint`] if the header would have more than
+    /// 100 MB.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         format::write(self)
     }

@@ -35,6 +35,7 @@
 //! `step`. PyTorch's SGD with momentum is [`Momentum`](crate::Momentum), node `momentum`, or with `nesterov=True`
 //! [`Nesterov`](crate::Nesterov), node `nesterov`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Checkpoint;
@@ -45,38 +46,51 @@ use crate::state::{StateDict, StateTensor};
 
 const STEP: &str = "step";
 
+/// The types that a slot may have.
+const FLOAT: &str = "f32, f64, bf16 or f16";
+
 /// The state of the optimizer `node`, such as `"adam"`, from a file with tensors `slot/parameter`.
 ///
 /// `params` is the tree that the optimizer is going to step. `steps` is the number of steps taken, for PyTorch's SGD, which
-/// does not count; elsewhere the largest `step` holds.
+/// does not count; elsewhere the largest `step` holds. A `step` may have any type, of integers or of floating-point numbers.
 ///
 /// # Errors
-/// [`Error::EntryValue`] for a `step` that is no count, [`Error::UnexpectedEntry`] for a tensor whose name is not
-/// `slot/parameter`, [`Error::DuplicatePath`] of `params`. What the state lacks or has too much, loading it tells.
+/// [`Error::EntryValue`] for a `step` that is no count below 2⁵³, [`Error::EntryType`] for integers elsewhere,
+/// [`Error::UnexpectedEntry`] for a tensor whose name is not `slot/parameter`, [`Error::DuplicatePath`] of `params`. What the state lacks or has too much, loading it tells.
 pub fn import(file: &Checkpoint, node: &str, params: &(impl Params + ?Sized), steps: u64) -> Result<StateDict> {
     let layout = Arc::new(Layout::of(params)?);
     let mut state = StateDict::new(Some(Arc::clone(&layout)));
-    let mut taken = steps;
+    let (mut taken, mut with_slot) = (steps, HashSet::new());
+    let parts = |key: &str| match key.split_once('/') {
+        Some((slot, path)) => Ok((slot == STEP, format!("{node}/{slot}/{path}"), layout.position(path))),
+        None => Err(Error::UnexpectedEntry { key: key.into() }),
+    };
+    let count_of = |count: u64| StateTensor { shape: Box::default(), data: Data::U64(vec![count]) };
     for (key, tensor) in &file.params {
-        let (slot, path) = key.split_once('/').ok_or_else(|| Error::UnexpectedEntry { key: key.clone() })?;
-        let mut tensor = tensor.clone();
-        if slot == STEP {
-            let count = count(key, &tensor.data)?;
+        let (is_step, name, at) = parts(key)?;
+        if is_step {
+            let count = count(key, number(&tensor.data))?;
             taken = taken.max(count);
-            tensor = StateTensor { shape: Box::default(), data: Data::U64(vec![count]) };
+            state.tensors.insert(name, count_of(count));
+        } else {
+            with_slot.extend(at);
+            state.tensors.insert(name, tensor.clone());
         }
-        state.tensors.insert(format!("{node}/{slot}/{path}"), tensor);
+    }
+    for (key, other) in &file.others {
+        let (is_step, name, _) = parts(key)?;
+        if !is_step {
+            return Err(Error::EntryType { key: key.clone(), expected: FLOAT, found: other.dtype() });
+        }
+        let count = count(key, other.integer().map(|number| number as f64))?;
+        taken = taken.max(count);
+        state.tensors.insert(name, count_of(count));
     }
     state.insert_text(format!("{node}/steps"), taken);
     // SGD counts nothing: what has a buffer has taken a step.
-    let counted = |path: &str| format!("{node}/{STEP}/{path}");
-    for info in layout.tensors() {
-        let slots = state.tensors.keys().filter_map(|key| key.strip_prefix(node)?.strip_prefix('/')?.split_once('/'));
-        let has_slot = slots.into_iter().any(|(slot, path)| slot != STEP && path == info.path());
-        if has_slot && !state.tensors.contains_key(&counted(info.path())) {
-            let data = Data::U64(vec![taken.max(1)]);
-            state.tensors.insert(counted(info.path()), StateTensor { shape: Box::default(), data });
-        }
+    for at in with_slot {
+        let counted = format!("{node}/{STEP}/{}", layout.tensors()[at].path());
+        state.tensors.entry(counted).or_insert_with(|| count_of(taken.max(1)));
     }
     Ok(state)
 }
@@ -108,17 +122,36 @@ pub fn export(state: &StateDict, node: &str) -> Result<Checkpoint> {
 }
 
 /// PyTorch's `step`: a tensor of one number, as a rule in f32.
-fn count(key: &str, data: &Data) -> Result<u64> {
-    let number = match data {
-        Data::F32(values) => values.first().map(|value| f64::from(*value)),
-        Data::F64(values) => values.first().copied(),
-        Data::U64(values) => values.first().map(|value| *value as f64),
-        _ => None,
-    };
+fn count(key: &str, number: Option<f64>) -> Result<u64> {
     let whole = number.filter(|number| *number >= 0.0 && number.fract() == 0.0 && *number < 2.0_f64.powi(53));
     whole.map(|number| number as u64).ok_or_else(|| Error::EntryValue {
         key: key.into(),
-        value: number.map_or("no number".into(), |number| number.to_string()),
+        value: number.map_or("not one number".into(), |number| number.to_string()),
         accepted: "a count",
     })
+}
+
+/// The only number of a tensor.
+fn number(data: &Data) -> Option<f64> {
+    match data {
+        Data::F32(values) => <[f32; 1]>::try_from(&values[..]).ok().map(|[value]| value.into()),
+        Data::F64(values) => <[f64; 1]>::try_from(&values[..]).ok().map(|[value]| value),
+        Data::Bf16(bits) => {
+            <[u16; 1]>::try_from(&bits[..]).ok().map(|[bits]| f32::from_bits(u32::from(bits) << 16).into())
+        }
+        Data::F16(bits) => <[u16; 1]>::try_from(&bits[..]).ok().map(|[bits]| of_f16(bits)),
+        Data::U8(_) | Data::U64(_) => None,
+    }
+}
+
+/// The value of an `f16`, which needs no other crate.
+fn of_f16(bits: u16) -> f64 {
+    let (exponent, mantissa) = (i32::from(bits >> 10 & 0x1f), f64::from(bits & 0x3ff));
+    let size = match exponent {
+        0 => mantissa * 2.0_f64.powi(-24),
+        0x1f if mantissa == 0.0 => f64::INFINITY,
+        0x1f => f64::NAN,
+        _ => (1024.0 + mantissa) * 2.0_f64.powi(exponent - 25),
+    };
+    if bits >> 15 == 0 { size } else { -size }
 }

@@ -192,12 +192,19 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
     }
 
     fn check_own(&self, step: &Step<'_, A>) -> Result<()> {
+        step.ensure_outermost("data_parallel")?;
         if self.verify_every == Some(0) {
             let accepted = "at least 1".into();
             return Err(Error::HyperParameter { name: "verify_every", value: 0.0, step: 0, path: None, accepted });
         }
         self.feedback.as_ref().map_or(Ok(()), Feedback::check)?;
         Layout::ensure_known(self.layout.as_ref(), step.layout())
+    }
+
+    /// Whether all ranks have begun with the same parameters: not where a state was loaded that was saved before the first step, as inside
+    /// `accumulate` between micro-batches.
+    fn has_begun(&self) -> bool {
+        self.layout.is_some() && !(self.is_loaded && self.inner.steps() == 0)
     }
 
     /// What the optimizer inside is to know of the ranks.
@@ -216,7 +223,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
 
     /// All that must be the same on all ranks.
     fn describe(&self, step: &Step<'_, A>, text: &mut dyn Write) -> fmt::Result {
-        let begins = if self.layout.is_none() { ", the first with this group" } else { "" };
+        let begins = if self.has_begun() { "" } else { ", the first with this group" };
         writeln!(text, "step number {}{begins}", self.inner.steps())?;
         writeln!(text, "the learning rate {}", self.inner.learning_rate())?;
         match &self.feedback {
@@ -227,7 +234,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
         describe_grads(step, text)?;
         // Before the first step they may differ: those of rank 0 will hold.
         let due = self.verify_every.is_some_and(|every| self.inner.steps().is_multiple_of(every)) || self.is_loaded;
-        if due && self.layout.is_some() { describe_params(step, text) } else { Ok(()) }
+        if due && self.has_begun() { describe_params(step, text) } else { Ok(()) }
     }
 
     /// Puts the mean of all ranks in the place of the packed gradients. Returns the bytes sent.
@@ -307,9 +314,9 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for DataParalle
         if word == Word::Skip {
             return Ok(skipped);
         }
-        let beginning = match self.layout {
-            Some(_) => None,
-            None => Some(Beginning::receive(&self.group, &mut step, bucket_elements::<A>(self.bucket_bytes))?),
+        let beginning = match self.has_begun() {
+            true => None,
+            false => Some(Beginning::receive(&self.group, &mut step, bucket_elements::<A>(self.bucket_bytes))?),
         };
         let result = self.step_inside(&mut step, &places);
         match (&result, beginning) {

@@ -1,10 +1,10 @@
 //! What a rank says of its step, so that ranks of different steps find out in what they differ.
 
 use std::fmt::{self, Write};
-use std::hash::{DefaultHasher, Hasher};
 
 use super::agreement::{Word, agree};
 use super::group::Group;
+use crate::digest::Digest;
 use crate::error::{Name, Result};
 use crate::params::{TensorInfo, Values};
 use crate::scalar::Element;
@@ -12,28 +12,22 @@ use crate::step::{Adjust, Step, Tensor};
 
 /// [`agree`] about a step that `describe` describes, a line for each thing that must be the same on all ranks.
 ///
-/// The digest is that of the description: where digests differ there is a line that tells why.
+/// The digest is that of the description: where digests differ there is a line that tells why. A rank that refuses describes nothing,
+/// for its step may be one that cannot be described.
 pub(super) fn agree_about(
     group: &impl Group,
     own: Result<Word>,
     describe: impl Fn(&mut dyn Write) -> fmt::Result,
 ) -> Result<Word> {
-    let mut digest = Digest(DefaultHasher::new());
-    _ = describe(&mut digest);
-    agree(group, own, digest.0.finish(), || {
+    let mut digest = Digest::new();
+    if own.is_ok() {
+        _ = describe(&mut digest);
+    }
+    agree(group, own, digest.finish(), || {
         let mut text = String::new();
         _ = describe(&mut text);
         text.lines().map(str::to_owned).collect()
     })
-}
-
-struct Digest(DefaultHasher);
-
-impl Write for Digest {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.write(text.as_bytes());
-        Ok(())
-    }
 }
 
 /// A line for each tensor of a step, with `how` it takes part and what groups change.
@@ -79,7 +73,7 @@ pub(super) fn describe_values<A: Element>(
     values: &Values<'_, A>,
     text: &mut dyn Write,
 ) -> fmt::Result {
-    let mut digest = DefaultHasher::new();
-    values.view(info.shape()).iter().for_each(|value| digest.write_u64(value.as_f64().to_bits()));
+    let mut digest = Digest::new();
+    values.view(info.shape()).iter().for_each(|value| digest.number(value.as_f64().to_bits()));
     writeln!(text, "{} with {what} of digest {:016x}", Name(info.path()), digest.finish())
 }

@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
-use super::agreement::{Word, refuse};
+use super::agreement::{Word, agree, refuse};
 use super::ahead::{ahead, ahead_for_all};
 use super::beginning::{Beginning, broadcast};
 use super::description::{agree_about, describe_tensors, describe_values};
@@ -57,8 +57,8 @@ use crate::step::{Report, Step, Tensor};
 ///
 /// # State
 /// φ and a buffer for Δ, two elements per parameter (8 bytes in f32), and the state of both optimizers. Saved are φ, the steps
-/// since the last round and both states: each rank saves its own, with its own parameters. A round holds a copy of the
-/// parameters and of the state of the optimizer inside, to go back to if it fails.
+/// since the last round and both states: each rank saves its own, with its own parameters. A round holds copies of the
+/// parameters, of φ and of both optimizers' state, to go back to if it fails.
 ///
 /// # Conventions
 /// DiLoCo's algorithm 1 with Δ as there, "old minus new", so that the outer optimizer descends along it; PyTorch's
@@ -68,7 +68,9 @@ use crate::step::{Report, Step, Tensor};
 /// In a round and in the first step, on all ranks, and nothing has changed; not even this step of the optimizer inside holds.
 /// - [`Error::NonFiniteParameter`] on a rank whose parameters are not finite after its last step, [`Error::RankRefused`] on the
 ///   others, as for whatever else one rank refuses. Since the parameters may have been so for many steps, keep bad gradients
-///   out: `check_finite` or `skip_nonfinite` inside;
+///   out: `check_finite` or `skip_nonfinite` inside. The same on all if the mean change is not finite, or φ after the outer
+///   optimizer's step, and [`Error::EntryValue`] if the state of that is not;
+/// - [`Error::InsideSharded`] inside [`sharded`](Optimizer::sharded);
 /// - [`Error::RanksDisagree`] if the ranks are not at the same round with the same parameters, anchors and learning rates;
 /// - [`Error::RankLeft`], [`Error::RankTimeout`], [`Error::Transport`] from the group.
 ///
@@ -179,6 +181,7 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
     }
 
     fn check_own(&self, step: &Step<'_, A>) -> Result<()> {
+        step.ensure_outermost("local_steps")?;
         if self.every == 0 {
             let accepted = "at least 1".into();
             return Err(Error::HyperParameter { name: "every", value: 0.0, step: 0, path: None, accepted });
@@ -205,16 +208,24 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
         })
     }
 
-    /// The anchors begin as the parameters.
-    fn anchor(&mut self, step: &Step<'_, A>) {
+    /// The anchors begin as the parameters. Returns which ones do so now, to be forgotten if the step is refused.
+    fn anchor(&mut self, step: &Step<'_, A>) -> Vec<usize> {
         self.anchors.resize_with(step.layout().len(), Owned::default);
+        let mut new = Vec::new();
         for (info, tensor) in step.iter() {
             let anchor = &mut self.anchors[tensor.index()];
             if anchor.is_empty() {
                 *anchor = Owned::zeros(info.elements(), Order::C, 0);
                 packed::read(tensor.param(), info, anchor.as_mut_slice());
+                new.push(tensor.index());
             }
         }
+        new
+    }
+
+    /// Forgets these anchors.
+    fn forget(&mut self, new: &[usize]) {
+        new.iter().for_each(|tensor| self.anchors[*tensor] = Owned::default());
     }
 
     /// The last step before a round and the round: all of it or nothing.
@@ -243,7 +254,14 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
         let change = &mut self.change[..packed::elements(&places)];
         packed::mean(&self.group, change, bucket_elements::<A>(BUCKET_BYTES))?;
         packed::ensure_finite(&places, change, Packed::Params)?;
-        self.step_outside(step, &places)?;
+        let (outer, anchors) = (self.outer.state_dict(), self.anchors.clone());
+        let outside = self.step_outside(step, &places).and_then(|_| self.ensure_finite(&places));
+        // An outer optimizer may refuse on one rank alone.
+        if let Err(error) = agree(&self.group, outside.map(|()| Word::Go), 0, Vec::new) {
+            self.anchors = anchors;
+            _ = self.outer.load_state_dict(&outer);
+            return Err(error);
+        }
         for (info, tensor) in step.iter_mut().filter(|(_, tensor)| !tensor.frozen) {
             packed::write(self.anchors[tensor.index()].as_mut_slice(), info, &mut tensor.param);
             follow(&mut tensor.followers, &tensor.param.as_values(), info.shape());
@@ -265,6 +283,15 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
             change[place.range()].iter_mut().zip(anchor).for_each(|(change, anchor)| *change = *anchor - *change);
         }
         Ok(())
+    }
+
+    /// Nothing if the outer optimizer has left finite anchors and has a finite state.
+    fn ensure_finite(&mut self, places: &[Place<'_>]) -> Result<()> {
+        for place in places {
+            let anchor = self.anchors[place.index()].as_mut_slice();
+            packed::ensure_finite(&place.alone(), anchor, Packed::Params)?;
+        }
+        self.outer.state_dict().ensure_finite()
     }
 
     /// The outer optimizer's step of the anchors along Δ.
@@ -295,8 +322,8 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> Optimizer<A
         let (first, round) = (self.layout.is_none(), self.is_round());
         if !self.meets() {
             self.check_all(&step)?;
-            self.anchor(&step);
-            let report = self.inner.apply(step)?;
+            let new = self.anchor(&step);
+            let report = self.inner.apply(step).inspect_err(|_| self.forget(&new))?;
             self.taken += 1;
             return Ok(report);
         }
@@ -306,7 +333,7 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> Optimizer<A
             true => Some(Beginning::receive(&self.group, &mut step, bucket_elements::<A>(BUCKET_BYTES))?),
             false => None,
         };
-        self.anchor(&step);
+        let new = self.anchor(&step);
         let layout = Arc::clone(step.layout());
         let result = match round {
             true => self.round(&mut step),
@@ -316,11 +343,11 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> Optimizer<A
                 self.inner.apply(Step::from_parts(Arc::clone(&layout), tensors.collect(), ranks))
             }
         };
+        if result.is_err() {
+            self.forget(&new);
+        }
         match (&result, beginning) {
-            (Err(_), Some(beginning)) => {
-                self.anchors.clear();
-                beginning.undo(&mut step);
-            }
+            (Err(_), Some(beginning)) => beginning.undo(&mut step),
             (Ok(_), Some(beginning)) => beginning.catch_up(&mut step),
             _ => {}
         }
@@ -358,6 +385,8 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> Optimizer<A
         let count = node.value_where("taken", "less than the steps between rounds", room)?;
         let (read, known) = (Owned::read_all(&node, "anchor")?, node.layout().cloned());
         let Self { inner, outer, taken, layout, anchors, .. } = self;
+        // Saved before the first step, inside `accumulate` between micro-batches: nobody has begun.
+        let known = known.filter(|_| read.iter().any(|anchor| !anchor.is_empty()));
         let own = Commit::new(move || (*taken, *layout, *anchors) = (count, known, read));
         Ok(inner.read_state(state)?.and(outer.read_state(&mut node)?).and(own))
     }

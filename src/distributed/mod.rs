@@ -26,6 +26,8 @@ pub use data_parallel::DataParallel;
 pub use group::{Alone, Collective, Group};
 pub use local_steps::LocalSteps;
 pub use packed::Place;
+#[cfg(feature = "federated")]
+pub(crate) use packed::{pack_params, put_params};
 pub use sharded::{Sharded, unshard};
 pub use thread_group::ThreadGroup;
 pub use traffic::Traffic;

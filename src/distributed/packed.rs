@@ -34,6 +34,11 @@ impl<'l> Place<'l> {
         known.map(place).collect()
     }
 
+    /// The same tensor alone.
+    pub(super) fn alone(self) -> [Self; 1] {
+        [Self { start: 0, ..self }]
+    }
+
     /// The tensor's position in the layout.
     pub fn index(&self) -> usize {
         self.index
@@ -100,7 +105,7 @@ pub(super) fn pack_grads<A: Element>(step: &Step<'_, A>, places: &[Place<'_>], p
 }
 
 /// The parameters of a step, packed.
-pub(super) fn pack_params<A: Element>(step: &Step<'_, A>) -> Vec<A> {
+pub(crate) fn pack_params<A: Element>(step: &Step<'_, A>) -> Vec<A> {
     let places = places(step.layout(), step, |_| true);
     let mut packed = vec![A::zero(); elements(&places)];
     for ((info, tensor), place) in step.iter().zip(&places) {
@@ -110,7 +115,7 @@ pub(super) fn pack_params<A: Element>(step: &Step<'_, A>) -> Vec<A> {
 }
 
 /// Writes packed parameters.
-pub(super) fn put_params<A: Element>(step: &mut Step<'_, A>, packed: &[A]) {
+pub(crate) fn put_params<A: Element>(step: &mut Step<'_, A>, packed: &[A]) {
     let layout = Arc::clone(step.layout());
     let places = places(&layout, step, |_| true);
     for ((info, tensor), place) in step.iter_mut().zip(&places) {

@@ -23,6 +23,6 @@ pub struct Traffic {
 
 impl Traffic {
     pub(super) fn add(&mut self, bytes: u64) {
-        *self = Self { last_step: bytes, total: self.total + bytes };
+        *self = Self { last_step: bytes, total: self.total.saturating_add(bytes) };
     }
 }

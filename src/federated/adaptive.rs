@@ -283,9 +283,9 @@ impl<A: Scalar, M: Moment> Rule<A> for FedRule<M> {
 
     fn values(&self, step: u64) -> Result<Values> {
         Ok(Values {
-            beta1: self.beta1.within("beta1", 0.0..1.0, step)?,
-            beta2: self.beta2.within("beta2", 0.0..1.0, step)?,
-            tau: self.tau.within("tau", 0.0.., step)?,
+            beta1: self.beta1.within_as::<A>("beta1", 0.0..1.0, step)?,
+            beta2: self.beta2.within_as::<A>("beta2", 0.0..1.0, step)?,
+            tau: self.tau.within_as::<A>("tau", 0.0.., step)?,
         })
     }
 

@@ -55,6 +55,14 @@ pub trait Aggregation: Send {
         weights
     }
 
+    /// How large the noise is that [`complete`](Aggregation::complete) adds, in a model of this many elements: its expected norm, in
+    /// units of the largest norm that the mean change can have. `None` where there is no noise. The round's
+    /// [report](crate::federated::RoundReport::noise) has it.
+    fn noise(&self, elements: usize) -> Option<f64> {
+        let _ = elements;
+        None
+    }
+
     /// Called on every rank when the sum of a round is about to be put together: from here on it counts as known, whether or not the
     /// model moves by it. What is changed here stays changed if the round fails.
     fn released(&mut self) {}

@@ -8,7 +8,7 @@ use super::client::Update;
 use super::clients::Reply;
 use super::report::{Counted, LeftOut, Reason};
 use super::tensors::{Tensors, flatten, ranges};
-use crate::error::Name;
+use crate::error::{Error, Name, Result};
 use crate::norm::unravel;
 use crate::params::{Layout, Params};
 use crate::scalar::Element;
@@ -30,12 +30,22 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    /// Begins a round with this model; `parts` is 2 with control variates, else 1.
-    pub(super) fn begin<T: Params + ?Sized>(&mut self, model: &T, parts: usize) {
+    /// Begins a round with this model, and returns its layout; `parts` is 2 with control variates, else 1.
+    pub(super) fn begin<T: Params + ?Sized>(&mut self, model: &T, parts: usize) -> Result<Layout> {
         self.start.clear();
-        flatten(model, |values| self.start.extend(values.iter().map(|value| value.as_f64())));
+        let layout = flatten(model, |values| self.start.extend(values.iter().map(|value| value.as_f64())))?;
         self.sums.clear();
         self.sums.resize(parts * self.start.len(), 0.0);
+        Ok(layout)
+    }
+
+    /// Writes the gradient of the mean change, whose negative it is: the sum of the changes divided by this.
+    pub(super) fn gradient<A: Element>(&self, divisor: f64, gradient: &mut Tensors<A>) -> Result<()> {
+        let pairs = gradient.values_mut().iter_mut().zip(&self.sums);
+        pairs.for_each(|(gradient, sum)| *gradient = A::from_f64(-(sum / divisor)));
+        let Some(at) = gradient.values().iter().position(|gradient| !gradient.is_finite()) else { return Ok(()) };
+        let (path, index) = place(gradient.layout(), at).unwrap_or_default();
+        Err(Error::NonFiniteGradient { path: path.into(), index, value: gradient.values()[at].as_f64() })
     }
 
     /// Adds up what is valid, in the order of the clients, whatever the order in which they answered.
@@ -86,14 +96,14 @@ impl Sums {
         if !(weight.is_finite() && weight > 0.0) {
             return Err((Reason::Weight, weight.to_string()));
         }
-        let own = Layout::of(update.params()).and_then(|own| layout.ensure_same(&own));
-        own.map_err(|error| (Reason::OtherLayout, error.to_string()))?;
         self.change.clear();
-        let start = &self.start;
-        flatten(update.params(), |values| {
-            let rest = start[self.change.len()..].iter();
-            self.change.extend(values.iter().zip(rest).map(|(value, start)| value.as_f64() - start));
+        let (mut start, change) = (self.start.iter(), &mut self.change);
+        // Of one walk. What is beyond the model's end is of another layout.
+        let own = flatten(update.params(), |values| {
+            change.extend(values.iter().zip(&mut start).map(|(value, start)| value.as_f64() - start));
         });
+        let same = own.and_then(|own| layout.ensure_same(&own));
+        same.map_err(|error| (Reason::OtherLayout, error.to_string()))?;
         // What is finite in f64 may not be so in the model's type.
         let narrow = |value: &f64| T::Elem::from_f64(*value).as_f64();
         if let Some(at) = self.change.iter().position(|value| !narrow(value).is_finite()) {

@@ -16,6 +16,7 @@
 mod adaptive;
 mod aggregation;
 mod answers;
+mod attempt;
 mod client;
 mod clients;
 pub mod privacy;

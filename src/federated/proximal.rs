@@ -60,7 +60,7 @@ pub struct Proximal<O, A> {
     inner: O,
     mu: Hyper,
     start: Option<Tensors<A>>,
-    /// Room for the pull, also of a step that is only looked at.
+    /// Room for the pull, also of a step that is only looked at, and for the model of the next round.
     pull: RefCell<Vec<A>>,
 }
 
@@ -78,7 +78,7 @@ impl<A: Element, O: Optimizer<A>> Proximal<O, A> {
     /// # Errors
     /// [`Error::ParametersChanged`], [`Error::DuplicatePath`].
     pub fn begin_round<T: Params<Elem = A>>(&mut self, task: &Task<T>) -> Result<()> {
-        Tensors::renew(&mut self.start, self.inner.layout(), task.model())
+        Tensors::renew(&mut self.start, self.inner.layout(), task.model(), self.pull.get_mut())
     }
 
     /// μ, and where the round began.

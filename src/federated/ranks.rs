@@ -45,7 +45,7 @@ impl<G: Group, C> Ranks<G, C> {
     /// This rank's clients, beside those that the others bring: every rank calls it.
     ///
     /// # Errors
-    /// Those of [`Group`].
+    /// Those of [`Group`]; [`Error::Argument`] for more clients than can be counted.
     pub fn new<T: Params>(group: G, clients: C) -> Result<Self>
     where
         C: Clients<T>,
@@ -54,9 +54,15 @@ impl<G: Group, C> Ranks<G, C> {
         let mut counts = vec![0; size_of::<u64>() * group.size()];
         group.all_gather_bytes(&(own as u64).to_le_bytes(), &mut counts)?;
         let (counts, _) = counts.as_chunks();
-        let counts = counts.iter().map(|count| u64::from_le_bytes(*count) as usize);
-        let first: usize = counts.clone().take(group.rank()).sum();
-        Ok(Self { own: first..first + own, count: counts.sum(), group, clients })
+        let sum = |ranks: usize| {
+            let mut counts = counts.iter().take(ranks).map(|count| usize::try_from(u64::from_le_bytes(*count)).ok());
+            counts.try_fold(0_usize, |sum, count| sum.checked_add(count?))
+        };
+        let (Some(first), Some(end), Some(count)) = (sum(group.rank()), sum(group.rank() + 1), sum(group.size()))
+        else {
+            return Err(Error::argument("clients", own as f64, "so many that those of all ranks can be counted"));
+        };
+        Ok(Self { own: first..end, count, group, clients })
     }
 
     /// The group.

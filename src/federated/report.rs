@@ -19,6 +19,10 @@ pub struct RoundReport {
     pub left_out: Vec<LeftOut>,
     /// What the server's optimizer says of its step, if it was asked for one.
     pub step: Option<Report>,
+    /// With [privacy](crate::federated::Server::private): how large the noise of a round is, its expected norm in units of the largest
+    /// norm that the mean of all changes can have. Above 1 a round is more noise than change, and the report's text says how many
+    /// clients would be enough: see [`noise_ratio`](crate::federated::privacy::GaussianMechanism::noise_ratio).
+    pub noise: Option<f64>,
 }
 
 /// A client whose answer counted.
@@ -123,6 +127,13 @@ impl fmt::Display for RoundReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let moved = if self.moved { "" } else { ", the model did not move" };
         write!(f, "round {}: {} clients counted{moved}", self.round, self.counted.len())?;
+        if let Some(noise) = self.noise.filter(|noise| *noise > 1.0) {
+            write!(
+                f,
+                "; the noise is {noise:.1} times as large as the largest mean change: {noise:.1} times as many "
+            )?;
+            f.write_str("clients would make them equal")?;
+        }
         self.left_out.iter().try_for_each(|out| write!(f, "; {out}"))
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::client::Task;
-use super::tensors::{Tensors, flatten, plus};
+use super::tensors::{Tensors, plus};
 use crate::adaptor::{around, count_inner};
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
@@ -27,7 +27,7 @@ use crate::step::{Report, Step};
 /// refused, cᵢ stays, as c has: else they would part for good.
 ///
 /// # State
-/// cᵢ, c − cᵢ and θₜ: three elements per parameter (12 bytes in f32).
+/// cᵢ, c − cᵢ and θₜ: three elements per parameter (12 bytes in f32), and room for another, which is not saved.
 ///
 /// # Conventions
 /// Option II of the paper's algorithm 1, with Ση in place of Kη. The optimizer inside is plain descent with one learning rate for all
@@ -67,6 +67,8 @@ pub struct Scaffold<O, A> {
     spare: Option<Tensors<A>>,
     /// θₜ.
     start: Option<Tensors<A>>,
+    /// Room for the next θₜ.
+    room: Vec<A>,
     rates: f64,
     round: u64,
     phase: Phase,
@@ -101,7 +103,16 @@ around!(Scaffold<O, A>);
 
 impl<O, A> Scaffold<O, A> {
     pub(crate) fn new(inner: O) -> Self {
-        Self { inner, control: None, spare: None, start: None, rates: 0.0, round: 0, phase: Phase::Idle }
+        Self {
+            inner,
+            control: None,
+            spare: None,
+            start: None,
+            room: Vec::new(),
+            rates: 0.0,
+            round: 0,
+            phase: Phase::Idle,
+        }
     }
 
     /// The client's control variate cᵢ, as far as the server is known to have counted it.
@@ -117,14 +128,14 @@ impl<A: Element, O: Optimizer<A>> Scaffold<O, A> {
     /// [`Error::NoControl`], [`Error::ParametersChanged`], [`Error::DuplicatePath`].
     pub fn begin_round<T: Params<Elem = A>>(&mut self, task: &Task<T>) -> Result<()> {
         let everybody = task.control().ok_or(Error::NoControl)?;
-        let layout = Arc::new(Layout::of(task.model())?);
-        everybody.layout().ensure_same(&layout)?;
-        Tensors::renew(&mut self.start, self.inner.layout(), task.model())?;
+        let known = self.inner.layout().into_iter().chain([everybody.layout()]);
+        Tensors::renew(&mut self.start, known, task.model(), &mut self.room)?;
+        let layout = everybody.layout();
         if self.phase == Phase::Ended && task.accepted() == Some(self.round) {
             std::mem::swap(&mut self.control, &mut self.spare);
         }
-        let own = self.control.get_or_insert_with(|| Tensors::zeros(Arc::clone(&layout)));
-        let correction = self.spare.get_or_insert_with(|| Tensors::zeros(layout));
+        let own = self.control.get_or_insert_with(|| Tensors::zeros(Arc::clone(layout)));
+        let correction = self.spare.get_or_insert_with(|| Tensors::zeros(Arc::clone(layout)));
         for ((correction, c), own) in correction.values_mut().iter_mut().zip(everybody.values()).zip(own.values()) {
             *correction = *c - *own;
         }
@@ -135,27 +146,30 @@ impl<A: Element, O: Optimizer<A>> Scaffold<O, A> {
     /// Ends the round with the parameters after training, and returns the change of the control variate for the server.
     ///
     /// # Errors
-    /// [`Error::NoRound`], [`Error::NoStep`], [`Error::ParametersChanged`]. The round then goes on.
+    /// [`Error::NoRound`], [`Error::NoStep`], [`Error::ParametersChanged`]; [`Error::NotFinite`] if the change is not finite. The round
+    /// then goes on.
     pub fn end_round<T: Params<Elem = A>>(&mut self, params: &T) -> Result<Tensors<A>> {
-        let (Phase::Training, Some(own), Some(next), Some(start)) =
-            (self.phase, &self.control, &mut self.spare, &self.start)
+        let (Phase::Training, Some(own), Some(correction), Some(start)) =
+            (self.phase, &self.control, &self.spare, &self.start)
         else {
             return Err(Error::NoRound);
         };
         if self.rates == 0.0 {
             return Err(Error::NoStep);
         }
-        start.layout().ensure_same(&Layout::of(params)?)?;
-        let rates = A::from_f64(self.rates);
-        let mut elements = next.values_mut().iter_mut().zip(start.values());
-        flatten(params, |values| {
-            for (now, (next, start)) in values.iter().zip(&mut elements) {
-                *next = (*start - *now) / rates - *next;
-            }
-        });
+        let now = Tensors::of(params)?;
+        start.layout().ensure_same(now.layout())?;
+        let (rates, mut next) = (A::from_f64(self.rates), correction.clone());
+        for ((next, start), now) in next.values_mut().iter_mut().zip(start.values()).zip(now.values()) {
+            *next = (*start - *now) / rates - *next;
+        }
         let mut change = next.clone();
         change.values_mut().iter_mut().zip(own.values()).for_each(|(change, own)| *change -= *own);
-        self.phase = Phase::Ended;
+        if let Some(at) = change.values().iter().position(|change| !change.is_finite()) {
+            let (argument, value) = ("the change of the control variate", change.values()[at].as_f64());
+            return Err(Error::NotFinite { argument, index: vec![at], value });
+        }
+        (self.spare, self.phase) = (Some(next), Phase::Ended);
         Ok(change)
     }
 
@@ -211,7 +225,7 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Scaffold<O, A> {
         let read_rates = node.value_where("rates", "a number ≥ 0", |rates| *rates >= 0.0)?;
         let read = |name| if read_phase == Phase::Idle { Ok(None) } else { Tensors::read(&node, name) };
         let (read_control, read_spare, read_start) = (read("control")?, read("spare")?, read("start")?);
-        let Self { inner, control, spare, start, rates, round, phase } = self;
+        let Self { inner, control, spare, start, rates, round, phase, .. } = self;
         let own = Commit::new(move || {
             (*control, *spare, *start) = (read_control, read_spare, read_start);
             (*rates, *round, *phase) = (read_rates, read_round, read_phase);

@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::aggregation::{Aggregation, Mean};
-use super::answers::{Answers, Sums, place};
+use super::answers::{Answers, Sums};
+use super::attempt::Attempt;
 use super::client::Task;
 use super::clients::Clients;
 use super::report::RoundReport;
@@ -12,9 +13,9 @@ use super::selection::{All, Selection};
 use super::tensors::Tensors;
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
-use crate::params::{Layout, ParamsMut};
+use crate::params::{Layout, Params, ParamsMut};
 use crate::scalar::Element;
-use crate::step::Step;
+use crate::step::{Report, Step};
 
 /// Trains a model on data that it never sees, in rounds with clients.
 ///
@@ -40,6 +41,11 @@ use crate::step::Step;
 /// become infinite. If nobody answers validly, model and server are as before, bit for bit, and the report says `moved: false`; the
 /// next round has the same number and asks anew. Finite nonsense counts: no mean is proof against who lies within its limits.
 ///
+/// What finite changes make of the model is looked at, too. If a number of the model or of the optimizer's state would not be finite
+/// after the step, the round is [`Error::NonFiniteParameter`] or, with the state's entry, [`Error::EntryValue`]; model and server are
+/// as before. One client can do that, in every round that it is chosen for, where the optimizer leads further than the mean: FedAdam in f32
+/// squares a change, which must stay below 1.8e19. An [`Aggregation`] that limits each change keeps it out.
+///
 /// With [`Ranks`](super::Ranks) every rank has a server of its own, made alike, and all end each round with the same bits; what keeps
 /// one rank from a round keeps all. Before anyone trains the ranks compare the model, how they are set, and what they remember, but
 /// for what the optimizer does: a difference in that shows in the model, in the next round. If a rank is lost in the last exchange of a
@@ -48,16 +54,18 @@ use crate::step::Step;
 ///
 /// # State
 /// [`state_dict`](Server::state_dict) holds that of the optimizer, the number of the round, what the aggregation remembers, and with
-/// SCAFFOLD the control variate. The model is the user's, and so is what the clients keep. How often the next round was tried is not
+/// SCAFFOLD the control variate. The model is the user's, and so is what the clients keep. A round holds copies of the model and of the
+/// optimizer's state, to go back to. How often the next round was tried is not
 /// there: a round that nobody answered is tried with other choices while the server lives, and anew from the first after a resume.
 ///
 /// # Errors
 /// Before any client is asked: those of the optimizer's [`check`](Optimizer::check), of the [`Selection`] ([`Error::HyperParameter`],
 /// [`Error::Entropy`]) and of the [`Aggregation`]; [`Error::DuplicatePath`] and, with SCAFFOLD, [`Error::ParametersChanged`] of the
-/// model; [`Error::ControlNotPrivate`]. In a group of ranks, before and after: [`Error::RankRefused`], [`Error::RanksDisagree`],
+/// model; [`Error::ControlNotPrivate`]; [`Error::CounterFull`]. In a group of ranks, before and after: [`Error::RankRefused`], [`Error::RanksDisagree`],
 /// [`Error::RankLeft`], [`Error::RankTimeout`], [`Error::Transport`]. After: [`Error::NonFiniteGradient`] if an aggregation of your own
-/// makes a change that is not finite, [`Error::NotFinite`] if the control variate is not, and what the optimizer's
-/// [`apply`](Optimizer::apply) says.
+/// makes a change that is not finite, or if more clients than a private server expects bring large ones; [`Error::NotFinite`] if the
+/// control variate is not, [`Error::NonFiniteParameter`] and [`Error::EntryValue`] if the model or the optimizer's state would not be, and
+/// what the optimizer's [`apply`](Optimizer::apply) says.
 ///
 /// # Example
 /// ```
@@ -97,7 +105,7 @@ pub struct Server<O, A, G = Mean> {
     /// With SCAFFOLD, for each client 0 or one more than the round in which its last answer counted.
     pub(super) accepted: Vec<u64>,
     pub(super) control: Option<Arc<Tensors<A>>>,
-    sums: Sums,
+    pub(super) sums: Sums,
     change: Option<Tensors<A>>,
 }
 
@@ -184,7 +192,7 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
         let count = clients.count();
         let (layout, chosen) = self.agree(model, clients)?;
         // From here on another try of this round makes another choice.
-        self.attempts += 1;
+        self.attempts = self.attempts.wrapping_add(1);
 
         let zeros = || Arc::new(Tensors::zeros(Arc::clone(&layout)));
         let control = self.scaffold.then(|| self.control.clone().unwrap_or_else(zeros));
@@ -195,26 +203,25 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
         drop(task);
         let replies = clients.train(tasks);
 
-        self.sums.begin(model, if self.scaffold { 2 } else { 1 });
         let own = self.sums.add(&layout, &chosen, replies, control.as_deref(), &mut self.aggregation);
         let all = clients.exchange(&own.to_bytes())?.into_iter().map(|bytes| Answers::of_bytes(&bytes));
         let unread = || Error::Transport { operation: "exchange", reason: "the answers of a rank are cut off".into() };
         let all = all.collect::<Option<Vec<_>>>().ok_or_else(unread)?;
         let Answers { counted, left_out } = Answers::join(all, &chosen);
-        let mut report = RoundReport { round: self.round, moved: false, counted, left_out, step: None };
+        let elements = layout.elements();
+        let noise = self.aggregation.noise(elements);
+        let mut report = RoundReport { round: self.round, moved: false, counted, left_out, step: None, noise };
         if report.counted.is_empty() && !self.aggregation.moves_without_answers() {
             return Ok(report);
         }
 
-        let elements = layout.elements();
         self.aggregation.released();
         if clients.rank() == 0 {
             self.aggregation.complete(&mut self.sums.sums[..elements]);
         }
         clients.add(&mut self.sums.sums)?;
         let divisor = self.aggregation.divisor(report.counted.iter().map(|counted| counted.weight).sum());
-        let control = control.map(|control| self.next_control(&control, count)).transpose()?;
-        let step = self.step(model, &layout, divisor)?;
+        let (step, control) = self.step(model, &layout, divisor, (control, count), clients)?;
 
         if self.scaffold {
             self.accepted.resize(count, 0);
@@ -237,6 +244,9 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
         layout: &Arc<Layout>,
         count: usize,
     ) -> Result<Vec<usize>> {
+        if self.round == u64::MAX {
+            return Err(Error::CounterFull { counter: "rounds", path: None });
+        }
         self.aggregation.check()?;
         if self.scaffold && !self.aggregation.allows_controls() {
             return Err(Error::ControlNotPrivate);
@@ -264,9 +274,9 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
         T: ParamsMut<Elem = A>,
         C: Clients<T> + ?Sized,
     {
-        let layout = Layout::of(model).map(Arc::new);
+        let layout = self.sums.begin(model, if self.scaffold { 2 } else { 1 }).map(Arc::new);
         let own = layout.clone().and_then(|layout| self.prepare(model, &layout, clients.count()));
-        let digest = self.digest(model, layout.as_deref().ok(), clients.count());
+        let digest = self.digest(layout.as_deref().ok(), clients.count());
         let mut message = vec![u8::from(own.is_err())];
         message.extend(digest.to_le_bytes());
         match &own {
@@ -309,19 +319,49 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
         Ok(Arc::new(next))
     }
 
-    /// The optimizer's step by the mean change.
-    fn step<T>(&mut self, model: &mut T, layout: &Arc<Layout>, divisor: f64) -> Result<crate::Report>
+    /// The optimizer's step by the mean change, and the control variate after it: on all ranks or, without a trace, on none.
+    fn step<T, C>(
+        &mut self,
+        model: &mut T,
+        layout: &Arc<Layout>,
+        divisor: f64,
+        (control, count): (Option<Arc<Tensors<A>>>, usize),
+        clients: &C,
+    ) -> Result<(Report, Option<Arc<Tensors<A>>>)>
     where
         T: ParamsMut<Elem = A>,
+        C: Clients<T> + ?Sized,
     {
-        let change = self.change.get_or_insert_with(|| Tensors::zeros(Arc::clone(layout)));
-        for (at, (gradient, sum)) in change.values_mut().iter_mut().zip(&self.sums.sums).enumerate() {
-            *gradient = A::from_f64(-(sum / divisor));
-            if !gradient.is_finite() {
-                let (path, index) = place(layout, at).unwrap_or_default();
-                return Err(Error::NonFiniteGradient { path: path.into(), index, value: gradient.as_f64() });
+        let control = control.map(|control| self.next_control(&control, count)).transpose();
+        let Self { optimizer, change, sums, .. } = self;
+        let change = change.get_or_insert_with(|| Tensors::zeros(Arc::clone(layout)));
+        let attempt = control.and_then(|control| {
+            sums.gradient(divisor, change)?;
+            let step = Step::pair(model, &*change, optimizer.layout())?;
+            Ok((Attempt::new(optimizer, step)?, control))
+        });
+        let own = attempt.as_ref().map_err(Error::clone).and_then(|(attempt, _)| attempt.ensure_finite(optimizer));
+        match (agree_on_end(clients, own), attempt) {
+            (Ok(()), Ok((attempt, control))) => Ok((attempt.report, control)),
+            (Err(error), Ok((attempt, _))) => {
+                attempt.undo(optimizer);
+                Err(error)
             }
+            (_, Err(error)) => Err(error),
         }
-        self.optimizer.step(model, change)
     }
+}
+
+/// Nothing if all ranks have taken the step.
+fn agree_on_end<T: Params, C: Clients<T> + ?Sized>(clients: &C, own: Result<()>) -> Result<()> {
+    let mut message = vec![u8::from(own.is_err())];
+    message.extend(own.as_ref().err().map(Error::to_string).unwrap_or_default().bytes());
+    let all = clients.exchange(&message);
+    own?;
+    for (rank, message) in all?.iter().enumerate() {
+        if let [1, reason @ ..] = &**message {
+            return Err(Error::RankRefused { rank, reason: String::from_utf8_lossy(reason).into_owned() });
+        }
+    }
+    Ok(())
 }

@@ -1,14 +1,14 @@
 //! What a server remembers, saved and compared.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::aggregation::Aggregation;
 use super::server::Server;
-use super::tensors::{Tensors, flatten};
+use super::tensors::Tensors;
+use crate::digest::Digest;
 use crate::error::Result;
 use crate::optimizer::Optimizer;
-use crate::params::{Layout, Params};
+use crate::params::Layout;
 use crate::scalar::Element;
 use crate::state::data::Data;
 use crate::state::{Commit, StateDict, StateReader, StateWriter, load};
@@ -72,32 +72,48 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
     /// A number for what must be the same on all ranks: the model, what the server remembers, and how it is set.
     ///
     /// Not what the optimizer remembers: one that is sharded has another part on every rank.
-    pub(super) fn digest<T: Params<Elem = A>>(&self, model: &T, layout: Option<&Layout>, clients: usize) -> u64 {
-        let mut digest = DefaultHasher::new();
-        let (aggregation, bits) =
-            (&self.aggregation, |values: &[f64]| -> Vec<_> { values.iter().map(|value| value.to_bits()).collect() });
-        let optimizer = (self.optimizer.steps(), self.optimizer.learning_rate().to_bits());
-        (A::DTYPE, clients, self.scaffold, self.attempts, optimizer).hash(&mut digest);
-        (aggregation.moves_without_answers(), aggregation.allows_controls()).hash(&mut digest);
-        bits(&[aggregation.divisor(1.0), aggregation.divisor(2.0)]).hash(&mut digest);
-        bits(&aggregation.settings()).hash(&mut digest);
-        for info in layout.iter().flat_map(|layout| layout.tensors()) {
-            (info.path(), info.shape()).hash(&mut digest);
+    pub(super) fn digest(&self, layout: Option<&Layout>, clients: usize) -> u64 {
+        let mut digest = Digest::new();
+        let (aggregation, optimizer) = (&self.aggregation, &self.optimizer);
+        digest.text(A::DTYPE);
+        for flag in [self.scaffold, aggregation.moves_without_answers(), aggregation.allows_controls()] {
+            digest.number(u64::from(flag));
         }
-        flatten(model, |values| values.iter().for_each(|x| digest.write_u64(x.as_f64().to_bits())));
+        for number in [clients as u64, self.attempts, optimizer.steps(), optimizer.learning_rate().to_bits()] {
+            digest.number(number);
+        }
+        let settings = aggregation.settings();
+        digest.number(settings.len() as u64);
+        let numbers = [aggregation.divisor(1.0), aggregation.divisor(2.0)].into_iter().chain(settings);
+        numbers.for_each(|number| digest.number(number.to_bits()));
+        for info in layout.iter().flat_map(|layout| layout.tensors()) {
+            digest.text(info.path());
+            shape(&mut digest, info.shape());
+        }
+        self.sums.start.iter().for_each(|value| digest.number(value.to_bits()));
         let mut state = StateDict::default();
         self.write_own(&mut StateWriter::new(&mut state));
-        state.texts.hash(&mut digest);
+        for (key, text) in &state.texts {
+            digest.text(key);
+            digest.text(text);
+        }
         for (key, tensor) in &state.tensors {
-            (key, &tensor.shape).hash(&mut digest);
+            digest.text(key);
+            digest.text(tensor.data.dtype());
+            shape(&mut digest, &tensor.shape);
             match &tensor.data {
-                Data::F32(values) => values.iter().for_each(|value| digest.write_u32(value.to_bits())),
-                Data::F64(values) => values.iter().for_each(|value| digest.write_u64(value.to_bits())),
-                Data::Bf16(values) | Data::F16(values) => values.hash(&mut digest),
-                Data::U8(values) => values.hash(&mut digest),
-                Data::U64(values) => values.hash(&mut digest),
+                Data::F32(values) => values.iter().for_each(|value| digest.number(value.to_bits().into())),
+                Data::F64(values) => values.iter().for_each(|value| digest.number(value.to_bits())),
+                Data::Bf16(values) | Data::F16(values) => values.iter().for_each(|bits| digest.number((*bits).into())),
+                Data::U8(values) => digest.bytes(values),
+                Data::U64(values) => values.iter().for_each(|value| digest.number(*value)),
             }
         }
         digest.finish()
     }
+}
+
+fn shape(digest: &mut Digest, shape: &[usize]) {
+    digest.number(shape.len() as u64);
+    shape.iter().for_each(|length| digest.number(*length as u64));
 }

@@ -42,30 +42,27 @@ impl<A: Element> Tensors<A> {
     /// # Errors
     /// [`Error::DuplicatePath`](crate::Error::DuplicatePath).
     pub fn of<T: Params<Elem = A> + ?Sized>(tree: &T) -> Result<Self> {
-        let layout = Arc::new(Layout::of(tree)?);
-        let mut values = Vec::with_capacity(layout.elements());
-        flatten(tree, |part| values.extend_from_slice(part));
-        Ok(Self { layout, values })
+        let mut values = Vec::new();
+        let layout = flatten(tree, |part| values.extend_from_slice(part))?;
+        Ok(Self { layout: Arc::new(layout), values })
     }
 
-    /// Puts the values of a tree in the place of others, which must be of its layout, as must be what else is `known`.
-    pub(super) fn renew<T: Params<Elem = A> + ?Sized>(
+    /// Puts the values of a tree in the place of others, which must be of its layout, as must be whatever else is `known`.
+    ///
+    /// They are gathered in `room`, which has the others then: on an error nothing has changed, and from the second time on nothing is
+    /// allocated for values.
+    pub(super) fn renew<'k, T: Params<Elem = A> + ?Sized>(
         place: &mut Option<Self>,
-        known: Option<&Arc<Layout>>,
+        known: impl IntoIterator<Item = &'k Arc<Layout>>,
         tree: &T,
+        room: &mut Vec<A>,
     ) -> Result<()> {
-        let layout = Layout::of(tree)?;
-        if let Some(known) = known {
-            known.ensure_same(&layout)?;
-        }
-        match place {
-            Some(tensors) => {
-                tensors.layout.ensure_same(&layout)?;
-                tensors.values.clear();
-                flatten(tree, |part| tensors.values.extend_from_slice(part));
-            }
-            None => *place = Some(Self::of(tree)?),
-        }
+        room.clear();
+        let layout = flatten(tree, |part| room.extend_from_slice(part))?;
+        place.iter().try_for_each(|tensors| tensors.layout.ensure_same(&layout))?;
+        known.into_iter().try_for_each(|known| known.ensure_same(&layout))?;
+        let tensors = place.get_or_insert_with(|| Self::zeros(Arc::new(layout)));
+        std::mem::swap(&mut tensors.values, room);
         Ok(())
     }
 
@@ -117,15 +114,20 @@ pub(super) fn ranges(layout: &Layout) -> impl Iterator<Item = (&TensorInfo, Rang
     })
 }
 
-/// Calls `f` with the values of a tree, tensor by tensor and row by row, in pieces of any length.
-pub(super) fn flatten<T: Params + ?Sized>(tree: &T, mut f: impl FnMut(&[T::Elem])) {
-    for_each(tree, |_, shape, values| match values {
-        None => {}
-        Some(values) => match values.as_slice(Order::C) {
+/// Calls `f` with the values of a tree, tensor by tensor and row by row, in pieces of any length, and returns the layout.
+///
+/// Both of one walk: what another walk would show need not be the same.
+pub(super) fn flatten<T: Params + ?Sized>(tree: &T, mut f: impl FnMut(&[T::Elem])) -> Result<Layout> {
+    let mut infos = Vec::new();
+    for_each(tree, |path, shape, values| {
+        let Some(values) = values else { return };
+        infos.push(TensorInfo::new(path.to_string(), shape));
+        match values.as_slice(Order::C) {
             Some(slice) => f(slice),
             None => values.view(shape).iter().for_each(|value| f(&[*value])),
-        },
+        }
     });
+    Layout::new(infos)
 }
 
 /// Adds values of this layout to the gradients of a step, where there are any.

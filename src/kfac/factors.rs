@@ -41,15 +41,20 @@ impl<A: Scalar> Pending<A> {
         }
     }
 
-    pub(super) fn add(&mut self, tap: &LinearTap<'_, A>) {
+    /// Adds a tap, or says that its rows are more than can be counted beside the others.
+    pub(super) fn add(&mut self, tap: &LinearTap<'_, A>) -> Result<()> {
+        let counts = [(self.rows, tap.rows()), (self.examples, tap.examples())];
+        let [Some(rows), Some(examples)] = counts.map(|(known, more)| known.checked_add(more as u64)) else {
+            let accepted = format!("at most {}, for {} are observed already", u64::MAX - self.rows, self.rows);
+            return Err(Error::argument("rows", tap.rows() as f64, accepted));
+        };
         // What there is before the first tap is no sum.
         let kept = if self.rows == 0 { A::zero() } else { A::one() };
         // Rows are examples; transposed they are the columns of the products.
         lower_gram(tap.input.t(), kept, &mut self.input);
         lower_gram(tap.output_grad.t(), kept, &mut self.output);
         self.input_sum += &tap.input.sum_axis(Axis(0));
-        self.rows += tap.rows() as u64;
-        self.examples += tap.examples() as u64;
+        (self.rows, self.examples) = (rows, examples);
         if let Some(sums) = &mut self.row_sums {
             for (input, grad) in tap.input.rows().into_iter().zip(tap.output_grad.rows()) {
                 for (mut sums, along) in sums.rows_mut().into_iter().zip([input.sum().as_f64(), 1.0]) {
@@ -57,6 +62,7 @@ impl<A: Scalar> Pending<A> {
                 }
             }
         }
+        Ok(())
     }
 
     /// Nothing if no sum has grown beyond the numbers: if the traces have not, no other element has, and no eigenvalue.
@@ -131,7 +137,7 @@ impl<A: Scalar> Factors<A> {
         decay: f64,
         scratch: &Scratch<A>,
     ) -> Self {
-        let updates = known.map_or(1, |known| known.updates + 1);
+        let updates = known.map_or(1, |known| known.updates.saturating_add(1));
         let kept = (1.0 - 1.0 / updates as f64).min(decay);
         // A = Σ āāᵀ / examples and G = Σ δδᵀ / rows, blended with what was known.
         let blend = |sum: &Array2<A>, count: u64, known: Option<&Array2<A>>| {

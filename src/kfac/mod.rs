@@ -290,7 +290,7 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
             if !empirical {
                 sums.row_sums = None;
             }
-            sums.add(tap);
+            sums.add(tap)?;
             // The products have read the tap once already: what is not finite makes its square on the diagonal so.
             if let Err(too_large) = sums.ensure_finite() {
                 return Err(tap.check_finite().err().unwrap_or(too_large));

@@ -56,6 +56,7 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
                 apart(name, &place, places.iter()).map_err(|reason| of_layer(name, reason))?;
                 finite_gradient(&place, step)?;
                 self.fits(name, &place, step).map_err(|reason| of_layer(name, reason))?;
+                self.ensure_countable(name).map_err(|reason| of_layer(name, reason))?;
                 places.insert(name.clone(), place);
             }
         }
@@ -64,6 +65,16 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
             self.place(name, step.layout()).map_err(|reason| of_layer(name, reason))?;
         }
         Ok(Settings { damping: damping * self.trust.factor, decay, kl_clip, at, places })
+    }
+
+    /// Nothing if an update of a layer's factors, where there will be one, can be counted.
+    fn ensure_countable(&self, name: &str) -> Result<()> {
+        match (self.layers.get(name), self.pending.contains_key(name)) {
+            (Some(factors), true) if factors.updates == u64::MAX => {
+                Err(Error::CounterFull { counter: "updates", path: None })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Nothing if what was observed of a layer has its shape and, from the real targets, its gradient.

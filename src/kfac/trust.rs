@@ -33,7 +33,7 @@ impl Trust {
     /// A step was made of which the model foretold this change: none where no layer had factors, or nothing to go.
     pub(super) fn stepped(&mut self, foretold: f64) {
         self.foretold = Some(foretold).filter(|foretold| foretold.is_normal());
-        self.since += 1;
+        self.since = self.since.saturating_add(1);
     }
 
     /// Adapts the factor to a change of the loss and returns its ratio to the one foretold.

@@ -229,9 +229,9 @@ impl<A: Scalar, const DECOUPLED: bool> Rule<A> for AdamRule<DECOUPLED> {
 
     fn values(&self, step: u64) -> Result<Values> {
         Ok(Values {
-            beta1: self.beta1.within("beta1", 0.0..1.0, step)?,
-            beta2: self.beta2.within("beta2", 0.0..1.0, step)?,
-            eps: self.eps.within("eps", 0.0.., step)?,
+            beta1: self.beta1.within_as::<A>("beta1", 0.0..1.0, step)?,
+            beta2: self.beta2.within_as::<A>("beta2", 0.0..1.0, step)?,
+            eps: self.eps.within_as::<A>("eps", 0.0.., step)?,
         })
     }
 

@@ -63,6 +63,11 @@ pub trait Optimizer<A: Element>: Send {
 
     /// Takes the step, all of it or, on an error, none.
     ///
+    /// What `check` accepts must not be refused here: beside other optimizers, in a [`Router`], an error at this point comes when
+    /// those may have moved, and nothing that they were is kept. The router then says
+    /// [`RefusedTooLate`](crate::Error::RefusedTooLate). A panic, in a rule, a schedule or a closure of the user's, goes through
+    /// to whoever called, and leaves a part of the elements moved: parameters and optimizer are then to be replaced by saved ones.
+    ///
     /// # Errors
     /// [`Error::HyperParameter`](crate::Error::HyperParameter), [`Error::Schedule`](crate::Error::Schedule) and
     /// [`Error::ParametersChanged`](crate::Error::ParametersChanged), and those of the adaptors on the way.
@@ -76,10 +81,12 @@ pub trait Optimizer<A: Element>: Send {
     /// A call that accumulated, was skipped or failed is no step.
     fn steps(&self) -> u64;
 
-    /// The layout of the parameters, once known. With it, pairing the next step builds no paths.
-    fn layout(&self) -> Option<&Arc<Layout>> {
-        None
-    }
+    /// The layout of the parameters: `None` before the first step and from then on that of the [`Step`]s applied, whether they
+    /// moved anything or not; an adaptor answers with that of the optimizer inside.
+    ///
+    /// By it [`step`](Optimizer::step) refuses other parameters than before, a state is refused that is not of these, and pairing
+    /// the next step builds no paths. An optimizer that always answers `None` steps any parameters with what it remembers of others.
+    fn layout(&self) -> Option<&Arc<Layout>>;
 
     /// Writes what the optimizer remembers from step to step, and has the optimizer inside do the same.
     ///
@@ -96,8 +103,9 @@ pub trait Optimizer<A: Element>: Send {
     /// A copy of everything that is remembered from step to step: counters, every slot, gathered gradients, averages.
     ///
     /// Hyper-parameters and schedules are not in it, they are code. What a [`Plateau`](crate::schedule::Plateau) has seen is, if
-    /// it is in a hyper-parameter of an optimizer (its learning rate, weight decay or one of its rule) or of an average; of one
-    /// elsewhere, as in a group, save its [`state`](crate::schedule::Plateau::state).
+    /// it is in a hyper-parameter of what remembers something itself: an optimizer (its learning rate, weight decay or one of its
+    /// rule), an average, `kfac`, `proximal`. Of one elsewhere, in a group, a clip, `layerwise_decay` or `unscale`, save its
+    /// [`state`](crate::schedule::Plateau::state).
     fn state_dict(&self) -> StateDict {
         let mut state = StateDict::new(self.layout().cloned());
         self.write_state(&mut StateWriter::new(&mut state));
@@ -124,6 +132,7 @@ pub trait Optimizer<A: Element>: Send {
     /// bit what they were.
     fn step(&mut self, params: &mut dyn ParamsMut<Elem = A>, grads: &dyn Params<Elem = A>) -> Result<Report> {
         let step = Step::pair(params, grads, self.layout())?;
+        Layout::ensure_known(self.layout(), step.layout())?;
         self.apply(step)
     }
 

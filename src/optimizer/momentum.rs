@@ -121,8 +121,8 @@ impl<A: Scalar> Rule<A> for MomentumRule {
 
     fn values(&self, step: u64) -> Result<Values> {
         Ok(Values {
-            momentum: self.momentum.within("momentum", 0.0..1.0, step)?,
-            dampening: self.dampening.within("dampening", 0.0..=1.0, step)?,
+            momentum: self.momentum.within_as::<A>("momentum", 0.0..1.0, step)?,
+            dampening: self.dampening.within_as::<A>("dampening", 0.0..=1.0, step)?,
         })
     }
 

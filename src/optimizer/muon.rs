@@ -3,7 +3,7 @@
 use std::mem::swap;
 use std::ops::Bound;
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Zip};
 
 use crate::error::{Error, Result};
 use crate::hyper::Hyper;
@@ -133,8 +133,8 @@ impl<A: Scalar> MatrixRule<A> for MuonRule {
     }
 
     fn values(&self, step: u64) -> Result<MuonValues> {
-        let momentum = self.momentum.within("momentum", 0.0..1.0, step)?;
-        let eps = self.eps.within("eps", (Bound::Excluded(0.0), Bound::Unbounded), step)?;
+        let momentum = self.momentum.within_as::<A>("momentum", 0.0..1.0, step)?;
+        let eps = self.eps.within_as::<A>("eps", (Bound::Excluded(0.0), Bound::Unbounded), step)?;
         Ok(MuonValues { momentum, eps })
     }
 
@@ -142,7 +142,7 @@ impl<A: Scalar> MatrixRule<A> for MuonRule {
         vec![&self.momentum, &self.eps]
     }
 
-    fn direction(&self, values: &MuonValues, _: &At, mut grad: Array2<A>, slots: &mut [Array2<A>]) -> Array2<A> {
+    fn direction(&self, values: &MuonValues, _: &At, mut grad: ArrayViewMut2<'_, A>, slots: &mut [Array2<A>]) {
         let [buffer] = slots else { unreachable!("there is one slot") };
         let (momentum, rest) = (A::from_f64(values.momentum), A::from_f64(1.0 - values.momentum));
         buffer.zip_mut_with(&grad, |m, g| *m = momentum * *m + rest * *g);
@@ -155,10 +155,9 @@ impl<A: Scalar> MatrixRule<A> for MuonRule {
             true => 0.2 * (rows.max(columns) as f64).sqrt(),
             false => (rows as f64 / columns as f64).max(1.0).sqrt(),
         };
-        let mut direction = orthogonalised(grad.view(), values.eps);
+        let direction = orthogonalised(grad.view(), values.eps);
         let scale = A::from_f64(scale);
-        direction.mapv_inplace(|x| x * scale);
-        direction
+        Zip::from(grad).and(&direction).for_each(|to, x| *to = *x * scale);
     }
 }
 

@@ -110,7 +110,7 @@ impl<A: Scalar> Rule<A> for NesterovRule {
     }
 
     fn values(&self, step: u64) -> Result<f64> {
-        self.momentum.within("momentum", 0.0..1.0, step)
+        self.momentum.within_as::<A>("momentum", 0.0..1.0, step)
     }
 
     fn hyper_parameters(&self) -> Vec<&Hyper> {

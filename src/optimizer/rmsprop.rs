@@ -169,10 +169,10 @@ impl<A: Scalar> Rule<A> for RmsPropRule {
     }
 
     fn values(&self, step: u64) -> Result<Values> {
-        let momentum = self.momentum.as_ref().map(|momentum| momentum.within("momentum", 0.0..1.0, step));
+        let momentum = self.momentum.as_ref().map(|momentum| momentum.within_as::<A>("momentum", 0.0..1.0, step));
         Ok(Values {
-            alpha: self.alpha.within("alpha", 0.0..1.0, step)?,
-            eps: self.eps.within("eps", 0.0.., step)?,
+            alpha: self.alpha.within_as::<A>("alpha", 0.0..1.0, step)?,
+            eps: self.eps.within_as::<A>("eps", 0.0.., step)?,
             momentum: momentum.transpose()?.unwrap_or(0.0),
         })
     }

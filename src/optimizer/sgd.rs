@@ -79,6 +79,10 @@ impl<A: Scalar> Rule<A> for SgdRule {
         Ok(())
     }
 
+    fn hyper_parameters(&self) -> Vec<&Hyper> {
+        vec![]
+    }
+
     fn coefficients(&self, (): &(), at: &At) -> A {
         A::from_f64(at.learning_rate)
     }

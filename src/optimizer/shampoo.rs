@@ -3,7 +3,7 @@
 use std::mem::swap;
 use std::ops::{Bound, Range};
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, Slice};
+use ndarray::{Array2, ArrayRef2, ArrayView2, ArrayViewMut2, Axis, Slice};
 
 use crate::decomposition::shifted_power;
 use crate::error::{Error, Result};
@@ -170,7 +170,7 @@ impl ShampooRule {
     }
 
     /// What `direction` multiplies the length of its direction with, before momentum.
-    fn grafted<A: Scalar>(&self, at: &At, grad: &Array2<A>, slots: &mut [Array2<A>]) -> Option<f64> {
+    fn grafted<A: Scalar>(&self, at: &At, grad: &ArrayRef2<A>, slots: &mut [Array2<A>]) -> Option<f64> {
         let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
         let corrected = |beta: f64| 1.0 - beta.powf(at.step as f64);
         let average = |slot: &mut Array2<A>, beta: f64, of: fn(f64) -> f64| {
@@ -238,9 +238,10 @@ impl<A: Scalar> MatrixRule<A> for ShampooRule {
         if let Some((name, _)) = at_least_one.into_iter().find(|(_, value)| *value == 0) {
             return Err(Error::HyperParameter { name, value: 0.0, step, path: None, accepted: "at least 1".into() });
         }
-        let below_1 =
-            |hyper: &Option<Hyper>, name| hyper.as_ref().map(|hyper| hyper.within(name, 0.0..1.0, step)).transpose();
-        let eps = self.eps.within("eps", (Bound::Excluded(0.0), Bound::Unbounded), step)?;
+        let below_1 = |hyper: &Option<Hyper>, name| {
+            hyper.as_ref().map(|hyper| hyper.within_as::<A>(name, 0.0..1.0, step)).transpose()
+        };
+        let eps = self.eps.within_as::<A>("eps", (Bound::Excluded(0.0), Bound::Unbounded), step)?;
         let momentum = below_1(&self.momentum, "momentum")?.unwrap_or(0.0);
         Ok(ShampooValues { eps, beta2: below_1(&self.beta2, "beta2")?, momentum })
     }
@@ -249,7 +250,7 @@ impl<A: Scalar> MatrixRule<A> for ShampooRule {
         [&self.eps].into_iter().chain(&self.beta2).chain(&self.momentum).collect()
     }
 
-    fn direction(&self, values: &ShampooValues, at: &At, grad: Array2<A>, slots: &mut [Array2<A>]) -> Array2<A> {
+    fn direction(&self, values: &ShampooValues, at: &At, mut grad: ArrayViewMut2<'_, A>, slots: &mut [Array2<A>]) {
         let (whole, blocks) = slots.split_at_mut(<Self as MatrixRule<A>>::slots(self, (0, 0)).len());
         let (momentum, graft) = whole.split_at_mut(usize::from(self.momentum.is_some()));
         let early = at.step <= self.period && (at.step <= EARLY || at.step.is_power_of_two());
@@ -278,7 +279,7 @@ impl<A: Scalar> MatrixRule<A> for ShampooRule {
             own
         };
         let mut direction = match &self.blocks(grad.dim())[..] {
-            [block] if grad.is_standard_layout() => turned(block, grad),
+            [block] => turned(block, grad.to_owned()),
             blocks => {
                 let mut direction = Array2::zeros(grad.dim());
                 for block in blocks {
@@ -293,12 +294,14 @@ impl<A: Scalar> MatrixRule<A> for ShampooRule {
             let scale = if own > 0.0 { A::from_f64(length / own) } else { A::zero() };
             direction.mapv_inplace(|d| d * scale);
         }
-        if let [buffer] = momentum {
-            let momentum = A::from_f64(values.momentum);
-            buffer.zip_mut_with(&direction, |m, d| *m = momentum * *m + *d);
-            direction.assign(buffer);
+        match momentum {
+            [buffer] => {
+                let momentum = A::from_f64(values.momentum);
+                buffer.zip_mut_with(&direction, |m, d| *m = momentum * *m + *d);
+                grad.assign(buffer);
+            }
+            _ => grad.assign(&direction),
         }
-        direction
     }
 }
 

@@ -2,8 +2,7 @@
 
 use std::mem::swap;
 
-use ndarray::{Array2, ArrayView2, Axis};
-use pulp::Arch;
+use ndarray::{Array2, ArrayRef2, ArrayView2, ArrayViewMut2, Axis};
 
 use crate::decomposition::{eigen, orthonormal};
 use crate::error::{Error, Result};
@@ -11,6 +10,7 @@ use crate::hyper::Hyper;
 use crate::linalg::{blend_gram, multiplied, multiply};
 use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise};
 use crate::scalar::Scalar;
+use crate::simd;
 
 /// SOAP: Adam, in the directions in which gradients have been seen to vary.
 ///
@@ -190,9 +190,9 @@ impl<A: Scalar> MatrixRule<A> for SoapRule {
             }
         }
         Ok(SoapValues {
-            beta1: self.beta1.within("beta1", 0.0..1.0, step)?,
-            beta2: self.beta2.within("beta2", 0.0..1.0, step)?,
-            eps: self.eps.within("eps", 0.0.., step)?,
+            beta1: self.beta1.within_as::<A>("beta1", 0.0..1.0, step)?,
+            beta2: self.beta2.within_as::<A>("beta2", 0.0..1.0, step)?,
+            eps: self.eps.within_as::<A>("eps", 0.0.., step)?,
         })
     }
 
@@ -200,7 +200,7 @@ impl<A: Scalar> MatrixRule<A> for SoapRule {
         vec![&self.beta1, &self.beta2, &self.eps]
     }
 
-    fn direction(&self, values: &SoapValues, at: &At, grad: Array2<A>, slots: &mut [Array2<A>]) -> Array2<A> {
+    fn direction(&self, values: &SoapValues, at: &At, mut grad: ArrayViewMut2<'_, A>, slots: &mut [Array2<A>]) {
         let [mean, square, rest @ ..] = slots else { unreachable!("there are two moments") };
         let mut sides = sides(self.sides(grad.dim()), rest);
         let beta2 = values.beta2;
@@ -209,10 +209,10 @@ impl<A: Scalar> MatrixRule<A> for SoapRule {
             for side in sides.iter_mut().flatten() {
                 begin(side);
             }
-            return Array2::zeros(grad.dim());
+            return grad.fill(A::zero());
         }
         add(&grad, beta2, &mut sides);
-        let mut direction = if grad.is_standard_layout() { grad } else { grad.as_standard_layout().into_owned() };
+        let mut direction = grad.to_owned();
         let mut room = Array2::zeros(direction.dim());
         turn(&mut direction, &mut room, bases(&sides));
         adam((values, at.step - 1), &mut direction, mean, square);
@@ -220,7 +220,7 @@ impl<A: Scalar> MatrixRule<A> for SoapRule {
         if (at.step - 1).is_multiple_of(self.period) {
             iterate(&mut sides, mean, square, &mut room);
         }
-        direction
+        grad.assign(&direction);
     }
 }
 
@@ -249,7 +249,7 @@ fn adam<A: Scalar>(
     else {
         unreachable!("products and slots lie row by row")
     };
-    Arch::new().dispatch(
+    simd::arch().dispatch(
         #[inline(always)]
         move || {
             for ((d, m), v) in grad.iter_mut().zip(mean).zip(square) {
@@ -263,7 +263,7 @@ fn adam<A: Scalar>(
 }
 
 /// Adds a gradient to the second moments of the sides.
-fn add<A: Scalar>(grad: &Array2<A>, beta2: f64, sides: &mut [Option<Side<'_, A>>; 2]) {
+fn add<A: Scalar>(grad: &ArrayRef2<A>, beta2: f64, sides: &mut [Option<Side<'_, A>>; 2]) {
     for (along, side) in [grad.view(), grad.t()].into_iter().zip(sides) {
         if let Some(side) = side {
             blend_gram(along, A::from_f64(1.0 - beta2), A::from_f64(beta2), side.moment);

@@ -1,6 +1,6 @@
 //! The paths and shapes of a tree, apart from its values.
 
-use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 
 use super::{Params, for_each};
@@ -14,6 +14,8 @@ use crate::error::{Error, Name, Result};
 pub struct Layout {
     tensors: Vec<TensorInfo>,
     elements: usize,
+    /// The tensors' positions in the order of their paths.
+    by_path: Vec<usize>,
 }
 
 /// The path and shape of one tensor.
@@ -36,7 +38,7 @@ impl Layout {
     /// The layout of a tree; an empty `Option` holds no tensor.
     ///
     /// # Errors
-    /// [`Error::DuplicatePath`].
+    /// Those of [`new`](Self::new).
     pub fn of<T: Params + ?Sized>(tree: &T) -> Result<Self> {
         let mut tensors = Vec::new();
         for_each(tree, |path, shape, values| {
@@ -50,19 +52,24 @@ impl Layout {
     /// A layout of these tensors.
     ///
     /// # Errors
-    /// [`Error::DuplicatePath`].
+    /// [`Error::DuplicatePath`]; [`Error::TooLarge`] if the number of elements of all tensors exceeds a `usize`.
     pub fn new(tensors: Vec<TensorInfo>) -> Result<Self> {
-        let mut seen = HashSet::with_capacity(tensors.len());
-        match tensors.iter().find(|tensor| !seen.insert(tensor.path())) {
-            Some(twice) => Err(Error::DuplicatePath { path: twice.path().into() }),
-            None => Ok(Self { elements: tensors.iter().map(TensorInfo::elements).sum(), tensors }),
+        let elements = tensors.iter().try_fold(0_usize, |sum, tensor| sum.checked_add(tensor.checked_elements()?));
+        let elements = elements.ok_or(Error::TooLarge { argument: "the tree" })?;
+        let by_path = sorted_by_path(&tensors);
+        let path = |at: usize| tensors[at].path();
+        let twice = by_path.windows(2).filter(|pair| path(pair[0]) == path(pair[1])).map(|pair| pair[1]);
+        match twice.min() {
+            Some(twice) => Err(Error::DuplicatePath { path: path(twice).into() }),
+            None => Ok(Self { elements, by_path, tensors }),
         }
     }
 
-    /// A layout of tensors that are known to have paths of their own.
+    /// A layout of tensors that are parts of those of another layout, and so have paths of their own.
     #[cfg(feature = "distributed")]
     pub(crate) fn of_distinct(tensors: Vec<TensorInfo>) -> Self {
-        Self { elements: tensors.iter().map(TensorInfo::elements).sum(), tensors }
+        let elements = tensors.iter().map(TensorInfo::elements).sum();
+        Self { elements, by_path: sorted_by_path(&tensors), tensors }
     }
 
     /// The number of tensors.
@@ -91,9 +98,17 @@ impl Layout {
         self.tensors.iter().map(TensorInfo::path)
     }
 
-    /// The position of a path in the walk.
+    /// The position of a path in the walk, found by bisection.
     pub fn position(&self, path: &str) -> Option<usize> {
-        self.tensors.iter().position(|tensor| tensor.path() == path)
+        let at = self.by_path.binary_search_by(|at| self.tensors[*at].path().cmp(path)).ok()?;
+        self.by_path.get(at).copied()
+    }
+
+    /// The positions of all tensors whose path begins with `prefix`.
+    pub(crate) fn positions_below(&self, prefix: &str) -> impl Iterator<Item = usize> {
+        let path = move |at: usize| self.tensors[at].path();
+        let first = self.by_path.partition_point(|at| path(*at) < prefix);
+        self.by_path[first..].iter().copied().take_while(move |at| path(*at).starts_with(prefix))
     }
 
     /// Nothing if a step is on the parameters known, or on the first ones; else the first difference.
@@ -105,14 +120,19 @@ impl Layout {
     }
 
     /// Whether `other` has the same tensors, in whatever order.
-    #[cfg(feature = "checkpoint")]
     pub(crate) fn has_tensors_of(&self, other: &Self) -> bool {
-        fn sorted(layout: &Layout) -> Vec<&TensorInfo> {
-            let mut tensors: Vec<_> = layout.tensors.iter().collect();
-            tensors.sort_by_key(|tensor| tensor.path());
-            tensors
+        let pairs = self.by_path.iter().zip(&other.by_path);
+        self.len() == other.len() && pairs.into_iter().all(|(own, at)| self.tensors[*own] == other.tensors[*at])
+    }
+
+    /// Nothing if no tensor of the same path has another shape in `other`, else the first that has.
+    #[cfg(feature = "checkpoint")]
+    pub(crate) fn ensure_shapes_of(&self, other: &Self) -> Result<()> {
+        let pairs = self.tensors.iter().filter_map(|own| Some((own, other.tensors.get(other.position(&own.path)?)?)));
+        match pairs.into_iter().find(|(own, other)| own.shape != other.shape) {
+            Some((own, other)) => Err(Error::ParametersChanged { expected: own.to_string(), found: other.to_string() }),
+            None => Ok(()),
         }
-        sorted(self) == sorted(other)
     }
 
     /// Nothing if `other` is the same layout, else the first difference.
@@ -122,7 +142,7 @@ impl Layout {
         }
         let at = self.tensors.iter().zip(&other.tensors).take_while(|(own, other)| own == other).count();
         let describe = |layout: &Self| match layout.tensors.get(at) {
-            Some(tensor) => format!("{} of shape {:?}", Name(&tensor.path), tensor.shape),
+            Some(tensor) => tensor.to_string(),
             None => "no more tensors".into(),
         };
         Err(Error::ParametersChanged { expected: describe(self), found: describe(other) })
@@ -149,7 +169,7 @@ impl TensorInfo {
 
     /// The number of elements of the tensor that this is a part of.
     pub(crate) fn whole_elements(&self) -> usize {
-        self.whole_shape().iter().product()
+        product(self.whole_shape())
     }
 
     /// Where in that tensor the part begins, in row-major order.
@@ -174,9 +194,31 @@ impl TensorInfo {
         &self.shape
     }
 
-    /// The number of elements.
+    /// The number of elements; `usize::MAX` for a shape of more, which no array has.
     #[inline]
     pub fn elements(&self) -> usize {
-        self.shape.iter().product()
+        product(&self.shape)
     }
+
+    /// The number of elements, if it is a number.
+    fn checked_elements(&self) -> Option<usize> {
+        self.shape.iter().try_fold(1_usize, |product, length| product.checked_mul(*length))
+    }
+}
+
+impl fmt::Display for TensorInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of shape {:?}", Name(&self.path), self.shape)
+    }
+}
+
+fn product(shape: &[usize]) -> usize {
+    shape.iter().fold(1, |product, length| product.saturating_mul(*length))
+}
+
+/// The positions of tensors in the order of their paths, of equal ones in the order of the walk.
+fn sorted_by_path(tensors: &[TensorInfo]) -> Vec<usize> {
+    let mut by_path: Vec<usize> = (0..tensors.len()).collect();
+    by_path.sort_by_key(|at| tensors[*at].path());
+    by_path
 }

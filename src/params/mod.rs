@@ -43,6 +43,7 @@ mod layout;
 mod owned;
 mod values;
 mod visitor;
+mod walk;
 
 use crate::scalar::Element;
 
@@ -50,6 +51,7 @@ pub use layout::{Layout, TensorInfo};
 pub(crate) use owned::Owned;
 pub use values::{Order, Strided, StridedMut, Values, ValuesMut};
 pub use visitor::{Path, Visitor, VisitorMut, for_each, for_each_mut};
+pub(crate) use walk::collect_mut;
 
 /// A tree of tensors that can be read: parameters or gradients.
 ///
@@ -92,7 +94,8 @@ pub trait Params {
 
 /// A tree of tensors that can be written: what an optimizer moves.
 ///
-/// [`visit_mut`](ParamsMut::visit_mut) must show the same tensors, in the same order, as [`Params::visit`].
+/// [`visit_mut`](ParamsMut::visit_mut) must show the same tensors, in the same order, as [`Params::visit`]. A tree that does
+/// not gets an error where that is found out, and nothing of it is changed then.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` holds no parameters that can be moved",
     label = "not a mutable tree of arrays",

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use ndarray::{
-    ArrayBase, ArrayView, ArrayViewD, ArrayViewMut, ArrayViewMutD, Data, DataMut, Dimension, IxDyn, ShapeBuilder,
+    ArrayBase, ArrayD, ArrayView, ArrayViewD, ArrayViewMut, ArrayViewMutD, Data, DataMut, Dimension, IxDyn,
+    ShapeBuilder,
 };
 
 use crate::scalar::Element;
@@ -51,6 +52,7 @@ enum Access<'a, A> {
     Write(Box<dyn ViewedMut<A> + 'a>),
     /// In a preview; contiguous values too, which cost no box so. Becomes a copy if it is written.
     Read(Values<'a, A>),
+    Copied(ArrayD<A>),
 }
 
 impl<'a, A: Element> StridedMut<'a, A> {
@@ -62,15 +64,17 @@ impl<'a, A: Element> StridedMut<'a, A> {
         match &self.0 {
             Access::Write(view) => Values::Strided(Strided(Box::new(view.as_view()))),
             Access::Read(values) => values.reborrow(),
+            Access::Copied(array) => Values::Strided(Strided(Box::new(array.view()))),
         }
     }
 
     fn as_view_mut(&mut self, shape: &[usize]) -> ArrayViewMutD<'_, A> {
         if let Access::Read(values) = &self.0 {
-            self.0 = Access::Write(Box::new(values.view(shape).into_owned()));
+            self.0 = Access::Copied(values.view(shape).into_owned());
         }
         match &mut self.0 {
             Access::Write(view) => view.as_view_mut(),
+            Access::Copied(array) => array.view_mut(),
             Access::Read(_) => unreachable!("it has just been copied"),
         }
     }
@@ -106,7 +110,7 @@ impl<A> fmt::Debug for StridedMut<'_, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Access::Write(view) => write!(f, "StridedMut({:?})", view.as_view().shape()),
-            Access::Read(_) => f.write_str("StridedMut(preview)"),
+            Access::Read(_) | Access::Copied(_) => f.write_str("StridedMut(preview)"),
         }
     }
 }
@@ -199,6 +203,11 @@ impl<'a, A: Element> ValuesMut<'a, A> {
         Self::Strided(StridedMut(Access::Read(values)))
     }
 
+    /// Whether these are such values.
+    pub(crate) fn is_preview(&self) -> bool {
+        matches!(self, Self::Strided(StridedMut(Access::Read(_) | Access::Copied(_))))
+    }
+
     /// Borrows the values for writing.
     pub(crate) fn reborrow(&mut self) -> ValuesMut<'_, A> {
         match self {
@@ -206,6 +215,9 @@ impl<'a, A: Element> ValuesMut<'a, A> {
             Self::Strided(StridedMut(Access::Write(view))) => ValuesMut::Strided(StridedMut::new(view.as_view_mut())),
             Self::Strided(StridedMut(Access::Read(values))) => {
                 ValuesMut::Strided(StridedMut(Access::Read(values.reborrow())))
+            }
+            Self::Strided(StridedMut(Access::Copied(array))) => {
+                ValuesMut::Strided(StridedMut(Access::Read(Values::new(array.view()))))
             }
         }
     }

@@ -13,11 +13,13 @@ use super::rates::{Rates, RatesAt};
 use super::sweep::{Scratch, Shared, Sweep};
 use super::{At, Decay, Rule};
 use crate::aligned::before_line;
+use crate::counter;
 use crate::error::{Error, Result};
 use crate::hyper::Hyper;
 use crate::optimizer::Optimizer;
 use crate::params::{Layout, Order, TensorInfo, ValuesMut};
 use crate::scalar::Scalar;
+use crate::simd;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Report, Step, Tensor};
 
@@ -25,6 +27,11 @@ use crate::step::{Report, Step, Tensor};
 ///
 /// It keeps the rule's slots and a step count per tensor, made when the tensor gets its first gradient. State
 /// belongs to the parameters' paths.
+///
+/// A step is computed in the parameters' element type. What this has no number for is an error before anything moves: a
+/// hyper-parameter that becomes 0, infinite or out of its range, a scale of gradients that becomes 0 or infinite. A learning rate
+/// may be at most a 2⁻⁵⁴ of the largest number, about 1.9e22 in `f32`, as bias corrections divide it; one so small that it becomes 0,
+/// where schedules end, is 0, and so is a weight decay.
 pub struct Elementwise<R, A> {
     pub(crate) rule: R,
     rates: Rates,
@@ -113,7 +120,15 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
             let name = self.rule.name();
             return Err(Error::Other(format!("{name} has {slots} state slots where {MAX_SLOTS} are possible")));
         }
-        let rates = self.rates.at(self.steps, step)?;
+        counter::ensure_next("steps", self.steps)?;
+        let (rates, decay) = (self.rates.at(self.steps)?, self.rule.decay());
+        for (info, tensor) in step.iter() {
+            let Some(grad) = &tensor.grad else { continue };
+            rates.ensure_adjusted(decay, (info, tensor), self.steps)?;
+            grad.ensure_kept(info)?;
+            counter::ensure_next_of(info, self.state.get(tensor.index()).map_or(0, |state| state.steps))?;
+        }
+        rates.ensure::<A>(decay, None, self.steps)?;
         Ok(StepValues { rates, rule: self.rule.values(self.steps)? })
     }
 }
@@ -167,7 +182,7 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
     }
 
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
-        self.apply_with(step, Arch::new())
+        self.apply_with(step, simd::arch())
     }
 
     fn learning_rate(&self) -> f64 {
@@ -217,6 +232,7 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
 impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
     /// Takes a step with these SIMD instructions.
     fn apply_with(&mut self, mut step: Step<'_, A>, arch: Arch) -> Result<Report> {
+        step.ensure_writable()?;
         let values = self.values(&step)?;
         let layout = self.layout.get_or_insert_with(|| Arc::clone(step.layout()));
         self.state.resize_with(layout.len(), State::default);
@@ -320,8 +336,8 @@ mod tests {
         Array1::from_shape_fn(elements, |i| A::from_f64((i as f64 * 0.73 + phase).sin()))
     }
 
-    /// 5 steps of a tensor of 1,003 elements, with clipping's scale, with and without SIMD.
-    fn agrees_without_simd<A: Scalar, R: Rule<A> + Clone>(opt: Elementwise<R, A>) {
+    /// 5 steps of a tensor of 1,003 elements, with clipping's scale, at every level.
+    fn agrees_at_every_level<A: Scalar, R: Rule<A> + Clone>(opt: Elementwise<R, A>) {
         let run = |arch: Arch| {
             let (mut opt, mut params) = (opt.clone(), wave(1003, 0.0));
             for number in 0..5 {
@@ -334,7 +350,10 @@ mod tests {
             }
             params
         };
-        assert_eq!(run(Arch::Scalar), run(Arch::new()), "{}", opt.rule.name());
+        let expected = run(Arch::Scalar);
+        for level in simd::available() {
+            assert_eq!(level.arch().map(run).as_ref(), Some(&expected), "{} at {level}", opt.rule.name());
+        }
     }
 
     #[test]
@@ -374,6 +393,19 @@ mod tests {
     }
 
     #[test]
+    fn a_tensor_s_counter_ends() {
+        let (mut opt, grads) = (Adam::new(0.1), (wave::<f64>(3, 0.0), wave(2, 1.0)));
+        let mut params = grads.clone();
+        opt.step(&mut params, &grads).unwrap();
+        opt.state[1].steps = u64::MAX;
+        let (before, state) = (params.clone(), opt.state_dict());
+        let error = opt.step(&mut params, &grads).unwrap_err();
+        assert_eq!(error, Error::CounterFull { counter: "steps", path: Some("1".into()) });
+        assert!(params == before && opt.state_dict() == state);
+        opt.step(&mut params, &(&grads.0, None::<Array1<f64>>)).unwrap();
+    }
+
+    #[test]
     fn without_decay_an_infinite_parameter_moves_no_gradient() {
         let mut opt = Momentum::new(0.1, 0.9).clip_value(1.0);
         let mut params = Array1::from_elem(2, f64::INFINITY);
@@ -401,6 +433,10 @@ mod tests {
             Ok(())
         }
 
+        fn hyper_parameters(&self) -> Vec<&Hyper> {
+            vec![]
+        }
+
         fn coefficients(&self, (): &(), _: &At) {}
 
         fn sweep(&self, (): (), _: crate::rule::Lanes<'_, A>) {}
@@ -415,14 +451,14 @@ mod tests {
     #[test]
     fn simd_does_not_change_the_bits() {
         fn all<A: Scalar>() {
-            agrees_without_simd::<A, _>(Sgd::new(0.1).weight_decay(0.1));
-            agrees_without_simd::<A, _>(Momentum::new(0.1, 0.9).dampening(0.1));
-            agrees_without_simd::<A, _>(Nesterov::new(0.1, 0.9));
-            agrees_without_simd::<A, _>(RmsProp::new(0.1));
-            agrees_without_simd::<A, _>(RmsProp::new(0.1).centered().momentum(0.5).weight_decay(0.1));
-            agrees_without_simd::<A, _>(Adam::new(0.1).weight_decay(0.1));
-            agrees_without_simd::<A, _>(Adam::new(0.1).amsgrad());
-            agrees_without_simd::<A, _>(AdamW::new(0.1));
+            agrees_at_every_level::<A, _>(Sgd::new(0.1).weight_decay(0.1));
+            agrees_at_every_level::<A, _>(Momentum::new(0.1, 0.9).dampening(0.1));
+            agrees_at_every_level::<A, _>(Nesterov::new(0.1, 0.9));
+            agrees_at_every_level::<A, _>(RmsProp::new(0.1));
+            agrees_at_every_level::<A, _>(RmsProp::new(0.1).centered().momentum(0.5).weight_decay(0.1));
+            agrees_at_every_level::<A, _>(Adam::new(0.1).weight_decay(0.1));
+            agrees_at_every_level::<A, _>(Adam::new(0.1).amsgrad());
+            agrees_at_every_level::<A, _>(AdamW::new(0.1));
         }
         all::<f32>();
         all::<f64>();

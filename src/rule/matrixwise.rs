@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use ndarray::{Array2, ArrayViewMutD, Zip};
+use ndarray::{Array2, ArrayViewMut2, Zip};
 
 use super::rates::{Rates, RatesAt};
 use super::{At, Decay};
+use crate::counter;
 use crate::error::Result;
 use crate::grad::Grad;
 use crate::hyper::Hyper;
@@ -17,7 +18,6 @@ use crate::params::{Layout, TensorInfo};
 use crate::scalar::Scalar;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Report, Step, Tensor};
-use crate::tap::shaped;
 use crate::threads;
 
 /// One algorithm, matrix by matrix.
@@ -28,8 +28,8 @@ use crate::threads;
 /// This is all of descent by steps of fixed length:
 ///
 /// ```
-/// use gradus::{prelude::*, Result, rule::{At, MatrixRule, Matrixwise, MatrixSlot}};
-/// use ndarray::{Array2, array};
+/// use gradus::{prelude::*, Hyper, Result, rule::{At, MatrixRule, Matrixwise, MatrixSlot}};
+/// use ndarray::{Array2, ArrayViewMut2, array};
 ///
 /// struct Normalised;
 ///
@@ -38,11 +38,12 @@ use crate::threads;
 ///
 ///     fn name(&self) -> &'static str { "normalised" }
 ///     fn values(&self, _: u64) -> Result<()> { Ok(()) }
-///     fn slots(&self, _: (usize, usize)) -> Vec<MatrixSlot> { Vec::new() }
+///     fn hyper_parameters(&self) -> Vec<&Hyper> { vec![] }
+///     fn slots(&self, _: (usize, usize)) -> Vec<MatrixSlot> { vec![] }
 ///
-///     fn direction(&self, _: &(), _: &At, grad: Array2<A>, _: &mut [Array2<A>]) -> Array2<A> {
+///     fn direction(&self, _: &(), _: &At, mut grad: ArrayViewMut2<'_, A>, _: &mut [Array2<A>]) {
 ///         let norm = grad.iter().map(|g| g.as_f64().powi(2)).sum::<f64>().sqrt();
-///         grad.mapv(|g| A::from_f64(g.as_f64() / norm.max(1e-12)))
+///         grad.mapv_inplace(|g| A::from_f64(g.as_f64() / norm.max(1e-12)));
 ///     }
 /// }
 ///
@@ -80,20 +81,22 @@ pub trait MatrixRule<A: Scalar>: Send + Sync {
     ///
     /// # Errors
     /// [`HyperParameter`](crate::Error::HyperParameter) if one is out of range: see
-    /// [`Hyper::within`](crate::Hyper::within).
+    /// [`Hyper::within_as`](crate::Hyper::within_as).
     fn values(&self, step: u64) -> Result<Self::Values>;
 
-    /// The rule's own hyper-parameters as they were set: see [`Rule::hyper_parameters`](super::Rule::hyper_parameters).
-    fn hyper_parameters(&self) -> Vec<&Hyper> {
-        Vec::new()
-    }
+    /// The rule's own hyper-parameters as they were set, all of them: see
+    /// [`Rule::hyper_parameters`](super::Rule::hyper_parameters).
+    fn hyper_parameters(&self) -> Vec<&Hyper>;
 
-    /// What the learning rate is multiplied with to give the step, `θ ← θ − η·direction`. The gradient is finite and lies row by row;
-    /// the direction has its rows and columns, in any layout.
+    /// Puts into the place of the gradient what the learning rate is multiplied with to give the step, `θ ← θ − η·direction`. The
+    /// gradient is finite and lies row by row.
     ///
-    /// One of another shape makes the step an [`ArgumentShape`](crate::Error::ArgumentShape) error: its tensor does not move and begins anew, others may have
-    /// moved. So does a tensor of which a slot was given another shape, at its next step.
-    fn direction(&self, values: &Self::Values, at: &At, grad: Array2<A>, slots: &mut [Array2<A>]) -> Array2<A>;
+    /// It cannot fail, and a direction has the gradient's shape: where tensors move one beside the other, none could be held back for
+    /// the sake of another. A tensor of which a slot was given another shape begins anew at its next step.
+    ///
+    /// A panic goes through to whoever called [`step`](crate::Optimizer::step). Tensors that were stepped before it, or meanwhile,
+    /// have moved, and what the optimizer remembers is lost: go back to a saved state.
+    fn direction(&self, values: &Self::Values, at: &At, grad: ArrayViewMut2<'_, A>, slots: &mut [Array2<A>]);
 }
 
 /// A matrix that a [`MatrixRule`] remembers.
@@ -118,7 +121,8 @@ impl MatrixSlot {
 /// the slots of a running optimizer, as `block_size` or `graft` may, lets the tensors concerned begin anew; a state saved with other
 /// slots is not loaded. Tensors are shared
 /// between the threads, and so are the products of large ones; the bits do not depend on it. A gradient that is not finite is
-/// an error, as it would spoil a whole matrix. What a step needs beside the state it allocates, a few times the size of the
+/// an error, as it would spoil a whole matrix; what else the element type has no number for is one as for
+/// [`Elementwise`](super::Elementwise). What a step needs beside the state it allocates, a few times the size of the
 /// tensors.
 pub struct Matrixwise<R, A> {
     pub(crate) rule: R,
@@ -146,7 +150,6 @@ struct Task<'s, 'a, A> {
     info: &'s TensorInfo,
     tensor: &'s mut Tensor<'a, A>,
     state: &'s mut State<A>,
-    result: Result<()>,
 }
 
 /// The rows and columns of a tensor as a matrix.
@@ -201,19 +204,29 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
     fn values(&self, step: &Step<'_, A>) -> Result<(RatesAt, R::Values)> {
         Layout::ensure_known(self.layout.as_ref(), step.layout())?;
         step.ensure_uncut(self.rule.name())?;
-        let values = (self.rates.at(self.steps, step)?, self.rule.values(self.steps)?);
+        counter::ensure_next("steps", self.steps)?;
+        let (rates, decay) = (self.rates.at(self.steps)?, self.rule.decay());
+        let mut stepped = step.iter().filter(|(_, tensor)| tensor.grad.is_some());
+        stepped.try_for_each(|pair| rates.ensure_adjusted(decay, pair, self.steps))?;
+        rates.ensure::<A>(decay, None, self.steps)?;
+        let values = (rates, self.rule.values(self.steps)?);
         // Sums of squares over many steps stay finite below this.
         let limit = A::max_value().as_f64().sqrt() * 1e-3;
         let within = |norm: f64| norm <= limit;
         for (info, tensor) in step.iter() {
-            let Some(grad) = tensor.grad.as_ref().filter(|_| !info.is_elsewhere()) else { continue };
+            let Some(grad) = &tensor.grad else { continue };
+            counter::ensure_next_of(info, self.state.get(tensor.index()).map_or(0, |state| state.steps))?;
+            if info.is_elsewhere() {
+                continue;
+            }
             self.rule.accepts(info)?;
+            grad.ensure_kept(info)?;
             let norm = norm::norm(&[(info, grad)], 2.0);
             if !within(norm) {
                 return Err(norm::non_finite(&[(info, grad)]));
             }
             let weight_decay = tensor.weight_decay.apply(values.0.weight_decay);
-            if weight_decay > 0.0 && self.rule.decay() == Decay::Coupled {
+            if weight_decay > 0.0 && decay == Decay::Coupled {
                 // The decay becomes a part of the gradient.
                 let param = [(info, &Grad::new(tensor.param()))];
                 if !within(norm + weight_decay * norm::norm(&param, 2.0)) {
@@ -226,7 +239,7 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
 
     /// Steps one tensor.
     fn update(&self, (rates, values): &(RatesAt, R::Values), task: &mut Task<'_, '_, A>) {
-        let Task { info, tensor, state, result } = task;
+        let Task { info, tensor, state } = task;
         if info.is_elsewhere() {
             return state.steps += 1;
         }
@@ -246,30 +259,18 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
             if coupled {
                 grad.scaled_add(A::from_f64(weight_decay), &param);
             }
-            let grad = Array2::from_shape_vec((rows, columns), grad.into_raw_vec_and_offset().0);
-            let Ok(grad) = grad else { unreachable!("a copy of the gradient has its elements") };
-            let direction = self.rule.direction(values, &at, grad, &mut state.slots);
-            *result = shaped("direction", (rows, columns), &direction);
-            if result.is_err() {
-                **state = State::default();
-                return;
-            }
+            let Ok(matrix) = grad.view_mut().into_shape_with_order((rows, columns)) else {
+                unreachable!("a copy of the gradient lies row by row")
+            };
+            self.rule.direction(values, &at, matrix, &mut state.slots);
             if decoupled {
                 let shrink = A::from_f64(1.0 - learning_rate * weight_decay);
                 param.mapv_inplace(|param| param * shrink);
             }
-            descend(&mut param, A::from_f64(learning_rate), direction);
+            let learning_rate = A::from_f64(learning_rate);
+            Zip::from(param).and(&grad).for_each(|param, direction| *param -= learning_rate * *direction);
         });
     }
-}
-
-/// θ ← θ − η·direction.
-fn descend<A: Scalar>(param: &mut ArrayViewMutD<'_, A>, learning_rate: A, direction: Array2<A>) {
-    let by_rows = if direction.is_standard_layout() { direction } else { direction.as_standard_layout().into_owned() };
-    let Ok(direction) = by_rows.into_shape_with_order(param.raw_dim()) else {
-        unreachable!("the direction has the gradient's elements")
-    };
-    Zip::from(param).and(&direction).for_each(|param, direction| *param -= learning_rate * *direction);
 }
 
 /// Fewer elements than this are stepped one tensor after the other.
@@ -281,6 +282,7 @@ impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
     }
 
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
+        step.ensure_writable()?;
         let values = self.values(&step)?;
         let layout = Arc::clone(self.layout.get_or_insert_with(|| Arc::clone(step.layout())));
         let mut states = std::mem::take(&mut self.state);
@@ -291,16 +293,15 @@ impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
             let Some(state) = rest.nth(tensor.index() - next) else { break };
             next = tensor.index() + 1;
             if tensor.grad.is_some() {
-                tasks.push(Task { info, tensor, state, result: Ok(()) });
+                tasks.push(Task { info, tensor, state });
             }
         }
         match layout.elements() < SERIAL {
             true => tasks.iter_mut().for_each(|task| self.update(&values, task)),
             false => threads::for_each(&mut tasks, &|task| self.update(&values, task)),
         }
-        let (moved, result) = (!tasks.is_empty(), tasks.into_iter().try_for_each(|task| task.result));
+        let moved = !tasks.is_empty();
         self.state = states;
-        result?;
         self.steps += 1;
         Ok(Report::new(values.0.learning_rate, moved))
     }
@@ -371,17 +372,18 @@ impl<R: fmt::Debug, A> fmt::Debug for Matrixwise<R, A> {
             .finish_non_exhaustive()
     }
 }
-
 #[cfg(test)]
 mod tests {
-    use ndarray::{ArrayD, Axis, ShapeBuilder, Slice};
+    use ndarray::{ArrayD, ShapeBuilder, array};
 
     use super::*;
     use crate::error::Error;
 
-    /// Twice the gradient, in a memory of some kind.
+    /// Twice the gradient; and where it is told so, it tries to answer with something of another shape.
     #[derive(Clone)]
-    struct Doubled(fn(Array2<f64>) -> Array2<f64>);
+    struct Doubled {
+        strays: bool,
+    }
 
     impl MatrixRule<f64> for Doubled {
         type Values = ();
@@ -398,54 +400,60 @@ mod tests {
             Ok(())
         }
 
-        fn direction(&self, _: &(), _: &At, grad: Array2<f64>, slots: &mut [Array2<f64>]) -> Array2<f64> {
+        fn hyper_parameters(&self) -> Vec<&Hyper> {
+            vec![]
+        }
+
+        fn direction(&self, _: &(), _: &At, mut grad: ArrayViewMut2<'_, f64>, slots: &mut [Array2<f64>]) {
             slots[0] += &grad;
-            self.0(grad * 2.0)
+            grad *= 2.0;
+            if self.strays {
+                grad = grad.reversed_axes();
+                grad.swap_axes(0, 1);
+                slots[0] = Array2::zeros((7, 7));
+            }
+            assert!(grad.is_standard_layout());
         }
     }
 
-    /// Whatever memory the direction has, the elements are meant.
+    /// Whatever memory parameter and gradient have, the rule sees the gradient row by row, and the elements are meant.
     #[test]
-    fn directions_of_any_layout() {
-        let column_major: fn(Array2<f64>) -> Array2<f64> = |x| {
-            let mut turned = Array2::zeros(x.raw_dim().f());
-            turned.assign(&x);
-            turned
-        };
-        // Rows, or columns, of which every second one is meant.
-        let sliced: fn(Array2<f64>) -> Array2<f64> = |x| {
-            let mut wide = Array2::from_elem((x.nrows(), 2 * x.ncols() + 1), f64::NAN);
-            let every_second = Slice::new(1, None, 2);
-            wide.slice_axis_mut(Axis(1), every_second).assign(&x);
-            wide.slice_axis_inplace(Axis(1), every_second);
-            wide
-        };
-        let offset: fn(Array2<f64>) -> Array2<f64> = |x| {
-            let mut tall = Array2::from_elem((x.nrows() + 2, x.ncols()), f64::NAN);
-            tall.slice_axis_mut(Axis(0), Slice::new(1, Some(-1), 1)).assign(&x);
-            tall.slice_axis_inplace(Axis(0), Slice::new(1, Some(-1), 1));
-            tall
-        };
+    fn directions_for_any_layout() {
         let grad = ArrayD::from_shape_fn(vec![3, 2, 2], |at| (at[0] * 4 + at[1] * 2 + at[2]) as f64);
-        for arranged in [|x| x, column_major, sliced, offset] {
-            let (mut opt, mut w) = (Matrixwise::from_rule(Doubled(arranged), 0.5), ArrayD::zeros(vec![3, 2, 2]));
-            opt.step(&mut w, &grad).unwrap();
-            assert_eq!(w, -&grad);
+        let mut turned = ArrayD::zeros(vec![3, 2, 2].f());
+        turned.assign(&grad);
+        for grad in [grad, turned] {
+            for mut w in [ArrayD::zeros(vec![3, 2, 2]), ArrayD::zeros(vec![3, 2, 2].f())] {
+                let mut opt = Matrixwise::from_rule(Doubled { strays: false }, 0.5);
+                opt.step(&mut w, &grad).unwrap();
+                assert_eq!(w, -&grad);
+            }
         }
     }
 
-    /// Of another shape it is no direction: an error, and the tensor has not moved.
+    /// A direction has the gradient's shape whatever a rule does, so that no tensor waits for another; a slot of another shape lets
+    /// its tensor begin anew.
     #[test]
-    fn directions_of_another_shape() {
-        let wrong: [fn(Array2<f64>) -> Array2<f64>; 3] =
-            [|x| x.reversed_axes(), |x| Array2::zeros((x.nrows() - 1, x.ncols())), |_| Array2::zeros((0, 0))];
-        for wrong in wrong {
-            let mut opt = Matrixwise::from_rule(Doubled(wrong), 0.5).weight_decay(0.5);
-            let mut w = Array2::ones((3, 2));
-            let error = opt.step(&mut w, &Array2::ones((3, 2))).unwrap_err();
-            assert!(matches!(&error, Error::ArgumentShape { argument: "direction", .. }), "{error}");
-            assert_eq!((w, opt.steps()), (Array2::ones((3, 2)), 0));
-            assert_eq!(opt.tensor_steps(""), 0);
-        }
+    fn nothing_has_another_shape() {
+        let mut opt = Matrixwise::from_rule(Doubled { strays: true }, 0.5);
+        let (mut w, grads) = ((array![[1.0, 1.0]], array![1.0]), (array![[1.0, 2.0]], array![3.0]));
+        opt.step(&mut w, &grads).unwrap();
+        assert_eq!(w, (array![[0.0, -1.0]], array![-2.0]));
+        opt.step(&mut w, &grads).unwrap();
+        assert_eq!((w, opt.steps()), ((array![[-1.0, -3.0]], array![-5.0]), 2));
+        assert_eq!(opt.tensor_steps("0"), 1);
+    }
+
+    #[test]
+    fn a_tensor_s_counter_ends() {
+        let mut opt = Matrixwise::from_rule(Doubled { strays: false }, 0.5);
+        let (mut w, grads) = ((array![1.0], array![1.0]), (array![1.0], array![1.0]));
+        opt.step(&mut w, &grads).unwrap();
+        opt.state[1].steps = u64::MAX;
+        let (before, state) = (w.clone(), opt.state_dict());
+        let error = opt.step(&mut w, &grads).unwrap_err();
+        assert_eq!(error, Error::CounterFull { counter: "steps", path: Some("1".into()) });
+        assert!(w == before && opt.state_dict() == state);
+        opt.step(&mut w, &(array![1.0], None::<ndarray::Array1<f64>>)).unwrap();
     }
 }

@@ -18,8 +18,10 @@
 //!     fn slots(&self) -> &'static [&'static str] { &["momentum_buffer"] }
 //!
 //!     fn values(&self, step: u64) -> Result<f64> {
-//!         self.momentum.within("momentum", 0.0..1.0, step)
+//!         self.momentum.within_as::<A>("momentum", 0.0..1.0, step)
 //!     }
+//!
+//!     fn hyper_parameters(&self) -> Vec<&Hyper> { vec![&self.momentum] }
 //!
 //!     fn coefficients(&self, momentum: &f64, at: &At) -> (A, A) {
 //!         (A::from_f64(at.learning_rate), A::from_f64(*momentum))
@@ -56,11 +58,13 @@ pub use lanes::{Lanes, MAX_SLOTS, Slots};
 #[cfg(feature = "distributed")]
 pub(crate) use matrixwise::as_matrix;
 pub use matrixwise::{MatrixRule, MatrixSlot, Matrixwise};
+#[cfg(feature = "distributed")]
+pub(crate) use precision::GROUP;
 pub use precision::{Rounding, StatePrecision};
 
 /// One algorithm, element by element.
 ///
-/// The driver calls [`values`](Rule::values) once a step, [`coefficients`](Rule::coefficients) once a tensor and
+/// The driver calls [`values`](Rule::values) at least once a step, [`coefficients`](Rule::coefficients) once a tensor and
 /// [`sweep`](Rule::sweep) once a block. Learning rate, weight decay and gradient scale are the driver's: the rule
 /// sees a gradient that already holds them.
 pub trait Rule<A: Scalar>: Send + Sync {
@@ -85,19 +89,22 @@ pub trait Rule<A: Scalar>: Send + Sync {
     ///
     /// # Errors
     /// [`HyperParameter`](crate::Error::HyperParameter) if one is out of range: see
-    /// [`Hyper::within`](crate::Hyper::within).
+    /// [`Hyper::within_as`](crate::Hyper::within_as).
     fn values(&self, step: u64) -> Result<Self::Values>;
 
-    /// The rule's own hyper-parameters as they were set, of which an optimizer's state tells what the
-    /// [`Plateau`](crate::schedule::Plateau)s have seen.
-    fn hyper_parameters(&self) -> Vec<&Hyper> {
-        Vec::new()
-    }
+    /// The rule's own hyper-parameters as they were set, all of them, always in the same order: an optimizer's state tells what
+    /// the [`Plateau`](crate::schedule::Plateau)s in these have seen. One that is left out loses that.
+    fn hyper_parameters(&self) -> Vec<&Hyper>;
 
     /// What the loop needs for one tensor.
+    ///
+    /// The learning rate is at most a 2⁻⁵⁴ of the element type's largest number, so that it can be divided by 1 − βᵗ.
     fn coefficients(&self, values: &Self::Values, at: &At) -> Self::Coefficients;
 
     /// Calls [`Lanes::each`] with the update of one element. Options are decided here, outside the loop.
+    ///
+    /// A panic in the update goes through to whoever called [`step`](crate::Optimizer::step). What was swept before it has moved,
+    /// parameters and slots: then neither can be used any more, go back to a saved state.
     fn sweep(&self, coefficients: Self::Coefficients, lanes: Lanes<'_, A>);
 }
 

@@ -11,7 +11,7 @@ use crate::state::data::{Data, in_order, row_major};
 use crate::state::{StateReader, StateWriter};
 
 /// Elements that share one scale of 8-bit state.
-pub(super) const GROUP: usize = 256;
+pub(crate) const GROUP: usize = 256;
 
 /// Tensors with fewer elements than this keep their state in full: there is nothing to gain.
 const LEAST_ELEMENTS: usize = 4096;
@@ -445,6 +445,7 @@ mod tests {
 
     use super::super::lanes::{Lanes, Prelude};
     use super::*;
+    use crate::simd;
 
     const ALL: [StatePrecision; 3] = [
         StatePrecision::Bf16(Rounding::Nearest),
@@ -474,7 +475,7 @@ mod tests {
         let mut padded = values.to_vec();
         padded.resize(LEAST_ELEMENTS.max(values.len()), A::zero());
         let mut stored = Stored::zeros(1, padded.len(), 0, precision);
-        store(stored.as_mut(), &padded, seed, Arch::new());
+        store(stored.as_mut(), &padded, seed, simd::arch());
         let mut loaded = stored.values(0);
         loaded.truncate(values.len());
         loaded
@@ -580,13 +581,15 @@ mod tests {
         let values = numbers::<f32>(6000, true);
         for precision in ALL {
             let mut whole = Stored::zeros(1, values.len(), 0, precision);
-            store(whole.as_mut(), &values, 77, Arch::new());
-            let mut cut = Stored::<f32>::zeros(1, values.len(), 0, precision);
-            let (left, mut right) = cut.as_mut().split_at(2048);
-            store(left, &values[..2048], 77, Arch::Scalar);
-            store(right.range(0, 2048), &values[2048..4096], 77 + 2048, Arch::new());
-            store(right.range(2048, 1904), &values[4096..], 77 + 4096, Arch::Scalar);
-            assert!(whole.values(0) == cut.values(0), "{precision:?}");
+            store(whole.as_mut(), &values, 77, Arch::Scalar);
+            for arch in simd::available().into_iter().filter_map(|level| level.arch()) {
+                let mut cut = Stored::<f32>::zeros(1, values.len(), 0, precision);
+                let (left, mut right) = cut.as_mut().split_at(2048);
+                store(left, &values[..2048], 77, arch);
+                store(right.range(0, 2048), &values[2048..4096], 77 + 2048, Arch::Scalar);
+                store(right.range(2048, 1904), &values[4096..], 77 + 4096, arch);
+                assert!(whole.values(0) == cut.values(0), "{precision:?}, {arch:?}");
+            }
         }
     }
 }

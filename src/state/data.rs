@@ -55,6 +55,26 @@ impl Data {
         each!(self, values => size_of_val(&values[..]))
     }
 
+    /// The first number that is NaN or an infinity.
+    #[cfg(feature = "distributed")]
+    pub(crate) fn first_non_finite(&self) -> Option<f64> {
+        /// Of numbers in 16 bits these say that they are none, or infinite: the exponent's.
+        const EXPONENTS: [u16; 2] = [0x7f80, 0x7c00];
+        let bits = |values: &[u16], exponent: u16| {
+            let bits = values.iter().find(|bits| **bits & exponent == exponent)?;
+            let is_infinite = bits & !(exponent | 0x8000) == 0;
+            let size = if is_infinite { f64::INFINITY } else { f64::NAN };
+            Some(if bits & 0x8000 == 0 { size } else { -size })
+        };
+        match self {
+            Self::F32(values) => values.iter().find(|value| !value.is_finite()).map(|value| f64::from(*value)),
+            Self::F64(values) => values.iter().find(|value| !value.is_finite()).copied(),
+            Self::Bf16(values) => bits(values, EXPONENTS[0]),
+            Self::F16(values) => bits(values, EXPONENTS[1]),
+            Self::U8(_) | Self::U64(_) => None,
+        }
+    }
+
     /// Some of the numbers, as far as there are so many.
     #[cfg(feature = "distributed")]
     pub(crate) fn range(&self, range: std::ops::Range<usize>) -> Self {

@@ -5,6 +5,7 @@ mod reader;
 mod writer;
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use ndarray::{ArrayD, ArrayView, Dimension, IxDyn};
@@ -90,6 +91,15 @@ impl StateDict {
         self.texts.keys().chain(self.tensors.keys()).map(String::as_str)
     }
 
+    /// Whether there is an entry whose name begins like this.
+    pub(crate) fn has_below(&self, prefix: &str) -> bool {
+        fn first<'d, T>(map: &'d BTreeMap<String, T>, prefix: &str) -> Option<&'d String> {
+            map.range::<str, _>((Bound::Included(prefix), Bound::Unbounded)).next().map(|(key, _)| key)
+        }
+        let found = [first(&self.texts, prefix), first(&self.tensors, prefix)];
+        found.into_iter().flatten().any(|key| key.starts_with(prefix))
+    }
+
     /// A counter or another entry that is no tensor, as text.
     pub fn text(&self, key: &str) -> Option<&str> {
         self.texts.get(key).map(String::as_str)
@@ -115,6 +125,16 @@ impl StateDict {
     /// Takes an entry out, and says whether it was there.
     pub fn remove(&mut self, key: &str) -> bool {
         self.texts.remove(key).is_some() | self.tensors.remove(key).is_some()
+    }
+
+    /// Nothing if all numbers are finite.
+    #[cfg(feature = "distributed")]
+    pub(crate) fn ensure_finite(&self) -> Result<()> {
+        let number = |(key, tensor): (&String, &StateTensor)| Some((key.clone(), tensor.data.first_non_finite()?));
+        match self.tensors.iter().find_map(number) {
+            Some((key, value)) => Err(Error::EntryValue { key, value: value.to_string(), accepted: "finite" }),
+            None => Ok(()),
+        }
     }
 
     /// The bytes of all tensors.

@@ -93,7 +93,7 @@ impl<'r> StateReader<'r> {
     /// [`Error::WrongAlgorithm`] if the state is that of another optimizer.
     pub fn node(&mut self, name: &str) -> Result<Self> {
         let prefix = numbered(&self.prefix, &mut self.nodes, name);
-        if !self.dict.keys().any(|key| key.starts_with(&prefix)) {
+        if !self.dict.has_below(&prefix) {
             let names = self.dict.keys().filter_map(|key| key.strip_prefix(&self.prefix)?.split('/').next());
             let found: BTreeSet<String> = names.map(str::to_owned).collect();
             let expected = prefix.trim_end_matches('/').to_owned();
@@ -106,7 +106,7 @@ impl<'r> StateReader<'r> {
     #[cfg(feature = "distributed")]
     pub(crate) fn has_node(&self, name: &str) -> bool {
         let prefix = numbered(&self.prefix, &mut self.nodes.clone(), name);
-        self.dict.keys().any(|key| key.starts_with(&prefix))
+        self.dict.has_below(&prefix)
     }
 
     /// The whole dictionary, of which this reads a part.
@@ -205,7 +205,7 @@ impl<'r> StateReader<'r> {
     }
 
     /// Whether there is a value of this name.
-    #[cfg(feature = "second-order")]
+    #[cfg(any(feature = "distributed", feature = "second-order"))]
     pub(crate) fn has(&self, name: &str) -> bool {
         self.dict.texts.contains_key(&format!("{}{name}", self.prefix))
     }

@@ -35,6 +35,10 @@ impl<A: Scalar> Optimizer<A> for Probe<A> {
         self.steps
     }
 
+    fn layout(&self) -> Option<&std::sync::Arc<gradus::params::Layout>> {
+        None
+    }
+
     fn write_state(&self, _: &mut StateWriter<'_>) {}
 
     fn read_state<'s>(&'s mut self, _: &mut StateReader<'_>) -> Result<Commit<'s>> {

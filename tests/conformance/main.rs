@@ -1,12 +1,9 @@
-//! Every optimizer keeps every law: [`rows`] has the optimizers, this file the laws.
-//!
-//! One law is kept in the form that the public interface allows: *SIMD and scalar code give the same bits*. Which
-//! instructions a step uses cannot be chosen from outside, so the comparison stands beside the driver
-//! (`src/rule/elementwise.rs`); here [`a_tensor_is_its_elements_one_by_one`] compares SIMD blocks with single elements.
+//! Every optimizer keeps every law: [`rows`] has the optimizers, this file the laws, [`levels`] those that compare SIMD levels.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod convergence;
+mod levels;
 mod matrices;
 mod properties;
 mod rows;
@@ -23,6 +20,7 @@ use gradus::{Error, Report};
 use ndarray::{ArrayD, ArrayViewMut0, aview0, aview1};
 
 use convergence::{on_rosenbrock as converges_on_rosenbrock, on_the_parabola as converges_on_the_parabola};
+use levels::every_simd_level_gives_the_same_bits;
 use rows::{Oracle, Row, Subject, rows};
 use tensors::{Arranged, Arrangement, Bits, bits, number, numbers};
 
@@ -54,6 +52,7 @@ mod law {
         shape_and_slots_are_those_of_the_docs
         deterministic
         threads_do_not_change_the_bits
+        every_simd_level_gives_the_same_bits
         memory_layouts_do_not_change_the_bits
         a_tree_is_its_leaves_one_by_one
         accumulating_equal_parts_is_the_step_of_their_mean

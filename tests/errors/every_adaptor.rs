@@ -245,6 +245,10 @@ impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Empty<O> {
         self.0.steps()
     }
 
+    fn layout(&self) -> Option<&Arc<Layout>> {
+        self.0.layout()
+    }
+
     fn write_state(&self, state: &mut StateWriter<'_>) {
         self.0.write_state(state);
     }

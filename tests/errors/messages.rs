@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gradus::prelude::*;
 use gradus::schedule::{Cosine, CosineRestarts};
+use gradus::simd::Level;
 use gradus::{Commit, Error, LinearTap, Report, Result, StateDict, StateReader, StateWriter, Step, check, clip};
 use ndarray::{Array1, Array2, array};
 
@@ -56,6 +57,11 @@ fn table() -> Vec<(Error, &'static str)> {
         (step(Sgd::new(0.1).accumulate(0)), "accumulate is 0 at step 0; it must be at least 1"),
         (step(Sgd::new(0.1).clip_global_norm(1.0).p(0.5)), "p is 0.5 at step 0; it must be a number ≥ 1 or infinity"),
         (step(Sgd::new(0.1).clip_value(-1.0)), "limit is -1 at step 0; it must be a number ≥ 0 or infinity"),
+        (
+            // What is provoked depends on the machine: see tests/simd.rs.
+            Error::SimdLevel { level: Level::V4, available: vec![Level::Baseline, Level::V3] },
+            "the SIMD level v4 is not available; this machine has baseline, v3",
+        ),
         (step(Sgd::new(0.1).unscale(0.0)), "loss_scale is 0 at step 0; it must be a finite number > 0"),
         (step(Sgd::new(Cosine::new(f64::NAN, 10))), "Cosine: peak is NaN; it must be a finite number"),
         (step(Sgd::new(CosineRestarts::new(0.1, 0))), "CosineRestarts: period is 0; it must be at least 1 step"),
@@ -135,6 +141,20 @@ fn table() -> Vec<(Error, &'static str)> {
         (step(Sgd::new(0.1).freeze("{0,1")), "pattern \"{0,1\": an opening brace without a closing one"),
         (step(Sgd::new(0.1).freeze("0}")), "pattern \"0}\": a closing brace without an opening one"),
         (step(Sgd::new(0.1).freeze("{{0}}")), "pattern \"{{0}}\": braces do not nest"),
+        (
+            Sgd::new(0.1).clip_value(1e-46).step(&mut array![1.0_f32], &array![1.0]).unwrap_err(),
+            "gradient (root) has the limit 1e-46, which becomes 0 in f32",
+        ),
+        (
+            Sgd::new(0.1).unscale(1e-30).unscale(1e-30).step(&mut array![1.0_f32], &array![1.0]).unwrap_err(),
+            "gradient (root) has the scale 9.999999999999998e59, which becomes infinite in f32",
+        ),
+        (ended(), "steps stands at 18446744073709551615, the largest number there is: load a state with a smaller one"),
+        (previewed(), "a preview of a step is to look at; apply the step itself"),
+        (
+            step(Sgd::new(0.1).route("1", Late)),
+            "others have moved already: not today; an optimizer must refuse in `check` what it would refuse in `apply`",
+        ),
         (swapped(), "the parameters are swapped for their averages; swap them back first"),
         (loading(|_| {}, AdamW::new(0.1)), "the state is not that of adamw; it has adam"),
         (loading(|state| _ = state.remove("adam/exp_avg/1"), Adam::new(0.1)), "there is no \"adam/exp_avg/1\""),
@@ -205,6 +225,25 @@ fn swapped() -> Error {
     opt.step(&mut w, &array![1.0]).unwrap();
     opt.swap(&mut w).unwrap();
     opt.step(&mut w, &array![1.0]).unwrap_err()
+}
+
+/// What a step says after the last one that can be counted.
+fn ended() -> Error {
+    let (mut opt, mut w) = (Sgd::new(0.1), array![1.0]);
+    opt.step(&mut w, &array![1.0]).unwrap();
+    let mut state = opt.state_dict();
+    state.insert_text("sgd/steps", u64::MAX);
+    opt.load_state_dict(&state).unwrap();
+    opt.step(&mut w, &array![1.0]).unwrap_err()
+}
+
+/// What is said to a preview in the place of a step.
+fn previewed() -> Error {
+    let (mut w, grads) = (array![1.0], array![1.0]);
+    let mut parts = Step::pair(&mut w, &grads, None).unwrap().split(2, |_, _| 0);
+    let mut swapped = parts.pop().unwrap();
+    std::mem::swap(&mut swapped, &mut parts[0].preview());
+    Sgd::new(0.1).apply(swapped).unwrap_err()
 }
 
 /// What Adam says to its own state after one step on two vectors, changed.
@@ -305,6 +344,10 @@ fn of_features() -> Vec<(Error, &'static str)> {
         ),
         (Error::NotShardable { name: "lbfgs" }, "lbfgs needs all tensors in one place; it cannot be inside sharded"),
         (
+            Error::InsideSharded { name: "local_steps" },
+            "local_steps cannot be inside sharded; write it after: `.sharded(group).local_steps(…)`",
+        ),
+        (
             Error::DataOfAllRanks { name: "kfac" },
             "kfac knows only its own rank's data, and these are the mean gradients of all; write it after data_parallel",
         ),
@@ -362,6 +405,41 @@ impl Optimizer<f64> for Stubborn {
 
     fn steps(&self) -> u64 {
         0
+    }
+
+    fn layout(&self) -> Option<&std::sync::Arc<gradus::params::Layout>> {
+        None
+    }
+
+    fn write_state(&self, _: &mut StateWriter<'_>) {}
+
+    fn read_state<'s>(&'s mut self, _: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        Ok(Commit::nothing())
+    }
+}
+
+/// One that has second thoughts.
+struct Late;
+
+impl Optimizer<f64> for Late {
+    fn check(&self, _: &Step<'_, f64>) -> Result<()> {
+        Ok(())
+    }
+
+    fn apply(&mut self, _: Step<'_, f64>) -> Result<Report> {
+        Err(Error::Other("not today".into()))
+    }
+
+    fn learning_rate(&self) -> f64 {
+        0.0
+    }
+
+    fn steps(&self) -> u64 {
+        0
+    }
+
+    fn layout(&self) -> Option<&std::sync::Arc<gradus::params::Layout>> {
+        None
     }
 
     fn write_state(&self, _: &mut StateWriter<'_>) {}

@@ -1,8 +1,8 @@
-//! Both ends of every hyper-parameter's range.
+//! Both ends of every range: that of a hyper-parameter, of the element type that it is computed with in, of a counter.
 
 use gradus::prelude::*;
 use gradus::{Error, Hyper};
-use ndarray::array;
+use ndarray::{Array1, Array2, array};
 
 type Build = fn(Hyper) -> Box<dyn Optimizer<f64>>;
 
@@ -100,4 +100,145 @@ fn refused(name: &str, mut opt: Box<dyn Optimizer<f64>>, bad: f64, at: u64) {
         other => panic!("{name} {bad}: {other:?}"),
     }
     assert_eq!((w[0], opt.steps()), (1.0, at), "{name}");
+}
+
+type Narrow = fn(Hyper) -> Box<dyn Optimizer<f32>>;
+
+/// What f32 has no number for: values that round to 0, to infinity or out of the range.
+fn narrow() -> Vec<(&'static str, Narrow, &'static [f64])> {
+    const SHARE: &[f64] = &[1e-46, 1.0 - 1e-9];
+    const EPS: &[f64] = &[1e-46, 1e39];
+    const RATE: &[f64] = &[1e39, 1e308, 3e38, 1e23]; // the last ones leave no room for a bias correction
+    const DECAY: &[f64] = &[1e39, 1e308];
+    const LOSS: &[f64] = &[1e39, 1e-39, 1e-46];
+    let mut table: Vec<(_, Narrow, _)> = vec![
+        ("learning_rate", |x| Box::new(Sgd::new(x)), RATE),
+        ("weight_decay", |x| Box::new(Sgd::new(0.1).weight_decay(x)), DECAY),
+        ("momentum", |x| Box::new(Momentum::new(0.1, x)), SHARE),
+        ("dampening", |x| Box::new(Momentum::new(0.1, 0.9).dampening(x)), &[1e-46]),
+        ("momentum", |x| Box::new(Nesterov::new(0.1, x)), SHARE),
+        ("alpha", |x| Box::new(RmsProp::new(0.1).alpha(x)), SHARE),
+        ("eps", |x| Box::new(RmsProp::new(0.1).eps(x)), EPS),
+        ("momentum", |x| Box::new(RmsProp::new(0.1).momentum(x)), SHARE),
+        ("learning_rate", |x| Box::new(Adam::new(x)), RATE),
+        ("beta1", |x| Box::new(Adam::new(0.1).beta1(x)), SHARE),
+        ("beta2", |x| Box::new(Adam::new(0.1).beta2(x)), SHARE),
+        ("eps", |x| Box::new(Adam::new(0.1).eps(x)), EPS),
+        ("eps", |x| Box::new(Adam::new(0.1).eps(x).amsgrad()), EPS),
+        ("eps", |x| Box::new(AdamW::new(0.1).eps(x).eps_hat()), EPS),
+        ("weight_decay", |x| Box::new(AdamW::new(1e20).weight_decay(x)), &[1e20, 1e39]),
+        ("learning_rate", |x| Box::new(Muon::new(x)), RATE),
+        ("momentum", |x| Box::new(Muon::new(0.1).momentum(x)), SHARE),
+        ("eps", |x| Box::new(Muon::new(0.1).eps(x)), EPS),
+        ("learning_rate", |x| Box::new(Lbfgs::new(x)), &[1e39, 1e308]),
+        ("learning_rate", |x| Box::new(Lbfgs::new(0.1).group("**", Group::new().learning_rate(x))), &[1e39]),
+        ("learning_rate", |x| Box::new(Sgd::new(0.1).group("**", Group::new().learning_rate(x))), RATE),
+        ("learning_rate", |x| Box::new(Sgd::new(1e20).group("**", Group::new().scale_learning_rate(x))), &[1e20]),
+        ("weight_decay", |x| Box::new(Sgd::new(0.1).group("**", Group::new().weight_decay(x))), DECAY),
+        ("loss_scale", |x| Box::new(Sgd::new(0.1).unscale(x)), LOSS),
+        ("loss_scale", |x| Box::new(Adam::new(0.1).accumulate(1).unscale(x)), LOSS),
+    ];
+    #[cfg(feature = "second-order")]
+    table.extend([
+        ("learning_rate", (|x| Box::new(Shampoo::new(x))) as Narrow, RATE),
+        ("eps", |x| Box::new(Shampoo::new(0.1).eps(x)), EPS),
+        ("beta2", |x| Box::new(Shampoo::new(0.1).beta2(x)), SHARE),
+        ("momentum", |x| Box::new(Shampoo::new(0.1).momentum(x)), SHARE),
+        ("beta1", |x| Box::new(Soap::new(0.1).beta1(x)), SHARE),
+        ("beta2", |x| Box::new(Soap::new(0.1).beta2(x)), SHARE),
+        ("eps", |x| Box::new(Soap::new(0.1).eps(x)), EPS),
+    ]);
+    table
+}
+
+#[test]
+fn what_the_element_type_has_no_number_for_is_refused() {
+    for (name, build, bad) in narrow() {
+        for value in bad {
+            for grad in [0.0, 1.0] {
+                let (mut opt, mut w) = (build(Hyper::from(*value)), Array2::from_elem((2, 2), 1.0_f32));
+                let result = opt.step(&mut w, &Array2::from_elem((2, 2), grad));
+                let named = matches!(&result, Err(Error::HyperParameter { name: found, .. }) if *found == name);
+                assert!(named && w == Array2::from_elem((2, 2), 1.0), "{name} {value}: {result:?} {w}");
+                let text = result.unwrap_err().to_string();
+                assert!(text.contains("f32") && opt.steps() == 0, "{text}");
+            }
+        }
+    }
+    // f64 has them.
+    Adam::new(0.1).eps(1e-46).step(&mut array![1.0_f64], &array![0.0]).unwrap();
+    Adam::new(1e39).step(&mut array![1.0_f64], &array![0.0]).unwrap();
+}
+
+/// Schedules lead a learning rate and a weight decay down to where f32 has no numbers: that is 0, and no error.
+#[test]
+fn what_a_schedule_lets_fade_is_nothing_in_the_end() {
+    let fading = |step: u64| 0.5_f64.powi(step as i32 * 50);
+    let (mut opt, mut w) = (AdamW::new(fading).weight_decay(fading), array![1.0_f32]);
+    for _ in 0..10 {
+        assert!(opt.step(&mut w, &array![1.0]).unwrap().moved && w[0].is_finite());
+    }
+    let before = w.clone();
+    opt.step(&mut w, &array![1.0]).unwrap();
+    assert_eq!(w, before);
+    let fine = |x: f64| Sgd::new(x).step(&mut array![1.0_f32], &array![1.0]).is_ok();
+    assert!(fine(1e-46) && fine(1e-40) && fine(1e20));
+}
+
+/// What adaptors multiply and limit a gradient with, all of them together.
+#[test]
+fn gradients_are_scaled_by_numbers_of_the_element_type() {
+    let refused = |opt: Box<dyn Optimizer<f32>>, quantity: &str| {
+        let (mut opt, mut w) = (opt, (array![1.0_f32], array![1.0_f32]));
+        let error = opt.step(&mut w, &(array![1.0], array![3e38])).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(quantity) && text.contains("f32"), "{text}");
+        assert_eq!((w, opt.steps()), ((array![1.0], array![1.0]), 0));
+    };
+    refused(Box::new(Sgd::new(0.1).clip_global_norm(1e-10)), "scale");
+    refused(Box::new(Adam::new(0.1).clip_global_norm(1e-46).accumulate(1)), "scale");
+    refused(Box::new(Momentum::new(0.1, 0.9).clip_value(1e-46)), "limit");
+    refused(Box::new(Lbfgs::new(0.1).clip_global_norm(1e-10)), "scale");
+    refused(Box::new(Sgd::new(0.1).unscale(1e30).unscale(1e30)), "scale");
+    // Undone by what comes after it, it is a number again; and nothing is larger than a limit that f32 does not have.
+    let grads = (array![1e-20_f32], array![0.0]);
+    let mut w = (array![1.0_f32], array![1.0]);
+    Sgd::new(1.0).unscale(1e-30).unscale(1e30).clip_value(1e39).step(&mut w, &grads).unwrap();
+    Sgd::new(1.0).clip_global_norm(0.0).step(&mut w, &grads).unwrap();
+    assert_eq!(w, (array![1.0], array![1.0]));
+}
+
+/// The last number of a counter is no step's: an error, and nothing has moved.
+#[test]
+fn a_counter_at_its_end_is_an_error() {
+    fn ended<A: Scalar>(name: &str, mut opt: Box<dyn Optimizer<A>>) {
+        let (mut w, grads) = (Array2::<A>::ones((2, 2)), Array2::<A>::ones((2, 2)));
+        opt.step(&mut w, &grads).unwrap();
+        let mut state = opt.state_dict();
+        state.insert_text(format!("{name}/steps"), u64::MAX - 1);
+        opt.load_state_dict(&state).unwrap();
+        opt.step(&mut w, &grads).unwrap();
+        let (before, state) = (w.clone(), opt.state_dict());
+        let error = opt.step(&mut w, &grads).unwrap_err().to_string();
+        assert!(error.contains("steps") && error.contains("18446744073709551615"), "{name}: {error}");
+        assert!(w == before && opt.state_dict() == state, "{name}");
+    }
+    ended::<f32>("sgd", Box::new(Sgd::new(0.1)));
+    ended::<f64>("adam", Box::new(Adam::new(0.1)));
+    ended::<f64>("adamw", Box::new(AdamW::new(0.1).clip_global_norm(1.0)));
+    ended::<f32>("rmsprop", Box::new(RmsProp::new(0.1)));
+    ended::<f32>("muon", Box::new(Muon::new(0.1)));
+    ended::<f32>("lbfgs", Box::new(Lbfgs::new(0.1)));
+    #[cfg(feature = "second-order")]
+    ended::<f32>("shampoo", Box::new(Shampoo::new(0.1)));
+    #[cfg(feature = "second-order")]
+    ended::<f64>("soap", Box::new(Soap::new(0.1)));
+    // In the middle of a call, too.
+    let (mut opt, mut w) = (Lbfgs::new(0.1), array![1.0, 2.0]);
+    let mut state = opt.state_dict();
+    state.insert_text("lbfgs/steps", u64::MAX - 2);
+    opt.load_state_dict(&state).unwrap();
+    let error = opt.step_with(&mut w, |w: &Array1<f64>| (w.dot(w), w * 2.0)).unwrap_err();
+    assert!(matches!(error, Error::CounterFull { .. }), "{error}");
+    assert_eq!((w, opt.steps()), (array![1.0, 2.0], u64::MAX - 2));
 }

@@ -1,6 +1,8 @@
 //! One AdamW step on gradus and its peers, side by side in one run. See README.md.
 
 mod frameworks;
+#[path = "../../shared/level.rs"]
+mod level;
 mod muon;
 mod python;
 #[path = "../../shared/record.rs"]
@@ -10,6 +12,8 @@ mod rust;
 use std::error::Error;
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+use gradus::simd;
 
 use python::Python;
 use record::Record;
@@ -75,38 +79,30 @@ fn main() -> Result<(), Box<dyn Error>> {
         frameworks::table();
         return Ok(());
     }
+    level::begin()?;
     let mut record = Record::default();
-    if given("--frameworks") {
+    let (name, with) = if given("--frameworks") {
         record.say(&format!("AdamW on f32, medians of interleaved rounds, {} threads.", rayon::current_num_threads()));
         on_both_heaps(&mut record, &["--frameworks-table".into()])?;
-        if given("--record") {
-            let made_by = format!("`cargo run --release -- --frameworks --record` in `benches/peers`, with {}", {
-                rust::versions().join(", ")
-            });
-            record.write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../record"), "frameworks", &made_by)?;
-        }
-        return Ok(());
-    }
-    if given("--muon") {
+        ("frameworks", rust::versions())
+    } else if given("--muon") {
         muon::table(&python, &mut record);
-        if given("--record") {
-            let versions = [rust::versions(), python::versions(&python)].concat().join(", ");
-            let made_by = format!("`cargo run --release -- --muon --record` in `benches/peers`, with {versions}");
-            record.write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../record"), "muon", &made_by)?;
-        }
-        return Ok(());
-    }
-    record.say(&format!(
-        "AdamW on f32, medians of {ROUNDS} interleaved rounds; how many times as long as gradus. {} threads.",
-        rayon::current_num_threads()
-    ));
-    let run = [vec!["--table".into()], sizes.clone()].concat();
-    on_both_heaps(&mut record, &run)?;
+        ("muon", [rust::versions(), python::versions(&python)].concat())
+    } else {
+        record.say(&format!(
+            "AdamW on f32, medians of {ROUNDS} interleaved rounds; how many times as long as gradus. {} threads.",
+            rayon::current_num_threads()
+        ));
+        on_both_heaps(&mut record, &[vec!["--table".into()], sizes.clone()].concat())?;
+        ("peers", [rust::versions(), python::versions(&python)].concat())
+    };
     if given("--record") {
-        let command = ["cargo run --release -- --record".into(), sizes.join(" ")].join(" ");
-        let versions = [rust::versions(), python::versions(&python)].concat().join(", ");
-        let made_by = format!("`{}` in `benches/peers`, with {versions}", command.trim());
-        record.write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../record"), "peers", &made_by)?;
+        let level = simd::level();
+        let given = [options, vec![format!("--simd {level}")], sizes].concat().join(" ");
+        let held: Vec<_> = python::held_to(level).iter().map(|(name, value)| format!(" `{name}={value}`")).collect();
+        let held = if held.is_empty() { String::new() } else { format!("; Python with{}", held.concat()) };
+        let made_by = format!("`cargo run --release -- {given}` in `benches/peers`, with {}{held}", with.join(", "));
+        record.write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../record"), name, &made_by)?;
     }
     Ok(())
 }

@@ -3,6 +3,8 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
+use gradus::simd::{self, Level};
+
 use crate::{Peer, Problem};
 
 pub(crate) const NAMES: [&str; 3] = ["torch-fused", "torch-foreach", "optax"];
@@ -25,6 +27,7 @@ impl Python {
     fn spawn(python: &str) -> Option<Self> {
         let mut command = Command::new(python);
         command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/peer.py"));
+        command.envs(held_to(simd::level()));
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
         let (input, output) = (child.stdin.take()?, BufReader::new(child.stdout.take()?));
         Some(Self { child, input, output })
@@ -39,7 +42,23 @@ impl Python {
     }
 }
 
-/// What is installed, as `torch 2.15.0`.
+/// What holds torch (its own loops, MKL's and oneDNN's) and XLA to the instructions of this level. At the highest they choose for
+/// themselves.
+pub(crate) fn held_to(level: Level) -> Vec<(&'static str, &'static str)> {
+    let (torch, mkl, one_dnn, xla) = match level {
+        Level::Baseline => ("default", "SSE4_2", "SSE41", "--xla_cpu_max_isa=SSE4_2"),
+        Level::V3 => ("avx2", "AVX2", "AVX2", "--xla_cpu_max_isa=AVX2"),
+        _ => return Vec::new(),
+    };
+    vec![
+        ("ATEN_CPU_CAPABILITY", torch),
+        ("MKL_ENABLE_INSTRUCTIONS", mkl),
+        ("ONEDNN_MAX_CPU_ISA", one_dnn),
+        ("XLA_FLAGS", xla),
+    ]
+}
+
+/// What is installed, as `torch 2.15.0 (AVX2)`.
 pub(crate) fn versions(python: &str) -> Vec<String> {
     let answer = Python::spawn(python).and_then(|mut python| python.ask("versions")).unwrap_or_default();
     answer.split(", ").filter(|version| !version.is_empty()).map(str::to_owned).collect()

@@ -86,7 +86,8 @@ pub trait Compression<A: Element>: Send {
     /// The step with the last reduction was taken.
     fn commit(&mut self) {}
 
-    /// Writes what is remembered from step to step.
+    /// Writes what is remembered from step to step. Before the first step there is no tensor in the layout, though in what is read later
+    /// there may be all.
     fn write_state(&self, state: &mut StateWriter<'_>, layout: &Layout) {
         let _ = (state, layout);
     }
@@ -151,7 +152,9 @@ impl<A: Element> Feedback<A> {
     pub(super) fn write_state(&self, state: &mut StateWriter<'_>, layout: Option<&Layout>) {
         let mut node = state.node(self.compression.name());
         node.value("residuals", self.residuals.iter().filter(|residual| !residual.is_empty()).count());
-        let Some(layout) = layout else { return };
+        // Before the first step there are no tensors, but what is read without any must be there.
+        let nothing = Layout::default();
+        let layout = layout.unwrap_or(&nothing);
         let tensors = layout.tensors().iter().zip(&self.residuals).filter(|(_, residual)| !residual.is_empty());
         tensors.for_each(|(info, residual)| node.tensor("residual", info, residual.iter().copied()));
         self.compression.write_state(&mut node, layout);

@@ -196,7 +196,8 @@ impl<A: Element> Compression<A> for PowerSgd<A> {
         };
         let read = state.tensors().iter().map(basis).collect::<Result<Vec<Option<Array2<A>>>>>()?;
         let count = read.iter().flatten().count();
-        if state.layout().is_some() {
+        // Older states before a first step are without.
+        if state.layout().is_some() || state.has("bases") {
             state.value_where("bases", "the number of bases", |number: &usize| *number == count)?;
         }
         Ok(Commit::new(move || self.bases = read))

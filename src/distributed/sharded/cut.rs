@@ -4,9 +4,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::params::{Layout, TensorInfo};
-
 /// Tensors are cut at multiples of this from their first element, so that no rank has a part of what shares a scale of 8-bit state.
-pub(super) const BLOCK: usize = 256;
+pub(super) use crate::rule::GROUP as BLOCK;
 
 /// How the parameters are divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,9 +50,9 @@ impl Cut {
         &self.whole
     }
 
-    /// The most elements that a rank has: what all ranks' parts are padded to.
-    pub(super) fn most(&self) -> usize {
-        self.most
+    /// The elements of every rank's part of a buffer: the most that a rank has, and one with which it says whether it has stepped.
+    pub(super) fn part(&self) -> usize {
+        self.most + 1
     }
 
     /// The pieces of a tensor, in the order of its elements.
@@ -166,7 +165,7 @@ mod tests {
                         }
                         assert_eq!(at, *size);
                     }
-                    assert_eq!(cut.most(), next.into_iter().max().unwrap_or(0));
+                    assert_eq!(cut.most, next.into_iter().max().unwrap_or(0));
                 }
             }
         }
@@ -178,7 +177,7 @@ mod tests {
             for ranks in 1..7 {
                 let whole = layout(sizes);
                 let cut = Cut::new(&whole, ranks, How::ByElements);
-                assert!(cut.most() as f64 <= whole.elements() as f64 / ranks as f64 + BLOCK as f64, "{sizes:?}");
+                assert!(cut.most as f64 <= whole.elements() as f64 / ranks as f64 + BLOCK as f64, "{sizes:?}");
                 let pieces = (0..sizes.len()).flat_map(|tensor| cut.pieces(tensor));
                 assert!(pieces.into_iter().all(|piece| piece.elements.start % BLOCK == 0));
             }

@@ -82,6 +82,7 @@ pub use state::unshard;
 /// | `freeze`, `group`, `route` | as unsharded | freeze and group: as unsharded |
 /// | [`Muon`](crate::Muon), Shampoo, SOAP | with [`by_tensor`](Self::by_tensor) | – |
 /// | K-FAC, [`Lbfgs`](crate::Lbfgs) | refused | K-FAC: of each rank's own batch |
+/// | `data_parallel`, `local_steps`, `sharded` | refused | the first two: over other groups of ranks, or their own |
 ///
 /// An adaptor outside that remembers parameters, as averages do, remembers those before the first broadcast: call
 /// [`broadcast`](Self::broadcast) first.
@@ -93,7 +94,9 @@ pub use state::unshard;
 /// All ranks return an error, and nothing has changed on any: [`Error::RanksDisagree`] if their steps are not the same;
 /// [`Error::NonFiniteGradient`] on the rank that has it, or whatever else one refuses the step for, and
 /// [`Error::RankRefused`] on the others; [`Error::RankLeft`] and its like if the group is broken. If it breaks in the last call, after the
-/// optimizers have stepped, parameters are unchanged but state is not: all later steps are refused, and the state does not load.
+/// optimizers have stepped, or if an optimizer of your own refuses to [`apply`](Optimizer::apply) what its [`check`](Optimizer::check)
+/// accepted, and not on all ranks, then parameters are unchanged but state is not: all later steps are refused, and the state does not
+/// load. [`Error::InsideSharded`] for what speaks to ranks itself: `sharded`, `data_parallel` and `local_steps`, the last also alone.
 ///
 /// # Example
 /// ```
@@ -187,11 +190,11 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Sharded<O, G, A> {
 
     /// This rank's word on a step, with its gradients in the buffer.
     fn own_word(&mut self, share: &Share, step: &Step<'_, A>) -> Result<Word> {
-        self.ensure_ready(step.layout())?;
+        self.check(step)?;
         if self.share.is_none() {
             self.buffers = Buffers::default(); // an earlier step that was refused may have been on other parameters
         }
-        self.buffers.fit(self.group.size(), share.cut.most());
+        self.buffers.fit(self.group.size(), share.cut.part());
         share.pack_grads(step, &mut self.buffers.all);
         word(self.non_finite, packed::all_finite(&self.buffers.all), step)
     }
@@ -222,8 +225,8 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Sharded<O, G, A> {
         } else {
             share.pack_params(step, all);
             self.group.broadcast(all, 0)?;
-            let most = params.len();
-            params.copy_from_slice(&all[share.rank * most..][..most]);
+            let part = params.len();
+            params.copy_from_slice(&all[share.rank * part..][..part]);
         }
         Ok(())
     }
@@ -241,6 +244,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
     /// Whether the parameters are those of the steps before. It says nothing of the gradients: a rank that refused here alone would leave
     /// the others waiting.
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        step.ensure_outermost("sharded")?;
         self.ensure_ready(step.layout())
     }
 
@@ -267,10 +271,20 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
         agree(group, accepted.map(|()| Word::Go), 0, Vec::new)?;
         let moved = inner.apply(own);
         across.ensure_sound()?;
-        let report = match group.all_gather(params, all).and(moved) {
+        let part = params.len();
+        params.iter_mut().skip(part - 1).for_each(|word| *word = if moved.is_ok() { A::zero() } else { A::one() });
+        let gathered = group.all_gather(params, all);
+        let refusals = all.chunks(part).filter(|part| part.last() != Some(&A::zero())).count();
+        let end = match gathered {
+            // Those that have not stepped say why.
+            Ok(()) if refusals > 0 => agree(group, moved.clone().map(|_| Word::Go), 0, Vec::new).map(drop),
+            gathered => gathered,
+        };
+        let report = match end.and(moved) {
             Ok(report) => report,
             Err(error) => {
-                self.torn = Some(error.clone());
+                // Where no rank has stepped nothing has changed.
+                self.torn = (refusals < group.size()).then(|| error.clone());
                 return Err(error);
             }
         };

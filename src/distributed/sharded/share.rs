@@ -111,7 +111,7 @@ impl Share {
 
     /// Where a piece is in a buffer of all ranks' parts.
     fn within(&self, piece: &Piece) -> Range<usize> {
-        let begin = piece.rank * self.cut.most() + piece.at;
+        let begin = piece.rank * self.cut.part() + piece.at;
         begin..begin + piece.elements.len()
     }
 }
@@ -141,9 +141,9 @@ impl<A> Default for Buffers<A> {
 
 impl<A: Element> Buffers<A> {
     /// Makes room for the parts of so many ranks.
-    pub(super) fn fit(&mut self, ranks: usize, most: usize) {
-        self.all.resize(ranks * most, A::zero());
-        self.grads.resize(most, A::zero());
-        self.params.resize(most, A::zero());
+    pub(super) fn fit(&mut self, ranks: usize, part: usize) {
+        self.all.resize(ranks * part, A::zero());
+        self.grads.resize(part, A::zero());
+        self.params.resize(part, A::zero());
     }
 }

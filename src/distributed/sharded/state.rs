@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use super::cut::{BLOCK, Cut, How};
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::params::{Layout, TensorInfo};
 use crate::scalar::Element;
@@ -38,10 +38,10 @@ impl Fingerprint {
     /// From a thousand of the parameters.
     pub(super) fn of<A: Element>(params: &[A]) -> Self {
         const SAMPLES: usize = 1024;
-        let mut hasher = DefaultHasher::new();
+        let mut digest = Digest::new();
         let samples = params.iter().step_by(params.len().div_ceil(SAMPLES).max(1));
-        samples.for_each(|param| param.as_f64().to_bits().hash(&mut hasher));
-        Self(Some(hasher.finish()))
+        samples.for_each(|param| digest.number(param.as_f64().to_bits()));
+        Self(Some(digest.finish()))
     }
 }
 

@@ -121,16 +121,27 @@ impl Accountant {
     /// Adds several such steps.
     ///
     /// # Errors
-    /// [`Error::Argument`].
+    /// [`Error::Argument`], also if there would be more than can be counted.
     pub fn steps(&mut self, rate: f64, noise_multiplier: f64, steps: u64) -> Result<()> {
-        check_mechanism(rate, noise_multiplier)?;
+        let all = self.after(rate, noise_multiplier, steps)?;
         let same = |known: &&mut Spending| known.rate == rate && known.noise_multiplier == noise_multiplier;
         match self.spendings.iter_mut().find(same) {
-            Some(known) => known.steps = known.steps.saturating_add(steps),
+            Some(known) => known.steps = all,
             None if steps == 0 => {}
             None => self.spendings.push(Spending { rate, noise_multiplier, steps }),
         }
         Ok(())
+    }
+
+    /// How many steps of a mechanism there would be after so many more.
+    pub(super) fn after(&self, rate: f64, noise_multiplier: f64, steps: u64) -> Result<u64> {
+        check_mechanism(rate, noise_multiplier)?;
+        let same = |known: &&Spending| known.rate == rate && known.noise_multiplier == noise_multiplier;
+        let known = self.spendings.iter().find(same).map_or(0, |known| known.steps);
+        known.checked_add(steps).ok_or_else(|| {
+            let accepted = format!("at most {}, for {known} are counted already", u64::MAX - known);
+            Error::argument("steps", steps as f64, accepted)
+        })
     }
 
     /// One with these orders for which nothing was spent.

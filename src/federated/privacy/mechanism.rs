@@ -5,7 +5,8 @@ use super::check_clip;
 use super::noise::Noise;
 use crate::clip::Norm;
 use crate::error::{Error, Result};
-use crate::params::{ParamsMut, ValuesMut, for_each_mut};
+use crate::norm::unravel;
+use crate::params::{Order, ParamsMut, ValuesMut, for_each_mut};
 use crate::scalar::Element;
 
 /// The sampled Gaussian mechanism: Poisson sampling, a limit on each part of a sum, and noise on the sum.
@@ -43,6 +44,10 @@ use crate::scalar::Element;
 /// element type. Real numbers in a computer are not those of the theory: which of them a noisy sum can be depends on the sum in its
 /// last digits (Mironov 2012), and someone who sees all digits of it may learn more than ε says. Whoever must exclude that rounds
 /// sums and noise to integers. A tensor that is absent (`None`) gets no noise: it must be so for all data.
+///
+/// # How many it takes
+/// The noise hides one part, so it must be small beside the sum of all: see [`noise_ratio`](Self::noise_ratio). A model of d parameters
+/// needs an expected batch q·N of about σ√d parts for noise as large as the largest sum. With a handful of parts nothing is learned.
 ///
 /// # Errors
 /// [`Error::Argument`]; [`Error::Entropy`] if the operating system has no randomness; what [`clip::Norm`](crate::clip::Norm) says of
@@ -127,7 +132,8 @@ impl GaussianMechanism {
     /// Adds the noise to a sum of clipped parts and records the step. To be called **once** for a sum, and for the whole of it.
     ///
     /// # Errors
-    /// [`Error::NonFiniteGradient`], [`Error::NormOverflow`]; then nothing is recorded either.
+    /// [`Error::NonFiniteGradient`], also for a noisy sum that exceeds the element type; [`Error::NormOverflow`]; [`Error::Argument`]
+    /// after more steps than can be counted. Then nothing is recorded either.
     pub fn add_noise<T: ParamsMut + ?Sized>(&mut self, sum: &mut T) -> Result<()> {
         self.noise(sum, 1.0)
     }
@@ -144,16 +150,59 @@ impl GaussianMechanism {
     fn noise<T: ParamsMut + ?Sized>(&mut self, mut sum: &mut T, divisor: f64) -> Result<()> {
         // Without a limit it only looks for what is not finite.
         Norm::global(f64::INFINITY).exact().clip(&mut sum)?;
-        self.record()?;
-        let mut noisy = |value: &mut T::Elem| {
-            *value = T::Elem::from_f64((value.as_f64() + self.draw()) / divisor);
-        };
-        for_each_mut(sum, |_, shape, values| match values {
-            Some(ValuesMut::Contiguous(slice, _)) => slice.iter_mut().for_each(&mut noisy),
-            Some(mut values) => values.view_mut(shape).iter_mut().for_each(&mut noisy),
-            None => {}
+        self.ensure_countable()?;
+        let mut tensors = Vec::new();
+        for_each_mut(sum, |path, shape, values| {
+            tensors.extend(values.map(|values| (path.to_string(), shape.to_vec(), values)));
         });
+        // All of it before any is written.
+        let mut all = Vec::new();
+        for (path, shape, values) in &tensors {
+            let begin = all.len();
+            let mut noisy = |value: &T::Elem| all.push(T::Elem::from_f64((value.as_f64() + self.draw()) / divisor));
+            match values {
+                ValuesMut::Contiguous(slice, _) => slice.iter().for_each(&mut noisy),
+                ValuesMut::Strided(_) => values.as_values().view(shape).iter().for_each(&mut noisy),
+            }
+            if let Some(at) = all[begin..].iter().position(|value| !value.as_f64().is_finite()) {
+                let (path, value) = (path.clone(), all[begin + at].as_f64());
+                return Err(Error::NonFiniteGradient { path, index: index(at, shape, values), value });
+            }
+        }
+        self.record()?;
+        let mut all = all.into_iter();
+        for (_, shape, mut values) in tensors {
+            let write = |(to, noisy): (&mut T::Elem, T::Elem)| *to = noisy;
+            match &mut values {
+                ValuesMut::Contiguous(slice, _) => slice.iter_mut().zip(&mut all).for_each(write),
+                ValuesMut::Strided(_) => values.view_mut(&shape).iter_mut().zip(&mut all).for_each(write),
+            }
+        }
         Ok(())
+    }
+
+    /// Nothing if another step can be counted.
+    pub(super) fn ensure_countable(&self) -> Result<()> {
+        self.accountant.after(self.rate, self.noise_multiplier, 1).map(drop)
+    }
+
+    /// How large the noise is beside what it hides in: its expected norm in a sum over this many elements, σC√d, in units of the largest
+    /// norm that the sum of the expected number of parts can have, q·N·C.
+    ///
+    /// Above 1 a step is more noise than anything the parts can say together. Noise of R steps grows as √R where steps in one
+    /// direction grow as R, so a ratio of 1 to 3 still trains in some hundred steps; with 10 and more hardly anything is learned. For
+    /// a ratio r a population of N ≥ σ√d/(q·r) is needed.
+    ///
+    /// ```
+    /// use gradus::federated::privacy::GaussianMechanism;
+    ///
+    /// // A model of 10,000 parameters, σ = 1: five clients that all take part hide nothing and drown.
+    /// assert_eq!(GaussianMechanism::new(1.0, 1.0, 1.0, 5)?.noise_ratio(10_000), 20.0);
+    /// assert_eq!(GaussianMechanism::new(1.0, 1.0, 0.1, 1_000)?.noise_ratio(10_000), 1.0);
+    /// # Ok::<(), gradus::Error>(())
+    /// ```
+    pub fn noise_ratio(&self, elements: usize) -> f64 {
+        self.noise_multiplier * (elements as f64).sqrt() / self.expected()
     }
 
     /// The noise of one element.
@@ -206,6 +255,17 @@ impl GaussianMechanism {
     /// [`Error::Argument`] unless 0 < δ < 1.
     pub fn epsilon(&self, delta: f64) -> Result<Spent> {
         self.accountant.epsilon(delta)
+    }
+}
+
+/// The index of the element that lies at this place in memory, or in row-major order if there are gaps.
+fn index<A>(at: usize, shape: &[usize], values: &ValuesMut<'_, A>) -> Vec<usize> {
+    match values {
+        ValuesMut::Contiguous(_, Order::F) => {
+            let reversed: Vec<_> = shape.iter().rev().copied().collect();
+            unravel(at, &reversed).into_iter().rev().collect()
+        }
+        _ => unravel(at, shape),
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ndarray::{Array1, Array2, ArrayD, ArrayView1, Axis};
 
 use crate::error::{Error, Result};
+use crate::norm::unravel;
 use crate::product::{gram, multiply};
 use crate::scalar::{Element, Scalar};
 use crate::tap::{LinearTap, shaped};
@@ -168,7 +169,7 @@ impl<'a, A: Scalar> PerExample<'a, A> {
     /// The sum of the gradients, each with a norm of at most `max_norm`.
     ///
     /// # Errors
-    /// [`Error::NormOverflow`]; [`Error::Argument`] unless `max_norm` is a finite number above 0.
+    /// [`Error::NormOverflow`]; [`Error::NonFiniteGradient`] if the sum exceeds the element type; [`Error::Argument`] unless `max_norm` is a finite number above 0.
     pub fn clip(&self, max_norm: f64) -> Result<Clipped<A>> {
         super::check_clip(max_norm)?;
         let (squares, rounding) = self.squares()?;
@@ -177,12 +178,24 @@ impl<'a, A: Scalar> PerExample<'a, A> {
         let mut grads = BTreeMap::new();
         for layer in &self.layers {
             let (weight, bias) = layer.weighted_sum(&factors);
-            grads.insert(layer.weight.clone(), weight.into_dyn());
+            grads.insert(layer.weight.clone(), finite(&layer.weight, weight.into_dyn())?);
             if let Some(path) = &layer.bias {
-                grads.insert(path.clone(), bias.into_dyn());
+                grads.insert(path.clone(), finite(path, bias.into_dyn())?);
             }
         }
         Ok(Clipped { norms, grads })
+    }
+}
+
+/// A sum, unless it exceeds the element type.
+fn finite<A: Scalar>(path: &str, sum: ArrayD<A>) -> Result<ArrayD<A>> {
+    match sum.iter().position(|value| !value.is_finite()) {
+        None => Ok(sum),
+        Some(at) => {
+            let index = unravel(at, sum.shape());
+            let value = sum.iter().nth(at).map_or(f64::NAN, |value| value.as_f64());
+            Err(Error::NonFiniteGradient { path: path.into(), index, value })
+        }
     }
 }
 

@@ -42,8 +42,16 @@ impl<A: Element, O: Optimizer<A>> Server<O, A> {
     ///   may make another late, and the account knows nothing of that: do without one, or give each client time of its own;
     /// - the time that a round takes.
     ///
+    /// # How many clients
+    /// The noise is made for one client and must drown in the mean of all. In a model of d parameters its norm is about σC√d/(q·N)
+    /// where that of the mean change is C at most, so it takes q·N ≈ σ√d clients a round for the two to be equal: 32 for 1,000
+    /// parameters and σ = 1, 1,000 for a million. Five clients learn nothing but the smallest models. Each round's
+    /// [report](crate::federated::RoundReport::noise) has the ratio, and says in words if it is above 1;
+    /// [`noise_ratio`](GaussianMechanism::noise_ratio) tells it before the first round.
+    ///
     /// # Errors
-    /// Of a round: [`Error::Argument`] if there are other than N clients; [`Error::ControlNotPrivate`]; [`Error::Entropy`].
+    /// Of a round: [`Error::Argument`] if there are other than N clients, or after as many rounds as can be counted;
+    /// [`Error::ControlNotPrivate`]; [`Error::Entropy`].
     ///
     /// # Example
     /// ```
@@ -137,6 +145,14 @@ impl Aggregation for Private {
 
     fn allows_controls(&self) -> bool {
         false
+    }
+
+    fn check(&self) -> Result<()> {
+        self.0.ensure_countable()
+    }
+
+    fn noise(&self, elements: usize) -> Option<f64> {
+        Some(self.noise_ratio(elements))
     }
 
     fn divisor(&self, _: f64) -> f64 {

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use ndarray::ArrayViewMutD;
-
 use super::FixedPoint;
 use crate::error::{Error, Result};
-use crate::params::{ParamsMut, for_each, for_each_mut};
+use crate::norm::unravel;
+use crate::params::{ParamsMut, for_each_mut};
 use crate::scalar::Element;
 
 /// What one client sends in one round: numbers that alone are noise.
@@ -118,26 +117,33 @@ impl MaskedSum {
     /// Writes the sum into a tree of the clients' shapes.
     ///
     /// # Errors
-    /// [`Error::MaskedSum`] before all clients are in it; [`Error::ArgumentShape`] for a tree of another number of elements.
+    /// [`Error::MaskedSum`] before all clients are in it; [`Error::ArgumentShape`] for a tree of another number of elements;
+    /// [`Error::NonFiniteParameter`] for a sum that the tree's element type has no number for, as f16 has none beyond 65,504.
     pub fn unmask<T: ParamsMut + ?Sized>(&self, tree: &mut T) -> Result<()> {
         self.complete()?;
-        let mut elements = 0;
-        for_each(&*tree, |_, shape, values| elements += values.map_or(0, |_| shape.iter().product::<usize>()));
+        let mut tensors = Vec::new();
+        for_each_mut(tree, |path, shape, values| {
+            tensors.extend(values.map(|values| (path.to_string(), shape.to_vec(), values)));
+        });
+        let elements = tensors.iter().map(|(_, shape, _)| shape.iter().product::<usize>()).sum();
         if elements != self.words.len() {
             let (expected, found) = (vec![self.words.len()], vec![elements]);
             return Err(Error::ArgumentShape { argument: "tree", expected, found });
         }
-        let mut words = self.words.iter();
-        let mut write = |mut view: ArrayViewMutD<'_, T::Elem>| {
-            view.iter_mut().zip(&mut words).for_each(|(to, word)| {
-                *to = T::Elem::from_f64(self.fixed.decode(word.cast_signed()));
-            });
-        };
-        for_each_mut(tree, |_, shape, values| {
-            if let Some(mut values) = values {
-                write(values.view_mut(shape));
+        let decoded = self.words.iter().map(|word| T::Elem::from_f64(self.fixed.decode(word.cast_signed())));
+        let (decoded, mut begin) = (decoded.collect::<Vec<_>>(), 0);
+        for (path, shape, _) in &tensors {
+            let part = &decoded[begin..begin + shape.iter().product::<usize>()];
+            begin += part.len();
+            if let Some(at) = part.iter().position(|value| !value.as_f64().is_finite()) {
+                let (path, index) = (path.clone(), unravel(at, shape));
+                return Err(Error::NonFiniteParameter { path, index, value: part[at].as_f64() });
             }
-        });
+        }
+        let mut decoded = decoded.into_iter();
+        for (_, shape, mut values) in tensors {
+            values.view_mut(&shape).iter_mut().zip(&mut decoded).for_each(|(to, value)| *to = value);
+        }
         Ok(())
     }
 

@@ -1,27 +1,30 @@
 //! L-BFGS: quasi-Newton steps from the last few changes of the gradient.
 
+mod vector;
 mod wolfe;
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::counter;
 use crate::error::{Error, Result};
 use crate::hyper::Hyper;
 use crate::norm;
 use crate::optimizer::Optimizer;
-use crate::params::{Layout, Order, Params, ParamsMut, for_each_mut};
-use crate::scalar::Scalar;
+use crate::params::{Layout, Params, ParamsMut};
+use crate::scalar::{Scalar, is_kept};
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Report, Step};
 
+use vector::{Places, add, dot, flat_grads, largest, moved, scaled, sum_of_sizes, times};
 use wolfe::{Line, Point};
 
 /// L-BFGS, for problems whose whole loss is computed at every step.
 ///
 /// # Update rule
 /// ```text
-/// y = g − g₋₁,  s = θ − θ₋₁                  kept, the last `history` of them, if ⟨y, s⟩ > 1e-10
+/// y = g − g₋₁,  s = θ − θ₋₁                  kept, the last `history` of them, if ⟨y, s⟩ > 1e-10 and ⟨y, s⟩/⟨y, y⟩ is a number
 /// q = −g;  for the pairs, last first:         α = ⟨s, q⟩/⟨y, s⟩,  q ← q − αy
 /// d = q·⟨y, s⟩/⟨y, y⟩ of the last pair;  first first:  d ← d + (α − ⟨y, d⟩/⟨y, s⟩)s
 /// θ ← θ + td                                  t = η, in the first iteration η·min(1, 1/‖g‖₁)
@@ -49,11 +52,11 @@ use wolfe::{Line, Point};
 /// # Conventions
 /// `torch.optim.LBFGS`; `steps` counts iterations, but not one that is taken back. Where a call there would end where it
 /// began, as its first search has too few evaluations, it goes on here, up to 25, unless `evaluations` was set. A tensor without a gradient is not part of the vector; when others have gradients
-/// than in the iteration before, the history begins anew. A [group](Optimizer::group)'s learning rate scales its own part of the step.
+/// than in the iteration before, or its pairs lead to a direction of more than the largest number, the history begins anew. A [group](Optimizer::group)'s learning rate scales its own part of the step.
 ///
 /// # Errors
 /// [`Error::NonFiniteGradient`], [`Error::NotFinite`] for a loss, [`Error::HyperParameter`]. On an error in any evaluation
-/// parameters and state are what they were before the call. A loss or gradient that is not finite on the line is turned back from;
+/// parameters and state are what they were before the call; a panic in it leaves the parameters that it was asked about. A loss or gradient that is not finite on the line is turned back from;
 /// without the search, the iteration is taken back and the call ends with [`Stop::NotFinite`].
 ///
 /// # Example
@@ -87,6 +90,8 @@ pub struct Lbfgs<A> {
     layout: Option<Arc<Layout>>,
     memory: Memory<A>,
 }
+
+const LEARNING_RATE: &str = "learning_rate";
 
 /// How often a call's first search evaluates the loss if it has found nothing lower.
 const SEARCH: u64 = 25;
@@ -214,11 +219,28 @@ impl<A: Scalar> Lbfgs<A> {
         if let Some((name, value, accepted)) = bad_count.or(bad_tolerance) {
             return Err(Error::HyperParameter { name, value, step: self.steps, path: None, accepted: accepted.into() });
         }
-        self.learning_rate.within("learning_rate", 0.0.., self.steps)
+        counter::ensure_next("steps", self.steps)?;
+        self.rate()
+    }
+
+    fn rate(&self) -> Result<f64> {
+        let rate = self.learning_rate.within(LEARNING_RATE, 0.0.., self.steps)?;
+        self.ensure_rate(rate, None)
+    }
+
+    /// A learning rate, if it is in range in the element type too.
+    fn ensure_rate(&self, value: f64, path: Option<&str>) -> Result<f64> {
+        let largest = A::max_value().as_f64();
+        if (0.0..=largest).contains(&value) {
+            return Ok(value);
+        }
+        let (step, path) = (self.steps, path.map(str::to_owned));
+        let accepted = format!("a number in 0 ≤ {LEARNING_RATE} ≤ {largest:e} in {}", A::DTYPE);
+        Err(Error::HyperParameter { name: LEARNING_RATE, value, step, path, accepted })
     }
 
     fn most_evaluations(&self) -> u64 {
-        self.evaluations.unwrap_or(self.iterations * 5 / 4)
+        self.evaluations.unwrap_or(self.iterations.saturating_add(self.iterations / 4))
     }
 
     /// Goes several iterations down the loss, which `evaluate` computes with its gradients: the whole loss, of all data, and the same
@@ -238,8 +260,8 @@ impl<A: Scalar> Lbfgs<A> {
         let result = self.descend(params, &mut evaluate, &mut start);
         if result.is_err() {
             (self.steps, self.layout, self.memory) = (steps, layout, memory);
-            if let Some((active, start)) = start {
-                write(params, &active, &start);
+            if let Some((places, start)) = start {
+                places.restore(params, &start);
             }
         }
         result
@@ -250,7 +272,7 @@ impl<A: Scalar> Lbfgs<A> {
         &mut self,
         params: &mut P,
         evaluate: &mut impl FnMut(&P) -> (L, G),
-        start: &mut Option<(Vec<bool>, Vec<A>)>,
+        start: &mut Option<(Arc<Places>, Vec<A>)>,
     ) -> Result<LbfgsReport>
     where
         P: ParamsMut<Elem = A>,
@@ -274,12 +296,13 @@ impl<A: Scalar> Lbfgs<A> {
         if largest(&grad) <= self.tolerance_grad {
             return Ok(report);
         }
-        let mut position = read(params, &active);
-        *start = Some((active.clone(), position.clone()));
+        let places = Arc::new(Places::new(&layout, &active));
+        let mut position = places.read(params)?;
+        *start = Some((Arc::clone(&places), position.clone()));
         self.memory.begin(&active);
         // The loss and gradient at another place, and the parameters there. Infinite where they are not finite.
         let mut evaluate_at = |params: &mut P, position: &[A]| -> Result<(f64, Vec<A>)> {
-            write(params, &active, position);
+            places.write(params, position)?;
             let (loss, grads) = evaluate(params);
             let step = Step::pair(params, &grads, Some(&layout))?;
             layout.ensure_same(step.layout())?;
@@ -300,6 +323,7 @@ impl<A: Scalar> Lbfgs<A> {
             let guess = if first { rate * (1.0 / sum_of_sizes(&grad)).min(1.0) } else { rate };
             let slope = dot(&grad, &direction);
             report.iterations += 1;
+            counter::ensure_next("steps", self.steps)?;
             self.steps += 1;
             self.memory.grad.clone_from(&grad);
             if slope.is_nan() || slope > -self.tolerance_change {
@@ -326,12 +350,12 @@ impl<A: Scalar> Lbfgs<A> {
                 report.evaluations += evaluations;
                 self.memory.movement = scaled(&direction, found.length);
                 position = moved(&position, &direction, found.length);
-                write(params, &active, &position);
+                places.write(params, &position)?;
                 (loss, grad) = (found.loss, found.grad);
             } else {
                 self.memory.movement = scaled(&direction, guess);
                 position = moved(&position, &direction, guess);
-                write(params, &active, &position);
+                places.write(params, &position)?;
                 if !last {
                     (loss, grad) = evaluate_at(params, &position)?;
                     report.evaluations += 1;
@@ -339,13 +363,13 @@ impl<A: Scalar> Lbfgs<A> {
             }
             if !(loss.is_finite() && position.iter().all(|x| x.is_finite())) {
                 (position, loss) = before;
-                write(params, &active, &position);
+                places.write(params, &position)?;
                 self.memory = remembered;
                 self.steps -= 1;
                 report.iterations -= 1;
                 break Stop::NotFinite;
             }
-            rate = self.learning_rate.within("learning_rate", 0.0.., self.steps)?;
+            rate = self.rate()?;
             if last {
                 break Stop::Iterations;
             }
@@ -373,16 +397,18 @@ impl<A: Scalar> Memory<A> {
         }
     }
 
-    /// Remembers what the last movement did to the gradient, and gives the next direction.
+    /// Remembers what the last movement did to the gradient, if the element type has numbers for it, and gives the next direction.
+    /// Begins anew, with the gradient's own, if the pairs make none of finite numbers.
     fn direction(&mut self, grad: &[A], history: usize) -> Vec<A> {
         if !self.movement.is_empty() {
             let change: Vec<A> = grad.iter().zip(&self.grad).map(|(now, before)| *now - *before).collect();
             let product = dot(&change, &self.movement);
-            if product > 1e-10 {
+            let scale = product / dot(&change, &change);
+            if product > 1e-10 && scale > 0.0 && is_kept::<A>(scale) {
                 while self.pairs.len() >= history {
                     self.pairs.pop_front();
                 }
-                self.scale = product / dot(&change, &change);
+                self.scale = scale;
                 self.pairs.push_back(Arc::new((self.movement.clone(), change)));
             }
         }
@@ -400,21 +426,12 @@ impl<A: Scalar> Memory<A> {
             let other = dot(y, &direction) / product;
             add(&mut direction, s, share - other);
         }
+        if !norm::finite(&direction) {
+            *self = Self { active: std::mem::take(&mut self.active), ..Self::default() };
+            direction = grad.iter().map(|g| -*g).collect();
+        }
         direction
     }
-}
-
-/// Which tensors have a gradient, and these gradients one after the other.
-fn flat_grads<A: Scalar>(step: &Step<'_, A>) -> (Vec<bool>, Vec<A>) {
-    let (mut active, mut flat) = (vec![false; step.layout().len()], Vec::new());
-    for (info, tensor) in step.iter() {
-        let Some(grad) = &tensor.grad else { continue };
-        active[tensor.index()] = true;
-        let start = flat.len();
-        flat.resize(start + info.elements(), A::zero());
-        grad.read(info.shape(), Order::C, 0, &mut flat[start..]);
-    }
-    (active, flat)
 }
 
 fn ensure_finite<A: Scalar>(step: &Step<'_, A>) -> Result<()> {
@@ -422,84 +439,31 @@ fn ensure_finite<A: Scalar>(step: &Step<'_, A>) -> Result<()> {
     if norm::all_finite(&grads) { Ok(()) } else { Err(norm::non_finite(&grads)) }
 }
 
-/// The active tensors' elements, row by row.
-fn read<A: Scalar, P: ParamsMut<Elem = A>>(params: &mut P, active: &[bool]) -> Vec<A> {
-    let mut flat = Vec::new();
-    each_active(params, active, |shape, mut values| flat.extend(values.view_mut(shape).iter().copied()));
-    flat
-}
-
-/// Sets the active tensors' elements.
-fn write<A: Scalar, P: ParamsMut<Elem = A>>(params: &mut P, active: &[bool], flat: &[A]) {
-    let mut rest = flat.iter();
-    each_active(params, active, |shape, mut values| {
-        values.view_mut(shape).iter_mut().zip(&mut rest).for_each(|(to, from)| *to = *from);
-    });
-}
-
-fn each_active<A: Scalar, P: ParamsMut<Elem = A>>(
-    params: &mut P,
-    active: &[bool],
-    mut visit: impl FnMut(&[usize], crate::params::ValuesMut<'_, A>),
-) {
-    let mut active = active.iter();
-    for_each_mut(params, |_, shape, values| {
-        let Some(values) = values else { return };
-        if active.next() == Some(&true) {
-            visit(shape, values);
-        }
-    });
-}
-
-fn dot<A: Scalar>(a: &[A], b: &[A]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a.as_f64() * b.as_f64()).sum()
-}
-
-fn add<A: Scalar>(to: &mut [A], from: &[A], share: f64) {
-    let share = A::from_f64(share);
-    to.iter_mut().zip(from).for_each(|(to, from)| *to += share * *from);
-}
-
-fn scaled<A: Scalar>(vector: &[A], scale: f64) -> Vec<A> {
-    let scale = A::from_f64(scale);
-    vector.iter().map(|x| scale * *x).collect()
-}
-
-fn moved<A: Scalar>(from: &[A], direction: &[A], length: f64) -> Vec<A> {
-    let length = A::from_f64(length);
-    from.iter().zip(direction).map(|(x, d)| *x + length * *d).collect()
-}
-
-fn largest<A: Scalar>(vector: &[A]) -> f64 {
-    vector.iter().fold(0.0, |largest: f64, x| largest.max(x.as_f64().abs()))
-}
-
-fn sum_of_sizes<A: Scalar>(vector: &[A]) -> f64 {
-    vector.iter().map(|x| x.as_f64().abs()).sum()
-}
-
 impl<A: Scalar> Optimizer<A> for Lbfgs<A> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         let rate = self.settings()?;
         step.ensure_whole("lbfgs")?;
-        Layout::ensure_known(self.layout.as_ref(), step.layout())?;
+        step.ensure_fit(self.layout.as_ref())?;
         for (info, tensor) in step.iter().filter(|(_, tensor)| tensor.grad.is_some()) {
-            let (own, decay) = (tensor.learning_rate.apply(rate), tensor.weight_decay.apply(0.0));
-            let refused = |name, value, accepted: &str| {
-                let path = Some(info.path().into());
-                Err(Error::HyperParameter { name, value, step: self.steps, path, accepted: accepted.into() })
-            };
-            if !(own.is_finite() && own >= 0.0) {
-                return refused("learning_rate", own, "a finite number ≥ 0");
-            }
+            self.ensure_rate(tensor.learning_rate.apply(rate), Some(info.path()))?;
+            let decay = tensor.weight_decay.apply(0.0);
             if decay != 0.0 {
-                return refused("weight_decay", decay, "0: L-BFGS has none, it belongs into the loss");
+                let (path, accepted) =
+                    (Some(info.path().into()), "0: L-BFGS has none, it belongs into the loss".into());
+                return Err(Error::HyperParameter {
+                    name: "weight_decay",
+                    value: decay,
+                    step: self.steps,
+                    path,
+                    accepted,
+                });
             }
         }
         ensure_finite(step)
     }
 
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
+        step.ensure_writable()?;
         self.check(&step)?;
         let rate = self.settings()?;
         self.layout.get_or_insert_with(|| Arc::clone(step.layout()));
@@ -521,8 +485,8 @@ impl<A: Scalar> Optimizer<A> for Lbfgs<A> {
             let part = at..at + info.elements();
             at = part.end;
             let movement = &mut self.memory.movement[part.clone()];
-            let own = A::from_f64(if downhill { own } else { 0.0 });
-            movement.iter_mut().zip(&direction[part]).for_each(|(to, from)| *to = own * *from);
+            let own = times(if downhill { own } else { 0.0 });
+            movement.iter_mut().zip(&direction[part]).for_each(|(to, from)| *to = own(*from));
             tensor.update(info, |mut param, _| {
                 param.iter_mut().zip(&*movement).for_each(|(param, movement)| *param += *movement);
             });

@@ -289,6 +289,10 @@ fn a_step_says_whether_tensors_are_cut() {
             0
         }
 
+        fn layout(&self) -> Option<&std::sync::Arc<gradus::params::Layout>> {
+            None
+        }
+
         fn write_state(&self, _: &mut gradus::StateWriter<'_>) {}
 
         fn read_state<'s>(&'s mut self, _: &mut gradus::StateReader<'_>) -> Result<gradus::Commit<'s>> {

@@ -1,0 +1,20 @@
+//! Counters that end with an error instead of beginning anew.
+
+use crate::error::{Error, Result};
+use crate::params::TensorInfo;
+
+/// Nothing if there is a number after this one. `counter` is what is counted.
+pub(crate) fn ensure_next(counter: &'static str, count: u64) -> Result<()> {
+    match count {
+        u64::MAX => Err(Error::CounterFull { counter, path: None }),
+        _ => Ok(()),
+    }
+}
+
+/// [`ensure_next`] for the steps of one tensor.
+pub(crate) fn ensure_next_of(info: &TensorInfo, steps: u64) -> Result<()> {
+    match steps {
+        u64::MAX => Err(Error::CounterFull { counter: "steps", path: Some(info.path().into()) }),
+        _ => Ok(()),
+    }
+}

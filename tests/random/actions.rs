@@ -1,0 +1,216 @@
+//! What a loop does with a chain beside stepping it: the setters of adaptors, rounds, taps, averages.
+
+use std::sync::Arc;
+
+use gradus::adaptor::{
+    Accumulate, Clip, Ema, Finite, Freeze, Grouped, LayerwiseDecay, Lookahead, MasterWeights, Maximize, Router, Swa,
+    Unscale,
+};
+use gradus::clip::Clipper;
+use gradus::distributed::{Collective, DataParallel, LocalSteps, Sharded};
+use gradus::federated::{Proximal, Scaffold, Task, Tensors};
+use gradus::kfac::Kfac;
+use gradus::rule::{Elementwise, MatrixRule, Matrixwise, Rule};
+use gradus::{Element, LinearTap, Optimizer, Result, Scalar};
+use ndarray::Array2;
+
+use crate::own::{OwnAdaptor, OwnOptimizer};
+use crate::report::random;
+use crate::trees::Tree;
+use gradus::Lbfgs;
+use rand::RngExt;
+
+/// A chain that setters can reach into.
+pub(crate) type Boxed<A> = Box<dyn Act<A>>;
+
+#[derive(Debug, Clone)]
+pub(crate) enum Action {
+    Unfreeze(Vec<String>),
+    Refreeze(Vec<String>),
+    UnfreezeAll,
+    /// Forgets gathered gradients, or taps.
+    Discard,
+    BeginRound(u64),
+    EndRound,
+    /// Reads the averages, which changes nothing.
+    Read,
+    /// Exchanges parameters and averages, and exchanges them back.
+    Swap,
+    /// Shows K-FAC a layer, of numbers from this seed.
+    Tap(u64),
+}
+
+/// An optimizer with its setters: `depth` says how many adaptors from the outside.
+pub(crate) trait Act<A: Element>: Optimizer<A> {
+    fn act(&mut self, depth: usize, action: &Action, params: &mut Tree<A>) -> Result<()>;
+}
+
+/// A way through; what has setters of its own says what they are.
+macro_rules! passes {
+    ($(<$($generic:ident $(: $bound:path)?),*> $adaptor:ty $(, $own:ident)?;)*) => {
+        $(
+            impl<A: Element $(, $generic $(: $bound)?)*> Act<A> for $adaptor {
+                fn act(&mut self, depth: usize, action: &Action, params: &mut Tree<A>) -> Result<()> {
+                    if depth > 0 {
+                        return self.inner_mut().act(depth - 1, action, params);
+                    }
+                    $($own(self, action, params)?;)?
+                    Ok(())
+                }
+            }
+        )*
+    };
+}
+
+passes! {
+    <> Accumulate<Boxed<A>, A>, accumulate;
+    <C: Clipper> Clip<Boxed<A>, C>;
+    <> Ema<Boxed<A>, A>, ema;
+    <> Finite<Boxed<A>>;
+    <> Freeze<Boxed<A>>, freeze;
+    <> Grouped<Boxed<A>>;
+    <> LayerwiseDecay<Boxed<A>>;
+    <> Lookahead<Boxed<A>, A>;
+    <> Maximize<Boxed<A>>;
+    <> Swa<Boxed<A>, A>, swa;
+    <> Unscale<Boxed<A>>;
+    <> Proximal<Boxed<A>, A>, proximal;
+    <> Scaffold<Boxed<A>, A>, scaffold;
+}
+
+impl<A: Element, G: Collective<A>> Act<A> for DataParallel<Boxed<A>, G, A> {
+    fn act(&mut self, depth: usize, action: &Action, params: &mut Tree<A>) -> Result<()> {
+        if depth > 0 { self.inner_mut().act(depth - 1, action, params) } else { Ok(()) }
+    }
+}
+
+/// The optimizer inside of these two has other tensors, or another copy.
+impl<A: Element, G: Collective<A>> Act<A> for Sharded<Boxed<A>, G, A> {
+    fn act(&mut self, _: usize, _: &Action, _: &mut Tree<A>) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl<A: Element, U: Optimizer<A>, G: Collective<A>> Act<A> for LocalSteps<Boxed<A>, U, G, A> {
+    fn act(&mut self, depth: usize, action: &Action, params: &mut Tree<A>) -> Result<()> {
+        if depth > 0 { self.inner_mut().act(depth - 1, action, params) } else { Ok(()) }
+    }
+}
+
+impl<H: Element> Act<H> for MasterWeights<Boxed<f32>, H> {
+    fn act(&mut self, _: usize, _: &Action, _: &mut Tree<H>) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl<A: Element> Act<A> for OwnAdaptor<A> {
+    fn act(&mut self, depth: usize, action: &Action, params: &mut Tree<A>) -> Result<()> {
+        if depth > 0 { self.inner.act(depth - 1, action, params) } else { Ok(()) }
+    }
+}
+
+impl<A: Element> Act<A> for Router<A> {
+    fn act(&mut self, _: usize, _: &Action, _: &mut Tree<A>) -> Result<()> {
+        Ok(())
+    }
+}
+
+macro_rules! has_none {
+    ($(<$($generic:ident: $bound:path),*> $optimizer:ty;)*) => {
+        $(
+            impl<A: Scalar $(, $generic: $bound)*> Act<A> for $optimizer {
+                fn act(&mut self, _: usize, _: &Action, _: &mut Tree<A>) -> Result<()> {
+                    Ok(())
+                }
+            }
+        )*
+    };
+}
+
+has_none! {
+    <R: Rule<A>> Elementwise<R, A>;
+    <R: MatrixRule<A>> Matrixwise<R, A>;
+    <> Lbfgs<A>;
+    <> OwnOptimizer;
+}
+
+fn accumulate<A: Element>(opt: &mut Accumulate<Boxed<A>, A>, action: &Action, _: &mut Tree<A>) -> Result<()> {
+    if let Action::Discard = action {
+        opt.discard();
+    }
+    Ok(())
+}
+
+fn freeze<A: Element>(opt: &mut Freeze<Boxed<A>>, action: &Action, _: &mut Tree<A>) -> Result<()> {
+    match action {
+        Action::Unfreeze(pattern) => opt.unfreeze(pattern.clone()),
+        Action::Refreeze(pattern) => opt.refreeze(pattern.clone()),
+        Action::UnfreezeAll => {
+            opt.unfreeze_all();
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn ema<A: Element>(opt: &mut Ema<Boxed<A>, A>, action: &Action, params: &mut Tree<A>) -> Result<()> {
+    match action {
+        Action::Read => opt.read(&mut params.clone()),
+        Action::Swap => opt.swap(params).and_then(|()| opt.swap(params)),
+        _ => Ok(()),
+    }
+}
+
+fn swa<A: Element>(opt: &mut Swa<Boxed<A>, A>, action: &Action, params: &mut Tree<A>) -> Result<()> {
+    match action {
+        Action::Read => opt.read(&mut params.clone()),
+        Action::Swap => opt.swap(params).and_then(|()| opt.swap(params)),
+        _ => Ok(()),
+    }
+}
+
+fn proximal<A: Element>(opt: &mut Proximal<Boxed<A>, A>, action: &Action, params: &mut Tree<A>) -> Result<()> {
+    match action {
+        Action::BeginRound(round) => opt.begin_round(&Task::new(*round, params.clone())),
+        _ => Ok(()),
+    }
+}
+
+fn scaffold<A: Element>(opt: &mut Scaffold<Boxed<A>, A>, action: &Action, params: &mut Tree<A>) -> Result<()> {
+    match action {
+        Action::BeginRound(round) => {
+            let mut control = Tensors::of(params)?;
+            control.values_mut().fill(A::from_f64(0.125));
+            let accepted = (round % 2 == 0).then(|| round.wrapping_sub(1));
+            opt.begin_round(&Task::new(*round, params.clone()).with_control(Arc::new(control)).with_accepted(accepted))
+        }
+        Action::EndRound => opt.end_round(params).map(drop),
+        _ => Ok(()),
+    }
+}
+
+impl<A: Scalar> Act<A> for Kfac<Boxed<A>, A> {
+    fn act(&mut self, depth: usize, action: &Action, params: &mut Tree<A>) -> Result<()> {
+        if depth > 0 {
+            return self.inner_mut().act(depth - 1, action, params);
+        }
+        match action {
+            Action::Discard => self.discard(),
+            Action::Tap(seed) => {
+                let layers: Vec<_> = params.names().into_iter().filter(|(_, shape)| shape.len() >= 2).collect();
+                let mut random = random(*seed, 7);
+                if layers.is_empty() {
+                    return Ok(());
+                }
+                let (path, shape) = &layers[random.random_range(0..layers.len())];
+                let mut rows = |columns| {
+                    Array2::from_shape_simple_fn((3, columns), || A::from_f64(random.random_range(-1.0..1.0)))
+                };
+                let (output, input) = (rows(shape[0]), rows(shape[1..].iter().product()));
+                return self.observe(path, LinearTap::new(&input, &output));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

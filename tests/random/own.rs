@@ -1,0 +1,198 @@
+//! Pieces of the user's own: rules, an optimizer and adaptors, written as the docs show them.
+
+use std::sync::Arc;
+
+use gradus::params::Layout;
+use gradus::rule::{At, Lanes, MatrixRule, MatrixSlot, Rule};
+use gradus::{Commit, Element, Error, Hyper, Report, Result, StateReader, StateWriter, Step, prelude::*};
+use ndarray::Array2;
+
+use crate::actions::Boxed;
+
+/// A rule as the docs show one.
+pub(crate) struct Signs {
+    pub(crate) momentum: Hyper,
+}
+
+impl<A: Scalar> Rule<A> for Signs {
+    type Values = f64;
+    type Coefficients = (A, A);
+
+    fn name(&self) -> &'static str {
+        "signs"
+    }
+
+    fn slots(&self) -> &'static [&'static str] {
+        &["momentum_buffer"]
+    }
+
+    fn values(&self, step: u64) -> Result<f64> {
+        self.momentum.within("momentum", 0.0..1.0, step)
+    }
+
+    fn hyper_parameters(&self) -> Vec<&Hyper> {
+        vec![&self.momentum]
+    }
+
+    fn coefficients(&self, momentum: &f64, at: &At) -> (A, A) {
+        (A::from_f64(at.learning_rate), A::from_f64(*momentum))
+    }
+
+    fn sweep(&self, coefficients: (A, A), lanes: Lanes<'_, A>) {
+        lanes.each(coefficients, |&(rate, momentum), param, grad, [m]: [A; 1]| {
+            let m = momentum * m + (A::one() - momentum) * grad;
+            (param - rate * m.signum(), [m])
+        });
+    }
+}
+
+/// A rule of matrices: momentum, and shorter rows. Its direction has another shape than the matrix where `odd` is not 0.
+pub(crate) struct Rows {
+    pub(crate) momentum: Hyper,
+    pub(crate) odd: Hyper,
+}
+
+impl<A: Scalar> MatrixRule<A> for Rows {
+    type Values = (f64, bool);
+
+    fn name(&self) -> &'static str {
+        "rows"
+    }
+
+    fn slots(&self, shape: (usize, usize)) -> Vec<MatrixSlot> {
+        vec![MatrixSlot::new("momentum_buffer", shape)]
+    }
+
+    fn values(&self, step: u64) -> Result<(f64, bool)> {
+        Ok((self.momentum.within("momentum", 0.0..1.0, step)?, self.odd.at(step) != 0.0))
+    }
+
+    fn hyper_parameters(&self) -> Vec<&Hyper> {
+        vec![&self.momentum, &self.odd]
+    }
+
+    fn direction(&self, values: &(f64, bool), _: &At, grad: Array2<A>, slots: &mut [Array2<A>]) -> Array2<A> {
+        let (momentum, odd) = *values;
+        let momentum = A::from_f64(momentum);
+        slots[0].zip_mut_with(&grad, |m, grad| *m = momentum * *m + *grad);
+        let mut rows = slots[0].clone();
+        for mut row in rows.rows_mut() {
+            let norm = row.iter().fold(A::zero(), |sum, x| sum + *x * *x).sqrt() + A::one();
+            row.mapv_inplace(|x| x / norm);
+        }
+        if odd { Array2::zeros((rows.nrows(), rows.ncols() + 1)) } else { rows }
+    }
+}
+
+/// An optimizer as the guide shows one.
+pub(crate) struct OwnOptimizer {
+    pub(crate) rate: Hyper,
+    pub(crate) steps: u64,
+    pub(crate) layout: Option<Arc<Layout>>,
+}
+
+impl OwnOptimizer {
+    fn check_own<A: Element>(&self, step: &Step<'_, A>) -> Result<f64> {
+        match &self.layout {
+            Some(known) if **known != **step.layout() => {
+                return Err(Error::ParametersChanged { expected: "those".into(), found: "others".into() });
+            }
+            _ => {}
+        }
+        if self.steps == u64::MAX {
+            return Err(Error::Other("no more steps".into()));
+        }
+        let rate = self.rate.within("learning_rate", 0.0.., self.steps)?;
+        match A::from_f64(rate).is_finite() && (A::from_f64(rate) > A::zero() || rate == 0.0) {
+            true => Ok(rate),
+            false => Err(Error::Other("the learning rate is no number of this type".into())),
+        }
+    }
+}
+
+impl<A: Scalar> Optimizer<A> for OwnOptimizer {
+    fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        self.check_own(step).map(drop)
+    }
+
+    fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
+        let rate = self.check_own(&step)?;
+        let scale = A::from_f64(rate);
+        let mut moved = false;
+        for (info, tensor) in step.iter_mut() {
+            moved |=
+                tensor.update(info, |mut param, grad| param.zip_mut_with(&grad, |param, grad| *param -= scale * *grad));
+        }
+        self.layout = Some(Arc::clone(step.layout()));
+        self.steps += u64::from(moved);
+        Ok(Report::new(rate, moved))
+    }
+
+    fn learning_rate(&self) -> f64 {
+        self.rate.at(self.steps)
+    }
+
+    fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    fn layout(&self) -> Option<&Arc<Layout>> {
+        self.layout.as_ref()
+    }
+
+    fn write_state(&self, state: &mut StateWriter<'_>) {
+        state.node("own").value("steps", self.steps);
+    }
+
+    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        let steps = state.node("own")?.value("steps", "a count")?;
+        let layout = state.layout().cloned();
+        Ok(Commit::new(move || (self.steps, self.layout) = (steps, layout)))
+    }
+}
+
+/// An adaptor that does nothing, as the guide shows one.
+pub(crate) struct OwnAdaptor<A> {
+    pub(crate) inner: Boxed<A>,
+    /// How often it was called, if it counts: also calls that were refused, which is the fault that the tester is tested with.
+    pub(crate) calls: Option<u64>,
+}
+
+impl<A: Element> Optimizer<A> for OwnAdaptor<A> {
+    fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        self.inner.check(&step.preview())
+    }
+
+    fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
+        self.calls = self.calls.map(|calls| calls + 1);
+        self.inner.apply(step)
+    }
+
+    fn learning_rate(&self) -> f64 {
+        self.inner.learning_rate()
+    }
+
+    fn steps(&self) -> u64 {
+        self.inner.steps()
+    }
+
+    fn layout(&self) -> Option<&Arc<Layout>> {
+        self.inner.layout()
+    }
+
+    fn write_state(&self, state: &mut StateWriter<'_>) {
+        if let Some(calls) = self.calls {
+            state.node("calls").value("calls", calls);
+        }
+        self.inner.write_state(state);
+    }
+
+    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        let Self { inner, calls } = self;
+        let read = match calls {
+            Some(_) => Some(state.node("calls")?.value("calls", "a count")?),
+            None => None,
+        };
+        Ok(inner.read_state(state)?.and(Commit::new(move || *calls = read)))
+    }
+}
