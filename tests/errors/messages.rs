@@ -276,7 +276,7 @@ fn files() -> Vec<(Error, &'static str)> {
         ),
         (
             changed("\"note/a\":\"b\"", "\"note/a\":\"c\""),
-            "the checkpoint is corrupted: its checksum is 226b7009, written was 87e0e007",
+            "the checkpoint is corrupted: its checksum is 768bbbd6, written was d3002bd8",
         ),
     ]
 }
@@ -285,6 +285,10 @@ fn files() -> Vec<(Error, &'static str)> {
 fn of_features() -> Vec<(Error, &'static str)> {
     let text = str::to_owned;
     vec![
+        (
+            Error::ReservedName { path: "__metadata__".into() },
+            "a file of safetensors cannot hold a tensor of the name \"__metadata__\"; rename it",
+        ),
         (Error::NoOptimizerState, "the file has no optimizer's state; `load_params` loads the parameters alone"),
         (Error::File { path: "a/b".into(), kind: std::io::ErrorKind::NotFound, reason: text("gone") }, "a/b: gone"),
         (Error::NotACheckpoint { reason: text("it has no header") }, "not a checkpoint: it has no header"),
