@@ -406,6 +406,28 @@ pub enum Error {
         accepted: &'static str,
     },
 
+    /// A state was saved with another setting than it is loaded with, and has already taken part in it.
+    #[error("the state was saved with {saved} and is loaded with {given}: {reason}")]
+    SettingChanged {
+        /// The setting as it was.
+        saved: String,
+        /// The setting as it is.
+        given: String,
+        /// Why the state does not fit.
+        reason: String,
+    },
+
+    /// Gradients of 16 bits were to be summed: the sum would be infinite where the mean is not, or lose the small ones.
+    #[error(
+        "gradients of {dtype} are not summed; write accumulate({every}) before master_weights(), where gradients are f32"
+    )]
+    SumOfHalves {
+        /// The type of the gradients.
+        dtype: &'static str,
+        /// How many were to be summed.
+        every: u64,
+    },
+
     /// A file could not be read or written.
     #[error("{}: {reason}", .path.display())]
     File {

@@ -120,7 +120,9 @@ pub trait Optimizer<A: Element>: Send {
     /// [`Error::WrongAlgorithm`](crate::Error::WrongAlgorithm), [`Error::MissingEntry`](crate::Error::MissingEntry),
     /// [`Error::UnexpectedEntry`](crate::Error::UnexpectedEntry), [`Error::EntryShape`](crate::Error::EntryShape),
     /// [`Error::EntryType`](crate::Error::EntryType), [`Error::EntryValue`](crate::Error::EntryValue), and
-    /// [`Error::ParametersChanged`](crate::Error::ParametersChanged) if the optimizer has stepped other parameters.
+    /// [`Error::ParametersChanged`](crate::Error::ParametersChanged) if the optimizer has stepped other parameters;
+    /// [`Error::SettingChanged`](crate::Error::SettingChanged) where a setting that the state has already taken part in is another:
+    /// what is frozen, and which steps a mean is of.
     fn load_state_dict(&mut self, state: &StateDict) -> Result<()> {
         load(state, state.layout(), self.layout().cloned(), |reader| self.read_state(reader))
     }

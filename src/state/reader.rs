@@ -178,6 +178,11 @@ impl<'r> StateReader<'r> {
         Some(text)
     }
 
+    /// Reads a text that belongs to one tensor of the parameters, if it is there.
+    pub(crate) fn text_of(&self, name: &str, info: &TensorInfo) -> Option<&'r str> {
+        self.text(&format!("{}{name}/{}", self.prefix, info.path()))
+    }
+
     /// Reads a count that belongs to one tensor of the parameters, if it is there.
     ///
     /// # Errors
