@@ -1,5 +1,5 @@
 //! Settings in a configuration file.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use gradus::adaptor::NonFinite;
 use gradus::prelude::*;
