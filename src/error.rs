@@ -591,6 +591,15 @@ impl Error {
         Self::Argument { argument, value, accepted: accepted.into() }
     }
 
+    /// The same error where what had moved was put back.
+    #[cfg(feature = "distributed")]
+    pub(crate) fn taken_back(self) -> Self {
+        match self {
+            Self::RefusedTooLate { reason } => *reason,
+            other => other,
+        }
+    }
+
     /// The same error with other words for what is accepted, where a range in numbers would mislead.
     pub(crate) fn accepting(self, accepted: &str) -> Self {
         match self {

@@ -82,7 +82,11 @@ use crate::step::{Ranks, Report, Step, Tensor};
 /// - [`Error::NonFiniteGradient`] on the rank that has it, [`Error::RankRefused`] on the others, as for whatever else one rank
 ///   refuses;
 /// - [`Error::RanksDisagree`] if their steps are not the same one;
+/// - [`Error::InsideSharded`] inside [`sharded`](Optimizer::sharded);
 /// - [`Error::RankLeft`], [`Error::RankTimeout`], [`Error::Transport`] from the group.
+///
+/// An optimizer of your own inside must come to the same decision on all ranks in [`apply`](Optimizer::apply), where all give it the same
+/// gradients: if it refuses there on one rank alone, the others have moved, and the next step is [`Error::RanksDisagree`].
 ///
 /// # Example
 /// ```

@@ -246,8 +246,9 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
         // What follows the parameters is to follow them to the anchor, not to where they are in between.
         let ranks = step.ranks();
         let tensors = step.iter_mut().map(|(_, tensor)| tensor.reborrow()).collect();
+        // Whatever is refused from here on, all that has moved is put back.
         let stepped = self.inner.apply(Step::from_parts(Arc::clone(&layout), tensors, ranks));
-        let own = stepped.and_then(|report| self.measure(step, &places).map(|()| report));
+        let own = stepped.map_err(Error::taken_back).and_then(|report| self.measure(step, &places).map(|()| report));
         let word = own.as_ref().map(|_| Word::Go).map_err(Error::clone);
         agree_about(&self.group, word, |text| text.write_str("the change since the last round"))?;
 
@@ -255,7 +256,8 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
         packed::mean(&self.group, change, bucket_elements::<A>(BUCKET_BYTES))?;
         packed::ensure_finite(&places, change, Packed::Params)?;
         let (outer, anchors) = (self.outer.state_dict(), self.anchors.clone());
-        let outside = self.step_outside(step, &places).and_then(|_| self.ensure_finite(&places));
+        let outside =
+            self.step_outside(step, &places).map_err(Error::taken_back).and_then(|_| self.ensure_finite(&places));
         // An outer optimizer may refuse on one rank alone.
         if let Err(error) = agree(&self.group, outside.map(|()| Word::Go), 0, Vec::new) {
             self.anchors = anchors;

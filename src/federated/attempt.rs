@@ -31,7 +31,7 @@ impl<'m, A: Element> Attempt<'m, A> {
             Err(error) => {
                 // One that consists of several may have moved a part.
                 attempt.undo(optimizer);
-                Err(error)
+                Err(error.taken_back())
             }
         }
     }

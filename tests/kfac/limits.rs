@@ -299,9 +299,10 @@ fn a_refused_first_step_leaves_no_trace() {
     use gradus::distributed::Alone;
 
     type Boxed = Box<dyn Optimizer<f64>>;
-    let inner: [(&str, fn() -> Boxed, bool); 3] = [
+    type Make = fn() -> Boxed;
+    let inner: [(&str, Make, bool); 3] = [
         ("sharded", || Box::new(Sgd::new(0.1).kfac().sharded(Alone)), false),
-        ("data_parallel", || Box::new(Sgd::new(0.1).kfac().check_finite()), true),
+        ("check_finite", || Box::new(Sgd::new(0.1).kfac().check_finite()), true),
         ("local_steps", || Box::new(Sgd::new(0.1).kfac().check_finite().local_steps(1, Sgd::new(1.0))), true),
     ];
     type Around = fn(Boxed) -> Boxed;

@@ -60,7 +60,8 @@ pub use state::unshard;
 /// # State
 /// That of the optimizer inside for a share of at most 1/N of the tensors' elements, trained or frozen, and a block of 256. Buffers for all gradients or
 /// parameters once, and for a share of both. A step sends as much as an all-reduce of the gradients does, half of it as parameters,
-/// and three messages of 9 bytes; each norm that is asked for inside takes two more.
+/// and three messages of 9 bytes; each norm that is asked for inside takes two more. With its parameters each rank sends one number more,
+/// which says whether its optimizer has stepped.
 ///
 /// A rank's [`state_dict`](Optimizer::state_dict) has the entries of its share; nothing is sent for it. [`unshard`] joins those of
 /// all ranks. A rank loads its own again, or a state that is not divided, of which it takes its part: so a checkpoint of 4 ranks
