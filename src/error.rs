@@ -14,7 +14,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
     /// A hyper-parameter lies outside its range, at once or because a schedule led it there.
-    #[error("{name} is {value} at step {step}{}; it must be {accepted}", at_tensor(.path))]
+    #[error("{name} is {} at step {step}{}; it must be {accepted}", Number(*.value), at_tensor(.path))]
     HyperParameter {
         /// The setter's name, such as `"beta1"`.
         name: &'static str,
@@ -118,7 +118,7 @@ pub enum Error {
     },
 
     /// What a gradient is to be multiplied with, or limited to, is no number of its element type.
-    #[error("gradient {} has the {quantity} {value:e}, which becomes {} in {dtype}", Name(.path), rounded(*.value))]
+    #[error("gradient {} has the {quantity} {}, which becomes {} in {dtype}", Name(.path), Number(*.value), rounded(*.value))]
     GradientScale {
         /// The tensor's path.
         path: String,
@@ -406,6 +406,28 @@ pub enum Error {
         accepted: &'static str,
     },
 
+    /// A state was saved with another setting than it is loaded with, and has already taken part in it.
+    #[error("the state was saved with {saved} and is loaded with {given}: {reason}")]
+    SettingChanged {
+        /// The setting as it was.
+        saved: String,
+        /// The setting as it is.
+        given: String,
+        /// Why the state does not fit.
+        reason: String,
+    },
+
+    /// Gradients of 16 bits were to be summed: the sum would be infinite where the mean is not, or lose the small ones.
+    #[error(
+        "gradients of {dtype} are not summed; write accumulate({every}) before master_weights(), where gradients are f32"
+    )]
+    SumOfHalves {
+        /// The type of the gradients.
+        dtype: &'static str,
+        /// How many were to be summed.
+        every: u64,
+    },
+
     /// A file could not be read or written.
     #[error("{}: {reason}", .path.display())]
     File {
@@ -632,6 +654,19 @@ fn instead(name: &str) -> String {
     match name {
         "sharded" => "write one `sharded`, over the group of all ranks".into(),
         _ => format!("write it after: `.sharded(group).{name}(…)`"),
+    }
+}
+
+/// A number with an exponent where it would be a long row of zeros.
+struct Number(f64);
+
+impl std::fmt::Display for Number {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self(value) = *self;
+        match value == 0.0 || (1e-5..1e16).contains(&value.abs()) {
+            true => write!(f, "{value}"),
+            false => write!(f, "{value:e}"),
+        }
     }
 }
 

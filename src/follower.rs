@@ -17,21 +17,25 @@ use crate::simd;
 pub struct Follower<'a, A> {
     follow: Box<dyn Follow<A> + 'a>,
     /// Whether it has been in a sweep.
-    #[cfg(feature = "distributed")]
     has_followed: bool,
 }
 
 impl<'a, A: Element> Follower<'a, A> {
     fn new(follow: impl Follow<A> + 'a) -> Self {
-        Self {
-            follow: Box::new(follow),
-            #[cfg(feature = "distributed")]
-            has_followed: false,
-        }
+        Self { follow: Box::new(follow), has_followed: false }
+    }
+
+    /// Does nothing but to know whether the parameter has been moved.
+    pub(crate) fn watch() -> Self {
+        Self::new(Watch)
+    }
+
+    /// Whether the parameter has been moved.
+    pub(crate) fn has_followed(&self) -> bool {
+        self.has_followed
     }
 
     /// The same follower, lent to a step inside.
-    #[cfg(feature = "distributed")]
     pub(crate) fn lend(&mut self) -> Follower<'_, A> {
         Follower::new(self)
     }
@@ -45,6 +49,14 @@ impl<'a, A: Element> Follower<'a, A> {
 
     /// [`average`](Self::average) in values that need no view.
     pub(crate) fn average_in(values: ValuesMut<'a, A>, weight: f64) -> Self {
+        if size_of::<A>() < size_of::<f32>() {
+            // In 16 bits the weight may be 0, and the difference infinite.
+            let update = move |average: &mut A, param: &A| {
+                let from = average.as_f64();
+                *average = A::from_f64(from + weight * (param.as_f64() - from));
+            };
+            return Self::new(Whole { values, update });
+        }
         let weight = A::from_f64(weight);
         let update = move |average: &mut A, param: &A| *average = *average + weight * (*param - *average);
         Self::new(Whole { values, update })
@@ -59,15 +71,11 @@ impl<'a, A: Element> Follower<'a, A> {
 
     /// The follower with its elements in this order.
     pub(crate) fn in_order(&mut self, shape: &[usize], order: Order) -> Following<'_, A> {
-        #[cfg(feature = "distributed")]
-        {
-            self.has_followed = true;
-        }
+        self.has_followed = true;
         self.follow.in_order(shape, order)
     }
 }
 
-#[cfg(feature = "distributed")]
 impl<A: Element> Follow<A> for &mut Follower<'_, A> {
     fn in_order(&mut self, shape: &[usize], order: Order) -> Following<'_, A> {
         Follower::in_order(self, shape, order)
@@ -128,6 +136,30 @@ impl<A: Element, B: Element, F: Fn(&mut B, &A) + Copy + Send> Follow<A> for Whol
             Ok(slice) => Box::new(Part { target: Target::Slice(slice), update }),
             Err(view) => Box::new(Part { target: Target::View(view), update }),
         }
+    }
+}
+
+/// Nothing that follows.
+struct Watch;
+
+impl<A> Follow<A> for Watch {
+    fn in_order(&mut self, _: &[usize], _: Order) -> Following<'_, A> {
+        Box::new(Watch)
+    }
+}
+
+impl<A> FollowPart<A> for Watch {
+    fn follow(&mut self, _: Arch, _: usize, _: &[A]) {}
+
+    fn is_divisible(&self) -> bool {
+        true
+    }
+
+    fn split_at<'s>(self: Box<Self>, _: usize) -> (Following<'s, A>, Following<'s, A>)
+    where
+        Self: 's,
+    {
+        (Box::new(Watch), Box::new(Watch))
     }
 }
 

@@ -7,7 +7,7 @@ use ndarray::{ArrayD, IxDyn};
 
 use crate::error::{Error, Result};
 use crate::params::{Order, TensorInfo, Values, blocks};
-use crate::scalar::{Element, is_kept};
+use crate::scalar::Element;
 
 /// Sweeps and reductions go in blocks of at most this many elements.
 pub(crate) const BLOCK: usize = 2048;
@@ -18,8 +18,11 @@ pub(crate) const WIDE_BLOCK: usize = 8 * BLOCK;
 /// A gradient with what adaptors have made of it: `clamp(scale · values, −limit, limit)`.
 ///
 /// Clipping by norm, averaging and sign changes set the scale, clipping by value the limit; the values stay the
-/// user's own. Whoever sweeps over the gradient multiplies as it reads, in the element type; a rule's optimizer refuses a scale that
-/// this does not have, [`Error::GradientScale`].
+/// user's own. Whoever sweeps over the gradient multiplies as it reads; a rule's optimizer refuses a scale beyond the type's
+/// largest number, [`Error::GradientScale`].
+///
+/// A scale that is no normal number of the type is applied in `f64` when the values are read, and so is every one in 16 bits:
+/// the product may be a number of the type where the scale is none.
 #[derive(Debug)]
 pub struct Grad<'a, A> {
     source: Source<'a, A>,
@@ -36,7 +39,7 @@ enum Source<'a, A> {
     /// A gradient not yet added to the sum of earlier ones.
     Sum(Box<Grad<'a, A>>, Values<'a, A>),
     /// A gradient with a factor for each index of its first axis, or one for all.
-    Units(Box<Grad<'a, A>>, Arc<[A]>),
+    Units(Box<Grad<'a, A>>, Arc<[f64]>),
     /// A gradient in another element type.
     #[cfg(feature = "half")]
     Widened(Box<dyn Widened<A> + 'a>),
@@ -70,16 +73,7 @@ impl<A: Element, H: Element> Widened<A> for &Grad<'_, H> {
     }
 
     fn read(&self, shape: &[usize], order: Order, start: usize, out: &mut [A]) {
-        let (scale, limit) = (A::from_f64(self.scale), A::from_f64(self.limit));
-        with_buffer(out.len(), |buffer| {
-            for (block, out) in out.chunks_mut(WIDE_BLOCK).enumerate() {
-                let narrow = &mut buffer[..out.len()];
-                self.read_raw(shape, order, start + block * WIDE_BLOCK, narrow);
-                for (out, narrow) in out.iter_mut().zip(narrow) {
-                    *out = transform(A::from_f64(narrow.as_f64()), scale, limit);
-                }
-            }
-        });
+        self.read_as(shape, order, start, out);
     }
 }
 
@@ -96,14 +90,15 @@ impl<A: Element> Source<'_, A> {
     }
 }
 
-/// Nothing if `A` has this scale and limit. A limit may become infinite: none, where there is no larger number.
+/// Returns an error if the scale is beyond the largest number of `A`, or if a limit that is not 0 rounds to 0 in it. A smaller scale
+/// is applied in `f64`, and a limit that becomes infinite limits nothing, as there is no larger number.
 fn ensure_kept<A: Element>(scale: f64, limit: f64, info: &TensorInfo) -> Result<()> {
     if scale == 1.0 && limit == f64::INFINITY {
         return Ok(());
     }
     let refused =
         |quantity, value| Err(Error::GradientScale { path: info.path().into(), quantity, value, dtype: A::DTYPE });
-    if !is_kept::<A>(scale) {
+    if !A::from_f64(scale).is_finite() {
         return refused("scale", scale);
     }
     if limit.is_nan() || (limit != 0.0 && A::from_f64(limit) == A::zero()) {
@@ -132,7 +127,7 @@ impl<'a, A: Element> Grad<'a, A> {
     /// This gradient with one factor for each index of its first axis, or a single one for the whole.
     ///
     /// Reading the gradient panics if there are fewer factors.
-    pub fn scale_units(self, factors: impl Into<Arc<[A]>>) -> Self {
+    pub fn scale_units(self, factors: impl Into<Arc<[f64]>>) -> Self {
         Self { source: Source::Units(Box::new(self), factors.into()), scale: 1.0, limit: f64::INFINITY }
     }
 
@@ -169,18 +164,28 @@ impl<'a, A: Element> Grad<'a, A> {
         self.limit = self.limit.min(limit);
     }
 
-    /// The factor that the values are multiplied by.
+    /// The factor that the values are multiplied by; 1 if they are as they are [read](Self::read_raw).
     pub fn scale(&self) -> f64 {
-        self.scale
+        if self.is_in_type() { self.scale } else { 1.0 }
     }
 
-    /// The bound that every scaled element is kept within; infinite if there is none.
+    /// The bound that every scaled element is kept within; infinite if there is none, or none that is not kept when the values
+    /// are [read](Self::read_raw).
     pub fn limit(&self) -> f64 {
-        self.limit
+        if self.is_in_type() { self.limit } else { f64::INFINITY }
     }
 
-    /// Nothing if the element type has the scales and limits with which the gradient is read: a scale that became 0 or infinite
-    /// would be another gradient.
+    /// Scale and limit, in whatever type they are applied.
+    pub(crate) fn scale_and_limit(&self) -> (f64, f64) {
+        (self.scale, self.limit)
+    }
+
+    /// Whether the scale is applied as a number of the type.
+    fn is_in_type(&self) -> bool {
+        is_in_type::<A>(self.scale)
+    }
+
+    /// Returns an error unless the gradient can be read with its scales and limits in the element type.
     pub(crate) fn ensure_kept(&self, info: &TensorInfo) -> Result<()> {
         ensure_kept::<A>(self.scale, self.limit, info)?;
         self.source.ensure_kept(info)
@@ -203,20 +208,53 @@ impl<'a, A: Element> Grad<'a, A> {
         }
     }
 
-    /// The values before scale and limit as one slice in this order, if they lie so.
+    /// The values before [scale](Self::scale) and [limit](Self::limit) as one slice in this order, if they lie so.
     pub fn as_slice(&self, order: Order) -> Option<&[A]> {
+        self.source_as_slice(order).filter(|_| self.is_in_type())
+    }
+
+    /// The values before anything is applied as one slice in this order, if they lie so.
+    pub(crate) fn source_as_slice(&self, order: Order) -> Option<&[A]> {
         match &self.source {
             Source::Values(values) => values.as_slice(order),
             _ => None,
         }
     }
 
-    /// Reads `out.len()` values before scale and limit, beginning with element `start` of the tensor of this
-    /// shape, walked in this order.
+    /// Reads `out.len()` values before [scale](Self::scale) and [limit](Self::limit), beginning with element `start` of the
+    /// tensor of this shape, walked in this order.
     ///
     /// # Panics
     /// If the tensor ends before `out` is full.
     pub fn read_raw(&self, shape: &[usize], order: Order, start: usize, out: &mut [A]) {
+        self.read_source(shape, order, start, out);
+        if !self.is_in_type() {
+            apply(out, self.scale, self.limit);
+        }
+    }
+
+    /// [`read`](Self::read) in another type, in which scale and factors are applied.
+    #[cfg(feature = "half")]
+    fn read_as<W: Element>(&self, shape: &[usize], order: Order, start: usize, out: &mut [W]) {
+        match &self.source {
+            Source::Units(grad, factors) => {
+                grad.read_as(shape, order, start, out);
+                scale_units(factors, shape, order, start, out);
+                apply(out, self.scale, self.limit);
+            }
+            _ => with_buffer(out.len(), |buffer| {
+                for (block, out) in out.chunks_mut(WIDE_BLOCK).enumerate() {
+                    let narrow = &mut buffer[..out.len()];
+                    self.read_source(shape, order, start + block * WIDE_BLOCK, narrow);
+                    out.iter_mut().zip(narrow).for_each(|(out, narrow)| *out = W::from_f64(narrow.as_f64()));
+                    apply(out, self.scale, self.limit);
+                }
+            }),
+        }
+    }
+
+    /// Reads the values before anything is applied.
+    pub(crate) fn read_source(&self, shape: &[usize], order: Order, start: usize, out: &mut [A]) {
         match &self.source {
             Source::Values(values) => read(values, shape, order, start, out),
             #[cfg(feature = "distributed")]
@@ -245,17 +283,14 @@ impl<'a, A: Element> Grad<'a, A> {
     /// # Panics
     /// If the tensor ends before `out` is full.
     pub fn read(&self, shape: &[usize], order: Order, start: usize, out: &mut [A]) {
-        self.read_raw(shape, order, start, out);
-        let (scale, limit) = (A::from_f64(self.scale), A::from_f64(self.limit));
-        for value in out {
-            *value = transform(*value, scale, limit);
-        }
+        self.read_source(shape, order, start, out);
+        apply(out, self.scale, self.limit);
     }
 
     /// Adds the gradient to sums in this order.
     pub(crate) fn add_to(&self, shape: &[usize], order: Order, sums: &mut [A]) {
         if let Some(values) = self.as_slice(order) {
-            let (scale, limit) = (A::from_f64(self.scale), A::from_f64(self.limit));
+            let (scale, limit) = (A::from_f64(self.scale), A::from_f64(self.limit)); // in the type, or there were no slice
             return sums.iter_mut().zip(values).for_each(|(sum, grad)| *sum += transform(*grad, scale, limit));
         }
         with_buffer(sums.len(), |buffer| {
@@ -287,8 +322,25 @@ impl<'a, A: Element> Grad<'a, A> {
     }
 }
 
+/// Whether a product with this factor is taken in the type: it is 1, 0 or one of the type's normal numbers, and the type is
+/// one that is computed in.
+pub(crate) fn is_in_type<A: Element>(factor: f64) -> bool {
+    factor == 1.0 || factor == 0.0 || size_of::<A>() >= size_of::<f32>() && A::from_f64(factor).is_normal()
+}
+
+/// Scales and limits elements, in `f64` if the scale is not [in the type](is_in_type).
+pub(crate) fn apply<A: Element>(values: &mut [A], scale: f64, limit: f64) {
+    match is_in_type::<A>(scale) {
+        true => {
+            let (scale, limit) = (A::from_f64(scale), A::from_f64(limit));
+            values.iter_mut().for_each(|value| *value = transform(*value, scale, limit));
+        }
+        false => values.iter_mut().for_each(|value| *value = A::from_f64(transform(value.as_f64(), scale, limit))),
+    }
+}
+
 /// Multiplies elements `start …` of a tensor walked in this order by the factors of the first axis's indices.
-fn scale_units<A: Element>(factors: &[A], shape: &[usize], order: Order, mut start: usize, mut out: &mut [A]) {
+fn scale_units<A: Element>(factors: &[f64], shape: &[usize], order: Order, mut start: usize, mut out: &mut [A]) {
     let units = factors.len();
     // In C order a unit is a run of elements; in F order, and where every run is one element, the units take turns.
     let run = if order == Order::C { shape.iter().product::<usize>() / units.max(1) } else { 1 };
@@ -298,8 +350,11 @@ fn scale_units<A: Element>(factors: &[A], shape: &[usize], order: Order, mut sta
         let (now, later) = take(&mut out).split_at_mut(length);
         (start, out) = (start + now.len(), later);
         match run {
-            1 => now.iter_mut().zip(&factors[unit..]).for_each(|(out, factor)| *out *= *factor),
-            _ => now.iter_mut().for_each(|out| *out *= factors[unit]),
+            1 => now.iter_mut().zip(&factors[unit..]).for_each(|(out, factor)| match is_in_type::<A>(*factor) {
+                true => *out *= A::from_f64(*factor),
+                false => *out = A::from_f64(out.as_f64() * *factor),
+            }),
+            _ => apply(now, factors[unit], f64::INFINITY),
         }
     }
 }

@@ -34,6 +34,12 @@ pub(crate) fn norm_of_range<A: Element>(named: Named<'_, '_, A>, start: usize, l
     norm_by(2.0, |term| Range { named, start, length }.reduce(term))
 }
 
+/// The Euclidean norm of these numbers.
+#[cfg(feature = "lora")]
+pub(crate) fn euclidean(values: &[f64]) -> f64 {
+    norm_by(2.0, |term| over_blocks(values, term))
+}
+
 /// Whether every element is finite.
 pub(crate) fn all_finite<A: Element>(grads: &[Named<'_, '_, A>]) -> bool {
     over_tensors(grads, Term { kind: Kind::NonFinite, factor: 1.0 }) == 0.0
@@ -52,7 +58,7 @@ pub(crate) fn non_finite<A: Element>(grads: &[Named<'_, '_, A>]) -> Error {
         let elements = info.elements();
         for start in (0..elements).step_by(BLOCK) {
             let block = &mut buffer[..BLOCK.min(elements - start)];
-            grad.read_raw(info.shape(), Order::C, start, block);
+            grad.read_source(info.shape(), Order::C, start, block);
             for (offset, value) in block.iter().enumerate() {
                 let value = value.as_f64();
                 if !value.is_finite() {
@@ -226,9 +232,10 @@ impl<A: Element> Range<'_, '_, A> {
     fn reduce(&self, term: Term) -> f64 {
         let grad = self.named.1;
         // Without a limit, the scale is left to the term, which multiplies in f64 and needs no copy.
-        let linear = grad.limit().is_infinite() || matches!(term.kind, Kind::NonFinite);
-        let term = if linear { Term { factor: term.factor * grad.scale(), ..term } } else { term };
-        match grad.as_slice(Order::C).filter(|_| linear) {
+        let (scale, limit) = grad.scale_and_limit();
+        let linear = limit.is_infinite() || matches!(term.kind, Kind::NonFinite);
+        let term = if linear { Term { factor: term.factor * scale, ..term } } else { term };
+        match grad.source_as_slice(Order::C).filter(|_| linear) {
             Some(values) => over_blocks(&values[self.start..self.start + self.length], term),
             None => self.read(0, self.length, linear, term),
         }
@@ -248,7 +255,7 @@ impl<A: Element> Range<'_, '_, A> {
         let (info, grad) = self.named;
         with_buffer(length, |block| {
             match linear {
-                true => grad.read_raw(info.shape(), Order::C, self.start + start, block),
+                true => grad.read_source(info.shape(), Order::C, self.start + start, block),
                 false => grad.read(info.shape(), Order::C, self.start + start, block),
             }
             over_blocks(block, term)

@@ -573,3 +573,147 @@ mod ema {
         assert_eq!(w, array![0.0]);
     }
 }
+
+mod limits {
+    use gradus::StateDict;
+
+    use super::*;
+
+    /// The state with every count of the chain at its end.
+    fn at_the_end(opt: &dyn Optimizer<f64>, names: &[&str]) -> StateDict {
+        let mut state = opt.state_dict();
+        for name in names {
+            assert!(state.text(name).is_some(), "{name} of {:?}", state.keys().collect::<Vec<_>>());
+            state.insert_text(*name, u64::MAX);
+        }
+        state
+    }
+
+    #[test]
+    fn counts_stay_at_their_end() {
+        let mut opt = Sgd::new(1.0).skip_nonfinite();
+        let mut w = array![0.0];
+        opt.load_state_dict(&at_the_end(&opt, &["skip_nonfinite/skipped"])).unwrap();
+        assert!(!opt.step(&mut w, &array![f64::NAN]).unwrap().moved);
+        assert_eq!(opt.skipped(), u64::MAX);
+
+        let mut opt = Sgd::new(1.0).swa(1, 1).ema(0.5).warmup();
+        opt.step(&mut w, &array![1.0]).unwrap();
+        opt.load_state_dict(&at_the_end(&opt, &["swa/averaged", "ema/averaged"])).unwrap();
+        assert!(opt.step(&mut w, &array![1.0]).unwrap().moved);
+        assert_eq!((opt.inner().averaged(), &w), (u64::MAX, &array![-2.0]));
+        let mut average = array![0.0];
+        opt.inner().read(&mut average).unwrap();
+        assert!((average[0] + 1.0).abs() < 1e-15, "the mean of so many barely changes: {average}");
+        opt.read(&mut average).unwrap();
+        assert_eq!(average, array![-1.5]);
+    }
+
+    /// An optimizer that counts no further is asked, and answers itself.
+    #[test]
+    fn around_an_optimizer_at_its_last_step() {
+        struct Last;
+
+        impl Optimizer<f64> for Last {
+            fn check(&self, _: &Step<'_, f64>) -> gradus::Result<()> {
+                Err(Error::Other("no more".into()))
+            }
+
+            fn apply(&mut self, step: Step<'_, f64>) -> gradus::Result<Report> {
+                self.check(&step)?;
+                Ok(Report::new(1.0, true))
+            }
+
+            fn learning_rate(&self) -> f64 {
+                1.0
+            }
+
+            fn steps(&self) -> u64 {
+                u64::MAX
+            }
+
+            fn write_state(&self, _: &mut gradus::StateWriter<'_>) {}
+
+            fn read_state<'s>(&'s mut self, _: &mut gradus::StateReader<'_>) -> gradus::Result<gradus::Commit<'s>> {
+                Ok(gradus::Commit::nothing())
+            }
+        }
+
+        let chains: [Box<dyn Optimizer<f64>>; 8] = [
+            Box::new(Last.swa(1, 1)),
+            Box::new(Last.swa(u64::MAX, 1)),
+            Box::new(Last.lookahead(2, 0.5)),
+            Box::new(Last.ema(0.5)),
+            Box::new(Last.accumulate(1)),
+            Box::new(Last.freeze("**").unfreeze_at(u64::MAX, "**")),
+            Box::new(Last.clip_global_norm(1.0).group("**", Group::no_decay())),
+            Box::new(Last.layerwise_decay(0.5, ["**"]).skip_nonfinite()),
+        ];
+        for mut opt in chains {
+            let error = opt.step(&mut array![1.0], &array![1.0]).unwrap_err();
+            assert_eq!(error.to_string(), "no more");
+        }
+    }
+
+    /// A call that skips decides which parameters these are, as one that gathers does.
+    #[test]
+    fn other_parameters_are_told_where_nothing_has_moved_yet() {
+        type Build = fn() -> Box<dyn Optimizer<f64>>;
+        let builds: [Build; 9] = [
+            || Box::new(Adam::new(0.1).clip_per_tensor_norm(1.0).non_finite(NonFinite::Skip)),
+            || Box::new(Adam::new(0.1).clip_global_norm(1.0).non_finite(NonFinite::Skip)),
+            || Box::new(Adam::new(0.1).clip_value(1.0).non_finite(NonFinite::Skip).maximize()),
+            || Box::new(Adam::new(0.1).clip_adaptive(1.0).non_finite(NonFinite::Skip).accumulate(1)),
+            || Box::new(Adam::new(0.1).skip_nonfinite()),
+            || Box::new(Adam::new(0.1).skip_nonfinite().freeze("0")),
+            || Box::new(Adam::new(0.1).skip_nonfinite().ema(0.5).swa(1, 1).lookahead(2, 0.5)),
+            || Box::new(Adam::new(0.1).accumulate(3).skip_nonfinite()),
+            || Box::new(Adam::new(0.1).skip_nonfinite().route("1", Sgd::new(0.1).skip_nonfinite())),
+        ];
+        let nan = || (array![f64::NAN], array![f64::NAN]);
+        for (number, build) in builds.into_iter().enumerate() {
+            for (first, moved) in [(nan(), false), (pair(1.0, 1.0), number != 7)] {
+                for second in [f64::NAN, 1.0] {
+                    let mut opt = build();
+                    assert_eq!(opt.step(&mut pair(0.0, 0.0), &first).unwrap().moved, moved, "{number}");
+                    let before = opt.state_dict();
+                    let mut other = (array![0.0], array![0.0, 0.0]);
+                    let error = opt.step(&mut other, &(array![second], array![second, second])).unwrap_err();
+                    assert!(matches!(error, Error::ParametersChanged { .. }), "{number}: {error}");
+                    assert_eq!(opt.state_dict(), before, "{number}");
+                    // The same go on.
+                    assert!(opt.step(&mut pair(0.0, 0.0), &first).is_ok(), "{number}");
+                }
+            }
+        }
+        // A state from before replaces what was known.
+        let mut opt = Adam::new(0.1).skip_nonfinite().clip_global_norm(1.0).non_finite(NonFinite::Skip);
+        let before = opt.state_dict();
+        opt.step(&mut pair(0.0, 0.0), &nan()).unwrap();
+        opt.load_state_dict(&before).unwrap();
+        opt.step(&mut array![1.0], &array![1.0]).unwrap();
+    }
+
+    /// Rates whose product is below every number would stop their layers in silence.
+    #[test]
+    fn a_factor_that_vanishes_is_refused() {
+        let names: Vec<String> = (0..1200).map(|layer| format!("{layer}")).collect();
+        let mut opt = Sgd::new(1.0).layerwise_decay(0.5, names);
+        let mut w = vec![array![0.0]; 1200];
+        let error = opt.step(&mut w, &vec![array![1.0]; 1200]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "layerwise_decay is 0.5 at step 0 for \"0\"; it must be 0 or a number whose power of 1199 is one"
+        );
+        let tiny = || Group::new().scale_learning_rate(1e-200);
+        let mut opt = Sgd::new(1.0).group("0", tiny()).group("**", tiny());
+        let error = opt.step(&mut pair(0.0, 0.0), &pair(1.0, 1.0)).unwrap_err();
+        assert!(error.to_string().starts_with("scale_learning_rate is 0.000"), "{error}");
+        assert!(error.to_string().contains("for \"0\""), "{error}");
+        // 0 by itself is meant.
+        let mut opt = Sgd::new(1.0).layerwise_decay(0.0, ["0", "1"]).group("0", tiny());
+        let mut w = pair(0.0, 0.0);
+        opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
+        assert_eq!(w, pair(0.0, -1.0));
+    }
+}

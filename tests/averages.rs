@@ -241,3 +241,86 @@ fn layers_thaw_in_their_turn_and_have_no_state_before() {
     opt.refreeze("**").unwrap();
     assert!(!opt.step(&mut w, &[0, 1, 2].map(|_| Array1::ones(100))).unwrap().moved);
 }
+
+/// Set by hand before every step, without gradient, or frozen inside or outside: no adaptor writes to it.
+#[test]
+fn a_tensor_that_is_not_moved_is_left_as_it_is() {
+    type Build = fn() -> Box<dyn Optimizer<f64>>;
+    let builds: [(&str, Build); 14] = [
+        ("lookahead", || Box::new(Sgd::new(1.0).lookahead(2, 0.5))),
+        ("lookahead around an average", || Box::new(Sgd::new(1.0).ema(0.5).lookahead(2, 0.5))),
+        ("lookahead in lookahead", || Box::new(Sgd::new(1.0).lookahead(2, 0.5).lookahead(1, 0.25))),
+        ("lookahead around muon", || Box::new(Sgd::new(1.0).route("never", Muon::new(0.1)).lookahead(2, 0.5))),
+        ("ema", || Box::new(Sgd::new(1.0).ema(0.5))),
+        ("swa", || Box::new(Sgd::new(1.0).swa(1, 1))),
+        ("accumulate", || Box::new(Sgd::new(1.0).accumulate(2))),
+        ("accumulate(1)", || Box::new(Sgd::new(1.0).weight_decay(0.5).accumulate(1).sum())),
+        ("clips", || {
+            Box::new(Sgd::new(1.0).clip_global_norm(1.0).clip_per_tensor_norm(1.0).clip_value(1.0).clip_adaptive(1.0))
+        }),
+        ("finite", || Box::new(Sgd::new(1.0).check_finite().skip_nonfinite().maximize().unscale(2.0))),
+        ("group", || Box::new(Sgd::new(1.0).group("**", Group::new().weight_decay(0.5)).layerwise_decay(0.5, ["**"]))),
+        ("route", || Box::new(Sgd::new(1.0).route("hand", AdamW::new(1.0).weight_decay(0.1)))),
+        ("adamw", || Box::new(AdamW::new(1.0).weight_decay(0.1).lookahead(2, 0.5).ema(0.5))),
+        ("momentum", || Box::new(Momentum::new(1.0, 0.9).weight_decay(0.1).lookahead(2, 0.5))),
+    ];
+    type Tree = std::collections::BTreeMap<&'static str, Array1<f64>>;
+    let tree = |hand: f64, other: f64| {
+        Tree::from([("hand", array![hand]), ("never", array![other]), ("other", array![other])])
+    };
+    for (name, build) in builds {
+        let inner_frozen = |frozen: bool| -> Box<dyn Optimizer<f64>> {
+            match frozen {
+                true => Box::new(build().freeze("hand")),
+                false => build(),
+            }
+        };
+        for case in ["no gradient", "frozen"] {
+            let mut opt = inner_frozen(case == "frozen");
+            let mut params = tree(0.0, 1.0);
+            for step in 0..6 {
+                let by_hand = 10.0 + f64::from(step);
+                params.insert("hand", array![by_hand]);
+                let before = params["other"].clone();
+                let grads: std::collections::BTreeMap<_, _> = tree(1.0, 1.0)
+                    .into_iter()
+                    .map(|(path, grad)| {
+                        (path, Some(grad).filter(|_| path == "other" || path == "hand" && case == "frozen"))
+                    })
+                    .collect();
+                let moved = opt.step(&mut params, &grads).unwrap().moved;
+                assert_eq!(params["hand"], array![by_hand], "{name}, {case}, step {step}");
+                assert!(params["other"] != before || !moved || name.contains("lookahead"), "{name}, {case}: moves");
+            }
+        }
+    }
+    // Frozen inside of the slow weights.
+    let mut opt = Sgd::new(1.0).freeze("0").lookahead(2, 0.5);
+    let mut params = (array![0.0], array![0.0]);
+    for by_hand in [10.0, 11.0, 12.0, 13.0] {
+        params.0[0] = by_hand;
+        opt.step(&mut params, &(array![1.0], array![1.0])).unwrap();
+        assert_eq!(params.0, array![by_hand]);
+    }
+    assert_eq!(params.1, array![-2.0]);
+    // Without gradient throughout.
+    let mut opt = Sgd::new(1.0).lookahead(2, 0.5);
+    for by_hand in [10.0, 11.0, 12.0, 13.0] {
+        let mut params = array![by_hand];
+        opt.step(&mut params, &None::<Array1<f64>>).unwrap();
+        assert_eq!(params, array![by_hand]);
+    }
+}
+
+/// A gradient that was gathered before moves a tensor that has none in the call that moves: slow weights follow it.
+#[test]
+fn what_a_gathered_gradient_moves_is_followed() {
+    let none = || None::<Array1<f64>>;
+    let mut opt = Sgd::new(1.0).accumulate(2).sum().lookahead(1, 0.5).ema(0.5);
+    let (mut params, mut average) = (array![0.0], array![9.0]);
+    opt.step(&mut params, &array![4.0]).unwrap();
+    assert!(opt.step(&mut params, &none()).unwrap().moved);
+    assert_eq!(params, array![-2.0]);
+    opt.read(&mut average).unwrap();
+    assert_eq!(average, array![-2.0]);
+}

@@ -165,3 +165,96 @@ fn a_resumed_run_is_the_uninterrupted_one() {
     let error = Sgd::<f32>::new(1.0).master_weights::<f16>().load_state_dict(&state).unwrap_err();
     assert_eq!(error.to_string(), "\"master_weights/dtype\" is \"bf16\"; it must be f16");
 }
+
+/// Averages outside follow what has moved: also by a gradient gathered before, and nothing that is frozen inside.
+#[test]
+fn averages_outside_follow_what_moves() {
+    let one = || array![bf16::ONE];
+    let mut opt = Sgd::new(1.0).accumulate(2).sum().master_weights().ema(0.5);
+    let (mut w, mut average) = (one(), one());
+    for grad in [Some(one()), None, Some(one()), None] {
+        opt.step(&mut w, &grad).unwrap();
+    }
+    opt.read(&mut average).unwrap();
+    assert_eq!((w[0].to_f64(), average[0].to_f64()), (-1.0, -0.5));
+
+    let mut opt = Sgd::new(1.0).freeze("0").master_weights().swa(1, 1);
+    let mut w = (one(), one());
+    opt.step(&mut w, &(one(), one())).unwrap();
+    w.0 = array![bf16::from_f64(5.0)];
+    opt.step(&mut w, &(one(), one())).unwrap();
+    let mut average = (one(), one());
+    opt.read(&mut average).unwrap();
+    assert_eq!((average, w.0[0].to_f64()), ((one(), array![bf16::from_f64(-0.5)]), 5.0));
+}
+
+/// Sums of 16-bit gradients leave the range where their mean does not, and lose small parts beside large ones.
+#[test]
+fn gradients_are_gathered_in_f32() {
+    fn check<H: Element>(grad: f64) {
+        let grads = array![H::from_f64(grad), H::from_f64(grad / 2.0)];
+        let expected = grads.mapv(|grad| H::from_f64(-1e-4 * grad.as_f64()));
+        let (mut opt, mut w) = (Sgd::new(1e-4).accumulate(4).master_weights(), array![H::zero(), H::zero()]);
+        for call in 0..4 {
+            assert_eq!(opt.step(&mut w, &grads).unwrap().moved, call == 3);
+        }
+        assert_eq!(w, expected);
+        let said = format!(
+            "gradients of {} are not summed; write accumulate(4) before master_weights(), where gradients are f32",
+            H::DTYPE
+        );
+        for mut outside in [
+            Box::new(Sgd::new(1e-4).master_weights().accumulate(4)) as Box<dyn Optimizer<H>>,
+            Box::new(Sgd::new(1e-4).master_weights().accumulate(4).sum().ema(0.5).clip_value(1.0)),
+        ] {
+            let error = outside.step(&mut w, &grads).unwrap_err();
+            assert_eq!((error.to_string(), &w, outside.steps()), (said.clone(), &expected, 0));
+            assert!(outside.layout().is_none());
+        }
+        // Of one nothing is summed.
+        Sgd::new(1e-4).master_weights().accumulate(1).step(&mut w, &grads).unwrap();
+        assert_ne!(w, expected);
+    }
+    check::<f16>(30_000.0);
+    check::<bf16>(30_000.0);
+    check::<bf16>(5e37);
+}
+
+/// A weight below the numbers of f16 is not 0.
+#[test]
+fn averages_of_halves_follow_slowly() {
+    let mut opt = Sgd::new(1.0).master_weights().ema(1.0 - 1e-8).warmup();
+    let mut w = array![f16::ZERO];
+    opt.step(&mut w, &array![f16::ZERO]).unwrap();
+    let mut opt = opt.into_inner().ema(1.0 - 1e-8);
+    opt.step(&mut w, &array![f16::ZERO]).unwrap();
+    opt.step(&mut w, &array![f16::from_f64(-30_000.0)]).unwrap();
+    let mut average = array![f16::ZERO];
+    opt.read(&mut average).unwrap();
+    assert!((average[0].to_f64() - 3e-4).abs() < 1e-6, "{average}");
+
+    let mut opt = Sgd::new(1.0).master_weights().lookahead(1, 1e-8);
+    let mut w = array![f16::ZERO];
+    opt.step(&mut w, &array![f16::from_f64(-30_000.0)]).unwrap();
+    assert!((w[0].to_f64() - 3e-4).abs() < 1e-6, "{w}");
+}
+
+/// Also where nothing has an element.
+#[test]
+fn other_parameters_are_told_where_all_are_empty() {
+    let empty = |path: &str| std::collections::BTreeMap::from([(path.to_owned(), Array1::<bf16>::zeros(0))]);
+    for mut opt in [
+        Box::new(Sgd::new(1.0).master_weights()) as Box<dyn Optimizer<bf16>>,
+        Box::new(Lbfgs::new(0.1).master_weights()),
+        Box::new(Sgd::new(1.0).skip_nonfinite().master_weights().clip_per_tensor_norm(1.0).non_finite(NonFinite::Skip)),
+    ] {
+        opt.step(&mut empty("a"), &empty("a")).unwrap();
+        let before = opt.state_dict();
+        let error = opt.step(&mut empty("b"), &empty("b")).unwrap_err();
+        assert!(matches!(error, Error::ParametersChanged { .. }), "{error}");
+        assert_eq!(opt.state_dict(), before);
+        let mut resumed = opt;
+        resumed.load_state_dict(&before).unwrap();
+        assert!(resumed.step(&mut empty("b"), &empty("b")).is_err());
+    }
+}

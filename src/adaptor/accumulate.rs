@@ -25,7 +25,8 @@ use crate::step::{Report, Step};
 /// move, and what was gathered for it is forgotten.
 ///
 /// The sum takes one element per parameter (4 bytes in f32); the last micro-batch is added in the sweep that moves the
-/// parameters.
+/// parameters. Gradients of 16 bits are not summed, [`Error::SumOfHalves`]: write `accumulate` before
+/// [`master_weights`](Optimizer::master_weights).
 ///
 /// ```
 /// use gradus::prelude::*;
@@ -97,6 +98,9 @@ impl<O, A> Accumulate<O, A> {
             let accepted = "at least 1".into();
             return Err(Error::HyperParameter { name: "accumulate", value: 0.0, step: 0, path: None, accepted });
         }
+        if self.every > 1 && size_of::<B>() < size_of::<f32>() {
+            return Err(Error::SumOfHalves { dtype: B::DTYPE, every: self.every });
+        }
         Layout::ensure_known(self.layout.as_ref(), step.layout())
     }
 }
@@ -104,8 +108,11 @@ impl<O, A> Accumulate<O, A> {
 impl<A: Element, O: Optimizer<A>> Accumulate<O, A> {
     fn add(&mut self, step: &Step<'_, A>) {
         for (info, tensor) in step.iter() {
+            let Some(sum) = self.sums.get_mut(tensor.index()) else { break };
+            if tensor.frozen {
+                sum.begun = false;
+            }
             let Some(grad) = &tensor.grad else { continue };
-            let sum = &mut self.sums[tensor.index()];
             if sum.values.is_empty() {
                 sum.values = Owned::zeros(info.elements(), grad.order(), 0);
             }

@@ -3,6 +3,7 @@
 use std::mem::swap;
 use std::sync::Arc;
 
+use super::kept::{Kept, Made};
 use crate::error::{Error, Result};
 use crate::follower::Follower;
 use crate::optimizer::Optimizer;
@@ -14,27 +15,20 @@ use crate::step::{Report, Step, Tensor};
 /// One value for each element of the parameters that steps have held.
 #[derive(Debug, Clone)]
 pub(super) struct Averages<A> {
-    layout: Option<Arc<Layout>>,
-    /// Empty for tensors that no step has held.
-    tensors: Vec<Owned<A>>,
+    tensors: Kept<Owned<A>>,
     /// Whether the parameters are here and the averages where the parameters were.
     swapped: bool,
 }
 
 impl<A> Default for Averages<A> {
     fn default() -> Self {
-        Self { layout: None, tensors: Vec::new(), swapped: false }
+        Self { tensors: Kept::default(), swapped: false }
     }
 }
 
 impl<A: Element> Averages<A> {
     pub(super) fn layout(&self) -> Option<&Arc<Layout>> {
-        self.layout.as_ref()
-    }
-
-    /// Whether there are none yet.
-    pub(super) fn is_empty(&self) -> bool {
-        self.layout.is_none()
+        self.tensors.layout()
     }
 
     /// Nothing if a step may be taken: on the parameters known, and not on their averages.
@@ -42,40 +36,37 @@ impl<A: Element> Averages<A> {
         if self.swapped {
             return Err(Error::Swapped);
         }
-        Layout::ensure_known(self.layout.as_ref(), step.layout())
+        self.tensors.ensure_known(step)
     }
 
     /// Has the averages follow the parameters in the sweep of `inner`: `average + weight·(param − average)`.
     pub(super) fn follow(&mut self, inner: &mut impl Optimizer<A>, step: Step<'_, A>, weight: f64) -> Result<Report> {
-        let first = self.is_empty();
+        let made = self.begin(&step);
         let mut step: Step<'_, A> = step; // a shorter lifetime: from here on it borrows from the averages
-        self.with_each(&mut step, |_, tensor, average| {
+        self.tensors.each(&mut step, |_, tensor, average| {
             tensor.followers.push(Follower::average_in(average.as_values_mut(), weight));
         });
         let report = inner.apply(step);
-        if first && report.is_err() {
-            *self = Self::default(); // a step that was refused must not decide which parameters these are
-        }
-        report
+        self.settle(made, report)
     }
 
-    /// Calls `f` with each tensor of the step and its values, which begin as a copy of the parameter.
-    pub(super) fn with_each<'s, 'a>(
-        &'s mut self,
+    /// Makes the averages that there are not yet, of the parameters as they are.
+    pub(super) fn begin(&mut self, step: &Step<'_, A>) -> Made {
+        self.tensors.begin(step, |info, tensor| Owned::copy(&tensor.param(), info.shape()))
+    }
+
+    /// Keeps what [`begin`](Self::begin) made, or takes it back if the step was refused.
+    pub(super) fn settle<R>(&mut self, made: Made, result: Result<R>) -> Result<R> {
+        self.tensors.settle(made, result)
+    }
+
+    /// Calls `f` with each tensor of the step and its values.
+    pub(super) fn each<'a>(
+        &mut self,
         step: &mut Step<'a, A>,
-        mut f: impl FnMut(&TensorInfo, &mut Tensor<'a, A>, &'s mut Owned<A>),
+        mut f: impl FnMut(&TensorInfo, &mut Tensor<'a, A>, &mut Owned<A>),
     ) {
-        let layout = self.layout.get_or_insert_with(|| Arc::clone(step.layout()));
-        self.tensors.resize_with(layout.len(), Owned::default);
-        let (mut all, mut next) = (self.tensors.iter_mut(), 0);
-        for (info, tensor) in step.iter_mut() {
-            let Some(values) = all.nth(tensor.index() - next) else { break };
-            next = tensor.index() + 1;
-            if values.is_empty() {
-                *values = Owned::copy(&tensor.param(), info.shape());
-            }
-            f(info, tensor, values);
-        }
+        self.tensors.each(step, |info, tensor, values| f(info, tensor, values));
     }
 
     /// Writes the averages into a tree.
@@ -83,19 +74,21 @@ impl<A: Element> Averages<A> {
         if self.swapped {
             return Err(Error::Swapped);
         }
-        let Some(layout) = &self.layout else { return Ok(()) };
-        let tensors = layout.tensors().iter().zip(layout.values_mut(tree)?);
-        for ((info, mut values), average) in tensors.zip(&self.tensors).filter(|(_, average)| !average.is_empty()) {
-            values.view_mut(info.shape()).assign(&average.as_values().view(info.shape()));
+        let Some(layout) = self.layout() else { return Ok(()) };
+        for (at, (info, mut values)) in layout.tensors().iter().zip(layout.values_mut(tree)?).enumerate() {
+            if let Some(average) = self.tensors.get(at) {
+                values.view_mut(info.shape()).assign(&average.as_values().view(info.shape()));
+            }
         }
         Ok(())
     }
 
     /// Exchanges the averages and the values of a tree.
     pub(super) fn swap(&mut self, tree: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
-        let Some(layout) = &self.layout else { return Ok(()) };
+        let Some(layout) = self.layout().cloned() else { return Ok(()) };
         let tensors = layout.tensors().iter().zip(layout.values_mut(tree)?);
-        for ((info, mut values), average) in tensors.zip(&mut self.tensors).filter(|(_, average)| !average.is_empty()) {
+        for ((info, mut values), average) in tensors.zip(self.tensors.all_mut()) {
+            let Some(average) = average else { continue };
             let (mut values, mut average) = (values.view_mut(info.shape()), average.as_values_mut());
             values.iter_mut().zip(average.view_mut(info.shape())).for_each(|(a, b)| swap(a, b));
         }
@@ -105,12 +98,12 @@ impl<A: Element> Averages<A> {
 
     pub(super) fn write_state(&self, node: &mut StateWriter<'_>) {
         node.value("swapped", self.swapped);
-        Owned::write_all(&self.tensors, self.layout.as_deref(), node, "average");
+        self.tensors.write(node, "average");
     }
 
     pub(super) fn read_state(node: &StateReader<'_>) -> Result<Self> {
         let swapped = node.value("swapped", "true or false")?;
-        Ok(Self { layout: node.layout().cloned(), tensors: Owned::read_all(node, "average")?, swapped })
+        Ok(Self { tensors: Kept::read(node, "average")?, swapped })
     }
 }
 

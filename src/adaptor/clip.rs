@@ -1,11 +1,15 @@
 //! Clipping on the way in.
 
-use super::{NonFinite, Verdict, around, ask_inner, skipped, state_of_inner};
+use std::sync::Arc;
+
+use super::{NonFinite, Verdict, around, count_inner, skipped};
 use crate::clip::{Adaptive, Clipper, Norm};
 use crate::error::Result;
 use crate::hyper::Hyper;
 use crate::optimizer::Optimizer;
+use crate::params::Layout;
 use crate::scalar::Element;
+use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Report, Step};
 
 /// Clips gradients before the optimizer inside sees them: made by [`Optimizer::clip_global_norm`] and its siblings.
@@ -29,13 +33,15 @@ pub struct Clip<O, C> {
     inner: O,
     clipper: C,
     non_finite: NonFinite,
+    /// The parameters of a step that was skipped before the optimizer inside knew them.
+    layout: Option<Arc<Layout>>,
 }
 
 around!(Clip<O, C>);
 
 impl<O, C> Clip<O, C> {
     pub(crate) fn new(inner: O, clipper: C) -> Self {
-        Self { inner, clipper, non_finite: NonFinite::Error }
+        Self { inner, clipper, non_finite: NonFinite::Error, layout: None }
     }
 
     /// What happens when the norm is NaN or infinite; an error unless this is called.
@@ -70,6 +76,7 @@ impl<O> Clip<O, Adaptive> {
 
 impl<A: Element, O: Optimizer<A>, C: Clipper> Optimizer<A> for Clip<O, C> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        Layout::ensure_known(self.layout(), step.layout())?;
         let (norm, found) = self.clipper.measure(step, self.inner.steps())?;
         match self.non_finite.judge(norm.is_finite(), step)? {
             Verdict::Go => {
@@ -82,14 +89,31 @@ impl<A: Element, O: Optimizer<A>, C: Clipper> Optimizer<A> for Clip<O, C> {
     }
 
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
+        Layout::ensure_known(self.layout(), step.layout())?;
         let (norm, found) = self.clipper.measure(&step, self.inner.steps())?;
         match self.non_finite.judge(norm.is_finite(), &step)? {
-            Verdict::Skip => return Ok(skipped(self.inner.learning_rate(), Some(norm))),
+            Verdict::Skip => {
+                self.layout.get_or_insert_with(|| Arc::clone(step.layout()));
+                return Ok(skipped(self.inner.learning_rate(), Some(norm)));
+            }
             Verdict::Go => self.clipper.mark(found, &mut step),
         }
         Ok(Report { grad_norm: Some(norm), ..self.inner.apply(step)? })
     }
 
-    ask_inner!();
-    state_of_inner!();
+    count_inner!();
+
+    fn layout(&self) -> Option<&Arc<Layout>> {
+        self.inner.layout().or(self.layout.as_ref())
+    }
+
+    fn write_state(&self, state: &mut StateWriter<'_>) {
+        self.inner.write_state(state);
+    }
+
+    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        let read = state.layout().cloned();
+        let Self { inner, layout, .. } = self;
+        Ok(inner.read_state(state)?.and(Commit::new(move || *layout = read)))
+    }
 }

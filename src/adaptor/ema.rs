@@ -34,7 +34,8 @@ use crate::step::{Report, Step};
 /// | [`debiased`](Ema::debiased) | no | | as if the average had begun at zero, with bias correction |
 ///
 /// # State
-/// One element per parameter (4 bytes in f32).
+/// One element per parameter (4 bytes in f32), how many steps have been averaged, and the product of their decays. Decay, warm-up
+/// and correction are settings: they may be others after loading, and hold from then on.
 ///
 /// # Conventions
 /// Plain: `torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(d))`, which also begins with the
@@ -130,7 +131,7 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Ema<O, A> {
         let weight = self.weight(decay, product);
         let report = self.averages.follow(&mut self.inner, step, weight)?;
         if report.moved {
-            (self.averaged, self.product) = (self.averaged + 1, product);
+            (self.averaged, self.product) = (self.averaged.saturating_add(1), product);
         }
         Ok(report)
     }

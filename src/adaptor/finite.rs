@@ -1,9 +1,12 @@
 //! Refusing or skipping steps whose gradients are not finite.
 
-use super::{NonFinite, Verdict, around, ask_inner, skipped};
+use std::sync::Arc;
+
+use super::{NonFinite, Verdict, around, count_inner, skipped};
 use crate::error::Result;
 use crate::norm;
 use crate::optimizer::Optimizer;
+use crate::params::Layout;
 use crate::scalar::Element;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Report, Step};
@@ -29,21 +32,27 @@ pub struct Finite<O> {
     inner: O,
     policy: NonFinite,
     skipped: u64,
+    /// The parameters of a step that was skipped before the optimizer inside knew them.
+    layout: Option<Arc<Layout>>,
 }
 
 around!(Finite<O>);
 
 impl<O> Finite<O> {
     pub(crate) fn new(inner: O, policy: NonFinite) -> Self {
-        Self { inner, policy, skipped: 0 }
+        Self { inner, policy, skipped: 0, layout: None }
     }
 
-    /// How many steps were skipped.
+    /// How many steps were skipped; it counts to `u64::MAX`.
     pub fn skipped(&self) -> u64 {
         self.skipped
     }
 
-    fn judge<A: Element>(&self, step: &Step<'_, A>) -> Result<Verdict> {
+    fn judge<A: Element>(&self, step: &Step<'_, A>) -> Result<Verdict>
+    where
+        O: Optimizer<A>,
+    {
+        Layout::ensure_known(self.layout(), step.layout())?;
         let finite = norm::all_finite(&step.grads().collect::<Vec<_>>());
         let largest = step.norm_of_all(if finite { 0.0 } else { f64::NAN }, f64::INFINITY)?;
         self.policy.judge(largest.is_finite(), step)
@@ -62,13 +71,18 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Finite<O> {
         match self.judge(&step)? {
             Verdict::Go => self.inner.apply(step),
             Verdict::Skip => {
-                self.skipped += 1;
+                self.skipped = self.skipped.saturating_add(1);
+                self.layout.get_or_insert_with(|| Arc::clone(step.layout()));
                 Ok(skipped(self.inner.learning_rate(), None))
             }
         }
     }
 
-    ask_inner!();
+    count_inner!();
+
+    fn layout(&self) -> Option<&Arc<Layout>> {
+        self.inner.layout().or(self.layout.as_ref())
+    }
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
         if self.policy == NonFinite::Skip {
@@ -82,7 +96,8 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Finite<O> {
             NonFinite::Skip => state.node("skip_nonfinite")?.value("skipped", "a count")?,
             _ => self.skipped,
         };
-        let Self { inner, skipped, .. } = self;
-        Ok(inner.read_state(state)?.and(Commit::new(move || *skipped = count)))
+        let read = state.layout().cloned();
+        let Self { inner, skipped, layout, .. } = self;
+        Ok(inner.read_state(state)?.and(Commit::new(move || (*skipped, *layout) = (count, read))))
     }
 }

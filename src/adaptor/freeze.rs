@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{around, ask_inner};
-use crate::error::Result;
+use crate::error::{Error, Name, Result};
 use crate::optimizer::Optimizer;
 use crate::params::Layout;
 use crate::pattern::Pattern;
@@ -20,6 +20,11 @@ use crate::step::{Report, Step};
 /// Write `freeze` last in a chain: so it is what `requires_grad = False` is elsewhere. A clip or a look for NaN outside it,
 /// given later, still counts the gradients of frozen tensors. To reach `unfreeze` inside other adaptors, go through their
 /// `inner_mut`; a boxed optimizer is frozen around the box.
+///
+/// # State
+/// Which tensors are frozen, and which the adaptor was told to freeze and to unfreeze so far: a state that was saved with another
+/// `freeze` is refused, [`Error::SettingChanged`], unless the patterns chose the same tensors. What is to be unfrozen later may be
+/// another.
 ///
 /// ```
 /// use gradus::prelude::*;
@@ -38,6 +43,8 @@ use crate::step::{Report, Step};
 #[derive(Debug, Clone)]
 pub struct Freeze<O> {
     inner: O,
+    /// What the adaptor was made with.
+    given: Pattern,
     /// The layout, once there has been a step.
     layout: Option<Arc<Layout>>,
     /// Which of its tensors are frozen.
@@ -54,14 +61,9 @@ around!(Freeze<O>);
 
 impl<O> Freeze<O> {
     pub(crate) fn new(inner: O, pattern: impl Into<Pattern>) -> Self {
-        Self {
-            inner,
-            layout: None,
-            frozen: Vec::new(),
-            waiting: vec![(pattern.into(), true)],
-            later: Vec::new(),
-            thawed: 0,
-        }
+        let given = pattern.into();
+        let waiting = vec![(given.clone(), true)];
+        Self { inner, given, layout: None, frozen: Vec::new(), waiting, later: Vec::new(), thawed: 0 }
     }
 
     /// Lets the tensors that the pattern chooses move again once `steps` steps have been taken; several of these unfreeze layer
@@ -136,6 +138,46 @@ impl<O> Freeze<O> {
     }
 }
 
+impl<O> Freeze<O> {
+    /// What the adaptor was made with, in words.
+    fn describe(&self) -> String {
+        let later = self.later.iter().map(|(steps, pattern)| format!(", unfreeze_at {steps} \"{pattern:?}\""));
+        format!("freeze \"{:?}\"{}", self.given, later.collect::<String>())
+    }
+
+    /// What that has meant for each tensor until the first `thawed` of those for later had been unfrozen: whether it was to be
+    /// frozen, and the steps at which it was to move again. A pattern that chooses nothing was taken back.
+    fn meant(&self, layout: &Layout, thawed: usize) -> Vec<String> {
+        let mut meant = vec![String::new(); layout.len()];
+        let mut add = |pattern: &Pattern, word: String| {
+            let chosen = pattern.select(layout).unwrap_or_default();
+            let meant = meant.iter_mut().zip(chosen).filter(|(_, chosen)| *chosen);
+            meant.for_each(|(meant, _)| *meant = format!("{meant} {word}").trim_start().to_owned());
+        };
+        add(&self.given, "frozen".into());
+        self.later.iter().take(thawed).for_each(|(steps, pattern)| add(pattern, steps.to_string()));
+        meant
+    }
+
+    /// How many of those for later have been unfrozen, if a state's settings meant the same as these.
+    fn thawed_in(&self, node: &StateReader<'_>) -> Result<usize> {
+        let Some(layout) = node.layout() else { return Ok(0) };
+        let saved: Vec<_> =
+            layout.tensors().iter().map(|info| node.text_of("given", info).unwrap_or_default()).collect();
+        let last = saved.iter().flat_map(|meant| meant.split(' ')).filter_map(|step| step.parse::<u64>().ok()).max();
+        let thawed = self.later.partition_point(|(at, _)| Some(*at) <= last);
+        let meant = self.meant(layout, thawed);
+        match layout.tensors().iter().zip(saved.iter().zip(&meant)).find(|(_, (saved, own))| **saved != **own) {
+            None => Ok(thawed),
+            Some((info, _)) => Err(Error::SettingChanged {
+                saved: node.value("given", "what was frozen")?,
+                given: self.describe(),
+                reason: format!("they differ in {}", Name(info.path())),
+            }),
+        }
+    }
+}
+
 /// Freezes, or not, what the pattern chooses.
 fn turn(frozen: &mut [bool], pattern: &Pattern, freeze: bool, layout: &Layout) -> Result<()> {
     let chosen = pattern.select(layout)?;
@@ -175,7 +217,12 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Freeze<O> {
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node("freeze");
         node.value("known", self.layout.is_some());
-        node.value("thawed", self.thawed);
+        node.value("given", self.describe());
+        if let Some(layout) = &self.layout {
+            let meant = self.meant(layout, self.thawed);
+            let meant = layout.tensors().iter().zip(meant).filter(|(_, meant)| !meant.is_empty());
+            meant.for_each(|(info, meant)| node.value(&format!("given/{}", info.path()), meant));
+        }
         let tensors = self.layout.iter().flat_map(|layout| layout.tensors()).zip(&self.frozen);
         tensors.filter(|(_, frozen)| **frozen).for_each(|(info, _)| node.count("frozen", info, 1));
         self.inner.write_state(state);
@@ -184,9 +231,9 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Freeze<O> {
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
         let node = state.node("freeze")?;
         let known = if node.value("known", "true or false")? { node.layout().cloned() } else { None };
-        let later = self.later.len();
-        let so_far =
-            node.value_where("thawed", "at most the number of patterns for later", |thawed| *thawed <= later)?;
+        _ = node.value::<String>("given", "what was frozen")?;
+        // Before the first step all patterns are still to be followed, those that are given here.
+        let so_far = if known.is_some() { self.thawed_in(&node)? } else { 0 };
         let is_frozen = |info| Ok(node.count("frozen", info)?.is_some());
         let read = node.tensors().iter().map(is_frozen).collect::<Result<Vec<_>>>()?;
         let Self { inner, frozen, layout, thawed, .. } = self;

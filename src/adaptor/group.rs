@@ -4,7 +4,7 @@ use super::{around, ask_inner, state_of_inner};
 use crate::error::{Error, Result};
 use crate::hyper::Hyper;
 use crate::optimizer::Optimizer;
-use crate::params::Layout;
+use crate::params::{Layout, TensorInfo};
 use crate::pattern::{Pattern, Selection};
 use crate::scalar::Element;
 use crate::step::{Adjust, Report, Step};
@@ -118,17 +118,24 @@ impl<O> Grouped<O> {
     fn adjust<A: Element>(&self, at: u64, step: &mut Step<'_, A>) -> Result<()> {
         let chosen = self.selection.peek(step.layout())?;
         let (learning_rate, weight_decay) = self.adjusts(at, step.layout())?;
-        for (_, tensor) in step.iter_mut().filter(|(_, tensor)| chosen[tensor.index()]) {
-            tensor.learning_rate = combined(tensor.learning_rate, learning_rate);
-            tensor.weight_decay = combined(tensor.weight_decay, weight_decay);
+        for (info, tensor) in step.iter_mut().filter(|(_, tensor)| chosen[tensor.index()]) {
+            let combine = |name, outer, inner| combined(name, outer, inner, info, at);
+            tensor.learning_rate = combine("scale_learning_rate", tensor.learning_rate, learning_rate)?;
+            tensor.weight_decay = combine("scale_weight_decay", tensor.weight_decay, weight_decay)?;
         }
         Ok(())
     }
 }
 
 /// What an outer group's change and an inner one's are together.
-fn combined(outer: Adjust, inner: Adjust) -> Adjust {
-    Adjust { value: outer.value.or(inner.value), scale: outer.scale * inner.scale }
+fn combined(name: &'static str, outer: Adjust, inner: Adjust, info: &TensorInfo, step: u64) -> Result<Adjust> {
+    let scale = outer.scale * inner.scale;
+    if scale == 0.0 && outer.scale != 0.0 && inner.scale != 0.0 {
+        let accepted =
+            format!("0 or one whose product with the {:e} of a group outside is a number above 0", outer.scale);
+        return Err(Error::HyperParameter { name, value: inner.scale, step, path: Some(info.path().into()), accepted });
+    }
+    Ok(Adjust { value: outer.value.or(inner.value), scale })
 }
 
 impl<A: Element, O: Optimizer<A>> Optimizer<A> for Grouped<O> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{around, ask_inner, state_of_inner};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::hyper::Hyper;
 use crate::optimizer::Optimizer;
 use crate::params::Layout;
@@ -23,7 +23,7 @@ use crate::step::{Report, Step};
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
-/// | `rate` | – | ≥ 0 | the factor from one layer to the one before it; 0.65 … 0.95 are usual |
+/// | `rate` | – | ≥ 0, and its powers are normal numbers | the factor from one layer to the one before it; 0.65 … 0.95 are usual |
 ///
 /// # Errors
 /// [`Error::PatternUnmatched`](crate::Error::PatternUnmatched) for a layer without tensors,
@@ -59,11 +59,18 @@ impl<O> LayerwiseDecay<O> {
 
     /// Changes the learning rates at a step.
     fn scale<A: Element>(&self, at: u64, step: &mut Step<'_, A>) -> Result<()> {
-        let rate = self.rate.within("layerwise_decay", 0.0.., at)?;
+        const NAME: &str = "layerwise_decay";
+        let rate = self.rate.within(NAME, 0.0.., at)?;
         let mut factors = vec![1.0; step.layout().len()];
         for (layer, selection) in self.layers.iter().enumerate() {
-            let factor = rate.powf((self.layers.len() - 1 - layer) as f64);
+            let power = self.layers.len() - 1 - layer;
+            let factor = rate.powf(power as f64);
             let chosen = selection.peek(step.layout())?;
+            if rate > 0.0 && !factor.is_normal() {
+                let accepted = format!("0 or a number whose power of {power} is one");
+                let path = selection.first(step.layout());
+                return Err(Error::HyperParameter { name: NAME, value: rate, step: at, path, accepted });
+            }
             factors.iter_mut().zip(&*chosen).filter(|(_, chosen)| **chosen).for_each(|(own, _)| *own = factor);
         }
         step.iter_mut().for_each(|(_, tensor)| tensor.learning_rate.scale *= factors[tensor.index()]);

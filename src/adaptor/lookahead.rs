@@ -1,12 +1,11 @@
 //! Slow weights that follow the fast ones from time to time.
 
-use std::mem::take;
 use std::sync::Arc;
 
 use super::averages::{Averages, shows_averages};
 use super::{around, count_inner, swa::at_least_one};
 use crate::error::Result;
-use crate::follower::follow;
+use crate::follower::{Follower, follow};
 use crate::hyper::Hyper;
 use crate::optimizer::Optimizer;
 use crate::params::{Layout, Owned, ParamsMut, TensorInfo};
@@ -21,7 +20,9 @@ use crate::step::{Report, Step, Tensor};
 /// θ ← the step of the optimizer inside           φ, the slow weights, begin as θ before the first step
 /// every k-th step:   φ ← φ + α(θ − φ),  θ ← φ
 /// ```
-/// Calls that only accumulate or are skipped are no steps. The k-th step takes a second pass over the parameters, 16 bytes a
+/// A tensor that is not moved in the k-th step, as it is frozen or has no gradient, is left as it is, and so are its slow
+/// weights: they follow at the next k-th step that moves it. Calls that only accumulate or are skipped are no steps. The k-th
+/// step takes a second pass over the parameters, 16 bytes a
 /// parameter in f32.
 ///
 /// # Hyper-parameters
@@ -32,6 +33,7 @@ use crate::step::{Report, Step, Tensor};
 ///
 /// # State
 /// One element per parameter (4 bytes in f32). The state of the optimizer inside is kept when the fast weights are set back.
+/// `every` and `slow_step` are settings: they may be others after loading.
 ///
 /// # Conventions
 /// `optax.lookahead(optimizer, k, α)`, with `reset_state=False`; its initial slow weights are the parameters, too.
@@ -83,13 +85,18 @@ impl<A: Element, O: Optimizer<A>> Lookahead<O, A> {
 }
 
 /// φ ← φ + α(θ − φ), θ ← φ for one tensor.
-fn synchronise<A: Element>(info: &TensorInfo, tensor: &mut Tensor<'_, A>, slow: &mut Owned<A>, slow_step: A) {
+fn synchronise<A: Element>(info: &TensorInfo, tensor: &mut Tensor<'_, A>, slow: &mut Owned<A>, slow_step: f64) {
     let mut slow = slow.as_values_mut();
     let mut fast = tensor.param.view_mut(info.shape());
+    let own = A::from_f64(slow_step);
+    let halves = size_of::<A>() < size_of::<f32>();
     ndarray::Zip::from(&mut slow.view_mut(info.shape())).and(&mut fast).for_each(|slow, fast| {
         // Where they are the same they stay so, infinities too.
         if *fast != *slow {
-            *slow = *slow + slow_step * (*fast - *slow);
+            *slow = match halves {
+                true => A::from_f64(slow.as_f64() + slow_step * (fast.as_f64() - slow.as_f64())),
+                false => *slow + own * (*fast - *slow),
+            };
         }
         *fast = *slow;
     });
@@ -102,31 +109,30 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Lookahead<O, A> {
     }
 
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
-        let slow_step = A::from_f64(self.check_own(&step)?);
-        let first = self.averages.is_empty();
-        self.averages.with_each(&mut step, |_, _, _| {}); // the slow weights begin as the parameters before the step
-        if !(self.inner.steps() + 1).is_multiple_of(self.every) {
+        let slow_step = self.check_own(&step)?;
+        let made = self.averages.begin(&step); // the slow weights begin as the parameters before the step
+        // At the end of its counter the optimizer inside refuses.
+        if !self.inner.steps().checked_add(1).is_some_and(|number| number.is_multiple_of(self.every)) {
             let report = self.inner.apply(step);
-            if first && report.is_err() {
-                self.averages = Averages::default();
-            }
-            return report;
+            return self.averages.settle(made, report);
         }
         // What follows the parameters is to follow them to the slow weights, not to where they are in between.
-        let followers: Vec<_> = step.iter_mut().map(|(_, tensor)| take(&mut tensor.followers)).collect();
+        let mut watches: Vec<_> = step.iter().map(|_| Follower::watch()).collect();
         let (layout, ranks) = (Arc::clone(step.layout()), step.ranks());
-        let tensors = step.iter_mut().map(|(_, tensor)| tensor.reborrow()).collect();
-        let result = self.inner.apply(Step::from_parts(layout, tensors, ranks));
-        if first && result.is_err() {
-            self.averages = Averages::default();
-        }
-        let report = result?;
-        let mut followers = followers.into_iter();
-        self.averages.with_each(&mut step, |info, tensor, slow| {
-            let mut followers = followers.next().unwrap_or_default();
-            if report.moved && !tensor.frozen {
+        let tensors = step.iter_mut().zip(&mut watches).map(|((_, tensor), watch)| {
+            let mut tensor = tensor.reborrow();
+            tensor.followers.push(watch.lend());
+            tensor
+        });
+        let tensors = tensors.collect();
+        let report = self.inner.apply(Step::from_parts(layout, tensors, ranks));
+        let report = self.averages.settle(made, report)?;
+        let mut watches = watches.into_iter();
+        self.averages.each(&mut step, |info, tensor, slow| {
+            // What has not been moved is left as it is: frozen, without gradient, or skipped.
+            if watches.next().is_some_and(|watch| watch.has_followed()) {
                 synchronise(info, tensor, slow, slow_step);
-                follow(&mut followers, &tensor.param.as_values(), info.shape());
+                follow(&mut tensor.followers, &tensor.param.as_values(), info.shape());
             }
         });
         Ok(report)

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ndarray::ArrayD;
 
+use super::kept::Kept;
 use super::{around, count_inner};
 use crate::error::Result;
 use crate::follower::{Follower, follow};
@@ -24,8 +25,8 @@ use crate::step::{Adjust, Report, Step, Tensor};
 /// nearest. Gradients are widened and parameters narrowed block by block in the cache. The master weights are made from
 /// the parameters at the first step and hold from then on: what is written to the parameters in between is overwritten.
 ///
-/// Everything inside is in f32: clipping, sums of micro-batches, averages. So give `master_weights` last. An average that is to be
-/// swapped into the parameters is of their type: `….master_weights().ema(decay)` keeps it in 16 bits. f16 needs a
+/// Everything inside is in f32: clipping, sums of micro-batches, averages. So give `master_weights` last; gradients of 16 bits
+/// are not summed, [`accumulate`](Optimizer::accumulate) after `master_weights` is an error. An average that is to be swapped into the parameters is of their type: `….master_weights().ema(decay)` keeps it in 16 bits. f16 needs a
 /// scaled loss; [`unscale`](Optimizer::unscale) divides the gradients again.
 ///
 /// # State
@@ -51,8 +52,7 @@ use crate::step::{Adjust, Report, Step, Tensor};
 #[derive(Clone)]
 pub struct MasterWeights<O, H> {
     inner: O,
-    layout: Option<Arc<Layout>>,
-    masters: Vec<Owned<f32>>,
+    masters: Kept<Owned<f32>>,
     element: PhantomData<fn() -> H>,
 }
 
@@ -60,19 +60,13 @@ around!(MasterWeights<O, H>);
 
 impl<O, H> MasterWeights<O, H> {
     pub(crate) fn new(inner: O) -> Self {
-        Self { inner, layout: None, masters: Vec::new(), element: PhantomData }
+        Self { inner, masters: Kept::default(), element: PhantomData }
     }
 
     /// The master weight of the tensor at `path`, once there has been a step.
     pub fn master(&self, path: &str) -> Option<ArrayD<f32>> {
-        let layout = self.layout.as_ref()?;
-        let at = layout.position(path)?;
-        let master = self.masters.get(at).filter(|master| !master.is_empty())?;
-        Some(master.to_array(layout.tensors()[at].shape()))
-    }
-
-    fn check_own<B: Element>(&self, step: &Step<'_, B>) -> Result<()> {
-        Layout::ensure_known(self.layout.as_ref(), step.layout())
+        let (info, master) = self.masters.iter().find(|(info, _)| info.path() == path)?;
+        Some(master.to_array(info.shape()))
     }
 }
 
@@ -88,14 +82,13 @@ fn inside<'s, H: Element>(
 
 impl<H: Element, O: Optimizer<f32>> Optimizer<H> for MasterWeights<O, H> {
     fn check(&self, step: &Step<'_, H>) -> Result<()> {
-        self.check_own(step)?;
+        self.masters.ensure_known(step)?;
         // Before a tensor's first step its master weights would be these.
-        let known = |tensor: &Tensor<'_, H>| self.masters.get(tensor.index()).filter(|master| !master.is_empty());
-        let missing = step.iter().filter(|(_, tensor)| known(tensor).is_none());
+        let missing = step.iter().filter(|(_, tensor)| self.masters.get(tensor.index()).is_none());
         let fresh: Vec<Owned<f32>> = missing.map(|(info, tensor)| Owned::copy(&tensor.param(), info.shape())).collect();
         let mut fresh = fresh.iter();
         let tensors = step.iter().filter_map(|(_, tensor)| {
-            let master = known(tensor).or_else(|| fresh.next())?;
+            let master = self.masters.get(tensor.index()).or_else(|| fresh.next())?;
             let param = ValuesMut::preview(master.as_values());
             let adjusts = [tensor.learning_rate, tensor.weight_decay];
             Some(inside(param, tensor.grad.as_ref(), adjusts, (tensor.index(), tensor.frozen)))
@@ -104,37 +97,31 @@ impl<H: Element, O: Optimizer<f32>> Optimizer<H> for MasterWeights<O, H> {
     }
 
     fn apply(&mut self, mut step: Step<'_, H>) -> Result<Report> {
-        self.check_own(&step)?;
-        let first = self.masters.is_empty();
-        if first {
-            self.layout = Some(Arc::clone(step.layout()));
-            self.masters.resize_with(step.layout().len(), Owned::default);
-        }
+        self.masters.ensure_known(&step)?;
+        let made = self.masters.begin(&step, |info, tensor| Owned::copy(&tensor.param(), info.shape()));
         let (layout, ranks) = (Arc::clone(step.layout()), step.ranks());
-        let mut masters = self.masters.iter_mut();
-        let (mut tensors, mut next) = (Vec::with_capacity(step.len()), 0);
-        for (info, tensor) in step.iter_mut() {
-            let Some(master) = masters.nth(tensor.index() - next) else { break };
+        let mut masters = self.masters.all_mut();
+        let mut next = 0;
+        let (mut pairs, mut copies) = (Vec::with_capacity(step.len()), Vec::with_capacity(step.len()));
+        for (_, tensor) in step.iter_mut() {
+            let Some(Some(master)) = masters.nth(tensor.index() - next) else { break };
             next = tensor.index() + 1;
-            if master.is_empty() {
-                *master = Owned::copy(&tensor.param(), info.shape());
-            }
             let adjusts = [tensor.learning_rate, tensor.weight_decay];
             let place = (tensor.index(), tensor.frozen);
-            let mut inner = inside(master.as_values_mut(), tensor.grad.as_ref(), adjusts, place);
-            inner.followers.push(Follower::copy(tensor.param.reborrow()));
-            tensors.push(inner);
+            pairs.push(inside(master.as_values_mut(), tensor.grad.as_ref(), adjusts, place));
+            copies.push(Follower::copy(tensor.param.reborrow()));
         }
-        let result = self.inner.apply(Step::from_parts(layout, tensors, ranks));
-        if first && result.is_err() {
-            self.layout = None;
-            self.masters.clear();
-        }
-        let report = result?;
-        if report.moved {
-            step.iter_mut().filter(|(_, tensor)| tensor.grad.is_some()).for_each(|(info, tensor)| {
-                follow(&mut tensor.followers, &tensor.param.as_values(), info.shape());
-            });
+        let tensors = pairs.into_iter().zip(&mut copies).map(|(mut tensor, copy)| {
+            tensor.followers.push(copy.lend());
+            tensor
+        });
+        let result = self.inner.apply(Step::from_parts(layout, tensors.collect(), ranks));
+        // What the optimizer inside has moved: not what is frozen there, but also what it had gathered a gradient for before.
+        let moved: Vec<_> = copies.iter().map(Follower::has_followed).collect();
+        drop((masters, copies));
+        let report = self.masters.settle(made, result)?;
+        for ((info, tensor), _) in step.iter_mut().zip(moved).filter(|(_, moved)| *moved) {
+            follow(&mut tensor.followers, &tensor.param.as_values(), info.shape());
         }
         Ok(report)
     }
@@ -142,22 +129,22 @@ impl<H: Element, O: Optimizer<f32>> Optimizer<H> for MasterWeights<O, H> {
     count_inner!();
 
     fn layout(&self) -> Option<&Arc<Layout>> {
-        self.layout.as_ref()
+        self.masters.layout()
     }
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node("master_weights");
         node.value("dtype", H::DTYPE);
-        Owned::write_all(&self.masters, self.layout.as_deref(), &mut node, "master");
+        self.masters.write(&mut node, "master");
         self.inner.write_state(state);
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
         let node = state.node("master_weights")?;
         node.value_where("dtype", H::DTYPE, |dtype: &String| dtype == H::DTYPE)?;
-        let (read, known) = (Owned::read_all(&node, "master")?, node.layout().cloned());
-        let Self { inner, masters, layout, .. } = self;
-        Ok(inner.read_state(state)?.and(Commit::new(move || (*masters, *layout) = (read, known))))
+        let read = Kept::read(&node, "master")?;
+        let Self { inner, masters, .. } = self;
+        Ok(inner.read_state(state)?.and(Commit::new(move || *masters = read)))
     }
 }
 

@@ -22,6 +22,7 @@ mod ema;
 mod finite;
 mod freeze;
 mod group;
+mod kept;
 mod layerwise;
 mod lookahead;
 #[cfg(feature = "half")]
@@ -58,7 +59,8 @@ pub enum NonFinite {
     /// Return an error that names the first offending tensor; change nothing.
     #[default]
     Error,
-    /// Take no step; the report says `moved: false`.
+    /// Take no step; the report says `moved: false`. The parameters of the step are known from then on, as those of every call
+    /// that is no error.
     Skip,
     /// Pass the gradients on. A norm that is not finite clips nothing; where tensors or units are clipped by norms of
     /// their own, the others still are.

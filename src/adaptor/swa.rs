@@ -28,7 +28,8 @@ use crate::step::{Report, Step};
 /// | `every` | – | ≥ 1 | the distance of those that follow | steps |
 ///
 /// # State
-/// One element per parameter (4 bytes in f32).
+/// One element per parameter (4 bytes in f32), and `start` and `every`: once a step has been averaged, a mean of other steps is
+/// another, and loading says [`Error::SettingChanged`]. The number of steps averaged counts to `u64::MAX`.
 ///
 /// # Conventions
 /// `torch.optim.swa_utils.AveragedModel(model)`, its `update_parameters` called after those steps. The learning rate is the
@@ -87,8 +88,9 @@ impl<A: Element, O: Optimizer<A>> Swa<O, A> {
 
     /// Whether the parameters after the next step count.
     fn is_due(&self) -> bool {
-        let number = self.inner.steps() + 1;
-        number >= self.start && (number - self.start).is_multiple_of(self.every)
+        // At the end of its counter the optimizer inside refuses.
+        let number = self.inner.steps().checked_add(1);
+        number.and_then(|number| number.checked_sub(self.start)).is_some_and(|since| since.is_multiple_of(self.every))
     }
 }
 
@@ -111,9 +113,11 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Swa<O, A> {
         if !self.is_due() {
             return self.inner.apply(step);
         }
-        let weight = 1.0 / (self.averaged + 1) as f64;
-        let report = self.averages.follow(&mut self.inner, step, weight)?;
-        self.averaged += u64::from(report.moved);
+        let averaged = self.averaged.saturating_add(1);
+        let report = self.averages.follow(&mut self.inner, step, 1.0 / averaged as f64)?;
+        if report.moved {
+            self.averaged = averaged;
+        }
         Ok(report)
     }
 
@@ -126,6 +130,8 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Swa<O, A> {
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node("swa");
         node.value("averaged", self.averaged);
+        node.value("start", self.start);
+        node.value("every", self.every);
         self.averages.write_state(&mut node);
         self.inner.write_state(state);
     }
@@ -133,6 +139,16 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Swa<O, A> {
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
         let node = state.node("swa")?;
         let (count, read) = (node.value("averaged", "a count")?, Averages::read_state(&node)?);
+        for (name, own) in [("start", self.start), ("every", self.every)] {
+            let saved: u64 = node.value(name, "a count")?;
+            if count > 0 && saved != own {
+                return Err(Error::SettingChanged {
+                    saved: format!("swa {name} {saved}"),
+                    given: format!("swa {name} {own}"),
+                    reason: format!("it averages {count} steps already"),
+                });
+            }
+        }
         let Self { inner, averages, averaged, .. } = self;
         Ok(inner.read_state(state)?.and(Commit::new(move || (*averages, *averaged) = (read, count))))
     }

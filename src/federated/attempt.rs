@@ -24,8 +24,16 @@ impl<'m, A: Element> Attempt<'m, A> {
         let (params, state) = (pack_params(&step), optimizer.state_dict());
         let layout = Arc::clone(step.layout());
         let tensors = step.iter_mut().map(|(_, tensor)| tensor.reborrow()).collect();
-        let report = optimizer.apply(Step::from_parts(layout, tensors, None))?;
-        Ok(Self { report, step, params, state })
+        let result = optimizer.apply(Step::from_parts(layout, tensors, None));
+        let attempt = Self { report: Report::new(optimizer.learning_rate(), false), step, params, state };
+        match result {
+            Ok(report) => Ok(Self { report, ..attempt }),
+            Err(error) => {
+                // One that consists of several may have moved a part.
+                attempt.undo(optimizer);
+                Err(error)
+            }
+        }
     }
 
     /// Nothing if all numbers of the model and of the optimizer's state are finite.

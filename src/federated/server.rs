@@ -41,6 +41,11 @@ use crate::step::{Report, Step};
 /// become infinite. If nobody answers validly, model and server are as before, bit for bit, and the report says `moved: false`; the
 /// next round has the same number and asks anew. Finite nonsense counts: no mean is proof against who lies within its limits.
 ///
+/// What finite changes make of the model is looked at, too. If a number of the model or of the optimizer's state would not be finite
+/// after the step, the round is [`Error::NonFiniteParameter`] or, with the state's entry, [`Error::EntryValue`]; model and server are
+/// as before. One client can do that, in every round that it is chosen for, where the optimizer leads further than the mean: FedAdam in f32
+/// squares a change, which must stay below 1.8e19. An [`Aggregation`] that limits each change keeps it out.
+///
 /// With [`Ranks`](super::Ranks) every rank has a server of its own, made alike, and all end each round with the same bits; what keeps
 /// one rank from a round keeps all. Before anyone trains the ranks compare the model, how they are set, and what they remember, but
 /// for what the optimizer does: a difference in that shows in the model, in the next round. If a rank is lost in the last exchange of a
@@ -49,16 +54,18 @@ use crate::step::{Report, Step};
 ///
 /// # State
 /// [`state_dict`](Server::state_dict) holds that of the optimizer, the number of the round, what the aggregation remembers, and with
-/// SCAFFOLD the control variate. The model is the user's, and so is what the clients keep. How often the next round was tried is not
+/// SCAFFOLD the control variate. The model is the user's, and so is what the clients keep. A round holds copies of the model and of the
+/// optimizer's state, to go back to. How often the next round was tried is not
 /// there: a round that nobody answered is tried with other choices while the server lives, and anew from the first after a resume.
 ///
 /// # Errors
 /// Before any client is asked: those of the optimizer's [`check`](Optimizer::check), of the [`Selection`] ([`Error::HyperParameter`],
 /// [`Error::Entropy`]) and of the [`Aggregation`]; [`Error::DuplicatePath`] and, with SCAFFOLD, [`Error::ParametersChanged`] of the
-/// model; [`Error::ControlNotPrivate`]. In a group of ranks, before and after: [`Error::RankRefused`], [`Error::RanksDisagree`],
+/// model; [`Error::ControlNotPrivate`]; [`Error::CounterFull`]. In a group of ranks, before and after: [`Error::RankRefused`], [`Error::RanksDisagree`],
 /// [`Error::RankLeft`], [`Error::RankTimeout`], [`Error::Transport`]. After: [`Error::NonFiniteGradient`] if an aggregation of your own
-/// makes a change that is not finite, [`Error::NotFinite`] if the control variate is not, and what the optimizer's
-/// [`apply`](Optimizer::apply) says.
+/// makes a change that is not finite, or if more clients than a private server expects bring large ones; [`Error::NotFinite`] if the
+/// control variate is not, [`Error::NonFiniteParameter`] and [`Error::EntryValue`] if the model or the optimizer's state would not be, and
+/// what the optimizer's [`apply`](Optimizer::apply) says.
 ///
 /// # Example
 /// ```
@@ -238,8 +245,7 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
         count: usize,
     ) -> Result<Vec<usize>> {
         if self.round == u64::MAX {
-            let accepted = format!("below {}, the last number that a round can have", u64::MAX);
-            return Err(Error::argument("round", self.round as f64, accepted));
+            return Err(Error::CounterFull { counter: "rounds", path: None });
         }
         self.aggregation.check()?;
         if self.scaffold && !self.aggregation.allows_controls() {

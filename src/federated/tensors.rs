@@ -61,7 +61,7 @@ impl<A: Element> Tensors<A> {
         let layout = flatten(tree, |part| room.extend_from_slice(part))?;
         place.iter().try_for_each(|tensors| tensors.layout.ensure_same(&layout))?;
         known.into_iter().try_for_each(|known| known.ensure_same(&layout))?;
-        let tensors = place.get_or_insert_with(|| Self { layout: Arc::new(layout), values: Vec::new() });
+        let tensors = place.get_or_insert_with(|| Self::zeros(Arc::new(layout)));
         std::mem::swap(&mut tensors.values, room);
         Ok(())
     }

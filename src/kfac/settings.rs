@@ -71,8 +71,7 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
     fn ensure_countable(&self, name: &str) -> Result<()> {
         match (self.layers.get(name), self.pending.contains_key(name)) {
             (Some(factors), true) if factors.updates == u64::MAX => {
-                let accepted = format!("below {}, the last number that an update can have", u64::MAX);
-                Err(Error::argument("the number of updates", factors.updates as f64, accepted))
+                Err(Error::CounterFull { counter: "updates", path: None })
             }
             _ => Ok(()),
         }

@@ -33,7 +33,7 @@ mod init;
 pub mod peft;
 
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array1, Array2, ArrayRef2, Axis, Zip};
+use ndarray::{Array1, Array2, ArrayRef2, Axis};
 use rand::{Rng, RngExt};
 
 use crate::adaptor::{Group, Grouped};
@@ -182,7 +182,8 @@ impl Config {
 /// ```text
 /// y = (m/n)(xWᵀ + s(xAᵀ)Bᵀ)                 n = ‖W + sBA‖, m begins as n
 /// ```
-/// and the gradients pass through n, or not: see [`Norm`]. Nothing of the size of W is formed.
+/// and the gradients pass through n, or not: see [`Norm`]. Nothing of the size of W is formed: of W + sBA some rows at a time, in
+/// `f64`, so that norm and direction are those of the same numbers also where W and sBA nearly cancel.
 ///
 /// # State
 /// `lora_a`, `lora_b` and with DoRA `magnitude` are its tensors, by these paths.
@@ -282,7 +283,7 @@ impl<A: Scalar> Lora<A> {
     /// [`Error::ArgumentShape`].
     pub fn forward(&self, weight: &ArrayRef2<A>, x: &ArrayRef2<A>) -> Result<Array2<A>> {
         self.check(weight, x)?;
-        Ok(self.outputs(weight, x, x))
+        Ok(self.outputs(weight, x, None))
     }
 
     /// [`forward`](Self::forward) with dropout: `mask` is of x's shape, from [`mask`](Self::mask).
@@ -292,7 +293,7 @@ impl<A: Scalar> Lora<A> {
     pub fn forward_masked(&self, weight: &ArrayRef2<A>, x: &ArrayRef2<A>, mask: &ArrayRef2<A>) -> Result<Array2<A>> {
         self.check(weight, x)?;
         shape("mask", &[x.nrows(), x.ncols()], mask.shape())?;
-        Ok(self.outputs(weight, x, &(x * mask)))
+        Ok(self.outputs(weight, x, Some(&(x * mask))))
     }
 
     /// The gradients, from x of shape (batch, in) and dL/dy of shape (batch, out).
@@ -302,7 +303,7 @@ impl<A: Scalar> Lora<A> {
     pub fn backward(&self, weight: &ArrayRef2<A>, x: &ArrayRef2<A>, output_grad: &ArrayRef2<A>) -> Result<Backward<A>> {
         self.check(weight, x)?;
         shape("output_grad", &[x.nrows(), self.lora_b.nrows()], output_grad.shape())?;
-        Ok(self.gradients(weight, x, x, output_grad, None))
+        Ok(self.gradients(weight, x, None, output_grad))
     }
 
     /// The gradients of the mean loss, from what the layer saw: see [`LinearTap`], whose `output_grad` is that of single losses.
@@ -330,7 +331,7 @@ impl<A: Scalar> Lora<A> {
         self.check(weight, x)?;
         shape("mask", &[x.nrows(), x.ncols()], mask.shape())?;
         shape("output_grad", &[x.nrows(), self.lora_b.nrows()], output_grad.shape())?;
-        Ok(self.gradients(weight, x, &(x * mask), output_grad, Some(mask)))
+        Ok(self.gradients(weight, x, Some([&(x * mask), mask]), output_grad))
     }
 
     /// The gradients from dL/dW′ of shape (out, in), with W′ the [merged](Self::merge) weight: where that is what the backward
@@ -341,22 +342,15 @@ impl<A: Scalar> Lora<A> {
     pub fn backward_weight(&self, weight: &ArrayRef2<A>, weight_grad: &ArrayRef2<A>) -> Result<Grads<A>> {
         self.check_weight(weight)?;
         shape("weight_grad", weight.shape(), weight_grad.shape())?;
-        let (a, b) = (&self.lora_a, &self.lora_b);
-        let mut grads = Grads {
-            lora_b: scaled(weight_grad.dot(&a.t()), self.scale),
-            lora_a: Array2::zeros((0, 0)),
-            magnitude: None,
-        };
-        let Some((norms, factors)) = self.rows(weight) else {
-            grads.lora_a = scaled(b.t().dot(weight_grad), self.scale);
+        if let Some(grads) = self.dora_gradients_by_weight(weight, weight_grad) {
             return Ok(grads);
-        };
-        // ⟨G, W + sBA⟩ of every row; the scale is already in G·Aᵀ.
-        let along = dora::row_products(weight_grad, weight) + dora::row_products(b, &grads.lora_b);
-        grads.lora_b *= &column(&factors);
-        grads.lora_a = scaled((b * &column(&factors)).t().dot(weight_grad), self.scale);
-        self.through_magnitude(weight, &along, &norms, &mut grads);
-        Ok(grads)
+        }
+        let (a, b) = (&self.lora_a, &self.lora_b);
+        Ok(Grads {
+            lora_a: scaled(b.t().dot(weight_grad), self.scale),
+            lora_b: scaled(weight_grad.dot(&a.t()), self.scale),
+            magnitude: None,
+        })
     }
 
     /// Makes the adapter part of the weight: `W ← W + sBA`, with DoRA `W ← (m/n)(W + sBA)`. Checked: the weight is as it was if
@@ -366,15 +360,14 @@ impl<A: Scalar> Lora<A> {
     /// [`Error::ArgumentShape`], [`Error::NotFinite`].
     pub fn merge(&self, weight: &mut ArrayRef2<A>) -> Result<Merged<A>> {
         self.check_weight(weight)?;
-        let rows = self.rows(weight);
         let mut merged = weight.to_owned();
-        general_mat_mul(self.scale, &self.lora_b, &self.lora_a, A::one(), &mut merged);
-        if let Some((_, factors)) = &rows {
-            merged *= &column(factors);
+        let factors = self.dora_merged(&mut merged);
+        if factors.is_none() {
+            general_mat_mul(self.scale, &self.lora_b, &self.lora_a, A::one(), &mut merged);
         }
         finite("the merged weight", &merged)?;
         weight.assign(&merged);
-        Ok(Merged { factors: rows.map(|(_, factors)| factors) })
+        Ok(Merged { factors })
     }
 
     /// Takes the adapter out of the weight again; the adapter must be as it was when it was merged.
@@ -397,44 +390,39 @@ impl<A: Scalar> Lora<A> {
         Ok(())
     }
 
-    /// The output; `dropped` is what the adapter sees of x.
-    fn outputs(&self, weight: &ArrayRef2<A>, x: &ArrayRef2<A>, dropped: &ArrayRef2<A>) -> Array2<A> {
-        let mut y = x.dot(&weight.t());
-        general_mat_mul(self.scale, &dropped.dot(&self.lora_a.t()), &self.lora_b.t(), A::one(), &mut y);
-        if let Some((_, factors)) = self.rows(weight) {
-            y *= &factors;
-        }
-        y
+    /// The output; `masked` is what the adapter sees of x, if that is not x itself.
+    fn outputs(&self, weight: &ArrayRef2<A>, x: &ArrayRef2<A>, masked: Option<&ArrayRef2<A>>) -> Array2<A> {
+        self.dora_outputs(weight, x, masked).unwrap_or_else(|| {
+            let mut y = x.dot(&weight.t());
+            let reduced = masked.unwrap_or(x).dot(&self.lora_a.t());
+            general_mat_mul(self.scale, &reduced, &self.lora_b.t(), A::one(), &mut y);
+            y
+        })
     }
 
+    /// The gradients; `masked` is what the adapter sees of x, and the mask.
     fn gradients(
         &self,
         weight: &ArrayRef2<A>,
         x: &ArrayRef2<A>,
-        dropped: &ArrayRef2<A>,
+        masked: Option<[&ArrayRef2<A>; 2]>,
         output_grad: &ArrayRef2<A>,
-        mask: Option<&ArrayRef2<A>>,
     ) -> Backward<A> {
+        if let Some(backward) = self.dora_gradients(weight, x, masked, output_grad) {
+            return backward;
+        }
         let (a, b) = (&self.lora_a, &self.lora_b);
-        let rows = self.rows(weight);
-        let inside = rows.as_ref().map(|(_, factors)| &output_grad.view() * factors); // δ of the sum that DoRA multiplies
-        let delta: &ArrayRef2<A> = inside.as_deref().unwrap_or(output_grad);
-        let reduced = scaled(delta.dot(b), self.scale);
-        let mut grads = Grads {
-            lora_a: reduced.t().dot(dropped),
-            lora_b: scaled(delta.t().dot(&dropped.dot(&a.t())), self.scale),
+        let seen = masked.map_or(x, |[masked, _]| masked);
+        let reduced = scaled(output_grad.dot(b), self.scale);
+        let grads = Grads {
+            lora_a: reduced.t().dot(seen),
+            lora_b: scaled(output_grad.t().dot(&seen.dot(&a.t())), self.scale),
             magnitude: None,
         };
-        let mut input = delta.dot(weight);
-        match mask {
+        let mut input = output_grad.dot(weight);
+        match masked {
             None => general_mat_mul(A::one(), &reduced, a, A::one(), &mut input),
-            Some(mask) => input += &(reduced.dot(a) * mask),
-        }
-        if let Some((norms, _)) = &rows {
-            let mut sums = x.dot(&weight.t());
-            general_mat_mul(self.scale, &dropped.dot(&a.t()), &b.t(), A::one(), &mut sums);
-            let along = Zip::from(output_grad.columns()).and(sums.columns()).map_collect(|grad, sum| grad.dot(&sum));
-            self.through_magnitude(weight, &along, norms, &mut grads);
+            Some([_, mask]) => input += &(reduced.dot(a) * mask),
         }
         Backward { grads, input }
     }

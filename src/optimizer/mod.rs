@@ -103,8 +103,9 @@ pub trait Optimizer<A: Element>: Send {
     /// A copy of everything that is remembered from step to step: counters, every slot, gathered gradients, averages.
     ///
     /// Hyper-parameters and schedules are not in it, they are code. What a [`Plateau`](crate::schedule::Plateau) has seen is, if
-    /// it is in a hyper-parameter of an optimizer (its learning rate, weight decay or one of its rule) or of an average; of one
-    /// elsewhere, as in a group, save its [`state`](crate::schedule::Plateau::state).
+    /// it is in a hyper-parameter of what remembers something itself: an optimizer (its learning rate, weight decay or one of its
+    /// rule), an average, `kfac`, `proximal`. Of one elsewhere, in a group, a clip, `layerwise_decay` or `unscale`, save its
+    /// [`state`](crate::schedule::Plateau::state).
     fn state_dict(&self) -> StateDict {
         let mut state = StateDict::new(self.layout().cloned());
         self.write_state(&mut StateWriter::new(&mut state));
@@ -119,7 +120,9 @@ pub trait Optimizer<A: Element>: Send {
     /// [`Error::WrongAlgorithm`](crate::Error::WrongAlgorithm), [`Error::MissingEntry`](crate::Error::MissingEntry),
     /// [`Error::UnexpectedEntry`](crate::Error::UnexpectedEntry), [`Error::EntryShape`](crate::Error::EntryShape),
     /// [`Error::EntryType`](crate::Error::EntryType), [`Error::EntryValue`](crate::Error::EntryValue), and
-    /// [`Error::ParametersChanged`](crate::Error::ParametersChanged) if the optimizer has stepped other parameters.
+    /// [`Error::ParametersChanged`](crate::Error::ParametersChanged) if the optimizer has stepped other parameters;
+    /// [`Error::SettingChanged`](crate::Error::SettingChanged) where a setting that the state has already taken part in is another:
+    /// what is frozen, and which steps a mean is of.
     fn load_state_dict(&mut self, state: &StateDict) -> Result<()> {
         load(state, state.layout(), self.layout().cloned(), |reader| self.read_state(reader))
     }

@@ -43,8 +43,8 @@ use crate::scalar::Scalar;
 ///
 /// # Conventions
 /// The default is PyTorch's `RMSprop`. Keras' `RMSprop` has α = 0.9 (`rho`), ε = 1e-7 inside the root and the learning
-/// rate inside the velocity: `.alpha(0.9).eps(1e-7).eps_inside_sqrt().classical()`. optax's `rmsprop` has α = 0.9, ε
-/// inside the root by default and the learning rate outside.
+/// rate inside the velocity: `.alpha(0.9).eps(1e-7).eps_inside_sqrt().classical()`. optax's `rmsprop` has both inside too,
+/// with α = 0.9 and ε = 1e-8: `.alpha(0.9).eps_inside_sqrt().classical()`; its `eps_in_sqrt=False` is without `eps_inside_sqrt`.
 ///
 /// # Errors
 /// A step fails with [`Error::HyperParameter`](crate::Error::HyperParameter) when a value leaves its range, and for
@@ -252,6 +252,16 @@ mod tests {
         assert_eq!(w, array![7.25]);
         opt.step(&mut w, &array![0.0]).unwrap(); // b = 0.75
         assert_eq!(w, array![6.875]);
+    }
+
+    /// `optax.rmsprop(rates, decay=0.9, momentum=0.9)` of optax 0.2.8, to six digits.
+    #[test]
+    fn classical_is_optax_s_momentum() {
+        let rates = |step: u64| if step == 0 { 0.1 } else { 0.01 };
+        let mut opt = RmsProp::new(rates).alpha(0.9).eps_inside_sqrt().momentum(0.9).classical();
+        let mut w = array![1.0];
+        (0..2).for_each(|_| _ = opt.step(&mut w, &array![1.0]).unwrap());
+        assert!((w[0] - 0.376226_f64).abs() < 5e-7, "{w}");
     }
 
     #[test]

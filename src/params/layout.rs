@@ -120,7 +120,6 @@ impl Layout {
     }
 
     /// Whether `other` has the same tensors, in whatever order.
-    #[cfg(feature = "checkpoint")]
     pub(crate) fn has_tensors_of(&self, other: &Self) -> bool {
         let pairs = self.by_path.iter().zip(&other.by_path);
         self.len() == other.len() && pairs.into_iter().all(|(own, at)| self.tensors[*own] == other.tensors[*at])

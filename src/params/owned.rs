@@ -3,7 +3,9 @@
 #[cfg(feature = "half")]
 use ndarray::{ArrayD, IxDyn, ShapeBuilder};
 
-use super::{Layout, Order, TensorInfo, Values, ValuesMut};
+#[cfg(feature = "distributed")]
+use super::Layout;
+use super::{Order, TensorInfo, Values, ValuesMut};
 use crate::aligned::{Aligned, before_line};
 use crate::error::Result;
 use crate::scalar::Element;
@@ -57,12 +59,14 @@ impl<A: Element> Owned<A> {
     }
 
     /// Writes those that are there.
+    #[cfg(feature = "distributed")]
     pub(crate) fn write_all(all: &[Self], layout: Option<&Layout>, state: &mut StateWriter<'_>, name: &str) {
         let tensors = layout.map_or(&[][..], Layout::tensors).iter().zip(all);
         tensors.filter(|(_, values)| !values.is_empty()).for_each(|(info, values)| values.write(state, name, info));
     }
 
     /// Reads what [`write_all`](Self::write_all) wrote; empty where there was nothing.
+    #[cfg(feature = "distributed")]
     pub(crate) fn read_all(state: &StateReader<'_>, name: &str) -> Result<Vec<Self>> {
         state.tensors().iter().map(|info| Ok(Self::read(state, name, info)?.unwrap_or_default())).collect()
     }

@@ -27,6 +27,11 @@ use crate::step::{Report, Step, Tensor};
 ///
 /// It keeps the rule's slots and a step count per tensor, made when the tensor gets its first gradient. State
 /// belongs to the parameters' paths.
+///
+/// A step is computed in the parameters' element type. What this has no number for is an error before anything moves: a
+/// hyper-parameter that becomes 0, infinite or out of its range, a scale of gradients that becomes 0 or infinite. A learning rate
+/// may be at most a 2⁻⁵⁴ of the largest number, about 1.9e22 in `f32`, as bias corrections divide it; one so small that it becomes 0,
+/// where schedules end, is 0, and so is a weight decay.
 pub struct Elementwise<R, A> {
     pub(crate) rule: R,
     rates: Rates,
@@ -116,12 +121,14 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
             return Err(Error::Other(format!("{name} has {slots} state slots where {MAX_SLOTS} are possible")));
         }
         counter::ensure_next("steps", self.steps)?;
-        let rates = self.rates.at(self.steps, self.rule.decay(), step)?;
+        let (rates, decay) = (self.rates.at(self.steps)?, self.rule.decay());
         for (info, tensor) in step.iter() {
             let Some(grad) = &tensor.grad else { continue };
+            rates.ensure_adjusted(decay, (info, tensor), self.steps)?;
             grad.ensure_kept(info)?;
             counter::ensure_next_of(info, self.state.get(tensor.index()).map_or(0, |state| state.steps))?;
         }
+        rates.ensure::<A>(decay, None, self.steps)?;
         Ok(StepValues { rates, rule: self.rule.values(self.steps)? })
     }
 }

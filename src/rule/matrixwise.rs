@@ -121,7 +121,8 @@ impl MatrixSlot {
 /// the slots of a running optimizer, as `block_size` or `graft` may, lets the tensors concerned begin anew; a state saved with other
 /// slots is not loaded. Tensors are shared
 /// between the threads, and so are the products of large ones; the bits do not depend on it. A gradient that is not finite is
-/// an error, as it would spoil a whole matrix. What a step needs beside the state it allocates, a few times the size of the
+/// an error, as it would spoil a whole matrix; what else the element type has no number for is one as for
+/// [`Elementwise`](super::Elementwise). What a step needs beside the state it allocates, a few times the size of the
 /// tensors.
 pub struct Matrixwise<R, A> {
     pub(crate) rule: R,
@@ -204,7 +205,11 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
         Layout::ensure_known(self.layout.as_ref(), step.layout())?;
         step.ensure_uncut(self.rule.name())?;
         counter::ensure_next("steps", self.steps)?;
-        let values = (self.rates.at(self.steps, self.rule.decay(), step)?, self.rule.values(self.steps)?);
+        let (rates, decay) = (self.rates.at(self.steps)?, self.rule.decay());
+        let mut stepped = step.iter().filter(|(_, tensor)| tensor.grad.is_some());
+        stepped.try_for_each(|pair| rates.ensure_adjusted(decay, pair, self.steps))?;
+        rates.ensure::<A>(decay, None, self.steps)?;
+        let values = (rates, self.rule.values(self.steps)?);
         // Sums of squares over many steps stay finite below this.
         let limit = A::max_value().as_f64().sqrt() * 1e-3;
         let within = |norm: f64| norm <= limit;
@@ -221,7 +226,7 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
                 return Err(norm::non_finite(&[(info, grad)]));
             }
             let weight_decay = tensor.weight_decay.apply(values.0.weight_decay);
-            if weight_decay > 0.0 && self.rule.decay() == Decay::Coupled {
+            if weight_decay > 0.0 && decay == Decay::Coupled {
                 // The decay becomes a part of the gradient.
                 let param = [(info, &Grad::new(tensor.param()))];
                 if !within(norm + weight_decay * norm::norm(&param, 2.0)) {

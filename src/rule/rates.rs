@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::hyper::Hyper;
 use crate::params::TensorInfo;
 use crate::scalar::Element;
-use crate::step::{Adjust, Step};
+use crate::step::{Adjust, Tensor};
 
 const LEARNING_RATE: &str = "learning_rate";
 const WEIGHT_DECAY: &str = "weight_decay";
@@ -33,28 +33,33 @@ impl Rates {
         [&self.learning_rate, &self.weight_decay].into_iter().chain(own)
     }
 
-    /// The values of a step, if they and what groups make of them are in range, and what a driver derives from them is in that of
-    /// the element type.
-    pub(super) fn at<A: Element>(&self, number: u64, decay: Decay, step: &Step<'_, A>) -> Result<RatesAt> {
-        let learning_rate = self.learning_rate.within(LEARNING_RATE, 0.0.., number)?;
-        let weight_decay = self.weight_decay.within(WEIGHT_DECAY, 0.0.., number)?;
-        let own = RatesAt { learning_rate, weight_decay };
-        for (info, tensor) in step.iter().filter(|(_, tensor)| tensor.grad.is_some() && tensor.is_adjusted()) {
-            let adjusted = RatesAt {
-                learning_rate: adjusted(LEARNING_RATE, tensor.learning_rate, learning_rate, info, number)?,
-                weight_decay: adjusted(WEIGHT_DECAY, tensor.weight_decay, weight_decay, info, number)?,
-            };
-            adjusted.ensure::<A>(decay, Some(info), number)?;
-        }
-        own.ensure::<A>(decay, None, number)?;
-        Ok(own)
+    /// The values of a step, if they are in range.
+    pub(super) fn at(&self, step: u64) -> Result<RatesAt> {
+        let learning_rate = self.learning_rate.within(LEARNING_RATE, 0.0.., step)?;
+        let weight_decay = self.weight_decay.within(WEIGHT_DECAY, 0.0.., step)?;
+        Ok(RatesAt { learning_rate, weight_decay })
     }
 }
 
 impl RatesAt {
+    /// [`ensure`](Self::ensure) for what groups make of these for one tensor, if they are in range then.
+    pub(super) fn ensure_adjusted<A: Element>(
+        self,
+        decay: Decay,
+        (info, tensor): (&TensorInfo, &Tensor<'_, A>),
+        step: u64,
+    ) -> Result<()> {
+        if !tensor.is_adjusted() {
+            return Ok(());
+        }
+        let learning_rate = adjusted(LEARNING_RATE, tensor.learning_rate, self.learning_rate, info, step)?;
+        let weight_decay = adjusted(WEIGHT_DECAY, tensor.weight_decay, self.weight_decay, info, step)?;
+        Self { learning_rate, weight_decay }.ensure::<A>(decay, Some(info), step)
+    }
+
     /// Nothing if the element type has what is derived from these. A learning rate or weight decay that rounds to 0 is taken for
     /// that: schedules lead there, and what is lost does not show in a parameter.
-    fn ensure<A: Element>(self, decay: Decay, info: Option<&TensorInfo>, step: u64) -> Result<()> {
+    pub(super) fn ensure<A: Element>(self, decay: Decay, info: Option<&TensorInfo>, step: u64) -> Result<()> {
         let largest = A::max_value().as_f64();
         let refused = |name, value, accepted| {
             Err(Error::HyperParameter { name, value, step, path: info.map(|info| info.path().into()), accepted })

@@ -34,7 +34,8 @@ use crate::error::Result;
 ///
 /// # Conventions
 /// PyTorch's `CyclicLR(base_lr, max_lr, step_size_up, step_size_down, mode, gamma)` with `cycle_momentum=False`, step
-/// for step; PyTorch needs `up` ≥ 1. optax has no counterpart.
+/// for step; PyTorch needs `up` ≥ 1. The momentum that `cycle_momentum=True` moves against the learning rate is
+/// `Cyclic::new(max_momentum, base_momentum, up)` with the same options. optax has no counterpart.
 ///
 /// # Errors
 /// [`check`](Schedule::check) reports an argument outside its range.

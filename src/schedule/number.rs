@@ -182,3 +182,62 @@ fn digits<'de, M: MapAccess<'de>>(mut map: M) -> Result<String, M::Error> {
         _ => Err(Error::invalid_type(Unexpected::Map, &"a number")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::de::value::{self, MapDeserializer};
+    use serde::forward_to_deserialize_any;
+
+    use super::*;
+
+    /// What serde_json shows of `text` with its feature `arbitrary_precision`.
+    fn all_digits<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, value::Error> {
+        T::deserialize(MapDeserializer::new(std::iter::once(("$serde_json::private::Number", text))))
+    }
+
+    #[test]
+    fn numbers_with_all_their_digits() {
+        assert_eq!(all_digits::<Number>("1e-3").unwrap().0, 1e-3);
+        assert_eq!(all_digits::<Count>("18446744073709551615").unwrap().0, u64::MAX);
+        assert_eq!(all_digits::<Count>("1e4").unwrap().0, 10_000);
+        for wrong in ["-1", "0.5", "1e300"] {
+            assert!(all_digits::<Count>(wrong).is_err(), "{wrong}");
+        }
+        let other = MapDeserializer::<_, value::Error>::new(std::iter::once(("number", "1")));
+        assert!(Number::deserialize(other).is_err());
+    }
+
+    /// A format of bytes, in which only what is asked for can be found.
+    struct Bytes(f64);
+
+    impl<'de> Deserializer<'de> for Bytes {
+        type Error = value::Error;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, value::Error> {
+            Err(Error::custom("bytes do not say what they are"))
+        }
+
+        fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, value::Error> {
+            visitor.visit_f64(self.0)
+        }
+
+        fn deserialize_u64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, value::Error> {
+            visitor.visit_u64(self.0 as u64)
+        }
+
+        fn is_human_readable(&self) -> bool {
+            false
+        }
+
+        forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u128 f32 char str string bytes byte_buf option unit unit_struct
+            newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+        }
+    }
+
+    #[test]
+    fn bytes_have_numbers_as_they_are() {
+        assert_eq!(Number::deserialize(Bytes(f64::INFINITY)).unwrap().0, f64::INFINITY);
+        assert_eq!(Count::deserialize(Bytes(7.0)).unwrap().0, 7);
+    }
+}

@@ -39,7 +39,9 @@ use crate::error::Result;
 ///
 /// # Conventions
 /// PyTorch's `OneCycleLR(max_lr, total_steps, …)`, step for step, with `cycle_momentum=False`; beyond its last step
-/// PyTorch raises an error. To cycle the momentum too, give it a schedule of its own: every hyper-parameter takes one.
+/// PyTorch raises an error. The momentum that `cycle_momentum=True` moves against the learning rate is
+/// `OneCycle::new(base_momentum, steps).div_factor(base_momentum / max_momentum).final_div_factor(1.0)` with the other options
+/// the same: give it to `momentum` or `beta1`.
 /// optax's `cosine_onecycle_schedule` ends each phase one step later, at whole numbers:
 /// it is [`PiecewiseCosine`](super::PiecewiseCosine), and its `linear_onecycle_schedule` is
 /// [`PiecewiseLinear`](super::PiecewiseLinear).

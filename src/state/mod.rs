@@ -5,6 +5,7 @@ mod reader;
 mod writer;
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use ndarray::{ArrayD, ArrayView, Dimension, IxDyn};
@@ -88,6 +89,15 @@ impl StateDict {
     /// The names of all entries: counters first, then tensors.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.texts.keys().chain(self.tensors.keys()).map(String::as_str)
+    }
+
+    /// Whether there is an entry whose name begins like this.
+    pub(crate) fn has_below(&self, prefix: &str) -> bool {
+        fn first<'d, T>(map: &'d BTreeMap<String, T>, prefix: &str) -> Option<&'d String> {
+            map.range::<str, _>((Bound::Included(prefix), Bound::Unbounded)).next().map(|(key, _)| key)
+        }
+        let found = [first(&self.texts, prefix), first(&self.tensors, prefix)];
+        found.into_iter().flatten().any(|key| key.starts_with(prefix))
     }
 
     /// A counter or another entry that is no tensor, as text.

@@ -93,7 +93,7 @@ impl<'r> StateReader<'r> {
     /// [`Error::WrongAlgorithm`] if the state is that of another optimizer.
     pub fn node(&mut self, name: &str) -> Result<Self> {
         let prefix = numbered(&self.prefix, &mut self.nodes, name);
-        if !self.dict.keys().any(|key| key.starts_with(&prefix)) {
+        if !self.dict.has_below(&prefix) {
             let names = self.dict.keys().filter_map(|key| key.strip_prefix(&self.prefix)?.split('/').next());
             let found: BTreeSet<String> = names.map(str::to_owned).collect();
             let expected = prefix.trim_end_matches('/').to_owned();
@@ -106,7 +106,7 @@ impl<'r> StateReader<'r> {
     #[cfg(feature = "distributed")]
     pub(crate) fn has_node(&self, name: &str) -> bool {
         let prefix = numbered(&self.prefix, &mut self.nodes.clone(), name);
-        self.dict.keys().any(|key| key.starts_with(&prefix))
+        self.dict.has_below(&prefix)
     }
 
     /// The whole dictionary, of which this reads a part.
@@ -176,6 +176,11 @@ impl<'r> StateReader<'r> {
         let (key, text) = self.dict.texts.get_key_value(key)?;
         self.read.borrow_mut().insert(key);
         Some(text)
+    }
+
+    /// Reads a text that belongs to one tensor of the parameters, if it is there.
+    pub(crate) fn text_of(&self, name: &str, info: &TensorInfo) -> Option<&'r str> {
+        self.text(&format!("{}{name}/{}", self.prefix, info.path()))
     }
 
     /// Reads a count that belongs to one tensor of the parameters, if it is there.

@@ -4,8 +4,10 @@
 #[path = "../state/chains.rs"]
 mod chains;
 mod files;
+mod foreign;
 mod killed;
 mod mutated;
+mod places;
 mod reordered;
 mod structure;
 mod torch;

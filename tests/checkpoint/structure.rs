@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use gradus::Error;
 use gradus::checkpoint::Checkpoint;
 use gradus::prelude::*;
 use rand::seq::IndexedRandom;
@@ -265,4 +266,31 @@ fn no_structure_panics() {
     }
     assert!(failures.is_empty(), "{failures:#?}");
     assert!(count < 100 || loaded > 0 && loaded < count, "{loaded} of {count} were loaded");
+}
+
+/// The layout of the state says that a parameter is larger than it is: nothing is made of that size.
+#[test]
+fn a_state_of_other_shapes_is_refused_before_it_takes_memory() {
+    let (side, saved) = (1_u64 << 24, "[65,67]");
+    for (name, build) in CHAINS {
+        let (mut opt, mut params) = (build(), tree(1));
+        (0..2).for_each(|step| _ = opt.step(&mut params, &grads(step)).unwrap());
+        let mut parts = split(&Checkpoint::of(&params, &opt).unwrap().to_bytes().unwrap());
+        let layout = parts.metadata["layout"].replace(saved, &format!("[{side},{side}]"));
+        assert!(layout != parts.metadata["layout"]);
+        parts.metadata.insert("layout".into(), layout);
+        let (bytes, mut loaded) = (join(&parts, |_| ()), tree(9));
+        let (before, state) = (loaded.clone(), opt.state_dict());
+        let mut result = Ok(());
+        let used = allocation_counter::measure(|| {
+            result = Checkpoint::from_bytes(&bytes).and_then(|file| file.load(&mut loaded, &mut opt));
+        });
+        let expected = Error::ParametersChanged {
+            expected: format!("\"a.weight\" of shape [{side}, {side}]"),
+            found: "\"a.weight\" of shape [65, 67]".into(),
+        };
+        assert_eq!(result.unwrap_err(), expected, "{name}");
+        assert!(loaded == before && opt.state_dict() == state, "{name}");
+        assert!(used.bytes_max < 20 * bytes.len() as u64, "{name}: {used:?}");
+    }
 }

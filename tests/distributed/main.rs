@@ -6,6 +6,7 @@ mod compression;
 mod data_parallel;
 mod digits;
 mod faults;
+mod limits;
 mod local_steps;
 mod ranks;
 mod refusals;

@@ -28,6 +28,13 @@ fn changed(mut first: impl ParamsMut<Elem = f64> + Clone, mut second: impl Param
     opt.step(&mut second, &grads).unwrap_err()
 }
 
+/// What one optimizer says to the state of another after a step.
+fn resumed(mut saved: impl Optimizer<f64>, mut loaded: impl Optimizer<f64>) -> Error {
+    let grads = (array![0.5], array![0.5]);
+    saved.step(&mut (array![1.0], array![2.0]), &grads).unwrap();
+    loaded.load_state_dict(&saved.state_dict()).unwrap_err()
+}
+
 /// The error and its sentence, for every variant and every form it takes.
 fn table() -> Vec<(Error, &'static str)> {
     let mut late = Sgd::new(|step: u64| 0.1 - 0.1 * step as f64);
@@ -63,6 +70,10 @@ fn table() -> Vec<(Error, &'static str)> {
             "the SIMD level v4 is not available; this machine has baseline, v3",
         ),
         (step(Sgd::new(0.1).unscale(0.0)), "loss_scale is 0 at step 0; it must be a finite number > 0"),
+        (
+            resumed(Sgd::new(0.1).freeze("0"), Sgd::new(0.1).freeze("1")),
+            "the state was saved with freeze \"0\" and is loaded with freeze \"1\": they differ in \"0\"",
+        ),
         (step(Sgd::new(Cosine::new(f64::NAN, 10))), "Cosine: peak is NaN; it must be a finite number"),
         (step(Sgd::new(CosineRestarts::new(0.1, 0))), "CosineRestarts: period is 0; it must be at least 1 step"),
         (
@@ -143,7 +154,7 @@ fn table() -> Vec<(Error, &'static str)> {
         (step(Sgd::new(0.1).freeze("{{0}}")), "pattern \"{{0}}\": braces do not nest"),
         (
             Sgd::new(0.1).clip_value(1e-46).step(&mut array![1.0_f32], &array![1.0]).unwrap_err(),
-            "gradient (root) has the limit 1e-46, which becomes 0 in f32",
+            "limit is 1e-46 at step 0; it must be 0 or at least 1.401298464324817e-45 as f32",
         ),
         (
             Sgd::new(0.1).unscale(1e-30).unscale(1e-30).step(&mut array![1.0_f32], &array![1.0]).unwrap_err(),
@@ -285,6 +296,14 @@ fn files() -> Vec<(Error, &'static str)> {
 fn of_features() -> Vec<(Error, &'static str)> {
     let text = str::to_owned;
     vec![
+        (
+            Error::SumOfHalves { dtype: "f16", every: 4 },
+            "gradients of f16 are not summed; write accumulate(4) before master_weights(), where gradients are f32",
+        ),
+        (
+            Error::ReservedName { path: text("__metadata__") },
+            "a file of safetensors cannot hold a tensor of the name \"__metadata__\"; rename it",
+        ),
         (Error::NoOptimizerState, "the file has no optimizer's state; `load_params` loads the parameters alone"),
         (Error::File { path: "a/b".into(), kind: std::io::ErrorKind::NotFound, reason: text("gone") }, "a/b: gone"),
         (Error::NotACheckpoint { reason: text("it has no header") }, "not a checkpoint: it has no header"),

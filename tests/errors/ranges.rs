@@ -195,11 +195,16 @@ fn gradients_are_scaled_by_numbers_of_the_element_type() {
         assert!(text.contains(quantity) && text.contains("f32"), "{text}");
         assert_eq!((w, opt.steps()), ((array![1.0], array![1.0]), 0));
     };
-    refused(Box::new(Sgd::new(0.1).clip_global_norm(1e-10)), "scale");
-    refused(Box::new(Adam::new(0.1).clip_global_norm(1e-46).accumulate(1)), "scale");
+    refused(Box::new(Adam::new(0.1).clip_global_norm(1e-46).accumulate(1)), "max_norm");
     refused(Box::new(Momentum::new(0.1, 0.9).clip_value(1e-46)), "limit");
-    refused(Box::new(Lbfgs::new(0.1).clip_global_norm(1e-10)), "scale");
-    refused(Box::new(Sgd::new(0.1).unscale(1e30).unscale(1e30)), "scale");
+    refused(Box::new(Sgd::new(0.1).unscale(1e-30).unscale(1e-30)), "scale");
+    refused(Box::new(Lbfgs::new(0.1).unscale(1e-30).unscale(1e-30)), "scale");
+    // A factor below the numbers of f32 is none of its own, but the product is.
+    let mut w = array![0.0_f32];
+    Sgd::new(1.0).clip_global_norm(1e-10).exact().step(&mut w, &array![3e38]).unwrap();
+    assert_eq!(w, array![-1e-10]);
+    Sgd::new(1.0).unscale(1e30).unscale(1e30).step(&mut w, &array![-1e38]).unwrap();
+    assert_eq!(w, array![-1e-10]);
     // Undone by what comes after it, it is a number again; and nothing is larger than a limit that f32 does not have.
     let grads = (array![1e-20_f32], array![0.0]);
     let mut w = (array![1.0_f32], array![1.0]);

@@ -6,6 +6,8 @@ mod accountant;
 mod drift;
 mod faults;
 mod golden;
+mod liars;
+mod limits;
 mod local_steps;
 mod messages;
 mod per_example;

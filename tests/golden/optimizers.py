@@ -10,9 +10,10 @@ The inputs are exact in f32 and can be made again in any language (`unit` is in 
 The gradients come from this formula and not from a loss, so an error in one step stays visible and
 is neither damped nor amplified by the problem.
 
-Two sources:
+Three sources:
 
 - "torch": `torch.optim`, the plain path for one tensor (`foreach=False`).
+- "optax": its RMSProp, in f64, whose learning rate is inside the velocity.
 - "naive f64 reference": the formulas of the documentation, written out in numpy below, for the
   named alternatives that PyTorch does not have. With the alternatives switched off, the same
   functions must agree with every f64 run of PyTorch; the script stops if they do not.
@@ -22,10 +23,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import jax
 import numpy as np
+import optax
 import torch
 
 from common import numbers, unit, use_generic_kernels, write_json
+
+jax.config.update("jax_enable_x64", True)
 
 STEPS = 100
 RECORDED = [1, 2, 3, 10, 50, 100]
@@ -34,6 +39,7 @@ FEW_SIZES = [1, 9, 1000]
 CHANGING_RATE_SIZES = [9, 1000]
 DTYPES = {"f32": np.float32, "f64": np.float64}
 TORCH = "torch"
+OPTAX = f"optax {optax.__version__}"
 NAIVE = "naive f64 reference"
 
 
@@ -158,6 +164,7 @@ class Optimizer:
     learning_rate: float
     cases: dict
     alternatives: dict = field(default_factory=dict)
+    of_optax: dict = field(default_factory=dict)
     maximize: list = field(default_factory=list)
     fixed: dict = field(default_factory=dict)
     fixed_reference: dict = field(default_factory=dict)
@@ -224,6 +231,17 @@ OPTIMIZERS = [
             "eps_inside_sqrt": {"eps_inside_sqrt": True},
             "eps_inside_sqrt+eps+centered": {"eps_inside_sqrt": True, "eps": 1e-4, "centered": True},
             "momentum+classical": {"momentum": 0.9, "classical": True},
+        },
+        of_optax={
+            "optax": {"alpha": 0.9, "eps_inside_sqrt": True},
+            "optax+momentum": {"alpha": 0.9, "eps_inside_sqrt": True, "momentum": 0.9, "classical": True},
+            "optax+centered+momentum": {
+                "alpha": 0.9,
+                "eps_inside_sqrt": True,
+                "centered": True,
+                "momentum": 0.9,
+                "classical": True,
+            },
         },
     ),
     Optimizer(
@@ -292,6 +310,24 @@ def run_torch(optimizer, options, maximize, dtype, size, rates):
     return recorded(values_after)
 
 
+def run_optax(options, size, rates):
+    """Sampled values from optax's RMSProp. Its learning rate is always inside the velocity: `classical`."""
+    names = {"alpha": "decay", "eps_inside_sqrt": "eps_in_sqrt", "centered": "centered", "momentum": "momentum"}
+    arguments = {names[name]: value for name, value in options.items() if name != "classical"}
+    schedule = jax.numpy.asarray(rates)
+    rule = optax.rmsprop(lambda t: schedule[t], **arguments)
+    theta = jax.numpy.asarray(param(size))
+    state = rule.init(theta)
+
+    def values_after(t):
+        nonlocal theta, state
+        updates, state = rule.update(jax.numpy.asarray(grad(size, t)), state, theta)
+        theta = optax.apply_updates(theta, updates)
+        return np.asarray(theta)[sampled_indices(size)]
+
+    return recorded(values_after)
+
+
 def run_naive(optimizer, options, maximize, size, rates):
     """Sampled values from the naive reference; only the sampled elements are computed."""
     sample = sampled_indices(size)
@@ -312,6 +348,7 @@ def runs(optimizer):
     table = [(name, TORCH, options, False) for name, options in optimizer.cases.items()]
     table += [("maximize", TORCH, optimizer.cases[name], True) for name in optimizer.maximize]
     table += [(name, NAIVE, options, False) for name, options in optimizer.alternatives.items()]
+    table += [(name, OPTAX, options, False) for name, options in optimizer.of_optax.items()]
     constant = [optimizer.learning_rate] * STEPS
     changing = changing_rates(optimizer.learning_rate)
     for name, source, options, maximize in table:
@@ -330,6 +367,9 @@ def case(optimizer, name, source, options, maximize, dtype, size, rates):
         values = run_torch(optimizer, options, maximize, DTYPES[dtype], size, rates)
         tolerance = 1e-12 if dtype == "f64" else 1e-4
         np.testing.assert_allclose(values, naive, rtol=tolerance, atol=tolerance, err_msg=name)
+    elif source == OPTAX:
+        values = run_optax(options, size, rates)
+        np.testing.assert_allclose(values, naive, rtol=1e-12, atol=1e-12, err_msg=name)
     else:
         values = naive
     return {

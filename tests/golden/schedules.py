@@ -269,9 +269,9 @@ def torch_sequential_cases():
 
 
 def torch_cycle_momentum_cases():
-    """The momentum that OneCycleLR steers against the learning rate, from max_momentum to base_momentum and back."""
-    name, lr = "OneCycleLR", 0.1
-    default = {
+    """The momentum that OneCycleLR and CyclicLR steer against the learning rate."""
+    lr = 0.1
+    one_cycle = {
         "max_lr": lr,
         "total_steps": 25,
         "pct_start": 0.3,
@@ -288,11 +288,23 @@ def torch_cycle_momentum_cases():
         {"total_steps": 37, "pct_start": 0.41, "base_momentum": 0.5},
         {"total_steps": 37, "pct_start": 0.41, "three_phase": True, "anneal_strategy": "linear"},
     ]
-    for change in changes:
-        options = default | change
+    table = [("OneCycleLR", one_cycle | change) for change in changes]
+    cyclic = {
+        "base_lr": 0.001,
+        "max_lr": 0.01,
+        "step_size_up": 30,
+        "step_size_down": 70,
+        "mode": "triangular",
+        "gamma": 1.0,
+        "base_momentum": 0.8,
+        "max_momentum": 0.9,
+    }
+    changes = [{}, {"mode": "triangular2"}, {"mode": "exp_range", "gamma": 0.995}]
+    table += [("CyclicLR", cyclic | change) for change in changes]
+    for name, options in table:
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr, momentum=0.9)
-        scheduler = lr_scheduler.OneCycleLR(optimizer, **options)
-        last = options["total_steps"] - 1
+        scheduler = getattr(lr_scheduler, name)(optimizer, **options)
+        last = options.get("total_steps", LAST) - 1
         walked = []
         for _ in range(last):
             walked.append(optimizer.param_groups[0]["momentum"])

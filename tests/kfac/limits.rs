@@ -254,3 +254,79 @@ fn no_outputs() {
         opt.step(&mut w, &Array2::zeros((0, 4))).unwrap();
     }
 }
+
+/// At its last use a counter is an error, with the layer's name, and nothing has changed.
+#[test]
+fn counters_at_their_end() {
+    let problem = Problem::new(4, 3, 2);
+    let mut opt = kfac();
+    opt.observe("l", problem.tap()).unwrap();
+    problem.moved(&mut opt);
+    let mut state = opt.state_dict();
+    for updates in [u64::MAX - 1, u64::MAX] {
+        state.insert_text("kfac/updates/l", updates);
+        state.insert_text("kfac/since_adapted", u64::MAX);
+        opt.load_state_dict(&state).unwrap();
+        opt.observe("l", problem.tap()).unwrap();
+        let (mut w, mut b, before) = (problem.w.clone(), problem.b.clone(), opt.state_dict());
+        let end = opt.step(&mut (&mut w, &mut b), &(&problem.grads.0, &problem.grads.1));
+        if updates < u64::MAX {
+            assert!(end.unwrap().moved);
+            continue;
+        }
+        assert_eq!(reason(end.unwrap_err()), Error::CounterFull { counter: "updates", path: None });
+        assert!((&w, &b) == (&problem.w, &problem.b) && opt.state_dict() == before);
+        opt.discard();
+        assert!(opt.step(&mut (&mut w, &mut b), &(&problem.grads.0, &problem.grads.1)).unwrap().moved);
+    }
+
+    let mut opt = kfac();
+    opt.observe("l", problem.tap()).unwrap();
+    let mut state = opt.state_dict();
+    state.insert_text("kfac/rows/l", u64::MAX - 3);
+    opt.load_state_dict(&state).unwrap();
+    let before = opt.state_dict();
+    let error = reason(opt.observe("l", problem.tap()).unwrap_err());
+    assert_eq!(error.to_string(), "rows is 4; it must be at most 3, for 18446744073709551612 are observed already");
+    assert!(opt.state_dict() == before);
+}
+
+/// A first step that is refused, inside `sharded` or for a gradient, leaves no trace, whatever is around and whether or not a state was
+/// loaded.
+#[cfg(feature = "distributed")]
+#[test]
+fn a_refused_first_step_leaves_no_trace() {
+    use gradus::distributed::Alone;
+
+    type Boxed = Box<dyn Optimizer<f64>>;
+    let inner: [(&str, fn() -> Boxed, bool); 3] = [
+        ("sharded", || Box::new(Sgd::new(0.1).kfac().sharded(Alone)), false),
+        ("data_parallel", || Box::new(Sgd::new(0.1).kfac().check_finite()), true),
+        ("local_steps", || Box::new(Sgd::new(0.1).kfac().check_finite().local_steps(1, Sgd::new(1.0))), true),
+    ];
+    type Around = fn(Boxed) -> Boxed;
+    let around: [(&str, Around); 6] = [
+        ("alone", |opt| opt),
+        ("ema", |opt| Box::new(opt.ema(0.9))),
+        ("lookahead", |opt| Box::new(opt.lookahead(2, 0.5))),
+        ("swa", |opt| Box::new(opt.swa(0, 1))),
+        ("accumulate", |opt| Box::new(opt.accumulate(1))),
+        ("clip", |opt| Box::new(opt.clip_value(1.0))),
+    ];
+    for (name, make, spoilt) in inner {
+        for (outside, wrap) in around {
+            let mut opt = wrap(make());
+            let fresh = opt.state_dict();
+            for loaded in [false, true] {
+                if loaded {
+                    opt.load_state_dict(&fresh).unwrap();
+                }
+                let (mut w, before) = (array![[1.0, 2.0]], opt.state_dict());
+                let grad = array![[if spoilt { f64::NAN } else { 1.0 }, 1.0]];
+                opt.step(&mut w, &grad).unwrap_err();
+                assert!(opt.state_dict() == before, "{name} in {outside}, loaded: {loaded}");
+                assert_eq!((w, opt.steps(), opt.layout()), (array![[1.0, 2.0]], 0, None), "{name} in {outside}");
+            }
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! Low-rank adapters against their mathematics, and against peft.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod cancellation;
 mod gradients;
 mod laws;
 mod peft;

@@ -142,8 +142,12 @@ fn torch(name: &str, options: &Value, lr: f64) -> Option<Any> {
                 .into_iter()
                 .fold(Box::new(lr), |so_far, next| Box::new(so_far.times(next)))
         }
-        "CyclicLR" => {
-            let schedule = Cyclic::new(o.f("base_lr"), o.f("max_lr"), o.u("step_size_up")).down(o.u("step_size_down"));
+        "CyclicLR" | "CyclicLR.momentum" => {
+            let (foot, top) = match name {
+                "CyclicLR" => (o.f("base_lr"), o.f("max_lr")),
+                _ => (o.f("max_momentum"), o.f("base_momentum")),
+            };
+            let schedule = Cyclic::new(foot, top, o.u("step_size_up")).down(o.u("step_size_down"));
             match o.s("mode") {
                 "triangular" => Box::new(schedule),
                 "triangular2" => Box::new(schedule.triangular2()),

@@ -3,4 +3,5 @@
 
 mod chains;
 mod resume;
+mod settings;
 mod strict;

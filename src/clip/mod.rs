@@ -11,7 +11,9 @@
 //! change the tree in place, for loops without an optimizer of this crate; on an error they leave it untouched.
 //!
 //! Norms accumulate in `f64` over fixed blocks: their bits depend neither on the number of threads nor on memory
-//! layouts, and they do not overflow where the result is representable.
+//! layouts, and they do not overflow where the result is representable. Neither does the factor: in 16 bits, and where it is no
+//! normal number of the element type, products are taken in `f64` and rounded once. A limit above 0 that is 0 in the element
+//! type is an error.
 //!
 //! ```
 //! use gradus::clip::{self, Norm};
@@ -27,18 +29,21 @@
 //! # Ok::<(), gradus::Error>(())
 //! ```
 
+mod adaptive;
+
 use std::sync::Arc;
 
 use ndarray::{ArrayD, ArrayView1};
 
 use crate::error::{Error, Result};
-use crate::grad::{Grad, transform};
+use crate::grad::{Grad, is_in_type, transform};
 use crate::hyper::Hyper;
 use crate::norm;
-use crate::params::{Layout, Params, ParamsMut, TensorInfo, Values, for_each_mut};
+use crate::params::{Layout, Params, ParamsMut, TensorInfo, Values, collect_mut};
 use crate::scalar::Element;
-use crate::step::{Step, Tensor};
-use crate::threads;
+use crate::step::Step;
+
+pub use adaptive::Adaptive;
 
 /// Clips the norm of all gradients together: [`Norm::global`] with its defaults. Returns the norm before clipping.
 ///
@@ -102,6 +107,28 @@ fn bound(hyper: &Hyper, name: &'static str, at: u64) -> Result<f64> {
     hyper.within(name, 0.0.., at).map_err(|error| error.accepting("a number ≥ 0 or infinity"))
 }
 
+/// [`bound`] for what elements are kept within: one that is above 0, but 0 as a number of the type, would stop them all.
+fn bound_of_elements<A: Element>(hyper: &Hyper, name: &'static str, at: u64) -> Result<f64> {
+    let value = bound(hyper, name, at)?;
+    // Halves are computed in f32, and in place the nearest of them is what is asked for.
+    if value > 0.0 && A::from_f64(value).is_zero() && size_of::<A>() >= size_of::<f32>() {
+        let least = (A::min_positive_value() * A::epsilon()).as_f64();
+        let accepted = format!("0 or at least {least:e} as {}", A::DTYPE);
+        return Err(Error::HyperParameter { name, value, step: at, path: None, accepted });
+    }
+    Ok(value)
+}
+
+/// The factor that brings a norm down to a limit. Where it is no normal number it is the product of two.
+fn quotient(limit: f64, norm: f64) -> [f64; 2] {
+    /// 2⁻¹⁰⁰⁰
+    const FAR: f64 = f64::from_bits(23 << 52);
+    match limit / norm {
+        factor if factor == 0.0 && limit > 0.0 || factor.is_subnormal() => [FAR, limit / FAR / norm],
+        factor => [factor, 1.0],
+    }
+}
+
 /// The gradients of a step with their names, as the reductions take them.
 fn named<'s, 'a, A: Element>(step: &'s Step<'a, A>) -> Vec<norm::Named<'s, 'a, A>> {
     step.grads().collect()
@@ -112,7 +139,7 @@ fn in_place<T: ParamsMut>(clipper: &impl Clipper, grads: &mut T) -> Result<f64> 
     let step = Step::of_grads(grads, Layout::of(grads)?)?;
     let (norm, found) = clipper.measure(&step, 0)?;
     let changes = changes(step, norm, |step| clipper.mark(found, step))?;
-    write(changes, grads);
+    write(changes, grads)?;
     Ok(norm)
 }
 
@@ -127,40 +154,45 @@ fn changes<'a, A: Element>(
     mut step: Step<'a, A>,
     norm: f64,
     mark: impl FnOnce(&mut Step<'a, A>),
-) -> Result<Vec<(String, Change<A>)>> {
+) -> Result<Vec<(TensorInfo, Change<A>)>> {
     if !norm.is_finite() {
         return Err(norm::non_finite(&named(&step)));
     }
     mark(&mut step);
     let change = |(info, grad): norm::Named<'_, '_, A>| {
-        let change = match grad.is_affine() {
-            true => Change::Affine { scale: grad.scale(), limit: grad.limit() },
-            false => Change::Replace(grad.to_array(info.shape())),
+        let change = match (grad.is_affine(), grad.scale_and_limit()) {
+            (true, (scale, limit)) => Change::Affine { scale, limit },
+            (false, _) => Change::Replace(grad.to_array(info.shape())),
         };
-        (info.path().to_owned(), change)
+        (info.clone(), change)
     };
     Ok(step.grads().map(change).collect())
 }
 
-/// The tree may be walked in another order than the step was.
-fn write<T: ParamsMut>(changes: Vec<(String, Change<T::Elem>)>, grads: &mut T) {
-    let mut next = 0;
-    for_each_mut(grads, |path, shape, values| {
-        let Some(mut values) = values else { return };
-        let at = match changes.get(next) {
-            Some((own, _)) if path.is(own) => Some(next),
-            _ => changes.iter().position(|(own, _)| path.is(own)),
-        };
-        next = at.map_or(next, |at| at + 1);
-        match at.and_then(|at| changes.get(at)) {
-            Some((_, Change::Affine { scale, limit })) if *scale != 1.0 || limit.is_finite() => {
-                let (scale, limit) = (Element::from_f64(*scale), Element::from_f64(*limit));
-                values.map(shape, |value| transform(value, scale, limit));
+/// Makes the changes in one walk, which is looked at first. It may have another order than the step.
+fn write<T: ParamsMut>(changes: Vec<(TensorInfo, Change<T::Elem>)>, grads: &mut T) -> Result<()> {
+    let (infos, changes): (Vec<TensorInfo>, Vec<Change<T::Elem>>) = changes.into_iter().unzip();
+    let step = Arc::new(Layout::new(infos)?);
+    let (layout, values) = collect_mut(grads, Some(&step), |_, values| values)?;
+    if !step.has_tensors_of(&layout) {
+        return step.ensure_same(&layout);
+    }
+    for (info, mut values) in layout.tensors().iter().zip(values) {
+        match step.position(info.path()).and_then(|at| changes.get(at)) {
+            Some(Change::Affine { scale, limit }) if *scale != 1.0 || limit.is_finite() => {
+                let own = [*scale, *limit].map(T::Elem::from_f64);
+                match is_in_type::<T::Elem>(*scale) {
+                    true => values.map(info.shape(), |value| transform(value, own[0], own[1])),
+                    false => {
+                        values.map(info.shape(), |value| Element::from_f64(transform(value.as_f64(), *scale, *limit)));
+                    }
+                }
             }
-            Some((_, Change::Replace(array))) if array.shape() == shape => values.view_mut(shape).assign(array),
+            Some(Change::Replace(array)) => values.view_mut(info.shape()).assign(array),
             _ => {}
         }
-    });
+    }
+    Ok(())
 }
 
 /// Clipping by norm.
@@ -227,24 +259,24 @@ impl Norm {
     }
 
     /// The factor that brings a norm down to its maximum.
-    fn factor(&self, norm: f64, max_norm: f64) -> f64 {
+    fn factor(&self, norm: f64, max_norm: f64) -> [f64; 2] {
         /// PyTorch's guard against a division by zero.
         const PYTORCH_EPS: f64 = 1e-6;
         match self.exact {
-            _ if !norm.is_finite() => 1.0,
-            false => (max_norm / (norm + PYTORCH_EPS)).min(1.0),
-            true if norm > max_norm => max_norm / norm,
-            true => 1.0,
+            _ if !norm.is_finite() => [1.0; 2],
+            false if max_norm < norm + PYTORCH_EPS => quotient(max_norm, norm + PYTORCH_EPS),
+            true if norm > max_norm => quotient(max_norm, norm),
+            _ => [1.0; 2],
         }
     }
 }
 
 impl Clipper for Norm {
-    /// A factor for each gradient.
-    type Found<A: Element> = Vec<f64>;
+    /// Two factors for each gradient, of which the second is 1 unless their product is no number.
+    type Found<A: Element> = Vec<[f64; 2]>;
 
-    fn measure<A: Element>(&self, step: &Step<'_, A>, at: u64) -> Result<(f64, Vec<f64>)> {
-        let max_norm = bound(&self.max_norm, "max_norm", at)?;
+    fn measure<A: Element>(&self, step: &Step<'_, A>, at: u64) -> Result<(f64, Vec<[f64; 2]>)> {
+        let max_norm = bound_of_elements::<A>(&self.max_norm, "max_norm", at)?;
         if self.p.is_nan() || self.p < 1.0 {
             let accepted = "a number ≥ 1 or infinity".into();
             return Err(Error::HyperParameter { name: "p", value: self.p, step: at, path: None, accepted });
@@ -260,9 +292,14 @@ impl Clipper for Norm {
         Ok((step.norm_of_all(norm_of_norms(&norms, self.p), self.p)?, factors))
     }
 
-    fn mark<A: Element>(&self, factors: Vec<f64>, step: &mut Step<'_, A>) {
-        let grads = step.iter_mut().filter_map(|(_, tensor)| tensor.grad.as_mut());
-        grads.zip(factors).for_each(|(grad, factor)| grad.scale_by(factor));
+    fn mark<A: Element>(&self, factors: Vec<[f64; 2]>, step: &mut Step<'_, A>) {
+        let grads = step.iter_mut().map(|(_, tensor)| &mut tensor.grad).filter(|grad| grad.is_some());
+        for (grad, [factor, rest]) in grads.zip(factors) {
+            match (&mut *grad, rest == 1.0) {
+                (Some(grad), true) => grad.scale_by(factor),
+                _ => *grad = grad.take().map(|grad| grad.scale_units([factor]).scale_units([rest])),
+            }
+        }
     }
 }
 
@@ -302,155 +339,11 @@ impl Clipper for Value {
     type Found<A: Element> = f64;
 
     fn measure<A: Element>(&self, step: &Step<'_, A>, at: u64) -> Result<(f64, f64)> {
-        let limit = bound(&self.limit, "limit", at)?;
+        let limit = bound_of_elements::<A>(&self.limit, "limit", at)?;
         Ok((step.norm_of_all(norm::norm(&named(step), f64::INFINITY), f64::INFINITY)?, limit))
     }
 
     fn mark<A: Element>(&self, limit: f64, step: &mut Step<'_, A>) {
         step.iter_mut().filter_map(|(_, tensor)| tensor.grad.as_mut()).for_each(|grad| grad.limit_to(limit));
-    }
-}
-
-/// Adaptive gradient clipping (AGC): a unit's gradient may be at most a share of the unit's parameters.
-///
-/// A unit is one index of the first axis: a row of a linear layer's (out, in) weight, a filter of a convolution's
-/// (out, in, height, width). A tensor of dimension 0 or 1 is one unit.
-///
-/// # Update rule
-/// For each unit i:
-/// ```text
-/// c ← λ·max(‖θᵢ‖, ε)
-/// gᵢ ← gᵢ·c/max(‖gᵢ‖, 1e-6) if ‖gᵢ‖ > c
-/// ```
-/// # Hyper-parameters
-/// | name | default | range | meaning |
-/// |---|---|---|---|
-/// | `clipping` λ | – | 0 ≤ λ ≤ ∞ | the largest ratio of gradient to parameter let through; 0.01 is usual |
-/// | `eps` ε | 1e-3 | ε ≥ 0 | lets parameters near zero move |
-///
-/// # Conventions
-/// timm's `adaptive_clip_grad`. optax's `adaptive_grad_clip` takes the *last* axis of a matrix for the units, as
-/// fits weights of shape (in, out).
-///
-/// # References
-/// A. Brock, S. De, S. L. Smith and K. Simonyan, *High-Performance Large-Scale Image Recognition Without
-/// Normalization* (2021), arXiv:2102.06171, eq. 3.
-#[derive(Debug, Clone)]
-pub struct Adaptive {
-    clipping: Hyper,
-    eps: Hyper,
-}
-
-impl Adaptive {
-    /// Lets a unit's gradient norm be at most `clipping` times its parameter norm.
-    pub fn new(clipping: impl Into<Hyper>) -> Self {
-        Self { clipping: clipping.into(), eps: 1e-3.into() }
-    }
-
-    /// The least parameter norm that a unit is taken to have.
-    pub fn eps(mut self, eps: impl Into<Hyper>) -> Self {
-        self.eps = eps.into();
-        self
-    }
-
-    /// Clips a gradient tree in place; returns the norm of all gradients together before.
-    ///
-    /// # Errors
-    /// Those of [`adaptive`].
-    pub fn clip<G, P>(&self, grads: &mut G, params: &P) -> Result<f64>
-    where
-        G: ParamsMut,
-        P: Params<Elem = G::Elem>,
-    {
-        let step = Step::of_grads(grads, Layout::of(params)?)?;
-        let params = Step::of_grads(params, Layout::clone(step.layout()))?;
-        let params: Vec<_> = params.grads().map(|(_, param)| param).collect();
-        let params: Vec<_> = with_grad(&step).map(|tensor| params[tensor.index()]).collect();
-        let (norm, factors) = self.factors(&named(&step), &params, 0)?;
-        let changes = changes(step, norm, |step| self.mark(factors, step))?;
-        write(changes, grads);
-        Ok(norm)
-    }
-
-    /// The norm of all gradients, and each one's factors.
-    fn factors<A: Element>(
-        &self,
-        grads: &[norm::Named<'_, '_, A>],
-        params: &[&Grad<'_, A>],
-        at: u64,
-    ) -> Result<(f64, Vec<Factors<A>>)> {
-        /// timm's guard against a division by zero.
-        const LEAST_NORM: f64 = 1e-6;
-        let clipping = bound(&self.clipping, "clipping", at)?;
-        let eps = self.eps.within("eps", 0.0.., at)?;
-        let mut norms = Vec::new();
-        let mut factors = Vec::with_capacity(grads.len());
-        for (&(info, grad), param) in grads.iter().zip(params) {
-            let units = if info.shape().len() > 1 { info.shape()[0] } else { 1 };
-            let length = info.elements() / units.max(1);
-            let own_norms = norms.len();
-            norms.resize(own_norms + units, 0.0);
-            let (own_norms, mut own_factors) = (&mut norms[own_norms..], vec![A::one(); units]);
-            over_units(0, length, own_norms, &mut own_factors, &|unit| {
-                let norm = norm::norm_of_range((info, grad), unit * length, length);
-                let most = clipping * norm::norm_of_range((info, param), unit * length, length).max(eps);
-                (norm, A::from_f64(if norm > most { most / norm.max(LEAST_NORM) } else { 1.0 }))
-            });
-            let clipped =
-                own_norms.iter().all(|norm| norm.is_finite()) && own_factors.iter().any(|factor| *factor != A::one());
-            factors.push(clipped.then(|| own_factors.into()));
-        }
-        Ok((norm_of_norms(&norms, 2.0), factors))
-    }
-}
-
-/// For a gradient that has to be clipped, a factor for each unit.
-type Factors<A> = Option<Arc<[A]>>;
-
-/// Norm and factor of every unit, from unit `first` on, on all threads.
-fn over_units<A: Element>(
-    first: usize,
-    length: usize,
-    norms: &mut [f64],
-    factors: &mut [A],
-    unit: &(impl Fn(usize) -> (f64, A) + Sync),
-) {
-    let units = norms.len();
-    if units > 1 && units * length > norm::SERIAL {
-        let middle = units / 2;
-        let ((left_norms, right_norms), (left, right)) = (norms.split_at_mut(middle), factors.split_at_mut(middle));
-        threads::join(
-            || over_units(first, length, left_norms, left, unit),
-            || over_units(first + middle, length, right_norms, right, unit),
-        );
-        return;
-    }
-    for (number, (norm, factor)) in (first..).zip(norms.iter_mut().zip(factors)) {
-        (*norm, *factor) = unit(number);
-    }
-}
-
-/// The tensors of a step that have a gradient.
-fn with_grad<'s, 'a, A: Element>(step: &'s Step<'a, A>) -> impl Iterator<Item = &'s Tensor<'a, A>> {
-    step.iter().map(|(_, tensor)| tensor).filter(|tensor| tensor.grad.is_some())
-}
-
-impl Clipper for Adaptive {
-    type Found<A: Element> = Vec<Factors<A>>;
-
-    fn measure<A: Element>(&self, step: &Step<'_, A>, at: u64) -> Result<(f64, Self::Found<A>)> {
-        let params: Vec<_> = with_grad(step).map(|tensor| Grad::new(tensor.param.as_values())).collect();
-        step.ensure_uncut("clip_adaptive")?;
-        let (norm, factors) = self.factors(&named(step), &params.iter().collect::<Vec<_>>(), at)?;
-        Ok((step.norm_of_all(norm, 2.0)?, factors))
-    }
-
-    fn mark<A: Element>(&self, factors: Self::Found<A>, step: &mut Step<'_, A>) {
-        let tensors = step.iter_mut().map(|(_, tensor)| tensor).filter(|tensor| tensor.grad.is_some());
-        for (tensor, factors) in tensors.zip(factors) {
-            if let Some(factors) = factors {
-                tensor.grad = tensor.grad.take().map(|grad| grad.scale_units(factors));
-            }
-        }
     }
 }

@@ -1,6 +1,8 @@
 //! Everything that can be a tree of parameters, with its paths; the step is the same for all.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod lying;
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 

@@ -1,0 +1,418 @@
+//! Numbers near the largest, tensors that change, adaptors inside each other, optimizers that refuse or panic on one rank alone, and
+//! trees that show something else in every walk: a step is whole or has not been, on all ranks.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use gradus::distributed::compress::{PowerSgd, TopK};
+use gradus::distributed::{Alone, Group as _, ThreadGroup};
+use gradus::params::{Visitor, VisitorMut};
+use gradus::prelude::*;
+use gradus::{Commit, Error, Report, Result, StateReader, StateWriter, Step};
+use ndarray::{Array1, Array2, array};
+
+use crate::ranks::{Regression, bits};
+
+type Boxed<'g, A> = Box<dyn Optimizer<A> + 'g>;
+
+/// A tensor of another shape than before, and one that is gone: the same error on whichever rank, in whichever step.
+#[test]
+fn local_steps_on_other_parameters() {
+    fn refused(opt: &mut impl Optimizer<f64>, other: &mut dyn ParamsMut<Elem = f64>, grads: &dyn Params<Elem = f64>) {
+        let before = (bits(&*other), opt.state_dict());
+        let error = opt.step(other, grads).unwrap_err();
+        assert!(matches!(error, Error::ParametersChanged { .. } | Error::RankRefused { rank: 0, .. }), "{error}");
+        assert!((bits(&*other), opt.state_dict()) == before);
+    }
+    for every in 1..4 {
+        for taken in 1..4 {
+            let alone = |opt: &mut gradus::distributed::LocalSteps<_, _, _, f64>| {
+                let (mut w, g) = ((array![1.0], array![1.0, 1.0]), (array![1.0], array![1.0, 1.0]));
+                (0..taken).for_each(|_| _ = opt.step(&mut w, &g).unwrap());
+                let longer = || (array![1.0, 2.0], array![1.0, 1.0]);
+                refused(opt, &mut longer(), &longer());
+                let gone = || (array![1.0],);
+                refused(opt, &mut gone(), &gone());
+                assert!(opt.step(&mut w, &g).unwrap().moved);
+            };
+            alone(&mut Sgd::new(0.1).local_steps(every, Sgd::new(0.5)).across(Alone));
+            ThreadGroup::run(2, |group| {
+                let mut opt = Sgd::new(0.1).local_steps(every, Nesterov::new(0.5, 0.9)).across(group);
+                let (mut w, g) = ((array![1.0], array![1.0, 1.0]), (array![1.0], array![1.0, 1.0]));
+                (0..taken).for_each(|_| _ = opt.step(&mut w, &g).unwrap());
+                let longer = || (array![1.0, 2.0], array![1.0, 1.0]);
+                refused(&mut opt, &mut longer(), &longer());
+                assert!(opt.step(&mut w, &g).unwrap().moved);
+            });
+        }
+    }
+}
+
+/// Finite parameters and a finite mean change, from which the outer optimizer leads out of the numbers.
+#[test]
+fn anchors_stay_finite() {
+    type Outer = fn() -> Boxed<'static, f32>;
+    let outers: [(Outer, f32); 3] = [
+        (|| Box::new(Sgd::new(3.0)), -1e38),
+        (|| Box::new(Nesterov::new(2.5, 0.9)), -1e38),
+        // The second moment alone.
+        (|| Box::new(Adam::new(0.1)), 0.0),
+    ];
+    for (outer, begin) in outers {
+        for ranks in [1, 2] {
+            ThreadGroup::run(ranks, |group| {
+                let mut opt = Sgd::new(1.0).local_steps(2, outer()).across(group).ema(0.5);
+                let (mut w, g) = (array![begin, 1.0], array![if begin == 0.0 { 1e22_f32 } else { 5e37 }, 1.0]);
+                opt.step(&mut w, &g).unwrap();
+                let before = (w.clone(), opt.state_dict());
+                for _ in 0..2 {
+                    let error = opt.step(&mut w, &g).unwrap_err();
+                    let told = matches!(error, Error::NonFiniteParameter { .. } | Error::EntryValue { .. });
+                    assert!(told, "{error}");
+                    assert!((w.clone(), opt.state_dict()) == before);
+                }
+                assert!(opt.step(&mut w, &array![-g[0], 1.0]).unwrap().moved && w.iter().all(|w| w.is_finite()));
+            });
+        }
+    }
+}
+
+/// Finite parameters whose change since the last round, or the sum of changes of which each is finite, has no number.
+#[test]
+fn changes_that_overflow() {
+    for ranks in [1, 2] {
+        ThreadGroup::run(ranks, |group| {
+            let mut opt = Sgd::new(1.0).local_steps(2, Sgd::new(1.0)).across(&group);
+            // From one end of the numbers to the other; and half of that way, which is too far for two ranks together.
+            for (begin, grads, refused) in [(-3e38_f32, [-3e38, -3e38], true), (-2e38, [0.0, -3e38], ranks == 2)] {
+                let mut w = array![begin];
+                opt.broadcast(&mut w).unwrap();
+                opt.step(&mut w, &array![grads[0]]).unwrap();
+                let before = (w.clone(), opt.state_dict());
+                match opt.step(&mut w, &array![grads[1]]) {
+                    Ok(_) => assert!(!refused && w[0].is_finite()),
+                    Err(error) => {
+                        assert!(refused && matches!(error, Error::NonFiniteParameter { .. }), "{error}");
+                        assert!((w, opt.state_dict()) == before);
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// An optimizer that accepts a step and then refuses it, or panics, if it is told to; else Sgd.
+struct Late<A> {
+    inner: Sgd<A>,
+    refuses: bool,
+}
+
+impl<A: Scalar> Late<A> {
+    fn new(refuses: bool) -> Self {
+        Self { inner: Sgd::new(1.0), refuses }
+    }
+}
+
+impl<A: Scalar> Optimizer<A> for Late<A> {
+    fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        self.inner.check(step)
+    }
+
+    fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
+        if self.refuses { Err(Error::Other("not on this rank".into())) } else { self.inner.apply(step) }
+    }
+
+    fn learning_rate(&self) -> f64 {
+        1.0
+    }
+
+    fn steps(&self) -> u64 {
+        self.inner.steps()
+    }
+
+    fn layout(&self) -> Option<&std::sync::Arc<gradus::params::Layout>> {
+        self.inner.layout()
+    }
+
+    fn write_state(&self, state: &mut StateWriter<'_>) {
+        self.inner.write_state(state);
+    }
+
+    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        self.inner.read_state(state)
+    }
+}
+
+fn heard(rank: usize, error: &Error) {
+    let reason = "not on this rank".to_owned();
+    match rank {
+        1 => assert_eq!(*error, Error::Other(reason)),
+        _ => assert_eq!(*error, Error::RankRefused { rank: 1, reason }),
+    }
+}
+
+/// Inside and outside of local steps: nothing has changed, and the next round goes well.
+#[test]
+fn an_optimizer_that_refuses_a_round_on_one_rank() {
+    ThreadGroup::run(3, |group| {
+        let refuses = group.rank() == 1;
+        for outside in [false, true] {
+            let (inner, outer) = (Late::new(refuses && !outside), Late::new(refuses && outside));
+            let mut opt = inner.local_steps(1, outer).across(&group);
+            let (mut w, g) = (array![1.0_f64], array![1.0]);
+            let before = (w.clone(), opt.state_dict());
+            heard(group.rank(), &opt.step(&mut w, &g).unwrap_err());
+            assert!((w.clone(), opt.state_dict()) == before);
+            opt.inner_mut().refuses = false;
+            opt.outer_mut().refuses = false;
+            assert!(opt.step(&mut w, &g).unwrap().moved);
+            assert_eq!(w, array![0.0]);
+        }
+    });
+}
+
+/// Inside `sharded` on one rank: parameters stay on all, and all know that state has parted. On all ranks: nothing has changed.
+#[test]
+fn an_optimizer_that_refuses_its_share() {
+    ThreadGroup::run(3, |group| {
+        let refuses = group.rank() == 1;
+        let (mut w, g) = (Array1::<f64>::ones(2000), Array1::ones(2000));
+        let mut opt = Late::new(refuses).sharded(&group);
+        for _ in 0..2 {
+            heard(group.rank(), &opt.step(&mut w, &g).unwrap_err());
+            assert_eq!(w, g);
+        }
+        assert_eq!(opt.state_dict().text("sharded/parameters"), Some("torn"));
+
+        let mut opt = Late::new(true).sharded(&group);
+        let before = opt.state_dict();
+        assert_eq!(opt.step(&mut w, &g).unwrap_err(), Error::Other("not on this rank".into()));
+        assert!(w == g && opt.state_dict() == before);
+        opt.inner_mut().refuses = false;
+        assert!(opt.step(&mut w, &g).unwrap().moved && w == Array1::<f64>::zeros(2000));
+    });
+}
+
+/// What speaks to ranks itself is refused inside `sharded` by all ranks, at every step, and nothing has changed.
+#[test]
+fn adaptors_that_do_not_go_inside_sharded() {
+    for ranks in [1, 3] {
+        ThreadGroup::run(ranks, |group| {
+            let all: [(Boxed<'_, f64>, &str); 5] = [
+                (
+                    Box::new(Sgd::new(0.1).local_steps(1, Sgd::new(1.0))),
+                    "write it after: `.sharded(group).local_steps(…)`",
+                ),
+                (
+                    Box::new(Sgd::new(0.1).local_steps(5, Sgd::new(1.0)).across(&group)),
+                    "write it after: `.sharded(group).local_steps(…)`",
+                ),
+                (Box::new(Sgd::new(0.1).data_parallel(&group)), "write it after: `.sharded(group).data_parallel(…)`"),
+                (Box::new(Sgd::new(0.1).sharded(&group)), "write one `sharded`, over the group of all ranks"),
+                (
+                    Box::new(Sgd::new(0.1).sharded(&group).by_tensor().ema(0.5).accumulate(1)),
+                    "write one `sharded`, over the group of all ranks",
+                ),
+            ];
+            for (inner, instead) in all {
+                let mut opt = inner.sharded(&group);
+                let (mut w, g) = (Array1::<f64>::ones(600), Array1::ones(600));
+                let before = opt.state_dict();
+                for _ in 0..2 {
+                    let error = opt.step(&mut w, &g).unwrap_err();
+                    assert!(matches!(error, Error::InsideSharded { .. }), "{error}");
+                    assert!(error.to_string().ends_with(instead), "{error}");
+                    assert!(w == g && opt.state_dict() == before);
+                }
+            }
+            // The other way round each of them is of use.
+            let mut opt = Momentum::new(0.1, 0.9).sharded(&group).local_steps(2, Sgd::new(1.0));
+            let (mut w, g) = (Array1::<f64>::ones(600), Array1::ones(600));
+            (0..4).for_each(|_| assert!(opt.step(&mut w, &g).unwrap().moved));
+        });
+    }
+}
+
+/// A closure of the user that panics on one rank: the others hear that it has left.
+#[test]
+fn a_panic_in_a_closure_on_one_rank() {
+    type Make = fn(ThreadGroup) -> Boxed<'static, f64>;
+    fn rate(group: &ThreadGroup) -> impl Fn(u64) -> f64 + Send + Sync + 'static {
+        let dies = group.rank() == 1;
+        move |step| if dies && step == 1 { panic!("by intent") } else { 0.1 }
+    }
+    let makes: [Make; 4] = [
+        |group| Box::new(Adam::new(rate(&group)).data_parallel(group)),
+        |group| Box::new(Adam::new(rate(&group)).sharded(group)),
+        |group| Box::new(Adam::new(rate(&group)).local_steps(2, Sgd::new(1.0)).across(group)),
+        |group| Box::new(Adam::new(rate(&group)).data_parallel(group).compress(TopK::new(0.5)).accumulate(1)),
+    ];
+    for make in makes {
+        let ranks = ThreadGroup::new(3).unwrap();
+        let ends: Vec<_> = std::thread::scope(|scope| {
+            let train = |group: ThreadGroup| {
+                let mut opt = make(group);
+                let (mut w, g) = (Array1::<f64>::ones(3), Array1::ones(3));
+                opt.step(&mut w, &g).unwrap();
+                let before = (w.clone(), opt.state_dict());
+                let error = opt.step(&mut w, &g).unwrap_err();
+                assert!((w, opt.state_dict()) == before);
+                error
+            };
+            let threads: Vec<_> = ranks.into_iter().map(|own| scope.spawn(move || train(own))).collect();
+            threads.into_iter().map(|thread| thread.join()).collect()
+        });
+        for (rank, end) in ends.into_iter().enumerate() {
+            match end {
+                Ok(error) => assert_eq!(error, Error::RankLeft { rank: 1 }),
+                Err(_) => assert_eq!(rank, 1),
+            }
+        }
+    }
+}
+
+/// Saved at any micro-batch, loaded, and as if it had never stopped; also where the ranks began with other parameters.
+#[test]
+fn compression_inside_accumulation_resumes_anywhere() {
+    type Make = for<'g> fn(&'g ThreadGroup) -> Boxed<'g, f64>;
+    let makes: [Make; 4] = [
+        |group| Box::new(Momentum::new(0.1, 0.9).data_parallel(group).compress(PowerSgd::new(1)).accumulate(3)),
+        |group| Box::new(Momentum::new(0.1, 0.9).data_parallel(group).compress(TopK::new(0.5)).accumulate(3)),
+        |group| Box::new(Momentum::new(0.1, 0.9).data_parallel(group).verify_every(1).accumulate(3)),
+        |group| Box::new(Momentum::new(0.1, 0.9).local_steps(2, Nesterov::new(0.7, 0.9)).across(group).accumulate(3)),
+    ];
+    ThreadGroup::run(2, |group| {
+        let data = Regression::<f64>::new(8);
+        let part = (group.rank(), 2);
+        for make in makes {
+            for stop in 0..8 {
+                let run = |stops: bool| {
+                    let (mut opt, mut params) = (make(&group), Regression::<f64>::start(group.rank() as u64));
+                    for call in 0..9 {
+                        if stops && call == stop {
+                            let state = opt.state_dict();
+                            opt = make(&group);
+                            opt.load_state_dict(&state).unwrap();
+                            assert!(opt.state_dict() == state);
+                        }
+                        let grads = data.part(&params, call, part);
+                        opt.step(&mut params, &grads).unwrap();
+                    }
+                    (bits(&params), opt.state_dict())
+                };
+                assert!(run(true) == run(false), "stopped before call {stop}");
+            }
+        }
+    });
+}
+
+/// What is saved of the parameters is the same number on every machine and in every version.
+#[test]
+fn a_fingerprint_stays_what_it_is() {
+    let mut opt = Sgd::new(0.5).sharded(Alone);
+    opt.step(&mut array![[1.0_f32, 2.0], [3.0, 4.0]], &array![[1.0, 1.0], [1.0, 1.0]]).unwrap();
+    assert_eq!(opt.state_dict().text("sharded/parameters"), Some("4923f6e62f739dc4"));
+}
+
+/// A tree that shows another tensor from some walk on.
+struct Liar {
+    tensors: [Array2<f64>; 2],
+    other: Array1<f64>,
+    walks: AtomicUsize,
+    from: usize,
+    lie: usize,
+}
+
+impl Liar {
+    fn new(from: usize, lie: usize) -> Self {
+        let tensors = [Array2::ones((2, 2)), Array2::ones((1, 3))];
+        Self { tensors, other: Array1::ones(5), walks: AtomicUsize::new(0), from, lie }
+    }
+
+    fn lies(&self) -> Option<usize> {
+        (self.walks.fetch_add(1, Ordering::Relaxed) >= self.from).then_some(self.lie)
+    }
+}
+
+impl Params for Liar {
+    type Elem = f64;
+
+    fn visit<'a>(&'a self, visitor: &mut Visitor<'_, 'a, f64>) {
+        let (lies, [a, b]) = (self.lies(), &self.tensors);
+        match lies {
+            Some(0) => visitor.field("a", a),
+            Some(1) => {
+                [("a", a), ("b", b), ("c", a)].map(|(name, tensor)| visitor.field(name, tensor)).into_iter().collect()
+            }
+            Some(2) => {
+                visitor.field("a", &self.other);
+                visitor.field("b", b);
+            }
+            Some(3) => [("b", b), ("a", a)].map(|(name, tensor)| visitor.field(name, tensor)).into_iter().collect(),
+            Some(_) => [("x", a), ("b", b)].map(|(name, tensor)| visitor.field(name, tensor)).into_iter().collect(),
+            None => [("a", a), ("b", b)].map(|(name, tensor)| visitor.field(name, tensor)).into_iter().collect(),
+        }
+    }
+}
+
+impl ParamsMut for Liar {
+    fn visit_mut<'a>(&'a mut self, visitor: &mut VisitorMut<'_, 'a, f64>) {
+        let (lies, [a, b]) = (self.lies(), &mut self.tensors);
+        match lies {
+            Some(0) => visitor.field("a", a),
+            Some(1) => {
+                visitor.field("a", a);
+                visitor.field("b", b);
+                visitor.field("c", &mut self.other);
+            }
+            Some(2) => {
+                visitor.field("a", &mut self.other);
+                visitor.field("b", b);
+            }
+            Some(3) => {
+                visitor.field("b", b);
+                visitor.field("a", a);
+            }
+            Some(_) => {
+                visitor.field("x", a);
+                visitor.field("b", b);
+            }
+            None => {
+                visitor.field("a", a);
+                visitor.field("b", b);
+            }
+        }
+    }
+}
+
+/// All ranks have the same liar, so that all make the same calls.
+#[test]
+fn liars_on_ranks() {
+    type Make = for<'g> fn(&'g ThreadGroup) -> Boxed<'g, f64>;
+    let makes: [Make; 5] = [
+        |group| Box::new(Adam::new(0.1).data_parallel(group).verify_every(1)),
+        |group| Box::new(Adam::new(0.1).data_parallel(group).compress(PowerSgd::new(1)).accumulate(2)),
+        |group| Box::new(Adam::new(0.1).local_steps(2, Sgd::new(1.0)).across(group)),
+        |group| Box::new(Adam::new(0.1).sharded(group)),
+        |group| Box::new(Adam::new(0.1).sharded(group).by_tensor().local_steps(2, Sgd::new(1.0))),
+    ];
+    ThreadGroup::run(2, |group| {
+        for make in makes {
+            for (from, lie) in (0..6).flat_map(|from| (0..5).map(move |lie| (from, lie))) {
+                let (mut opt, mut model) = (make(&group), Liar::new(from, lie));
+                let grads = Liar::new(usize::MAX, 0);
+                for _ in 0..4 {
+                    let before = (model.tensors.clone(), opt.state_dict());
+                    if opt.step(&mut model, &grads).is_err() {
+                        assert!((model.tensors.clone(), opt.state_dict()) == before);
+                    }
+                    let lying = Liar::new(0, lie);
+                    let mut honest = Liar::new(usize::MAX, 0);
+                    let before = (honest.tensors.clone(), opt.state_dict());
+                    if opt.step(&mut honest, &lying).is_err() {
+                        assert!((honest.tensors.clone(), opt.state_dict()) == before);
+                    }
+                }
+            }
+        }
+    });
+}
