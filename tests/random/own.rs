@@ -46,14 +46,13 @@ impl<A: Scalar> Rule<A> for Signs {
     }
 }
 
-/// A rule of matrices: momentum, and shorter rows. Where `odd` is not 0 it spoils what it remembers.
+/// A rule of matrices: momentum, and shorter rows.
 pub(crate) struct Rows {
     pub(crate) momentum: Hyper,
-    pub(crate) odd: Hyper,
 }
 
 impl<A: Scalar> MatrixRule<A> for Rows {
-    type Values = (f64, bool);
+    type Values = f64;
 
     fn name(&self) -> &'static str {
         "rows"
@@ -63,25 +62,21 @@ impl<A: Scalar> MatrixRule<A> for Rows {
         vec![MatrixSlot::new("momentum_buffer", shape)]
     }
 
-    fn values(&self, step: u64) -> Result<(f64, bool)> {
-        Ok((self.momentum.within("momentum", 0.0..1.0, step)?, self.odd.at(step) != 0.0))
+    fn values(&self, step: u64) -> Result<f64> {
+        self.momentum.within("momentum", 0.0..1.0, step)
     }
 
     fn hyper_parameters(&self) -> Vec<&Hyper> {
-        vec![&self.momentum, &self.odd]
+        vec![&self.momentum]
     }
 
-    fn direction(&self, values: &(f64, bool), _: &At, mut grad: ArrayViewMut2<'_, A>, slots: &mut [Array2<A>]) {
-        let (momentum, odd) = *values;
-        let momentum = A::from_f64(momentum);
+    fn direction(&self, momentum: &f64, _: &At, mut grad: ArrayViewMut2<'_, A>, slots: &mut [Array2<A>]) {
+        let momentum = A::from_f64(*momentum);
         slots[0].zip_mut_with(&grad, |m, grad| *m = momentum * *m + *grad);
         grad.assign(&slots[0]);
         for mut row in grad.rows_mut() {
             let norm = row.iter().fold(A::zero(), |sum, x| sum + *x * *x).sqrt() + A::one();
             row.mapv_inplace(|x| x / norm);
-        }
-        if odd {
-            slots[0] = Array2::zeros((1, 7));
         }
     }
 }
