@@ -292,9 +292,6 @@ fn base<A: Scalar>(base: &Base, dials: &mut Dials) -> Boxed<A> {
             let opt = if first { opt.period(2) } else { opt };
             Box::new(if second { opt.max_side(2) } else { opt })
         }
-        Algorithm::OwnMatrix => Box::new(with!(Matrixwise::<_, A>::from_rule(
-            Rows { momentum: momentum(), odd: c.unwrap_or(0.0.into()) },
-            rate
-        ))),
+        Algorithm::OwnMatrix => Box::new(with!(Matrixwise::<_, A>::from_rule(Rows { momentum: momentum() }, rate))),
     }
 }

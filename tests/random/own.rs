@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gradus::params::Layout;
 use gradus::rule::{At, Lanes, MatrixRule, MatrixSlot, Rule};
 use gradus::{Commit, Element, Error, Hyper, Report, Result, StateReader, StateWriter, Step, prelude::*};
-use ndarray::Array2;
+use ndarray::{Array2, ArrayViewMut2};
 
 use crate::actions::Boxed;
 
@@ -46,14 +46,13 @@ impl<A: Scalar> Rule<A> for Signs {
     }
 }
 
-/// A rule of matrices: momentum, and shorter rows. Its direction has another shape than the matrix where `odd` is not 0.
+/// A rule of matrices: momentum, and shorter rows.
 pub(crate) struct Rows {
     pub(crate) momentum: Hyper,
-    pub(crate) odd: Hyper,
 }
 
 impl<A: Scalar> MatrixRule<A> for Rows {
-    type Values = (f64, bool);
+    type Values = f64;
 
     fn name(&self) -> &'static str {
         "rows"
@@ -63,24 +62,22 @@ impl<A: Scalar> MatrixRule<A> for Rows {
         vec![MatrixSlot::new("momentum_buffer", shape)]
     }
 
-    fn values(&self, step: u64) -> Result<(f64, bool)> {
-        Ok((self.momentum.within("momentum", 0.0..1.0, step)?, self.odd.at(step) != 0.0))
+    fn values(&self, step: u64) -> Result<f64> {
+        self.momentum.within("momentum", 0.0..1.0, step)
     }
 
     fn hyper_parameters(&self) -> Vec<&Hyper> {
-        vec![&self.momentum, &self.odd]
+        vec![&self.momentum]
     }
 
-    fn direction(&self, values: &(f64, bool), _: &At, grad: Array2<A>, slots: &mut [Array2<A>]) -> Array2<A> {
-        let (momentum, odd) = *values;
-        let momentum = A::from_f64(momentum);
+    fn direction(&self, momentum: &f64, _: &At, mut grad: ArrayViewMut2<'_, A>, slots: &mut [Array2<A>]) {
+        let momentum = A::from_f64(*momentum);
         slots[0].zip_mut_with(&grad, |m, grad| *m = momentum * *m + *grad);
-        let mut rows = slots[0].clone();
-        for mut row in rows.rows_mut() {
+        grad.assign(&slots[0]);
+        for mut row in grad.rows_mut() {
             let norm = row.iter().fold(A::zero(), |sum, x| sum + *x * *x).sqrt() + A::one();
             row.mapv_inplace(|x| x / norm);
         }
-        if odd { Array2::zeros((rows.nrows(), rows.ncols() + 1)) } else { rows }
     }
 }
 
@@ -141,13 +138,16 @@ impl<A: Scalar> Optimizer<A> for OwnOptimizer {
     }
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
-        state.node("own").value("steps", self.steps);
+        let mut node = state.node("own");
+        node.value("steps", self.steps);
+        self.rate.write_state(&mut node);
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
-        let steps = state.node("own")?.value("steps", "a count")?;
-        let layout = state.layout().cloned();
-        Ok(Commit::new(move || (self.steps, self.layout) = (steps, layout)))
+        let mut node = state.node("own")?;
+        let (steps, layout) = (node.value("steps", "a count")?, state.layout().cloned());
+        let rate = self.rate.read_state(&mut node)?;
+        Ok(Commit::new(move || (self.steps, self.layout) = (steps, layout)).and(rate))
     }
 }
 
