@@ -55,7 +55,7 @@ impl Adaptive {
     /// Clips a gradient tree in place; returns the norm of all gradients together before.
     ///
     /// # Errors
-    /// Those of [`adaptive`].
+    /// Those of [`clip::adaptive`](super::adaptive()).
     pub fn clip<G, P>(&self, grads: &mut G, params: &P) -> Result<f64>
     where
         G: ParamsMut,

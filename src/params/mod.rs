@@ -81,7 +81,7 @@ pub(crate) use walk::collect_mut;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` holds no parameters",
     label = "not a tree of arrays",
-    note = "parameters are `ndarray` arrays and views of `f32` or `f64`, and tuples, `Vec`, `Option`, `Box`, `BTreeMap` and structs of them",
+    note = "parameters are `ndarray` arrays and views of `f32` or `f64` (feature `half`: also `bf16`, `f16`), and tuples, `Vec`, `Option`, `Box`, `BTreeMap` and structs of them",
     note = "a field without parameters is left out with `#[params(skip)]`; a struct becomes a tree with `#[derive(Params)]`"
 )]
 pub trait Params {
