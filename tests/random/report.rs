@@ -151,7 +151,10 @@ impl Cases {
             let variable = format!("GRADUS_RANDOM_{}", self.kind.to_uppercase());
             let least = least(*seed, kind);
             println!("\n{kind} ({times} times)\n  {}", least.as_ref().unwrap_or(story));
-            println!("  again: GRADUS_RANDOM_SEED={seed} {variable}=1 cargo test --test random {}", self.kind);
+            println!(
+                "  again: GRADUS_RANDOM_SEED={seed} {variable}=1 cargo test --all-features --test random {}",
+                self.kind
+            );
         }
         assert!(kinds.is_empty(), "{} kinds of failures in {} {}", kinds.len(), self.count, self.kind);
     }

@@ -15,7 +15,7 @@ use crate::dials::Dials;
 use crate::faults::{self, Fault};
 use crate::programs::{Event, Program};
 use crate::report::{Caught, Failure, Outcome, caught, random};
-use crate::trees::Tree;
+use crate::trees::{Names, Tree};
 
 /// What came of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,7 +165,7 @@ pub(crate) struct Run<'p, A> {
     pub(crate) params: Tree<A>,
     hows: Vec<How>,
     /// Paths and shapes that a step was accepted for, and whether it moved.
-    known: Option<(Vec<(String, Vec<usize>)>, bool)>,
+    known: Option<(Names, bool)>,
     /// Numbers went in that no training has.
     is_wild: bool,
     panicked: bool,
@@ -366,7 +366,7 @@ impl<'p, A: Number> Run<'p, A> {
         if sane && !params.largest().is_finite() {
             return Err(Failure::new(
                 "sane numbers become NaN or infinite",
-                format!("gradients {grads:?}\n  parameters {params:?}"),
+                difference(&before.memory, &params.memory()),
             ));
         }
         self.is_wild |= faults.iter().any(Fault::is_wild);

@@ -10,6 +10,9 @@ use rand::RngExt;
 
 use crate::report::Draw;
 
+/// Paths and shapes.
+pub(crate) type Names = Vec<(String, Vec<usize>)>;
+
 /// How a tensor lies in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
@@ -197,7 +200,7 @@ impl<A: Element> Tree<A> {
     }
 
     /// Paths and shapes; of a tree in which two tensors have one path too.
-    pub(crate) fn names(&self) -> Vec<(String, Vec<usize>)> {
+    pub(crate) fn names(&self) -> Names {
         let mut names = Vec::new();
         gradus::params::for_each(self, |path, shape, values| {
             if values.is_some() {
