@@ -243,8 +243,8 @@ fn files() -> Vec<(Error, &'static str)> {
 
 /// Without the features these cannot happen: those of files, of curvature, of several ranks, of federated learning.
 #[rustfmt::skip]
-const OF_FEATURES: [&str; 28] = [
-    "NoOptimizerState", "File", "NotACheckpoint", "CheckpointVersion", "Corrupted",
+const OF_FEATURES: [&str; 29] = [
+    "NoOptimizerState", "File", "ReservedName", "NotACheckpoint", "CheckpointVersion", "Corrupted",
     "Layer", "NoWeight", "NotAWeight", "SameLayer", "TooLarge", "NotTheMean", "NoStep",
     "NoRank", "RankLeft", "RankTimeout", "MissingRank", "RanksDisagree", "RankRefused", "Transport",
     "CutTensors", "NotShardable", "DataOfAllRanks",
