@@ -632,6 +632,10 @@ mod limits {
                 u64::MAX
             }
 
+            fn layout(&self) -> Option<&std::sync::Arc<gradus::params::Layout>> {
+                None
+            }
+
             fn write_state(&self, _: &mut gradus::StateWriter<'_>) {}
 
             fn read_state<'s>(&'s mut self, _: &mut gradus::StateReader<'_>) -> gradus::Result<gradus::Commit<'s>> {

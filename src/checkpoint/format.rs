@@ -24,7 +24,7 @@ const LENGTH: usize = 8;
 const METADATA: &str = "__metadata__";
 
 /// A metadata key that no other program writes, beside `format`: a file of ours of which either is damaged is still one of
-/// ours, and its checksum looked at.
+/// ours, and its checksum looked at. It is not in the checksum.
 const MARK: &str = "gradus.version";
 
 /// A tensor as it stands in the file.
@@ -60,13 +60,13 @@ pub(super) fn write(checkpoint: &Checkpoint) -> Result<Vec<u8>> {
         checkpoint.notes.iter().map(|(name, value)| (format!("{NOTE}{name}"), value.clone())).collect();
     metadata.insert("format".into(), FORMAT.into());
     metadata.insert("version".into(), VERSION.into());
-    metadata.insert(MARK.into(), VERSION.into());
     if let Some(StateDict { layout, texts, tensors: state }) = &checkpoint.optimizer {
         metadata.insert("layout".into(), layout.as_deref().map_or("null".into(), describe));
         metadata.extend(texts.iter().map(|(key, text)| (format!("{OPTIMIZER}{key}"), text.clone())));
         tensors.extend(state.iter().map(|(key, tensor)| (format!("{OPTIMIZER}{key}"), Bytes::of(tensor))));
     }
     metadata.insert("checksum".into(), checksum(&tensors, &metadata));
+    metadata.insert(MARK.into(), VERSION.into());
     serialize(&tensors, HashMap::from_iter(metadata))
 }
 
@@ -94,13 +94,17 @@ pub(super) fn read(bytes: &[u8]) -> Result<Checkpoint> {
         let bytes = Bytes { dtype: view.dtype(), shape: view.shape().into(), bytes: view.data().into() };
         tensors.insert(name.to_owned(), bytes);
     }
-    if metadata.get("format").is_none_or(|format| format != FORMAT) && !metadata.contains_key(MARK) {
+    let mark = metadata.remove(MARK);
+    if metadata.get("format").is_none_or(|format| format != FORMAT) && mark.is_none() {
         return Ok(foreign(tensors));
     }
     let checked = metadata.remove("checksum");
     let found = checksum(&tensors, &metadata);
     if metadata.get("version").is_none_or(|version| version != VERSION) {
         let found = metadata.remove("version").unwrap_or_default();
+        return Err(Error::CheckpointVersion { found, supported: VERSION });
+    }
+    if let Some(found) = mark.filter(|mark| mark != VERSION) {
         return Err(Error::CheckpointVersion { found, supported: VERSION });
     }
     match checked {

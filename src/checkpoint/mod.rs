@@ -23,7 +23,8 @@
 //! |---|---|
 //! | tensor `hidden.weight` | a parameter, by its path |
 //! | tensor `optimizer/adam/exp_avg/hidden.weight` | a tensor of the [`StateDict`], by its key |
-//! | metadata `format`, `version`, `gradus.version`, `checksum` | `gradus`, `1`, `1`, CRC-32 of everything else |
+//! | metadata `format`, `version`, `checksum` | `gradus`, `1`, CRC-32 of everything else but the next |
+//! | metadata `gradus.version` | `1`, a second mark of the format |
 //! | metadata `optimizer/adam/steps` | another entry of the state |
 //! | metadata `layout` | the parameters' paths and shapes in their order, as JSON |
 //! | metadata `note/epoch` | what [`note`](Checkpoint::note) said |

@@ -98,7 +98,7 @@ fn checksum(parts: &Parts) -> String {
         entry.shape.iter().for_each(|length| add(&length.to_le_bytes()));
         add(&entry.bytes);
     }
-    for (key, text) in parts.metadata.iter().filter(|(key, _)| *key != "checksum") {
+    for (key, text) in parts.metadata.iter().filter(|(key, _)| *key != "checksum" && *key != "gradus.version") {
         add(key.as_bytes());
         add(text.as_bytes());
     }
