@@ -372,6 +372,7 @@ impl<R: fmt::Debug, A> fmt::Debug for Matrixwise<R, A> {
             .finish_non_exhaustive()
     }
 }
+
 #[cfg(test)]
 mod tests {
     use ndarray::{ArrayD, ShapeBuilder, array};
