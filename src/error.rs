@@ -200,7 +200,7 @@ pub enum Error {
         name: &'static str,
     },
 
-    /// Something that may refuse a step later than `sharded` can take one back was written inside it.
+    /// An adaptor that talks to ranks itself is inside `sharded`, which could not take the step back if that adaptor refused it.
     #[error("{name} cannot be inside sharded; {}", instead(.name))]
     InsideSharded {
         /// What is inside, such as `"local_steps"`.
@@ -406,7 +406,7 @@ pub enum Error {
         accepted: &'static str,
     },
 
-    /// A state was saved with another setting than it is loaded with, and has already taken part in it.
+    /// A state was saved with another setting than it is loaded with, and depends on that setting.
     #[error("the state was saved with {saved} and is loaded with {given}: {reason}")]
     SettingChanged {
         /// The setting as it was.

@@ -18,11 +18,11 @@ pub(crate) const WIDE_BLOCK: usize = 8 * BLOCK;
 /// A gradient with what adaptors have made of it: `clamp(scale · values, −limit, limit)`.
 ///
 /// Clipping by norm, averaging and sign changes set the scale, clipping by value the limit; the values stay the
-/// user's own. Whoever sweeps over the gradient multiplies as it reads; a rule's optimizer refuses a scale beyond the type's
-/// largest number, [`Error::GradientScale`].
+/// user's own, and are multiplied as they are read. The optimizer of a rule refuses a scale beyond the type's largest number:
+/// [`Error::GradientScale`].
 ///
-/// A scale that is no normal number of the type is applied in `f64` when the values are read, and so is every one in 16 bits:
-/// the product may be a number of the type where the scale is none.
+/// A scale that is no normal number of the type is applied in `f64` when the values are read, and so is every scale in 16 bits,
+/// because the product may be a number of the type even if the scale is not.
 #[derive(Debug)]
 pub struct Grad<'a, A> {
     source: Source<'a, A>,
