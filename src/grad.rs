@@ -330,6 +330,9 @@ pub(crate) fn is_in_type<A: Element>(factor: f64) -> bool {
 
 /// Scales and limits elements, in `f64` if the scale is not [in the type](is_in_type).
 pub(crate) fn apply<A: Element>(values: &mut [A], scale: f64, limit: f64) {
+    if scale == 1.0 && limit == f64::INFINITY {
+        return;
+    }
     match is_in_type::<A>(scale) {
         true => {
             let (scale, limit) = (A::from_f64(scale), A::from_f64(limit));
