@@ -29,7 +29,7 @@ pub enum Error {
     },
 
     /// A schedule was built from numbers that make no schedule.
-    #[error("{schedule}: {argument} is {value}; it must be {accepted}")]
+    #[error("{schedule}: {argument} is {}; it must be {accepted}", Number(*.value))]
     Schedule {
         /// The schedule's type, such as `"OneCycle"`.
         schedule: &'static str,
@@ -176,7 +176,7 @@ pub enum Error {
     },
 
     /// A number that was given to a function is not in the range it must be in.
-    #[error("{argument} is {value}; it must be {accepted}")]
+    #[error("{argument} is {}; it must be {accepted}", Number(*.value))]
     Argument {
         /// The argument's name.
         argument: &'static str,
