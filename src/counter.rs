@@ -1,9 +1,9 @@
-//! Counters that end with an error instead of beginning anew.
+//! Counters that end with an error instead of wrapping around.
 
 use crate::error::{Error, Result};
 use crate::params::TensorInfo;
 
-/// Nothing if there is a number after this one. `counter` is what is counted.
+/// Returns an error if there is no number after this one. `counter` is what is counted.
 pub(crate) fn ensure_next(counter: &'static str, count: u64) -> Result<()> {
     match count {
         u64::MAX => Err(Error::CounterFull { counter, path: None }),

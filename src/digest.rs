@@ -1,11 +1,11 @@
-//! A number that stands for much data: to see whether ranks, or saved states, have the same.
+//! A digest of 64 bits, to see whether ranks or saved states have the same data.
 //!
-//! FNV-1a of 64 bits. It is the same on every machine, with every compiler and in every version of this crate, which the hasher of
-//! the standard library does not promise. It finds differences, not forgeries.
+//! FNV-1a. It is the same on every machine, with every compiler and in every version of this crate, which the hasher of the
+//! standard library does not promise. It finds differences, not forgeries.
 
 use std::fmt;
 
-/// FNV's offset basis, prime and what is done with a byte: `h ← (h ⊕ byte) · PRIME`.
+/// FNV's offset basis and prime; a byte is taken in by `h ← (h ⊕ byte) · PRIME`.
 const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
 const PRIME: u64 = 0x0100_0000_01b3;
 
@@ -31,7 +31,7 @@ impl Digest {
         self.0 = mixed ^ (mixed >> 32);
     }
 
-    /// Takes in a text and its length: so that texts one after the other are not one text.
+    /// Takes in a text and its length, so that "ab", "c" and "a", "bc" differ.
     #[cfg(feature = "federated")]
     pub(crate) fn text(&mut self, text: &str) {
         self.number(text.len() as u64);

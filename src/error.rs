@@ -29,7 +29,7 @@ pub enum Error {
     },
 
     /// A schedule was built from numbers that make no schedule.
-    #[error("{schedule}: {argument} is {value}; it must be {accepted}")]
+    #[error("{schedule}: {argument} is {}; it must be {accepted}", Number(*.value))]
     Schedule {
         /// The schedule's type, such as `"OneCycle"`.
         schedule: &'static str,
@@ -176,7 +176,7 @@ pub enum Error {
     },
 
     /// A number that was given to a function is not in the range it must be in.
-    #[error("{argument} is {value}; it must be {accepted}")]
+    #[error("{argument} is {}; it must be {accepted}", Number(*.value))]
     Argument {
         /// The argument's name.
         argument: &'static str,
@@ -200,7 +200,7 @@ pub enum Error {
         name: &'static str,
     },
 
-    /// Something that may refuse a step later than `sharded` can take one back was written inside it.
+    /// An adaptor that talks to ranks itself is inside `sharded`, which could not take the step back if that adaptor refused it.
     #[error("{name} cannot be inside sharded; {}", instead(.name))]
     InsideSharded {
         /// What is inside, such as `"local_steps"`.
@@ -406,7 +406,7 @@ pub enum Error {
         accepted: &'static str,
     },
 
-    /// A state was saved with another setting than it is loaded with, and has already taken part in it.
+    /// A state was saved with another setting than it is loaded with, and depends on that setting.
     #[error("the state was saved with {saved} and is loaded with {given}: {reason}")]
     SettingChanged {
         /// The setting as it was.

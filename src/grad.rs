@@ -18,11 +18,11 @@ pub(crate) const WIDE_BLOCK: usize = 8 * BLOCK;
 /// A gradient with what adaptors have made of it: `clamp(scale · values, −limit, limit)`.
 ///
 /// Clipping by norm, averaging and sign changes set the scale, clipping by value the limit; the values stay the
-/// user's own. Whoever sweeps over the gradient multiplies as it reads; a rule's optimizer refuses a scale beyond the type's
-/// largest number, [`Error::GradientScale`].
+/// user's own, and are multiplied as they are read. The optimizer of a rule refuses a scale beyond the type's largest number:
+/// [`Error::GradientScale`].
 ///
-/// A scale that is no normal number of the type is applied in `f64` when the values are read, and so is every one in 16 bits:
-/// the product may be a number of the type where the scale is none.
+/// A scale that is no normal number of the type is applied in `f64` when the values are read, and so is every scale in 16 bits,
+/// because the product may be a number of the type even if the scale is not.
 #[derive(Debug)]
 pub struct Grad<'a, A> {
     source: Source<'a, A>,
@@ -330,6 +330,9 @@ pub(crate) fn is_in_type<A: Element>(factor: f64) -> bool {
 
 /// Scales and limits elements, in `f64` if the scale is not [in the type](is_in_type).
 pub(crate) fn apply<A: Element>(values: &mut [A], scale: f64, limit: f64) {
+    if scale == 1.0 && limit == f64::INFINITY {
+        return;
+    }
     match is_in_type::<A>(scale) {
         true => {
             let (scale, limit) = (A::from_f64(scale), A::from_f64(limit));

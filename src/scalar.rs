@@ -9,9 +9,9 @@ use crate::state::data::Stored;
 /// An element type of trees: `f32`, `f64` and, with the feature `half`, `half::bf16` and `half::f16`.
 ///
 /// Hyper-parameters and everything derived from them (bias corrections, `1 − β`, clip factors) live in `f64` and
-/// pass through [`from_f64`](Element::from_f64) once per step and tensor. A number that this makes 0 or infinite is an error
-/// before anything moves; only a learning rate and a weight decay may shrink to 0, as schedules lead them there. Norms
-/// accumulate in `f64` through [`as_f64`](Element::as_f64).
+/// pass through [`from_f64`](Element::from_f64) once per step and tensor. A hyper-parameter of a rule that rounds to 0 or to infinity
+/// is an error before anything moves; only a learning rate and a weight decay may round to 0, as schedules end there. A clip factor
+/// that is too small for the type is applied in `f64`. Norms accumulate in `f64` through [`as_f64`](Element::as_f64).
 ///
 /// The trait is sealed.
 pub trait Element:

@@ -1,13 +1,12 @@
 //! Which SIMD instructions steps are taken with.
 //!
-//! The loops over memory are compiled once for every [`Level`] that a processor of the target may have. When the first step is
-//! taken, the highest that the machine has comes into use. Parameters and state are the same bits at every level; only the time is
-//! another.
+//! The loops over memory are compiled once for every [`Level`] that a processor of the target may have. The first step chooses the
+//! highest level that the machine has. Parameters and state have the same bits at every level; only the time differs.
 //!
-//! A lower level can be asked for, to compare or to reproduce the time of another machine: for the whole process by
-//! [`use_level`], or from outside by the variable `GRADUS_SIMD`, which is read once, before the first step. Its value is the
-//! [name](Level::name) of a level. A name that is none, or that of a level that is not [`available`], changes nothing:
-//! [`level`] says what is in use.
+//! You can choose a lower level, to compare levels or to reproduce the time of another machine: with [`use_level`] for the whole
+//! process, or with the environment variable `GRADUS_SIMD`, which is read once, before the first step. Its value is the
+//! [name](Level::name) of a level. An unknown name, or a level that is not [`available`], is ignored; [`level`] returns the level
+//! in use.
 //!
 //! ```
 //! use gradus::simd::{self, Level};
@@ -18,8 +17,8 @@
 //! # Ok::<(), gradus::Error>(())
 //! ```
 //!
-//! Products and decompositions of matrices (Muon, L-BFGS, curvature) are made by `ndarray` and `faer`, which choose their
-//! instructions themselves.
+//! Products and decompositions of matrices (Muon, curvature) are made by `ndarray` and `faer`, which choose their instructions
+//! themselves: the level does not change their bits, but the machine may.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -99,8 +98,8 @@ pub fn level() -> Level {
     ALL.get(usize::from(IN_USE.load(Ordering::Relaxed))).copied().unwrap_or_else(first)
 }
 
-/// Takes all steps of this process from now on with the instructions of this level. Those that other threads are taking are
-/// finished with the instructions that they began with.
+/// Takes all steps of this process from now on with the instructions of this level. Steps that other threads have begun keep
+/// the level that they began with.
 ///
 /// # Errors
 /// [`Error::SimdLevel`] if the level is not [`available`].
@@ -133,7 +132,7 @@ fn first() -> Level {
     let available = available();
     let named = available.iter().find(|level| level.name() == wanted);
     let level = named.or(available.last()).copied().unwrap_or(Level::Baseline);
-    // Whoever has chosen in the meantime is right.
+    // A level that another thread has chosen in the meantime holds.
     match IN_USE.compare_exchange(NONE, level as u8, Ordering::Relaxed, Ordering::Relaxed) {
         Ok(_) => level,
         Err(other) => ALL.get(usize::from(other)).copied().unwrap_or(level),

@@ -211,8 +211,8 @@ impl<'a, A: Element> Step<'a, A> {
         if self.is_cut() { Err(Error::CutTensors { name }) } else { Ok(()) }
     }
 
-    /// What an optimizer asks in its [`check`](crate::Optimizer::check): whether these are the parameters that it knows, if it knows
-    /// some, and whether every gradient can be read, as its element type has the scale.
+    /// For the [`check`](crate::Optimizer::check) of an optimizer: returns an error unless these are the parameters that it knows, if it
+    /// knows some, and every gradient's scale and limit can be applied in its element type.
     ///
     /// # Errors
     /// [`Error::ParametersChanged`], [`Error::GradientScale`].
@@ -221,7 +221,7 @@ impl<'a, A: Element> Step<'a, A> {
         self.grads().try_for_each(|(info, grad)| grad.ensure_kept(info))
     }
 
-    /// Nothing if the parameters can be written: what [`preview`](Self::preview) made is not to be applied.
+    /// Returns an error if the parameters are those of a [`preview`](Self::preview), which must not be applied.
     pub(crate) fn ensure_writable(&self) -> Result<()> {
         if self.tensors.iter().any(|tensor| tensor.param.is_preview()) { Err(Error::Previewed) } else { Ok(()) }
     }
@@ -234,8 +234,8 @@ impl<'a, A: Element> Step<'a, A> {
         }
     }
 
-    /// Nothing if this is not a share of a step that other ranks have the rest of: for what speaks to ranks itself, whose errors would
-    /// be those of its own ranks only. `name` is who asks.
+    /// Returns an error if other ranks have the rest of this step. `name` is an adaptor that talks to ranks itself: its errors would
+    /// reach those ranks only.
     #[cfg(feature = "distributed")]
     pub(crate) fn ensure_outermost(&self, name: &'static str) -> Result<()> {
         match self.ranks {
@@ -353,8 +353,8 @@ impl<'a, A: Element> Step<'a, A> {
 ///     optimizer.apply(step.preview()) // expected `Step`, found `Preview`
 /// }
 /// ```
-/// What is written to its parameters is written to a copy. Whoever swaps its step or tensors into a step that is applied gets
-/// [`Error::Previewed`] from the optimizers of this crate.
+/// What is written to its parameters is written to a copy. If its step or tensors are swapped into a step that is applied, the
+/// optimizers of this crate return [`Error::Previewed`].
 #[derive(Debug)]
 pub struct Preview<'a, A>(Step<'a, A>);
 

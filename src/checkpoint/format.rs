@@ -248,7 +248,7 @@ impl Bytes {
         Self { dtype, shape: tensor.shape.to_vec(), bytes }
     }
 
-    /// The type's name as it stands in Rust.
+    /// The type's name in Rust.
     pub(super) fn dtype(&self) -> &'static str {
         names_of(self.dtype).1
     }

@@ -56,7 +56,8 @@ const FLOAT: &str = "f32, f64, bf16 or f16";
 ///
 /// # Errors
 /// [`Error::EntryValue`] for a `step` that is no count below 2⁵³, [`Error::EntryType`] for integers elsewhere,
-/// [`Error::UnexpectedEntry`] for a tensor whose name is not `slot/parameter`, [`Error::DuplicatePath`] of `params`. What the state lacks or has too much, loading it tells.
+/// [`Error::UnexpectedEntry`] for a tensor whose name is not `slot/parameter`, [`Error::DuplicatePath`] of `params`. Missing or surplus
+/// entries are reported when the state is loaded.
 pub fn import(file: &Checkpoint, node: &str, params: &(impl Params + ?Sized), steps: u64) -> Result<StateDict> {
     let layout = Arc::new(Layout::of(params)?);
     let mut state = StateDict::new(Some(Arc::clone(&layout)));

@@ -125,7 +125,7 @@ impl Layout {
         self.len() == other.len() && pairs.into_iter().all(|(own, at)| self.tensors[*own] == other.tensors[*at])
     }
 
-    /// Nothing if no tensor of the same path has another shape in `other`, else the first that has.
+    /// Returns an error if a tensor has another shape in `other`; it names the first.
     #[cfg(feature = "checkpoint")]
     pub(crate) fn ensure_shapes_of(&self, other: &Self) -> Result<()> {
         let pairs = self.tensors.iter().filter_map(|own| Some((own, other.tensors.get(other.position(&own.path)?)?)));

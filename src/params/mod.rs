@@ -94,8 +94,8 @@ pub trait Params {
 
 /// A tree of tensors that can be written: what an optimizer moves.
 ///
-/// [`visit_mut`](ParamsMut::visit_mut) must show the same tensors, in the same order, as [`Params::visit`]. A tree that does
-/// not gets an error where that is found out, and nothing of it is changed then.
+/// [`visit_mut`](ParamsMut::visit_mut) must show the same tensors, in the same order, as [`Params::visit`]. If it does not,
+/// whatever notices returns an error and changes nothing.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` holds no parameters that can be moved",
     label = "not a mutable tree of arrays",

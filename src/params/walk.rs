@@ -1,7 +1,7 @@
 //! One walk through a tree that is to be written, seen as a whole before anything is.
 //!
-//! A tree of one's own may show other tensors in each walk. What has checked one walk and writes in another would then write
-//! a part, or numbers into tensors that they are not meant for.
+//! A tree of the user's own may show other tensors in each walk. If one walk were checked and another written, a part could be
+//! written, or numbers could go into the wrong tensors.
 
 use std::sync::Arc;
 

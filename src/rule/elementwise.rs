@@ -28,10 +28,10 @@ use crate::step::{Report, Step, Tensor};
 /// It keeps the rule's slots and a step count per tensor, made when the tensor gets its first gradient. State
 /// belongs to the parameters' paths.
 ///
-/// A step is computed in the parameters' element type. What this has no number for is an error before anything moves: a
-/// hyper-parameter that becomes 0, infinite or out of its range, a scale of gradients that becomes 0 or infinite. A learning rate
-/// may be at most a 2⁻⁵⁴ of the largest number, about 1.9e22 in `f32`, as bias corrections divide it; one so small that it becomes 0,
-/// where schedules end, is 0, and so is a weight decay.
+/// A step is computed in the parameters' element type. A hyper-parameter that rounds to 0, to infinity or out of its range in this
+/// type is an error before anything moves, and so are a scale of the gradients that becomes infinite and a limit that becomes 0. A
+/// smaller scale is applied in `f64`. A learning rate may be at most 2⁻⁵⁴ times the type's largest number, about 1.9e22 in `f32`, as
+/// bias corrections divide it. A learning rate or weight decay that rounds to 0 counts as 0, because schedules end there.
 pub struct Elementwise<R, A> {
     pub(crate) rule: R,
     rates: Rates,

@@ -88,14 +88,14 @@ pub trait MatrixRule<A: Scalar>: Send + Sync {
     /// [`Rule::hyper_parameters`](super::Rule::hyper_parameters).
     fn hyper_parameters(&self) -> Vec<&Hyper>;
 
-    /// Puts into the place of the gradient what the learning rate is multiplied with to give the step, `θ ← θ − η·direction`. The
-    /// gradient is finite and lies row by row.
+    /// Overwrites the gradient with the direction: the step is `θ ← θ − η·direction`, with η the learning rate. The gradient is finite
+    /// and in row-major order.
     ///
-    /// It cannot fail, and a direction has the gradient's shape: where tensors move one beside the other, none could be held back for
-    /// the sake of another. A tensor of which a slot was given another shape begins anew at its next step.
+    /// It cannot fail, because tensors are stepped in parallel and an error for one could not hold back the others. If it gives a slot
+    /// another shape, the state of that tensor starts over at its next step.
     ///
-    /// A panic goes through to whoever called [`step`](crate::Optimizer::step). Tensors that were stepped before it, or meanwhile,
-    /// have moved, and what the optimizer remembers is lost: go back to a saved state.
+    /// A panic unwinds to the caller of [`step`](crate::Optimizer::step). Some tensors have moved then, and the optimizer's state is
+    /// lost: restore both from a saved state.
     fn direction(&self, values: &Self::Values, at: &At, grad: ArrayViewMut2<'_, A>, slots: &mut [Array2<A>]);
 }
 
@@ -372,6 +372,7 @@ impl<R: fmt::Debug, A> fmt::Debug for Matrixwise<R, A> {
             .finish_non_exhaustive()
     }
 }
+
 #[cfg(test)]
 mod tests {
     use ndarray::{ArrayD, ShapeBuilder, array};

@@ -92,19 +92,19 @@ pub trait Rule<A: Scalar>: Send + Sync {
     /// [`Hyper::within_as`](crate::Hyper::within_as).
     fn values(&self, step: u64) -> Result<Self::Values>;
 
-    /// The rule's own hyper-parameters as they were set, all of them, always in the same order: an optimizer's state tells what
-    /// the [`Plateau`](crate::schedule::Plateau)s in these have seen. One that is left out loses that.
+    /// The rule's own hyper-parameters as they were set: all of them, always in the same order. With them an optimizer's state holds
+    /// what each [`Plateau`](crate::schedule::Plateau) among them has seen; a hyper-parameter that is left out loses that.
     fn hyper_parameters(&self) -> Vec<&Hyper>;
 
     /// What the loop needs for one tensor.
     ///
-    /// The learning rate is at most a 2⁻⁵⁴ of the element type's largest number, so that it can be divided by 1 − βᵗ.
+    /// The learning rate is at most 2⁻⁵⁴ times the element type's largest number, so that it can be divided by 1 − βᵗ.
     fn coefficients(&self, values: &Self::Values, at: &At) -> Self::Coefficients;
 
     /// Calls [`Lanes::each`] with the update of one element. Options are decided here, outside the loop.
     ///
-    /// A panic in the update goes through to whoever called [`step`](crate::Optimizer::step). What was swept before it has moved,
-    /// parameters and slots: then neither can be used any more, go back to a saved state.
+    /// A panic in the update unwinds to the caller of [`step`](crate::Optimizer::step). Some parameters and slots have moved then:
+    /// restore both from a saved state.
     fn sweep(&self, coefficients: Self::Coefficients, lanes: Lanes<'_, A>);
 }
 

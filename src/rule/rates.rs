@@ -57,8 +57,8 @@ impl RatesAt {
         Self { learning_rate, weight_decay }.ensure::<A>(decay, Some(info), step)
     }
 
-    /// Nothing if the element type has what is derived from these. A learning rate or weight decay that rounds to 0 is taken for
-    /// that: schedules lead there, and what is lost does not show in a parameter.
+    /// Returns an error if the element type has no number for what is derived from these. A learning rate or weight decay that
+    /// rounds to 0 is no error: schedules end there, and the difference does not show in a parameter.
     pub(super) fn ensure<A: Element>(self, decay: Decay, info: Option<&TensorInfo>, step: u64) -> Result<()> {
         let largest = A::max_value().as_f64();
         let refused = |name, value, accepted| {

@@ -151,6 +151,10 @@ impl Schedule for PiecewiseLinear {
         self.0.between(step, Anneal::Linear)
     }
 
+    fn first_value(&self) -> f64 {
+        self.0.start
+    }
+
     fn check(&self) -> Result<()> {
         self.0.check("PiecewiseLinear")
     }
@@ -200,6 +204,10 @@ impl PiecewiseCosine {
 impl Schedule for PiecewiseCosine {
     fn at(&self, step: u64) -> f64 {
         self.0.between(step, Anneal::Cosine)
+    }
+
+    fn first_value(&self) -> f64 {
+        self.0.start
     }
 
     fn check(&self) -> Result<()> {

@@ -127,7 +127,7 @@ impl StateDict {
         self.texts.remove(key).is_some() | self.tensors.remove(key).is_some()
     }
 
-    /// Nothing if all numbers are finite.
+    /// Returns an error unless all numbers are finite.
     #[cfg(feature = "distributed")]
     pub(crate) fn ensure_finite(&self) -> Result<()> {
         let number = |(key, tensor): (&String, &StateTensor)| Some((key.clone(), tensor.data.first_non_finite()?));

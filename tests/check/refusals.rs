@@ -72,7 +72,7 @@ fn settings_outside_their_range() {
     let error = refusal(&Gradients::new().sample(0, 1), tree(), &tree(), loss);
     assert_eq!(error.to_string(), "sample is 0; it must be at least 1");
     let coarse = Gradients::new().step(1e-8).compare(&mut array![1.0_f32], &array![1.0], |w| w[0]);
-    assert_eq!(coarse.unwrap_err().to_string(), "step is 0.00000001; it must be from 1.1920928955078125e-7 to 1");
+    assert_eq!(coarse.unwrap_err().to_string(), "step is 1e-8; it must be from 1.1920928955078125e-7 to 1");
 }
 
 #[test]

@@ -45,10 +45,7 @@ fn a_magnitude_of_another_length_is_refused() {
 fn a_scale_beyond_the_element_type_is_refused() {
     let weight = Array2::<f32>::eye(3);
     let error = Config::new(1, 1e39).adapt(&weight, &mut rng()).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "alpha is 1000000000000000000000000000000000000000 at step 0; it must be finite as f32"
-    );
+    assert_eq!(error.to_string(), "alpha is 1e39 at step 0; it must be finite as f32");
     assert!(Config::new(1, 1e39).pissa(&mut weight.clone()).is_err());
     assert!(Config::new(1, 1e39).adapt(&Array2::<f64>::eye(3), &mut rng()).is_ok());
 }

@@ -88,7 +88,7 @@ impl Parts {
             shape.iter().for_each(|length| add(&length.to_le_bytes()));
             add(bytes);
         }
-        for (key, text) in self.texts.iter().filter(|(key, _)| *key != "checksum") {
+        for (key, text) in self.texts.iter().filter(|(key, _)| *key != "checksum" && *key != "gradus.version") {
             add(key.as_bytes());
             add(text.as_bytes());
         }

@@ -132,6 +132,8 @@ fn without_steps() -> Vec<(&'static str, Any)> {
         ("Cosine cycles", Box::new(Cosine::new(1.0, 0).floor(0.5).cycles(3))),
         ("OneCycle", Box::new(OneCycle::new(4.0, 0).div_factor(4.0).final_div_factor(2.0))),
         ("WSD", Box::new(WarmupStableDecay::new(1.0, 0, 0, 0).floor(0.5))),
+        ("PiecewiseLinear", Box::new(PiecewiseLinear::new(1.0, [(0, 0.5)]))),
+        ("PiecewiseCosine", Box::new(PiecewiseCosine::new(1.0, [(0, 0.5)]))),
         ("then", Box::new(1.0.then(0, 0.5))),
         ("then, after what would be refused", Box::new(CosineRestarts::new(1.0, 0).then(0, 0.5))),
         ("warmup", Box::new(line().warmup(0))),

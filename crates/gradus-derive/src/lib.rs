@@ -57,9 +57,9 @@ use syn::{DeriveInput, parse_macro_input};
 /// # Bounds
 ///
 /// The implementations hold where every visited field is a tree, all of the same element type. `Linear<A>` above is a
-/// tree for `f32` and for `f64`, and with the feature `half` for `bf16` and `f16`, without a bound written on `A`; a struct that mixes both is a tree for nobody. Fields
-/// that hold the struct itself, as in `children: Vec<Node>`, add no bound. Of structs that hold each other, one is
-/// implemented by hand.
+/// tree for `f32` and for `f64`, and with the feature `half` for `bf16` and `f16`, without a bound written on `A`. A struct that mixes
+/// element types is no tree. Fields that hold the struct itself, as in `children: Vec<Node>`, add no bound. Of structs that hold each
+/// other, one is implemented by hand.
 ///
 /// # Errors
 ///
