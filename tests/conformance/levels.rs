@@ -119,7 +119,7 @@ fn clipping_in_place_gives_the_same_bits_at_every_level() {
             ("adaptive", |grads| clip::adaptive(grads, &tensors::<A>(7), 0.01)),
             ("too small to be squared", |grads| {
                 grads.iter_mut().for_each(|grad| grad.mapv_inplace(|x| x * A::min_positive_value()));
-                clip::global_norm(grads, f64::MIN_POSITIVE)
+                clip::global_norm(grads, A::min_positive_value().as_f64())
             }),
         ];
         for (name, clip) in clips {
