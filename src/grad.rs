@@ -98,10 +98,12 @@ fn ensure_kept<A: Element>(scale: f64, limit: f64, info: &TensorInfo) -> Result<
     }
     let refused =
         |quantity, value| Err(Error::GradientScale { path: info.path().into(), quantity, value, dtype: A::DTYPE });
-    if !A::from_f64(scale).is_finite() {
+    // Halves are scaled and limited as wider numbers.
+    let is_wide = size_of::<A>() >= size_of::<f32>();
+    if !(if is_wide { A::from_f64(scale).as_f64() } else { scale }).is_finite() {
         return refused("scale", scale);
     }
-    if limit.is_nan() || (limit != 0.0 && A::from_f64(limit) == A::zero()) {
+    if limit.is_nan() || (is_wide && limit != 0.0 && A::from_f64(limit) == A::zero()) {
         return refused("limit", limit);
     }
     Ok(())

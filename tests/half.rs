@@ -89,6 +89,18 @@ fn loss_scaling_in_the_right_place() {
     assert!(matches!(error, Error::HyperParameter { name: "loss_scale", .. }), "{error}");
 }
 
+/// The scale of a half is applied in f32, also where units have factors of their own before it.
+#[test]
+fn a_scale_beyond_the_halves_is_applied_to_wider_numbers() {
+    let mut opt = Sgd::new(1.0).master_weights().clip_adaptive(0.5).unscale(1e-6);
+    let mut w = array![[f16::ONE, f16::ONE]];
+    opt.step(&mut w, &array![[f16::from_f32(3e-6), f16::from_f32(4e-6)]]).unwrap();
+    let unit = 0.5 * 2.0_f32.sqrt();
+    for (w, share) in w.iter().zip([0.6, 0.8]) {
+        assert!((w.to_f32() - (1.0 - share * unit)).abs() < 0.01, "{w}");
+    }
+}
+
 #[test]
 fn errors_change_nothing() {
     let mut opt = Adam::new(0.1).check_finite().master_weights::<bf16>();
