@@ -135,6 +135,14 @@ impl Pattern {
         Ok(chosen)
     }
 
+    /// The globs as they were given, if it is no closure.
+    pub(crate) fn globs(&self) -> Option<Vec<&str>> {
+        match &self.0 {
+            Kind::Globs(globs) => Some(globs.iter().map(|glob| glob.text.as_str()).collect()),
+            Kind::Closure(_) => None,
+        }
+    }
+
     fn chooses(&self, tensor: &TensorInfo) -> bool {
         self.matches(tensor.path(), tensor.whole_shape())
     }
@@ -161,6 +169,11 @@ pub(crate) struct Selection {
 impl Selection {
     pub(crate) fn new(pattern: impl Into<Pattern>) -> Self {
         Self { pattern: pattern.into(), chosen: None }
+    }
+
+    /// What chooses.
+    pub(crate) fn pattern(&self) -> &Pattern {
+        &self.pattern
     }
 
     /// Makes the choice for this layout.

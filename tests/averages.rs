@@ -312,6 +312,31 @@ fn a_tensor_that_is_not_moved_is_left_as_it_is() {
     }
 }
 
+/// A step that moves nothing, as L-BFGS has converged, leaves everything as it is: slow weights, averages and parameters.
+#[test]
+fn what_does_not_move_is_not_followed() {
+    // The gradient is flatter than `tolerance_change` along it, but not within `tolerance_grad`.
+    let (steep, flat) = (array![1.0, -1.0], array![1e-6, 1e-6]);
+    for adaptor in ["lookahead", "ema", "swa"] {
+        let inside = || Lbfgs::new(0.1).tolerance_change(1e-3);
+        let mut opt: Box<dyn Averaging> = match adaptor {
+            "lookahead" => Box::new(inside().lookahead(2, 0.5)),
+            "ema" => Box::new(inside().ema(0.5)),
+            _ => Box::new(inside().swa(0, 1)),
+        };
+        let mut w = array![1.0, -0.0];
+        assert!(opt.step(&mut w, &steep).unwrap().moved);
+        let mut averages = [w.clone(), w.clone()];
+        w[1] = -0.0;
+        let before = w.clone();
+        opt.show(&mut averages[0]).unwrap();
+        assert!(!opt.step(&mut w, &flat).unwrap().moved, "{adaptor}");
+        opt.show(&mut averages[1]).unwrap();
+        assert_eq!(w.mapv(f64::to_bits), before.mapv(f64::to_bits), "{adaptor}");
+        assert_eq!(averages[0], averages[1], "{adaptor}");
+    }
+}
+
 /// A gradient that was gathered before moves a tensor that has none in the call that moves: slow weights follow it.
 #[test]
 fn what_a_gathered_gradient_moves_is_followed() {

@@ -186,7 +186,9 @@ fn a_preview_is_never_applied() {
                     });
                 }
             }
+            let before = opt.state_dict();
             assert_eq!(opt.apply(applied), Err(Error::Previewed));
+            assert!(opt.state_dict() == before);
             drop(preview);
             drop(parts);
             assert_eq!((&w, &other, opt.steps()), (&array![[1.0]], &array![[2.0]], 0));
@@ -196,6 +198,53 @@ fn a_preview_is_never_applied() {
     refused(Muon::new(0.1).clip_global_norm(1.0));
     refused(Lbfgs::new(0.1));
     refused(Sgd::new(0.1).route("**", Momentum::new(0.1, 0.9)));
+    // Those that remember something themselves.
+    refused(Sgd::new(0.1).accumulate(3));
+    refused(
+        Sgd::new(0.1)
+            .clip_global_norm(f64::INFINITY)
+            .ema(0.5)
+            .swa(0, 1)
+            .lookahead(1, 0.5)
+            .freeze(|_: &str, _: &[usize]| true),
+    );
+    refused(Trusting.lookahead(1, 0.5));
+    refused(Trusting.ema(0.5));
+    refused(Trusting.swa(0, 1));
+    refused(Trusting.freeze("**"));
+    refused(Trusting.accumulate(1));
+}
+
+/// Does not ask whether it is given a preview.
+struct Trusting;
+
+impl Optimizer<f64> for Trusting {
+    fn check(&self, _: &Step<'_, f64>) -> Result<()> {
+        Ok(())
+    }
+
+    fn apply(&mut self, mut step: Step<'_, f64>) -> Result<Report> {
+        step.iter_mut().for_each(|(info, tensor)| _ = tensor.update(info, |mut param, _| param.fill(9.0)));
+        Ok(Report::new(0.0, true))
+    }
+
+    fn learning_rate(&self) -> f64 {
+        0.0
+    }
+
+    fn steps(&self) -> u64 {
+        0
+    }
+
+    fn layout(&self) -> Option<&Arc<Layout>> {
+        None
+    }
+
+    fn write_state(&self, _: &mut StateWriter<'_>) {}
+
+    fn read_state<'s>(&'s mut self, _: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        Ok(Commit::nothing())
+    }
 }
 
 /// A branch that accepts and then refuses: an error of its own where others have moved, its own error where none has.

@@ -155,6 +155,7 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Accumulate<O, A> {
     }
 
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
+        step.ensure_writable()?;
         self.check_own(&step)?;
         self.inner.check(&step)?;
         let first = self.layout.is_none();

@@ -89,6 +89,7 @@ impl<A: Element, O: Optimizer<A>, C: Clipper> Optimizer<A> for Clip<O, C> {
     }
 
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
+        step.ensure_writable()?;
         Layout::ensure_known(self.layout(), step.layout())?;
         let (norm, found) = self.clipper.measure(&step, self.inner.steps())?;
         match self.non_finite.judge(norm.is_finite(), &step)? {

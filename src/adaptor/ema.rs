@@ -126,6 +126,7 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Ema<O, A> {
     }
 
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
+        step.ensure_writable()?;
         let decay = self.check_own(&step)?;
         let product = self.product * decay;
         let weight = self.weight(decay, product);

@@ -68,6 +68,7 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Finite<O> {
     }
 
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
+        step.ensure_writable()?;
         match self.judge(&step)? {
             Verdict::Go => self.inner.apply(step),
             Verdict::Skip => {

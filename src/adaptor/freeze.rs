@@ -24,7 +24,8 @@ use crate::step::{Report, Step};
 /// # State
 /// Which tensors are frozen, and which the adaptor was told to freeze and to unfreeze so far: a state that was saved with another
 /// `freeze` is refused, [`Error::SettingChanged`], unless the patterns chose the same tensors. What is to be unfrozen later may be
-/// another.
+/// another. Calls of [`unfreeze`](Freeze::unfreeze), [`refreeze`](Freeze::refreeze) and [`unfreeze_all`](Freeze::unfreeze_all) that
+/// wait for the first step are in the state, too; a closure among them has to be given again before loading.
 ///
 /// ```
 /// use gradus::prelude::*;
@@ -49,7 +50,9 @@ pub struct Freeze<O> {
     layout: Option<Arc<Layout>>,
     /// Which of its tensors are frozen.
     frozen: Vec<bool>,
-    /// What was asked for before that, in the order given; kept for a state from before the first step.
+    /// Whether the first step begins with what the adaptor was made with, not with nothing frozen.
+    holds: bool,
+    /// What was asked for before that step, in the order given, and whether it was to freeze.
     waiting: Vec<(Pattern, bool)>,
     /// What is to be unfrozen later: from which step on, the first being 0.
     later: Vec<(u64, Pattern)>,
@@ -61,9 +64,16 @@ around!(Freeze<O>);
 
 impl<O> Freeze<O> {
     pub(crate) fn new(inner: O, pattern: impl Into<Pattern>) -> Self {
-        let given = pattern.into();
-        let waiting = vec![(given.clone(), true)];
-        Self { inner, given, layout: None, frozen: Vec::new(), waiting, later: Vec::new(), thawed: 0 }
+        Self {
+            inner,
+            given: pattern.into(),
+            layout: None,
+            frozen: Vec::new(),
+            holds: true,
+            waiting: Vec::new(),
+            later: Vec::new(),
+            thawed: 0,
+        }
     }
 
     /// Lets the tensors that the pattern chooses move again once `steps` steps have been taken; several of these unfreeze layer
@@ -107,6 +117,7 @@ impl<O> Freeze<O> {
     /// Lets every tensor move again, and forgets all patterns that still wait for the first step.
     pub fn unfreeze_all(&mut self) {
         self.waiting.clear();
+        self.holds = false;
         self.frozen.fill(false);
     }
 
@@ -128,6 +139,9 @@ impl<O> Freeze<O> {
         let mut frozen = self.frozen.clone();
         if self.layout.is_none() {
             frozen = vec![false; layout.len()];
+            if self.holds {
+                turn(&mut frozen, &self.given, true, layout)?;
+            }
             self.waiting.iter().try_for_each(|(pattern, freeze)| turn(&mut frozen, pattern, *freeze, layout))?;
             // A wrong pattern is to be known before its time has come.
             self.later.iter().try_for_each(|(_, pattern)| pattern.select(layout).map(drop))?;
@@ -159,6 +173,53 @@ impl<O> Freeze<O> {
         meant
     }
 
+    /// Writes what waits for the first step.
+    fn write_waiting(&self, node: &mut StateWriter<'_>) {
+        node.value("holds", self.holds);
+        node.value("waiting", self.waiting.len());
+        for (number, (pattern, freeze)) in self.waiting.iter().enumerate() {
+            node.value(&format!("waiting.{number}"), word(*freeze));
+            let globs = pattern.globs();
+            let count = globs.as_ref().map_or(CLOSURE.into(), |globs| globs.len().to_string());
+            node.value(&format!("waiting.{number}.globs"), count);
+            for (at, glob) in globs.iter().flatten().enumerate() {
+                node.value(&format!("waiting.{number}.{at}"), glob);
+            }
+        }
+    }
+
+    /// Reads it. A closure is in no state: in its place one has to wait here.
+    fn read_waiting(&self, node: &StateReader<'_>) -> Result<(bool, Vec<(Pattern, bool)>)> {
+        let (holds, count): (_, usize) = (node.value("holds", "true or false")?, node.value("waiting", "a count")?);
+        let mut waiting = Vec::new();
+        for number in 0..count {
+            let is_word = |text: &String| [true, false].map(word).contains(&&**text);
+            let asked: String = node.value_where(&format!("waiting.{number}"), "freeze or unfreeze", is_word)?;
+            let freeze = asked == word(true);
+            let is_count = |text: &String| text == CLOSURE || text.parse::<usize>().is_ok();
+            let globs: String = node.value_where(&format!("waiting.{number}.globs"), "a count or closure", is_count)?;
+            if let Ok(globs) = globs.parse::<usize>() {
+                let mut texts = Vec::new();
+                for at in 0..globs {
+                    texts.push(node.value::<String>(&format!("waiting.{number}.{at}"), "a glob")?);
+                }
+                waiting.push((Pattern::from(texts), freeze));
+                continue;
+            }
+            match self.waiting.get(number) {
+                Some(own) if own.0.globs().is_none() && own.1 == freeze => waiting.push(own.clone()),
+                own => {
+                    return Err(Error::SettingChanged {
+                        saved: format!("{asked} \"a closure\" before the first step"),
+                        given: own.map_or("nothing like it".into(), |(own, how)| format!("{} \"{own:?}\"", word(*how))),
+                        reason: "a closure is not in the state".into(),
+                    });
+                }
+            }
+        }
+        Ok((holds, waiting))
+    }
+
     /// How many of those for later have been unfrozen, if a state's settings meant the same as these.
     fn thawed_in(&self, node: &StateReader<'_>) -> Result<usize> {
         let Some(layout) = node.layout() else { return Ok(0) };
@@ -176,6 +237,14 @@ impl<O> Freeze<O> {
             }),
         }
     }
+}
+
+/// What a state has in the place of a closure.
+const CLOSURE: &str = "closure";
+
+/// What is asked for, as the state has it.
+fn word(freeze: bool) -> &'static str {
+    if freeze { "freeze" } else { "unfreeze" }
 }
 
 /// Freezes, or not, what the pattern chooses.
@@ -199,6 +268,7 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Freeze<O> {
     }
 
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
+        step.ensure_writable()?;
         let layout = Arc::clone(step.layout());
         let (frozen, thawed) = self.frozen(&layout, self.inner.steps())?;
         hide(&frozen, &mut step);
@@ -218,6 +288,9 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Freeze<O> {
         let mut node = state.node("freeze");
         node.value("known", self.layout.is_some());
         node.value("given", self.describe());
+        if self.layout.is_none() {
+            self.write_waiting(&mut node);
+        }
         if let Some(layout) = &self.layout {
             let meant = self.meant(layout, self.thawed);
             let meant = layout.tensors().iter().zip(meant).filter(|(_, meant)| !meant.is_empty());
@@ -232,11 +305,18 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Freeze<O> {
         let node = state.node("freeze")?;
         let known = if node.value("known", "true or false")? { node.layout().cloned() } else { None };
         _ = node.value::<String>("given", "what was frozen")?;
+        let asked_for = if known.is_none() { Some(self.read_waiting(&node)?) } else { None };
         // Before the first step all patterns are still to be followed, those that are given here.
         let so_far = if known.is_some() { self.thawed_in(&node)? } else { 0 };
         let is_frozen = |info| Ok(node.count("frozen", info)?.is_some());
         let read = node.tensors().iter().map(is_frozen).collect::<Result<Vec<_>>>()?;
-        let Self { inner, frozen, layout, thawed, .. } = self;
-        Ok(inner.read_state(state)?.and(Commit::new(move || (*frozen, *layout, *thawed) = (read, known, so_far))))
+        let Self { inner, frozen, layout, thawed, holds, waiting, .. } = self;
+        let own = Commit::new(move || {
+            (*frozen, *layout, *thawed) = (read, known, so_far);
+            if let Some(asked_for) = asked_for {
+                (*holds, *waiting) = asked_for;
+            }
+        });
+        Ok(inner.read_state(state)?.and(own))
     }
 }

@@ -21,8 +21,8 @@ use crate::step::{Report, Step, Tensor};
 /// every k-th step:   φ ← φ + α(θ − φ),  θ ← φ
 /// ```
 /// A tensor that is not moved in the k-th step, as it is frozen or has no gradient, is left as it is, and so are its slow
-/// weights: they follow at the next k-th step that moves it. Calls that only accumulate or are skipped are no steps. The k-th
-/// step takes a second pass over the parameters, 16 bytes a
+/// weights: they follow at the next k-th step that moves it. Calls that only accumulate or are skipped are no steps, and a k-th
+/// step that moves nothing, as L-BFGS has converged, changes nothing. The k-th step takes a second pass over the parameters, 16 bytes a
 /// parameter in f32.
 ///
 /// # Hyper-parameters
@@ -80,8 +80,17 @@ impl<A: Element, O: Optimizer<A>> Lookahead<O, A> {
     fn check_own(&self, step: &Step<'_, A>) -> Result<f64> {
         at_least_one("every", self.every)?;
         self.averages.check(step)?;
-        self.slow_step.within("slow_step", 0.0..=1.0, self.inner.steps())
+        let (name, range, at) = ("slow_step", 0.0..=1.0, self.inner.steps());
+        match are_halves::<A>() {
+            true => self.slow_step.within(name, range, at), // computed with in `f64`
+            false => self.slow_step.within_as::<A>(name, range, at),
+        }
     }
+}
+
+/// Whether the elements are of 16 bits.
+fn are_halves<A>() -> bool {
+    size_of::<A>() < size_of::<f32>()
 }
 
 /// φ ← φ + α(θ − φ), θ ← φ for one tensor.
@@ -89,7 +98,7 @@ fn synchronise<A: Element>(info: &TensorInfo, tensor: &mut Tensor<'_, A>, slow: 
     let mut slow = slow.as_values_mut();
     let mut fast = tensor.param.view_mut(info.shape());
     let own = A::from_f64(slow_step);
-    let halves = size_of::<A>() < size_of::<f32>();
+    let halves = are_halves::<A>();
     ndarray::Zip::from(&mut slow.view_mut(info.shape())).and(&mut fast).for_each(|slow, fast| {
         // Where they are the same they stay so, infinities too.
         if *fast != *slow {
@@ -109,6 +118,7 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Lookahead<O, A> {
     }
 
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
+        step.ensure_writable()?;
         let slow_step = self.check_own(&step)?;
         let made = self.averages.begin(&step); // the slow weights begin as the parameters before the step
         // At the end of its counter the optimizer inside refuses.
@@ -127,6 +137,9 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Lookahead<O, A> {
         let tensors = tensors.collect();
         let report = self.inner.apply(Step::from_parts(layout, tensors, ranks));
         let report = self.averages.settle(made, report)?;
+        if !report.moved {
+            return Ok(report);
+        }
         let mut watches = watches.into_iter();
         self.averages.each(&mut step, |info, tensor, slow| {
             // What has not been moved is left as it is: frozen, without gradient, or skipped.

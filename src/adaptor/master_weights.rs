@@ -97,6 +97,7 @@ impl<H: Element, O: Optimizer<f32>> Optimizer<H> for MasterWeights<O, H> {
     }
 
     fn apply(&mut self, mut step: Step<'_, H>) -> Result<Report> {
+        step.ensure_writable()?;
         self.masters.ensure_known(&step)?;
         let made = self.masters.begin(&step, |info, tensor| Owned::copy(&tensor.param(), info.shape()));
         let (layout, ranks) = (Arc::clone(step.layout()), step.ranks());

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Name, Result};
 use crate::optimizer::Optimizer;
 use crate::params::Layout;
 use crate::pattern::{Pattern, Selection};
@@ -26,6 +26,10 @@ use crate::step::{Report, Step};
 /// Clipping by global norm outside the router sees all gradients, inside it those of its branch. The report has no
 /// `grad_norm`, as no branch's is that of all, and they may be of several kinds:
 /// `clip_global_norm(f64::INFINITY)` outside reports it.
+///
+/// # State
+/// That of each optimizer, and which tensor went to which: a state that was saved with other routes is refused,
+/// [`Error::SettingChanged`], unless the patterns choose the same tensors.
 ///
 /// ```
 /// use gradus::prelude::*;
@@ -67,6 +71,40 @@ impl<A: Element> Router<A> {
             branches.iter_mut().zip(&*chosen).filter(|(_, chosen)| **chosen).for_each(|(at, _)| *at = number + 1);
         }
         Ok((branches, self.routes.len() + 1))
+    }
+
+    /// The patterns, in words.
+    fn describe(&self) -> String {
+        let patterns: Vec<_> =
+            self.routes.iter().map(|(selection, _)| format!("\"{:?}\"", selection.pattern())).collect();
+        format!("route {}", patterns.join(", "))
+    }
+
+    /// The number of each tensor's optimizer, that of the rest being 0. A pattern that chooses nothing is an error of the next step.
+    fn numbers(&self, layout: &Layout) -> Vec<usize> {
+        let mut numbers = vec![0; layout.len()];
+        for (number, (selection, _)) in (1..).zip(&self.routes) {
+            let chosen = selection.pattern().select(layout).unwrap_or_default();
+            numbers.iter_mut().zip(chosen).filter(|(_, chosen)| *chosen).for_each(|(own, _)| *own = number);
+        }
+        numbers
+    }
+
+    /// Nothing if a state's tensors went to the same optimizers, or if there has been no step.
+    fn ensure_same_routes(&self, node: &StateReader<'_>) -> Result<()> {
+        let saved = node.value("given", "patterns")?;
+        let known = node.value("known", "true or false")?;
+        let tensors = node.tensors().iter().map(|info| (info, node.text_of("to", info).unwrap_or("0")));
+        let tensors: Vec<_> = tensors.collect();
+        let Some(layout) = node.layout().filter(|_| known) else { return Ok(()) };
+        let mut pairs = tensors.into_iter().zip(self.numbers(layout));
+        match pairs.find(|((_, saved), own)| **saved != own.to_string()) {
+            None => Ok(()),
+            Some(((info, _), _)) => {
+                let reason = format!("they differ in {}", Name(info.path()));
+                Err(Error::SettingChanged { saved, given: self.describe(), reason })
+            }
+        }
     }
 
     /// Whether every optimizer accepts its part.
@@ -119,11 +157,20 @@ impl<A: Element> Optimizer<A> for Router<A> {
     }
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
+        let mut node = state.node("routes");
+        let layout = self.rest.layout();
+        node.value("given", self.describe());
+        node.value("known", layout.is_some());
+        if let Some(layout) = layout {
+            let numbers = layout.tensors().iter().zip(self.numbers(layout)).filter(|(_, number)| *number > 0);
+            numbers.for_each(|(info, number)| node.value(&format!("to/{}", info.path()), number));
+        }
         self.rest.write_state(&mut state.node("rest"));
         self.routes.iter().for_each(|(_, optimizer)| optimizer.write_state(&mut state.node("route")));
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        self.ensure_same_routes(&state.node("routes")?)?;
         let mut commit = self.rest.read_state(&mut state.node("rest")?)?;
         for (_, optimizer) in &mut self.routes {
             commit = commit.and(optimizer.read_state(&mut state.node("route")?)?);

@@ -109,6 +109,7 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Swa<O, A> {
     }
 
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
+        step.ensure_writable()?;
         self.check_own(&step)?;
         if !self.is_due() {
             return self.inner.apply(step);

@@ -229,6 +229,12 @@ impl<A: Scalar> MatrixRule<A> for ShampooRule {
         slots
     }
 
+    fn least_slots(&self, (rows, columns): (usize, usize)) -> usize {
+        let size = self.block_size.max(1);
+        // Each block has at least one side.
+        rows.div_ceil(size).saturating_mul(columns.div_ceil(size)).saturating_mul(SIDES[0].len())
+    }
+
     fn decay(&self) -> Decay {
         Decay::Coupled
     }

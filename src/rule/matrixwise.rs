@@ -63,6 +63,13 @@ pub trait MatrixRule<A: Scalar>: Send + Sync {
     /// What is remembered of a matrix with these rows and columns, zero at first.
     fn slots(&self, shape: (usize, usize)) -> Vec<MatrixSlot>;
 
+    /// At least how many slots there are for such a matrix, without making them. Where their number grows with the matrix, a file that
+    /// lies about its size then takes no memory: a state of fewer tensors is refused.
+    fn least_slots(&self, shape: (usize, usize)) -> usize {
+        let _ = shape;
+        0
+    }
+
     /// How weight decay enters.
     fn decay(&self) -> Decay {
         Decay::Decoupled
@@ -338,7 +345,11 @@ impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
         let hypers = hypers.map(|hyper| hyper.read_state(&mut node)).collect::<Result<Vec<_>>>()?;
         let tensor = |info: &TensorInfo| {
             let Some(steps) = node.count("step", info)? else { return Ok(State::default()) };
-            let slots = if info.is_elsewhere() { vec![] } else { self.rule.slots(as_matrix(info.shape())) };
+            let shape = as_matrix(info.shape());
+            if !info.is_elsewhere() && self.rule.least_slots(shape) > node.tensors_of_all() {
+                return Err(node.missing("a matrix of each slot", info));
+            }
+            let slots = if info.is_elsewhere() { vec![] } else { self.rule.slots(shape) };
             let slot = |slot: &MatrixSlot| {
                 node.matrix(&slot.name, info.path(), slot.shape)?.ok_or_else(|| node.missing(&slot.name, info))
             };

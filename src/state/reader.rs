@@ -146,6 +146,11 @@ impl<'r> StateReader<'r> {
         self.layout().map_or(&[], |layout| layout.tensors())
     }
 
+    /// How many tensors the whole dictionary has.
+    pub(crate) fn tensors_of_all(&self) -> usize {
+        self.dict.tensors.len()
+    }
+
     /// Reads a value that is no tensor. `accepted` says in words what it may be.
     ///
     /// # Errors

@@ -110,11 +110,6 @@ fn any<'a, T>(all: &'a BTreeMap<String, T>, random: &mut impl Rng) -> Option<&'a
     keys.choose(random).copied()
 }
 
-/// A count that a step can still follow: what the last use of a counter is, the tests of steps say.
-fn count(random: &mut impl Rng) -> u64 {
-    number(random).min(u64::MAX - 1)
-}
-
 fn number(random: &mut impl Rng) -> u64 {
     if random.random() { *NUMBERS.choose(random).unwrap() } else { random.random_range(0..70) }
 }
@@ -129,7 +124,7 @@ fn mutate(parts: &mut Parts, random: &mut impl Rng) {
     let (Some(key), Some(name)) = (any(metadata, random).cloned(), any(tensors, random).cloned()) else { return };
     let other = any(tensors, random).cloned().unwrap_or_default();
     match random.random_range(0..14) {
-        0 => _ = metadata.insert(key, count(random).to_string()),
+        0 => _ = metadata.insert(key, number(random).to_string()),
         1 => _ = metadata.insert(key, (*TEXTS.choose(random).unwrap()).into()),
         2 => _ = metadata.remove(&key),
         3 => {
@@ -186,7 +181,7 @@ fn mutate(parts: &mut Parts, random: &mut impl Rng) {
             let with = if random.random() {
                 [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]
             } else {
-                count(random).to_le_bytes()
+                number(random).to_le_bytes()
             };
             let size = entry.bytes.len().min(8);
             entry.bytes[..size].copy_from_slice(&with[..size]);
@@ -291,6 +286,34 @@ fn a_state_of_other_shapes_is_refused_before_it_takes_memory() {
         };
         assert_eq!(result.unwrap_err(), expected, "{name}");
         assert!(loaded == before && opt.state_dict() == state, "{name}");
+        assert!(used.bytes_max < 20 * bytes.len() as u64, "{name}: {used:?}");
+    }
+}
+
+/// The layout of the state has a tensor that is none of the parameters, and the state counts its steps: nothing is made of its size.
+#[test]
+fn a_tensor_that_is_nowhere_takes_no_memory() {
+    let side = 1_u64 << 24;
+    for (name, build) in CHAINS {
+        let (mut opt, mut params) = (build(), tree(1));
+        (0..2).for_each(|step| _ = opt.step(&mut params, &grads(step)).unwrap());
+        let mut parts = split(&Checkpoint::of(&params, &opt).unwrap().to_bytes().unwrap());
+        let mut layout: Value = serde_json::from_str(&parts.metadata["layout"]).unwrap();
+        layout.as_array_mut().unwrap().push(json!(["zzz", [side, side]]));
+        parts.metadata.insert("layout".into(), layout.to_string());
+        let counts: Vec<_> = parts.tensors.iter().filter(|(key, _)| key.ends_with("step/a.weight")).collect();
+        let counts: Vec<_> =
+            counts.iter().map(|(key, entry)| (key.replace("a.weight", "zzz"), (*entry).clone())).collect();
+        parts.tensors.extend(counts);
+        let (bytes, mut loaded, mut fresh) = (join(&parts, |_| ()), tree(9), build());
+        let before = (loaded.clone(), fresh.state_dict());
+        let mut result = Ok(());
+        let used = allocation_counter::measure(|| {
+            result = Checkpoint::from_bytes(&bytes).and_then(|file| file.load(&mut loaded, &mut fresh));
+        });
+        if result.is_err() {
+            assert!(loaded == before.0 && fresh.state_dict() == before.1, "{name}");
+        }
         assert!(used.bytes_max < 20 * bytes.len() as u64, "{name}: {used:?}");
     }
 }

@@ -136,6 +136,7 @@ fn narrow() -> Vec<(&'static str, Narrow, &'static [f64])> {
         ("learning_rate", |x| Box::new(Sgd::new(1e20).group("**", Group::new().scale_learning_rate(x))), &[1e20]),
         ("weight_decay", |x| Box::new(Sgd::new(0.1).group("**", Group::new().weight_decay(x))), DECAY),
         ("loss_scale", |x| Box::new(Sgd::new(0.1).unscale(x)), LOSS),
+        ("slow_step", |x| Box::new(Sgd::new(0.1).lookahead(1, x)), &[1e-46]),
         ("loss_scale", |x| Box::new(Adam::new(0.1).accumulate(1).unscale(x)), LOSS),
     ];
     #[cfg(feature = "second-order")]

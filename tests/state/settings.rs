@@ -103,6 +103,84 @@ fn what_has_been_thawed_otherwise_is_told() {
     assert_eq!(params.values().map(|value| value[0]).collect::<Vec<_>>(), [0.5, 1.0, 0.0]);
 }
 
+/// What was asked for before the first step is in the state, a misspelt name too.
+#[test]
+fn what_waits_for_the_first_step_is_remembered() {
+    let build = || sgd().freeze("backbone.**");
+    type Change = fn(&mut gradus::adaptor::Freeze<Sgd<f64>>);
+    let changes: [Change; 4] = [
+        |opt| opt.unfreeze("backbone.bias").unwrap(),
+        |opt| {
+            opt.unfreeze(["backbone.weight", "backbone.bias"]).unwrap();
+            opt.refreeze(["head.*"]).unwrap();
+            opt.unfreeze("typo").unwrap();
+        },
+        |opt| {
+            opt.unfreeze_all();
+            opt.refreeze("head.{weight,\n}").unwrap();
+        },
+        |opt| opt.unfreeze_all(),
+    ];
+    for change in changes {
+        let mut opt = build();
+        change(&mut opt);
+        let mut resumed = build();
+        resumed.unfreeze("head.weight").unwrap(); // forgotten: the state says what was asked for
+        resumed.load_state_dict(&opt.state_dict()).unwrap();
+        assert!(resumed.state_dict() == opt.state_dict());
+        let mut ends = [tree(1.0), tree(1.0)];
+        let [one, other] = [(&mut opt, 0), (&mut resumed, 1)].map(|(opt, at)| opt.step(&mut ends[at], &tree(0.5)));
+        assert_eq!(one, other);
+        assert_eq!(ends[0], ends[1]);
+    }
+    // A closure is code: it has to be asked for again.
+    let closure = || |path: &str, _: &[usize]| path.ends_with("bias");
+    let mut opt = build();
+    opt.unfreeze(closure()).unwrap();
+    let saved = opt.state_dict();
+    assert_eq!(
+        refused(build(), &saved),
+        "the state was saved with unfreeze \"a closure\" before the first step and is loaded with nothing like it: a closure is \
+         not in the state"
+    );
+    let mut resumed = build();
+    resumed.unfreeze(closure()).unwrap();
+    resumed.load_state_dict(&saved).unwrap();
+    let mut params = tree(1.0);
+    resumed.step(&mut params, &tree(0.5)).unwrap();
+    assert_eq!((&params["backbone.bias"], &params["backbone.weight"]), (&array![0.5], &array![1.0]));
+}
+
+/// Which optimizer a tensor belongs to decides whose memory it has.
+#[test]
+fn another_route_is_told() {
+    let momentum = || Momentum::new(1.0, 0.5);
+    let saved = after(momentum().route("backbone.**", momentum()), 2);
+    assert_eq!(
+        refused(momentum().route("head.*", momentum()), &saved),
+        "the state was saved with route \"backbone.**\" and is loaded with route \"head.*\": they differ in \"backbone.bias\""
+    );
+    assert!(
+        refused(momentum().route("backbone.bias", momentum()), &saved).ends_with("they differ in \"backbone.weight\"")
+    );
+    assert!(refused(momentum().route("typo", momentum()), &saved).contains("route \"typo\""));
+    let two = after(momentum().route("backbone.*", momentum()).route("*.bias", momentum()), 2);
+    assert!(
+        refused(momentum().route("*.bias", momentum()).route("backbone.*", momentum()), &two).contains(
+            "saved with route \"backbone.*\", \"*.bias\" and is loaded with route \"*.bias\", \"backbone.*\""
+        )
+    );
+    // Other words for the same tensors.
+    let closure = |path: &str, _: &[usize]| path.starts_with("back");
+    let mut same = momentum().route(closure, momentum());
+    same.load_state_dict(&saved).unwrap();
+    same.step(&mut tree(1.0), &tree(0.5)).unwrap();
+    // Before the first step no tensor has any.
+    let mut early = momentum().route("head.*", momentum());
+    early.load_state_dict(&momentum().route("backbone.**", momentum()).state_dict()).unwrap();
+    early.step(&mut tree(1.0), &tree(0.5)).unwrap();
+}
+
 #[test]
 fn another_mean_is_told() {
     let saved = after(sgd().swa(2, 2), 5);

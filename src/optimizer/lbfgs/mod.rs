@@ -487,9 +487,12 @@ impl<A: Scalar> Optimizer<A> for Lbfgs<A> {
             let movement = &mut self.memory.movement[part.clone()];
             let own = times(if downhill { own } else { 0.0 });
             movement.iter_mut().zip(&direction[part]).for_each(|(to, from)| *to = own(*from));
-            tensor.update(info, |mut param, _| {
-                param.iter_mut().zip(&*movement).for_each(|(param, movement)| *param += *movement);
-            });
+            // What says that it has not moved is followed by nothing: not even by a zero.
+            if downhill {
+                tensor.update(info, |mut param, _| {
+                    param.iter_mut().zip(&*movement).for_each(|(param, movement)| *param += *movement);
+                });
+            }
         }
         Ok(Report::new(rate, downhill))
     }
