@@ -219,6 +219,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
 
     /// Packs the gradients, and says what this rank makes of the step.
     fn prepare(&mut self, step: &Step<'_, A>, places: &[Place<'_>]) -> Result<Word> {
+        step.ensure_writable()?;
         self.check(step)?;
         let packed = packed::room(&mut self.packed, packed::elements(places));
         packed::pack_grads(step, places, packed);
@@ -339,7 +340,9 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for DataParalle
     }
 
     fn step(&mut self, params: &mut dyn ParamsMut<Elem = A>, grads: &dyn Params<Elem = A>) -> Result<Report> {
-        match Step::pair(params, grads, self.layout()) {
+        let known = self.layout();
+        let step = Step::pair(params, grads, known);
+        match step.and_then(|step| Layout::ensure_known(known, step.layout()).map(|()| step)) {
             Ok(step) => self.apply(step),
             Err(error) => Err(refuse(&self.group, error)),
         }

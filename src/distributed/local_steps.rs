@@ -12,10 +12,10 @@ use super::packed::{self, Packed, Place};
 use super::traffic::{BUCKET_BYTES, Traffic, bucket_elements};
 use crate::adaptor::{around, count_inner};
 use crate::error::{Error, Result};
-use crate::follower::follow;
+use crate::follower::{Follower, follow};
 use crate::grad::Grad;
 use crate::optimizer::Optimizer;
-use crate::params::{Layout, Order, Owned, Params, ParamsMut, Values};
+use crate::params::{Layout, Order, Owned, Params, ParamsMut, TensorInfo, Values};
 use crate::scalar::Element;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Report, Step, Tensor};
@@ -40,8 +40,8 @@ use crate::step::{Report, Step, Tensor};
 /// gathered outside, `.local_steps(50, outer).accumulate(4)`. A call that is refused on one rank between two rounds is not
 /// counted there, and the others wait at the next round until that rank has made up for it.
 ///
-/// All tensors that are not frozen take part in a round; one that had no gradient since the last has a Δ of zero. Tensors without
-/// gradient may differ between ranks, frozen ones may not. What follows the parameters, as averages do, follows θ between rounds
+/// In a round take part the tensors that the optimizer inside has moved since the last one, be it on one rank only, and that are not
+/// frozen outside; any other, and its φ, is left as it is. Tensors without gradient may differ between ranks, frozen ones may not. What follows the parameters, as averages do, follows θ between rounds
 /// and φ in one. The state of the optimizer inside is the rank's own and is kept in a round.
 ///
 /// An adaptor outside that remembers parameters, as averages and `lookahead` do, remembers those before the first step gives all
@@ -57,7 +57,7 @@ use crate::step::{Report, Step, Tensor};
 ///
 /// # State
 /// φ and a buffer for Δ, two elements per parameter (8 bytes in f32), and the state of both optimizers. Saved are φ, the steps
-/// since the last round and both states: each rank saves its own, with its own parameters. A round holds copies of the
+/// since the last round, which tensors have moved in them, and both states: each rank saves its own, with its own parameters. A round holds copies of the
 /// parameters, of φ and of both optimizers' state, to go back to if it fails.
 ///
 /// # Conventions
@@ -104,6 +104,8 @@ pub struct LocalSteps<O, U, G, A> {
     layout: Option<Arc<Layout>>,
     /// Row-major; empty for tensors that no step has held.
     anchors: Vec<Owned<A>>,
+    /// Which tensors the optimizer inside has moved since they took part in a round.
+    moved: Vec<bool>,
     /// Δ, packed.
     change: Vec<A>,
     traffic: Traffic,
@@ -121,6 +123,7 @@ impl<O, U, A> LocalSteps<O, U, Alone, A> {
             taken: 0,
             layout: None,
             anchors: Vec::new(),
+            moved: Vec::new(),
             change: Vec::new(),
             traffic: Traffic::default(),
         }
@@ -130,7 +133,8 @@ impl<O, U, A> LocalSteps<O, U, Alone, A> {
     /// of rank 0 and a whole number of steps to the next round.
     pub fn across<G: Collective<A>>(self, group: G) -> LocalSteps<O, U, G, A> {
         let Self { inner, outer, every, change, traffic, .. } = self;
-        LocalSteps { inner, outer, group, every, taken: 0, layout: None, anchors: Vec::new(), change, traffic }
+        let (anchors, moved) = (Vec::new(), Vec::new());
+        LocalSteps { inner, outer, group, every, taken: 0, layout: None, anchors, moved, change, traffic }
     }
 }
 
@@ -176,7 +180,7 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
         let bucket = bucket_elements::<A>(BUCKET_BYTES);
         let known = broadcast(&self.group, params, self.layout(), bucket, |step| self.check_own(step))?;
         self.layout = Some(known);
-        (self.taken, self.anchors) = (0, Vec::new());
+        (self.taken, self.anchors, self.moved) = (0, Vec::new(), Vec::new());
         Ok(())
     }
 
@@ -228,11 +232,32 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
         new.iter().for_each(|tensor| self.anchors[*tensor] = Owned::default());
     }
 
+    /// The step of the optimizer inside, perhaps with what follows the parameters. On an error nothing has changed.
+    fn step_inside(&mut self, step: &mut Step<'_, A>, with_followers: bool) -> Result<Report> {
+        let (layout, ranks) = (Arc::clone(step.layout()), step.ranks());
+        self.moved.resize(layout.len(), false);
+        // What is known to have moved need not be watched.
+        let watched = step.iter().map(|(_, tensor)| !self.moved[tensor.index()]);
+        let mut watches: Vec<_> = watched.map(|watched| watched.then(Follower::watch)).collect();
+        let tensors = step.iter_mut().zip(&mut watches).map(|((_, tensor), watch)| {
+            let mut tensor = if with_followers { tensor.lend() } else { tensor.reborrow() };
+            tensor.followers.extend(watch.as_mut().map(Follower::lend));
+            tensor
+        });
+        let tensors = tensors.collect();
+        let report = self.inner.apply(Step::from_parts(layout, tensors, ranks))?;
+        for ((_, tensor), watch) in step.iter().zip(&watches) {
+            self.moved[tensor.index()] |= watch.as_ref().is_some_and(Follower::has_followed);
+        }
+        Ok(report)
+    }
+
     /// The last step before a round and the round: all of it or nothing.
     fn round(&mut self, step: &mut Step<'_, A>) -> Result<Report> {
-        let (state, params) = (self.inner.state_dict(), packed::pack_params(step));
+        let (state, params, moved) = (self.inner.state_dict(), packed::pack_params(step), self.moved.clone());
         let result = self.try_round(step);
         if result.is_err() {
+            self.moved = moved;
             packed::put_params(step, &params);
             // What an optimizer has written it reads.
             _ = self.inner.load_state_dict(&state);
@@ -242,49 +267,73 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
 
     fn try_round(&mut self, step: &mut Step<'_, A>) -> Result<Report> {
         let layout = Arc::clone(step.layout());
-        let places = packed::places(&layout, step, |tensor| !tensor.frozen);
         // What follows the parameters is to follow them to the anchor, not to where they are in between.
-        let ranks = step.ranks();
-        let tensors = step.iter_mut().map(|(_, tensor)| tensor.reborrow()).collect();
         // Whatever is refused from here on, all that has moved is put back.
-        let stepped = self.inner.apply(Step::from_parts(Arc::clone(&layout), tensors, ranks));
-        let own = stepped.map_err(Error::taken_back).and_then(|report| self.measure(step, &places).map(|()| report));
+        let stepped = self.step_inside(step, false);
+        let own = stepped.map_err(Error::taken_back).and_then(|report| self.measure(step).map(|()| report));
         let word = own.as_ref().map(|_| Word::Go).map_err(Error::clone);
         agree_about(&self.group, word, |text| text.write_str("the change since the last round"))?;
 
+        let moved = self.moved_anywhere(step)?;
+        let takes_part = |tensor: &Tensor<'_, A>| !tensor.frozen && moved[tensor.index()];
+        let places = packed::places(&layout, step, takes_part);
+        self.subtract(step, &places, takes_part);
         let change = &mut self.change[..packed::elements(&places)];
         packed::mean(&self.group, change, bucket_elements::<A>(BUCKET_BYTES))?;
         packed::ensure_finite(&places, change, Packed::Params)?;
         let (outer, anchors) = (self.outer.state_dict(), self.anchors.clone());
-        let outside =
-            self.step_outside(step, &places).map_err(Error::taken_back).and_then(|_| self.ensure_finite(&places));
+        let outside = self
+            .step_outside(step, &places, takes_part)
+            .map_err(Error::taken_back)
+            .and_then(|_| self.ensure_finite(&places));
         // An outer optimizer may refuse on one rank alone.
         if let Err(error) = agree(&self.group, outside.map(|()| Word::Go), 0, Vec::new) {
             self.anchors = anchors;
             _ = self.outer.load_state_dict(&outer);
             return Err(error);
         }
-        for (info, tensor) in step.iter_mut().filter(|(_, tensor)| !tensor.frozen) {
+        for (info, tensor) in step.iter_mut().filter(|(_, tensor)| takes_part(tensor)) {
+            self.moved[tensor.index()] = false;
             packed::write(self.anchors[tensor.index()].as_mut_slice(), info, &mut tensor.param);
             follow(&mut tensor.followers, &tensor.param.as_values(), info.shape());
         }
         self.traffic.add((packed::elements(&places) * size_of::<A>()) as u64);
-        Ok(Report { moved: true, ..own? })
+        let own = own?;
+        Ok(Report { moved: own.moved || packed::elements(&places) > 0, ..own })
     }
 
-    /// Δ of this rank, if its parameters are finite.
-    fn measure(&mut self, step: &Step<'_, A>, places: &[Place<'_>]) -> Result<()> {
-        let change = packed::room(&mut self.change, packed::elements(places));
+    /// Nothing if this rank's parameters are finite.
+    fn measure(&mut self, step: &Step<'_, A>) -> Result<()> {
+        let places = packed::places(step.layout(), step, |tensor| !tensor.frozen);
+        let packed = packed::room(&mut self.change, packed::elements(&places));
         let tensors = step.iter().filter(|(_, tensor)| !tensor.frozen);
-        for ((info, tensor), place) in tensors.zip(places) {
-            packed::read(tensor.param(), info, &mut change[place.range()]);
+        for ((info, tensor), place) in tensors.zip(&places) {
+            packed::read(tensor.param(), info, &mut packed[place.range()]);
         }
-        packed::ensure_finite(places, change, Packed::Params)?;
-        for place in places {
+        packed::ensure_finite(&places, packed, Packed::Params)
+    }
+
+    /// Which tensors of the layout an optimizer inside has moved since the last round, on this rank or another.
+    fn moved_anywhere(&self, step: &Step<'_, A>) -> Result<Vec<bool>> {
+        let own: Vec<u8> = step.iter().map(|(_, tensor)| self.moved[tensor.index()].into()).collect();
+        let mut all = vec![0; own.len() * self.group.size()];
+        self.group.all_gather_bytes(&own, &mut all)?;
+        let mut moved = vec![false; step.layout().len()];
+        for (at, (_, tensor)) in step.iter().enumerate() {
+            moved[tensor.index()] = all.chunks(own.len()).any(|rank| rank[at] != 0);
+        }
+        Ok(moved)
+    }
+
+    /// Δ of this rank, of the tensors that take part.
+    fn subtract(&mut self, step: &Step<'_, A>, places: &[Place<'_>], takes_part: impl Fn(&Tensor<'_, A>) -> bool) {
+        let change = &mut self.change;
+        for ((info, tensor), place) in step.iter().filter(|(_, tensor)| takes_part(tensor)).zip(places) {
+            let change = &mut change[place.range()];
+            packed::read(tensor.param(), info, change);
             let anchor = self.anchors[place.index()].as_mut_slice();
-            change[place.range()].iter_mut().zip(anchor).for_each(|(change, anchor)| *change = *anchor - *change);
+            change.iter_mut().zip(anchor).for_each(|(change, anchor)| *change = *anchor - *change);
         }
-        Ok(())
     }
 
     /// Nothing if the outer optimizer has left finite anchors and has a finite state.
@@ -297,20 +346,30 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
     }
 
     /// The outer optimizer's step of the anchors along Δ.
-    fn step_outside(&mut self, step: &Step<'_, A>, places: &[Place<'_>]) -> Result<Report> {
+    fn step_outside(
+        &mut self,
+        step: &Step<'_, A>,
+        places: &[Place<'_>],
+        takes_part: impl Fn(&Tensor<'_, A>) -> bool,
+    ) -> Result<Report> {
         let (mut anchors, mut next) = (self.anchors.iter_mut(), 0);
         let mut places = places.iter();
         let (mut tensors, change) = (Vec::with_capacity(step.len()), &self.change);
         for (_, tensor) in step.iter() {
             let Some(anchor) = anchors.nth(tensor.index() - next) else { break };
             next = tensor.index() + 1;
-            let place = if tensor.frozen { None } else { places.next() };
+            let place = if takes_part(tensor) { places.next() } else { None };
             let grad = place.map(|place| Grad::new(Values::Contiguous(&change[place.range()], Order::C)));
             let outer = Tensor::new(tensor.index(), anchor.as_values_mut());
             tensors.push(Tensor { grad, frozen: tensor.frozen, ..outer });
         }
         self.outer.apply(Step::from_parts(Arc::clone(step.layout()), tensors, step.ranks()))
     }
+}
+
+/// Where a state says whether a tensor has moved since it took part in a round.
+fn moved_key(info: &TensorInfo) -> String {
+    format!("moved/{}", info.path())
 }
 
 impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> Optimizer<A> for LocalSteps<O, U, G, A> {
@@ -323,13 +382,14 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> Optimizer<A
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
         let (first, round) = (self.layout.is_none(), self.is_round());
         if !self.meets() {
+            step.ensure_writable()?;
             self.check_all(&step)?;
             let new = self.anchor(&step);
-            let report = self.inner.apply(step).inspect_err(|_| self.forget(&new))?;
+            let report = self.step_inside(&mut step, true).inspect_err(|_| self.forget(&new))?;
             self.taken += 1;
             return Ok(report);
         }
-        let own = self.check_all(&step).map(|()| Word::Go);
+        let own = step.ensure_writable().and_then(|()| self.check_all(&step)).map(|()| Word::Go);
         agree_about(&self.group, own, |text| self.describe(&step, text))?;
         let beginning = match first {
             true => Some(Beginning::receive(&self.group, &mut step, bucket_elements::<A>(BUCKET_BYTES))?),
@@ -339,11 +399,7 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> Optimizer<A
         let layout = Arc::clone(step.layout());
         let result = match round {
             true => self.round(&mut step),
-            false => {
-                let ranks = step.ranks();
-                let tensors = step.iter_mut().map(|(_, tensor)| tensor.lend());
-                self.inner.apply(Step::from_parts(Arc::clone(&layout), tensors.collect(), ranks))
-            }
+            false => self.step_inside(&mut step, true),
         };
         if result.is_err() {
             self.forget(&new);
@@ -360,7 +416,9 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> Optimizer<A
     }
 
     fn step(&mut self, params: &mut dyn ParamsMut<Elem = A>, grads: &dyn Params<Elem = A>) -> Result<Report> {
-        match Step::pair(params, grads, self.layout()) {
+        let known = self.layout();
+        let step = Step::pair(params, grads, known);
+        match step.and_then(|step| Layout::ensure_known(known, step.layout()).map(|()| step)) {
             Ok(step) => self.apply(step),
             Err(error) if self.meets() => Err(refuse(&self.group, error)),
             Err(error) => Err(error),
@@ -377,6 +435,12 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> Optimizer<A
         let mut node = state.node("local_steps");
         node.value("taken", self.taken);
         Owned::write_all(&self.anchors, self.layout.as_deref(), &mut node, "anchor");
+        let infos = self.layout.iter().flat_map(|layout| layout.tensors());
+        for ((info, anchor), moved) in infos.zip(&self.anchors).zip(&self.moved) {
+            if !anchor.is_empty() {
+                node.value(&moved_key(info), moved);
+            }
+        }
         self.outer.write_state(&mut node);
         self.inner.write_state(state);
     }
@@ -386,10 +450,16 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> Optimizer<A
         let room = |taken: &u64| *taken == 0 || *taken < self.every;
         let count = node.value_where("taken", "less than the steps between rounds", room)?;
         let (read, known) = (Owned::read_all(&node, "anchor")?, node.layout().cloned());
-        let Self { inner, outer, taken, layout, anchors, .. } = self;
+        let mut read_moved = vec![false; read.len()];
+        for ((info, anchor), moved) in node.tensors().iter().zip(&read).zip(&mut read_moved) {
+            if !anchor.is_empty() {
+                *moved = node.value(&moved_key(info), "true or false")?;
+            }
+        }
+        let Self { inner, outer, taken, layout, anchors, moved, .. } = self;
         // Saved before the first step, inside `accumulate` between micro-batches: nobody has begun.
         let known = known.filter(|_| read.iter().any(|anchor| !anchor.is_empty()));
-        let own = Commit::new(move || (*taken, *layout, *anchors) = (count, known, read));
+        let own = Commit::new(move || (*taken, *layout, *anchors, *moved) = (count, known, read, read_moved));
         Ok(inner.read_state(state)?.and(outer.read_state(&mut node)?).and(own))
     }
 }

@@ -36,7 +36,8 @@ use crate::step::{Report, Step};
 /// too.
 ///
 /// # Errors
-/// A step before the first [`begin_round`](Proximal::begin_round) is [`Error::NoRound`].
+/// A step before the first [`begin_round`](Proximal::begin_round) is [`Error::NoRound`], a μ that is 0 or infinite in the parameters' type
+/// only [`Error::HyperParameter`].
 ///
 /// # Example
 /// ```
@@ -85,7 +86,7 @@ impl<A: Element, O: Optimizer<A>> Proximal<O, A> {
     fn check_own(&self, step: &Step<'_, A>) -> Result<(f64, &Tensors<A>)> {
         let start = self.start.as_ref().ok_or(Error::NoRound)?;
         Layout::ensure_known(Some(start.layout()), step.layout())?;
-        Ok((self.mu.within("mu", 0.0.., self.inner.steps())?, start))
+        Ok((self.mu.within_as::<A>("mu", 0.0.., self.inner.steps())?, start))
     }
 }
 

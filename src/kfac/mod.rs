@@ -121,6 +121,10 @@ pub use layer::Layer;
 /// [`NonFiniteGradient`](crate::Error::NonFiniteGradient) for a layer's gradient, [`HyperParameter`](crate::Error::HyperParameter).
 /// A gradient of a tensor that belongs to no observed layer is passed on as it is, NaN too.
 ///
+/// [`check`](Optimizer::check) preconditions nothing and asks the optimizer inside about the gradients as they come. Near the ends of the
+/// numbers, a norm that overflows or a scale that becomes 0, its answer may be another than that of the step. Beside other
+/// optimizers write the route before `kfac`, where all are asked about the gradients that they get.
+///
 /// Fallbacks: a batch of any rank, or of one example, is damped; a zero G has π = 1; a factor that rounding has made indefinite is
 /// inverted through its eigenvalues, those below 0 taken as 0. A layer without a tap keeps its factors; if its step would not be
 /// finite, its gradient goes in as it is.
@@ -384,6 +388,8 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
 }
 
 impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Kfac<O, A> {
+    /// Whether the hyper-parameters, taps and gradients are in order, and the optimizer inside would accept the gradients **as they come**.
+    /// Those that it will be given are not computed for a question: that is most of a step's work, and `accumulate` asks in every call.
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         self.settings(step)?;
         self.inner.check(step)

@@ -39,8 +39,8 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
         step.ensure_own_data("kfac")?;
         let at = self.inner.steps();
         let above_0 = (Bound::Excluded(0.0), Bound::Unbounded);
-        let damping = self.damping.within("damping", above_0, at)?;
-        let decay = self.decay.within("decay", 0.0..1.0, at)?;
+        let damping = self.damping.within_as::<A>("damping", above_0, at)?;
+        let decay = self.decay.within_as::<A>("decay", 0.0..1.0, at)?;
         let kl_clip = self.kl_clip.as_ref().map(|kl_clip| kl_clip.within("kl_clip", above_0, at)).transpose()?;
         for (name, period) in [("factor_period", self.factor_period), ("inverse_period", self.inverse_period)] {
             if period == 0 {

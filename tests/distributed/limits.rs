@@ -416,3 +416,169 @@ fn liars_on_ranks() {
         }
     });
 }
+
+/// What no optimizer inside has moved since the last round is left as it is, and what one rank has moved all get.
+#[test]
+fn local_steps_leave_what_does_not_move() {
+    let chains: [fn() -> Boxed<'static, f64>; 3] = [
+        || Box::new(Sgd::new(1.0).local_steps(2, Sgd::new(0.5))),
+        || Box::new(Sgd::new(1.0).freeze("1").local_steps(2, Nesterov::new(0.5, 0.9).weight_decay(0.1))),
+        || Box::new(Sgd::new(1.0).local_steps(1, Momentum::new(0.5, 0.9).weight_decay(0.1)).freeze("1")),
+    ];
+    for (chain, make) in chains.into_iter().enumerate() {
+        let mut opt = make();
+        let mut params = (array![0.0], array![0.0]);
+        let grad = (chain > 0).then(|| array![1.0]);
+        for call in 10..14 {
+            params.1[0] = f64::from(call); // by hand
+            assert!(opt.step(&mut params, &(array![1.0], &grad)).unwrap().moved);
+            assert_eq!(params.1, array![f64::from(call)], "chain {chain}");
+        }
+    }
+    // Moved in the first step of a round of two, on rank 0 only; and saved in between.
+    for resumed in [false, true] {
+        let ends = ThreadGroup::run(2, |group| {
+            let fresh = || Sgd::new(1.0).local_steps(2, Sgd::new(1.0)).across(&group);
+            let (mut opt, mut params) = (fresh(), (array![0.0], array![0.0], array![0.0]));
+            let grad = (group.rank() == 0).then(|| array![4.0]);
+            opt.step(&mut params, &(array![1.0], &grad, None::<Array1<f64>>)).unwrap();
+            if resumed {
+                let state = opt.state_dict();
+                opt = fresh();
+                opt.load_state_dict(&state).unwrap();
+                assert!(opt.state_dict() == state);
+            }
+            params.2[0] = 7.0;
+            opt.step(&mut params, &(array![1.0], None::<Array1<f64>>, None::<Array1<f64>>)).unwrap();
+            (params, opt.traffic().last_step)
+        });
+        assert_eq!(ends, vec![((array![-2.0], array![-2.0], array![7.0]), 16); 2], "resumed: {resumed}");
+    }
+    // A round in which nothing has moved, with an outer optimizer that would.
+    let mut opt = Sgd::new(1.0).local_steps(1, Momentum::new(1.0, 0.9));
+    let mut w = array![0.0];
+    opt.step(&mut w, &array![1.0]).unwrap();
+    assert!(!opt.step(&mut w, &None::<Array1<f64>>).unwrap().moved);
+    assert_eq!((w, opt.outer().steps()), (array![-1.0], 2));
+}
+
+/// An average outside follows what has moved inside: also what had a gradient before, and not what is frozen there.
+#[test]
+fn averages_follow_what_has_moved() {
+    for (by_tensor, ranks) in [(false, 1), (false, 2), (true, 1), (true, 2)] {
+        ThreadGroup::run(ranks, |group| {
+            let inside = Sgd::new(1.0).freeze("2").accumulate(2).sum();
+            let sharded = inside.sharded(&group);
+            let sharded = if by_tensor { sharded.by_tensor() } else { sharded };
+            let mut opt = sharded.ema(0.5);
+            let mut params = (Array1::zeros(300), Array1::zeros(300), Array1::zeros(300));
+            let (one, none) = (Array1::from_elem(300, 1.0), None::<Array1<f64>>);
+            opt.step(&mut params, &(&one, &one, &one)).unwrap(); // gathered
+            params.2.fill(8.0); // by hand
+            assert!(opt.step(&mut params, &(&one, &none, &one)).unwrap().moved);
+            let mut average = params.clone();
+            opt.read(&mut average).unwrap();
+            assert_eq!((params.0[0], params.1[299], params.2[0]), (-2.0, -1.0, 8.0));
+            let found = (average.0[299], average.1[0], average.2[0]);
+            assert_eq!(found, (-2.0, -1.0, 0.0), "by_tensor {by_tensor}, {ranks} ranks");
+        });
+    }
+}
+
+/// Beside another optimizer a branch is asked before either moves.
+#[test]
+fn what_is_inside_is_asked() {
+    type Make = fn() -> Boxed<'static, f64>;
+    let makes: [(&str, Make); 5] = [
+        ("sharded", || Box::new(Sgd::new(1.0).proximal(0.1).sharded(Alone))),
+        ("sharded, scaffold", || Box::new(Adam::new(0.1).scaffold().sharded(Alone).by_tensor())),
+        ("sharded, a setting", || Box::new(Adam::new(f64::NAN).clip_global_norm(1.0).sharded(Alone))),
+        ("data_parallel", || Box::new(Sgd::new(1.0).proximal(0.1).data_parallel(Alone))),
+        ("local_steps", || Box::new(Sgd::new(1.0).proximal(0.1).local_steps(3, Sgd::new(1.0)))),
+    ];
+    for (name, make) in makes {
+        let mut opt = Sgd::new(1.0).route("1", make());
+        let (mut params, grads) = ((array![1.0], array![1.0, 2.0]), (array![1.0], array![1.0, 2.0]));
+        let state = opt.state_dict();
+        let error = opt.step(&mut params, &grads).unwrap_err();
+        assert!(matches!(error, Error::NoRound | Error::HyperParameter { .. }), "{name}: {error}");
+        assert_eq!(params, (array![1.0], array![1.0, 2.0]), "{name}");
+        assert!(opt.state_dict() == state, "{name}: a trace");
+    }
+}
+
+/// A preview is to look at, also for what speaks to ranks.
+#[test]
+fn a_preview_is_never_applied() {
+    fn refused(mut opt: impl Optimizer<f64>) {
+        let (mut w, mut other, grads) = (array![1.0], array![2.0], array![1.0]);
+        let step = Step::pair(&mut w, &grads, None).unwrap();
+        let mut applied = Step::pair(&mut other, &grads, None).unwrap();
+        let mut preview = step.preview();
+        std::mem::swap(&mut applied, &mut preview);
+        assert_eq!(opt.apply(applied), Err(Error::Previewed));
+        drop(preview);
+        drop(step);
+        assert_eq!((w, other, opt.steps()), (array![1.0], array![2.0], 0));
+    }
+    refused(Sgd::new(0.1).sharded(Alone));
+    refused(Sgd::new(0.1).data_parallel(Alone));
+    refused(Sgd::new(0.1).local_steps(1, Sgd::new(1.0)));
+    refused(Sgd::new(0.1).local_steps(3, Sgd::new(1.0)));
+    ThreadGroup::run(2, |group| refused(Sgd::new(0.1).sharded(group)));
+}
+
+/// Knows the parameters of its steps, and leaves it to `step` to compare them.
+#[derive(Debug, Default)]
+struct Trusting(Option<std::sync::Arc<gradus::params::Layout>>, u64);
+
+impl Optimizer<f64> for Trusting {
+    fn check(&self, _: &Step<'_, f64>) -> Result<()> {
+        Ok(())
+    }
+
+    fn apply(&mut self, mut step: Step<'_, f64>) -> Result<Report> {
+        self.0 = Some(std::sync::Arc::clone(step.layout()));
+        self.1 += 1;
+        let moved = step.iter_mut().filter_map(|(info, tensor)| {
+            Some(tensor.update(info, |mut param, grad| param -= &grad)).filter(|moved| *moved)
+        });
+        Ok(Report::new(1.0, moved.count() > 0))
+    }
+
+    fn learning_rate(&self) -> f64 {
+        1.0
+    }
+
+    fn steps(&self) -> u64 {
+        self.1
+    }
+
+    fn layout(&self) -> Option<&std::sync::Arc<gradus::params::Layout>> {
+        self.0.as_ref()
+    }
+
+    fn write_state(&self, _: &mut StateWriter<'_>) {}
+
+    fn read_state<'s>(&'s mut self, _: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        Ok(Commit::nothing())
+    }
+}
+
+/// What has been trained before it was given to ranks still is of its own parameters.
+#[test]
+fn an_optimizer_that_was_used_before() {
+    let used = || {
+        let mut opt = Trusting::default();
+        opt.step(&mut array![1.0], &array![1.0]).unwrap();
+        opt
+    };
+    let makes: [Boxed<'static, f64>; 2] =
+        [Box::new(used().data_parallel(Alone)), Box::new(used().local_steps(2, Sgd::new(1.0)))];
+    for mut opt in makes {
+        let mut other = array![1.0, 2.0];
+        let error = opt.step(&mut other, &array![1.0, 1.0]).unwrap_err();
+        assert!(matches!(error, Error::ParametersChanged { .. }), "{error}");
+        assert_eq!((other, opt.steps()), (array![1.0, 2.0], 1));
+    }
+}

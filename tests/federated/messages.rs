@@ -57,6 +57,22 @@ fn a_refused_step_leaves_no_trace() {
     assert_eq!(opt.step(&mut w, &g).unwrap_err().to_string(), "mu is -1 at step 0; it must be a finite number ≥ 0");
 }
 
+/// A pull that is none, or without end, in the numbers of the parameters.
+#[test]
+fn a_pull_within_the_numbers() {
+    for (mu, rounded) in [(1e39, "inf"), (1e-46, "0")] {
+        let (mut opt, mut w) = (Sgd::new(0.1).proximal(mu), array![1.0_f32, 2.0]);
+        opt.begin_round(&Task::new(0, w.clone())).unwrap();
+        let error = opt.step(&mut w, &array![1.0, 1.0]).unwrap_err().to_string();
+        assert!(error.starts_with("mu is 1") && error.ends_with(&format!("become {rounded} in f32")), "{error}");
+        assert_eq!((w, opt.steps()), (array![1.0, 2.0], 0));
+        let mut wide = array![1.0_f64, 2.0];
+        let mut opt = Sgd::new(0.0).proximal(mu);
+        opt.begin_round(&Task::new(0, wide.clone())).unwrap();
+        assert!(opt.step(&mut wide, &array![1.0, 1.0]).unwrap().moved, "{mu} is a number in f64");
+    }
+}
+
 /// An adaptor inside sees what the one outside adds, when it is asked as well as when it acts.
 #[test]
 fn what_is_added_is_seen_inside() {

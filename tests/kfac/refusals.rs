@@ -2,9 +2,9 @@
 
 use std::error::Error as _;
 
-use gradus::kfac::Layer;
+use gradus::kfac::{Kfac, Layer};
 use gradus::{Error, LinearTap, prelude::*};
-use ndarray::{Array1, Array2};
+use ndarray::{Array1, Array2, array};
 
 use crate::{Problem, close, kfac, numbers};
 
@@ -146,6 +146,26 @@ fn a_refused_step_changes_nothing() {
         let found = opt.step(&mut params, &problem.grads).unwrap_err();
         assert!(matches!(found, Error::HyperParameter { name: found, .. } if found == name), "{found}");
         assert_eq!(params, kept);
+    }
+}
+
+/// What is 0, 1 or infinite once it is rounded to f32 has left its range.
+#[test]
+fn settings_beyond_the_numbers() {
+    let narrow = || Sgd::new(1.0).kfac();
+    let settings: [(Kfac<Sgd<f32>, f32>, &str); 4] = [
+        (narrow().damping(1e-46), "damping"),
+        (narrow().damping(1e39), "damping"),
+        (narrow().decay(1e-46), "decay"),
+        (narrow().decay(1.0 - 1e-12), "decay"),
+    ];
+    for (mut opt, name) in settings {
+        let (x, delta) = (array![[1.0_f32, 2.0], [0.5, 1.0]], array![[1.0_f32], [-1.0]]);
+        opt.observe("", LinearTap::new(&x, &delta)).unwrap();
+        let mut w = array![[1.0_f32, 2.0]];
+        let found = opt.step(&mut w, &array![[1.0, 1.0]]).unwrap_err();
+        assert!(matches!(found, Error::HyperParameter { name: found, .. } if found == name), "{found}");
+        assert_eq!((w, opt.steps()), (array![[1.0, 2.0]], 0));
     }
 }
 

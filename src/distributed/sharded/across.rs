@@ -49,6 +49,26 @@ impl<G: Group> Ranks for Across<'_, G> {
     }
 }
 
+/// One rank's share of a step that is only looked at: nobody is asked.
+#[derive(Debug)]
+pub(super) struct Apart {
+    pub(super) are_tensors_cut: bool,
+}
+
+impl Ranks for Apart {
+    fn are_tensors_cut(&self) -> bool {
+        self.are_tensors_cut
+    }
+
+    fn has_all_tensors(&self) -> bool {
+        false
+    }
+
+    fn norm(&self, own: f64, _: f64) -> Result<f64> {
+        Ok(own)
+    }
+}
+
 impl<G: Group> fmt::Debug for Across<'_, G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Across({} ranks)", self.group.size())

@@ -10,21 +10,22 @@ use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use super::agreement::{Word, agree, refuse};
+use super::ahead::ahead;
 use super::beginning::broadcast;
 use super::description::{agree_about, describe_grads};
-use super::group::Collective;
+use super::group::{Collective, Group};
 use super::packed;
 use super::traffic::{BUCKET_BYTES, bucket_elements};
 use crate::adaptor::{NonFinite, Verdict, around, count_inner, skipped};
 use crate::error::{Error, Name, Result};
-use crate::follower::follow;
+use crate::follower::{Follower, follow};
 use crate::optimizer::Optimizer;
 use crate::params::{Layout, Params, ParamsMut};
 use crate::scalar::Element;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Report, Step};
 
-use across::Across;
+use across::{Across, Apart};
 use cut::How;
 use share::{Buffers, Share};
 use state::{Fingerprint, split};
@@ -88,8 +89,8 @@ pub use state::unshard;
 /// An adaptor outside that remembers parameters, as averages do, remembers those before the first broadcast: call
 /// [`broadcast`](Self::broadcast) first.
 ///
-/// [`check`](Optimizer::check) never communicates, and so does not know what other ranks or the optimizer inside will say: a router
-/// belongs inside.
+/// [`check`](Optimizer::check) never communicates: it knows neither what other ranks will say nor what the mean gradient and its norm will
+/// be, on which the optimizer inside may refuse, and on many ranks an answer of one leaves the others waiting. A router belongs inside.
 ///
 /// # Errors
 /// All ranks return an error, and nothing has changed on any: [`Error::RanksDisagree`] if their steps are not the same;
@@ -166,6 +167,14 @@ impl<O, G, A> Sharded<O, G, A> {
         &self.group
     }
 
+    /// This rank's share of such parameters.
+    fn share(&self, layout: &Arc<Layout>) -> Arc<Share>
+    where
+        G: Group,
+    {
+        self.share.clone().unwrap_or_else(|| Arc::new(Share::new(layout, &self.group, self.how)))
+    }
+
     /// Nothing if a step may be taken on parameters of this layout.
     fn ensure_ready(&self, layout: &Arc<Layout>) -> Result<()> {
         if let Some(torn) = &self.torn {
@@ -189,9 +198,19 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Sharded<O, G, A> {
         Ok(())
     }
 
+    fn check_own(&self, step: &Step<'_, A>) -> Result<()> {
+        step.ensure_outermost("sharded")?;
+        self.ensure_ready(step.layout())
+    }
+
+    fn are_tensors_cut(&self) -> bool {
+        self.how == How::ByElements && self.group.size() > 1
+    }
+
     /// This rank's word on a step, with its gradients in the buffer.
     fn own_word(&mut self, share: &Share, step: &Step<'_, A>) -> Result<Word> {
-        self.check(step)?;
+        step.ensure_writable()?;
+        self.check_own(step)?;
         if self.share.is_none() {
             self.buffers = Buffers::default(); // an earlier step that was refused may have been on other parameters
         }
@@ -242,26 +261,29 @@ fn word<A: Element>(policy: NonFinite, finite: bool, step: &Step<'_, A>) -> Resu
 }
 
 impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, G, A> {
-    /// Whether the parameters are those of the steps before. It says nothing of the gradients: a rank that refused here alone would leave
-    /// the others waiting.
+    /// Whether the parameters are those of the steps before, and whether the optimizer inside would accept a step of this rank's share.
+    /// It says nothing of the gradients, which are taken as 0, nor of norms across ranks, and before the first step it takes this rank's
+    /// parameters for those of rank 0: a rank that refused here alone would leave the others waiting.
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        step.ensure_outermost("sharded")?;
-        self.ensure_ready(step.layout())
+        self.check_own(step)?;
+        let (share, ahead) = (self.share(step.layout()), ahead(step));
+        let [mut params, grads] = [(); 2].map(|()| vec![A::zero(); share.cut.part()]);
+        share.read_params(&ahead, &mut params);
+        let apart = Apart { are_tensors_cut: self.are_tensors_cut() };
+        self.inner.check(&share.step(&ahead, &mut params, &grads, &apart))
     }
 
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
-        let share = match &self.share {
-            Some(share) => Arc::clone(share),
-            None => Arc::new(Share::new(step.layout(), &self.group, self.how)),
-        };
+        let share = self.share(step.layout());
         let own = self.own_word(&share, &step);
         if agree_about(&self.group, own, |text| self.describe(&step, text))? == Word::Skip {
             return Ok(skipped(self.inner.learning_rate(), None));
         }
         self.exchange(&share, &step)?;
 
+        let are_tensors_cut = self.are_tensors_cut();
         let Self { inner, group, non_finite, buffers: Buffers { all, grads, params }, .. } = self;
-        let across = Across::new(&*group, self.how == How::ByElements && group.size() > 1);
+        let across = Across::new(&*group, are_tensors_cut);
         let own = share.step(&step, params, grads, &across);
         // The sum of finite gradients need not be finite. All know before anybody asks for a norm of them.
         if agree(group, word(*non_finite, packed::all_finite(grads), &own), 0, Vec::new)? == Word::Skip {
@@ -270,7 +292,16 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
         let accepted = inner.check(&own);
         across.ensure_sound()?;
         agree(group, accepted.map(|()| Word::Go), 0, Vec::new)?;
+        // Whether an optimizer inside moves a tensor does not depend on which part of it a rank has.
+        let watched = step.iter().map(|(_, tensor)| !tensor.followers.is_empty());
+        let mut watches: Vec<_> = watched.map(|watched| watched.then(Follower::watch)).collect();
+        let mut own = own;
+        for ((_, tensor), watch) in own.iter_mut().zip(&mut watches) {
+            tensor.followers.extend(watch.as_mut().map(Follower::lend));
+        }
         let moved = inner.apply(own);
+        let followed: Vec<_> = watches.iter().map(|watch| watch.as_ref().is_some_and(Follower::has_followed)).collect();
+        drop(watches);
         across.ensure_sound()?;
         let part = params.len();
         params.iter_mut().skip(part - 1).for_each(|word| *word = if moved.is_ok() { A::zero() } else { A::one() });
@@ -290,11 +321,11 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
             }
         };
         self.fingerprint = Fingerprint::of(all);
-        for (info, tensor) in step.iter_mut() {
-            // Those of rank 0 may be others than this rank's, with or without a gradient.
+        for ((info, tensor), followed) in step.iter_mut().zip(followed) {
+            // Those of rank 0 may be others than this rank's, moved or not.
             let received = !self.broadcast && share.is_other(info, tensor, all);
             share.unpack_params(info, tensor, all);
-            if received || report.moved && tensor.grad.is_some() {
+            if received || followed {
                 follow(&mut tensor.followers, &tensor.param.as_values(), info.shape());
             }
         }
@@ -303,7 +334,9 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
     }
 
     fn step(&mut self, params: &mut dyn ParamsMut<Elem = A>, grads: &dyn Params<Elem = A>) -> Result<Report> {
-        match Step::pair(params, grads, self.layout()) {
+        let known = self.layout();
+        let step = Step::pair(params, grads, known);
+        match step.and_then(|step| Layout::ensure_known(known, step.layout()).map(|()| step)) {
             Ok(step) => self.apply(step),
             Err(error) => Err(refuse(&self.group, error)),
         }

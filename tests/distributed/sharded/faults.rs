@@ -424,11 +424,14 @@ fn whichever_call_fails_the_parameters_are_what_they_were() {
 fn a_check_on_one_rank_returns() {
     ThreadGroup::run(2, |group| {
         let rank = group.rank();
-        let (mut opt, mut params) = (Muon::new(0.1).clip_per_tensor_norm(1.0).sharded(&group), tree(1.0));
+        let sharded = || Muon::new(0.1).clip_per_tensor_norm(1.0).sharded(&group);
+        let (mut opt, mut params) = (sharded().by_tensor(), tree(1.0));
         let nan = with_nan();
         if rank == 0 {
             let step = Step::pair(&mut params, &nan, None).unwrap();
             opt.check(&step).unwrap();
+            // What all ranks know one can say.
+            assert!(matches!(sharded().check(&step), Err(Error::CutTensors { .. })));
         }
         group.barrier().unwrap();
         opt.broadcast(&mut params).unwrap();
