@@ -712,7 +712,7 @@ mod limits {
         let tiny = || Group::new().scale_learning_rate(1e-200);
         let mut opt = Sgd::new(1.0).group("0", tiny()).group("**", tiny());
         let error = opt.step(&mut pair(0.0, 0.0), &pair(1.0, 1.0)).unwrap_err();
-        assert!(error.to_string().starts_with("scale_learning_rate is 0.000"), "{error}");
+        assert!(error.to_string().starts_with("scale_learning_rate is 1e-200 at step 0"), "{error}");
         assert!(error.to_string().contains("for \"0\""), "{error}");
         // 0 by itself is meant.
         let mut opt = Sgd::new(1.0).layerwise_decay(0.0, ["0", "1"]).group("0", tiny());
