@@ -45,11 +45,13 @@ use crate::step::{Report, Step};
 pub struct Router<A> {
     rest: Box<dyn Optimizer<A>>,
     routes: Vec<(Selection, Box<dyn Optimizer<A>>)>,
+    /// The layout, once there has been a step.
+    layout: Option<Arc<Layout>>,
 }
 
 impl<A: Element> Router<A> {
     pub(crate) fn new(rest: impl Optimizer<A> + 'static) -> Self {
-        Self { rest: Box::new(rest), routes: Vec::new() }
+        Self { rest: Box::new(rest), routes: Vec::new(), layout: None }
     }
 
     /// Gives the tensors that the pattern chooses to `optimizer`.
@@ -90,16 +92,16 @@ impl<A: Element> Router<A> {
         numbers
     }
 
-    /// Nothing if a state's tensors went to the same optimizers, or if there has been no step.
-    fn ensure_same_routes(&self, node: &StateReader<'_>) -> Result<()> {
+    /// A state's layout if its tensors went to the same optimizers; none if there has been no step.
+    fn ensure_same_routes(&self, node: &StateReader<'_>) -> Result<Option<Arc<Layout>>> {
         let saved = node.value("given", "patterns")?;
         let known = node.value("known", "true or false")?;
         let tensors = node.tensors().iter().map(|info| (info, node.text_of("to", info).unwrap_or("0")));
         let tensors: Vec<_> = tensors.collect();
-        let Some(layout) = node.layout().filter(|_| known) else { return Ok(()) };
+        let Some(layout) = node.layout().filter(|_| known) else { return Ok(None) };
         let mut pairs = tensors.into_iter().zip(self.numbers(layout));
         match pairs.find(|((_, saved), own)| **saved != own.to_string()) {
-            None => Ok(()),
+            None => Ok(Some(Arc::clone(layout))),
             Some(((info, _), _)) => {
                 let reason = format!("they differ in {}", Name(info.path()));
                 Err(Error::SettingChanged { saved, given: self.describe(), reason })
@@ -130,6 +132,7 @@ impl<A: Element> Optimizer<A> for Router<A> {
             selection.choose(step.layout())?;
         }
         let (branches, count) = self.branches(step.layout())?;
+        let layout = Arc::clone(step.layout());
         let parts = step.split(count, |_, tensor| branches[tensor.index()]);
         self.check_parts(parts.iter())?;
         let mut reports = Vec::with_capacity(parts.len());
@@ -140,6 +143,7 @@ impl<A: Element> Optimizer<A> for Router<A> {
                 Err(reason) => return Err(Error::RefusedTooLate { reason: Box::new(reason) }),
             }
         }
+        self.layout = Some(layout);
         let moved = reports.iter().any(|report| report.moved);
         Ok(Report::new(reports[0].learning_rate, moved))
     }
@@ -158,10 +162,9 @@ impl<A: Element> Optimizer<A> for Router<A> {
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node("routes");
-        let layout = self.rest.layout();
         node.value("given", self.describe());
-        node.value("known", layout.is_some());
-        if let Some(layout) = layout {
+        node.value("known", self.layout.is_some());
+        if let Some(layout) = &self.layout {
             let numbers = layout.tensors().iter().zip(self.numbers(layout)).filter(|(_, number)| *number > 0);
             numbers.for_each(|(info, number)| node.value(&format!("to/{}", info.path()), number));
         }
@@ -170,9 +173,10 @@ impl<A: Element> Optimizer<A> for Router<A> {
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
-        self.ensure_same_routes(&state.node("routes")?)?;
-        let mut commit = self.rest.read_state(&mut state.node("rest")?)?;
-        for (_, optimizer) in &mut self.routes {
+        let known = self.ensure_same_routes(&state.node("routes")?)?;
+        let Self { rest, routes, layout } = self;
+        let mut commit = Commit::new(move || *layout = known).and(rest.read_state(&mut state.node("rest")?)?);
+        for (_, optimizer) in routes {
             commit = commit.and(optimizer.read_state(&mut state.node("route")?)?);
         }
         Ok(commit)

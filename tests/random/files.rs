@@ -88,7 +88,8 @@ impl Parts {
             shape.iter().for_each(|length| add(&length.to_le_bytes()));
             add(bytes);
         }
-        for (key, text) in self.texts.iter().filter(|(key, _)| *key != "checksum" && *key != "gradus.version") {
+        for (key, text) in self.texts.iter().filter(|(key, _)| !["checksum", "gradus.version"].contains(&key.as_str()))
+        {
             add(key.as_bytes());
             add(text.as_bytes());
         }

@@ -314,6 +314,7 @@ pub(crate) fn case(seed: u64) -> Outcome {
     let mut liars = Liar::draw(&grads, &mut random);
     let mut places = Places::new(seed, &tree);
     let (memory, before) = (params.memory(), places.states());
+    let beginnings: Vec<_> = params.versions.iter().map(Tree::bits).collect();
     let story = || {
         let lies: Vec<_> = params.versions.iter().map(|tree| format!("\n    {tree}")).collect();
         format!(
@@ -338,7 +339,11 @@ pub(crate) fn case(seed: u64) -> Outcome {
     if let Some(error) = refused.filter(|_| !several) {
         // A tree that hides what is to be put back keeps it.
         let shown = params.last();
-        if shown != PANIC && params.memory()[shown] != memory[shown] {
+        // Nor can it be told from the one that was stepped when another with the same tensors is shown in its place: that gets what
+        // is put back.
+        let is_put_back =
+            |at: usize| CALLS[which] == "lbfgs.step_with" && beginnings.contains(&params.versions[at].bits());
+        if shown != PANIC && params.memory()[shown] != memory[shown] && !is_put_back(shown) {
             return failure("parameters have changed after an error", error.to_string());
         }
         for (before, after) in before.iter().zip(places.states()) {

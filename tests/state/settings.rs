@@ -179,6 +179,15 @@ fn another_route_is_told() {
     let mut early = momentum().route("head.*", momentum());
     early.load_state_dict(&momentum().route("backbone.**", momentum()).state_dict()).unwrap();
     early.step(&mut tree(1.0), &tree(0.5)).unwrap();
+    // Nor if only what is around it has seen them.
+    let build = |pattern| momentum().route(pattern, momentum()).skip_nonfinite();
+    let mut skipped = build("backbone.**");
+    assert!(!skipped.step(&mut tree(1.0), &tree(f64::NAN)).unwrap().moved);
+    let mut early = build("head.*");
+    early.load_state_dict(&skipped.state_dict()).unwrap();
+    let mut same = build("backbone.**");
+    same.load_state_dict(&skipped.state_dict()).unwrap();
+    assert!(same.state_dict() == skipped.state_dict());
 }
 
 #[test]

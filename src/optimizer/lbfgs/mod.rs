@@ -248,7 +248,8 @@ impl<A: Scalar> Lbfgs<A> {
     ///
     /// # Errors
     /// [`Error::NotFinite`] or [`Error::NonFiniteGradient`] at the beginning, [`Error::HyperParameter`], and those of
-    /// [`Step::pair`]. Parameters and state are then what they were.
+    /// [`Step::pair`]. Parameters and state are then what they were: a tree gets back what its first walk has shown, wherever the walk
+    /// that puts it back leads.
     pub fn step_with<P, G, L>(&mut self, params: &mut P, mut evaluate: impl FnMut(&P) -> (L, G)) -> Result<LbfgsReport>
     where
         P: ParamsMut<Elem = A>,
