@@ -1,6 +1,7 @@
 //! Steps before their gradients are known.
 
 use crate::grad::Grad;
+use crate::norm;
 use crate::scalar::Element;
 use crate::step::{Adjust, Preview, Step};
 
@@ -21,4 +22,9 @@ pub(super) fn ahead_for_all<'s, A: Element>(step: &'s Step<'_, A>) -> Preview<'s
         (tensor.learning_rate, tensor.weight_decay) = (Adjust::default(), Adjust::default());
     }
     preview
+}
+
+/// Whether the gradients of a step are finite.
+pub(super) fn are_finite<A: Element>(step: &Step<'_, A>) -> bool {
+    norm::all_finite(&step.grads().collect::<Vec<_>>())
 }

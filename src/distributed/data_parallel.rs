@@ -4,14 +4,14 @@ use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use super::agreement::{Word, refuse};
-use super::ahead::ahead;
+use super::ahead::{ahead, are_finite};
 use super::beginning::{Beginning, broadcast};
 use super::compress::{Compression, Feedback};
 use super::description::{agree_about, describe_grads, describe_params};
 use super::group::Collective;
 use super::packed::{self, Packed, Place};
 use super::traffic::{BUCKET_BYTES, Traffic, bucket_elements};
-use crate::adaptor::{NonFinite, around, count_inner};
+use crate::adaptor::{NonFinite, Verdict, around, count_inner};
 use crate::error::{Error, Result};
 use crate::grad::Grad;
 use crate::optimizer::Optimizer;
@@ -217,10 +217,18 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
         step.ranks().or(joined)
     }
 
+    /// Whether the optimizer inside would take the step, but for its gradients.
+    fn check_ahead(&self, step: &Step<'_, A>) -> Result<()> {
+        self.check_own(step)?;
+        let mut ahead = ahead(step);
+        ahead.set_ranks(self.inside(step));
+        self.inner.check(&ahead)
+    }
+
     /// Packs the gradients, and says what this rank makes of the step.
     fn prepare(&mut self, step: &Step<'_, A>, places: &[Place<'_>]) -> Result<Word> {
         step.ensure_writable()?;
-        self.check(step)?;
+        self.check_ahead(step)?;
         let packed = packed::room(&mut self.packed, packed::elements(places));
         packed::pack_grads(step, places, packed);
         judge(self.non_finite, places, packed)
@@ -294,14 +302,15 @@ fn judge<A: Element>(policy: NonFinite, places: &[Place<'_>], values: &[A]) -> R
 }
 
 impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for DataParallel<O, G, A> {
-    /// Whether `apply` would accept this step, but for what only one rank knows: whether its gradients are finite. An
+    /// Whether `apply` would accept this step, but for what only one of several ranks knows: whether its gradients are finite. An
     /// `accumulate` around this one asks on every call, and returns if the answer is no. On this rank only, that would leave
     /// it a call behind the others, who would wait for it.
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         self.check_own(step)?;
-        let mut ahead = ahead(step);
-        ahead.set_ranks(self.inside(step));
-        self.inner.check(&ahead)
+        // One rank alone knows whether all gradients are finite.
+        let alone = self.group.size() == 1;
+        let skips = alone && matches!(self.non_finite.judge(are_finite(step), step)?, Verdict::Skip);
+        if skips { Ok(()) } else { self.check_ahead(step) }
     }
 
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {

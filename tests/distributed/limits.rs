@@ -582,3 +582,27 @@ fn an_optimizer_that_was_used_before() {
         assert_eq!((other, opt.steps()), (array![1.0, 2.0], 1));
     }
 }
+
+/// One rank alone is asked about its gradients, too, and says what it would do.
+#[test]
+fn a_rank_alone_knows_its_gradients() {
+    for policy in [NonFinite::Error, NonFinite::Skip] {
+        let makes: [Boxed<'static, f64>; 2] = [
+            Box::new(Sgd::new(1.0).data_parallel(Alone).non_finite(policy)),
+            Box::new(Sgd::new(1.0).sharded(Alone).non_finite(policy)),
+        ];
+        for branch in makes {
+            let mut opt = Sgd::new(1.0).check_finite().route("1", branch).route("0", Sgd::new(1.0));
+            let (mut params, grads) = ((array![1.0], array![1.0]), (array![1.0], array![f64::NAN]));
+            let state = opt.state_dict();
+            match (policy, opt.step(&mut params, &grads)) {
+                (NonFinite::Skip, result) => assert!(result.unwrap().moved && params == (array![0.0], array![1.0])),
+                (_, result) => {
+                    let error = result.unwrap_err();
+                    assert!(matches!(&error, Error::NonFiniteGradient { path, .. } if path == "1"), "{error}");
+                    assert!(params == (array![1.0], array![1.0]) && opt.state_dict() == state);
+                }
+            }
+        }
+    }
+}

@@ -10,7 +10,7 @@ use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use super::agreement::{Word, agree, refuse};
-use super::ahead::ahead;
+use super::ahead::{ahead, are_finite};
 use super::beginning::broadcast;
 use super::description::{agree_about, describe_grads};
 use super::group::{Collective, Group};
@@ -266,6 +266,10 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
     /// parameters for those of rank 0: a rank that refused here alone would leave the others waiting.
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         self.check_own(step)?;
+        // One rank alone knows whether all gradients are finite.
+        if self.group.size() == 1 && word(self.non_finite, are_finite(step), step)? == Word::Skip {
+            return Ok(());
+        }
         let (share, ahead) = (self.share(step.layout()), ahead(step));
         let [mut params, grads] = [(); 2].map(|()| vec![A::zero(); share.cut.part()]);
         share.read_params(&ahead, &mut params);
