@@ -85,6 +85,8 @@ use crate::step::{Ranks, Report, Step, Tensor};
 /// - [`Error::InsideSharded`] inside [`sharded`](Optimizer::sharded);
 /// - [`Error::RankLeft`], [`Error::RankTimeout`], [`Error::Transport`] from the group.
 ///
+/// If all ranks skip the first step, nothing is remembered of it, not even which parameters it was on: the ranks have not yet begun.
+///
 /// An optimizer of your own inside must come to the same decision on all ranks in [`apply`](Optimizer::apply), where all give it the same
 /// gradients: if it refuses there on one rank alone, the others have moved, and the next step is [`Error::RanksDisagree`].
 ///

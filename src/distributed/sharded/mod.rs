@@ -100,6 +100,8 @@ pub use state::unshard;
 /// accepted, and not on all ranks, then parameters are unchanged but state is not: all later steps are refused, and the state does not
 /// load. [`Error::InsideSharded`] for what speaks to ranks itself: `sharded`, `data_parallel` and `local_steps`, the last also alone.
 ///
+/// If all ranks skip the first step, nothing is remembered of it, not even which parameters it was on: the ranks have not yet begun.
+///
 /// # Example
 /// ```
 /// use gradus::{distributed::ThreadGroup, prelude::*};
@@ -310,7 +312,11 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
         let part = params.len();
         params.iter_mut().skip(part - 1).for_each(|word| *word = if moved.is_ok() { A::zero() } else { A::one() });
         let gathered = group.all_gather(params, all);
-        let refusals = all.chunks(part).filter(|part| part.last() != Some(&A::zero())).count();
+        // What stands in the buffer after a call that failed is not this step's.
+        let refusals = match gathered {
+            Ok(()) => all.chunks(part).filter(|part| part.last() != Some(&A::zero())).count(),
+            Err(_) => 0,
+        };
         let end = match gathered {
             // Those that have not stepped say why.
             Ok(()) if refusals > 0 => agree(group, moved.clone().map(|_| Word::Go), 0, Vec::new).map(drop),
