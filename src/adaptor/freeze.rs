@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::{around, ask_inner};
+use super::{around, count_inner};
 use crate::error::{Error, Name, Result};
 use crate::optimizer::Optimizer;
 use crate::params::Layout;
@@ -282,7 +282,11 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Freeze<O> {
         Ok(report)
     }
 
-    ask_inner!();
+    count_inner!();
+
+    fn layout(&self) -> Option<&Arc<Layout>> {
+        self.layout.as_ref().or(self.inner.layout())
+    }
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node("freeze");

@@ -284,13 +284,13 @@ fn base<A: Scalar>(base: &Base, dials: &mut Dials) -> Boxed<A> {
         Algorithm::Shampoo => {
             let opt = with!(Shampoo::<A>::new(rate), eps a, beta2 b, momentum c);
             let opt = if first { opt.period(2) } else { opt };
-            let opt = if second { opt.block_size(2) } else { opt };
+            let opt = opt.block_size(if second { 2 } else { 64 }); // decompositions of larger ones take seconds
             Box::new(if third { opt.graft(Graft::Adam) } else { opt })
         }
         Algorithm::Soap => {
             let opt = with!(Soap::<A>::new(rate), beta1 a, beta2 b, eps c);
             let opt = if first { opt.period(2) } else { opt };
-            Box::new(if second { opt.max_side(2) } else { opt })
+            Box::new(opt.max_side(if second { 2 } else { 64 }))
         }
         Algorithm::OwnMatrix => Box::new(with!(Matrixwise::<_, A>::from_rule(Rows { momentum: momentum() }, rate))),
     }

@@ -11,7 +11,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use crate::actions::Boxed;
 use crate::build::{Context, Number, Ranks, build};
 use crate::chains::Link;
-use crate::dials::Dials;
+use crate::dials::{Dials, Turn};
 use crate::faults::{self, Fault};
 use crate::programs::{Event, Program};
 use crate::report::{Caught, Failure, Outcome, caught, random};
@@ -329,7 +329,7 @@ impl<'p, A: Number> Run<'p, A> {
         });
         let sane = !self.is_wild
             && !self.way.is_wild
-            && !faults.iter().any(Fault::is_wild)
+            && !self.is_any_wild(faults)
             && params.largest() <= 1e4
             && grads.largest() <= 3.2e4
             && is_sane(&before.state);
@@ -375,9 +375,15 @@ impl<'p, A: Number> Run<'p, A> {
                 difference(&before.memory, &params.memory()),
             ));
         }
-        self.is_wild |= faults.iter().any(Fault::is_wild);
+        self.is_wild |= self.is_any_wild(faults);
         self.params = params;
         Ok(how)
+    }
+
+    /// Whether the numbers of a step are not those of a sane training. A group brings what the type cannot hold back into it.
+    fn is_any_wild(&self, faults: &[Fault]) -> bool {
+        let is_grouped = self.program.chain.any(&|link| matches!(link, Link::Group(..)));
+        faults.iter().any(|fault| fault.is_wild() || is_grouped && matches!(fault, Fault::Dial(_, Turn::To(_))))
     }
 
     /// What must hold after a call, by what came of it. `params` are those of a step.
