@@ -26,8 +26,9 @@ use crate::step::{Adjust, Report, Step, Tensor};
 /// the parameters at the first step and hold from then on: what is written to the parameters in between is overwritten.
 ///
 /// Everything inside is in f32: clipping, sums of micro-batches, averages. So give `master_weights` last; gradients of 16 bits
-/// are not summed, [`accumulate`](Optimizer::accumulate) after `master_weights` is an error. An average that is to be swapped into the parameters is of their type: `….master_weights().ema(decay)` keeps it in 16 bits. f16 needs a
-/// scaled loss; [`unscale`](Optimizer::unscale) divides the gradients again.
+/// are not summed, [`accumulate`](Optimizer::accumulate) after `master_weights` is an error. An average that is to be swapped into
+/// the parameters is of their type: `….master_weights().ema(decay)` keeps it in 16 bits. f16 needs a scaled loss;
+/// [`unscale`](Optimizer::unscale) divides the gradients again. The [guide](crate::guide::training) has the whole chain.
 ///
 /// # State
 /// One f32 per parameter, and that of the optimizer inside.
