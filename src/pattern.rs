@@ -23,6 +23,8 @@ use crate::params::{Layout, TensorInfo};
 /// `{a,b}.{c,d}` is `["a.c", "a.d", "b.c", "b.d"]`. They do not nest and may stand for 1,024 globs. A closure
 /// `|path: &str, shape: &[usize]| shape.len() < 2` decides for itself; its types have to be written.
 ///
+/// The path of a tree that is a single tensor is empty: `""` and `**` match it, `*` does not.
+///
 /// A pattern that matches no tensor is an error at the first step, so that a misspelt name does not pass silently; of a
 /// list every glob must match, those that braces stand for too. A glob that cannot be read matches nothing until then.
 #[derive(Clone)]

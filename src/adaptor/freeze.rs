@@ -27,6 +27,10 @@ use crate::step::{Report, Step};
 /// another. Calls of [`unfreeze`](Freeze::unfreeze), [`refreeze`](Freeze::refreeze) and [`unfreeze_all`](Freeze::unfreeze_all) that
 /// wait for the first step are in the state, too; a closure among them has to be given again before loading.
 ///
+/// To resume with other tensors frozen, build the optimizer with the old `freeze`, load, and then call
+/// [`unfreeze_all`](Freeze::unfreeze_all) and [`refreeze`](Freeze::refreeze). The old `freeze` stays what it was made with: a
+/// state saved later is again loaded into an optimizer built with that, and brings the tensors that are frozen now.
+///
 /// ```
 /// use gradus::prelude::*;
 /// use ndarray::array;

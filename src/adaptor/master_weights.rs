@@ -23,11 +23,13 @@ use crate::step::{Adjust, Report, Step, Tensor};
 /// Most steps are smaller than the spacing of 16-bit numbers and would round to nothing. So an f32 copy of every
 /// parameter, its master weight, takes the step of the optimizer inside, and the parameter is the copy rounded to
 /// nearest. Gradients are widened and parameters narrowed block by block in the cache. The master weights are made from
-/// the parameters at the first step and hold from then on: what is written to the parameters in between is overwritten.
+/// the parameters at the first step and hold from then on: what is written to the parameters in between is overwritten. A copy beyond
+/// 65,504 makes the f16 parameter infinite, which is no error.
 ///
 /// Everything inside is in f32: clipping, sums of micro-batches, averages. So give `master_weights` last; gradients of 16 bits
-/// are not summed, [`accumulate`](Optimizer::accumulate) after `master_weights` is an error. An average that is to be swapped into the parameters is of their type: `….master_weights().ema(decay)` keeps it in 16 bits. f16 needs a
-/// scaled loss; [`unscale`](Optimizer::unscale) divides the gradients again.
+/// are not summed, [`accumulate`](Optimizer::accumulate) after `master_weights` is an error. An average that is to be swapped into
+/// the parameters is of their type: `….master_weights().ema(decay)` keeps it in 16 bits. f16 needs a scaled loss;
+/// [`unscale`](Optimizer::unscale) divides the gradients again. The [guide](crate::guide::training) has the whole chain.
 ///
 /// # State
 /// One f32 per parameter, and that of the optimizer inside.

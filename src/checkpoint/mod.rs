@@ -31,12 +31,14 @@
 //!
 //! Parameters of other programs' files are loaded the same way; their checksums, if they have any, are not looked at. Tensors
 //! of integers or truth values, such as `num_batches_tracked`, are no parameters: they are left out, and are an error only
-//! where the tree has a parameter of that name. A name the format cannot hold, which is `__metadata__` alone, is an error of
-//! [`to_bytes`](Checkpoint::to_bytes) and [`save`](Checkpoint::save).
+//! where the tree has a parameter of that name. Every other tensor needs its place in the tree, as the `running_mean` and
+//! `running_var` beside `num_batches_tracked` do, though no gradient belongs to them: theirs is `None`. A name the format
+//! cannot hold, which is `__metadata__` alone, is an error of [`to_bytes`](Checkpoint::to_bytes) and [`save`](Checkpoint::save).
 //!
 //! # Safe
 //! [`save`](Checkpoint::save) writes a temporary file in the same folder and renames it: a process that is killed leaves the old
-//! file or the new one, whole. A file that is replaced keeps its mode and, if the process may give it away, its owner; a
+//! file or the new one, whole. A file that is replaced keeps its mode and, if the process may give it away, its owner; a new
+//! one has the mode that the process's umask leaves. (For another, create the file empty, with that mode, before the first `save`.) A
 //! symbolic link is followed; what is no regular file is refused. Access control lists and other names of the same file (hard
 //! links) are not kept.
 //!

@@ -13,7 +13,7 @@
 //! Norms accumulate in `f64` over fixed blocks: their bits depend neither on the number of threads nor on memory
 //! layouts, and they do not overflow where the result is representable. Neither does the factor: in 16 bits, and where it is no
 //! normal number of the element type, products are taken in `f64` and rounded once. A limit above 0 that is 0 in the element
-//! type is an error.
+//! type is an error in `f32` and `f64`; in 16 bits, in place, every element becomes the nearest number that there is, 0.
 //!
 //! ```
 //! use gradus::clip::{self, Norm};

@@ -82,7 +82,8 @@
 //! # In a file
 //! With the feature `serde` a schedule is read from a configuration file and written to one. The keys are the names of the
 //! arguments and of the methods that set them. What has a default may be left out; a key that the schedule does not have is an error
-//! that names it. A count may be written `1e4`, and infinity is `"inf"`, as JSON has no number for it.
+//! that names it. A count may be written `1e4`, and infinity is `"inf"`, as JSON has no number for it. Whether a value is in its
+//! range is not looked at when it is read, but by [`check`](Schedule::check) and at the optimizer's first step.
 //!
 //! ```
 //! # #[cfg(feature = "serde")] {
