@@ -157,7 +157,7 @@ impl<A: Element> Optimizer<A> for Router<A> {
     }
 
     fn layout(&self) -> Option<&Arc<Layout>> {
-        self.rest.layout()
+        self.layout.as_ref().or(self.rest.layout())
     }
 
     fn write_state(&self, state: &mut StateWriter<'_>) {

@@ -246,8 +246,10 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
         });
         let tensors = tensors.collect();
         let report = self.inner.apply(Step::from_parts(layout, tensors, ranks))?;
-        for ((_, tensor), watch) in step.iter().zip(&watches) {
-            self.moved[tensor.index()] |= watch.as_ref().is_some_and(Follower::has_followed);
+        for ((info, tensor), watch) in step.iter().zip(&watches) {
+            // A tensor without elements has nothing to bring to a round.
+            let moved = watch.as_ref().is_some_and(Follower::has_followed) && info.elements() > 0;
+            self.moved[tensor.index()] |= moved;
         }
         Ok(report)
     }
@@ -376,7 +378,7 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> Optimizer<A
     /// Whether `apply` would accept this step, but before a round and the first for what only one rank knows, its gradients: an `accumulate`
     /// around this one that returned on one rank only would leave the others waiting.
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        if self.meets() { self.check_all(&ahead(step)) } else { self.check_all(step) }
+        if self.meets() && self.group.size() > 1 { self.check_all(&ahead(step)) } else { self.check_all(step) }
     }
 
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {

@@ -10,6 +10,7 @@ use super::rates::{Rates, RatesAt};
 use super::{At, Decay};
 use crate::counter;
 use crate::error::Result;
+use crate::follower::follow;
 use crate::grad::Grad;
 use crate::hyper::Hyper;
 use crate::norm;
@@ -248,6 +249,8 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
     fn update(&self, (rates, values): &(RatesAt, R::Values), task: &mut Task<'_, '_, A>) {
         let Task { info, tensor, state } = task;
         if info.is_elsewhere() {
+            // It moves on another rank: who watches it here is to know.
+            follow(&mut tensor.followers, &tensor.param.as_values(), info.shape());
             return state.steps += 1;
         }
         let (rows, columns) = as_matrix(info.shape());
