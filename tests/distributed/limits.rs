@@ -485,6 +485,27 @@ fn averages_follow_what_has_moved() {
     }
 }
 
+/// Matrices are each moved on one rank alone; averages and slow weights follow on all.
+#[test]
+fn averages_follow_matrices_of_other_ranks() {
+    let run = |opt: &mut dyn Optimizer<f64>| {
+        let matrix = |phase: f64| Array2::from_shape_fn((3, 4), |(i, j)| ((i * 4 + j) as f64 + phase).sin());
+        let mut params = (matrix(0.0), matrix(0.5), matrix(0.9));
+        for step in 1..=4 {
+            let phase = f64::from(step);
+            opt.step(&mut params, &(matrix(phase), matrix(phase + 0.2), matrix(phase + 0.4))).unwrap();
+        }
+        params
+    };
+    let build = || Muon::new(0.1).lookahead(2, 0.5);
+    let expected = run(&mut build());
+    let ends = ThreadGroup::run(2, |group| {
+        let mut opt = Muon::new(0.1).sharded(&group).by_tensor().lookahead(2, 0.5);
+        run(&mut opt)
+    });
+    assert!(ends.into_iter().all(|end| end == expected));
+}
+
 /// Beside another optimizer a branch is asked before either moves.
 #[test]
 fn what_is_inside_is_asked() {
