@@ -6,16 +6,16 @@ use ndarray::{Array1, array};
 
 use super::Probe;
 
-/// What the clipped elements are in exact arithmetic, each to the nearest number of the type.
-fn nearest<A: Element>(grads: &Array1<A>, factor: f64) -> Array1<A> {
-    grads.mapv(|grad| A::from_f64(grad.as_f64() * factor))
-}
-
 #[cfg(feature = "half")]
 mod halves {
     use half::{bf16, f16};
 
     use super::*;
+
+    /// What the clipped elements are in exact arithmetic, each to the nearest number of the type.
+    fn nearest<A: Element>(grads: &Array1<A>, factor: f64) -> Array1<A> {
+        grads.mapv(|grad| A::from_f64(grad.as_f64() * factor))
+    }
 
     /// A million gradients whose factor rounds to 0 in f16, or to one of few digits.
     #[test]
