@@ -1,13 +1,14 @@
 //! Factors and limits that leave the element type where the clipped gradient does not: the nearest numbers all the same.
 
 use gradus::clip::{self, Adaptive, Clipper, Norm, Value};
-use gradus::{Element, prelude::*};
+use gradus::prelude::*;
 use ndarray::{Array1, array};
 
 use super::Probe;
 
 #[cfg(feature = "half")]
 mod halves {
+    use gradus::Element;
     use half::{bf16, f16};
 
     use super::*;
