@@ -111,6 +111,7 @@ fn narrow() -> Vec<(&'static str, Narrow, &'static [f64])> {
     const RATE: &[f64] = &[1e39, 1e308, 3e38, 1e23]; // the last ones leave no room for a bias correction
     const DECAY: &[f64] = &[1e39, 1e308];
     const LOSS: &[f64] = &[1e39, 1e-39, 1e-46];
+    #[cfg_attr(not(feature = "second-order"), expect(unused_mut, reason = "its optimizers are added"))]
     let mut table: Vec<(_, Narrow, _)> = vec![
         ("learning_rate", |x| Box::new(Sgd::new(x)), RATE),
         ("weight_decay", |x| Box::new(Sgd::new(0.1).weight_decay(x)), DECAY),
