@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::error::{Error, Name, Result};
+use crate::error::Result;
 use crate::params::{Layout, Order, ParamsMut, TensorInfo, ValuesMut, for_each_mut};
 use crate::scalar::Scalar;
 use crate::step::Step;
@@ -39,7 +39,7 @@ impl Places {
     /// Sets the elements of the parameters.
     ///
     /// # Errors
-    /// [`Error::ParametersChanged`] if they are not the tensors that they were; then a part of them is set.
+    /// [`ParametersChanged`](crate::Error::ParametersChanged) if they are not the tensors that they were; then none is set.
     pub(super) fn write<A: Scalar, P: ParamsMut<Elem = A>>(&self, params: &mut P, flat: &[A]) -> Result<()> {
         self.each(params, |part, shape, values| set(values, shape, &flat[part]))
     }
@@ -49,25 +49,13 @@ impl Places {
         params: &mut P,
         mut visit: impl FnMut(Range<usize>, &[usize], ValuesMut<'_, A>),
     ) -> Result<()> {
-        let infos = self.layout.tensors();
-        let (mut at, mut first) = (0, None);
-        for_each_mut(params, |path, shape, values| {
-            let Some(values) = values else { return };
-            match infos.get(at) {
-                Some(info) if path.is(info.path()) && shape == info.shape() => {
-                    if let Some(part) = &self.parts[at] {
-                        visit(part.clone(), shape, values);
-                    }
-                }
-                _ => _ = first.get_or_insert_with(|| (at, described(&path.to_string(), shape))),
+        let tensors = self.layout.tensors().iter().zip(self.layout.values_mut(params)?);
+        for ((info, values), part) in tensors.zip(&self.parts) {
+            if let Some(part) = part {
+                visit(part.clone(), info.shape(), values);
             }
-            at += 1;
-        });
-        let none = || "no more tensors".to_owned();
-        let differs = first.or_else(|| (at < infos.len()).then(|| (at, none())));
-        let Some((at, found)) = differs else { return Ok(()) };
-        let expected = infos.get(at).map_or_else(none, |info| described(info.path(), info.shape()));
-        Err(Error::ParametersChanged { expected, found })
+        }
+        Ok(())
     }
 
     /// [`write`](Self::write) after an error, when the tree may show its tensors in another way than it did: each by its path or, if
@@ -109,10 +97,6 @@ impl Places {
 
 fn set<A: Scalar>(mut values: ValuesMut<'_, A>, shape: &[usize], flat: &[A]) {
     values.view_mut(shape).iter_mut().zip(flat).for_each(|(to, from)| *to = *from);
-}
-
-fn described(path: &str, shape: &[usize]) -> String {
-    format!("{} of shape {shape:?}", Name(path))
 }
 
 /// Which tensors have a gradient, and these gradients one after the other.
