@@ -27,7 +27,7 @@ impl<T> Kept<T> {
         self.layout.as_ref()
     }
 
-    /// Nothing if a step is on these parameters, or on the first ones.
+    /// Returns an error unless a step is on these parameters, or there are none yet.
     pub(super) fn ensure_known<A: Element>(&self, step: &Step<'_, A>) -> Result<()> {
         Layout::ensure_known(self.layout.as_ref(), step.layout())
     }

@@ -304,7 +304,7 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
         Ok(Report { moved: own.moved || packed::elements(&places) > 0, ..own })
     }
 
-    /// Nothing if this rank's parameters are finite.
+    /// Returns an error unless this rank's parameters are finite.
     fn measure(&mut self, step: &Step<'_, A>) -> Result<()> {
         let places = packed::places(step.layout(), step, |tensor| !tensor.frozen);
         let packed = packed::room(&mut self.change, packed::elements(&places));
@@ -338,7 +338,7 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
         }
     }
 
-    /// Nothing if the outer optimizer has left finite anchors and has a finite state.
+    /// Returns an error unless the outer optimizer has left finite anchors and has a finite state.
     fn ensure_finite(&mut self, places: &[Place<'_>]) -> Result<()> {
         for place in places {
             let anchor = self.anchors[place.index()].as_mut_slice();

@@ -36,7 +36,7 @@ impl<'m, A: Element> Attempt<'m, A> {
         }
     }
 
-    /// Nothing if all numbers of the model and of the optimizer's state are finite.
+    /// Returns an error unless all numbers of the model and of the optimizer's state are finite.
     ///
     /// An infinite number in the state would not be seen in the model at once: under a second moment that is infinite an element never
     /// moves again.

@@ -352,7 +352,7 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
     }
 }
 
-/// Nothing if all ranks have taken the step.
+/// Returns an error unless all ranks have taken the step.
 fn agree_on_end<T: Params, C: Clients<T> + ?Sized>(clients: &C, own: Result<()>) -> Result<()> {
     let mut message = vec![u8::from(own.is_err())];
     message.extend(own.as_ref().err().map(Error::to_string).unwrap_or_default().bytes());

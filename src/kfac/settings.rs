@@ -67,7 +67,7 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
         Ok(Settings { damping: damping * self.trust.factor, decay, kl_clip, at, places })
     }
 
-    /// Nothing if an update of a layer's factors, where there will be one, can be counted.
+    /// Returns an error unless a layer's next update of its factors, if there is one, can be counted.
     fn ensure_countable(&self, name: &str) -> Result<()> {
         match (self.layers.get(name), self.pending.contains_key(name)) {
             (Some(factors), true) if factors.updates == u64::MAX => {

@@ -181,7 +181,7 @@ impl GaussianMechanism {
         Ok(())
     }
 
-    /// Nothing if another step can be counted.
+    /// Returns an error unless another step can be counted.
     pub(super) fn ensure_countable(&self) -> Result<()> {
         self.accountant.after(self.rate, self.noise_multiplier, 1).map(drop)
     }
