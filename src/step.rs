@@ -154,6 +154,8 @@ pub struct Step<'a, A> {
     layout: Arc<Layout>,
     tensors: Vec<Tensor<'a, A>>,
     ranks: Option<&'a dyn Ranks>,
+    /// Whether nobody has been given a tensor to change since the trees were paired.
+    is_as_paired: bool,
 }
 
 /// What a step that is one rank's share of a larger one knows of the others.
@@ -187,12 +189,18 @@ impl<'a, A: Element> Step<'a, A> {
     ) -> Result<Self> {
         let (layout, mut tensors) = walk_params(params, known)?;
         walk_grads(grads, &layout, &mut tensors)?;
-        Ok(Self { layout, tensors, ranks: None })
+        Ok(Self { layout, tensors, ranks: None, is_as_paired: true })
     }
 
     /// A step of these tensors, in the order of the layout.
     pub(crate) fn from_parts(layout: Arc<Layout>, tensors: Vec<Tensor<'a, A>>, ranks: Option<&'a dyn Ranks>) -> Self {
-        Self { layout, tensors, ranks }
+        Self { layout, tensors, ranks, is_as_paired: false }
+    }
+
+    /// Whether the step is what the trees have shown: every gradient the user's own, no group, and no parameter that is only looked at.
+    /// Then there is no need to look for these tensor by tensor.
+    pub(crate) fn is_as_paired(&self) -> bool {
+        self.is_as_paired
     }
 
     /// The other ranks, if this is one's share of a step.
@@ -223,7 +231,8 @@ impl<'a, A: Element> Step<'a, A> {
 
     /// Returns an error if the parameters are those of a [`preview`](Self::preview), which must not be applied.
     pub(crate) fn ensure_writable(&self) -> Result<()> {
-        if self.tensors.iter().any(|tensor| tensor.param.is_preview()) { Err(Error::Previewed) } else { Ok(()) }
+        let is_preview = !self.is_as_paired && self.tensors.iter().any(|tensor| tensor.param.is_preview());
+        if is_preview { Err(Error::Previewed) } else { Ok(()) }
     }
 
     /// Nothing if all tensors are here. `name` is who asks.
@@ -268,7 +277,7 @@ impl<'a, A: Element> Step<'a, A> {
         known: Option<&Arc<Layout>>,
     ) -> Result<Self> {
         let (layout, tensors) = walk_params(params, known)?;
-        Ok(Self { layout, tensors, ranks: None })
+        Ok(Self::from_parts(layout, tensors, None))
     }
 
     /// A step that only has gradients, for measuring them.
@@ -276,7 +285,7 @@ impl<'a, A: Element> Step<'a, A> {
         let nothing = |index| Tensor::new(index, ValuesMut::Contiguous(&mut [], Order::C));
         let mut tensors = (0..layout.len()).map(nothing).collect::<Vec<_>>();
         walk_grads(grads, &layout, &mut tensors)?;
-        Ok(Self { layout: Arc::new(layout), tensors, ranks: None })
+        Ok(Self::from_parts(Arc::new(layout), tensors, None))
     }
 
     /// The tensors that have a gradient, with it.
@@ -307,6 +316,7 @@ impl<'a, A: Element> Step<'a, A> {
 
     /// The tensors, each with its path and shape, to be changed.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&TensorInfo, &mut Tensor<'a, A>)> {
+        self.is_as_paired = false;
         let infos = self.layout.tensors();
         self.tensors.iter_mut().map(move |tensor| (&infos[tensor.index], tensor))
     }
@@ -325,7 +335,7 @@ impl<'a, A: Element> Step<'a, A> {
             followers: Vec::new(),
             frozen: tensor.frozen,
         });
-        Preview(Step { layout: Arc::clone(&self.layout), tensors: tensors.collect(), ranks: self.ranks })
+        Preview(Step::from_parts(Arc::clone(&self.layout), tensors.collect(), self.ranks))
     }
 
     /// Divides the step: tensor by tensor, `part` says to which of `parts` steps it goes. Every part keeps the
@@ -334,9 +344,8 @@ impl<'a, A: Element> Step<'a, A> {
     /// # Panics
     /// If `part` returns `parts` or more.
     pub fn split(self, parts: usize, mut part: impl FnMut(&TensorInfo, &Tensor<'a, A>) -> usize) -> Vec<Self> {
-        let mut steps: Vec<_> = (0..parts)
-            .map(|_| Self { layout: Arc::clone(&self.layout), tensors: Vec::new(), ranks: self.ranks })
-            .collect();
+        let empty = || Self { layout: Arc::clone(&self.layout), tensors: Vec::new(), ..self };
+        let mut steps: Vec<_> = (0..parts).map(|_| empty()).collect();
         for tensor in self.tensors {
             let to = part(&self.layout.tensors()[tensor.index], &tensor);
             steps[to].tensors.push(tensor);

@@ -37,6 +37,8 @@ pub struct Elementwise<R, A> {
     rates: Rates,
     precision: StatePrecision,
     steps: u64,
+    /// No tensor has taken more steps.
+    most_steps: u64,
     layout: Option<Arc<Layout>>,
     state: Vec<State<A>>,
     scratch: Scratch<A>,
@@ -66,6 +68,7 @@ impl<R, A> Elementwise<R, A> {
             rates: Rates { learning_rate: learning_rate.into(), weight_decay: Hyper::from(0.0) },
             precision: StatePrecision::Full,
             steps: 0,
+            most_steps: 0,
             layout: None,
             state: Vec::new(),
             scratch: Scratch::default(),
@@ -122,7 +125,8 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         }
         counter::ensure_next("steps", self.steps)?;
         let (rates, decay) = (self.rates.at(self.steps)?, self.rule.decay());
-        for (info, tensor) in step.iter() {
+        let is_plain = step.is_as_paired() && counter::ensure_next("steps", self.most_steps).is_ok();
+        for (info, tensor) in step.iter().filter(|_| !is_plain) {
             let Some(grad) = &tensor.grad else { continue };
             rates.ensure_adjusted(decay, (info, tensor), self.steps)?;
             grad.ensure_kept(info)?;
@@ -224,7 +228,11 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
         };
         let tensors = node.tensors().iter().map(tensor).collect::<Result<Vec<_>>>()?;
         let layout = node.layout().cloned();
-        let own = Commit::new(move || (self.steps, self.state, self.layout) = (steps, tensors, layout));
+        let most_steps = tensors.iter().map(|state| state.steps).max().unwrap_or(0);
+        let own = Commit::new(move || {
+            (self.steps, self.most_steps) = (steps, most_steps);
+            (self.state, self.layout) = (tensors, layout);
+        });
         Ok(hypers.into_iter().fold(own, Commit::and))
     }
 }
@@ -287,6 +295,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         }
         sweep.finish();
         self.steps += 1;
+        self.most_steps = self.most_steps.saturating_add(1);
         Ok(Report::new(values.rates.learning_rate, moved))
     }
 }
@@ -298,6 +307,7 @@ impl<R: Clone, A: Clone> Clone for Elementwise<R, A> {
             rates: self.rates.clone(),
             precision: self.precision,
             steps: self.steps,
+            most_steps: self.most_steps,
             layout: self.layout.clone(),
             state: self.state.clone(),
             scratch: Scratch::default(),

@@ -17,7 +17,7 @@ use crate::scalar::{Scalar, is_kept};
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Report, Step};
 
-use vector::{Places, add, dot, flat_grads, largest, moved, scaled, sum_of_sizes, times};
+use vector::{Places, Undo, add, dot, flat_grads, largest, moved, scaled, sum_of_sizes, times};
 use wolfe::{Line, Point};
 
 /// L-BFGS, for problems whose whole loss is computed at every step.
@@ -257,23 +257,23 @@ impl<A: Scalar> Lbfgs<A> {
         L: Into<f64>,
     {
         let (steps, layout, memory) = (self.steps, self.layout.clone(), self.memory.clone());
-        let mut start = None;
-        let result = self.descend(params, &mut evaluate, &mut start);
+        let mut undo = None;
+        let result = self.descend(params, &mut evaluate, &mut undo);
         if result.is_err() {
             (self.steps, self.layout, self.memory) = (steps, layout, memory);
-            if let Some((places, start)) = start {
-                places.restore(params, &start);
+            if let Some(undo) = undo {
+                undo.undo(params);
             }
         }
         result
     }
 
-    /// [`step_with`](Self::step_with), but for taking back what an error leaves; `start` gets the parameters before the first change.
+    /// [`step_with`](Self::step_with), but for taking back what an error leaves; `undo` gets the parameters before the first change.
     fn descend<P, G, L>(
         &mut self,
         params: &mut P,
         evaluate: &mut impl FnMut(&P) -> (L, G),
-        start: &mut Option<(Arc<Places>, Vec<A>)>,
+        undo: &mut Option<Undo<A>>,
     ) -> Result<LbfgsReport>
     where
         P: ParamsMut<Elem = A>,
@@ -297,13 +297,13 @@ impl<A: Scalar> Lbfgs<A> {
         if largest(&grad) <= self.tolerance_grad {
             return Ok(report);
         }
-        let places = Arc::new(Places::new(&layout, &active));
+        let places = Places::new(&layout, &active);
         let mut position = places.read(params)?;
-        *start = Some((Arc::clone(&places), position.clone()));
+        let undo = undo.insert(Undo::new(places, &position));
         self.memory.begin(&active);
         // The loss and gradient at another place, and the parameters there. Infinite where they are not finite.
-        let mut evaluate_at = |params: &mut P, position: &[A]| -> Result<(f64, Vec<A>)> {
-            places.write(params, position)?;
+        let mut evaluate_at = |undo: &mut Undo<A>, params: &mut P, position: &[A]| -> Result<(f64, Vec<A>)> {
+            undo.write(params, position)?;
             let (loss, grads) = evaluate(params);
             let step = Step::pair(params, &grads, Some(&layout))?;
             layout.ensure_same(step.layout())?;
@@ -345,26 +345,26 @@ impl<A: Scalar> Lbfgs<A> {
                 };
                 let point = Point { length: 0.0, loss, slope, grad };
                 let (found, evaluations) = line.search(point, guess, |length| {
-                    let (loss, grad) = evaluate_at(params, &moved(&position, &direction, length))?;
+                    let (loss, grad) = evaluate_at(undo, params, &moved(&position, &direction, length))?;
                     Ok(Point { length, loss, slope: dot(&grad, &direction), grad })
                 })?;
                 report.evaluations += evaluations;
                 self.memory.movement = scaled(&direction, found.length);
                 position = moved(&position, &direction, found.length);
-                places.write(params, &position)?;
+                undo.write(params, &position)?;
                 (loss, grad) = (found.loss, found.grad);
             } else {
                 self.memory.movement = scaled(&direction, guess);
                 position = moved(&position, &direction, guess);
-                places.write(params, &position)?;
+                undo.write(params, &position)?;
                 if !last {
-                    (loss, grad) = evaluate_at(params, &position)?;
+                    (loss, grad) = evaluate_at(undo, params, &position)?;
                     report.evaluations += 1;
                 }
             }
             if !(loss.is_finite() && position.iter().all(|x| x.is_finite())) {
                 (position, loss) = before;
-                places.write(params, &position)?;
+                undo.write(params, &position)?;
                 self.memory = remembered;
                 self.steps -= 1;
                 report.iterations -= 1;

@@ -59,25 +59,25 @@ impl Places {
     }
 
     /// [`write`](Self::write) after an error, when the tree may show its tensors in another way than it did: each by its path or, if
-    /// that is gone, in the place of one of as many elements that was not there.
-    pub(super) fn restore<A: Scalar, P: ParamsMut<Elem = A>>(&self, params: &mut P, flat: &[A]) {
+    /// that is gone, wherever a tensor that was not there holds what was last `written` to it.
+    pub(super) fn restore<A: Scalar, P: ParamsMut<Elem = A>>(&self, params: &mut P, flat: &[A], written: &[A]) {
         if self.write(params, flat).is_ok() {
             return;
         }
-        let mut shown: Vec<(String, usize)> = Vec::new();
+        let mut shown: Vec<(String, Vec<A>)> = Vec::new();
         for_each_mut(params, |path, shape, values| {
-            if values.is_some() {
-                shown.push((path.to_string(), shape.iter().product()));
+            if let Some(mut values) = values {
+                shown.push((path.to_string(), values.view_mut(shape).iter().copied().collect()));
             }
         });
         let gone = |(info, _): &(&TensorInfo, &Range<usize>)| {
-            !shown.iter().any(|(path, elements)| path == info.path() && *elements == info.elements())
+            !shown.iter().any(|(path, values)| path == info.path() && values.len() == info.elements())
         };
         let own = self.layout.tensors().iter().zip(&self.parts).filter_map(|(info, part)| Some((info, part.as_ref()?)));
         let mut gone: Vec<&Range<usize>> = own.filter(gone).map(|(_, part)| part).collect();
         let strangers = shown.iter().filter(|(path, _)| self.layout.position(path).is_none());
-        let stands_for = |(path, elements): &(String, usize)| {
-            let at = gone.iter().position(|part| part.len() == *elements)?;
+        let stands_for = |(path, values): &(String, Vec<A>)| {
+            let at = gone.iter().position(|part| same_bits(values, &written[Range::clone(part)]))?;
             Some((path.clone(), gone.remove(at).clone()))
         };
         let strangers: Vec<(String, Range<usize>)> = strangers.filter_map(stands_for).collect();
@@ -92,6 +92,35 @@ impl Places {
                 set(values, shape, &flat[part.clone()]);
             }
         });
+    }
+}
+
+fn same_bits<A: Scalar>(a: &[A], b: &[A]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.as_f64().to_bits() == b.as_f64().to_bits())
+}
+
+/// The parameters before a descent and as it has last written them.
+pub(super) struct Undo<A> {
+    places: Places,
+    start: Vec<A>,
+    written: Vec<A>,
+}
+
+impl<A: Scalar> Undo<A> {
+    pub(super) fn new(places: Places, start: &[A]) -> Self {
+        Self { places, start: start.to_vec(), written: start.to_vec() }
+    }
+
+    /// Sets the elements of the parameters: see [`Places::write`].
+    pub(super) fn write<P: ParamsMut<Elem = A>>(&mut self, params: &mut P, flat: &[A]) -> Result<()> {
+        self.places.write(params, flat)?;
+        self.written.copy_from_slice(flat);
+        Ok(())
+    }
+
+    /// Takes back what was written.
+    pub(super) fn undo<P: ParamsMut<Elem = A>>(&self, params: &mut P) {
+        self.places.restore(params, &self.start, &self.written);
     }
 }
 
