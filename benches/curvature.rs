@@ -25,7 +25,7 @@ use faer::linalg::matmul::matmul;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::linalg::solvers::DenseSolveCore;
 use faer::{Accum, Mat, MatMut, MatRef, Par, Side};
-use gradus::kfac::Kfac;
+use gradus::curvature::Kfac;
 use gradus::{LinearTap, prelude::*, simd};
 use ndarray::Array2;
 

@@ -142,13 +142,13 @@ impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Centralize<O, A> {
 }
 
 /// Makes `.centralize()` a link of the chain, like the adaptors of gradus.
-trait OptimizerExt<A: Scalar>: Optimizer<A> + Sized {
+trait Centralized<A: Scalar>: Optimizer<A> + Sized {
     fn centralize(self) -> Centralize<Self, A> {
         Centralize { inner: self, offsets: BTreeMap::new() }
     }
 }
 
-impl<A: Scalar, O: Optimizer<A>> OptimizerExt<A> for O {}
+impl<A: Scalar, O: Optimizer<A>> Centralized<A> for O {}
 
 /// High for a while, to explore, then straight down to nothing.
 struct Knee {

@@ -2,58 +2,37 @@
 #![forbid(unsafe_code)]
 
 pub mod adaptor;
-mod aligned;
 pub mod check;
 #[cfg(feature = "checkpoint")]
 pub mod checkpoint;
 pub mod clip;
-mod counter;
-#[cfg(feature = "second-order")]
-mod decomposition;
-#[cfg(feature = "distributed")]
-mod digest;
+pub mod curvature;
 #[cfg(feature = "distributed")]
 pub mod distributed;
 mod error;
 #[cfg(feature = "federated")]
 pub mod federated;
-mod follower;
-mod grad;
 pub mod guide;
-mod hyper;
-#[cfg(feature = "second-order")]
-pub mod kfac;
-#[cfg(feature = "second-order")]
-mod linalg;
+mod kernel;
 #[cfg(feature = "lora")]
 pub mod lora;
-mod norm;
 pub mod optimizer;
 pub mod params;
-mod pattern;
 pub mod prelude;
-mod product;
 pub mod rule;
-mod scalar;
 pub mod schedule;
-pub mod simd;
 mod state;
 mod step;
-pub mod tap;
-mod threads;
 
+pub use curvature::LinearTap;
 pub use error::{Error, Result};
-pub use follower::Follower;
-pub use grad::Grad;
 #[cfg(feature = "derive")]
 pub use gradus_derive::Params;
-pub use hyper::Hyper;
-pub use optimizer::{Adam, AdamW, Lbfgs, Momentum, Muon, Nesterov, Optimizer, RmsProp, Sgd};
+pub use kernel::simd;
+pub use optimizer::{Adam, AdamW, Lbfgs, Momentum, Muon, Nesterov, OptimizerExt, RmsProp, Sgd};
 #[cfg(feature = "second-order")]
 pub use optimizer::{Shampoo, Soap};
-pub use params::{Params, ParamsMut};
-pub use pattern::Pattern;
-pub use scalar::{Element, Scalar};
+pub use params::{Element, Params, ParamsMut, Pattern, Scalar};
+pub use schedule::Hyper;
 pub use state::{Commit, StateDict, StateReader, StateWriter};
-pub use step::{Adjust, Preview, Report, Step, Tensor};
-pub use tap::LinearTap;
+pub use step::{Adjust, Follower, Grad, Optimizer, Preview, Report, Step, Tensor};

@@ -5,10 +5,10 @@
 pub use gradus_derive::Params;
 
 pub use crate::adaptor::{Group, NonFinite};
-pub use crate::optimizer::{Adam, AdamW, Lbfgs, Momentum, Muon, Nesterov, Optimizer, RmsProp, Sgd};
+pub use crate::optimizer::{Adam, AdamW, Lbfgs, Momentum, Muon, Nesterov, OptimizerExt, RmsProp, Sgd};
 #[cfg(feature = "second-order")]
 pub use crate::optimizer::{Shampoo, Soap};
-pub use crate::params::{Params, ParamsMut};
+pub use crate::params::{Element, Params, ParamsMut, Scalar};
 pub use crate::rule::Elementwise;
-pub use crate::scalar::{Element, Scalar};
 pub use crate::schedule::Schedule;
+pub use crate::step::Optimizer;

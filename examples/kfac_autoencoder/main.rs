@@ -15,7 +15,7 @@ mod picture;
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use gradus::kfac::sample;
+use gradus::curvature::sample;
 use gradus::prelude::*;
 use indicatif::{ProgressBar, ProgressStyle};
 use ndarray::{Array2, ArrayView2, Axis, Slice};

@@ -1,6 +1,6 @@
 //! The methods, each with the settings that it is tuned over.
 
-use gradus::kfac::Kfac;
+use gradus::curvature::Kfac;
 use gradus::prelude::*;
 
 /// An optimizer in training; K-FAC also wants to know what the layers saw.

@@ -1,6 +1,6 @@
 //! A deep autoencoder and its backward pass.
 
-use gradus::kfac::Kfac;
+use gradus::curvature::Kfac;
 use gradus::{LinearTap, prelude::*};
 use ndarray::{Array1, Array2, ArrayView2, Axis, LinalgScalar};
 use rand::Rng;

@@ -4,12 +4,9 @@ use std::sync::Arc;
 
 use super::{around, count_inner, skipped};
 use crate::error::{Error, Result};
-use crate::grad::Grad;
-use crate::optimizer::Optimizer;
-use crate::params::{Layout, Owned};
-use crate::scalar::Element;
+use crate::params::{Element, Layout, Owned};
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{Report, Step};
+use crate::step::{Grad, Optimizer, Report, Step};
 
 /// Gathers the gradients of several micro-batches into one step: made by [`Optimizer::accumulate`].
 ///

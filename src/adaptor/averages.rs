@@ -5,12 +5,9 @@ use std::sync::Arc;
 
 use super::kept::{Kept, Made};
 use crate::error::{Error, Result};
-use crate::follower::Follower;
-use crate::optimizer::Optimizer;
-use crate::params::{Layout, Owned, ParamsMut, TensorInfo};
-use crate::scalar::Element;
+use crate::params::{Element, Layout, Owned, ParamsMut, TensorInfo};
 use crate::state::{StateReader, StateWriter};
-use crate::step::{Report, Step, Tensor};
+use crate::step::{Follower, Optimizer, Report, Step, Tensor};
 
 /// One value for each element of the parameters that steps have held.
 #[derive(Debug, Clone)]

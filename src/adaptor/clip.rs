@@ -5,12 +5,10 @@ use std::sync::Arc;
 use super::{NonFinite, Verdict, around, count_inner, skipped};
 use crate::clip::{Adaptive, Clipper, Norm};
 use crate::error::Result;
-use crate::hyper::Hyper;
-use crate::optimizer::Optimizer;
-use crate::params::Layout;
-use crate::scalar::Element;
+use crate::params::{Element, Layout};
+use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{Report, Step};
+use crate::step::{Optimizer, Report, Step};
 
 /// Clips gradients before the optimizer inside sees them: made by [`Optimizer::clip_global_norm`] and its siblings.
 ///

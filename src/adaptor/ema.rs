@@ -5,12 +5,10 @@ use std::sync::Arc;
 use super::averages::{Averages, shows_averages};
 use super::{around, count_inner};
 use crate::error::Result;
-use crate::hyper::Hyper;
-use crate::optimizer::Optimizer;
-use crate::params::{Layout, ParamsMut};
-use crate::scalar::Element;
+use crate::params::{Element, Layout, ParamsMut};
+use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{Report, Step};
+use crate::step::{Optimizer, Report, Step};
 
 /// Keeps an exponential moving average of the parameters: made by [`Optimizer::ema`].
 ///

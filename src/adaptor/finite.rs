@@ -4,12 +4,9 @@ use std::sync::Arc;
 
 use super::{NonFinite, Verdict, around, count_inner, skipped};
 use crate::error::Result;
-use crate::norm;
-use crate::optimizer::Optimizer;
-use crate::params::Layout;
-use crate::scalar::Element;
+use crate::params::{Element, Layout};
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{Report, Step};
+use crate::step::{Optimizer, Report, Step, norm};
 
 /// Looks for NaN and infinities before the optimizer inside sees the gradients: made by
 /// [`Optimizer::check_finite`] and [`Optimizer::skip_nonfinite`]. Costs one read of the gradients.

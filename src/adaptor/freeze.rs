@@ -5,12 +5,9 @@ use std::sync::Arc;
 
 use super::{around, count_inner};
 use crate::error::{Error, Name, Result};
-use crate::optimizer::Optimizer;
-use crate::params::Layout;
-use crate::pattern::Pattern;
-use crate::scalar::Element;
+use crate::params::{Element, Layout, Pattern};
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{Report, Step};
+use crate::step::{Optimizer, Report, Step};
 
 /// Keeps chosen parameters as they are: made by [`Optimizer::freeze`].
 ///

@@ -2,12 +2,10 @@
 
 use super::{around, ask_inner, state_of_inner};
 use crate::error::{Error, Result};
-use crate::hyper::Hyper;
-use crate::optimizer::Optimizer;
-use crate::params::{Layout, TensorInfo};
-use crate::pattern::{Pattern, Selection};
-use crate::scalar::Element;
-use crate::step::{Adjust, Report, Step};
+use crate::params::pattern::{Pattern, Selection};
+use crate::params::{Element, Layout, TensorInfo};
+use crate::schedule::Hyper;
+use crate::step::{Adjust, Optimizer, Report, Step};
 
 /// What a group of tensors has of its own.
 ///

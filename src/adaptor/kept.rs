@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::params::{Layout, Owned, TensorInfo};
-use crate::scalar::Element;
+use crate::params::{Element, Layout, Owned, TensorInfo};
 use crate::state::{StateReader, StateWriter};
 use crate::step::{Step, Tensor};
 

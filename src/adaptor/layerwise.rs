@@ -4,12 +4,10 @@ use std::sync::Arc;
 
 use super::{around, ask_inner, state_of_inner};
 use crate::error::{Error, Result};
-use crate::hyper::Hyper;
-use crate::optimizer::Optimizer;
-use crate::params::Layout;
-use crate::pattern::{Pattern, Selection};
-use crate::scalar::Element;
-use crate::step::{Report, Step};
+use crate::params::pattern::{Pattern, Selection};
+use crate::params::{Element, Layout};
+use crate::schedule::Hyper;
+use crate::step::{Optimizer, Report, Step};
 
 /// Gives each layer a smaller learning rate than the one after it: made by [`Optimizer::layerwise_decay`].
 ///

@@ -5,13 +5,11 @@ use std::sync::Arc;
 use super::averages::{Averages, shows_averages};
 use super::{around, count_inner, swa::at_least_one};
 use crate::error::Result;
-use crate::follower::{Follower, follow};
-use crate::hyper::Hyper;
-use crate::optimizer::Optimizer;
-use crate::params::{Layout, Owned, ParamsMut, TensorInfo};
-use crate::scalar::Element;
+use crate::params::{Element, Layout, Owned, ParamsMut, TensorInfo};
+use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{Report, Step, Tensor};
+use crate::step::follower::{Follower, follow};
+use crate::step::{Optimizer, Report, Step, Tensor};
 
 /// Explores with fast weights and follows with slow ones: made by [`Optimizer::lookahead`].
 ///

@@ -9,13 +9,10 @@ use ndarray::ArrayD;
 use super::kept::Kept;
 use super::{around, count_inner};
 use crate::error::Result;
-use crate::follower::{Follower, follow};
-use crate::grad::Grad;
-use crate::optimizer::Optimizer;
-use crate::params::{Layout, Owned, ValuesMut};
-use crate::scalar::Element;
+use crate::params::{Element, Layout, Owned, ValuesMut};
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{Adjust, Report, Step, Tensor};
+use crate::step::follower::{Follower, follow};
+use crate::step::{Adjust, Grad, Optimizer, Report, Step, Tensor};
 
 /// Steps parameters of 16 bits, `half::bf16` or `half::f16`, through f32 copies: made by
 /// [`Optimizer::master_weights`].

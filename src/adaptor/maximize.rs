@@ -2,9 +2,8 @@
 
 use super::{around, ask_inner, state_of_inner};
 use crate::error::Result;
-use crate::optimizer::Optimizer;
-use crate::scalar::Element;
-use crate::step::{Report, Step};
+use crate::params::Element;
+use crate::step::{Optimizer, Report, Step};
 
 /// Climbs the objective instead of descending it: made by [`Optimizer::maximize`]. The gradient changes its sign;
 /// weight decay still pulls towards zero.

@@ -33,9 +33,8 @@ mod swa;
 mod unscale;
 
 use crate::error::Result;
-use crate::norm;
-use crate::scalar::Element;
-use crate::step::{Report, Step};
+use crate::params::Element;
+use crate::step::{Report, Step, norm};
 
 pub use accumulate::Accumulate;
 pub use clip::Clip;

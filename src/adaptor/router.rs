@@ -4,12 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{Error, Name, Result};
-use crate::optimizer::Optimizer;
-use crate::params::Layout;
-use crate::pattern::{Pattern, Selection};
-use crate::scalar::Element;
+use crate::params::pattern::{Pattern, Selection};
+use crate::params::{Element, Layout};
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{Report, Step};
+use crate::step::{Optimizer, Report, Step};
 
 /// Gives each tensor to one of several optimizers: made by [`Optimizer::route`].
 ///

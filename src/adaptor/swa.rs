@@ -5,11 +5,9 @@ use std::sync::Arc;
 use super::averages::{Averages, shows_averages};
 use super::{around, count_inner};
 use crate::error::{Error, Result};
-use crate::optimizer::Optimizer;
-use crate::params::{Layout, ParamsMut};
-use crate::scalar::Element;
+use crate::params::{Element, Layout, ParamsMut};
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{Report, Step};
+use crate::step::{Optimizer, Report, Step};
 
 /// Keeps the mean of the parameters after certain steps: made by [`Optimizer::swa`].
 ///

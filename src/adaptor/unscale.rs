@@ -2,10 +2,9 @@
 
 use super::{around, ask_inner, state_of_inner};
 use crate::error::{Error, Result};
-use crate::hyper::Hyper;
-use crate::optimizer::Optimizer;
-use crate::scalar::Element;
-use crate::step::{Report, Step};
+use crate::params::Element;
+use crate::schedule::Hyper;
+use crate::step::{Optimizer, Report, Step};
 
 /// Divides every gradient by a factor: made by [`Optimizer::unscale`].
 ///

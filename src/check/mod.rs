@@ -10,10 +10,8 @@ use std::sync::Arc;
 use num_traits::Float;
 
 use crate::error::{Error, Result};
-use crate::norm;
-use crate::params::{Layout, Order, Params, ParamsMut, TensorInfo};
-use crate::scalar::{Element, Scalar};
-use crate::step::Step;
+use crate::params::{Element, Layout, Order, Params, ParamsMut, Scalar, TensorInfo};
+use crate::step::{Step, norm};
 
 pub use comparison::{ComparedElement, ComparedTensor, Comparison};
 use moved::Moved;

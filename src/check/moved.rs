@@ -7,8 +7,7 @@ use std::thread::panicking;
 
 use super::Place;
 use crate::error::{Error, Result};
-use crate::params::{Layout, ParamsMut};
-use crate::scalar::Element;
+use crate::params::{Element, Layout, ParamsMut};
 
 /// A tree of which one element is moved. It is put back when this is dropped, also by a panic.
 ///

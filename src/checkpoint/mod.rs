@@ -59,11 +59,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::optimizer::Optimizer;
-use crate::params::{Layout, Params, ParamsMut, ValuesMut, collect_mut, for_each};
-use crate::scalar::Element;
+use crate::params::{Element, Layout, Params, ParamsMut, ValuesMut, collect_mut, for_each};
 use crate::state::data::Stored;
 use crate::state::{StateDict, StateTensor, load};
+use crate::step::Optimizer;
 
 pub(crate) use file::write_atomically;
 use format::Bytes;

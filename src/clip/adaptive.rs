@@ -2,13 +2,10 @@
 
 use super::{Clipper, bound, changes, named, norm_of_norms, quotient, write};
 use crate::error::{Error, Result};
-use crate::grad::Grad;
-use crate::hyper::Hyper;
-use crate::norm;
-use crate::params::{Layout, Params, ParamsMut};
-use crate::scalar::Element;
-use crate::step::{Step, Tensor};
-use crate::threads;
+use crate::kernel::threads;
+use crate::params::{Element, Layout, Params, ParamsMut};
+use crate::schedule::Hyper;
+use crate::step::{Grad, Step, Tensor, norm};
 
 /// Adaptive gradient clipping (AGC): a unit's gradient may be at most a share of the unit's parameters.
 ///

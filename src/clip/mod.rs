@@ -36,12 +36,10 @@ use std::sync::Arc;
 use ndarray::{ArrayD, ArrayView1};
 
 use crate::error::{Error, Result};
-use crate::grad::{Grad, is_in_type, transform};
-use crate::hyper::Hyper;
-use crate::norm;
-use crate::params::{Layout, Params, ParamsMut, TensorInfo, Values, collect_mut};
-use crate::scalar::Element;
-use crate::step::Step;
+use crate::params::{Element, Layout, Params, ParamsMut, TensorInfo, Values, collect_mut};
+use crate::schedule::Hyper;
+use crate::step::grad::{Grad, is_in_type, transform};
+use crate::step::{Step, norm};
 
 pub use adaptive::Adaptive;
 

@@ -1,9 +1,7 @@
 //! Steps before their gradients are known.
 
-use crate::grad::Grad;
-use crate::norm;
-use crate::scalar::Element;
-use crate::step::{Adjust, Preview, Step};
+use crate::params::Element;
+use crate::step::{Adjust, Grad, Preview, Step, norm};
 
 /// A step whose gradients nobody knows yet, to ask the optimizer inside about: zero where there will be one.
 ///

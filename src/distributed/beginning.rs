@@ -7,10 +7,9 @@ use super::description::{agree_about, describe_tensors};
 use super::group::Collective;
 use super::packed::{pack_params, put_params};
 use crate::error::Result;
-use crate::follower::catch_up;
-use crate::params::{Layout, ParamsMut};
-use crate::scalar::Element;
+use crate::params::{Element, Layout, ParamsMut};
 use crate::step::Step;
+use crate::step::follower::catch_up;
 
 /// Gives all ranks the parameters of rank 0, if all ask for it and are `ready`. On an error nothing has changed.
 pub(super) fn broadcast<A: Element>(

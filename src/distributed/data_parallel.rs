@@ -13,12 +13,9 @@ use super::packed::{self, Packed, Place};
 use super::traffic::{BUCKET_BYTES, Traffic, bucket_elements};
 use crate::adaptor::{NonFinite, Verdict, around, count_inner};
 use crate::error::{Error, Result};
-use crate::grad::Grad;
-use crate::optimizer::Optimizer;
-use crate::params::{Layout, Order, Params, ParamsMut, Values};
-use crate::scalar::Element;
+use crate::params::{Element, Layout, Order, Params, ParamsMut, Values};
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{Ranks, Report, Step, Tensor};
+use crate::step::{Grad, Optimizer, Ranks, Report, Step, Tensor};
 
 /// Moves the parameters of every rank by the mean of the gradients of all: made by
 /// [`Optimizer::data_parallel`].

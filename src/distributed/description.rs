@@ -4,10 +4,9 @@ use std::fmt::{self, Write};
 
 use super::agreement::{Word, agree};
 use super::group::Group;
-use crate::digest::Digest;
 use crate::error::{Name, Result};
-use crate::params::{TensorInfo, Values};
-use crate::scalar::Element;
+use crate::params::{Element, TensorInfo, Values};
+use crate::state::digest::Digest;
 use crate::step::{Adjust, Step, Tensor};
 
 /// [`agree`] about a step that `describe` describes, a line for each thing that must be the same on all ranks.

@@ -12,13 +12,10 @@ use super::packed::{self, Packed, Place};
 use super::traffic::{BUCKET_BYTES, Traffic, bucket_elements};
 use crate::adaptor::{around, count_inner};
 use crate::error::{Error, Result};
-use crate::follower::{Follower, follow};
-use crate::grad::Grad;
-use crate::optimizer::Optimizer;
-use crate::params::{Layout, Order, Owned, Params, ParamsMut, TensorInfo, Values};
-use crate::scalar::Element;
+use crate::params::{Element, Layout, Order, Owned, Params, ParamsMut, TensorInfo, Values};
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{Report, Step, Tensor};
+use crate::step::follower::{Follower, follow};
+use crate::step::{Grad, Optimizer, Report, Step, Tensor};
 
 /// Takes h steps on each rank alone, then lets an outer optimizer step along the mean change: made by
 /// [`Optimizer::local_steps`].

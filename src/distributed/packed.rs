@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use super::group::Collective;
 use crate::error::{Error, Result};
-use crate::grad::{BLOCK, Grad};
-use crate::norm;
-use crate::params::{Layout, Order, TensorInfo, Values, ValuesMut, blocks};
-use crate::scalar::Element;
-use crate::step::{Step, Tensor};
+use crate::kernel::blocks;
+use crate::params::{Element, Layout, Order, TensorInfo, Values, ValuesMut};
+use crate::step::grad::{BLOCK, Grad};
+use crate::step::{Step, Tensor, norm};
 
 /// Where a tensor lies among packed values.
 #[derive(Debug, Clone, Copy)]

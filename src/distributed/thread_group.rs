@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::group::{Collective, Group, ensure_parts, ensure_root};
 use crate::error::{Error, Result};
-use crate::scalar::Scalar;
+use crate::params::Scalar;
 
 /// The time that a rank waits for the others, unless another is given.
 const TIMEOUT: Duration = Duration::from_secs(60);

@@ -4,9 +4,9 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use crate::error::Result;
-use crate::hyper::Hyper;
+use crate::params::Scalar;
 use crate::rule::{At, Elementwise, Lanes, Rule};
-use crate::scalar::Scalar;
+use crate::schedule::Hyper;
 
 /// FedAdam: the server moves as Adam does, along the mean change of the clients.
 ///

@@ -9,9 +9,8 @@ use super::clients::Reply;
 use super::report::{Counted, LeftOut, Reason};
 use super::tensors::{Tensors, flatten, ranges};
 use crate::error::{Error, Name, Result};
-use crate::norm::unravel;
-use crate::params::{Layout, Params};
-use crate::scalar::Element;
+use crate::params::{Element, Layout, Params};
+use crate::step::norm::unravel;
 
 /// Who answered, and who did not: of one rank, or of all.
 #[derive(Debug, Default, PartialEq)]

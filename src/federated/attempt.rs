@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use crate::distributed::{pack_params, put_params};
 use crate::error::{Error, Result};
-use crate::norm::unravel;
-use crate::optimizer::Optimizer;
-use crate::scalar::Element;
+use crate::params::Element;
 use crate::state::StateDict;
-use crate::step::{Report, Step};
+use crate::step::norm::unravel;
+use crate::step::{Optimizer, Report, Step};
 
 /// A step that was taken, and what there was before it.
 pub(super) struct Attempt<'m, A> {

@@ -7,12 +7,10 @@ use super::client::Task;
 use super::tensors::{Tensors, plus, ranges};
 use crate::adaptor::{around, count_inner};
 use crate::error::{Error, Result};
-use crate::hyper::Hyper;
-use crate::optimizer::Optimizer;
-use crate::params::{Layout, Order, Params};
-use crate::scalar::Element;
+use crate::params::{Element, Layout, Order, Params};
+use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{Report, Step};
+use crate::step::{Optimizer, Report, Step};
 
 /// Pulls a client's parameters back to the server's model: made by [`Optimizer::proximal`].
 ///

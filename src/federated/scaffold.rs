@@ -6,11 +6,9 @@ use super::client::Task;
 use super::tensors::{Tensors, plus};
 use crate::adaptor::{around, count_inner};
 use crate::error::{Error, Result};
-use crate::optimizer::Optimizer;
-use crate::params::{Layout, Params};
-use crate::scalar::Element;
+use crate::params::{Element, Layout, Params};
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{Report, Step};
+use crate::step::{Optimizer, Report, Step};
 
 /// Corrects a client's gradients by control variates: made by [`Optimizer::scaffold`].
 ///

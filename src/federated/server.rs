@@ -12,10 +12,8 @@ use super::report::RoundReport;
 use super::selection::{All, Selection};
 use super::tensors::Tensors;
 use crate::error::{Error, Result};
-use crate::optimizer::Optimizer;
-use crate::params::{Layout, Params, ParamsMut};
-use crate::scalar::Element;
-use crate::step::{Report, Step};
+use crate::params::{Element, Layout, Params, ParamsMut};
+use crate::step::{Optimizer, Report, Step};
 
 /// Trains a model on data that it never sees, in rounds with clients.
 ///

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use super::aggregation::Aggregation;
 use super::server::Server;
 use super::tensors::Tensors;
-use crate::digest::Digest;
 use crate::error::Result;
-use crate::optimizer::Optimizer;
-use crate::params::Layout;
-use crate::scalar::Element;
+use crate::params::{Element, Layout};
 use crate::state::data::Data;
+use crate::state::digest::Digest;
 use crate::state::{Commit, StateDict, StateReader, StateWriter, load};
+use crate::step::Optimizer;
 
 impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
     /// A copy of everything that is remembered from round to round.

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use ndarray::{ArrayView, ArrayViewD, ArrayViewMut, IxDyn};
 
 use crate::error::Result;
-use crate::params::{Layout, Order, Params, ParamsMut, TensorInfo, Values, Visitor, VisitorMut, for_each};
-use crate::scalar::Element;
+use crate::params::{Element, Layout, Order, Params, ParamsMut, TensorInfo, Values, Visitor, VisitorMut, for_each};
 use crate::state::{StateReader, StateWriter};
 use crate::step::Step;
 

@@ -4,8 +4,8 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{Array1, Array2, ArrayRef2, ArrayView2, Axis, Slice, Zip};
 
 use super::{Backward, Grads, Lora, column};
-use crate::norm::euclidean;
-use crate::scalar::{Element, Scalar};
+use crate::params::{Element, Scalar};
+use crate::step::norm::euclidean;
 
 /// Whether gradients pass through the norm n that DoRA divides by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -6,7 +6,7 @@ use rand::{Rng, RngExt};
 use rand_distr::StandardNormal;
 
 use crate::error::{Error, Result};
-use crate::scalar::Scalar;
+use crate::params::Scalar;
 
 /// What A begins with; B begins with 0, so that the layer computes the same as before. For a beginning from the weight itself
 /// see [`Config::pissa`](super::Config::pissa).

@@ -37,12 +37,12 @@ use ndarray::{Array1, Array2, ArrayRef2, Axis};
 use rand::{Rng, RngExt};
 
 use crate::adaptor::{Group, Grouped};
+use crate::curvature::tap::{LinearTap, finite};
 use crate::error::{Error, Result};
-use crate::hyper::Hyper;
-use crate::optimizer::Optimizer;
-use crate::params::{Params, ParamsMut, Visitor, VisitorMut};
-use crate::scalar::{Element, Scalar};
-use crate::tap::{LinearTap, finite};
+use crate::optimizer::OptimizerExt;
+use crate::params::{Element, Params, ParamsMut, Scalar, Visitor, VisitorMut};
+use crate::schedule::Hyper;
+use crate::step::Optimizer;
 
 pub use dora::Norm;
 pub use init::Init;

@@ -29,7 +29,7 @@ use serde_json::{Map, Value, json};
 use super::{Config, Init, Lora, Norm, lengths, shape, within};
 use crate::checkpoint::{Checkpoint, at_file, plain_bytes, write_atomically};
 use crate::error::{Error, Result};
-use crate::scalar::Scalar;
+use crate::params::Scalar;
 use crate::state::StateTensor;
 use crate::state::data::Stored;
 

@@ -1,9 +1,9 @@
 //! Adam and AdamW.
 
 use crate::error::Result;
-use crate::hyper::Hyper;
+use crate::params::Scalar;
 use crate::rule::{At, Decay, Elementwise, Lanes, Rule};
-use crate::scalar::Scalar;
+use crate::schedule::Hyper;
 
 /// Adam: momentum, with each element divided by the root of its gradient's second moment.
 ///

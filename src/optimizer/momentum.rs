@@ -1,9 +1,9 @@
 //! Gradient descent with momentum (the heavy ball).
 
 use crate::error::Result;
-use crate::hyper::Hyper;
+use crate::params::Scalar;
 use crate::rule::{At, Elementwise, Lanes, Rule};
-use crate::scalar::Scalar;
+use crate::schedule::Hyper;
 
 /// Gradient descent with momentum: the step follows a running sum of past gradients, the velocity.
 ///

@@ -6,11 +6,10 @@ use std::ops::Bound;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Zip};
 
 use crate::error::{Error, Result};
-use crate::hyper::Hyper;
-use crate::params::TensorInfo;
-use crate::product::{gram, multiply};
+use crate::kernel::product::{gram, multiply};
+use crate::params::{Scalar, TensorInfo};
 use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise};
-use crate::scalar::Scalar;
+use crate::schedule::Hyper;
 
 /// Muon, for the matrices inside a model: momentum, of which every singular value is made about 1.
 ///
@@ -206,7 +205,7 @@ mod tests {
     use ndarray::{Array1, array};
 
     use super::*;
-    use crate::optimizer::Optimizer;
+    use crate::step::Optimizer;
 
     /// The scalar polynomial: what happens to one singular value.
     fn quintic(x: f64) -> f64 {

@@ -1,9 +1,9 @@
 //! Nesterov's accelerated gradient.
 
 use crate::error::Result;
-use crate::hyper::Hyper;
+use crate::params::Scalar;
 use crate::rule::{At, Elementwise, Lanes, Rule};
-use crate::scalar::Scalar;
+use crate::schedule::Hyper;
 
 /// Nesterov momentum: the gradient acts where the velocity is about to lead, not where it came from.
 ///

@@ -1,9 +1,9 @@
 //! RMSProp.
 
 use crate::error::Result;
-use crate::hyper::Hyper;
+use crate::params::Scalar;
 use crate::rule::{At, Elementwise, Lanes, Rule};
-use crate::scalar::Scalar;
+use crate::schedule::Hyper;
 
 /// RMSProp: each element's gradient divided by the root of its running mean square.
 ///

@@ -1,9 +1,9 @@
 //! Plain gradient descent.
 
 use crate::error::Result;
-use crate::hyper::Hyper;
+use crate::params::Scalar;
 use crate::rule::{At, Elementwise, Lanes, Rule};
-use crate::scalar::Scalar;
+use crate::schedule::Hyper;
 
 /// Gradient descent: a step against the gradient, as long as the learning rate says.
 ///

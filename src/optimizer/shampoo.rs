@@ -5,12 +5,12 @@ use std::ops::{Bound, Range};
 
 use ndarray::{Array2, ArrayRef2, ArrayView2, ArrayViewMut2, Axis, Slice};
 
-use crate::decomposition::shifted_power;
 use crate::error::{Error, Result};
-use crate::hyper::Hyper;
-use crate::linalg::{blend_gram, multiply};
+use crate::kernel::decomposition::shifted_power;
+use crate::kernel::product::faer::{blend_gram, multiply};
+use crate::params::Scalar;
 use crate::rule::{At, Decay, MatrixRule, MatrixSlot, Matrixwise};
-use crate::scalar::Scalar;
+use crate::schedule::Hyper;
 
 /// Shampoo: gradients multiplied from both sides with roots of their second moments.
 ///
@@ -346,7 +346,7 @@ mod tests {
     use ndarray::array;
 
     use super::*;
-    use crate::optimizer::Optimizer;
+    use crate::step::Optimizer;
 
     fn close(found: &Array2<f64>, expected: &Array2<f64>) -> bool {
         found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-12)

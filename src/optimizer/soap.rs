@@ -4,13 +4,13 @@ use std::mem::swap;
 
 use ndarray::{Array2, ArrayRef2, ArrayView2, ArrayViewMut2, Axis};
 
-use crate::decomposition::{eigen, orthonormal};
 use crate::error::{Error, Result};
-use crate::hyper::Hyper;
-use crate::linalg::{blend_gram, multiplied, multiply};
+use crate::kernel::decomposition::{eigen, orthonormal};
+use crate::kernel::product::faer::{blend_gram, multiplied, multiply};
+use crate::kernel::simd;
+use crate::params::Scalar;
 use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise};
-use crate::scalar::Scalar;
-use crate::simd;
+use crate::schedule::Hyper;
 
 /// SOAP: Adam, in the directions in which gradients have been seen to vary.
 ///
@@ -324,7 +324,8 @@ mod tests {
     use ndarray::array;
 
     use super::*;
-    use crate::optimizer::{Adam, Optimizer};
+    use crate::optimizer::Adam;
+    use crate::step::Optimizer;
 
     /// A vector, a row and what is longer than `max_side` have Adam's steps, one later.
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ndarray::{ArrayBase, ArrayRef, Data, DataMut, Dimension};
 
 use super::{Params, ParamsMut, Visitor, VisitorMut};
-use crate::scalar::Element;
+use crate::params::Element;
 
 impl<A: Element, S: Data<Elem = A>, D: Dimension> Params for ArrayBase<S, D> {
     type Elem = A;

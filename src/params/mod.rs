@@ -37,18 +37,19 @@
 //! The order of a walk is fixed: fields as declared, sequences by index, maps by key. `HashMap` has no stable order and
 //! is therefore no tree; use `BTreeMap`.
 
-pub(crate) mod blocks;
 mod impls;
 mod layout;
 mod owned;
+pub(crate) mod pattern;
+pub(crate) mod scalar;
 mod values;
 mod visitor;
 mod walk;
 
-use crate::scalar::Element;
-
 pub use layout::{Layout, TensorInfo};
 pub(crate) use owned::Owned;
+pub use pattern::Pattern;
+pub use scalar::{Element, Scalar};
 pub use values::{Order, Strided, StridedMut, Values, ValuesMut};
 pub use visitor::{Path, Visitor, VisitorMut, for_each, for_each_mut};
 pub(crate) use walk::collect_mut;

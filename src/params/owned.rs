@@ -6,9 +6,9 @@ use ndarray::{ArrayD, IxDyn, ShapeBuilder};
 #[cfg(feature = "distributed")]
 use super::Layout;
 use super::{Order, TensorInfo, Values, ValuesMut};
-use crate::aligned::{Aligned, before_line};
 use crate::error::Result;
-use crate::scalar::Element;
+use crate::kernel::aligned::{Aligned, before_line};
+use crate::params::Element;
 use crate::state::data::{in_order, row_major};
 use crate::state::{StateReader, StateWriter};
 

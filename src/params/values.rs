@@ -7,7 +7,7 @@ use ndarray::{
     ShapeBuilder,
 };
 
-use crate::scalar::Element;
+use crate::params::Element;
 
 /// In which order the elements of a contiguous tensor lie in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

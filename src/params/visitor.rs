@@ -5,7 +5,7 @@ use std::fmt;
 use ndarray::{ArrayView, ArrayViewMut, Dimension};
 
 use super::{Params, ParamsMut, Values, ValuesMut};
-use crate::scalar::Element;
+use crate::params::Element;
 
 /// Where in a tree the walk is: a linked list on the stack, so that no walk allocates strings.
 ///

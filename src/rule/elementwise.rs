@@ -12,16 +12,13 @@ use super::precision::{StatePrecision, Stored};
 use super::rates::{Rates, RatesAt};
 use super::sweep::{Scratch, Shared, Sweep};
 use super::{At, Decay, Rule};
-use crate::aligned::before_line;
-use crate::counter;
 use crate::error::{Error, Result};
-use crate::hyper::Hyper;
-use crate::optimizer::Optimizer;
-use crate::params::{Layout, Order, TensorInfo, ValuesMut};
-use crate::scalar::Scalar;
-use crate::simd;
+use crate::kernel::aligned::before_line;
+use crate::kernel::simd;
+use crate::params::{Layout, Order, Scalar, TensorInfo, ValuesMut};
+use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{Report, Step, Tensor};
+use crate::step::{Optimizer, Report, Step, Tensor, counter};
 
 /// The optimizer that a [`Rule`] makes: every named optimizer of this crate is one.
 ///
@@ -332,7 +329,7 @@ mod tests {
     use ndarray::{Array1, aview_mut1};
 
     use super::*;
-    use crate::optimizer::{Adam, AdamW, Momentum, Nesterov, RmsProp, Sgd};
+    use crate::optimizer::{Adam, AdamW, Momentum, Nesterov, OptimizerExt, RmsProp, Sgd};
     use crate::rule::Rounding;
 
     const PRECISIONS: [StatePrecision; 4] = [

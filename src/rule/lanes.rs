@@ -7,8 +7,8 @@ use pulp::Arch;
 use super::precision::{
     GOLDEN, GROUP, Reader, Rounding, StoredMut, narrow_group, nearest_bf16, random, stochastic_bf16, widen_bf16,
 };
-use crate::grad::transform;
-use crate::scalar::Scalar;
+use crate::params::Scalar;
+use crate::step::grad::transform;
 
 /// The largest number of state slots of a rule.
 pub const MAX_SLOTS: usize = 4;

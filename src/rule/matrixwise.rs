@@ -8,18 +8,13 @@ use ndarray::{Array2, ArrayViewMut2, Zip};
 
 use super::rates::{Rates, RatesAt};
 use super::{At, Decay};
-use crate::counter;
 use crate::error::Result;
-use crate::follower::follow;
-use crate::grad::Grad;
-use crate::hyper::Hyper;
-use crate::norm;
-use crate::optimizer::Optimizer;
-use crate::params::{Layout, TensorInfo};
-use crate::scalar::Scalar;
+use crate::kernel::threads;
+use crate::params::{Layout, Scalar, TensorInfo};
+use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{Report, Step, Tensor};
-use crate::threads;
+use crate::step::follower::follow;
+use crate::step::{Grad, Optimizer, Report, Step, Tensor, counter, norm};
 
 /// One algorithm, matrix by matrix.
 ///

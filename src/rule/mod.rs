@@ -50,8 +50,8 @@ mod rates;
 mod sweep;
 
 use crate::error::Result;
-use crate::hyper::Hyper;
-use crate::scalar::Scalar;
+use crate::params::Scalar;
+use crate::schedule::Hyper;
 
 pub use elementwise::Elementwise;
 pub use lanes::{Lanes, MAX_SLOTS, Slots};

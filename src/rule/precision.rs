@@ -3,10 +3,9 @@
 use std::mem::take;
 
 use super::lanes::MAX_SLOTS;
-use crate::aligned::Aligned;
 use crate::error::Result;
-use crate::params::{Order, TensorInfo};
-use crate::scalar::Scalar;
+use crate::kernel::aligned::Aligned;
+use crate::params::{Order, Scalar, TensorInfo};
 use crate::state::data::{Data, in_order, row_major};
 use crate::state::{StateReader, StateWriter};
 
@@ -445,7 +444,7 @@ mod tests {
 
     use super::super::lanes::{Lanes, Prelude};
     use super::*;
-    use crate::simd;
+    use crate::kernel::simd;
 
     const ALL: [StatePrecision; 3] = [
         StatePrecision::Bf16(Rounding::Nearest),

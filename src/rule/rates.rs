@@ -2,9 +2,8 @@
 
 use super::Decay;
 use crate::error::{Error, Result};
-use crate::hyper::Hyper;
-use crate::params::TensorInfo;
-use crate::scalar::Element;
+use crate::params::{Element, TensorInfo};
+use crate::schedule::Hyper;
 use crate::step::{Adjust, Tensor};
 
 const LEARNING_RATE: &str = "learning_rate";

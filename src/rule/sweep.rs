@@ -9,12 +9,11 @@ use pulp::Arch;
 use super::Rule;
 use super::lanes::{Lanes, MAX_SLOTS, Prelude};
 use super::precision::{StoredMut, seed};
-use crate::aligned::{Aligned, before_line};
-use crate::follower::Following;
-use crate::grad::{BLOCK, Grad, WIDE_BLOCK};
-use crate::params::{Order, ValuesMut, blocks};
-use crate::scalar::Scalar;
-use crate::threads;
+use crate::kernel::aligned::{Aligned, before_line};
+use crate::kernel::{blocks, threads};
+use crate::params::{Order, Scalar, ValuesMut};
+use crate::step::follower::Following;
+use crate::step::grad::{BLOCK, Grad, WIDE_BLOCK};
 
 /// Fewer elements than this are swept as they lie.
 const SHORT: usize = 128;

@@ -1,6 +1,8 @@
 //! State dictionaries: what an optimizer remembers, by name.
 
 pub(crate) mod data;
+#[cfg(feature = "distributed")]
+pub(crate) mod digest;
 mod reader;
 mod writer;
 
@@ -11,8 +13,7 @@ use std::sync::Arc;
 use ndarray::{ArrayD, ArrayView, Dimension, IxDyn};
 
 use crate::error::{Error, Result};
-use crate::params::Layout;
-use crate::scalar::Element;
+use crate::params::{Element, Layout};
 use data::Data;
 
 pub(crate) use reader::load;

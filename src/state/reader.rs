@@ -12,8 +12,7 @@ use super::StateDict;
 use super::data::{Data, Stored};
 use super::writer::numbered;
 use crate::error::{Error, Result};
-use crate::params::{Layout, Order, TensorInfo};
-use crate::scalar::Element;
+use crate::params::{Element, Layout, Order, TensorInfo};
 
 /// Gives each part of an optimizer what it remembered: the argument of
 /// [`Optimizer::read_state`](crate::Optimizer::read_state).

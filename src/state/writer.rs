@@ -6,8 +6,7 @@ use ndarray::Array2;
 
 use super::data::Data;
 use super::{StateDict, StateTensor};
-use crate::params::{Order, TensorInfo};
-use crate::scalar::Element;
+use crate::params::{Element, Order, TensorInfo};
 
 /// Takes what one part of an optimizer remembers: the argument of
 /// [`Optimizer::write_state`](crate::Optimizer::write_state).

@@ -162,7 +162,7 @@ mod second_order {
     use std::sync::Arc;
 
     use faer::{Mat, Side};
-    use gradus::kfac::Kfac;
+    use gradus::curvature::Kfac;
     use gradus::optimizer::Graft;
     use gradus::params::Layout;
     use gradus::{Commit, LinearTap, Report, Result, StateReader, StateWriter, Step};

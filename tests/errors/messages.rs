@@ -485,7 +485,7 @@ fn every_variant_says_what_where_and_what_would_be_right() {
 
 /// The variants of the enum, from its source.
 fn declared() -> BTreeSet<String> {
-    let source = include_str!("../../src/error.rs");
+    let source = include_str!("../../src/error/mod.rs");
     let body = source.lines().skip_while(|line| !line.starts_with("pub enum Error")).skip(1);
     let variants = body.take_while(|line| *line != "}").filter_map(|line| {
         let variant = line.strip_prefix("    ").filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase()))?;

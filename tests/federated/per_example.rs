@@ -1,7 +1,7 @@
 //! Norms and clipped sums through taps against gradients of single examples, formed one by one.
 
+use gradus::curvature::unfold;
 use gradus::federated::privacy::{Clipped, PerExample};
-use gradus::tap::unfold;
 use gradus::{Error, LinearTap};
 use ndarray::{Array, Array1, Array2, ArrayView2, Axis, array, s};
 

@@ -1,6 +1,6 @@
 //! A convolution is a linear layer of its unfolded input.
 
-use gradus::tap::{rows, unfold};
+use gradus::curvature::{rows, unfold};
 use gradus::{Error, LinearTap, prelude::*};
 use ndarray::{Array2, Array4};
 

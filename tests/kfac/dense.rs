@@ -1,6 +1,6 @@
 //! Against explicit Kronecker products, solved directly.
 
-use gradus::kfac::Layer;
+use gradus::curvature::Layer;
 use gradus::{LinearTap, prelude::*};
 use ndarray::{Array1, Array2, Axis};
 

@@ -77,7 +77,7 @@ fn kl_clip_limits_the_step() {
     let product = (&direction * &problem.joined()).sum();
     for (learning_rate, kl_clip) in [(1.0, 1e-3), (0.1, 1e-3), (0.5, product), (1e-6, 1e-3)] {
         let mut opt = Sgd::new(learning_rate).kfac().kl_clip(kl_clip);
-        opt = opt.layer("l", gradus::kfac::Layer::new("0").bias("1"));
+        opt = opt.layer("l", gradus::curvature::Layer::new("0").bias("1"));
         opt.observe("l", problem.tap()).unwrap();
         let nu = (kl_clip / (learning_rate * learning_rate * product)).sqrt().min(1.0);
         let expected = &direction * (learning_rate * nu);

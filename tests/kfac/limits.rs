@@ -1,6 +1,6 @@
 //! Taps and layers that pass every check of their own and would still spoil what is remembered.
 
-use gradus::kfac::Layer;
+use gradus::curvature::Layer;
 use gradus::{Error, LinearTap, prelude::*};
 use ndarray::{Array1, Array2, array};
 

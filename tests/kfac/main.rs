@@ -9,7 +9,7 @@ mod limits;
 mod refusals;
 mod state;
 
-use gradus::kfac::{Kfac, Layer};
+use gradus::curvature::{Kfac, Layer};
 use gradus::{LinearTap, Sgd, prelude::*};
 use ndarray::{Array1, Array2, Axis};
 

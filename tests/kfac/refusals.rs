@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 
-use gradus::kfac::{Kfac, Layer};
+use gradus::curvature::{Kfac, Layer};
 use gradus::{Error, LinearTap, prelude::*};
 use ndarray::{Array1, Array2, array};
 

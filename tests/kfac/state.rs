@@ -1,6 +1,6 @@
 //! A run that stops and goes on is the run that never stopped.
 
-use gradus::kfac::{Kfac, Layer};
+use gradus::curvature::{Kfac, Layer};
 use gradus::{Error, LinearTap, StateDict, prelude::*};
 use ndarray::{Array1, Array2};
 

@@ -7,9 +7,9 @@ use gradus::adaptor::{
     Unscale,
 };
 use gradus::clip::Clipper;
+use gradus::curvature::Kfac;
 use gradus::distributed::{Collective, DataParallel, LocalSteps, Sharded};
 use gradus::federated::{Proximal, Scaffold, Task, Tensors};
-use gradus::kfac::Kfac;
 use gradus::rule::{Elementwise, MatrixRule, Matrixwise, Rule};
 use gradus::{Element, LinearTap, Optimizer, Result, Scalar};
 use ndarray::Array2;

@@ -60,7 +60,7 @@ pub(crate) const CHAINS: [(&str, Build); 40] = {
 #[cfg(feature = "second-order")]
 mod curvature {
     use gradus::LinearTap;
-    use gradus::kfac::{Kfac, Layer};
+    use gradus::curvature::{Kfac, Layer};
     use gradus::optimizer::Graft;
     use ndarray::Array2;
 

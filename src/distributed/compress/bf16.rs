@@ -3,7 +3,7 @@
 use super::Compression;
 use crate::distributed::{Collective, Place};
 use crate::error::Result;
-use crate::scalar::Element;
+use crate::params::Element;
 
 /// Sends gradients as 16-bit floats of 8 bits' precision, for
 /// [`DataParallel::compress`](crate::distributed::DataParallel::compress).

@@ -39,8 +39,7 @@ use std::fmt;
 use super::group::Collective;
 use super::packed::{self, Place};
 use crate::error::Result;
-use crate::params::Layout;
-use crate::scalar::Element;
+use crate::params::{Element, Layout};
 use crate::state::{Commit, StateReader, StateWriter};
 
 pub use bf16::Bf16;

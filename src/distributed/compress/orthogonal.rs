@@ -2,7 +2,7 @@
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 
-use crate::scalar::Element;
+use crate::params::Element;
 
 /// What remains of a column after the others are taken out of it is taken for rounding below this share.
 const VANISHED: f64 = 1e-6;

@@ -8,9 +8,8 @@ use super::orthogonal::{low_rank, orthonormalise, random};
 use crate::distributed::packed::room;
 use crate::distributed::{Collective, Place};
 use crate::error::{Error, Result};
-use crate::params::{Layout, TensorInfo};
+use crate::params::{Element, Layout, TensorInfo};
 use crate::rule::as_matrix;
-use crate::scalar::Element;
 use crate::state::{Commit, StateReader, StateWriter};
 
 /// Sends a matrix of low rank instead of every gradient, found by one step of subspace iteration, for

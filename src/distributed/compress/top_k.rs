@@ -3,7 +3,7 @@
 use super::Compression;
 use crate::distributed::{Collective, Place};
 use crate::error::{Error, Result};
-use crate::scalar::Element;
+use crate::params::Element;
 
 /// Sends the largest elements of every tensor, for
 /// [`DataParallel::compress`](crate::distributed::DataParallel::compress).

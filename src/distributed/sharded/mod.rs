@@ -18,12 +18,10 @@ use super::packed;
 use super::traffic::{BUCKET_BYTES, bucket_elements};
 use crate::adaptor::{NonFinite, Verdict, around, count_inner, skipped};
 use crate::error::{Error, Name, Result};
-use crate::follower::{Follower, follow};
-use crate::optimizer::Optimizer;
-use crate::params::{Layout, Params, ParamsMut};
-use crate::scalar::Element;
+use crate::params::{Element, Layout, Params, ParamsMut};
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{Report, Step};
+use crate::step::follower::{Follower, follow};
+use crate::step::{Optimizer, Report, Step};
 
 use across::{Across, Apart};
 use cut::How;

@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use super::cut::{Cut, How, Piece};
 use crate::distributed::Group;
-use crate::grad::Grad;
-use crate::params::{Layout, Order, TensorInfo, Values, ValuesMut, blocks};
-use crate::scalar::Element;
-use crate::step::{Ranks, Step, Tensor};
+use crate::kernel::blocks;
+use crate::params::{Element, Layout, Order, TensorInfo, Values, ValuesMut};
+use crate::step::{Grad, Ranks, Step, Tensor};
 
 /// What one rank has of the parameters.
 #[derive(Debug)]

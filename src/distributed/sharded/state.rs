@@ -7,11 +7,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use super::cut::{BLOCK, Cut, How};
-use crate::digest::Digest;
 use crate::error::{Error, Result};
-use crate::params::{Layout, TensorInfo};
-use crate::scalar::Element;
+use crate::params::{Element, Layout, TensorInfo};
 use crate::state::data::Data;
+use crate::state::digest::Digest;
 use crate::state::{StateDict, StateTensor};
 
 /// The node of what a rank's state says of itself.

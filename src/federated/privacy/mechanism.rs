@@ -5,9 +5,8 @@ use super::check_clip;
 use super::noise::Noise;
 use crate::clip::Norm;
 use crate::error::{Error, Result};
-use crate::norm::unravel;
-use crate::params::{Order, ParamsMut, ValuesMut, for_each_mut};
-use crate::scalar::Element;
+use crate::params::{Element, Order, ParamsMut, ValuesMut, for_each_mut};
+use crate::step::norm::unravel;
 
 /// The sampled Gaussian mechanism: Poisson sampling, a limit on each part of a sum, and noise on the sum.
 ///

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ndarray::{Array1, Array2, ArrayD, ArrayView1, Axis};
 
+use crate::curvature::tap::{LinearTap, shaped};
 use crate::error::{Error, Result};
-use crate::norm::unravel;
-use crate::product::{gram, multiply};
-use crate::scalar::{Element, Scalar};
-use crate::tap::{LinearTap, shaped};
+use crate::kernel::product::{gram, multiply};
+use crate::params::{Element, Scalar};
+use crate::step::norm::unravel;
 
 /// The taps of all layers of one batch: what the gradients of single examples are made of.
 ///

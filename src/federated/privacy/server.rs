@@ -7,9 +7,9 @@ use ndarray::ArrayViewMut1;
 use super::GaussianMechanism;
 use crate::error::{Error, Result};
 use crate::federated::{Aggregation, Sample, Selection, Server};
-use crate::optimizer::Optimizer;
-use crate::scalar::Element;
+use crate::params::Element;
 use crate::state::{Commit, StateReader, StateWriter};
+use crate::step::Optimizer;
 
 impl<A: Element, O: Optimizer<A>> Server<O, A> {
     /// Keeps secret who took part: DP-FedAvg, of which a client's whole change is one part of the sum.

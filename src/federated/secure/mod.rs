@@ -74,8 +74,7 @@ use rand_chacha::ChaCha20Rng;
 
 use super::privacy::noise::system_key;
 use crate::error::{Error, Result};
-use crate::params::{Params, for_each};
-use crate::scalar::Element;
+use crate::params::{Element, Params, for_each};
 
 pub use sum::{Masked, MaskedSum};
 

@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 
 use super::FixedPoint;
 use crate::error::{Error, Result};
-use crate::norm::unravel;
-use crate::params::{ParamsMut, for_each_mut};
-use crate::scalar::Element;
+use crate::params::{Element, ParamsMut, for_each_mut};
+use crate::step::norm::unravel;
 
 /// What one client sends in one round: numbers that alone are noise.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,15 +7,12 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::counter;
 use crate::error::{Error, Result};
-use crate::hyper::Hyper;
-use crate::norm;
-use crate::optimizer::Optimizer;
+use crate::params::scalar::{Scalar, is_kept};
 use crate::params::{Layout, Params, ParamsMut};
-use crate::scalar::{Scalar, is_kept};
+use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{Report, Step};
+use crate::step::{Optimizer, Report, Step, counter, norm};
 
 use vector::{Places, Undo, add, dot, flat_grads, largest, moved, scaled, sum_of_sizes, times};
 use wolfe::{Line, Point};

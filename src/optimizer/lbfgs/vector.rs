@@ -4,8 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::params::{Layout, Order, ParamsMut, TensorInfo, ValuesMut, for_each_mut};
-use crate::scalar::Scalar;
+use crate::params::{Layout, Order, ParamsMut, Scalar, TensorInfo, ValuesMut, for_each_mut};
 use crate::step::Step;
 
 /// Where each tensor stands in the vector.

@@ -1,7 +1,7 @@
 //! How far to go along a direction: the strong Wolfe conditions.
 
 use crate::error::Result;
-use crate::scalar::Scalar;
+use crate::params::Scalar;
 
 /// Sufficient decrease, and how flat it must have become: Nocedal and Wright's c₁ and c₂.
 const DECREASE: f64 = 1e-4;

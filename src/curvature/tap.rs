@@ -6,8 +6,8 @@
 use ndarray::{Array1, Array2, ArrayRef2, ArrayView2, ArrayView4, Axis};
 
 use crate::error::{Error, Result};
-use crate::norm;
-use crate::scalar::Scalar;
+use crate::params::Scalar;
+use crate::step::norm;
 
 /// The input of a linear layer and the gradient at its pre-activation, a row for each example.
 ///
@@ -164,7 +164,7 @@ pub fn rows<A: Scalar>(output_grad: ArrayView4<'_, A>) -> Array2<A> {
 /// as a matrix of its first axis and the others. `stride` and `padding` are (vertical, horizontal).
 ///
 /// ```
-/// use gradus::tap::unfold;
+/// use gradus::curvature::unfold;
 /// use ndarray::{Array, array};
 ///
 /// let image = Array::from_iter(1..=6).into_shape_with_order((1, 1, 2, 3)).unwrap().mapv(f64::from);

@@ -2,11 +2,14 @@
 //!
 //! Every element is summed in the same order whatever the number of threads, so the bits do not depend on it.
 
+#[cfg(feature = "second-order")]
+pub(crate) mod faer;
+
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 
-use crate::scalar::Scalar;
-use crate::threads;
+use crate::kernel::threads;
+use crate::params::Scalar;
 
 /// Products of fewer multiplications are not worth sharing.
 const SERIAL: usize = 1 << 20;

@@ -1,5 +1,11 @@
 //! One step: the list of parameter and gradient pairs that travels from the trees to the rule.
 
+pub(crate) mod counter;
+pub(crate) mod follower;
+pub(crate) mod grad;
+pub(crate) mod norm;
+mod optimizer;
+
 use std::fmt::{self, Write};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -7,10 +13,12 @@ use std::sync::Arc;
 use ndarray::{ArrayD, ArrayViewMutD};
 
 use crate::error::{Error, Result};
-use crate::follower::{Follower, follow};
-use crate::grad::Grad;
-use crate::params::{Layout, Order, Params, ParamsMut, TensorInfo, Values, ValuesMut, collect_mut, for_each};
-use crate::scalar::Element;
+use crate::params::{Element, Layout, Order, Params, ParamsMut, TensorInfo, Values, ValuesMut, collect_mut, for_each};
+use follower::follow;
+
+pub use follower::Follower;
+pub use grad::Grad;
+pub use optimizer::Optimizer;
 
 /// What a step did.
 #[non_exhaustive]

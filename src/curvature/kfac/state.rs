@@ -9,11 +9,10 @@ use super::factors::{Factors, Pending, Solver};
 use super::trust::{BOUNDS, Trust};
 use super::{Kfac, Mode};
 use crate::error::{Error, Result};
-use crate::hyper::Hyper;
-use crate::optimizer::Optimizer;
-use crate::params::Layout;
-use crate::scalar::Scalar;
+use crate::params::{Layout, Scalar};
+use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
+use crate::step::Optimizer;
 
 impl<O, A> Kfac<O, A> {
     fn hyper_parameters(&self) -> impl Iterator<Item = &Hyper> {

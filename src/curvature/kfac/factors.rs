@@ -6,12 +6,12 @@ use ndarray::{Array1, Array2, ArrayRef2, Axis};
 
 use super::Mode;
 use super::scratch::Scratch;
-use crate::decomposition::{eigen, shifted_inverse};
+use crate::curvature::tap::LinearTap;
 use crate::error::{Error, Result};
-use crate::linalg::{lower_gram, multiplied, multiply};
-use crate::product::mirror;
-use crate::scalar::Scalar;
-use crate::tap::LinearTap;
+use crate::kernel::decomposition::{eigen, shifted_inverse};
+use crate::kernel::product::faer::{lower_gram, multiplied, multiply};
+use crate::kernel::product::mirror;
+use crate::params::Scalar;
 
 /// The sums over the taps of one step. Σ aaᵀ and Σ δδᵀ are symmetric, and only up to the diagonal what they should be.
 #[derive(Debug, Clone)]

@@ -3,7 +3,7 @@
 //! [`Kfac`] is an adaptor around any optimizer. The training loop tells it what each layer saw, and steps:
 //!
 //! ```
-//! use gradus::kfac::sample;
+//! use gradus::curvature::sample;
 //! use gradus::{LinearTap, prelude::*};
 //! use ndarray::{Array1, Array2, Axis};
 //! use rand::SeedableRng; // rand 0.10
@@ -13,7 +13,7 @@
 //! let y = x.dot(&ndarray::array![[2.0], [-1.0], [0.5], [3.0]]) + 0.5;
 //! let (mut w, mut b) = (Array2::zeros((1, 4)), Array1::zeros(1));
 //!
-//! let mut opt = Sgd::new(1.0).kfac().damping(1e-6).no_kl_clip().layer("linear", gradus::kfac::Layer::new("0").bias("1"));
+//! let mut opt = Sgd::new(1.0).kfac().damping(1e-6).no_kl_clip().layer("linear", gradus::curvature::Layer::new("0").bias("1"));
 //! for _ in 0..20 {
 //!     let output = x.dot(&w.t()) + &b;
 //!     let output_grad = sample::gaussian(&output, &mut rng); // of targets that the model itself would give
@@ -41,18 +41,14 @@ use std::sync::Arc;
 use ndarray::ArrayD;
 
 use crate::adaptor::{around, count_inner};
+use crate::curvature::tap::{LinearTap, shaped};
 use crate::error::Result;
-use crate::grad::Grad;
-use crate::hyper::Hyper;
-use crate::linalg::dot;
-use crate::norm;
-use crate::optimizer::Optimizer;
-use crate::params::{Layout, Values};
-use crate::scalar::Scalar;
+use crate::kernel::product::faer::dot;
+use crate::kernel::threads;
+use crate::params::{Layout, Scalar, Values};
+use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{Report, Step};
-use crate::tap::{LinearTap, shaped};
-use crate::threads;
+use crate::step::{Grad, Optimizer, Report, Step, norm};
 
 use factors::{Factors, Pending, Solver};
 use scratch::Scratch;
@@ -72,7 +68,7 @@ pub use layer::Layer;
 /// ν = min(1, √(κ/|Ση²⟨V, ∇⟩|))          over all layers that have factors, η the learning rate of each tensor
 /// ∇ ← νV, and the step of the optimizer inside
 /// ```
-/// Layers are linear, or convolutions as [linear layers of their unfolded inputs](crate::tap::unfold) with Ω and Γ of Grosse and
+/// Layers are linear, or convolutions as [linear layers of their unfolded inputs](crate::curvature::tap::unfold) with Ω and Γ of Grosse and
 /// Martens as A and G. What no tap was given for passes through to the optimizer inside as it is.
 ///
 /// # Hyper-parameters
@@ -114,7 +110,7 @@ pub use layer::Layer;
 /// # Ok::<(), gradus::Error>(())
 /// ```
 ///
-/// The type of `Momentum::new(…).kfac()` over f64 is `gradus::kfac::Kfac<Momentum<f64>, f64>`.
+/// The type of `Momentum::new(…).kfac()` over f64 is `gradus::curvature::Kfac<Momentum<f64>, f64>`.
 ///
 /// # Errors
 /// [`Layer`](crate::Error::Layer) with the layer's name and what is wrong with it or its tap;

@@ -3,14 +3,13 @@
 use ndarray::{Array2, ArrayD, ArrayRef2, ArrayView2, Axis, CowArray, Ix2};
 
 use crate::error::{Error, Result};
-use crate::params::{Layout, Order, TensorInfo};
-use crate::scalar::Scalar;
+use crate::params::{Layout, Order, Scalar, TensorInfo};
 use crate::step::Step;
 
 /// The tensors of a layer, where their paths are not `name.weight` and `name.bias`.
 ///
 /// ```
-/// use gradus::kfac::Layer;
+/// use gradus::curvature::Layer;
 /// use gradus::prelude::*;
 /// # use ndarray::array;
 ///

@@ -8,11 +8,8 @@ use ndarray::{Array1, Axis};
 use super::Kfac;
 use super::layer::{Layer, Place};
 use crate::error::{Error, Result};
-use crate::norm;
-use crate::optimizer::Optimizer;
-use crate::params::Layout;
-use crate::scalar::Scalar;
-use crate::step::Step;
+use crate::params::{Layout, Scalar};
+use crate::step::{Optimizer, Step, norm};
 
 /// What holds for one step.
 pub(super) struct Settings {

@@ -6,7 +6,7 @@
 //! batch, as a [`LinearTap`](crate::LinearTap) has it.
 //!
 //! ```
-//! use gradus::kfac::sample;
+//! use gradus::curvature::sample;
 //! use ndarray::array;
 //! use rand::SeedableRng; // rand 0.10
 //!
@@ -20,7 +20,7 @@ use ndarray::{Array2, ArrayRef2};
 use rand::{Rng, RngExt};
 use rand_distr::StandardNormal;
 
-use crate::scalar::Scalar;
+use crate::params::Scalar;
 
 /// For softmax and cross-entropy over the columns: `p − onehot(y)`, y drawn from p = softmax(logits).
 pub fn categorical<A: Scalar>(logits: &ArrayRef2<A>, rng: &mut impl Rng) -> Array2<A> {

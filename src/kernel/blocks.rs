@@ -4,7 +4,7 @@ use std::mem::take;
 
 use ndarray::{ArrayBase, ArrayViewD, ArrayViewMutD, Axis, IxDyn, RawData, Slice, Zip, aview_mut1, aview1};
 
-use crate::scalar::Element;
+use crate::params::Element;
 
 /// Reads elements `start …` of a view walked in row-major order.
 pub(crate) fn read<A: Element>(view: &ArrayViewD<'_, A>, mut start: usize, mut out: &mut [A]) {

@@ -3,11 +3,9 @@
 use pulp::NullaryFnOnce;
 
 use crate::error::Error;
-use crate::grad::{BLOCK, Grad, WIDE_BLOCK, with_buffer};
-use crate::params::{Order, TensorInfo};
-use crate::scalar::Element;
-use crate::simd;
-use crate::threads;
+use crate::kernel::{simd, threads};
+use crate::params::{Element, Order, TensorInfo};
+use crate::step::grad::{BLOCK, Grad, WIDE_BLOCK, with_buffer};
 
 /// Elements summed side by side, the same on every machine.
 const LANES: usize = 16;

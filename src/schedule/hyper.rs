@@ -5,7 +5,7 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::scalar::{Element, is_kept};
+use crate::params::scalar::{Element, is_kept};
 use crate::schedule::Schedule;
 use crate::state::{Commit, StateReader, StateWriter};
 

@@ -8,10 +8,9 @@ use faer::{Accum, MatMut, MatRef, Par};
 use ndarray::{Array2, ArrayRef2, ArrayView2, CowArray, Ix2};
 use pulp::NullaryFnOnce;
 
-use crate::product::{TILE, mirror};
-use crate::scalar::Scalar;
-use crate::simd;
-use crate::threads;
+use crate::kernel::product::{TILE, mirror};
+use crate::kernel::{simd, threads};
+use crate::params::Scalar;
 
 /// Products of fewer multiplications are not worth sharing.
 const SERIAL: usize = 1 << 20;

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ndarray::Array2;
 
-use crate::scalar::Scalar;
+use crate::params::Scalar;
 
 /// Buffers whose contents do not matter. No part of the state: a copy begins without.
 #[derive(Debug)]

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use ndarray::{ArrayD, IxDyn};
 
 use crate::error::{Error, Result};
-use crate::params::{Order, TensorInfo, Values, blocks};
-use crate::scalar::Element;
+use crate::kernel::blocks;
+use crate::params::{Element, Order, TensorInfo, Values};
 
 /// Sweeps and reductions go in blocks of at most this many elements.
 pub(crate) const BLOCK: usize = 2048;

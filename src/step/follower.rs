@@ -5,10 +5,9 @@ use std::fmt;
 use ndarray::{ArrayViewMut, ArrayViewMutD, Dimension};
 use pulp::Arch;
 
-use crate::grad::{WIDE_BLOCK, with_buffer};
-use crate::params::{Order, Values, ValuesMut, blocks};
-use crate::scalar::Element;
-use crate::simd;
+use crate::kernel::{blocks, simd};
+use crate::params::{Element, Order, Values, ValuesMut};
+use crate::step::grad::{WIDE_BLOCK, with_buffer};
 
 /// Something that follows a parameter, element by element.
 ///

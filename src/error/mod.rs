@@ -1,6 +1,6 @@
 //! Everything that can go wrong, with the place where it did.
 
-use crate::simd::Level;
+use crate::kernel::simd::Level;
 
 /// The result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

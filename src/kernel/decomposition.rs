@@ -11,10 +11,10 @@ use faer::linalg::triangular_inverse::invert_lower_triangular;
 use faer::{Accum, Conj, Mat, MatMut, MatRef, Par};
 use ndarray::{Array1, Array2, ArrayRef2, Axis};
 
-use crate::linalg::blend_lower;
-use crate::norm;
-use crate::product::{LINE, mirror};
-use crate::scalar::Scalar;
+use crate::kernel::product::faer::blend_lower;
+use crate::kernel::product::{LINE, mirror};
+use crate::params::Scalar;
+use crate::step::norm;
 
 /// The elements in f64, row by row.
 fn double<A: Scalar>(matrix: &ArrayRef2<A>) -> Vec<f64> {

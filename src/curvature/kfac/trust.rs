@@ -2,8 +2,8 @@
 
 use super::Kfac;
 use crate::error::{Error, Result};
-use crate::optimizer::Optimizer;
-use crate::scalar::Scalar;
+use crate::params::Scalar;
+use crate::step::Optimizer;
 
 /// What the damping is multiplied with in each step between two adaptations, and at most how many of these count.
 const CHANGE: f64 = 0.95;

@@ -1,0 +1,9 @@
+//! Loops over memory: SIMD, threads, blocks of views, products and decompositions of matrices. No tree and no step is known here.
+
+pub(crate) mod aligned;
+pub(crate) mod blocks;
+#[cfg(feature = "second-order")]
+pub(crate) mod decomposition;
+pub(crate) mod product;
+pub mod simd;
+pub(crate) mod threads;

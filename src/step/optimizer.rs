@@ -1,0 +1,146 @@
+//! The core trait: what every optimizer and every adaptor implements.
+
+use std::sync::Arc;
+
+use super::{Report, Step};
+use crate::error::Result;
+use crate::params::{Element, Layout, Params, ParamsMut};
+use crate::state::{Commit, StateDict, StateReader, StateWriter, load};
+
+/// Moves parameters along their gradients.
+///
+/// A training loop calls [`step`](Optimizer::step). The methods of [`OptimizerExt`](crate::OptimizerExt) wrap an optimizer in
+/// another, as those of `Iterator` do; the last in a chain sees the gradient first. The trait is object safe: `Box<dyn Optimizer<f32>>`
+/// is an optimizer, and so is `&mut O`.
+///
+/// To write an optimizer of your own, see [`Rule`](crate::rule::Rule) for element-wise algorithms and the
+/// [guide](crate::guide::extending) for the others.
+pub trait Optimizer<A: Element>: Send {
+    /// Whether [`apply`](Optimizer::apply) would accept this step. Changes nothing.
+    ///
+    /// An optimizer that moves something before it hands the step on, as a router between two optimizers does, asks
+    /// first. An adaptor asks the optimizer inside about the step as it would pass it on, described on a
+    /// [`preview`](Step::preview).
+    ///
+    /// # Errors
+    /// What `apply` would return.
+    fn check(&self, step: &Step<'_, A>) -> Result<()>;
+
+    /// Takes the step, all of it or, on an error, none.
+    ///
+    /// What `check` accepts must not be refused here: beside other optimizers, in a [`Router`](crate::adaptor::Router), an error at this point comes when
+    /// those may have moved, and nothing that they were is kept. The router then says
+    /// [`RefusedTooLate`](crate::Error::RefusedTooLate). A panic, in a rule, a schedule or a closure of the user's, goes through
+    /// to whoever called, and leaves a part of the elements moved: parameters and optimizer are then to be replaced by saved ones.
+    ///
+    /// # Errors
+    /// [`Error::HyperParameter`](crate::Error::HyperParameter), [`Error::Schedule`](crate::Error::Schedule) and
+    /// [`Error::ParametersChanged`](crate::Error::ParametersChanged), and those of the adaptors on the way.
+    fn apply(&mut self, step: Step<'_, A>) -> Result<Report>;
+
+    /// The learning rate that the next step will use, before any group's change to it.
+    fn learning_rate(&self) -> f64;
+
+    /// The number of steps taken; the counter that schedules are evaluated at.
+    ///
+    /// A call that accumulated, was skipped or failed is no step.
+    fn steps(&self) -> u64;
+
+    /// The layout of the parameters: `None` before the first step and from then on that of the [`Step`]s applied, whether they
+    /// moved anything or not; an adaptor answers with that of the optimizer inside.
+    ///
+    /// By it [`step`](Optimizer::step) refuses other parameters than before, a state is refused that is not of these, and pairing
+    /// the next step builds no paths. An optimizer that always answers `None` steps any parameters with what it remembers of others.
+    fn layout(&self) -> Option<&Arc<Layout>>;
+
+    /// Writes what the optimizer remembers from step to step, and has the optimizer inside do the same.
+    ///
+    /// For those who write an optimizer; whoever uses one calls [`state_dict`](Optimizer::state_dict).
+    fn write_state(&self, state: &mut StateWriter<'_>);
+
+    /// Reads what [`write_state`](Optimizer::write_state) wrote, in the same order, and checks it; changes nothing before
+    /// the [`Commit`] that it returns is made.
+    ///
+    /// # Errors
+    /// Those of [`StateReader`].
+    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>>;
+
+    /// A copy of everything that is remembered from step to step: counters, every slot, gathered gradients, averages.
+    ///
+    /// Hyper-parameters and schedules are not in it, they are code. What a [`Plateau`](crate::schedule::Plateau) has seen is, if
+    /// it is in a hyper-parameter of what remembers something itself: an optimizer (its learning rate, weight decay or one of its
+    /// rule), an average, `kfac`, `proximal`. Of one elsewhere, in a group, a clip, `layerwise_decay` or `unscale`, save its
+    /// [`state`](crate::schedule::Plateau::state).
+    fn state_dict(&self) -> StateDict {
+        let mut state = StateDict::new(self.layout().cloned());
+        self.write_state(&mut StateWriter::new(&mut state));
+        state
+    }
+
+    /// Goes on from a state that was saved, bit for bit as if it had never stopped. All of it or, on an error, nothing.
+    ///
+    /// The optimizer is built as it was before: the same algorithms in the same order. It may have taken steps.
+    ///
+    /// # Errors
+    /// [`Error::WrongAlgorithm`](crate::Error::WrongAlgorithm), [`Error::MissingEntry`](crate::Error::MissingEntry),
+    /// [`Error::UnexpectedEntry`](crate::Error::UnexpectedEntry), [`Error::EntryShape`](crate::Error::EntryShape),
+    /// [`Error::EntryType`](crate::Error::EntryType), [`Error::EntryValue`](crate::Error::EntryValue), and
+    /// [`Error::ParametersChanged`](crate::Error::ParametersChanged) if the optimizer has stepped other parameters;
+    /// [`Error::SettingChanged`](crate::Error::SettingChanged) where a setting that the state has already taken part in is another:
+    /// what is frozen, and which steps a mean is of.
+    fn load_state_dict(&mut self, state: &StateDict) -> Result<()> {
+        load(state, state.layout(), self.layout().cloned(), |reader| self.read_state(reader))
+    }
+
+    /// Moves `params` along `grads`, a tree of the same tensors. The gradients are not changed.
+    ///
+    /// # Errors
+    /// Those of [`Step::pair`] and of [`apply`](Optimizer::apply). Parameters, state and counters are then bit for
+    /// bit what they were.
+    fn step(&mut self, params: &mut dyn ParamsMut<Elem = A>, grads: &dyn Params<Elem = A>) -> Result<Report> {
+        let step = Step::pair(params, grads, self.layout())?;
+        Layout::ensure_known(self.layout(), step.layout())?;
+        self.apply(step)
+    }
+}
+
+macro_rules! forward {
+    ($($optimizer:tt)*) => {
+        impl<A: Element, O: Optimizer<A> + ?Sized> Optimizer<A> for $($optimizer)* {
+            fn check(&self, step: &Step<'_, A>) -> Result<()> {
+                (**self).check(step)
+            }
+
+            fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
+                (**self).apply(step)
+            }
+
+            fn step(&mut self, params: &mut dyn ParamsMut<Elem = A>, grads: &dyn Params<Elem = A>) -> Result<Report> {
+                (**self).step(params, grads)
+            }
+
+            fn learning_rate(&self) -> f64 {
+                (**self).learning_rate()
+            }
+
+            fn steps(&self) -> u64 {
+                (**self).steps()
+            }
+
+            fn layout(&self) -> Option<&Arc<Layout>> {
+                (**self).layout()
+            }
+
+            fn write_state(&self, state: &mut StateWriter<'_>) {
+                (**self).write_state(state);
+            }
+
+            fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+                (**self).read_state(state)
+            }
+        }
+    };
+}
+
+forward!(Box<O>);
+forward!(&mut O);
