@@ -1,11 +1,11 @@
-//! Your own algorithm, adaptor and schedule, in your own crate, beside those of gradus.
+//! Your own optimizer, adaptor and schedule, in your own crate.
 //!
-//! The first part below is all that is new: the rule of Lion (Chen et al., 2023, arXiv:2302.06675), an adaptor
-//! that centralizes gradients (Yong et al., 2020, arXiv:2004.01461), and a schedule with a knee (Iyer et al., 2020,
-//! arXiv:2003.03977). They are composed with clipping and compared with Adam on a small regression. A custom rule runs
-//! in the same loop as the built-in ones; a last table shows what that means in nanoseconds.
+//! The first part below defines all three: the optimizer Lion (Chen et al., 2023, [arXiv:2302.06675](https://arxiv.org/abs/2302.06675)), an
+//! adaptor that centralizes gradients (Yong et al., 2020, [arXiv:2004.01461](https://arxiv.org/abs/2004.01461)), and a schedule that holds its
+//! value before it decays (Iyer et al., 2020, [arXiv:2003.03977](https://arxiv.org/abs/2003.03977)). The second part combines them with clipping
+//! and compares them with Adam on a small regression. The last table shows that your own rule is as fast as a built-in one.
 //!
-//! ```text
+//! ```sh
 //! cargo run --release --example custom_rule
 //! ```
 

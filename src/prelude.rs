@@ -5,6 +5,8 @@
 pub use gradus_derive::Params;
 
 pub use crate::adaptor::{Group, NonFinite};
+#[doc(hidden)]
+pub use crate::optimizer::features_off::FeaturesOff as _;
 pub use crate::optimizer::{Adam, AdamW, Lbfgs, Momentum, Muon, Nesterov, OptimizerExt, RmsProp, Sgd};
 #[cfg(feature = "second-order")]
 pub use crate::optimizer::{Shampoo, Soap};

@@ -1,17 +1,16 @@
-//! Nine optimizers walk through two valleys.
+//! Nine optimizers on two test functions.
 //!
 //! ```sh
-//! cargo run --release --example optimizers      # draws target/optimizers.svg
+//! cargo run --release --example optimizers
 //! ```
 //!
-//! Rosenbrock's function (1960) is a bent valley with steep walls and a floor that is almost flat. The quadratic is a
-//! straight one, a hundred times as curved across as along, and turned, so that no axis lies along it: scaling each
-//! coordinate for itself, as RMSProp and Adam do, cannot undo it. Gradient descent has to be slow enough for the walls
-//! and then hardly moves along the floor. Momentum adds up what the small gradients there agree on.
+//! Rosenbrock's function (1960) is a curved valley with steep walls and an almost flat floor. The quadratic is a straight valley, a hundred times as
+//! curved across as along. It is rotated, so RMSProp and Adam, which scale each coordinate separately, cannot undo its shape. Gradient descent
+//! needs a small learning rate for the walls and then hardly moves along the floor. Momentum adds up the small gradients along the floor.
 //!
-//! Each optimizer begins with a learning rate that suits it and the valley, and a cosine takes it to 0. The table has
-//! the final loss, the distance to the optimum and the steps until the loss stays below 1e-4; the picture shows the
-//! ways there, and below them the losses. Every optimizer must end below the loss that `contestants` states for it.
+//! Each optimizer starts with a learning rate tuned for it and the function, and a cosine takes it to 0. The table shows the final loss, the
+//! distance to the optimum, and the number of steps after which the loss stays below 1e-4. The picture `target/optimizers.svg` shows the paths,
+//! and below them the losses. Every optimizer must end below the loss stated for it in `contestants`.
 
 mod picture;
 

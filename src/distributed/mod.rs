@@ -1,13 +1,14 @@
-//! One training loop on several ranks, threads or processes.
+//! Training on several ranks: threads or processes that run the same loop.
 //!
-//! | what | made by | every rank has |
+//! | adaptor | made by | every rank has |
 //! |---|---|---|
 //! | [`DataParallel`] | [`data_parallel(group)`](crate::Optimizer::data_parallel) | all state; with [`compress`] it sends less |
 //! | [`Sharded`] (ZeRO-1) | [`sharded(group)`](crate::Optimizer::sharded) | its share of the state; [`unshard`] joins them |
-//! | [`LocalSteps`] (DiLoCo) | [`local_steps(h, outer)`](crate::Optimizer::local_steps)`.across(group)` | its own steps, together every h |
+//! | [`LocalSteps`] (DiLoCo) | [`local_steps(h, outer)`](crate::Optimizer::local_steps)`.across(group)` | its own steps, and an exchange every h steps |
 //!
-//! A group is a [`ThreadGroup`], the processes of MPI (crate `gradus-mpi`), or whatever implements [`Group`] and [`Collective`]. The
-//! prelude's [`Group`](crate::adaptor::Group) is one of tensors: beside it, import the trait as `use gradus::distributed::Group as _`.
+//! A group is a [`ThreadGroup`], the processes of MPI (crate `gradus-mpi`), or any other type with [`Group`] and [`Collective`]. The
+//! prelude's [`Group`](crate::adaptor::Group) is a parameter group. If you import the prelude, import the trait with
+//! `use gradus::distributed::Group as _`.
 
 mod agreement;
 mod ahead;

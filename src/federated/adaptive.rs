@@ -8,7 +8,7 @@ use crate::params::Scalar;
 use crate::rule::{At, Elementwise, Lanes, Rule};
 use crate::schedule::Hyper;
 
-/// FedAdam: the server moves as Adam does, along the mean change of the clients.
+/// FedAdam: the server uses Adam along the mean change of the clients.
 ///
 /// The mean change Δ is the negative of the gradient that a [`Server`](super::Server) gives its optimizer.
 ///
@@ -19,7 +19,7 @@ use crate::schedule::Hyper;
 /// v ← β₂v + (1 − β₂)Δ²                from v = τ²
 /// θ ← θ + η·m/(√v + τ)
 /// ```
-/// [`flower`](FedAdam::flower) begins with v = 0 and corrects the bias, with one more than the round in the exponents:
+/// [`flower`](FedAdam::flower) starts from v = 0 and corrects the bias, with exponents one larger than the round:
 /// ```text
 /// θ ← θ + η·√(1 − β₂ᵗ⁺¹)/(1 − β₁ᵗ⁺¹)·m/(√v + τ)        t = 1, 2, …
 /// ```
@@ -29,21 +29,21 @@ use crate::schedule::Hyper;
 /// | name | default | range | meaning |
 /// |---|---|---|---|
 /// | `learning_rate` η | – | η ≥ 0 | length of the server's step, in units of the parameter |
-/// | `beta1` β₁ | 0.9 | 0 ≤ β₁ < 1 | share of the first moment kept a round |
-/// | `beta2` β₂ | 0.99 | 0 ≤ β₂ < 1 | share of the second moment kept a round |
-/// | `tau` τ | 1e-3 | τ ≥ 0 | how adaptive: with a large τ all elements move alike; unit of the change. With 0, an element of v = 0 stays |
+/// | `beta1` β₁ | 0.9 | 0 ≤ β₁ < 1 | fraction of the first moment kept per round |
+/// | `beta2` β₂ | 0.99 | 0 ≤ β₂ < 1 | fraction of the second moment kept per round |
+/// | `tau` τ | 1e-3 | τ ≥ 0 | adaptivity: with a large τ all elements move alike; unit of the change. With τ = 0, an element with v = 0 does not move |
 /// | `weight_decay` λ | 0 | λ ≥ 0 | strength of an L2 penalty on the server |
 ///
 /// # State
 /// `exp_avg` −m and `exp_avg_sq` v: two elements per parameter (8 bytes in f32).
 ///
 /// # Conventions
-/// Algorithm 2 of the paper. `flower()` is the arithmetic of Flower 1.x, whose `FedAdam` has the defaults η 0.1 and τ 1e-9.
-/// Against [`Adam`](crate::Adam): no bias correction, and v begins at τ² instead of 0.
+/// Algorithm 2 of the paper. `flower()` uses the formulas of Flower 1.x, whose `FedAdam` has the defaults η 0.1 and τ 1e-9.
+/// Unlike [`Adam`](crate::Adam), there is no bias correction, and v starts from τ² instead of 0.
 ///
 /// # Errors
-/// A step fails with [`Error::HyperParameter`](crate::Error::HyperParameter) when a value leaves its range, and for
-/// the reasons of [`Step::pair`](crate::Step::pair) and a changed parameter tree.
+/// A step returns [`Error::HyperParameter`](crate::Error::HyperParameter) if a value is out of its range, and the errors of
+/// [`Step::pair`](crate::Step::pair) and of changed parameters.
 ///
 /// # Example
 /// ```
@@ -61,7 +61,7 @@ use crate::schedule::Hyper;
 /// S. J. Reddi et al., *Adaptive Federated Optimization* (2021), arXiv:2003.00295, algorithm 2.
 pub type FedAdam<A> = Elementwise<FedRule<AdamMoment>, A>;
 
-/// FedYogi: FedAdam with a second moment that grows fast and shrinks slowly.
+/// FedYogi: FedAdam with a second moment that shrinks slowly when changes become small.
 ///
 /// # Update rule
 /// ```text
@@ -69,7 +69,7 @@ pub type FedAdam<A> = Elementwise<FedRule<AdamMoment>, A>;
 /// v ← v − (1 − β₂)Δ²·sign(v − Δ²)
 /// θ ← θ + η·m/(√v + τ)
 /// ```
-/// [`flower`](FedYogi::flower) begins with v = 0.
+/// [`flower`](FedYogi::flower) starts from v = 0.
 ///
 /// # Hyper-parameters
 /// Those of [`FedAdam`].
@@ -107,7 +107,7 @@ pub type FedYogi<A> = Elementwise<FedRule<YogiMoment>, A>;
 /// v ← v + Δ²
 /// θ ← θ + η·m/(√v + τ)
 /// ```
-/// [`flower`](FedAdagrad::flower) begins with v = 0.
+/// [`flower`](FedAdagrad::flower) starts from v = 0.
 ///
 /// # Hyper-parameters
 /// Those of [`FedAdam`] without β₂.
@@ -116,7 +116,7 @@ pub type FedYogi<A> = Elementwise<FedRule<YogiMoment>, A>;
 /// That of [`FedAdam`].
 ///
 /// # Conventions
-/// Algorithm 2 of the paper; `flower().beta1(0.0)` is Flower 1.x, which has no first moment here.
+/// Algorithm 2 of the paper; `flower().beta1(0.0)` is Flower 1.x, whose FedAdagrad has no first moment.
 ///
 /// # Errors
 /// Those of [`FedAdam`].
@@ -153,7 +153,7 @@ impl<M> Default for FedRule<M> {
     }
 }
 
-/// How the second moment goes on: what tells the three optimizers apart. Sealed.
+/// The update of the second moment, in which the three optimizers differ. Sealed.
 pub trait Moment: sealed::Sealed + fmt::Debug + Clone + Send + Sync + 'static {
     /// The optimizer's name.
     const NAME: &'static str;
@@ -220,7 +220,7 @@ impl Moment for AdagradMoment {
 }
 
 impl<A: Scalar, M: Moment> Elementwise<FedRule<M>, A> {
-    /// The optimizer with the paper's defaults: β₁ 0.9, β₂ 0.99, τ 1e-3.
+    /// Creates the optimizer with the paper's defaults: β₁ 0.9, β₂ 0.99, τ 1e-3.
     pub fn new(learning_rate: impl Into<Hyper>) -> Self {
         Self::from_rule(FedRule::default(), learning_rate)
     }
@@ -237,13 +237,13 @@ impl<A: Scalar, M: Moment> Elementwise<FedRule<M>, A> {
         self
     }
 
-    /// The τ ≥ 0 that stands beside the root and, squared, begins the second moment.
+    /// Sets τ ≥ 0, which is added to the root; the second moment starts from its square.
     pub fn tau(mut self, tau: impl Into<Hyper>) -> Self {
         self.rule.tau = tau.into();
         self
     }
 
-    /// Flower's arithmetic: v from 0, and FedAdam's bias correction.
+    /// Uses Flower's formulas: v starts from 0, and FedAdam corrects the bias.
     pub fn flower(mut self) -> Self {
         self.rule.flower = true;
         self

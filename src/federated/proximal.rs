@@ -1,4 +1,4 @@
-//! FedProx: clients that stay near the model that they were given.
+//! FedProx: clients that stay near the server's model.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Optimizer, Report, Step};
 
-/// Pulls a client's parameters back to the server's model: made by [`Optimizer::proximal`].
+/// Pulls a client's parameters towards the server's model: made by [`Optimizer::proximal`].
 ///
-/// Clients whose data differ drift apart, the further the longer they train. The pull is the gradient of μ/2·‖θ − θₜ‖², with θₜ
-/// the model with which the round began.
+/// Clients with different data drift apart, and further the longer they train. The pull is the gradient of μ/2·‖θ − θₜ‖², where θₜ is
+/// the model at the start of the round.
 ///
 /// # Update rule
 /// ```text
@@ -24,18 +24,18 @@ use crate::step::{Optimizer, Report, Step};
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
-/// | `mu` μ | – | μ ≥ 0 | strength of the pull; 0 is FedAvg, the paper has 0.001 to 1 |
+/// | `mu` μ | – | μ ≥ 0 | strength of the pull; 0 is FedAvg, the paper uses 0.001 to 1 |
 ///
 /// # State
-/// θₜ, one element per parameter, and as many for the pull (together 8 bytes in f32).
+/// θₜ and the pull, two elements per parameter (8 bytes in f32).
 ///
 /// # Conventions
-/// The objective of the paper, as Flower's FedProx; the paper lets the clients do different amounts of work, which is theirs here
-/// too.
+/// The objective of the paper, as in Flower's FedProx. In the paper, clients may do different amounts of work; here that is up to the
+/// client's own loop.
 ///
 /// # Errors
-/// A step before the first [`begin_round`](Proximal::begin_round) is [`Error::NoRound`], a μ that is 0 or infinite in the parameters' type
-/// only [`Error::HyperParameter`].
+/// [`Error::NoRound`] for a step before the first [`begin_round`](Proximal::begin_round); [`Error::HyperParameter`] if μ is out of range, or
+/// becomes 0 or infinite in the element type.
 ///
 /// # Example
 /// ```
@@ -72,7 +72,7 @@ impl<O, A> Proximal<O, A> {
 }
 
 impl<A: Element, O: Optimizer<A>> Proximal<O, A> {
-    /// Begins a round: from here on the pull is to the model of this task.
+    /// Starts a round: the pull is now towards the model of this task.
     ///
     /// # Errors
     /// [`Error::ParametersChanged`], [`Error::DuplicatePath`].

@@ -5,6 +5,8 @@
 
 mod adam;
 mod ext;
+#[doc(hidden)]
+pub mod features_off;
 mod lbfgs;
 mod momentum;
 mod muon;

@@ -65,7 +65,7 @@ impl<A: Scalar> Pending<A> {
         Ok(())
     }
 
-    /// Nothing if no sum has grown beyond the numbers: if the traces have not, no other element has, and no eigenvalue.
+    /// Returns an error if a sum has overflowed. If the traces are finite, so is every element and every eigenvalue.
     pub(super) fn ensure_finite(&self) -> Result<()> {
         for (argument, sum) in [("the sum of input²", &self.input), ("the sum of output_grad²", &self.output)] {
             let trace = sum.diag().sum().as_f64();

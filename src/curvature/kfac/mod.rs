@@ -1,6 +1,6 @@
-//! Kronecker-factored curvature (K-FAC): natural gradient descent at the price of a few small matrices a layer.
+//! Kronecker-factored curvature (K-FAC): natural gradient descent with a few small matrices per layer.
 //!
-//! [`Kfac`] is an adaptor around any optimizer. The training loop tells it what each layer saw, and steps:
+//! [`Kfac`] is an adaptor around any optimizer. The training loop passes it a tap of each layer, and steps:
 //!
 //! ```
 //! use gradus::curvature::sample;
@@ -68,34 +68,33 @@ pub use layer::Layer;
 /// ν = min(1, √(κ/|Ση²⟨V, ∇⟩|))          over all layers that have factors, η the learning rate of each tensor
 /// ∇ ← νV, and the step of the optimizer inside
 /// ```
-/// Layers are linear, or convolutions as [linear layers of their unfolded inputs](crate::curvature::tap::unfold) with Ω and Γ of Grosse and
-/// Martens as A and G. What no tap was given for passes through to the optimizer inside as it is.
+/// A layer is linear, or a convolution as a [linear layer of its unfolded input](crate::curvature::unfold), with Ω and Γ of Grosse and Martens
+/// as A and G. Gradients of tensors without a tap are passed to the optimizer inside unchanged.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
 /// | [`damping`](Self::damping) λ | 1e-3 | > 0 | added to the curvature; unit of the loss by parameter² |
-/// | [`decay`](Self::decay) | 0.95 | 0 ≤ decay < 1 | how much of the factors an update keeps, at most |
-/// | [`kl_clip`](Self::kl_clip) κ | 1e-3 | > 0 | the largest η²⟨V, ∇⟩, twice the Kullback–Leibler divergence that a step makes |
-/// | [`factor_period`](Self::factor_period) | 1 | ≥ 1 | steps from one update of the factors to the next |
-/// | [`inverse_period`](Self::inverse_period) | 10 | ≥ 1 | steps from one decomposition to the next |
+/// | [`decay`](Self::decay) | 0.95 | 0 ≤ decay < 1 | largest fraction of the factors that an update keeps |
+/// | [`kl_clip`](Self::kl_clip) κ | 1e-3 | > 0 | the largest η²⟨V, ∇⟩, which is twice the Kullback–Leibler divergence of a step |
+/// | [`factor_period`](Self::factor_period) | 1 | ≥ 1 | steps per update of the factors |
+/// | [`inverse_period`](Self::inverse_period) | 10 | ≥ 1 | steps per decomposition |
 /// | [`eigen`](Self::eigen) | no | | eigen-decompositions instead of inverses |
 ///
 /// # State
-/// Of every layer A and G and their inverses, 2(in + 1)² + 2·out² numbers; with `eigen` in + 1 + out more. Taps that have been
-/// observed since the last step are part of it. Beside it a step leaves about as much memory to the next, without which that would
-/// have to be asked for anew.
+/// Per layer A, G and their inverses, 2(in + 1)² + 2·out² numbers; with `eigen` in + 1 + out more. Taps of an unfinished step are part of the
+/// state. Scratch memory of about the same size is kept between steps.
 ///
 /// # Conventions
-/// Both factors are means over the batch and begin as the first batch's. Ports that average the gradients of a mean loss have a G
-/// that is batch² too small; those that begin with the identity keep a part of it for long. [`LinearTap`] has gradients of single
-/// examples, and [`observe_empirical`](Self::observe_empirical) finds out most mistakes. The gradients of the step are those of the
-/// mean loss. The defaults of λ and κ are those of common implementations, for classifiers; both grow with the loss, see the
+/// Both factors are means over the batch and start from those of the first batch. Some other implementations average the gradients of a mean
+/// loss, so their G is too small by a factor of batch²; others start from the identity, which stays in the factors for many steps.
+/// [`LinearTap`] has gradients of single examples, and [`observe_empirical`](Self::observe_empirical) detects most mistakes. The gradients of
+/// the step are those of the mean loss. The defaults of λ and κ are common for classifiers. Both should grow with the loss; see the
 /// [guide](crate::guide::curvature).
 ///
-/// Write clipping, accumulation and groups after `kfac`, routes before it. What is outside sees the gradients first, and κ counts
-/// every tensor with the learning rate of its group. Taps go through by [`inner_mut`](crate::adaptor::Clip::inner_mut), once for
-/// each adaptor outside:
+/// Write clipping, accumulation and groups after `kfac`, and routes before it. Adaptors outside see the gradients first, and κ uses the
+/// learning rate of each tensor's group. To pass taps through adaptors, call [`inner_mut`](crate::adaptor::Clip::inner_mut) once per adaptor
+/// outside:
 ///
 /// ```
 /// # use gradus::{LinearTap, prelude::*};
@@ -113,17 +112,17 @@ pub use layer::Layer;
 /// The type of `Momentum::new(…).kfac()` over f64 is `gradus::curvature::Kfac<Momentum<f64>, f64>`.
 ///
 /// # Errors
-/// [`Layer`](crate::Error::Layer) with the layer's name and what is wrong with it or its tap;
+/// [`Layer`](crate::Error::Layer) with the layer's name and the problem with the layer or its tap;
 /// [`NonFiniteGradient`](crate::Error::NonFiniteGradient) for a layer's gradient, [`HyperParameter`](crate::Error::HyperParameter).
-/// A gradient of a tensor that belongs to no observed layer is passed on as it is, NaN too.
+/// The gradient of a tensor outside all observed layers is passed on unchanged, even if it is NaN.
 ///
-/// [`check`](Optimizer::check) preconditions nothing and asks the optimizer inside about the gradients as they come. Near the ends of the
-/// numbers, a norm that overflows or a scale that becomes 0, its answer may be another than that of the step. Beside other
-/// optimizers write the route before `kfac`, where all are asked about the gradients that they get.
+/// [`check`](Optimizer::check) does not precondition: it checks the optimizer inside with the original gradients. If numbers are close to
+/// overflow or underflow, its result may therefore differ from that of the step. Write `route` before `kfac`, where all optimizers are
+/// checked with the gradients that they get.
 ///
-/// Fallbacks: a batch of any rank, or of one example, is damped; a zero G has π = 1; a factor that rounding has made indefinite is
-/// inverted through its eigenvalues, those below 0 taken as 0. A layer without a tap keeps its factors; if its step would not be
-/// finite, its gradient goes in as it is.
+/// Fallbacks: damping makes the factors of any batch invertible, even of one example. If G is 0, π is 1. A factor that rounding has made
+/// indefinite is inverted through its eigenvalues, with negative ones set to 0. A layer without a tap keeps its factors; if its preconditioned
+/// gradient would not be finite, the original gradient is used.
 ///
 /// # References
 /// J. Martens and R. Grosse, *Optimizing Neural Networks with Kronecker-factored Approximate Curvature* (2015), arXiv:1503.05671,
@@ -148,7 +147,7 @@ pub struct Kfac<O, A> {
     scratch: Scratch<A>,
 }
 
-/// What the curvature is divided out by.
+/// The method of dividing by the curvature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Inverse,
@@ -176,32 +175,31 @@ impl<O, A> Kfac<O, A> {
         }
     }
 
-    /// The damping λ > 0: a number or a schedule. The inverses have that of the step in which they were computed.
+    /// Sets the damping λ > 0: a number or a schedule. The inverses use the damping of the step that computes them.
     pub fn damping(mut self, damping: impl Into<Hyper>) -> Self {
         self.damping = damping.into();
         self
     }
 
-    /// How much of the factors an update keeps at most: a number or a schedule.
+    /// Sets the largest fraction of the factors that an update keeps: a number or a schedule.
     pub fn decay(mut self, decay: impl Into<Hyper>) -> Self {
         self.decay = decay.into();
         self
     }
 
-    /// The κ > 0 that limits a step: a number or a schedule.
+    /// Sets the limit κ > 0 of a step: a number or a schedule.
     pub fn kl_clip(mut self, kl_clip: impl Into<Hyper>) -> Self {
         self.kl_clip = Some(kl_clip.into());
         self
     }
 
-    /// Limits nothing.
+    /// Removes the limit κ.
     pub fn no_kl_clip(mut self) -> Self {
         self.kl_clip = None;
         self
     }
 
-    /// Updates the factors every `steps` steps; taps observed in between are not computed with. See
-    /// [`wants_taps`](Self::wants_taps).
+    /// Updates the factors every `steps` steps and ignores taps in between. See [`wants_taps`](Self::wants_taps).
     pub fn factor_period(mut self, steps: u64) -> Self {
         self.factor_period = steps;
         self
@@ -213,52 +211,53 @@ impl<O, A> Kfac<O, A> {
         self
     }
 
-    /// Divides by the Kronecker product plus λI, exactly, in its eigenbasis: eigen-decompositions cost about ten times an inverse.
+    /// Divides by the Kronecker product plus λI exactly, in its eigenbasis. An eigen-decomposition costs about ten times as much as an inverse.
     pub fn eigen(mut self) -> Self {
         self.mode = Mode::Eigen;
         self
     }
 
-    /// The tensors of a layer that are not called `name.weight` and `name.bias`.
+    /// Defines a layer whose tensors are not called `name.weight` and `name.bias`.
     pub fn layer(mut self, name: impl Into<String>, layer: Layer) -> Self {
         self.named.insert(name.into(), layer);
         self
     }
 
-    /// Forgets the taps that have been observed since the last step: after one that a step does not accept.
+    /// Discards the taps observed since the last step. Use it after a step has rejected a tap.
     pub fn discard(&mut self) {
         self.pending.clear();
     }
 }
 
 impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
-    /// Whether the coming step takes taps: with a [`factor_period`](Self::factor_period) one in so many. Otherwise a second
-    /// backward pass need not be made.
+    /// Whether the next step uses taps. With a [`factor_period`](Self::factor_period) only some steps do, and the others need no second
+    /// backward pass.
     pub fn wants_taps(&self) -> bool {
         self.layers.is_empty() || self.inner.steps().is_multiple_of(self.factor_period.max(1))
     }
 
-    /// Takes in what a layer saw, with gradients of targets **drawn from the model**: see [`sample`]. Of several taps of a layer
-    /// before a step, as of micro-batches, the sums are taken.
+    /// Adds a tap of a layer, with gradients of targets **sampled from the model**: see [`sample`]. Several taps of a layer before a step, as
+    /// from micro-batches, are added up.
     ///
-    /// `layer` is the path of a [`Params`](trait@crate::Params) struct with the fields `weight` and perhaps `bias`, the path of a weight
-    /// alone, or a name given to [`layer`](Self::layer).
+    /// `layer` is the path of a [`Params`](trait@crate::Params) struct with the field `weight` and possibly `bias`, the path of a single weight,
+    /// or a name given to [`layer`](Self::layer).
     ///
     /// # Errors
-    /// [`Layer`](crate::Error::Layer): the tap is none, not finite, so large that its squares are not, or of other shapes than the
-    /// weight; there is no such weight, or it has been observed under another name. What names and shapes the weights have, before the first step
-    /// only that can tell: it is an error then, and every other step, until [`discard`](Self::discard) forgets the tap.
+    /// [`Layer`](crate::Error::Layer) if the tap is invalid, is not finite, has values whose squares overflow, or does not match the weight's
+    /// shape; or if there is no such weight, or it was already observed under another name. Before the first step, names and shapes of the
+    /// weights cannot be checked. The first step then returns the error, and so does every other step until [`discard`](Self::discard) is
+    /// called.
     pub fn observe(&mut self, layer: &str, tap: LinearTap<'_, A>) -> Result<()> {
         self.take(layer, &tap, false)
     }
 
-    /// [`observe`](Self::observe) with the gradients of the **real targets**, whose curvature is called the empirical Fisher. No
-    /// second backward pass is needed, but far from the minimum it is another matrix.
+    /// Adds a tap of a layer, with the gradients of the **real targets**. The resulting curvature is the empirical Fisher. It needs no second
+    /// backward pass, but far from the minimum it differs from the Fisher of [`observe`](Self::observe).
     ///
-    /// The step that follows is an error, [`NotTheMean`](crate::Error::NotTheMean), if its gradient is a multiple of that of the mean
-    /// over these examples: if the tap is divided by the batch, the gradient that of a sum, or the tap lacks its
-    /// [`positions`](LinearTap::positions). What is shorter than the mean, as clipping makes it, is let through, and of layers with
-    /// less than three outputs all but the sum.
+    /// The next step returns [`NotTheMean`](crate::Error::NotTheMean) if its gradient is a multiple of the mean gradient of the examples in
+    /// the taps. This happens if a tap is divided by the batch size, if the gradient is that of a sum, or if the tap lacks its
+    /// [`positions`](LinearTap::positions). A smaller gradient is accepted, because clipping produces one. If a layer has fewer than three
+    /// outputs, only the gradient of a sum is detected.
     ///
     /// # Errors
     /// Those of [`observe`](Self::observe).
@@ -384,8 +383,8 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
 }
 
 impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Kfac<O, A> {
-    /// Whether the hyper-parameters, taps and gradients are in order, and the optimizer inside would accept the gradients **as they come**.
-    /// Those that it will be given are not computed for a question: that is most of a step's work, and `accumulate` asks in every call.
+    // The optimizer inside is checked with the original gradients: to precondition them is most of a step's work, and `accumulate` checks in
+    // every call.
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         self.settings(step)?;
         self.inner.check(step)
