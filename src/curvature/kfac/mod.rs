@@ -26,8 +26,11 @@
 //! # Ok::<(), gradus::Error>(())
 //! ```
 
+mod adaptor;
+mod damping;
 mod factors;
 mod layer;
+mod observe;
 pub mod sample;
 mod scratch;
 mod settings;
@@ -35,274 +38,25 @@ mod state;
 mod trust;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use ndarray::ArrayD;
 
-use crate::adaptor::{around, count_inner};
-use crate::curvature::tap::{LinearTap, shaped};
+use crate::adaptor::count_inner;
 use crate::error::Result;
 use crate::kernel::product::faer::dot;
 use crate::kernel::threads;
 use crate::params::{Layout, Scalar, Values};
-use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Grad, Optimizer, Report, Step, norm};
 
-use factors::{Factors, Pending, Solver};
-use scratch::Scratch;
-use settings::{Settings, apart, of_layer};
-use trust::Trust;
+use factors::{Factors, Solver};
+use settings::Settings;
 
+pub use adaptor::Kfac;
 pub use layer::Layer;
 
-/// Preconditions the gradients of layers with their curvature: made by [`Optimizer::kfac`].
-///
-/// # Update rule
-/// ```text
-/// A ← εA + (1 − ε)·Σāāᵀ/examples        ā = (a, 1), the inputs; of the k-th update ε = min(1 − 1/k, decay)
-/// G ← εG + (1 − ε)·Σδδᵀ/rows            δ, the gradients of single examples at the pre-activation
-/// V = (G + √λ/π·I)⁻¹ ∇ (A + π√λ·I)⁻¹    π = √((tr A/dim A)/(tr G/dim G)), ∇ of shape (out, in + 1), the bias last
-/// V = Q_G ((Q_Gᵀ∇Q_A) / (s_G s_Aᵀ + λ)) Q_Aᵀ     with eigen: the exact (G⊗A + λI)⁻¹∇
-/// ν = min(1, √(κ/|Ση²⟨V, ∇⟩|))          over all layers that have factors, η the learning rate of each tensor
-/// ∇ ← νV, and the step of the optimizer inside
-/// ```
-/// Layers are linear, or convolutions as [linear layers of their unfolded inputs](crate::curvature::tap::unfold) with Ω and Γ of Grosse and
-/// Martens as A and G. What no tap was given for passes through to the optimizer inside as it is.
-///
-/// # Hyper-parameters
-/// | name | default | range | meaning |
-/// |---|---|---|---|
-/// | [`damping`](Self::damping) λ | 1e-3 | > 0 | added to the curvature; unit of the loss by parameter² |
-/// | [`decay`](Self::decay) | 0.95 | 0 ≤ decay < 1 | how much of the factors an update keeps, at most |
-/// | [`kl_clip`](Self::kl_clip) κ | 1e-3 | > 0 | the largest η²⟨V, ∇⟩, twice the Kullback–Leibler divergence that a step makes |
-/// | [`factor_period`](Self::factor_period) | 1 | ≥ 1 | steps from one update of the factors to the next |
-/// | [`inverse_period`](Self::inverse_period) | 10 | ≥ 1 | steps from one decomposition to the next |
-/// | [`eigen`](Self::eigen) | no | | eigen-decompositions instead of inverses |
-///
-/// # State
-/// Of every layer A and G and their inverses, 2(in + 1)² + 2·out² numbers; with `eigen` in + 1 + out more. Taps that have been
-/// observed since the last step are part of it. Beside it a step leaves about as much memory to the next, without which that would
-/// have to be asked for anew.
-///
-/// # Conventions
-/// Both factors are means over the batch and begin as the first batch's. Ports that average the gradients of a mean loss have a G
-/// that is batch² too small; those that begin with the identity keep a part of it for long. [`LinearTap`] has gradients of single
-/// examples, and [`observe_empirical`](Self::observe_empirical) finds out most mistakes. The gradients of the step are those of the
-/// mean loss. The defaults of λ and κ are those of common implementations, for classifiers; both grow with the loss, see the
-/// [guide](crate::guide::curvature).
-///
-/// Write clipping, accumulation and groups after `kfac`, routes before it. What is outside sees the gradients first, and κ counts
-/// every tensor with the learning rate of its group. Taps go through by [`inner_mut`](crate::adaptor::Clip::inner_mut), once for
-/// each adaptor outside:
-///
-/// ```
-/// # use gradus::{LinearTap, prelude::*};
-/// # use ndarray::array;
-/// # let (x, delta) = (array![[1.0, 2.0], [0.0, 1.0]], array![[1.0], [-1.0]]);
-/// # let (mut w, grad) = (array![[0.0, 0.0]], array![[0.5, 1.5]]);
-/// let mut opt = Momentum::new(0.1, 0.9).kfac().clip_global_norm(1.0).accumulate(2);
-/// for _ in 0..2 {
-///     opt.inner_mut().inner_mut().observe("", LinearTap::new(&x, &delta))?; // of the accumulation, of the clipping
-///     opt.step(&mut w, &grad)?;
-/// }
-/// # Ok::<(), gradus::Error>(())
-/// ```
-///
-/// The type of `Momentum::new(…).kfac()` over f64 is `gradus::curvature::Kfac<Momentum<f64>, f64>`.
-///
-/// # Errors
-/// [`Layer`](crate::Error::Layer) with the layer's name and what is wrong with it or its tap;
-/// [`NonFiniteGradient`](crate::Error::NonFiniteGradient) for a layer's gradient, [`HyperParameter`](crate::Error::HyperParameter).
-/// A gradient of a tensor that belongs to no observed layer is passed on as it is, NaN too.
-///
-/// [`check`](Optimizer::check) preconditions nothing and asks the optimizer inside about the gradients as they come. Near the ends of the
-/// numbers, a norm that overflows or a scale that becomes 0, its answer may be another than that of the step. Beside other
-/// optimizers write the route before `kfac`, where all are asked about the gradients that they get.
-///
-/// Fallbacks: a batch of any rank, or of one example, is damped; a zero G has π = 1; a factor that rounding has made indefinite is
-/// inverted through its eigenvalues, those below 0 taken as 0. A layer without a tap keeps its factors; if its step would not be
-/// finite, its gradient goes in as it is.
-///
-/// # References
-/// J. Martens and R. Grosse, *Optimizing Neural Networks with Kronecker-factored Approximate Curvature* (2015), arXiv:1503.05671,
-/// sections 3, 5 and 6.3.
-/// R. Grosse and J. Martens, *A Kronecker-factored approximate Fisher matrix for convolution layers* (2016), arXiv:1602.01407.
-/// J. Ba, R. Grosse and J. Martens, *Distributed Second-Order Optimization using Kronecker-Factored Approximations* (2017), section 5
-/// (κ).
-#[derive(Clone)]
-pub struct Kfac<O, A> {
-    inner: O,
-    damping: Hyper,
-    decay: Hyper,
-    kl_clip: Option<Hyper>,
-    factor_period: u64,
-    inverse_period: u64,
-    mode: Mode,
-    named: BTreeMap<String, Layer>,
-    layout: Option<Arc<Layout>>,
-    layers: BTreeMap<String, Factors<A>>,
-    pending: BTreeMap<String, Pending<A>>,
-    trust: Trust,
-    scratch: Scratch<A>,
-}
-
-/// What the curvature is divided out by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    Inverse,
-    Eigen,
-}
-
-around!(Kfac<O, A>);
-
-impl<O, A> Kfac<O, A> {
-    pub(crate) fn new(inner: O) -> Self {
-        Self {
-            inner,
-            damping: 1e-3.into(),
-            decay: 0.95.into(),
-            kl_clip: Some(1e-3.into()),
-            factor_period: 1,
-            inverse_period: 10,
-            mode: Mode::Inverse,
-            named: BTreeMap::new(),
-            layout: None,
-            layers: BTreeMap::new(),
-            pending: BTreeMap::new(),
-            trust: Trust::default(),
-            scratch: Scratch::default(),
-        }
-    }
-
-    /// The damping λ > 0: a number or a schedule. The inverses have that of the step in which they were computed.
-    pub fn damping(mut self, damping: impl Into<Hyper>) -> Self {
-        self.damping = damping.into();
-        self
-    }
-
-    /// How much of the factors an update keeps at most: a number or a schedule.
-    pub fn decay(mut self, decay: impl Into<Hyper>) -> Self {
-        self.decay = decay.into();
-        self
-    }
-
-    /// The κ > 0 that limits a step: a number or a schedule.
-    pub fn kl_clip(mut self, kl_clip: impl Into<Hyper>) -> Self {
-        self.kl_clip = Some(kl_clip.into());
-        self
-    }
-
-    /// Limits nothing.
-    pub fn no_kl_clip(mut self) -> Self {
-        self.kl_clip = None;
-        self
-    }
-
-    /// Updates the factors every `steps` steps; taps observed in between are not computed with. See
-    /// [`wants_taps`](Self::wants_taps).
-    pub fn factor_period(mut self, steps: u64) -> Self {
-        self.factor_period = steps;
-        self
-    }
-
-    /// Computes inverses, or decompositions, every `steps` steps.
-    pub fn inverse_period(mut self, steps: u64) -> Self {
-        self.inverse_period = steps;
-        self
-    }
-
-    /// Divides by the Kronecker product plus λI, exactly, in its eigenbasis: eigen-decompositions cost about ten times an inverse.
-    pub fn eigen(mut self) -> Self {
-        self.mode = Mode::Eigen;
-        self
-    }
-
-    /// The tensors of a layer that are not called `name.weight` and `name.bias`.
-    pub fn layer(mut self, name: impl Into<String>, layer: Layer) -> Self {
-        self.named.insert(name.into(), layer);
-        self
-    }
-
-    /// Forgets the taps that have been observed since the last step: after one that a step does not accept.
-    pub fn discard(&mut self) {
-        self.pending.clear();
-    }
-}
-
 impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
-    /// Whether the coming step takes taps: with a [`factor_period`](Self::factor_period) one in so many. Otherwise a second
-    /// backward pass need not be made.
-    pub fn wants_taps(&self) -> bool {
-        self.layers.is_empty() || self.inner.steps().is_multiple_of(self.factor_period.max(1))
-    }
-
-    /// Takes in what a layer saw, with gradients of targets **drawn from the model**: see [`sample`]. Of several taps of a layer
-    /// before a step, as of micro-batches, the sums are taken.
-    ///
-    /// `layer` is the path of a [`Params`](trait@crate::Params) struct with the fields `weight` and perhaps `bias`, the path of a weight
-    /// alone, or a name given to [`layer`](Self::layer).
-    ///
-    /// # Errors
-    /// [`Layer`](crate::Error::Layer): the tap is none, not finite, so large that its squares are not, or of other shapes than the
-    /// weight; there is no such weight, or it has been observed under another name. What names and shapes the weights have, before the first step
-    /// only that can tell: it is an error then, and every other step, until [`discard`](Self::discard) forgets the tap.
-    pub fn observe(&mut self, layer: &str, tap: LinearTap<'_, A>) -> Result<()> {
-        self.take(layer, &tap, false)
-    }
-
-    /// [`observe`](Self::observe) with the gradients of the **real targets**, whose curvature is called the empirical Fisher. No
-    /// second backward pass is needed, but far from the minimum it is another matrix.
-    ///
-    /// The step that follows is an error, [`NotTheMean`](crate::Error::NotTheMean), if its gradient is a multiple of that of the mean
-    /// over these examples: if the tap is divided by the batch, the gradient that of a sum, or the tap lacks its
-    /// [`positions`](LinearTap::positions). What is shorter than the mean, as clipping makes it, is let through, and of layers with
-    /// less than three outputs all but the sum.
-    ///
-    /// # Errors
-    /// Those of [`observe`](Self::observe).
-    pub fn observe_empirical(&mut self, layer: &str, tap: LinearTap<'_, A>) -> Result<()> {
-        self.take(layer, &tap, true)
-    }
-
-    fn take(&mut self, layer: &str, tap: &LinearTap<'_, A>, empirical: bool) -> Result<()> {
-        let wanted = self.wants_taps() || !self.layers.contains_key(layer);
-        let sums = || -> Result<Option<Pending<A>>> {
-            tap.check_rows()?;
-            if let Some(layout) = self.layout.as_ref().or(self.inner.layout()) {
-                let place = self.place(layer, layout)?;
-                let others = self.layers.keys().chain(self.pending.keys());
-                let others = others.filter_map(|name| Some((name, self.place(name, layout).ok()?)));
-                apart(layer, &place, others.collect::<Vec<_>>().iter().map(|(name, place)| (*name, place)))?;
-                shaped("input", (tap.rows(), place.inputs), &tap.input)?;
-                shaped("output_grad", (tap.rows(), place.outputs), &tap.output_grad)?;
-            }
-            let known = self.pending.get(layer);
-            if let Some(known) = known {
-                shaped("input", (tap.rows(), known.input.nrows()), &tap.input)?;
-                shaped("output_grad", (tap.rows(), known.output.nrows()), &tap.output_grad)?;
-            }
-            if !wanted {
-                return tap.check_finite().map(|()| None);
-            }
-            let mut sums = known.cloned().unwrap_or_else(|| Pending::new(tap, empirical, &self.scratch));
-            if !empirical {
-                sums.row_sums = None;
-            }
-            sums.add(tap)?;
-            // The products have read the tap once already: what is not finite makes its square on the diagonal so.
-            if let Err(too_large) = sums.ensure_finite() {
-                return Err(tap.check_finite().err().unwrap_or(too_large));
-            }
-            Ok(Some(sums))
-        };
-        if let Some(sums) = sums().map_err(|reason| of_layer(layer, reason))? {
-            self.pending.insert(layer.to_owned(), sums);
-        }
-        Ok(())
-    }
-
     /// The factors that this step changes, as they will be after it: with decompositions where it is time.
     fn advance(&self, settings: &Settings) -> BTreeMap<String, Factors<A>> {
         let due = settings.at.is_multiple_of(self.inverse_period);
@@ -434,16 +188,5 @@ impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Kfac<O, A> {
         let Self { inner, layout, layers, pending, trust, .. } = self;
         let commit = Commit::new(move || (*layout, *layers, *pending, *trust) = own.0);
         Ok(inner.read_state(state)?.and(commit).and(own.1))
-    }
-}
-
-impl<O: fmt::Debug, A> fmt::Debug for Kfac<O, A> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kfac")
-            .field("inner", &self.inner)
-            .field("damping", &self.damping)
-            .field("mode", &self.mode)
-            .field("layers", &self.layers.keys().collect::<Vec<_>>())
-            .finish_non_exhaustive()
     }
 }
