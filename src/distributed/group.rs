@@ -9,7 +9,7 @@ use crate::error::Result;
 ///
 /// An implementation of a new engine is this trait and [`Collective`] for `f32` and `f64`. [`ThreadGroup`](super::ThreadGroup) is
 /// one, [`Alone`](super::Alone) the smallest.
-pub trait Group: Send + Sync {
+pub trait RankGroup: Send + Sync {
     /// Which rank this is.
     fn rank(&self) -> usize;
 
@@ -26,42 +26,42 @@ pub trait Group: Send + Sync {
     /// Puts the bytes of every rank one after the other into `all`, which is `size` times as long as `own`.
     ///
     /// # Errors
-    /// As of [`barrier`](Group::barrier).
+    /// As of [`barrier`](RankGroup::barrier).
     fn all_gather_bytes(&self, own: &[u8], all: &mut [u8]) -> Result<()>;
 }
 
-/// What a [`Group`] does with numbers of one type.
-pub trait Collective<A>: Group {
+/// What a [`RankGroup`] does with numbers of one type.
+pub trait Collective<A>: RankGroup {
     /// Replaces the values by their sums over all ranks. Every rank gets the same bits.
     ///
     /// # Errors
-    /// As of [`barrier`](Group::barrier).
+    /// As of [`barrier`](RankGroup::barrier).
     fn all_reduce(&self, values: &mut [A]) -> Result<()>;
 
     /// Sums over all ranks, of which every rank gets its part: `values` is `size` times as long as `own`, and rank r gets the r-th
     /// part.
     ///
     /// # Errors
-    /// As of [`barrier`](Group::barrier).
+    /// As of [`barrier`](RankGroup::barrier).
     fn reduce_scatter(&self, values: &[A], own: &mut [A]) -> Result<()>;
 
     /// Puts the values of every rank one after the other into `all`, which is `size` times as long as `own`.
     ///
     /// # Errors
-    /// As of [`barrier`](Group::barrier).
+    /// As of [`barrier`](RankGroup::barrier).
     fn all_gather(&self, own: &[A], all: &mut [A]) -> Result<()>;
 
     /// Replaces the values by those of rank `root`.
     ///
     /// # Errors
-    /// As of [`barrier`](Group::barrier).
+    /// As of [`barrier`](RankGroup::barrier).
     fn broadcast(&self, values: &mut [A], root: usize) -> Result<()>;
 }
 
 macro_rules! forward {
     ($($pointer:ty),*) => {
         $(
-            impl<G: Group + ?Sized> Group for $pointer {
+            impl<G: RankGroup + ?Sized> RankGroup for $pointer {
                 fn rank(&self) -> usize {
                     (**self).rank()
                 }
@@ -106,7 +106,7 @@ forward!(&G, Box<G>, std::sync::Arc<G>);
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Alone;
 
-impl Group for Alone {
+impl RankGroup for Alone {
     fn rank(&self) -> usize {
         0
     }

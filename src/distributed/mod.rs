@@ -6,8 +6,7 @@
 //! | [`Sharded`] (ZeRO-1) | [`sharded(group)`](crate::Optimizer::sharded) | its share of the state; [`unshard`] joins them |
 //! | [`LocalSteps`] (DiLoCo) | [`local_steps(h, outer)`](crate::Optimizer::local_steps)`.across(group)` | its own steps, together every h |
 //!
-//! A group is a [`ThreadGroup`], the processes of MPI (crate `gradus-mpi`), or whatever implements [`Group`] and [`Collective`]. The
-//! prelude's [`Group`](crate::adaptor::Group) is one of tensors: beside it, import the trait as `use gradus::distributed::Group as _`.
+//! A group is a [`ThreadGroup`], the processes of MPI (crate `gradus-mpi`), or whatever implements [`RankGroup`] and [`Collective`].
 
 mod agreement;
 mod ahead;
@@ -23,7 +22,7 @@ mod thread_group;
 mod traffic;
 
 pub use data_parallel::DataParallel;
-pub use group::{Alone, Collective, Group};
+pub use group::{Alone, Collective, RankGroup};
 pub use local_steps::LocalSteps;
 pub use packed::Place;
 #[cfg(feature = "federated")]
