@@ -14,7 +14,7 @@ use crate::params::{Element, Layout, Order, Params, ParamsMut, Scalar, TensorInf
 use crate::step::{Step, norm};
 
 pub use comparison::{ComparedElement, ComparedTensor, Comparison};
-use moved::Moved;
+use moved::{Moved, Place};
 use quotient::{Judgement, Point};
 use sample::Sample;
 
@@ -225,14 +225,6 @@ impl Gradients {
             sample => Ok(Sample::new(sample)),
         }
     }
-}
-
-/// Where an element is.
-struct Place<'a> {
-    info: &'a TensorInfo,
-    /// The tensor's position in the layout.
-    tensor: usize,
-    index: Vec<usize>,
 }
 
 /// What the elements are measured with.

@@ -5,9 +5,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::panicking;
 
-use super::Place;
 use crate::error::{Error, Result};
 use crate::params::{Element, Layout, ParamsMut};
+
+/// Where an element is.
+pub(super) struct Place<'a> {
+    pub(super) info: &'a TensorInfo,
+    /// The tensor's position in the layout.
+    pub(super) tensor: usize,
+    pub(super) index: Vec<usize>,
+}
 
 /// A tree of which one element is moved. It is put back when this is dropped, also by a panic.
 ///

@@ -1,12 +1,11 @@
 //! The file system.
 
-#[cfg(unix)]
-use std::fs::Permissions;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::orphans;
+use super::permissions::{PRIVATE, USUAL, keep_permissions};
 use crate::error::{Error, Result};
 
 pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
@@ -57,38 +56,6 @@ fn destination(path: &Path) -> io::Result<(PathBuf, Option<Metadata>)> {
 
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// The mode of a new file, of which the process's umask takes its part.
-const USUAL: u32 = 0o666;
-
-/// The mode of a file that gets another one before it is seen.
-const PRIVATE: u32 = 0o600;
-
-#[cfg(unix)]
-pub(super) fn permissions(mode: u32) -> Permissions {
-    std::os::unix::fs::PermissionsExt::from_mode(mode)
-}
-
-/// Gives a file the owner, group and mode of another. What the process may not give away stays its own; a group that is
-/// another then gets no more than all others have, and nobody runs the file in another's name.
-#[cfg(unix)]
-fn keep_permissions(file: &File, old: &Metadata) -> io::Result<()> {
-    use std::os::unix::fs::{MetadataExt, fchown};
-    let own = file.metadata()?;
-    let group = own.gid() == old.gid() || fchown(file, None, Some(old.gid())).is_ok();
-    let owner = own.uid() == old.uid() || fchown(file, Some(old.uid()), None).is_ok();
-    let mode = match (owner, group) {
-        (true, true) => old.mode() & 0o7777,
-        (false, true) => old.mode() & 0o777,
-        (_, false) => old.mode() & 0o707 | (old.mode() & 0o7) << 3,
-    };
-    file.set_permissions(permissions(mode))
-}
-
-#[cfg(not(unix))]
-fn keep_permissions(_: &File, _: &Metadata) -> io::Result<()> {
-    Ok(())
 }
 
 /// The folder's entry is on the disk, too, where folders can be opened.

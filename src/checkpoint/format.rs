@@ -1,16 +1,15 @@
 //! The bytes of a checkpoint: safetensors with a checksum.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use safetensors::{Dtype, SafeTensors, View};
+use safetensors::SafeTensors;
 use serde_json::Value;
 
+use super::bytes::{Bytes, names_of};
 use super::{Checkpoint, OPTIMIZER};
 use crate::error::{Error, Result};
 use crate::params::{Layout, TensorInfo};
-use crate::state::data::Data;
 use crate::state::{StateDict, StateTensor};
 
 const FORMAT: &str = "gradus";
@@ -18,7 +17,7 @@ const VERSION: &str = "1";
 const NOTE: &str = "note/";
 
 /// Bytes before the header: its length.
-const LENGTH: usize = 8;
+const HEADER_LENGTH: usize = 8;
 
 /// What the format has in the place of a tensor under this name.
 const METADATA: &str = "__metadata__";
@@ -27,33 +26,26 @@ const METADATA: &str = "__metadata__";
 /// ours, and its checksum looked at. It is not in the checksum.
 const MARK: &str = "gradus.version";
 
-/// A tensor as it stands in the file.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Bytes {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Vec<u8>,
-}
-
-impl View for &Bytes {
-    fn dtype(&self) -> Dtype {
-        self.dtype
+impl Checkpoint {
+    /// The file's bytes: for other places than a file system.
+    ///
+    /// # Errors
+    /// [`Error::ReservedName`] for a parameter `__metadata__`; [`Error::NotACheckpoint`] if the header would have more than
+    /// 100 MB.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        write(self)
     }
 
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Borrowed(&self.bytes)
-    }
-
-    fn data_len(&self) -> usize {
-        self.bytes.len()
+    /// A checkpoint from the bytes of a file.
+    ///
+    /// # Errors
+    /// [`Error::NotACheckpoint`], [`Error::CheckpointVersion`], [`Error::Corrupted`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        read(bytes)
     }
 }
 
-pub(super) fn write(checkpoint: &Checkpoint) -> Result<Vec<u8>> {
+fn write(checkpoint: &Checkpoint) -> Result<Vec<u8>> {
     let mut tensors = checkpoint.others.clone();
     tensors.extend(checkpoint.params.iter().map(|(path, tensor)| (path.clone(), Bytes::of(tensor))));
     let mut metadata: BTreeMap<String, String> =
@@ -84,7 +76,7 @@ pub(crate) fn write_plain(tensors: &BTreeMap<String, StateTensor>) -> Result<Vec
     serialize(&tensors, HashMap::from([("format".into(), "pt".into())]))
 }
 
-pub(super) fn read(bytes: &[u8]) -> Result<Checkpoint> {
+fn read(bytes: &[u8]) -> Result<Checkpoint> {
     ensure_within(bytes)?;
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(not_a_checkpoint)?;
     let mut metadata: BTreeMap<String, String> = header.metadata().clone().unwrap_or_default().into_iter().collect();
@@ -173,7 +165,7 @@ fn parse(text: &str) -> Result<Option<Layout>> {
 /// What the header says lies within the file. The numbers of a hostile one overflow when they are added.
 fn ensure_within(bytes: &[u8]) -> Result<()> {
     let reason = |reason: &str| Error::NotACheckpoint { reason: reason.into() };
-    let (length, rest) = bytes.split_first_chunk::<LENGTH>().ok_or_else(|| reason("it has no header"))?;
+    let (length, rest) = bytes.split_first_chunk::<HEADER_LENGTH>().ok_or_else(|| reason("it has no header"))?;
     let length = usize::try_from(u64::from_le_bytes(*length)).ok().filter(|length| *length <= rest.len());
     let (header, data) = rest.split_at(length.ok_or_else(|| reason("its header is longer than the file"))?);
     let header: HashMap<String, Value> = serde_json::from_slice(header).map_err(|error| reason(&error.to_string()))?;
@@ -205,97 +197,6 @@ fn checksum(tensors: &BTreeMap<String, Bytes>, metadata: &BTreeMap<String, Strin
         add(text.as_bytes());
     }
     format!("{:08x}", hasher.finalize())
-}
-
-/// As the format writes it, and as it is called in Rust, whatever the crate that reads it calls it.
-fn names_of(dtype: Dtype) -> (&'static str, &'static str) {
-    match dtype {
-        Dtype::F32 => ("F32", "f32"),
-        Dtype::F64 => ("F64", "f64"),
-        Dtype::BF16 => ("BF16", "bf16"),
-        Dtype::F16 => ("F16", "f16"),
-        Dtype::U8 => ("U8", "u8"),
-        Dtype::U16 => ("U16", "u16"),
-        Dtype::U32 => ("U32", "u32"),
-        Dtype::U64 => ("U64", "u64"),
-        Dtype::I8 => ("I8", "i8"),
-        Dtype::I16 => ("I16", "i16"),
-        Dtype::I32 => ("I32", "i32"),
-        Dtype::I64 => ("I64", "i64"),
-        Dtype::BOOL => ("BOOL", "bool"),
-        _ => ("another type", "another type"),
-    }
-}
-
-impl Bytes {
-    fn of(tensor: &StateTensor) -> Self {
-        macro_rules! little_endian {
-            ($values:expr, $number:ty) => {{
-                let mut bytes = vec![0; size_of_val(&$values[..])];
-                let chunks = bytes.chunks_exact_mut(size_of::<$number>());
-                chunks.zip($values).for_each(|(bytes, value)| bytes.copy_from_slice(&value.to_le_bytes()));
-                bytes
-            }};
-        }
-        let (dtype, bytes) = match &tensor.data {
-            Data::F32(values) => (Dtype::F32, little_endian!(values, f32)),
-            Data::F64(values) => (Dtype::F64, little_endian!(values, f64)),
-            Data::Bf16(bits) => (Dtype::BF16, little_endian!(bits, u16)),
-            Data::F16(bits) => (Dtype::F16, little_endian!(bits, u16)),
-            Data::U8(values) => (Dtype::U8, values.clone()),
-            Data::U64(values) => (Dtype::U64, little_endian!(values, u64)),
-        };
-        Self { dtype, shape: tensor.shape.to_vec(), bytes }
-    }
-
-    /// The type's name in Rust.
-    pub(super) fn dtype(&self) -> &'static str {
-        names_of(self.dtype).1
-    }
-
-    /// Whether parameters may have this type.
-    fn is_float(&self) -> bool {
-        matches!(self.dtype, Dtype::F32 | Dtype::F64 | Dtype::BF16 | Dtype::F16)
-    }
-
-    /// The numbers, if they have a type that states have.
-    fn to_tensor(&self) -> Option<StateTensor> {
-        macro_rules! numbers {
-            ($number:ty) => {
-                self.bytes.as_chunks().0.iter().map(|bytes| <$number>::from_le_bytes(*bytes)).collect()
-            };
-        }
-        let data = match self.dtype {
-            Dtype::F32 => Data::F32(numbers!(f32)),
-            Dtype::F64 => Data::F64(numbers!(f64)),
-            Dtype::BF16 => Data::Bf16(numbers!(u16)),
-            Dtype::F16 => Data::F16(numbers!(u16)),
-            Dtype::U8 => Data::U8(self.bytes.clone()),
-            Dtype::U64 => Data::U64(numbers!(u64)),
-            _ => return None,
-        };
-        Some(StateTensor { shape: self.shape.as_slice().into(), data })
-    }
-
-    /// The only number of a tensor of integers.
-    pub(super) fn integer(&self) -> Option<i128> {
-        macro_rules! number {
-            ($number:ty) => {
-                <$number>::from_le_bytes(self.bytes.as_slice().try_into().ok()?).into()
-            };
-        }
-        Some(match self.dtype {
-            Dtype::U8 => number!(u8),
-            Dtype::U16 => number!(u16),
-            Dtype::U32 => number!(u32),
-            Dtype::U64 => number!(u64),
-            Dtype::I8 => number!(i8),
-            Dtype::I16 => number!(i16),
-            Dtype::I32 => number!(i32),
-            Dtype::I64 => number!(i64),
-            _ => return None,
-        })
-    }
 }
 
 fn not_a_checkpoint(error: safetensors::SafeTensorError) -> Error {

@@ -49,9 +49,11 @@
 //! [`load`](Checkpoint::load) changes everything or nothing. A truncated, mutated or hostile file is an error, and takes no
 //! more memory than a small multiple of its length.
 
+mod bytes;
 mod file;
 mod format;
 mod orphans;
+mod permissions;
 pub mod torch;
 
 use std::collections::BTreeMap;
@@ -65,7 +67,7 @@ use crate::state::{StateDict, StateTensor, load};
 use crate::step::Optimizer;
 
 pub(crate) use file::write_atomically;
-use format::Bytes;
+use bytes::Bytes;
 #[cfg(feature = "lora")]
 pub(crate) use {file::at as at_file, format::write_plain as plain_bytes};
 
@@ -215,22 +217,5 @@ impl Checkpoint {
     /// [`Error::File`] and those of [`from_bytes`](Self::from_bytes).
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::from_bytes(&file::read(path.as_ref())?)
-    }
-
-    /// The file's bytes: for other places than a file system.
-    ///
-    /// # Errors
-    /// [`Error::ReservedName`] for a parameter `__metadata__`; [`Error::NotACheckpoint`] if the header would have more than
-    /// 100 MB.
-    pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        format::write(self)
-    }
-
-    /// A checkpoint from the bytes of a file.
-    ///
-    /// # Errors
-    /// [`Error::NotACheckpoint`], [`Error::CheckpointVersion`], [`Error::Corrupted`].
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        format::read(bytes)
     }
 }

@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use tempfile::NamedTempFile;
 
-const PREFIX: &str = ".gradus-";
+const TEMPORARY: &str = ".gradus-";
 const SUFFIX: &str = ".tmp";
 
 /// Letters and digits by which names differ.
@@ -35,7 +35,7 @@ pub(super) fn create(folder: &Path, mode: u32) -> io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(&prefix).suffix(SUFFIX).rand_bytes(RANDOM);
     #[cfg(unix)]
-    builder.permissions(super::file::permissions(mode));
+    builder.permissions(super::permissions::permissions(mode));
     #[cfg(not(unix))]
     let _ = mode;
     for _ in 0..ATTEMPTS {
@@ -56,10 +56,10 @@ pub(super) fn create(folder: &Path, mode: u32) -> io::Result<NamedTempFile> {
 pub(super) fn clear(folder: &Path, own: &NamedTempFile) {
     let Ok(now) = own.as_file().metadata().and_then(|own| own.modified()) else { return };
     let prefix = prefix();
-    let since_start = |name: &OsStr| prefix != PREFIX && starts_with(name, &prefix);
+    let since_start = |name: &OsStr| prefix != TEMPORARY && starts_with(name, &prefix);
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let ours = starts_with(&name, PREFIX) && name.as_encoded_bytes().ends_with(SUFFIX.as_bytes());
+        let ours = starts_with(&name, TEMPORARY) && name.as_encoded_bytes().ends_with(SUFFIX.as_bytes());
         if ours && own.path().file_name() != Some(&name) && entry.file_type().is_ok_and(|kind| kind.is_file()) {
             _ = remove(&entry.path(), now, since_start(&name));
         }
@@ -83,8 +83,8 @@ fn starts_with(name: &OsStr, prefix: &str) -> bool {
 fn prefix() -> String {
     let start = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     match start.trim() {
-        "" => PREFIX.into(),
-        start => format!("{PREFIX}{start}-"),
+        "" => TEMPORARY.into(),
+        start => format!("{TEMPORARY}{start}-"),
     }
 }
 
@@ -123,7 +123,7 @@ mod tests {
         let name = |file: &NamedTempFile| file.path().file_name().unwrap().to_str().unwrap().to_string();
         let mut expected = vec![name(&held), name(&own), young, ".gradus-folder.tmp".into()];
         expected.extend(strangers);
-        if prefix() == PREFIX {
+        if prefix() == TEMPORARY {
             expected.push(orphan); // a machine that does not say when it was started: in a day
         }
         expected.sort();

@@ -120,7 +120,7 @@ fn over_units(
     unit: &(impl Fn(usize) -> (f64, [f64; 2]) + Sync),
 ) {
     let units = norms.len();
-    if units > 1 && units * length > norm::SERIAL {
+    if units > 1 && units * length > norm::SERIAL_NORM {
         let middle = units / 2;
         let ((left_norms, right_norms), (left, right)) = (norms.split_at_mut(middle), factors.split_at_mut(middle));
         threads::join(

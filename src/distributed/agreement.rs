@@ -1,6 +1,6 @@
 //! How ranks find out, before anything is moved, whether all can take a step and whether it is the same one.
 
-use super::group::Group;
+use super::group::RankGroup;
 use crate::error::{Error, Result};
 
 /// What a rank makes of a step, and what all make of it together.
@@ -25,7 +25,7 @@ const LENGTH: usize = 1 + size_of::<u64>();
 /// The `digest` stands for what must be the same everywhere; `describe` tells it, a line for each part, if it is not. Costs a message
 /// of nine bytes.
 pub(super) fn agree(
-    group: &impl Group,
+    group: &impl RankGroup,
     own: Result<Word>,
     digest: u64,
     describe: impl FnOnce() -> Vec<String>,
@@ -45,18 +45,18 @@ pub(super) fn agree(
 }
 
 /// Tells the others that this rank has no step to agree about, and returns why.
-pub(super) fn refuse(group: &impl Group, own: Error) -> Error {
+pub(super) fn refuse(group: &impl RankGroup, own: Error) -> Error {
     agree(group, Err(own.clone()), 0, Vec::new).err().unwrap_or(own)
 }
 
 /// The norms of all ranks. One that agrees or refuses meanwhile is understood, as messages are of one form.
-pub(super) fn norms(group: &impl Group, own: f64) -> Result<Vec<f64>> {
+pub(super) fn norms(group: &impl RankGroup, own: f64) -> Result<Vec<f64>> {
     let norms = exchange(group, (NORM, own.to_bits()), None)?;
     Ok(norms.into_iter().map(|(_, bits)| f64::from_bits(bits)).collect())
 }
 
 /// What all ranks say, if none refuses and all speak of the same; `refused` is why this one does.
-fn exchange(group: &impl Group, (code, number): (u8, u64), refused: Option<Error>) -> Result<Vec<(u8, u64)>> {
+fn exchange(group: &impl RankGroup, (code, number): (u8, u64), refused: Option<Error>) -> Result<Vec<(u8, u64)>> {
     let mut message = [code; LENGTH];
     message[1..].copy_from_slice(&number.to_le_bytes());
     let mut all = vec![0; LENGTH * group.size()];
@@ -80,7 +80,7 @@ fn exchange(group: &impl Group, (code, number): (u8, u64), refused: Option<Error
 }
 
 /// The texts of all ranks.
-fn texts(group: &impl Group, own: &str) -> Result<Vec<String>> {
+fn texts(group: &impl RankGroup, own: &str) -> Result<Vec<String>> {
     let mut lengths = vec![0; size_of::<u64>() * group.size()];
     group.all_gather_bytes(&(own.len() as u64).to_le_bytes(), &mut lengths)?;
     let lengths =

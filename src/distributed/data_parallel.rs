@@ -93,7 +93,7 @@ use crate::step::{Grad, Optimizer, Ranks, Report, Step, Tensor};
 /// use ndarray::array;
 ///
 /// let ends = ThreadGroup::run(2, |group| {
-///     let grad = [1.0, 3.0][gradus::distributed::Group::rank(&group)];
+///     let grad = [1.0, 3.0][gradus::distributed::RankGroup::rank(&group)];
 ///     let mut opt = Sgd::new(1.0).data_parallel(group);
 ///     let mut w = array![0.0];
 ///     opt.step(&mut w, &array![grad]).map(|_| w)

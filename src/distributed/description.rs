@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 
 use super::agreement::{Word, agree};
-use super::group::Group;
+use super::group::RankGroup;
 use crate::error::{Name, Result};
 use crate::params::{Element, TensorInfo, Values};
 use crate::state::digest::Digest;
@@ -14,7 +14,7 @@ use crate::step::{Adjust, Step, Tensor};
 /// The digest is that of the description: where digests differ there is a line that tells why. A rank that refuses describes nothing,
 /// for its step may be one that cannot be described.
 pub(super) fn agree_about(
-    group: &impl Group,
+    group: &impl RankGroup,
     own: Result<Word>,
     describe: impl Fn(&mut dyn Write) -> fmt::Result,
 ) -> Result<Word> {

@@ -9,7 +9,7 @@ use crate::error::Result;
 ///
 /// To support a new engine, implement this trait, and [`Collective`] for `f32` and `f64`. [`ThreadGroup`](super::ThreadGroup) is an
 /// implementation, and [`Alone`](super::Alone) the smallest one.
-pub trait Group: Send + Sync {
+pub trait RankGroup: Send + Sync {
     /// Which rank this is.
     fn rank(&self) -> usize;
 
@@ -26,42 +26,42 @@ pub trait Group: Send + Sync {
     /// Concatenates the bytes of all ranks, in the order of the ranks, in `all`, which is `size` times as long as `own`.
     ///
     /// # Errors
-    /// Those of [`barrier`](Group::barrier).
+    /// Those of [`barrier`](RankGroup::barrier).
     fn all_gather_bytes(&self, own: &[u8], all: &mut [u8]) -> Result<()>;
 }
 
-/// The collective calls of a [`Group`] for numbers of one type.
-pub trait Collective<A>: Group {
+/// The collective calls of a [`RankGroup`] for numbers of one type.
+pub trait Collective<A>: RankGroup {
     /// Replaces the values by their sums over all ranks. Every rank gets the same bits.
     ///
     /// # Errors
-    /// Those of [`barrier`](Group::barrier).
+    /// Those of [`barrier`](RankGroup::barrier).
     fn all_reduce(&self, values: &mut [A]) -> Result<()>;
 
     /// Sums `values` over all ranks and returns one part of the sums to each rank: `values` is `size` times as long as `own`, and rank r
     /// gets the r-th part.
     ///
     /// # Errors
-    /// Those of [`barrier`](Group::barrier).
+    /// Those of [`barrier`](RankGroup::barrier).
     fn reduce_scatter(&self, values: &[A], own: &mut [A]) -> Result<()>;
 
     /// Concatenates the values of all ranks, in the order of the ranks, in `all`, which is `size` times as long as `own`.
     ///
     /// # Errors
-    /// Those of [`barrier`](Group::barrier).
+    /// Those of [`barrier`](RankGroup::barrier).
     fn all_gather(&self, own: &[A], all: &mut [A]) -> Result<()>;
 
     /// Replaces the values by those of rank `root`.
     ///
     /// # Errors
-    /// Those of [`barrier`](Group::barrier).
+    /// Those of [`barrier`](RankGroup::barrier).
     fn broadcast(&self, values: &mut [A], root: usize) -> Result<()>;
 }
 
 macro_rules! forward {
     ($($pointer:ty),*) => {
         $(
-            impl<G: Group + ?Sized> Group for $pointer {
+            impl<G: RankGroup + ?Sized> RankGroup for $pointer {
                 fn rank(&self) -> usize {
                     (**self).rank()
                 }
@@ -106,7 +106,7 @@ forward!(&G, Box<G>, std::sync::Arc<G>);
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Alone;
 
-impl Group for Alone {
+impl RankGroup for Alone {
     fn rank(&self) -> usize {
         0
     }

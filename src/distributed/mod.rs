@@ -6,9 +6,7 @@
 //! | [`Sharded`] (ZeRO-1) | [`sharded(group)`](crate::Optimizer::sharded) | its share of the state; [`unshard`] joins them |
 //! | [`LocalSteps`] (DiLoCo) | [`local_steps(h, outer)`](crate::Optimizer::local_steps)`.across(group)` | its own steps, and an exchange every h steps |
 //!
-//! A group is a [`ThreadGroup`], the processes of MPI (crate `gradus-mpi`), or any other type with [`Group`] and [`Collective`]. The
-//! prelude's [`Group`](crate::adaptor::Group) is a parameter group. If you import the prelude, import the trait with
-//! `use gradus::distributed::Group as _`.
+//! A group is a [`ThreadGroup`], the processes of MPI (crate `gradus-mpi`), or any other type with [`RankGroup`] and [`Collective`].
 
 mod agreement;
 mod ahead;
@@ -24,7 +22,7 @@ mod thread_group;
 mod traffic;
 
 pub use data_parallel::DataParallel;
-pub use group::{Alone, Collective, Group};
+pub use group::{Alone, Collective, RankGroup};
 pub use local_steps::LocalSteps;
 pub use packed::Place;
 #[cfg(feature = "federated")]

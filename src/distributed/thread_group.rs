@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use super::group::{Collective, Group, ensure_parts, ensure_root};
+use super::group::{Collective, RankGroup, ensure_parts, ensure_root};
 use crate::error::{Error, Result};
 use crate::params::Scalar;
 
@@ -23,7 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// different calls get [`Error::RanksDisagree`] and can continue.
 ///
 /// ```
-/// use gradus::distributed::{Collective, Group, ThreadGroup};
+/// use gradus::distributed::{Collective, RankGroup, ThreadGroup};
 ///
 /// let sums = ThreadGroup::run(4, |group| {
 ///     let mut values = [group.rank() as f64, 1.0];
@@ -245,7 +245,7 @@ impl Drop for ThreadGroup {
     }
 }
 
-impl Group for ThreadGroup {
+impl RankGroup for ThreadGroup {
     fn rank(&self) -> usize {
         self.rank
     }

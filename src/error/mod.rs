@@ -1,6 +1,6 @@
 //! Everything that can go wrong, with the place where it did.
 
-use crate::kernel::simd::Level;
+use crate::kernel::level::Level;
 
 /// The result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

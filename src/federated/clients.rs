@@ -22,7 +22,7 @@ pub trait Clients<T: Params> {
     /// Sends a message to all ranks of the server and returns the messages of all ranks, in their order.
     ///
     /// # Errors
-    /// Those of [`Group`](crate::distributed::Group).
+    /// Those of [`RankGroup`](crate::distributed::RankGroup).
     fn exchange(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
         Ok(vec![own.to_vec()])
     }
@@ -30,7 +30,7 @@ pub trait Clients<T: Params> {
     /// Replaces the values by their sums over all ranks of the server.
     ///
     /// # Errors
-    /// Those of [`Group`](crate::distributed::Group).
+    /// Those of [`RankGroup`](crate::distributed::RankGroup).
     fn add(&self, sums: &mut [f64]) -> Result<()> {
         let _ = sums;
         Ok(())

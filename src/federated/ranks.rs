@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::client::Task;
 use super::clients::{Clients, Reply};
-use crate::distributed::{Collective, Group};
+use crate::distributed::{Collective, RankGroup};
 use crate::error::{Error, Result};
 use crate::params::Params;
 
@@ -17,7 +17,7 @@ use crate::params::Params;
 /// [deadline](super::Simulation::deadline).
 ///
 /// ```
-/// use gradus::distributed::{Group, ThreadGroup};
+/// use gradus::distributed::{RankGroup, ThreadGroup};
 /// use gradus::federated::{Failure, Ranks, Server, Simulation, Task, Update};
 /// use gradus::prelude::*;
 /// use ndarray::{Array1, array};
@@ -41,11 +41,11 @@ pub struct Ranks<G, C> {
     count: usize,
 }
 
-impl<G: Group, C> Ranks<G, C> {
+impl<G: RankGroup, C> Ranks<G, C> {
     /// Joins this rank's clients with those of the other ranks. Every rank must call it.
     ///
     /// # Errors
-    /// Those of [`Group`]; [`Error::Argument`] if there are more clients than a `usize` can count.
+    /// Those of [`RankGroup`]; [`Error::Argument`] if there are more clients than a `usize` can count.
     pub fn new<T: Params>(group: G, clients: C) -> Result<Self>
     where
         C: Clients<T>,

@@ -6,21 +6,21 @@
 use std::ops::{Deref, DerefMut};
 
 /// Bytes of a cache line, and of the widest SIMD register.
-const LINE: usize = 64;
+const CACHE_LINE: usize = 64;
 
 /// Fewer elements than this are not worth the padding.
-const LEAST_ELEMENTS: usize = 32;
+const LEAST_ALIGNED: usize = 32;
 
 /// The number of elements before the first that begins a cache line.
 pub(crate) fn before_line<T>(values: &[T]) -> usize {
-    values.as_ptr().align_offset(LINE).min(values.len())
+    values.as_ptr().align_offset(CACHE_LINE).min(values.len())
 }
 
 /// The element that begins a cache line in an array of this length that is allocated now: for what is made before the
 /// array that it will lie beside.
 pub(crate) fn usual_line<T>(len: usize) -> usize {
     let array = Vec::<T>::with_capacity(len);
-    array.as_ptr().align_offset(LINE).min(len)
+    array.as_ptr().align_offset(CACHE_LINE).min(len)
 }
 
 /// A fixed number of elements, of which a chosen one begins a cache line.
@@ -36,11 +36,11 @@ pub(crate) struct Aligned<T> {
 impl<T> Aligned<T> {
     /// Room for so many elements, and how many to leave out at its beginning.
     fn room(len: usize, line: usize) -> (usize, impl Fn(*const T) -> usize) {
-        let per_line = LINE / size_of::<T>();
-        let padding = if len < LEAST_ELEMENTS { 0 } else { 2 * per_line };
+        let per_line = CACHE_LINE / size_of::<T>();
+        let padding = if len < LEAST_ALIGNED { 0 } else { 2 * per_line };
         let first = move |memory: *const T| match padding {
             0 => 0,
-            _ => (memory.align_offset(LINE) + per_line - line % per_line) % per_line,
+            _ => (memory.align_offset(CACHE_LINE) + per_line - line % per_line) % per_line,
         };
         (len + padding, first)
     }
@@ -107,10 +107,10 @@ mod tests {
         fn check<T: Copy + Default + PartialEq + std::fmt::Debug>() {
             for line in [0, 1, 3, 12, 15, 40] {
                 let aligned = Aligned::<T>::zeros(1000, line);
-                assert_eq!((aligned.len(), aligned[line..].as_ptr().align_offset(LINE)), (1000, 0));
+                assert_eq!((aligned.len(), aligned[line..].as_ptr().align_offset(CACHE_LINE)), (1000, 0));
                 assert!(aligned.iter().all(|value| *value == T::default()));
-                assert_eq!(before_line(&aligned), line % (LINE / size_of::<T>()));
-                assert_eq!(aligned.clone()[line..].as_ptr().align_offset(LINE), 0);
+                assert_eq!(before_line(&aligned), line % (CACHE_LINE / size_of::<T>()));
+                assert_eq!(aligned.clone()[line..].as_ptr().align_offset(CACHE_LINE), 0);
             }
         }
         check::<f64>();
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_clone_has_the_same_elements() {
-        for len in [0, 1, LEAST_ELEMENTS, 100] {
+        for len in [0, 1, LEAST_ALIGNED, 100] {
             let mut aligned = Aligned::<f32>::zeros(len, 5);
             aligned.iter_mut().zip(1_u16..).for_each(|(value, number)| *value = f32::from(number));
             assert_eq!(*aligned.clone(), *aligned);

@@ -53,13 +53,13 @@ fn first_box<S: RawData>(mut view: ArrayBase<S, IxDyn>, mut start: usize, count:
 }
 
 /// Lanes shorter than this cost more than the cache lines that longer ones read twice.
-const SHORT: usize = 8;
+const SHORT_AXIS: usize = 8;
 
 /// The axis to walk along: of those that are not short the one that is closest in memory, else the longest.
 fn lane_axis<S: RawData>(part: &ArrayBase<S, IxDyn>) -> Axis {
     let axes = part.shape().iter().zip(part.strides()).enumerate();
     let key = |(_, (length, stride)): &(usize, (&usize, &isize))| {
-        let long = **length >= SHORT;
+        let long = **length >= SHORT_AXIS;
         (!long, if long { stride.unsigned_abs() } else { usize::MAX - **length })
     };
     Axis(axes.min_by_key(key).map_or(0, |(axis, _)| axis))

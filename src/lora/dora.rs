@@ -3,22 +3,12 @@
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array1, Array2, ArrayRef2, ArrayView2, Axis, Slice, Zip};
 
-use super::{Backward, Grads, Lora, column};
+use super::adapter::{Backward, Grads, Lora, NormGradient};
 use crate::params::{Element, Scalar};
 use crate::step::norm::euclidean;
 
-/// Whether gradients pass through the norm n that DoRA divides by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Norm {
-    /// n is a constant to the gradients: peft's way and the paper's advice (section 4.3), which saves memory there.
-    #[default]
-    Detached,
-    /// The whole derivative.
-    Through,
-}
-
 /// At most so many elements of V = W + sBA are formed at a time, or one row.
-const BLOCK: usize = 1 << 16;
+const FORMED: usize = 1 << 16;
 
 /// Some rows of V, in `f64`: W and sBA may nearly cancel, and what is left must be the same wherever it is used. A direction
 /// of other numbers than the length would be none.
@@ -67,7 +57,7 @@ fn row_products(left: &Array2<f64>, right: &Array2<f64>) -> Array1<f64> {
 
 /// The rows of the weight in blocks.
 fn blocks((outputs, inputs): (usize, usize)) -> impl Iterator<Item = Slice> {
-    let height = (BLOCK / inputs.max(1)).max(1);
+    let height = (FORMED / inputs.max(1)).max(1);
     (0..outputs).step_by(height).map(move |start| Slice::from(start..outputs.min(start + height)))
 }
 
@@ -139,8 +129,8 @@ impl<A: Scalar> Lora<A> {
             let rows = own.rows(weight, part);
             let grad = wide(output_grad.slice_axis(Axis(1), rows.part));
             let along_rows = match self.norm {
-                Norm::Detached => wide(x.dot(&rows.rounded.t()).view()),
-                Norm::Through => wide_x.dot(&rows.direction.t()), // its rounding would be multiplied by m/n
+                NormGradient::Detached => wide(x.dot(&rows.rounded.t()).view()),
+                NormGradient::Through => wide_x.dot(&rows.direction.t()), // its rounding would be multiplied by m/n
             };
             let mut along = (&grad * &along_rows).sum_axis(Axis(0));
             if let Some(change) = &change {
@@ -217,8 +207,8 @@ impl Wide {
 
 impl Sums {
     /// Adds what comes of some rows: `along` is ⟨dL/dW′, V/n⟩, and `by_b` is (m/n)·dL/dW′·Aᵀ.
-    fn add<A>(&mut self, norm: Norm, own: &Wide, rows: &Rows<'_, A>, along: Array1<f64>, mut by_b: Array2<f64>) {
-        if norm == Norm::Through {
+    fn add<A>(&mut self, norm: NormGradient, own: &Wide, rows: &Rows<'_, A>, along: Array1<f64>, mut by_b: Array2<f64>) {
+        if norm == NormGradient::Through {
             // dL/dn = −(m/n)·along, and n changes with V by V/n.
             let pull = Zip::from(&along)
                 .and(&rows.factors)
@@ -236,6 +226,11 @@ impl Sums {
         let magnitude = Some(self.magnitude.mapv(A::from_f64));
         Grads { lora_a: narrow(&self.lora_a), lora_b: narrow(&self.lora_b), magnitude }
     }
+}
+
+/// A vector of one number for each row.
+pub(super) fn column<A: Element>(factors: &Array1<A>) -> ndarray::ArrayView2<'_, A> {
+    factors.view().insert_axis(Axis(1))
 }
 
 /// 0 where there is nothing to divide by.

@@ -26,7 +26,9 @@ use std::path::Path;
 use ndarray::{Array, Dimension, IxDyn};
 use serde_json::{Map, Value, json};
 
-use super::{Config, Init, Lora, Norm, lengths, shape, within};
+use super::adapter::{Lora, NormGradient, lengths, shape};
+use super::config::{Config, within};
+use super::init::Init;
 use crate::checkpoint::{Checkpoint, at_file, plain_bytes, write_atomically};
 use crate::error::{Error, Result};
 use crate::params::Scalar;
@@ -38,7 +40,7 @@ const CONFIG: &str = "adapter_config.json";
 const PREFIX: &str = "base_model.model.";
 const LORA_A: &str = ".lora_A.weight";
 const LORA_B: &str = ".lora_B.weight";
-const MAGNITUDE: &str = ".lora_magnitude_vector";
+const MAGNITUDE_VECTOR: &str = ".lora_magnitude_vector";
 
 /// Settings that say nothing about the numbers of an adapter that has been trained.
 const WITHOUT_EFFECT: [&str; 14] = [
@@ -84,7 +86,7 @@ pub fn save<'l, A: Scalar>(
         let mut insert = |suffix: &str, tensor| _ = tensors.insert(format!("{PREFIX}{module}{suffix}"), tensor);
         insert(LORA_A, pack(&adapter.lora_a));
         insert(LORA_B, pack(&adapter.lora_b));
-        adapter.magnitude.iter().for_each(|magnitude| insert(MAGNITUDE, pack(magnitude)));
+        adapter.magnitude.iter().for_each(|magnitude| insert(MAGNITUDE_VECTOR, pack(magnitude)));
     }
     let settings = json!({
         "peft_type": "LORA",
@@ -122,10 +124,10 @@ pub fn load<A: Scalar>(folder: impl AsRef<Path>) -> Result<(Config, BTreeMap<Str
     let file = Checkpoint::open(folder.join(MODEL))?;
     let mut adapters = BTreeMap::new();
     for key in file.params.keys() {
-        let suffix = [LORA_A, LORA_B, MAGNITUDE].into_iter().find(|suffix| key.ends_with(suffix));
+        let suffix = [LORA_A, LORA_B, MAGNITUDE_VECTOR].into_iter().find(|suffix| key.ends_with(suffix));
         let module = key.strip_prefix(PREFIX).zip(suffix).and_then(|(rest, suffix)| rest.strip_suffix(suffix));
         match module {
-            Some(module) if suffix != Some(MAGNITUDE) || config.dora.is_some() => {
+            Some(module) if suffix != Some(MAGNITUDE_VECTOR) || config.dora.is_some() => {
                 if !adapters.contains_key(module) {
                     adapters.insert(module.to_owned(), read_adapter(&file, &config, module)?);
                 }
@@ -156,7 +158,7 @@ fn read_adapter<A: Scalar>(file: &Checkpoint, config: &Config, module: &str) -> 
         None => Err(Error::MissingEntry { key: key(suffix) }),
     };
     let ((_, inputs), (outputs, _)) = (sides(LORA_A)?, sides(LORA_B)?);
-    let magnitude = config.dora.map(|_| unpack(file, &key(MAGNITUDE), [outputs])).transpose()?;
+    let magnitude = config.dora.map(|_| unpack(file, &key(MAGNITUDE_VECTOR), [outputs])).transpose()?;
     Ok(Lora {
         lora_a: unpack(file, &key(LORA_A), [config.rank, inputs])?,
         lora_b: unpack(file, &key(LORA_B), [outputs, config.rank])?,
@@ -210,7 +212,7 @@ fn read_config(settings: &Map<String, Value>) -> Result<Config> {
         rank_stabilized: flag("use_rslora")?,
         dropout,
         init,
-        dora: flag("use_dora")?.then_some(Norm::Detached),
+        dora: flag("use_dora")?.then_some(NormGradient::Detached),
     };
     config.check()?;
     Ok(config)

@@ -39,72 +39,21 @@
 
 mod impls;
 mod layout;
+mod order;
 mod owned;
+mod path;
 pub(crate) mod pattern;
 pub(crate) mod scalar;
+mod tree;
 mod values;
-mod visitor;
 mod walk;
 
 pub use layout::{Layout, TensorInfo};
+pub use order::Order;
 pub(crate) use owned::Owned;
+pub use path::Path;
 pub use pattern::Pattern;
 pub use scalar::{Element, Scalar};
-pub use values::{Order, Strided, StridedMut, Values, ValuesMut};
-pub use visitor::{Path, Visitor, VisitorMut, for_each, for_each_mut};
+pub use tree::{Params, ParamsMut, Visitor, VisitorMut, for_each, for_each_mut};
+pub use values::{Strided, StridedMut, Values, ValuesMut};
 pub(crate) use walk::collect_mut;
-
-/// A tree of tensors that can be read: parameters or gradients.
-///
-/// Implemented for arrays, views and containers of them, and derived for structs. By hand it is one line a field:
-///
-/// ```
-/// use gradus::params::{Params, ParamsMut, Visitor, VisitorMut};
-/// use ndarray::{Array1, Array2};
-///
-/// struct Linear { weight: Array2<f32>, bias: Array1<f32> }
-///
-/// impl Params for Linear {
-///     type Elem = f32;
-///     fn visit<'a>(&'a self, visitor: &mut Visitor<'_, 'a, f32>) {
-///         visitor.field("weight", &self.weight);
-///         visitor.field("bias", &self.bias);
-///     }
-/// }
-///
-/// impl ParamsMut for Linear {
-///     fn visit_mut<'a>(&'a mut self, visitor: &mut VisitorMut<'_, 'a, f32>) {
-///         visitor.field("weight", &mut self.weight);
-///         visitor.field("bias", &mut self.bias);
-///     }
-/// }
-/// ```
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` holds no parameters",
-    label = "not a tree of arrays",
-    note = "parameters are `ndarray` arrays and views of `f32` or `f64` (feature `half`: also `bf16`, `f16`), and tuples, `Vec`, `Option`, `Box`, `BTreeMap` and structs of them",
-    note = "a struct becomes a tree with `#[derive(Params)]`; a field without parameters is left out with `#[params(skip)]`",
-    note = "numbers become an array with `Array1::from(vec)`, or a view with `ArrayView1::from(&slice)`; a `HashMap` has no fixed order: use a `BTreeMap`",
-    note = "an array of another version of `ndarray` is another type: `gradus::ndarray` is the version that gradus uses"
-)]
-pub trait Params {
-    /// The element type of every tensor in the tree.
-    type Elem: Element;
-
-    /// Shows every tensor to the visitor, always in the same order.
-    fn visit<'a>(&'a self, visitor: &mut Visitor<'_, 'a, Self::Elem>);
-}
-
-/// A tree of tensors that can be written: what an optimizer moves.
-///
-/// [`visit_mut`](ParamsMut::visit_mut) must show the same tensors, in the same order, as [`Params::visit`]. If it does not,
-/// whatever notices returns an error and changes nothing.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` holds no parameters that can be moved",
-    label = "not a mutable tree of arrays",
-    note = "read-only views can be gradients, but not parameters: use `view_mut()`; a struct of read-only views is derived with `#[params(read_only)]`"
-)]
-pub trait ParamsMut: Params {
-    /// Shows every tensor to the visitor, mutably, in the order of [`Params::visit`].
-    fn visit_mut<'a>(&'a mut self, visitor: &mut VisitorMut<'_, 'a, Self::Elem>);
-}

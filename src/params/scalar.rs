@@ -46,7 +46,7 @@ mod sealed {
 
     /// What the optional features ask of numbers that are computed with.
     #[cfg(feature = "second-order")]
-    pub trait Computed: crate::kernel::product::faer::Real {}
+    pub trait Computed: crate::kernel::product::Real {}
     #[cfg(not(feature = "second-order"))]
     pub trait Computed {}
     impl Computed for f32 {}

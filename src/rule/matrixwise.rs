@@ -279,7 +279,7 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
 }
 
 /// Fewer elements than this are stepped one tensor after the other.
-const SERIAL: usize = 4096;
+const SERIAL_MATRICES: usize = 4096;
 
 impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
@@ -301,7 +301,7 @@ impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
                 tasks.push(Task { info, tensor, state });
             }
         }
-        match layout.elements() < SERIAL {
+        match layout.elements() < SERIAL_MATRICES {
             true => tasks.iter_mut().for_each(|task| self.update(&values, task)),
             false => threads::for_each(&mut tasks, &|task| self.update(&values, task)),
         }

@@ -19,7 +19,7 @@ use crate::step::grad::{BLOCK, Grad, WIDE_BLOCK};
 const SHORT: usize = 128;
 
 /// Below this many elements a step is too short to share.
-const SERIAL: usize = 64 * 1024;
+const SERIAL_STEP: usize = 64 * 1024;
 
 /// Memory for what has to be read before it is swept, one piece a thread: kept, because to get it from the system anew
 /// costs as much as the sweep.
@@ -308,7 +308,7 @@ pub(super) struct Sweep<'s, A: Scalar, R: Rule<A>> {
 impl<'s, A: Scalar, R: Rule<A>> Sweep<'s, A, R> {
     /// For a step of at most so many elements.
     pub(super) fn new(rule: &'s R, arch: Arch, elements: usize) -> Self {
-        Self { rule, arch, share: elements > SERIAL && threads::count() > 1, waiting: Vec::new() }
+        Self { rule, arch, share: elements > SERIAL_STEP && threads::count() > 1, waiting: Vec::new() }
     }
 
     #[inline(always)]
@@ -340,7 +340,7 @@ impl<'s, A: Scalar, R: Rule<A>> Sweep<'s, A, R> {
             return;
         }
         let total: usize = self.waiting.iter().flatten().map(Part::len).sum();
-        let grain = (total / (8 * threads::count())).max(SERIAL / 2);
+        let grain = (total / (8 * threads::count())).max(SERIAL_STEP / 2);
         in_parallel(self.rule, self.arch, &mut self.waiting, total, grain);
     }
 }

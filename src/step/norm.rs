@@ -14,7 +14,7 @@ const LANES: usize = 16;
 const TINY: f64 = 1e-280;
 
 /// Above this many elements a reduction is worth sharing.
-pub(crate) const SERIAL: usize = 64 * 1024;
+pub(crate) const SERIAL_NORM: usize = 64 * 1024;
 
 /// A gradient with the shape it has.
 pub(crate) type Named<'s, 'a, A> = (&'s TensorInfo, &'s Grad<'a, A>);
@@ -278,7 +278,7 @@ fn left_branch(elements: usize) -> usize {
 
 /// Both, on two threads if there are enough elements.
 fn join(elements: usize, left: impl FnOnce() -> f64 + Send, right: impl FnOnce() -> f64 + Send) -> (f64, f64) {
-    if elements > SERIAL { threads::join(left, right) } else { (left(), right()) }
+    if elements > SERIAL_NORM { threads::join(left, right) } else { (left(), right()) }
 }
 
 #[cfg(test)]

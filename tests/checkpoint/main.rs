@@ -7,6 +7,8 @@ mod files;
 mod foreign;
 mod killed;
 mod mutated;
+#[path = "../shared/parts.rs"]
+mod parts;
 mod places;
 mod reordered;
 mod structure;

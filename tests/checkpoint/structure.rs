@@ -15,6 +15,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
 use crate::chains::{CHAINS, grads, tree};
+use crate::parts::Parts;
 
 const FILES: u64 = 2_000;
 
@@ -38,72 +39,6 @@ const TEXTS: [&str; 14] = [
     "5e-324",
     "340282366920938463463374607431768211456",
 ];
-
-/// A tensor as the file has it.
-#[derive(Clone)]
-struct Entry {
-    dtype: String,
-    shape: Vec<u64>,
-    bytes: Vec<u8>,
-}
-
-/// A file in its parts.
-#[derive(Clone)]
-struct Parts {
-    metadata: BTreeMap<String, String>,
-    tensors: BTreeMap<String, Entry>,
-}
-
-fn split(file: &[u8]) -> Parts {
-    let (length, rest) = file.split_at(8);
-    let (header, data) = rest.split_at(u64::from_le_bytes(length.try_into().unwrap()) as usize);
-    let mut header: BTreeMap<String, Value> = serde_json::from_slice(header).unwrap();
-    let metadata = serde_json::from_value(header.remove("__metadata__").unwrap()).unwrap();
-    let entry = |value: Value| {
-        let [from, to]: [usize; 2] = serde_json::from_value(value["data_offsets"].clone()).unwrap();
-        let shape = serde_json::from_value(value["shape"].clone()).unwrap();
-        Entry { dtype: value["dtype"].as_str().unwrap().into(), shape, bytes: data[from..to].to_vec() }
-    };
-    Parts { metadata, tensors: header.into_iter().map(|(name, value)| (name, entry(value))).collect() }
-}
-
-/// The file of these parts; its header is changed by `change` after all else.
-fn join(parts: &Parts, change: impl FnOnce(&mut Value)) -> Vec<u8> {
-    let mut metadata = parts.metadata.clone();
-    if metadata.remove("checksum").is_some() {
-        metadata.insert("checksum".into(), checksum(parts));
-    }
-    let (mut header, mut data) = (serde_json::Map::from_iter([("__metadata__".into(), json!(metadata))]), Vec::new());
-    for (name, entry) in &parts.tensors {
-        let offsets = [data.len(), data.len() + entry.bytes.len()];
-        header.insert(name.clone(), json!({"dtype": entry.dtype, "shape": entry.shape, "data_offsets": offsets}));
-        data.extend_from_slice(&entry.bytes);
-    }
-    let mut header = Value::from(header);
-    change(&mut header);
-    let header = header.to_string().into_bytes();
-    [&(header.len() as u64).to_le_bytes()[..], &header, &data].concat()
-}
-
-/// As `src/checkpoint/format.rs` computes it: each part after its length.
-fn checksum(parts: &Parts) -> String {
-    let mut hasher = crc32fast::Hasher::new();
-    let mut add = |bytes: &[u8]| {
-        hasher.update(&(bytes.len() as u64).to_le_bytes());
-        hasher.update(bytes);
-    };
-    for (name, entry) in &parts.tensors {
-        add(name.as_bytes());
-        add(entry.dtype.as_bytes());
-        entry.shape.iter().for_each(|length| add(&length.to_le_bytes()));
-        add(&entry.bytes);
-    }
-    for (key, text) in parts.metadata.iter().filter(|(key, _)| *key != "checksum" && *key != "gradus.version") {
-        add(key.as_bytes());
-        add(text.as_bytes());
-    }
-    format!("{:08x}", hasher.finalize())
-}
 
 fn any<'a, T>(all: &'a BTreeMap<String, T>, random: &mut impl Rng) -> Option<&'a String> {
     let keys: Vec<_> = all.keys().collect();
@@ -221,9 +156,9 @@ fn no_structure_panics() {
             let (mut opt, mut params) = (build(), tree(1));
             (0..5).for_each(|step| _ = opt.step(&mut params, &grads(step)).unwrap());
             let file = Checkpoint::of(&params, &opt).unwrap().note("epoch", 3).to_bytes().unwrap();
-            let again = Checkpoint::from_bytes(&join(&split(&file), |_| ())).unwrap();
+            let again = Checkpoint::from_bytes(&Parts::of(&file).join(|_| ())).unwrap();
             assert!(again == Checkpoint::from_bytes(&file).unwrap());
-            split(&file)
+            Parts::of(&file)
         })
         .collect();
     let (first, mut loaded) = (set("GRADUS_SEED", 0), 0);
@@ -236,7 +171,7 @@ fn no_structure_panics() {
         let mut parts = originals[at].clone();
         (0..random.random_range(1..4)).for_each(|_| mutate(&mut parts, &mut random));
         let header = random.random_range(0..4) == 0;
-        let bytes = join(&parts, |value| {
+        let bytes = parts.join(|value| {
             if header {
                 mutate_header(value, &mut random)
             }
@@ -270,11 +205,11 @@ fn a_state_of_other_shapes_is_refused_before_it_takes_memory() {
     for (name, build) in CHAINS {
         let (mut opt, mut params) = (build(), tree(1));
         (0..2).for_each(|step| _ = opt.step(&mut params, &grads(step)).unwrap());
-        let mut parts = split(&Checkpoint::of(&params, &opt).unwrap().to_bytes().unwrap());
+        let mut parts = Parts::of(&Checkpoint::of(&params, &opt).unwrap().to_bytes().unwrap());
         let layout = parts.metadata["layout"].replace(saved, &format!("[{side},{side}]"));
         assert!(layout != parts.metadata["layout"]);
         parts.metadata.insert("layout".into(), layout);
-        let (bytes, mut loaded) = (join(&parts, |_| ()), tree(9));
+        let (bytes, mut loaded) = (parts.join(|_| ()), tree(9));
         let (before, state) = (loaded.clone(), opt.state_dict());
         let mut result = Ok(());
         let used = allocation_counter::measure(|| {
@@ -297,7 +232,7 @@ fn a_tensor_that_is_nowhere_takes_no_memory() {
     for (name, build) in CHAINS {
         let (mut opt, mut params) = (build(), tree(1));
         (0..2).for_each(|step| _ = opt.step(&mut params, &grads(step)).unwrap());
-        let mut parts = split(&Checkpoint::of(&params, &opt).unwrap().to_bytes().unwrap());
+        let mut parts = Parts::of(&Checkpoint::of(&params, &opt).unwrap().to_bytes().unwrap());
         let mut layout: Value = serde_json::from_str(&parts.metadata["layout"]).unwrap();
         layout.as_array_mut().unwrap().push(json!(["zzz", [side, side]]));
         parts.metadata.insert("layout".into(), layout.to_string());
@@ -305,7 +240,7 @@ fn a_tensor_that_is_nowhere_takes_no_memory() {
         let counts: Vec<_> =
             counts.iter().map(|(key, entry)| (key.replace("a.weight", "zzz"), (*entry).clone())).collect();
         parts.tensors.extend(counts);
-        let (bytes, mut loaded, mut fresh) = (join(&parts, |_| ()), tree(9), build());
+        let (bytes, mut loaded, mut fresh) = (parts.join(|_| ()), tree(9), build());
         let before = (loaded.clone(), fresh.state_dict());
         let mut result = Ok(());
         let used = allocation_counter::measure(|| {

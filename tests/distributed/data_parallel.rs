@@ -1,7 +1,6 @@
 //! The mean gradient of all ranks.
 
-use gradus::adaptor::Group as TensorGroup;
-use gradus::distributed::{Alone, Group, ThreadGroup};
+use gradus::distributed::{Alone, RankGroup, ThreadGroup};
 use gradus::prelude::*;
 use gradus::{Error, StateDict};
 use ndarray::{Array1, Array2, ShapeBuilder, array, s};
@@ -78,11 +77,11 @@ fn alone_it_is_the_optimizer_itself() {
             ),
             (
                 Box::new(
-                    Muon::new(0.1).group("1", TensorGroup::new().scale_learning_rate(0.5)).route("1", Sgd::new(0.1)),
+                    Muon::new(0.1).group("1", Group::new().scale_learning_rate(0.5)).route("1", Sgd::new(0.1)),
                 ),
                 Box::new(
                     Muon::new(0.1)
-                        .group("1", TensorGroup::new().scale_learning_rate(0.5))
+                        .group("1", Group::new().scale_learning_rate(0.5))
                         .route("1", Sgd::new(0.1).data_parallel(Alone))
                         .data_parallel(Alone),
                 ),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use gradus::distributed::compress::{Bf16, PowerSgd, TopK};
-use gradus::distributed::{Collective, Group, ThreadGroup};
+use gradus::distributed::{Collective, RankGroup, ThreadGroup};
 use gradus::prelude::*;
 use gradus::{Error, Result};
 use ndarray::Array1;
@@ -20,7 +20,7 @@ struct Faulty<G> {
     dies: bool,
 }
 
-impl<G: Group> Faulty<G> {
+impl<G: RankGroup> Faulty<G> {
     fn new(group: G, at: usize, dies: bool) -> Self {
         Self { group, calls: AtomicUsize::new(0), at, dies }
     }
@@ -38,7 +38,7 @@ impl<G: Group> Faulty<G> {
     }
 }
 
-impl<G: Group> Group for Faulty<G> {
+impl<G: RankGroup> RankGroup for Faulty<G> {
     fn rank(&self) -> usize {
         self.group.rank()
     }

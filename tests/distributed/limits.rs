@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gradus::distributed::compress::{PowerSgd, TopK};
-use gradus::distributed::{Alone, Group as _, ThreadGroup};
+use gradus::distributed::{Alone, RankGroup as _, ThreadGroup};
 use gradus::params::{Visitor, VisitorMut};
 use gradus::prelude::*;
 use gradus::{Commit, Error, Report, Result, StateReader, StateWriter, Step};

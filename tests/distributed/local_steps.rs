@@ -1,7 +1,7 @@
 //! Steps on each rank alone, rounds of all.
 
 use gradus::Error;
-use gradus::distributed::{Alone, Collective, Group, ThreadGroup};
+use gradus::distributed::{Alone, Collective, RankGroup, ThreadGroup};
 use gradus::prelude::*;
 use ndarray::{Array1, array};
 

@@ -1,6 +1,6 @@
 //! What the tests of all adaptors need: a small model with data, and how ranks compare what they have.
 
-use gradus::distributed::{Collective, Group};
+use gradus::distributed::{Collective, RankGroup};
 use gradus::params::for_each;
 use gradus::prelude::*;
 use ndarray::{Array1, Array2, Axis, s};
@@ -37,7 +37,7 @@ pub(crate) fn bits<A: Scalar>(tree: &dyn Params<Elem = A>) -> Vec<u64> {
 }
 
 /// That a tree has the same bits on all ranks.
-pub(crate) fn assert_same_on_all<A: Scalar>(group: &impl Group, tree: &dyn Params<Elem = A>) {
+pub(crate) fn assert_same_on_all<A: Scalar>(group: &impl RankGroup, tree: &dyn Params<Elem = A>) {
     let own: Vec<u8> = bits(tree).into_iter().flat_map(u64::to_le_bytes).collect();
     let mut all = vec![0; own.len() * group.size()];
     group.all_gather_bytes(&own, &mut all).unwrap();

@@ -1,6 +1,6 @@
 //! What one rank cannot do no rank does, and nothing has changed.
 
-use gradus::distributed::{Group, ThreadGroup};
+use gradus::distributed::{RankGroup, ThreadGroup};
 use gradus::prelude::*;
 use gradus::{Error, Result};
 use ndarray::{Array1, Array2};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gradus::distributed::{Group as _, ThreadGroup};
+use gradus::distributed::{RankGroup as _, ThreadGroup};
 use gradus::federated::privacy::{Accountant, GaussianMechanism, PerExample};
 use gradus::federated::secure::{FixedPoint, MaskedSum, Masker};
 use gradus::federated::{

@@ -1,6 +1,6 @@
 //! Local steps with an outer step along the mean change are FedAvg.
 
-use gradus::distributed::{Group, ThreadGroup};
+use gradus::distributed::{RankGroup, ThreadGroup};
 use gradus::federated::{Failure, Server, Simulation, Task, Update};
 use gradus::prelude::*;
 use ndarray::{Array1, Array2};

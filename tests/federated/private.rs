@@ -1,6 +1,6 @@
 //! Rounds whose noise hides who took part.
 
-use gradus::distributed::{Group, ThreadGroup};
+use gradus::distributed::{RankGroup, ThreadGroup};
 use gradus::federated::privacy::{Accountant, GaussianMechanism};
 use gradus::federated::{Client, Failure, Ranks, Server, Simulation, Task, Update};
 use gradus::{Error, prelude::*};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use gradus::distributed::{Group, ThreadGroup};
+use gradus::distributed::{RankGroup, ThreadGroup};
 use gradus::federated::privacy::{Accountant, GaussianMechanism};
 use gradus::federated::{
     Aggregation, Client, Clients, Failure, FedAdam, FedYogi, Ranks, Reason, Reply, RoundReport, Sample, Server,

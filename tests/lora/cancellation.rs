@@ -1,15 +1,15 @@
 //! DoRA where W and sBA nearly cancel: norm and output are those of the same small rows.
 
 use gradus::Scalar;
-use gradus::lora::{Config, Lora, Norm};
+use gradus::lora::{Config, Lora, NormGradient};
 use ndarray::{Array1, Array2, array};
 
 use crate::{matrix, number, rng};
 
-const NORMS: [Norm; 2] = [Norm::Detached, Norm::Through];
+const NORMS: [NormGradient; 2] = [NormGradient::Detached, NormGradient::Through];
 
 /// W = [[3, 4]], A = W, B = [[d − 1]]: W + BA = dW, whose direction is W's.
-fn shrunk<A: Scalar>(d: f64, norm: Norm) -> (Array2<A>, Lora<A>) {
+fn shrunk<A: Scalar>(d: f64, norm: NormGradient) -> (Array2<A>, Lora<A>) {
     let weight = array![[3.0, 4.0]].mapv(A::from_f64);
     let mut adapter = Config::new(1, 1.0).dora(norm).adapt(&weight, &mut rng()).unwrap();
     adapter.lora_a.assign(&weight);
@@ -56,9 +56,9 @@ fn the_direction_stays_however_little_is_left() {
                     let left = 1.0 + adapter.lora_b[[0, 0]].as_f64();
                     let b = (left - 1.0) / left;
                     let (a, expected_b): ([f64; 2], f64) = match norm {
-                        Norm::Detached => ([b, b], 7.0 / left),
+                        NormGradient::Detached => ([b, b], 7.0 / left),
                         // Only what is orthogonal to the direction passes, and A has nothing that is.
-                        Norm::Through => ([0.16 * b, -0.12 * b], 0.0),
+                        NormGradient::Through => ([0.16 * b, -0.12 * b], 0.0),
                     };
                     close(grads.lora_a[[0, 0]], a[0], way);
                     close(grads.lora_a[[0, 1]], a[1], way);
@@ -134,7 +134,7 @@ fn lengths_at_the_ends_of_the_range() {
     fn check<A: Scalar>(scales: &[f64]) {
         for scale in scales.iter().copied() {
             let weight = array![[3.0, 4.0]].mapv(|w| A::from_f64(w * scale));
-            let adapter = Config::new(1, 1.0).dora(Norm::Detached).adapt(&weight, &mut rng()).unwrap();
+            let adapter = Config::new(1, 1.0).dora(NormGradient::Detached).adapt(&weight, &mut rng()).unwrap();
             let magnitude = adapter.magnitude.clone().unwrap()[0].as_f64();
             assert!((magnitude / scale / 5.0 - 1.0).abs() < 4.0 * A::epsilon().as_f64(), "{scale:e}: {magnitude:e}");
             let y = adapter.forward(&weight, &array![[A::one(), A::one()]]).unwrap()[[0, 0]].as_f64();

@@ -1,7 +1,7 @@
 //! The two ways to the gradients, finite differences, and what they allocate.
 
 use gradus::LinearTap;
-use gradus::lora::{Config, Lora, Norm};
+use gradus::lora::{Config, Lora, NormGradient};
 use ndarray::{Array2, Zip};
 
 use crate::{matrix, rng, trained};
@@ -15,8 +15,8 @@ fn configs() -> [(&'static str, Config); 5] {
     [
         ("lora", plain),
         ("rank-stabilized", plain.rank_stabilized()),
-        ("dora", plain.dora(Norm::Detached)),
-        ("dora, through the norm", plain.dora(Norm::Through)),
+        ("dora", plain.dora(NormGradient::Detached)),
+        ("dora, through the norm", plain.dora(NormGradient::Through)),
         ("rank 1", Config::new(1, -2.0)),
     ]
 }
@@ -114,7 +114,7 @@ fn finite_differences() {
                 assert_eq!(backward, adapter.backward(&weight, &x, &delta).unwrap(), "{name}");
             }
             // A detached norm is a constant; then A and B have no finite differences to be compared with.
-            if config != Config::new(3, 6.0).dropout(0.4).dora(Norm::Detached) {
+            if config != Config::new(3, 6.0).dropout(0.4).dora(NormGradient::Detached) {
                 differences(&format!("{name}: A"), backward.grads.lora_a.iter().copied(), |at, step| {
                     let mut other = adapter.clone();
                     *other.lora_a.iter_mut().nth(at).unwrap() += step;
@@ -144,7 +144,7 @@ fn finite_differences() {
 #[test]
 fn a_detached_norm_is_a_constant() {
     let (weight, x, delta) = (matrix(OUT, IN, 1), matrix(BATCH, IN, 2), matrix(BATCH, OUT, 3));
-    let adapter = trained(Config::new(3, 6.0).dora(Norm::Detached), &weight);
+    let adapter = trained(Config::new(3, 6.0).dora(NormGradient::Detached), &weight);
     let mut plain = trained(Config::new(3, 6.0), &weight);
     (plain.lora_a, plain.lora_b) = (adapter.lora_a.clone(), adapter.lora_b.clone());
     let whole = &weight + &(adapter.lora_b.dot(&adapter.lora_a) * adapter.scale());
@@ -161,7 +161,7 @@ fn nothing_of_the_size_of_the_weight_is_formed() {
     const SIDE: usize = 1536;
     let (weight, x, delta) = (matrix(SIDE, SIDE, 1), matrix(4, SIDE, 2), matrix(4, SIDE, 3));
     for config in
-        [Config::new(2, 2.0), Config::new(2, 2.0).dora(Norm::Detached), Config::new(2, 2.0).dora(Norm::Through)]
+        [Config::new(2, 2.0), Config::new(2, 2.0).dora(NormGradient::Detached), Config::new(2, 2.0).dora(NormGradient::Through)]
     {
         let adapter = trained(config, &weight);
         let used = allocation_counter::measure(|| {

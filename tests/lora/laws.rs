@@ -1,6 +1,6 @@
 //! What adapters begin with, how far they get, merging, and what is refused.
 
-use gradus::lora::{self, Config, Init, Norm};
+use gradus::lora::{self, Config, Init, NormGradient};
 use gradus::prelude::*;
 use gradus::schedule::Cosine;
 use gradus::{Error, params::Layout};
@@ -64,11 +64,11 @@ fn an_adapter_begins_with_the_output_of_its_base() {
     let largest = expected.iter().fold(1.0_f32, |most, x| x.abs().max(most));
     let same = |y: Array2<f32>| assert!((y - &expected).iter().all(|x| x.abs() < 1e-6 * largest));
     for init in [Init::Kaiming, Init::Gaussian] {
-        for config in [Config::new(3, 6.0).init(init), Config::new(3, 6.0).init(init).dora(Norm::Detached)] {
+        for config in [Config::new(3, 6.0).init(init), Config::new(3, 6.0).init(init).dora(NormGradient::Detached)] {
             same(config.adapt(&weight, &mut rng()).unwrap().forward(&weight, &x).unwrap());
         }
     }
-    for config in [Config::new(3, 6.0), Config::new(7, 1.0).rank_stabilized(), Config::new(2, 4.0).dora(Norm::Through)]
+    for config in [Config::new(3, 6.0), Config::new(7, 1.0).rank_stabilized(), Config::new(2, 4.0).dora(NormGradient::Through)]
     {
         let mut residual = weight.clone();
         let adapter = config.pissa(&mut residual).unwrap();
@@ -109,7 +109,7 @@ fn initialisations_have_their_spread() {
 #[test]
 fn merged_and_unmerged_is_the_base() {
     let weight = matrix(7, 9, 1);
-    for config in [Config::new(3, 6.0), Config::new(3, 6.0).dora(Norm::Detached)] {
+    for config in [Config::new(3, 6.0), Config::new(3, 6.0).dora(NormGradient::Detached)] {
         let adapter = trained(config, &weight);
         let (mut merged, x) = (weight.clone(), matrix(5, 9, 2));
         let token = adapter.merge(&mut merged).unwrap();
@@ -139,7 +139,7 @@ fn a_merge_that_is_not_finite_is_refused() {
         matches!(&error, Error::NotFinite { argument: "the merged weight", index, .. } if index == &[0, 2]),
         "{error}"
     );
-    let mut dora = trained(Config::new(2, 2.0).dora(Norm::Detached), &weight);
+    let mut dora = trained(Config::new(2, 2.0).dora(NormGradient::Detached), &weight);
     let mut merged = weight.clone();
     dora.magnitude = Some(array![1.0, 0.0, 1.0]);
     let token = dora.merge(&mut merged).unwrap();
@@ -165,7 +165,7 @@ fn what_does_not_fit_is_refused() {
     weight[[2, 1]] = f64::NAN;
     let error = Config::new(2, 1.0).pissa(&mut weight).unwrap_err();
     assert_eq!(error.to_string(), "weight is NaN at index [2, 1]");
-    assert!(Config::new(2, 1.0).dora(Norm::Detached).adapt(&weight, &mut rng()).is_err());
+    assert!(Config::new(2, 1.0).dora(NormGradient::Detached).adapt(&weight, &mut rng()).is_err());
 
     let (weight, x) = (matrix(3, 4, 1), matrix(5, 4, 2));
     let adapter = trained(Config::new(2, 2.0), &weight);
@@ -183,7 +183,7 @@ fn what_does_not_fit_is_refused() {
 #[test]
 fn an_adapter_is_a_tree_and_the_base_is_not_in_it() {
     let weight = matrix(7, 9, 1);
-    let adapter = trained(Config::new(3, 6.0).dora(Norm::Detached), &weight);
+    let adapter = trained(Config::new(3, 6.0).dora(NormGradient::Detached), &weight);
     let layout = Layout::of(&adapter).unwrap();
     assert_eq!(layout.paths().collect::<Vec<_>>(), ["lora_a", "lora_b", "magnitude"]);
     assert_eq!(layout.elements(), 3 * 9 + 7 * 3 + 7);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use gradus::lora::{Config, Lora, Norm, peft};
+use gradus::lora::{Config, Lora, NormGradient, peft};
 use ndarray::Array2;
 use serde_json::Value;
 
@@ -38,7 +38,7 @@ fn what_peft_wrote_gives_the_same_outputs() {
         assert!(worst < 1e-5, "{name}: {worst}");
         let wanted = match name {
             "rslora" => Config::new(3, 6.0).rank_stabilized().dropout(0.1),
-            "dora" => Config::new(2, 2.0).dora(Norm::Detached),
+            "dora" => Config::new(2, 2.0).dora(NormGradient::Detached),
             _ => Config::new(2, 4.0),
         };
         assert_eq!(config, wanted, "{name}");

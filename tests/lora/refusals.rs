@@ -1,6 +1,6 @@
 //! Input that nothing good can be made of is refused by name, and changes nothing.
 
-use gradus::lora::{Config, Lora, Norm, peft};
+use gradus::lora::{Config, Lora, NormGradient, peft};
 use ndarray::{Array1, Array2, array};
 
 use crate::{matrix, rng, trained};
@@ -9,7 +9,7 @@ use crate::{matrix, rng, trained};
 fn a_row_of_zeros_is_merged_and_unmerged() {
     let mut weight = matrix(3, 4, 1);
     weight.row_mut(1).fill(0.0);
-    let adapter = Config::new(2, 2.0).dora(Norm::Detached).adapt(&weight, &mut rng()).unwrap();
+    let adapter = Config::new(2, 2.0).dora(NormGradient::Detached).adapt(&weight, &mut rng()).unwrap();
     let mut merged = weight.clone();
     let token = adapter.merge(&mut merged).unwrap();
     adapter.unmerge(&mut merged, token).unwrap();
@@ -20,7 +20,7 @@ fn a_row_of_zeros_is_merged_and_unmerged() {
 fn what_another_adapter_merged_is_not_unmerged() {
     let weight = matrix(3, 4, 1);
     let plain = trained(Config::new(2, 2.0), &weight);
-    let dora = trained(Config::new(2, 2.0).dora(Norm::Detached), &weight);
+    let dora = trained(Config::new(2, 2.0).dora(NormGradient::Detached), &weight);
     for (one, other) in [(&plain, &dora), (&dora, &plain)] {
         let mut merged = weight.clone();
         let token = one.merge(&mut merged).unwrap();
@@ -71,7 +71,7 @@ fn a_rank_beyond_the_memory_is_refused() {
 #[test]
 fn an_empty_batch_passes() {
     let weight = matrix(3, 4, 1);
-    for config in [Config::new(2, 2.0), Config::new(2, 2.0).dora(Norm::Through)] {
+    for config in [Config::new(2, 2.0), Config::new(2, 2.0).dora(NormGradient::Through)] {
         let adapter = trained(config, &weight);
         let (x, delta) = (Array2::zeros((0, 4)), Array2::zeros((0, 3)));
         assert_eq!(adapter.forward(&weight, &x).unwrap().dim(), (0, 3));
@@ -93,8 +93,8 @@ fn what_the_configuration_does_not_describe_is_not_saved() {
         peft::save(&into, &config, adapters.iter().copied()).unwrap_err().to_string()
     };
     assert_eq!(said(Config::new(3, 3.0), &[("m", &adapter)]), "lora_a has shape [2, 4] where [3, 4] is needed");
-    assert_eq!(said(config.dora(Norm::Detached), &[("m", &adapter)]), "magnitude has shape [] where [3] is needed");
-    let dora = trained(config.dora(Norm::Detached), &weight);
+    assert_eq!(said(config.dora(NormGradient::Detached), &[("m", &adapter)]), "magnitude has shape [] where [3] is needed");
+    let dora = trained(config.dora(NormGradient::Detached), &weight);
     assert_eq!(said(config, &[("m", &dora)]), "magnitude has shape [3] where [] is needed");
     assert_eq!(said(Config::new(2, 4.0), &[("m", &adapter)]), "alpha is 4 at step 0; it must be that of the adapters");
     assert_eq!(

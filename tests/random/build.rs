@@ -41,7 +41,7 @@ macro_rules! forward {
     };
 }
 
-impl gradus::distributed::Group for Ranks {
+impl gradus::distributed::RankGroup for Ranks {
     fn rank(&self) -> usize {
         forward!(self, group => group.rank())
     }

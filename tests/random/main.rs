@@ -17,6 +17,8 @@ mod faults;
 mod files;
 mod lying;
 mod own;
+#[path = "../shared/parts.rs"]
+mod parts;
 mod programs;
 mod ranks;
 mod report;

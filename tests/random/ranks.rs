@@ -72,7 +72,7 @@ fn compare<A: Number>(programs: &Programs) -> Outcome {
     let is_wild = programs.ranks.iter().any(|program| program.events.iter().any(wild));
     let run = |hows: Option<&[How]>| -> Outcome<Vec<End>> {
         let ends = ThreadGroup::run(programs.ranks.len(), |group| {
-            let rank = gradus::distributed::Group::rank(&group);
+            let rank = gradus::distributed::RankGroup::rank(&group);
             let way = Way { without: hows, resumes: hows.is_none(), forms: 0, threads: 1, is_wild };
             let ranks = Ranks::Threads(Arc::new(group.timeout(TIMEOUT)));
             Run::<A>::new(&programs.ranks[rank], way, ranks)

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use gradus::distributed::Group as _;
+use gradus::distributed::RankGroup as _;
 use gradus::params::Layout;
 use gradus::{Element, StateDict, Step};
 use half::{bf16, f16};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use gradus::distributed::{Collective, Group};
+use gradus::distributed::{Collective, RankGroup};
 use gradus::{Error, Result, Scalar};
 use mpi::Threading;
 use mpi::environment::Universe;
@@ -50,7 +50,7 @@ const LARGEST_SETTING: usize = 1 << 30;
 ///
 /// # Example
 /// ```
-/// use gradus::distributed::{Collective, Group};
+/// use gradus::distributed::{Collective, RankGroup};
 /// use gradus_mpi::MpiGroup;
 ///
 /// let group = MpiGroup::world()?;
@@ -225,7 +225,7 @@ impl fmt::Debug for MpiGroup {
     }
 }
 
-impl Group for MpiGroup {
+impl RankGroup for MpiGroup {
     fn rank(&self) -> usize {
         self.rank
     }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use ndarray::{Array1, Array2, ArrayRef2, Axis};
 
-use super::Mode;
 use super::scratch::Scratch;
 use crate::curvature::tap::LinearTap;
 use crate::error::{Error, Result};
@@ -12,6 +11,13 @@ use crate::kernel::decomposition::{eigen, shifted_inverse};
 use crate::kernel::product::faer::{lower_gram, multiplied, multiply};
 use crate::kernel::product::mirror;
 use crate::params::Scalar;
+
+/// The method of dividing by the curvature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    Inverse,
+    Eigen,
+}
 
 /// The sums over the taps of one step. Σ aaᵀ and Σ δδᵀ are symmetric, and only up to the diagonal what they should be.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@ use std::ops::Bound;
 
 use ndarray::{Array1, Axis};
 
-use super::Kfac;
+use super::adaptor::Kfac;
 use super::layer::{Layer, Place};
 use crate::error::{Error, Result};
 use crate::params::{Layout, Scalar};

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use ndarray::{Array2, Axis};
 
-use super::factors::{Factors, Pending, Solver};
+use super::adaptor::Kfac;
+use super::factors::{Factors, Mode, Pending, Solver};
 use super::trust::{BOUNDS, Trust};
-use super::{Kfac, Mode};
 use crate::error::{Error, Result};
 use crate::params::{Layout, Scalar};
 use crate::schedule::Hyper;
@@ -23,7 +23,7 @@ impl<O, A> Kfac<O, A> {
 /// The names of a factor's two matrices, of A and of G.
 const FACTOR: [&str; 2] = ["input_factor", "output_factor"];
 const INVERSE: [&str; 2] = ["input_inverse", "output_inverse"];
-const BASIS: [&str; 2] = ["input_basis", "output_basis"];
+const EIGENVECTORS: [&str; 2] = ["input_basis", "output_basis"];
 const EIGENVALUES: [&str; 2] = ["input_eigenvalues", "output_eigenvalues"];
 const PENDING: [&str; 2] = ["pending_input", "pending_output"];
 
@@ -44,7 +44,7 @@ pub(super) fn write<O, A: Scalar>(kfac: &Kfac<O, A>, node: &mut StateWriter<'_>)
             Solver::None => {}
             Solver::Inverse { input, output } => matrices(node, INVERSE, [input, output]),
             Solver::Eigen { input, output } => {
-                matrices(node, BASIS, [&input.0, &output.0]);
+                matrices(node, EIGENVECTORS, [&input.0, &output.0]);
                 let [input, output] = [input, output].map(|(_, values)| values.clone().insert_axis(Axis(0)));
                 matrices(node, EIGENVALUES, [&input, &output]);
             }
@@ -89,7 +89,7 @@ pub(super) fn read<A: Scalar, O: Optimizer<A>>(
                 Solver::Inverse { input, output }
             }
             Mode::Eigen => {
-                let [basis, output_basis] = matrices(node, BASIS, name, sides.map(|side| (side, side)))?;
+                let [basis, output_basis] = matrices(node, EIGENVECTORS, name, sides.map(|side| (side, side)))?;
                 let [values, output_values] = matrices(node, EIGENVALUES, name, sides.map(|side| (1, side)))?;
                 let [values, output_values] = [values, output_values].map(|row| row.remove_axis(Axis(0)));
                 Solver::Eigen { input: (basis, values), output: (output_basis, output_values) }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use crate::clip::norm_of_norms;
-use crate::distributed::Group;
+use crate::distributed::RankGroup;
 use crate::distributed::agreement::norms;
 use crate::error::{Error, Result};
 use crate::step::Ranks;
@@ -17,7 +17,7 @@ pub(super) struct Across<'g, G> {
     failed: Mutex<Option<Error>>,
 }
 
-impl<'g, G: Group> Across<'g, G> {
+impl<'g, G: RankGroup> Across<'g, G> {
     pub(super) fn new(group: &'g G, are_tensors_cut: bool) -> Self {
         Self { group, are_tensors_cut, failed: Mutex::new(None) }
     }
@@ -28,7 +28,7 @@ impl<'g, G: Group> Across<'g, G> {
     }
 }
 
-impl<G: Group> Ranks for Across<'_, G> {
+impl<G: RankGroup> Ranks for Across<'_, G> {
     fn are_tensors_cut(&self) -> bool {
         self.are_tensors_cut
     }
@@ -69,7 +69,7 @@ impl Ranks for Apart {
     }
 }
 
-impl<G: Group> fmt::Debug for Across<'_, G> {
+impl<G: RankGroup> fmt::Debug for Across<'_, G> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Across({} ranks)", self.group.size())
     }

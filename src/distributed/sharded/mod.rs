@@ -13,7 +13,7 @@ use super::agreement::{Word, agree, refuse};
 use super::ahead::{ahead, are_finite};
 use super::beginning::broadcast;
 use super::description::{agree_about, describe_grads};
-use super::group::{Collective, Group};
+use super::group::{Collective, RankGroup};
 use super::packed;
 use super::traffic::{BUCKET_BYTES, bucket_elements};
 use crate::adaptor::{NonFinite, Verdict, around, count_inner, skipped};
@@ -109,7 +109,7 @@ pub use state::unshard;
 /// use ndarray::array;
 ///
 /// let ends = ThreadGroup::run(2, |group| {
-///     let grads = if gradus::distributed::Group::rank(&group) == 0 { array![3.0, 0.0] } else { array![3.0, 8.0] };
+///     let grads = if gradus::distributed::RankGroup::rank(&group) == 0 { array![3.0, 0.0] } else { array![3.0, 8.0] };
 ///     let (mut opt, mut w) = (Sgd::new(1.0).clip_global_norm(2.5).exact().sharded(group), array![0.0, 0.0]);
 ///     opt.step(&mut w, &grads).map(|report| (w, report.grad_norm)) // the mean gradient is (3, 4)
 /// });
@@ -172,7 +172,7 @@ impl<O, G, A> Sharded<O, G, A> {
     /// This rank's share of such parameters.
     fn share(&self, layout: &Arc<Layout>) -> Arc<Share>
     where
-        G: Group,
+        G: RankGroup,
     {
         self.share.clone().unwrap_or_else(|| Arc::new(Share::new(layout, &self.group, self.how)))
     }

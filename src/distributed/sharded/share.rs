@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::cut::{Cut, How, Piece};
-use crate::distributed::Group;
+use crate::distributed::RankGroup;
 use crate::kernel::blocks;
 use crate::params::{Element, Layout, Order, TensorInfo, Values, ValuesMut};
 use crate::step::{Grad, Ranks, Step, Tensor};
@@ -20,7 +20,7 @@ pub(super) struct Share {
 }
 
 impl Share {
-    pub(super) fn new(whole: &Arc<Layout>, group: &impl Group, how: How) -> Self {
+    pub(super) fn new(whole: &Arc<Layout>, group: &impl RankGroup, how: How) -> Self {
         let (cut, rank) = (Cut::new(whole, group.size(), how), group.rank());
         Self { layout: cut.layout(rank), cut, rank }
     }

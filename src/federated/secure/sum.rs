@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::FixedPoint;
+use super::fixed_point::FixedPoint;
 use crate::error::{Error, Result};
 use crate::params::{Element, ParamsMut, for_each_mut};
 use crate::step::norm::unravel;

@@ -8,76 +8,10 @@ use faer::{Accum, MatMut, MatRef, Par};
 use ndarray::{Array2, ArrayRef2, ArrayView2, CowArray, Ix2};
 use pulp::NullaryFnOnce;
 
-use crate::kernel::product::{TILE, mirror};
+use crate::kernel::product::real::dense;
+use crate::kernel::product::{SERIAL_PRODUCT, ROW_TILE, mirror};
 use crate::kernel::{simd, threads};
 use crate::params::Scalar;
-
-/// Products of fewer multiplications are not worth sharing.
-const SERIAL: usize = 1 << 20;
-
-/// Numbers that faer multiplies. `c` holds the rows asked for, row by row.
-pub trait Real: Sized {
-    /// `c ← a·b`, these rows of it.
-    #[doc(hidden)]
-    fn multiply(a: &ArrayView2<'_, Self>, b: &ArrayView2<'_, Self>, rows: Range<usize>, c: &mut [Self]);
-
-    /// `c ← α·a·bᵀ + β·c`, these rows of it up to the diagonal. With β = 0 it does not matter what c was.
-    #[doc(hidden)]
-    fn blend_lower(
-        product: (Self, &ArrayView2<'_, Self>, &ArrayView2<'_, Self>),
-        beta: Self,
-        rows: Range<usize>,
-        c: &mut [Self],
-    );
-}
-
-/// The matrix in faer's terms, if its elements lie without gaps.
-fn dense<'a, T>(view: &ArrayView2<'a, T>) -> Option<MatRef<'a, T>> {
-    let (rows, columns) = view.dim();
-    match view.to_slice() {
-        Some(slice) => Some(MatRef::from_row_major_slice(slice, rows, columns)),
-        None => view.reversed_axes().to_slice().map(|slice| MatRef::from_column_major_slice(slice, rows, columns)),
-    }
-}
-
-macro_rules! real {
-    ($($real:ident)*) => {
-        $(
-            impl Real for $real {
-                fn multiply(a: &ArrayView2<'_, Self>, b: &ArrayView2<'_, Self>, rows: Range<usize>, c: &mut [Self]) {
-                    let c = MatMut::from_row_major_slice_mut(c, rows.len(), b.ncols());
-                    let (Some(a), Some(b)) = (dense(a), dense(b)) else { unreachable!("both are dense") };
-                    matmul(c, Accum::Replace, a.subrows(rows.start, rows.len()), b, 1.0, Par::Seq);
-                }
-
-                fn blend_lower(
-                    (alpha, a, b): (Self, &ArrayView2<'_, Self>, &ArrayView2<'_, Self>),
-                    beta: Self,
-                    rows: Range<usize>,
-                    c: &mut [Self],
-                ) {
-                    let (Some(a), Some(b)) = (dense(a), dense(b)) else { unreachable!("both are dense") };
-                    if beta != 0.0 && beta != 1.0 {
-                        for (row, c) in rows.clone().zip(c.chunks_mut(b.nrows())) {
-                            c[..=row].iter_mut().for_each(|c| *c *= beta);
-                        }
-                    }
-                    let accum = if beta == 0.0 { Accum::Replace } else { Accum::Add };
-                    let c = MatMut::from_row_major_slice_mut(c, rows.len(), b.nrows());
-                    let (left, right) = c.split_at_col_mut(rows.start);
-                    let own = a.subrows(rows.start, rows.len());
-                    let (above, beside) = (b.subrows(0, rows.start), b.subrows(rows.start, rows.len()));
-                    matmul(left, accum, own, above.transpose(), alpha, Par::Seq);
-                    let (square, whole) = (right.subcols_mut(0, rows.len()), BlockStructure::Rectangular);
-                    let lower = BlockStructure::TriangularLower;
-                    triangular::matmul(square, lower, accum, own, whole, beside.transpose(), whole, alpha, Par::Seq);
-                }
-            }
-        )*
-    };
-}
-
-real!(f32 f64);
 
 /// The matrix, or a copy without gaps if it has some.
 fn filled<A: Scalar>(view: ArrayView2<'_, A>) -> CowArray<'_, A, Ix2> {
@@ -97,8 +31,8 @@ pub(crate) fn multiplied<A: Scalar>(a: &ArrayRef2<A>, b: &ArrayRef2<A>) -> Array
 /// `c ← a·b` for a c in row-major order, its rows shared between the threads.
 pub(crate) fn multiply<A: Scalar>(a: &ArrayRef2<A>, b: &ArrayRef2<A>, c: &mut Array2<A>) {
     let (a, b) = (filled(a.view()), filled(b.view()));
-    let (rows, parts) = (a.nrows(), if a.len() * b.ncols() < SERIAL { 1 } else { threads::count() });
-    let ends: Vec<usize> = (1..parts).map(|part| rows * part / parts / TILE * TILE).chain([rows]).collect();
+    let (rows, parts) = (a.nrows(), if a.len() * b.ncols() < SERIAL_PRODUCT { 1 } else { threads::count() });
+    let ends: Vec<usize> = (1..parts).map(|part| rows * part / parts / ROW_TILE * ROW_TILE).chain([rows]).collect();
     if let Some(c) = c.as_slice_mut() {
         let mut tasks = tasks(&ends, b.ncols(), c);
         threads::for_each(&mut tasks, &|(rows, c)| A::multiply(&a.view(), &b.view(), rows.clone(), c));
@@ -126,9 +60,9 @@ pub(crate) fn blend_lower<A: Scalar>(
     c: &mut Array2<A>,
 ) {
     let rows = a.nrows();
-    let parts = if a.len() * rows < SERIAL { 1 } else { threads::count() };
+    let parts = if a.len() * rows < SERIAL_PRODUCT { 1 } else { threads::count() };
     // The rows get longer: as many elements for each part.
-    let end = |part: usize| (rows as f64 * (part as f64 / parts as f64).sqrt()) as usize / TILE * TILE;
+    let end = |part: usize| (rows as f64 * (part as f64 / parts as f64).sqrt()) as usize / ROW_TILE * ROW_TILE;
     let ends: Vec<usize> = (1..parts).map(end).chain([rows]).collect();
     if let Some(c) = c.as_slice_mut() {
         let mut tasks = tasks(&ends, rows, c);
@@ -148,7 +82,7 @@ fn tasks<'c, A>(ends: &[usize], columns: usize, c: &'c mut [A]) -> Vec<(Range<us
 }
 
 /// Elements multiplied side by side, the same on every machine.
-const LANES: usize = 16;
+const DOT_LANES: usize = 16;
 
 /// Σ ab, in f64.
 pub(crate) fn dot<A: Scalar>(a: &[A], b: &[A]) -> f64 {
@@ -165,8 +99,8 @@ impl<A: Scalar> NullaryFnOnce for Dot<'_, A> {
 
     #[inline(always)]
     fn call(self) -> f64 {
-        let mut lanes = [0.0; LANES];
-        let (a, b) = (self.a.chunks_exact(LANES), self.b.chunks_exact(LANES));
+        let mut lanes = [0.0; DOT_LANES];
+        let (a, b) = (self.a.chunks_exact(DOT_LANES), self.b.chunks_exact(DOT_LANES));
         let rest = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a.as_f64() * b.as_f64()).sum::<f64>();
         for (a, b) in a.zip(b) {
             for ((lane, a), b) in lanes.iter_mut().zip(a).zip(b) {

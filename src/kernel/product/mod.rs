@@ -4,6 +4,8 @@
 
 #[cfg(feature = "second-order")]
 pub(crate) mod faer;
+#[cfg(feature = "second-order")]
+mod real;
 
 use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2, Axis};
@@ -11,11 +13,14 @@ use ndarray::{ArrayView2, ArrayViewMut2, Axis};
 use crate::kernel::threads;
 use crate::params::Scalar;
 
+#[cfg(feature = "second-order")]
+pub(crate) use real::Real;
+
 /// Products of fewer multiplications are not worth sharing.
-const SERIAL: usize = 1 << 20;
+pub(super) const SERIAL_PRODUCT: usize = 1 << 20;
 
 /// Rows are divided at multiples of this, which are whole tiles of every kernel.
-pub(crate) const TILE: usize = 48;
+pub(crate) const ROW_TILE: usize = 48;
 
 /// Symmetric products of fewer rows are computed as a whole.
 const WHOLE: usize = 96;
@@ -36,10 +41,10 @@ fn share<A: Scalar>(
     parts: usize,
 ) {
     let (rows, work) = (a.nrows(), a.len() * b.ncols());
-    if parts < 2 || work < SERIAL || rows < 2 * TILE {
+    if parts < 2 || work < SERIAL_PRODUCT || rows < 2 * ROW_TILE {
         return general_mat_mul(alpha, &a, &b, beta, &mut c);
     }
-    let at = (rows / TILE).div_ceil(2) * TILE;
+    let at = (rows / ROW_TILE).div_ceil(2) * ROW_TILE;
     let ((a, below), (c, c_below)) = (a.split_at(Axis(0), at), c.split_at(Axis(0), at));
     let half = parts.div_ceil(2);
     threads::join(|| share((alpha, a, b), beta, c, half), || share((alpha, below, b), beta, c_below, parts - half));
@@ -57,7 +62,7 @@ fn lower_gram<A: Scalar>((alpha, a): (A, ArrayView2<'_, A>), beta: A, mut c: Arr
     if rows < WHOLE {
         return general_mat_mul(alpha, &a, &a.t(), beta, &mut c);
     }
-    let at = (rows / TILE).div_ceil(2) * TILE;
+    let at = (rows / ROW_TILE).div_ceil(2) * ROW_TILE;
     let (upper, lower) = a.split_at(Axis(0), at);
     let (top, bottom) = c.split_at(Axis(0), at);
     let (top_left, _) = top.split_at(Axis(1), at);

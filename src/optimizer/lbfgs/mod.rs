@@ -1,21 +1,23 @@
 //! L-BFGS: quasi-Newton steps from the last few changes of the gradient.
 
+mod descend;
+mod memory;
 mod vector;
 mod wolfe;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::params::scalar::{Scalar, is_kept};
-use crate::params::{Layout, Params, ParamsMut};
+use crate::params::{Layout, Scalar};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Optimizer, Report, Step, counter, norm};
 
-use vector::{Places, Undo, add, dot, flat_grads, largest, moved, scaled, sum_of_sizes, times};
-use wolfe::{Line, Point};
+use memory::Memory;
+use vector::{dot, flat_grads, largest, scaled, sum_of_sizes, times};
+
+pub use descend::{LbfgsReport, Stop};
 
 /// L-BFGS, for problems whose whole loss is computed at every step.
 ///
@@ -86,65 +88,6 @@ pub struct Lbfgs<A> {
     steps: u64,
     layout: Option<Arc<Layout>>,
     memory: Memory<A>,
-}
-
-const LEARNING_RATE: &str = "learning_rate";
-
-/// How often a call's first search evaluates the loss if it has found nothing lower.
-const SEARCH: u64 = 25;
-
-/// A pair (s, y); shared with the copy that an error goes back to.
-type Pair<A> = Arc<(Vec<A>, Vec<A>)>;
-
-/// What an iteration needs to know of those before.
-#[derive(Clone, PartialEq)]
-struct Memory<A> {
-    /// Which tensors make the vector.
-    active: Vec<bool>,
-    /// The gradient at the beginning of the last iteration, and how it moved; empty before the first.
-    grad: Vec<A>,
-    movement: Vec<A>,
-    /// (s, y), the oldest first.
-    pairs: VecDeque<Pair<A>>,
-    /// ⟨y, s⟩/⟨y, y⟩ of the last pair.
-    scale: f64,
-}
-
-impl<A> Default for Memory<A> {
-    fn default() -> Self {
-        Self { active: Vec::new(), grad: Vec::new(), movement: Vec::new(), pairs: VecDeque::new(), scale: 1.0 }
-    }
-}
-
-/// Why [`Lbfgs::step_with`] went no further.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
-    /// The iterations of a call are over.
-    Iterations,
-    /// The evaluations of a call are over.
-    Evaluations,
-    /// The gradient is within its tolerance.
-    Gradient,
-    /// The parameters, or the loss, changed by less than the tolerance, or the direction leads nowhere.
-    Change,
-    /// Loss or gradient became NaN or infinite; the parameters are those before that iteration.
-    NotFinite,
-}
-
-/// What [`Lbfgs::step_with`] did.
-#[non_exhaustive]
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct LbfgsReport {
-    /// The loss at the beginning.
-    pub initial_loss: f64,
-    /// The last loss evaluated: that of the parameters as they are now, except without a line search after the last iteration.
-    pub loss: f64,
-    /// Iterations made.
-    pub iterations: u64,
-    /// How often the loss was evaluated.
-    pub evaluations: u64,
-    /// Why it ended.
-    pub stop: Stop,
 }
 
 impl<A: Scalar> Lbfgs<A> {
@@ -221,7 +164,7 @@ impl<A: Scalar> Lbfgs<A> {
     }
 
     fn rate(&self) -> Result<f64> {
-        let rate = self.learning_rate.within(LEARNING_RATE, 0.0.., self.steps)?;
+        let rate = self.learning_rate.within("learning_rate", 0.0.., self.steps)?;
         self.ensure_rate(rate, None)
     }
 
@@ -232,204 +175,14 @@ impl<A: Scalar> Lbfgs<A> {
             return Ok(value);
         }
         let (step, path) = (self.steps, path.map(str::to_owned));
-        let accepted = format!("a number in 0 ≤ {LEARNING_RATE} ≤ {largest:e} in {}", A::DTYPE);
-        Err(Error::HyperParameter { name: LEARNING_RATE, value, step, path, accepted })
+        let accepted = format!("a number in 0 ≤ learning_rate ≤ {largest:e} in {}", A::DTYPE);
+        Err(Error::HyperParameter { name: "learning_rate", value, step, path, accepted })
     }
 
     fn most_evaluations(&self) -> u64 {
         self.evaluations.unwrap_or(self.iterations.saturating_add(self.iterations / 4))
     }
 
-    /// Goes several iterations down the loss, which `evaluate` computes with its gradients: the whole loss, of all data, and the same
-    /// at every call.
-    ///
-    /// # Errors
-    /// [`Error::NotFinite`] or [`Error::NonFiniteGradient`] at the beginning, [`Error::HyperParameter`], and those of
-    /// [`Step::pair`]. Parameters and state are then what they were: a tree gets back what its first walk has shown, wherever the walk
-    /// that puts it back leads.
-    pub fn step_with<P, G, L>(&mut self, params: &mut P, mut evaluate: impl FnMut(&P) -> (L, G)) -> Result<LbfgsReport>
-    where
-        P: ParamsMut<Elem = A>,
-        G: Params<Elem = A>,
-        L: Into<f64>,
-    {
-        let (steps, layout, memory) = (self.steps, self.layout.clone(), self.memory.clone());
-        let mut undo = None;
-        let result = self.descend(params, &mut evaluate, &mut undo);
-        if result.is_err() {
-            (self.steps, self.layout, self.memory) = (steps, layout, memory);
-            if let Some(undo) = undo {
-                undo.undo(params);
-            }
-        }
-        result
-    }
-
-    /// [`step_with`](Self::step_with), but for taking back what an error leaves; `undo` gets the parameters before the first change.
-    fn descend<P, G, L>(
-        &mut self,
-        params: &mut P,
-        evaluate: &mut impl FnMut(&P) -> (L, G),
-        undo: &mut Option<Undo<A>>,
-    ) -> Result<LbfgsReport>
-    where
-        P: ParamsMut<Elem = A>,
-        G: Params<Elem = A>,
-        L: Into<f64>,
-    {
-        let mut rate = self.settings()?;
-        let (loss, grads) = evaluate(params);
-        let (mut loss, own) = (loss.into(), Step::pair(params, &grads, self.layout.as_ref())?);
-        Layout::ensure_known(self.layout.as_ref(), own.layout())?;
-        if !loss.is_finite() {
-            return Err(Error::NotFinite { argument: "loss", index: vec![], value: loss });
-        }
-        ensure_finite(&own)?;
-        let layout = Arc::clone(own.layout());
-        let (active, mut grad) = flat_grads(&own);
-        drop(own);
-        let initial_loss = loss;
-        let mut report = LbfgsReport { initial_loss, loss, iterations: 0, evaluations: 1, stop: Stop::Gradient };
-        self.layout = Some(Arc::clone(&layout));
-        if largest(&grad) <= self.tolerance_grad {
-            return Ok(report);
-        }
-        let places = Places::new(&layout, &active);
-        let mut position = places.read(params)?;
-        let undo = undo.insert(Undo::new(places, &position));
-        self.memory.begin(&active);
-        // The loss and gradient at another place, and the parameters there. Infinite where they are not finite.
-        let mut evaluate_at = |undo: &mut Undo<A>, params: &mut P, position: &[A]| -> Result<(f64, Vec<A>)> {
-            undo.write(params, position)?;
-            let (loss, grads) = evaluate(params);
-            let step = Step::pair(params, &grads, Some(&layout))?;
-            layout.ensure_same(step.layout())?;
-            let (found, grad) = flat_grads(&step);
-            if found != active {
-                let missing = layout.tensors().iter().zip(found.iter().zip(&active)).find(|(_, (a, b))| a != b);
-                let path = missing.map_or_else(String::new, |(info, _)| info.path().into());
-                return Err(Error::MissingGradient { path });
-            }
-            let loss = loss.into();
-            let finite = loss.is_finite() && grad.iter().all(|g| g.is_finite());
-            Ok((if finite { loss } else { f64::INFINITY }, grad))
-        };
-        report.stop = loop {
-            let remembered = self.memory.clone();
-            let direction = self.memory.direction(&grad, self.history);
-            let first = self.memory.movement.is_empty();
-            let guess = if first { rate * (1.0 / sum_of_sizes(&grad)).min(1.0) } else { rate };
-            let slope = dot(&grad, &direction);
-            report.iterations += 1;
-            counter::ensure_next("steps", self.steps)?;
-            self.steps += 1;
-            self.memory.grad.clone_from(&grad);
-            if slope.is_nan() || slope > -self.tolerance_change {
-                self.memory.movement = scaled(&direction, guess);
-                break Stop::Change;
-            }
-            let before = (position.clone(), loss);
-            let last = report.iterations == self.iterations;
-            if self.strong_wolfe {
-                // If a call ended where it began, so would the next.
-                let may_stay = self.evaluations.is_some() || report.iterations > 1;
-                let left = self.most_evaluations().saturating_sub(report.evaluations);
-                let line = Line {
-                    largest: largest(&direction),
-                    tolerance: self.tolerance_change,
-                    evaluations: left,
-                    most: if may_stay { left } else { left.max(SEARCH) },
-                };
-                let point = Point { length: 0.0, loss, slope, grad };
-                let (found, evaluations) = line.search(point, guess, |length| {
-                    let (loss, grad) = evaluate_at(undo, params, &moved(&position, &direction, length))?;
-                    Ok(Point { length, loss, slope: dot(&grad, &direction), grad })
-                })?;
-                report.evaluations += evaluations;
-                self.memory.movement = scaled(&direction, found.length);
-                position = moved(&position, &direction, found.length);
-                undo.write(params, &position)?;
-                (loss, grad) = (found.loss, found.grad);
-            } else {
-                self.memory.movement = scaled(&direction, guess);
-                position = moved(&position, &direction, guess);
-                undo.write(params, &position)?;
-                if !last {
-                    (loss, grad) = evaluate_at(undo, params, &position)?;
-                    report.evaluations += 1;
-                }
-            }
-            if !(loss.is_finite() && position.iter().all(|x| x.is_finite())) {
-                (position, loss) = before;
-                undo.write(params, &position)?;
-                self.memory = remembered;
-                self.steps -= 1;
-                report.iterations -= 1;
-                break Stop::NotFinite;
-            }
-            rate = self.rate()?;
-            if last {
-                break Stop::Iterations;
-            }
-            if report.evaluations >= self.most_evaluations() {
-                break Stop::Evaluations;
-            }
-            if largest(&grad) <= self.tolerance_grad {
-                break Stop::Gradient;
-            }
-            let small = largest(&self.memory.movement) <= self.tolerance_change;
-            if small || (loss - before.1).abs() < self.tolerance_change {
-                break Stop::Change;
-            }
-        };
-        report.loss = loss;
-        Ok(report)
-    }
-}
-
-impl<A: Scalar> Memory<A> {
-    /// Begins anew if the vector is made of other tensors than before.
-    fn begin(&mut self, active: &[bool]) {
-        if self.active != active {
-            *self = Self { active: active.to_vec(), ..Self::default() };
-        }
-    }
-
-    /// Remembers what the last movement did to the gradient, if the element type has numbers for it, and gives the next direction.
-    /// Begins anew, with the gradient's own, if the pairs make none of finite numbers.
-    fn direction(&mut self, grad: &[A], history: usize) -> Vec<A> {
-        if !self.movement.is_empty() {
-            let change: Vec<A> = grad.iter().zip(&self.grad).map(|(now, before)| *now - *before).collect();
-            let product = dot(&change, &self.movement);
-            let scale = product / dot(&change, &change);
-            if product > 1e-10 && scale > 0.0 && is_kept::<A>(scale) {
-                while self.pairs.len() >= history {
-                    self.pairs.pop_front();
-                }
-                self.scale = scale;
-                self.pairs.push_back(Arc::new((self.movement.clone(), change)));
-            }
-        }
-        let mut direction: Vec<A> = grad.iter().map(|g| -*g).collect();
-        let mut shares = Vec::with_capacity(self.pairs.len());
-        for (s, y) in self.pairs.iter().map(|pair| &**pair).rev() {
-            let (product, share) = (dot(y, s), dot(s, &direction));
-            let share = share / product;
-            add(&mut direction, y, -share);
-            shares.push((share, product));
-        }
-        let scale = A::from_f64(self.scale);
-        direction.iter_mut().for_each(|d| *d *= scale);
-        for ((s, y), (share, product)) in self.pairs.iter().map(|pair| &**pair).zip(shares.into_iter().rev()) {
-            let other = dot(y, &direction) / product;
-            add(&mut direction, s, share - other);
-        }
-        if !norm::finite(&direction) {
-            *self = Self { active: std::mem::take(&mut self.active), ..Self::default() };
-            direction = grad.iter().map(|g| -*g).collect();
-        }
-        direction
-    }
 }
 
 fn ensure_finite<A: Scalar>(step: &Step<'_, A>) -> Result<()> {
@@ -511,63 +264,14 @@ impl<A: Scalar> Optimizer<A> for Lbfgs<A> {
         let mut node = state.node("lbfgs");
         self.learning_rate.write_state(&mut node);
         node.value("steps", self.steps);
-        node.value("pairs", self.memory.pairs.len());
-        node.value("scale", self.memory.scale);
-        let layout = self.layout.iter().flat_map(|layout| layout.tensors());
-        let active = layout.zip(&self.memory.active).filter(|(_, active)| **active).map(|(info, _)| info);
-        let mut at = 0;
-        for info in active {
-            let part = at..at + info.elements();
-            at = part.end;
-            let mut write = |name: &str, vector: &[A]| {
-                if let Some(part) = vector.get(part.clone()) {
-                    node.tensor(name, info, part.iter().copied());
-                }
-            };
-            write("prev_grad", &self.memory.grad);
-            write("movement", &self.memory.movement);
-            for (number, pair) in self.memory.pairs.iter().enumerate() {
-                write(&format!("s.{number}"), &pair.0);
-                write(&format!("y.{number}"), &pair.1);
-            }
-        }
+        self.memory.write(&mut node, self.layout.as_deref());
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
         let mut node = state.node("lbfgs")?;
         let rate = self.learning_rate.read_state(&mut node)?;
         let steps = node.value("steps", "a count")?;
-        let pairs: usize = node.value("pairs", "a count")?;
-        let positive = |scale: &f64| scale.is_finite() && *scale > 0.0;
-        let mut memory =
-            Memory { scale: node.value_where("scale", "a number above 0", positive)?, ..Memory::default() };
-        let part = |name: &str, info| node.tensor::<A>(name, info)?.ok_or_else(|| node.missing(name, info));
-        let mut active = Vec::new();
-        for info in node.tensors() {
-            let grad = node.tensor::<A>("prev_grad", info)?;
-            memory.active.push(grad.is_some());
-            let Some(grad) = grad else { continue };
-            active.push(info);
-            memory.grad.extend(grad);
-            memory.movement.extend(part("movement", info)?);
-        }
-        if pairs > 0 && active.is_empty() {
-            return Err(node.absent("s.0", ""));
-        }
-        // All are read, the last ones are kept.
-        for number in 0..pairs {
-            let whole = |name: String| {
-                let parts = active.iter().map(|info| part(&name, info)).collect::<Result<Vec<_>>>();
-                Ok::<_, Error>(parts?.concat())
-            };
-            memory.pairs.push_back(Arc::new((whole(format!("s.{number}"))?, whole(format!("y.{number}"))?)));
-            if memory.pairs.len() > self.history {
-                memory.pairs.pop_front();
-            }
-        }
-        if !memory.active.contains(&true) {
-            memory.active.clear();
-        }
+        let memory = Memory::read(&node, self.history)?;
         let layout = node.layout().cloned();
         let own = Commit::new(move || (self.steps, self.layout, self.memory) = (steps, layout, memory));
         Ok(own.and(rate))

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use gradus::distributed::{Collective, Group as _, Sharded, ThreadGroup};
+use gradus::distributed::{Collective, RankGroup as _, Sharded, ThreadGroup};
 use gradus::prelude::*;
 use gradus::{Error, Report, Result, Step};
 use ndarray::{Array1, Array2};
@@ -346,7 +346,7 @@ impl Breaks {
     }
 }
 
-impl gradus::distributed::Group for Breaks {
+impl gradus::distributed::RankGroup for Breaks {
     fn rank(&self) -> usize {
         self.group.rank()
     }

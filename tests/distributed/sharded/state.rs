@@ -1,6 +1,6 @@
 //! The state of all ranks is that of one process, and goes on anywhere.
 
-use gradus::distributed::{Collective, Group as _, Sharded, ThreadGroup, unshard};
+use gradus::distributed::{Collective, RankGroup as _, Sharded, ThreadGroup, unshard};
 use gradus::prelude::*;
 use gradus::rule::StatePrecision;
 use gradus::{Error, StateDict};

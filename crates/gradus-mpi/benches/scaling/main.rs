@@ -20,7 +20,7 @@ use std::error::Error;
 use std::path::Path;
 use std::time::Duration;
 
-use gradus::distributed::{Alone, Group, ThreadGroup};
+use gradus::distributed::{Alone, RankGroup, ThreadGroup};
 use gradus_mpi::MpiGroup;
 
 use model::Network;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use gradus::distributed::{Collective, Group};
+use gradus::distributed::{Collective, RankGroup};
 use gradus::prelude::*;
 use ndarray::{Array1, aview1};
 
@@ -76,7 +76,7 @@ pub(crate) fn measure(group: &impl Collective<f32>) -> Vec<Point> {
     })
 }
 
-fn point(what: &str, elements: usize, watch: &Stopwatch<&impl Group>, calls: usize, mut call: impl FnMut()) -> Point {
+fn point(what: &str, elements: usize, watch: &Stopwatch<&impl RankGroup>, calls: usize, mut call: impl FnMut()) -> Point {
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
         watch.barrier().unwrap();
@@ -92,7 +92,7 @@ fn point(what: &str, elements: usize, watch: &Stopwatch<&impl Group>, calls: usi
 }
 
 /// The mean over ranks, in seconds.
-fn mean(group: &impl Group, time: Duration) -> f64 {
+fn mean(group: &impl RankGroup, time: Duration) -> f64 {
     let mut all = vec![0; size_of::<u64>() * group.size()];
     group.all_gather_bytes(&(time.as_nanos() as u64).to_le_bytes(), &mut all).unwrap();
     let (all, _) = all.as_chunks();

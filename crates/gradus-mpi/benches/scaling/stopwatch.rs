@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use gradus::Result;
-use gradus::distributed::{Collective, Group};
+use gradus::distributed::{Collective, RankGroup};
 
 #[derive(Debug)]
 pub(crate) struct Stopwatch<G> {
@@ -30,7 +30,7 @@ impl<G> Stopwatch<G> {
     }
 }
 
-impl<G: Group> Group for Stopwatch<G> {
+impl<G: RankGroup> RankGroup for Stopwatch<G> {
     fn rank(&self) -> usize {
         self.group.rank()
     }

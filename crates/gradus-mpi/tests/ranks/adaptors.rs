@@ -1,6 +1,6 @@
 //! The adaptors of gradus, by the tests that run over its threads.
 
-use gradus::distributed::Group;
+use gradus::distributed::RankGroup;
 use gradus_mpi::MpiGroup;
 
 use super::Test;

@@ -1,6 +1,6 @@
 //! Ranks that do not make the same call.
 
-use gradus::distributed::{Collective, Group};
+use gradus::distributed::{Collective, RankGroup};
 use gradus::{Error, Result};
 use gradus_mpi::MpiGroup;
 

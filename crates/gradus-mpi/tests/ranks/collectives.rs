@@ -1,6 +1,6 @@
 //! Every call beside loops over what all ranks have.
 
-use gradus::distributed::{Collective, Group};
+use gradus::distributed::{Collective, RankGroup};
 use gradus::{Error, Scalar};
 use gradus_mpi::MpiGroup;
 

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use gradus::distributed::{Collective, Group};
+use gradus::distributed::{Collective, RankGroup};
 use gradus::{Error, Result};
 use gradus_mpi::MpiGroup;
 

@@ -1,7 +1,7 @@
 //! Federated rounds, whose clients are on all ranks.
 
 use gradus::Error;
-use gradus::distributed::Group;
+use gradus::distributed::RankGroup;
 use gradus::federated::{
     Client, Clients, Failure, FedAdam, Ranks, Reason, RoundReport, Sample, Server, Simulation, Task, Update,
 };

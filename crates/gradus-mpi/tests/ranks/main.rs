@@ -38,7 +38,7 @@ of_gradus!(
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use gradus::distributed::Group;
+use gradus::distributed::RankGroup;
 use gradus_mpi::MpiGroup;
 
 use launch::mpirun;

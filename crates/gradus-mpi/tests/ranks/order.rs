@@ -1,7 +1,7 @@
 //! The order of the sums, where it is fixed.
 
 use gradus::Scalar;
-use gradus::distributed::{Collective, Group, ThreadGroup};
+use gradus::distributed::{Collective, RankGroup, ThreadGroup};
 use gradus_mpi::MpiGroup;
 
 use super::Test;

@@ -1,30 +1,25 @@
-//! The walk through a tree: paths on the stack, one callback per tensor.
+//! Where in a tree a walk is.
 
 use std::fmt;
-
-use ndarray::{ArrayView, ArrayViewMut, Dimension};
-
-use super::{Params, ParamsMut, Values, ValuesMut};
-use crate::params::Element;
 
 /// Where in a tree the walk is: a linked list on the stack, so that no walk allocates strings.
 ///
 /// [`Display`](fmt::Display) gives the dotted form, `layers.0.weight`; the root's is empty.
 #[derive(Debug, Clone, Copy)]
 pub struct Path<'v> {
-    parent: Option<&'v Path<'v>>,
-    segment: Segment<'v>,
+    pub(super) parent: Option<&'v Path<'v>>,
+    pub(super) segment: Segment<'v>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Segment<'v> {
+pub(super) enum Segment<'v> {
     Root,
     Name(&'v str),
     Index(usize),
 }
 
 impl Path<'_> {
-    const ROOT: Path<'static> = Path { parent: None, segment: Segment::Root };
+    pub(super) const ROOT: Path<'static> = Path { parent: None, segment: Segment::Root };
 
     /// Whether this is the dotted path `text`, without building it: from the last segment to the first.
     #[inline]
@@ -109,95 +104,6 @@ impl fmt::Display for Path<'_> {
             Segment::Index(index) => write!(f, "{index}"),
         }
     }
-}
-
-/// What a callback of a walk receives: path, shape, and the values, or none where an `Option` was empty.
-type Callback<'v, V> = dyn FnMut(&Path<'_>, &[usize], Option<V>) + 'v;
-
-/// Receives the tensors of a [`Params`] tree.
-pub struct Visitor<'v, 'a, A> {
-    path: Path<'v>,
-    callback: &'v mut Callback<'v, Values<'a, A>>,
-}
-
-/// Receives the tensors of a [`ParamsMut`] tree.
-pub struct VisitorMut<'v, 'a, A> {
-    path: Path<'v>,
-    callback: &'v mut Callback<'v, ValuesMut<'a, A>>,
-}
-
-/// The two visitors differ in nothing but `&` and `&mut`.
-macro_rules! visitor {
-    ($visitor:ident, $tree:ident, $visit:ident, $view:ident, $values:ident, $($mutable:tt)?) => {
-        impl<'a, A: Element> $visitor<'_, 'a, A> {
-            /// Visits a subtree under a name.
-            pub fn field<T: $tree<Elem = A> + ?Sized>(&mut self, name: &str, tree: &'a $($mutable)? T) {
-                self.descend(Segment::Name(name), tree);
-            }
-
-            /// Visits a subtree under an index.
-            pub fn index<T: $tree<Elem = A> + ?Sized>(&mut self, index: usize, tree: &'a $($mutable)? T) {
-                self.descend(Segment::Index(index), tree);
-            }
-
-            /// Shows one tensor, at the path reached so far.
-            pub fn tensor<D: Dimension>(&mut self, view: $view<'a, A, D>) {
-                let shape = view.raw_dim();
-                (self.callback)(&self.path, shape.slice(), Some($values::new(view)));
-            }
-
-            /// Says that the tensors at and below the path reached so far are absent: in a gradient tree,
-            /// "no gradient this step".
-            pub fn absent(&mut self) {
-                (self.callback)(&self.path, &[], None);
-            }
-
-            /// Shows one tensor at a path of its own; the root's is empty.
-            #[cfg(feature = "federated")]
-            pub(crate) fn tensor_at<D: Dimension>(&mut self, path: &str, view: $view<'a, A, D>) {
-                let segment = if path.is_empty() { Segment::Root } else { Segment::Name(path) };
-                let path = Path { parent: Some(&self.path), segment };
-                $visitor { path, callback: &mut *self.callback }.tensor(view);
-            }
-
-            fn descend<T: $tree<Elem = A> + ?Sized>(&mut self, segment: Segment<'_>, tree: &'a $($mutable)? T) {
-                let path = Path { parent: Some(&self.path), segment };
-                tree.$visit(&mut $visitor { path, callback: &mut *self.callback });
-            }
-        }
-
-        impl<A> fmt::Debug for $visitor<'_, '_, A> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_struct(stringify!($visitor)).field("path", &self.path).finish_non_exhaustive()
-            }
-        }
-    };
-}
-
-visitor!(Visitor, Params, visit, ArrayView, Values,);
-visitor!(VisitorMut, ParamsMut, visit_mut, ArrayViewMut, ValuesMut, mut);
-
-/// Calls `f` with the path, the shape and the values of every tensor; with `None` for an empty `Option`.
-///
-/// ```
-/// let layers = vec![(ndarray::array![[1.0, 2.0]], ndarray::array![3.0])];
-/// let mut names = Vec::new();
-/// gradus::params::for_each(&layers, |path, shape, _| names.push(format!("{path} {shape:?}")));
-/// assert_eq!(names, ["0.0 [1, 2]", "0.1 [1]"]);
-/// ```
-pub fn for_each<'a, T: Params + ?Sized>(
-    tree: &'a T,
-    mut f: impl FnMut(&Path<'_>, &[usize], Option<Values<'a, T::Elem>>),
-) {
-    tree.visit(&mut Visitor { path: Path::ROOT, callback: &mut f });
-}
-
-/// [`for_each`] with values that can be written.
-pub fn for_each_mut<'a, T: ParamsMut + ?Sized>(
-    tree: &'a mut T,
-    mut f: impl FnMut(&Path<'_>, &[usize], Option<ValuesMut<'a, T::Elem>>),
-) {
-    tree.visit_mut(&mut VisitorMut { path: Path::ROOT, callback: &mut f });
 }
 
 #[cfg(test)]

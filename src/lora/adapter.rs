@@ -1,0 +1,152 @@
+//! An adapter, its gradients, and the trees that they are.
+
+use ndarray::{Array1, Array2, ArrayRef2};
+use rand::{Rng, RngExt};
+
+use crate::error::{Error, Result};
+use crate::params::{Element, Params, ParamsMut, Scalar, Visitor, VisitorMut};
+
+/// A low-rank adapter of one weight: made by [`Config::adapt`](super::Config::adapt) or [`Config::pissa`](super::Config::pissa).
+///
+/// # Update rule
+/// ```text
+/// y  = xWᵀ + s(xAᵀ)Bᵀ                       x (batch, in), W (out, in), A (r, in), B (out, r)
+/// dB = s·δᵀ(xAᵀ)        = s·G·Aᵀ            δ = dL/dy, G = dL/dW
+/// dA = s·(δB)ᵀx         = s·Bᵀ·G
+/// dx = δW + s·(δB)A
+/// ```
+/// With dropout the x of the adapter, not that of W, is masked. With DoRA, row by row,
+/// ```text
+/// y = (m/n)(xWᵀ + s(xAᵀ)Bᵀ)                 n = ‖W + sBA‖, m begins as n
+/// ```
+/// and the gradients pass through n, or not: see [`NormGradient`]. Nothing of the size of W is formed: of W + sBA some rows at a time, in
+/// `f64`, so that norm and direction are those of the same numbers also where W and sBA nearly cancel.
+///
+/// # State
+/// `lora_a`, `lora_b` and with DoRA `magnitude` are its tensors, by these paths.
+///
+/// # Conventions
+/// Hugging Face's peft, [`peft`](super::peft) reads and writes its files. With DoRA and dropout together peft also masks the x of W for a part
+/// of the sum; here it is never masked.
+///
+/// # References
+/// E. J. Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models* (2021), arXiv:2106.09685, section 4.1.
+/// D. Kalajdzievski, *A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA* (2023), arXiv:2312.03732.
+/// S.-Y. Liu et al., *DoRA: Weight-Decomposed Low-Rank Adaptation* (2024), arXiv:2402.09353, equations 5 and 11.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lora<A> {
+    /// A, of shape (r, in).
+    pub lora_a: Array2<A>,
+    /// B, of shape (out, r).
+    pub lora_b: Array2<A>,
+    /// m, of shape (out): with DoRA.
+    pub magnitude: Option<Array1<A>>,
+    pub(super) scale: A,
+    pub(super) dropout: f64,
+    pub(super) norm: NormGradient,
+}
+
+/// The gradients of an adapter's tensors: a tree like the adapter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Grads<A> {
+    /// dL/dA, of shape (r, in).
+    pub lora_a: Array2<A>,
+    /// dL/dB, of shape (out, r).
+    pub lora_b: Array2<A>,
+    /// dL/dm, of shape (out): with DoRA.
+    pub magnitude: Option<Array1<A>>,
+}
+
+/// What the backward pass through an adapted layer finds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Backward<A> {
+    /// For the optimizer.
+    pub grads: Grads<A>,
+    /// dL/dx, of shape (batch, in): for the layer before.
+    pub input: Array2<A>,
+}
+
+/// What [`Lora::unmerge`] needs to know to find the weight that was.
+#[derive(Debug, Clone, PartialEq)]
+#[must_use = "without it the weight cannot be unmerged"]
+pub struct Merged<A> {
+    /// m/n of DoRA, what the rows have been multiplied by.
+    pub(super) factors: Option<Array1<A>>,
+}
+
+/// Whether gradients pass through the norm n that DoRA divides by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NormGradient {
+    /// n is a constant to the gradients: peft's way and the paper's advice (section 4.3), which saves memory there.
+    #[default]
+    Detached,
+    /// The whole derivative.
+    Through,
+}
+
+/// A tree of the fields, by their names.
+macro_rules! tree {
+    ($($tree:ident)*) => {
+        $(
+            impl<A: Element> Params for $tree<A> {
+                type Elem = A;
+
+                fn visit<'a>(&'a self, visitor: &mut Visitor<'_, 'a, A>) {
+                    visitor.field("lora_a", &self.lora_a);
+                    visitor.field("lora_b", &self.lora_b);
+                    visitor.field("magnitude", &self.magnitude);
+                }
+            }
+
+            impl<A: Element> ParamsMut for $tree<A> {
+                fn visit_mut<'a>(&'a mut self, visitor: &mut VisitorMut<'_, 'a, A>) {
+                    visitor.field("lora_a", &mut self.lora_a);
+                    visitor.field("lora_b", &mut self.lora_b);
+                    visitor.field("magnitude", &mut self.magnitude);
+                }
+            }
+        )*
+    };
+}
+
+tree!(Lora Grads);
+
+impl<A: Scalar> Lora<A> {
+    /// The factor s of the product BA.
+    pub fn scale(&self) -> A {
+        self.scale
+    }
+
+    /// What to multiply the adapter's x with in one pass of training: 0 with the probability p of the
+    /// [dropout](super::Config::dropout), else 1/(1 − p).
+    pub fn mask(&self, shape: (usize, usize), rng: &mut impl Rng) -> Array2<A> {
+        let kept = A::from_f64(1.0 / (1.0 - self.dropout));
+        Array2::from_shape_simple_fn(shape, || if rng.random_bool(self.dropout) { A::zero() } else { kept })
+    }
+
+    pub(super) fn check_weight(&self, weight: &ArrayRef2<A>) -> Result<()> {
+        let (outputs, inputs) = (self.lora_b.nrows(), self.lora_a.ncols());
+        shape("lora_b", &[outputs, self.lora_a.nrows()], self.lora_b.shape())?;
+        if let Some(magnitude) = &self.magnitude {
+            shape("magnitude", &[outputs], magnitude.shape())?;
+        }
+        shape("weight", &[outputs, inputs], weight.shape())
+    }
+
+    pub(super) fn check(&self, weight: &ArrayRef2<A>, x: &ArrayRef2<A>) -> Result<()> {
+        self.check_weight(weight)?;
+        shape("x", &[x.nrows(), self.lora_a.ncols()], x.shape())
+    }
+}
+
+/// The shape of what only DoRA has: that of a number where there is none.
+pub(super) fn lengths<A>(rows: &Option<Array1<A>>) -> &[usize] {
+    rows.as_ref().map_or(&[], |rows| rows.shape())
+}
+
+pub(super) fn shape(argument: &'static str, expected: &[usize], found: &[usize]) -> Result<()> {
+    match expected == found {
+        true => Ok(()),
+        false => Err(Error::ArgumentShape { argument, expected: expected.into(), found: found.into() }),
+    }
+}

@@ -1,0 +1,141 @@
+//! What an adapter is to be, and how it is made.
+
+use ndarray::linalg::general_mat_mul;
+use ndarray::{Array2, ArrayRef2};
+use rand::Rng;
+
+use super::adapter::{Lora, NormGradient};
+use super::dora::norms;
+use super::init::{Init, principal};
+use crate::curvature::tap::finite;
+use crate::error::{Error, Result};
+use crate::params::{Element, Scalar};
+
+/// What an adapter is to be: its rank and α, and the variants of LoRA.
+///
+/// # Hyper-parameters
+/// | name | default | range | meaning |
+/// |---|---|---|---|
+/// | `rank` r | – | ≥ 1 | columns of B, rows of A |
+/// | `alpha` α | – | finite | the scale is s = α/r |
+/// | [`rank_stabilized`](Self::rank_stabilized) | no | | s = α/√r instead (rsLoRA) |
+/// | [`dropout`](Self::dropout) | 0 | 0 ≤ p < 1 | share of the adapter's inputs left out in training |
+/// | [`init`](Self::init) | Kaiming | [`Init`] | what A begins with; B begins with 0 |
+/// | [`dora`](Self::dora) | no | [`NormGradient`] | learn the length of every row apart (DoRA) |
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Config {
+    pub(super) rank: usize,
+    pub(super) alpha: f64,
+    pub(super) rank_stabilized: bool,
+    pub(super) dropout: f64,
+    pub(super) init: Init,
+    pub(super) dora: Option<NormGradient>,
+}
+
+impl Config {
+    /// Rank r and α.
+    pub fn new(rank: usize, alpha: f64) -> Self {
+        Self { rank, alpha, rank_stabilized: false, dropout: 0.0, init: Init::Kaiming, dora: None }
+    }
+
+    /// The scale is α/√r, so that it does not fade as the rank grows.
+    pub fn rank_stabilized(mut self) -> Self {
+        self.rank_stabilized = true;
+        self
+    }
+
+    /// The share of the adapter's inputs that [`Lora::mask`] leaves out.
+    pub fn dropout(mut self, dropout: f64) -> Self {
+        self.dropout = dropout;
+        self
+    }
+
+    /// What A begins with.
+    pub fn init(mut self, init: Init) -> Self {
+        self.init = init;
+        self
+    }
+
+    /// Learns the length of every row of the weight apart from its direction.
+    pub fn dora(mut self, norm: NormGradient) -> Self {
+        self.dora = Some(norm);
+        self
+    }
+
+    /// The factor s of the product BA.
+    pub fn scale(&self) -> f64 {
+        let rank = self.rank as f64;
+        self.alpha / if self.rank_stabilized { rank.sqrt() } else { rank }
+    }
+
+    /// An adapter that changes nothing yet, for a weight of shape (out, in).
+    ///
+    /// # Errors
+    /// [`Error::HyperParameter`] for a rank of 0 or beyond the memory, an α that is not finite in the element type, a dropout
+    /// outside its range;
+    /// [`Error::NotFinite`] for DoRA of a weight that is not finite.
+    pub fn adapt<A: Scalar>(&self, weight: &ArrayRef2<A>, rng: &mut impl Rng) -> Result<Lora<A>> {
+        self.check()?;
+        let (outputs, inputs) = weight.dim();
+        // Of the largest matrix: A, B or, for DoRA, AAᵀ.
+        let elements = self.rank.checked_mul(outputs.max(inputs).max(self.rank));
+        let fits = elements.is_some_and(|elements| elements <= isize::MAX as usize / size_of::<A>());
+        within("rank", self.rank as f64, fits, "a rank whose matrices fit into memory")?;
+        let lora_a = self.init.draw((self.rank, inputs), rng);
+        self.with(weight, lora_a, Array2::zeros((outputs, self.rank)))
+    }
+
+    /// An adapter that begins with the largest singular values of the weight, which keeps the rest (PiSSA).
+    ///
+    /// With `weight = U·diag(σ)·Vᵀ`, s·B·A is the part of the r largest σ, divided evenly: `B = U_r·√(σ_r/s)`,
+    /// `A = √(σ_r/s)·V_rᵀ`. The weight becomes what is left, so that the layer computes the same as before.
+    ///
+    /// F. Meng, Z. Wang and M. Zhang, *PiSSA: Principal Singular Values and Singular Vectors Adaptation of Large Language
+    /// Models* (2024), arXiv:2404.02948, section 3.
+    ///
+    /// # Errors
+    /// Those of [`adapt`](Self::adapt); α must be above 0, the rank at most the smaller side of the weight, and the weight
+    /// finite. The weight is then as it was.
+    pub fn pissa<A: Scalar>(&self, weight: &mut ArrayRef2<A>) -> Result<Lora<A>> {
+        self.check()?;
+        within("alpha", self.alpha, self.alpha > 0.0, "above 0")?;
+        let (outputs, inputs) = weight.dim();
+        within("rank", self.rank as f64, self.rank <= outputs.min(inputs), "at most the smaller side of the weight")?;
+        finite("weight", weight)?;
+        let (lora_a, lora_b) = principal(weight, self.rank, self.scale())?;
+        let adapter = self.with(weight, lora_a, lora_b)?;
+        let mut residual = weight.to_owned();
+        general_mat_mul(-adapter.scale, &adapter.lora_b, &adapter.lora_a, A::one(), &mut residual);
+        finite("the residual", &residual)?;
+        // The magnitudes are those of the whole weight, which was here until now.
+        weight.assign(&residual);
+        Ok(adapter)
+    }
+
+    fn check(&self) -> Result<()> {
+        within("rank", self.rank as f64, self.rank > 0, "at least 1")?;
+        within("alpha", self.alpha, self.alpha.is_finite(), "a finite number")?;
+        within("dropout", self.dropout, (0.0..1.0).contains(&self.dropout), "a number in 0 ≤ dropout < 1")
+    }
+
+    /// The scale as a number of the adapter's type, which has a smaller range than f64 or the same.
+    pub(super) fn scale_as<A: Element>(&self) -> Result<A> {
+        let scale = A::from_f64(self.scale());
+        within("alpha", self.alpha, scale.is_finite(), &format!("finite as {}", A::DTYPE))?;
+        Ok(scale)
+    }
+
+    /// The adapter of these matrices. For DoRA `weight` is what the layer computes with now.
+    fn with<A: Scalar>(&self, weight: &ArrayRef2<A>, lora_a: Array2<A>, lora_b: Array2<A>) -> Result<Lora<A>> {
+        let magnitude = self.dora.map(|_| finite("weight", weight).map(|()| norms(weight))).transpose()?;
+        let norm = self.dora.unwrap_or_default();
+        Ok(Lora { lora_a, lora_b, magnitude, scale: self.scale_as()?, dropout: self.dropout, norm })
+    }
+}
+
+pub(super) fn within(name: &'static str, value: f64, holds: bool, accepted: &str) -> Result<()> {
+    match holds {
+        true => Ok(()),
+        false => Err(Error::HyperParameter { name, value, step: 0, path: None, accepted: accepted.into() }),
+    }
+}

@@ -1,0 +1,167 @@
+//! Forward and backward through an adapted layer; into the weight, and out of it.
+
+use ndarray::linalg::general_mat_mul;
+use ndarray::{Array2, ArrayRef2};
+
+use super::adapter::{Backward, Grads, Lora, Merged, lengths, shape};
+use super::dora::column;
+use crate::curvature::tap::{LinearTap, finite};
+use crate::error::Result;
+use crate::params::{Element, Scalar};
+
+impl<A: Scalar> Lora<A> {
+    /// The output of the adapted layer, of shape (batch, out), for x of shape (batch, in).
+    ///
+    /// # Errors
+    /// [`Error::ArgumentShape`](crate::Error::ArgumentShape).
+    pub fn forward(&self, weight: &ArrayRef2<A>, x: &ArrayRef2<A>) -> Result<Array2<A>> {
+        self.check(weight, x)?;
+        Ok(self.outputs(weight, x, None))
+    }
+
+    /// [`forward`](Self::forward) with dropout: `mask` is of x's shape, from [`mask`](Self::mask).
+    ///
+    /// # Errors
+    /// [`Error::ArgumentShape`](crate::Error::ArgumentShape).
+    pub fn forward_masked(&self, weight: &ArrayRef2<A>, x: &ArrayRef2<A>, mask: &ArrayRef2<A>) -> Result<Array2<A>> {
+        self.check(weight, x)?;
+        shape("mask", &[x.nrows(), x.ncols()], mask.shape())?;
+        Ok(self.outputs(weight, x, Some(&(x * mask))))
+    }
+
+    /// The gradients, from x of shape (batch, in) and dL/dy of shape (batch, out).
+    ///
+    /// # Errors
+    /// [`Error::ArgumentShape`](crate::Error::ArgumentShape).
+    pub fn backward(&self, weight: &ArrayRef2<A>, x: &ArrayRef2<A>, output_grad: &ArrayRef2<A>) -> Result<Backward<A>> {
+        self.check(weight, x)?;
+        shape("output_grad", &[x.nrows(), self.lora_b.nrows()], output_grad.shape())?;
+        Ok(self.gradients(weight, x, None, output_grad))
+    }
+
+    /// The gradients of the mean loss, from what the layer saw: see [`LinearTap`], whose `output_grad` is that of single losses.
+    ///
+    /// # Errors
+    /// [`Error::ArgumentShape`](crate::Error::ArgumentShape), and those of [`LinearTap::check`].
+    pub fn backward_tap(&self, weight: &ArrayRef2<A>, tap: LinearTap<'_, A>) -> Result<Grads<A>> {
+        tap.check()?;
+        let examples = A::from_f64(tap.examples() as f64);
+        let mean = tap.output_grad.mapv(|grad| grad / examples);
+        Ok(self.backward(weight, &tap.input, &mean)?.grads)
+    }
+
+    /// [`backward`](Self::backward) of [`forward_masked`](Self::forward_masked), with the same mask.
+    ///
+    /// # Errors
+    /// [`Error::ArgumentShape`](crate::Error::ArgumentShape).
+    pub fn backward_masked(
+        &self,
+        weight: &ArrayRef2<A>,
+        x: &ArrayRef2<A>,
+        mask: &ArrayRef2<A>,
+        output_grad: &ArrayRef2<A>,
+    ) -> Result<Backward<A>> {
+        self.check(weight, x)?;
+        shape("mask", &[x.nrows(), x.ncols()], mask.shape())?;
+        shape("output_grad", &[x.nrows(), self.lora_b.nrows()], output_grad.shape())?;
+        Ok(self.gradients(weight, x, Some([&(x * mask), mask]), output_grad))
+    }
+
+    /// The gradients from dL/dW′ of shape (out, in), with W′ the [merged](Self::merge) weight: where that is what the backward
+    /// pass has.
+    ///
+    /// # Errors
+    /// [`Error::ArgumentShape`](crate::Error::ArgumentShape).
+    pub fn backward_weight(&self, weight: &ArrayRef2<A>, weight_grad: &ArrayRef2<A>) -> Result<Grads<A>> {
+        self.check_weight(weight)?;
+        shape("weight_grad", weight.shape(), weight_grad.shape())?;
+        if let Some(grads) = self.dora_gradients_by_weight(weight, weight_grad) {
+            return Ok(grads);
+        }
+        let (a, b) = (&self.lora_a, &self.lora_b);
+        Ok(Grads {
+            lora_a: scaled(b.t().dot(weight_grad), self.scale),
+            lora_b: scaled(weight_grad.dot(&a.t()), self.scale),
+            magnitude: None,
+        })
+    }
+
+    /// Makes the adapter part of the weight: `W ← W + sBA`, with DoRA `W ← (m/n)(W + sBA)`. Checked: the weight is as it was if
+    /// the result is not finite.
+    ///
+    /// # Errors
+    /// [`Error::ArgumentShape`](crate::Error::ArgumentShape), [`Error::NotFinite`](crate::Error::NotFinite).
+    pub fn merge(&self, weight: &mut ArrayRef2<A>) -> Result<Merged<A>> {
+        self.check_weight(weight)?;
+        let mut merged = weight.to_owned();
+        let factors = self.dora_merged(&mut merged);
+        if factors.is_none() {
+            general_mat_mul(self.scale, &self.lora_b, &self.lora_a, A::one(), &mut merged);
+        }
+        finite("the merged weight", &merged)?;
+        weight.assign(&merged);
+        Ok(Merged { factors })
+    }
+
+    /// Takes the adapter out of the weight again; the adapter must be as it was when it was merged.
+    ///
+    /// The weight is what it was but for rounding: about 10⁻⁷ relative in f32.
+    ///
+    /// # Errors
+    /// [`Error::ArgumentShape`](crate::Error::ArgumentShape); [`Error::NotFinite`](crate::Error::NotFinite) if a magnitude of DoRA is 0, which lets nothing through. The weight is
+    /// then as it was.
+    pub fn unmerge(&self, weight: &mut ArrayRef2<A>, merged: Merged<A>) -> Result<()> {
+        self.check_weight(weight)?;
+        shape("what was merged", lengths(&self.magnitude), lengths(&merged.factors))?;
+        let mut base = weight.to_owned();
+        if let Some(factors) = &merged.factors {
+            base /= &column(factors);
+        }
+        general_mat_mul(-self.scale, &self.lora_b, &self.lora_a, A::one(), &mut base);
+        finite("the unmerged weight", &base)?;
+        weight.assign(&base);
+        Ok(())
+    }
+
+    /// The output; `masked` is what the adapter sees of x, if that is not x itself.
+    fn outputs(&self, weight: &ArrayRef2<A>, x: &ArrayRef2<A>, masked: Option<&ArrayRef2<A>>) -> Array2<A> {
+        self.dora_outputs(weight, x, masked).unwrap_or_else(|| {
+            let mut y = x.dot(&weight.t());
+            let reduced = masked.unwrap_or(x).dot(&self.lora_a.t());
+            general_mat_mul(self.scale, &reduced, &self.lora_b.t(), A::one(), &mut y);
+            y
+        })
+    }
+
+    /// The gradients; `masked` is what the adapter sees of x, and the mask.
+    fn gradients(
+        &self,
+        weight: &ArrayRef2<A>,
+        x: &ArrayRef2<A>,
+        masked: Option<[&ArrayRef2<A>; 2]>,
+        output_grad: &ArrayRef2<A>,
+    ) -> Backward<A> {
+        if let Some(backward) = self.dora_gradients(weight, x, masked, output_grad) {
+            return backward;
+        }
+        let (a, b) = (&self.lora_a, &self.lora_b);
+        let seen = masked.map_or(x, |[masked, _]| masked);
+        let reduced = scaled(output_grad.dot(b), self.scale);
+        let grads = Grads {
+            lora_a: reduced.t().dot(seen),
+            lora_b: scaled(output_grad.t().dot(&seen.dot(&a.t())), self.scale),
+            magnitude: None,
+        };
+        let mut input = output_grad.dot(weight);
+        match masked {
+            None => general_mat_mul(A::one(), &reduced, a, A::one(), &mut input),
+            Some([_, mask]) => input += &(reduced.dot(a) * mask),
+        }
+        Backward { grads, input }
+    }
+}
+
+fn scaled<A: Element>(mut matrix: Array2<A>, scale: A) -> Array2<A> {
+    matrix.mapv_inplace(|x| x * scale);
+    matrix
+}

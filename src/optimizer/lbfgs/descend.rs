@@ -1,0 +1,192 @@
+//! Several iterations down a loss that is evaluated as often as they need it.
+
+use std::sync::Arc;
+
+use super::vector::{Places, Undo, dot, flat_grads, largest, moved, scaled, sum_of_sizes};
+use super::wolfe::{Line, Point};
+use super::{Lbfgs, ensure_finite};
+use crate::error::{Error, Result};
+use crate::params::{Layout, Params, ParamsMut, Scalar};
+use crate::step::{Step, counter};
+
+/// How often a call's first search evaluates the loss if it has found nothing lower.
+const SEARCH: u64 = 25;
+
+/// Why [`Lbfgs::step_with`] went no further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// The iterations of a call are over.
+    Iterations,
+    /// The evaluations of a call are over.
+    Evaluations,
+    /// The gradient is within its tolerance.
+    Gradient,
+    /// The parameters, or the loss, changed by less than the tolerance, or the direction leads nowhere.
+    Change,
+    /// Loss or gradient became NaN or infinite; the parameters are those before that iteration.
+    NotFinite,
+}
+
+/// What [`Lbfgs::step_with`] did.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LbfgsReport {
+    /// The loss at the beginning.
+    pub initial_loss: f64,
+    /// The last loss evaluated: that of the parameters as they are now, except without a line search after the last iteration.
+    pub loss: f64,
+    /// Iterations made.
+    pub iterations: u64,
+    /// How often the loss was evaluated.
+    pub evaluations: u64,
+    /// Why it ended.
+    pub stop: Stop,
+}
+
+impl<A: Scalar> Lbfgs<A> {
+    /// Goes several iterations down the loss, which `evaluate` computes with its gradients: the whole loss, of all data, and the same
+    /// at every call.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] or [`Error::NonFiniteGradient`] at the beginning, [`Error::HyperParameter`], and those of
+    /// [`Step::pair`]. Parameters and state are then what they were: a tree gets back what its first walk has shown, wherever the walk
+    /// that puts it back leads.
+    pub fn step_with<P, G, L>(&mut self, params: &mut P, mut evaluate: impl FnMut(&P) -> (L, G)) -> Result<LbfgsReport>
+    where
+        P: ParamsMut<Elem = A>,
+        G: Params<Elem = A>,
+        L: Into<f64>,
+    {
+        let (steps, layout, memory) = (self.steps, self.layout.clone(), self.memory.clone());
+        let mut undo = None;
+        let result = self.descend(params, &mut evaluate, &mut undo);
+        if result.is_err() {
+            (self.steps, self.layout, self.memory) = (steps, layout, memory);
+            if let Some(undo) = undo {
+                undo.undo(params);
+            }
+        }
+        result
+    }
+
+    /// [`step_with`](Self::step_with), but for taking back what an error leaves; `undo` gets the parameters before the first change.
+    fn descend<P, G, L>(
+        &mut self,
+        params: &mut P,
+        evaluate: &mut impl FnMut(&P) -> (L, G),
+        undo: &mut Option<Undo<A>>,
+    ) -> Result<LbfgsReport>
+    where
+        P: ParamsMut<Elem = A>,
+        G: Params<Elem = A>,
+        L: Into<f64>,
+    {
+        let mut rate = self.settings()?;
+        let (loss, grads) = evaluate(params);
+        let (mut loss, own) = (loss.into(), Step::pair(params, &grads, self.layout.as_ref())?);
+        Layout::ensure_known(self.layout.as_ref(), own.layout())?;
+        if !loss.is_finite() {
+            return Err(Error::NotFinite { argument: "loss", index: vec![], value: loss });
+        }
+        ensure_finite(&own)?;
+        let layout = Arc::clone(own.layout());
+        let (active, mut grad) = flat_grads(&own);
+        drop(own);
+        let initial_loss = loss;
+        let mut report = LbfgsReport { initial_loss, loss, iterations: 0, evaluations: 1, stop: Stop::Gradient };
+        self.layout = Some(Arc::clone(&layout));
+        if largest(&grad) <= self.tolerance_grad {
+            return Ok(report);
+        }
+        let places = Places::new(&layout, &active);
+        let mut position = places.read(params)?;
+        let undo = undo.insert(Undo::new(places, &position));
+        self.memory.begin(&active);
+        // The loss and gradient at another place, and the parameters there. Infinite where they are not finite.
+        let mut evaluate_at = |undo: &mut Undo<A>, params: &mut P, position: &[A]| -> Result<(f64, Vec<A>)> {
+            undo.write(params, position)?;
+            let (loss, grads) = evaluate(params);
+            let step = Step::pair(params, &grads, Some(&layout))?;
+            layout.ensure_same(step.layout())?;
+            let (found, grad) = flat_grads(&step);
+            if found != active {
+                let missing = layout.tensors().iter().zip(found.iter().zip(&active)).find(|(_, (a, b))| a != b);
+                let path = missing.map_or_else(String::new, |(info, _)| info.path().into());
+                return Err(Error::MissingGradient { path });
+            }
+            let loss = loss.into();
+            let finite = loss.is_finite() && grad.iter().all(|g| g.is_finite());
+            Ok((if finite { loss } else { f64::INFINITY }, grad))
+        };
+        report.stop = loop {
+            let remembered = self.memory.clone();
+            let direction = self.memory.direction(&grad, self.history);
+            let first = self.memory.movement.is_empty();
+            let guess = if first { rate * (1.0 / sum_of_sizes(&grad)).min(1.0) } else { rate };
+            let slope = dot(&grad, &direction);
+            report.iterations += 1;
+            counter::ensure_next("steps", self.steps)?;
+            self.steps += 1;
+            self.memory.grad.clone_from(&grad);
+            if slope.is_nan() || slope > -self.tolerance_change {
+                self.memory.movement = scaled(&direction, guess);
+                break Stop::Change;
+            }
+            let before = (position.clone(), loss);
+            let last = report.iterations == self.iterations;
+            if self.strong_wolfe {
+                // If a call ended where it began, so would the next.
+                let may_stay = self.evaluations.is_some() || report.iterations > 1;
+                let left = self.most_evaluations().saturating_sub(report.evaluations);
+                let line = Line {
+                    largest: largest(&direction),
+                    tolerance: self.tolerance_change,
+                    evaluations: left,
+                    most: if may_stay { left } else { left.max(SEARCH) },
+                };
+                let point = Point { length: 0.0, loss, slope, grad };
+                let (found, evaluations) = line.search(point, guess, |length| {
+                    let (loss, grad) = evaluate_at(undo, params, &moved(&position, &direction, length))?;
+                    Ok(Point { length, loss, slope: dot(&grad, &direction), grad })
+                })?;
+                report.evaluations += evaluations;
+                self.memory.movement = scaled(&direction, found.length);
+                position = moved(&position, &direction, found.length);
+                undo.write(params, &position)?;
+                (loss, grad) = (found.loss, found.grad);
+            } else {
+                self.memory.movement = scaled(&direction, guess);
+                position = moved(&position, &direction, guess);
+                undo.write(params, &position)?;
+                if !last {
+                    (loss, grad) = evaluate_at(undo, params, &position)?;
+                    report.evaluations += 1;
+                }
+            }
+            if !(loss.is_finite() && position.iter().all(|x| x.is_finite())) {
+                (position, loss) = before;
+                undo.write(params, &position)?;
+                self.memory = remembered;
+                self.steps -= 1;
+                report.iterations -= 1;
+                break Stop::NotFinite;
+            }
+            rate = self.rate()?;
+            if last {
+                break Stop::Iterations;
+            }
+            if report.evaluations >= self.most_evaluations() {
+                break Stop::Evaluations;
+            }
+            if largest(&grad) <= self.tolerance_grad {
+                break Stop::Gradient;
+            }
+            let small = largest(&self.memory.movement) <= self.tolerance_change;
+            if small || (loss - before.1).abs() < self.tolerance_change {
+                break Stop::Change;
+            }
+        };
+        report.loss = loss;
+        Ok(report)
+    }
+}
