@@ -63,8 +63,8 @@ use crate::state::data::Stored;
 use crate::state::{StateDict, StateTensor, load};
 use crate::step::Optimizer;
 
-pub(crate) use file::write_atomically;
 use bytes::Bytes;
+pub(crate) use file::write_atomically;
 #[cfg(feature = "lora")]
 pub(crate) use {file::at as at_file, format::write_plain as plain_bytes};
 

@@ -1,7 +1,7 @@
 //! Compressed gradients: what is sent, what is left, and what comes of it.
 
 use gradus::distributed::compress::{Bf16, Compression, PowerSgd, TopK};
-use gradus::distributed::{Alone, Collective, RankGroup, Place, ThreadGroup};
+use gradus::distributed::{Alone, Collective, Place, RankGroup, ThreadGroup};
 use gradus::params::{Layout, TensorInfo};
 use gradus::prelude::*;
 use gradus::{Error, StateDict};

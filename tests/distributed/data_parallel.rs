@@ -76,9 +76,7 @@ fn alone_it_is_the_optimizer_itself() {
                 Box::new(RmsProp::new(0.1).accumulate(2).data_parallel(Alone).verify_every(1).lookahead(2, 0.5)),
             ),
             (
-                Box::new(
-                    Muon::new(0.1).group("1", Group::new().scale_learning_rate(0.5)).route("1", Sgd::new(0.1)),
-                ),
+                Box::new(Muon::new(0.1).group("1", Group::new().scale_learning_rate(0.5)).route("1", Sgd::new(0.1))),
                 Box::new(
                     Muon::new(0.1)
                         .group("1", Group::new().scale_learning_rate(0.5))

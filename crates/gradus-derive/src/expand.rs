@@ -3,7 +3,7 @@
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote};
 use syn::spanned::Spanned;
-use syn::{DeriveInput, Generics, Ident, Result, TypeParam};
+use syn::{DeriveInput, GenericParam, Generics, Ident, Result, TypeParam};
 
 use crate::attributes::StructAttributes;
 use crate::fields::{self, Field};
@@ -90,7 +90,7 @@ impl Tree<'_> {
     /// The struct's generics and the element type.
     fn generics(&self) -> Generics {
         let mut generics = self.input.generics.clone();
-        generics.params.push(TypeParam::from(self.elem.clone()).into());
+        generics.params.push(GenericParam::Type(TypeParam::from(self.elem.clone())));
         generics
     }
 

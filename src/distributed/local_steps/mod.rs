@@ -5,6 +5,7 @@ mod round;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
+use crate::adaptor::{around, count_inner};
 use crate::distributed::agreement::{Word, refuse};
 use crate::distributed::ahead::{ahead, ahead_for_all};
 use crate::distributed::beginning::{Beginning, broadcast};
@@ -12,7 +13,6 @@ use crate::distributed::description::{agree_about, describe_tensors, describe_va
 use crate::distributed::group::{Alone, Collective};
 use crate::distributed::packed;
 use crate::distributed::traffic::{BUCKET_BYTES, Traffic, bucket_elements};
-use crate::adaptor::{around, count_inner};
 use crate::error::{Error, Result};
 use crate::params::{Element, Layout, Order, Owned, Params, ParamsMut, TensorInfo};
 use crate::state::{Commit, StateReader, StateWriter};

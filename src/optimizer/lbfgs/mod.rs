@@ -182,7 +182,6 @@ impl<A: Scalar> Lbfgs<A> {
     fn most_evaluations(&self) -> u64 {
         self.evaluations.unwrap_or(self.iterations.saturating_add(self.iterations / 4))
     }
-
 }
 
 fn ensure_finite<A: Scalar>(step: &Step<'_, A>) -> Result<()> {
