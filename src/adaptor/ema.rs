@@ -10,7 +10,7 @@ use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Optimizer, Report, Step};
 
-/// Keeps an exponential moving average of the parameters: made by [`Optimizer::ema`].
+/// Keeps an exponential moving average of the parameters: made by [`OptimizerExt::ema`](crate::OptimizerExt::ema).
 ///
 /// # Update rule
 /// ```text

@@ -67,7 +67,7 @@ impl Own {
     }
 }
 
-/// An optimizer with a group: made by [`Optimizer::group`].
+/// An optimizer with a group: made by [`OptimizerExt::group`](crate::OptimizerExt::group).
 ///
 /// Where groups overlap, factors multiply, and of several replacements the outermost, given last, holds.
 ///

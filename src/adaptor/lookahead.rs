@@ -11,7 +11,7 @@ use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::follower::{Follower, follow};
 use crate::step::{Optimizer, Report, Step, Tensor};
 
-/// Explores with fast weights and follows with slow ones: made by [`Optimizer::lookahead`].
+/// Explores with fast weights and follows with slow ones: made by [`OptimizerExt::lookahead`](crate::OptimizerExt::lookahead).
 ///
 /// # Update rule
 /// ```text

@@ -9,7 +9,7 @@ use crate::params::{Element, Layout, ParamsMut};
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Optimizer, Report, Step};
 
-/// Keeps the mean of the parameters after certain steps: made by [`Optimizer::swa`].
+/// Keeps the mean of the parameters after certain steps: made by [`OptimizerExt::swa`](crate::OptimizerExt::swa).
 ///
 /// # Update rule
 /// ```text

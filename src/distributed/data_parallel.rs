@@ -17,7 +17,7 @@ use crate::params::{Element, Layout, Order, Params, ParamsMut, Values};
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Grad, Optimizer, Ranks, Report, Step, Tensor};
 
-/// Moves the parameters of every rank along the mean gradient of all ranks: made by [`Optimizer::data_parallel`].
+/// Moves the parameters of every rank along the mean gradient of all ranks: made by [`OptimizerExt::data_parallel`](crate::OptimizerExt::data_parallel).
 ///
 /// # Update rule
 /// ```text
@@ -71,14 +71,14 @@ use crate::step::{Grad, Optimizer, Ranks, Report, Step, Tensor};
 ///
 /// Every rank computes the step itself. Element-wise optimizers give the same bits on any processor. Matrix optimizers (Muon, Shampoo,
 /// SOAP) may round differently if ranks run on different processors: detect this with [`verify_every`](Self::verify_every), or use
-/// [`sharded`](Optimizer::sharded)`.by_tensor()`, which computes every tensor on one rank and sends the result.
+/// [`sharded`](crate::OptimizerExt::sharded)`.by_tensor()`, which computes every tensor on one rank and sends the result.
 ///
 /// # Errors
 /// All ranks return an error, and parameters, state and residuals are unchanged on all of them:
 /// - [`Error::NonFiniteGradient`] on the rank that has the gradient, and [`Error::RankRefused`] on the others. Any other reason of one
 ///   rank to reject the step is reported in the same way;
 /// - [`Error::RanksDisagree`] if the ranks' steps differ;
-/// - [`Error::InsideSharded`] inside [`sharded`](Optimizer::sharded);
+/// - [`Error::InsideSharded`] inside [`sharded`](crate::OptimizerExt::sharded);
 /// - [`Error::RankLeft`], [`Error::RankTimeout`], [`Error::Transport`] from the group.
 ///
 /// If all ranks skip the first step, it leaves no trace; the next step is again the first.

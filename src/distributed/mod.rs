@@ -2,9 +2,9 @@
 //!
 //! | adaptor | made by | every rank has |
 //! |---|---|---|
-//! | [`DataParallel`] | [`data_parallel(group)`](crate::Optimizer::data_parallel) | all state; with [`compress`] it sends less |
-//! | [`Sharded`] (ZeRO-1) | [`sharded(group)`](crate::Optimizer::sharded) | its share of the state; [`unshard`] joins them |
-//! | [`LocalSteps`] (DiLoCo) | [`local_steps(h, outer)`](crate::Optimizer::local_steps)`.across(group)` | its own steps, and an exchange every h steps |
+//! | [`DataParallel`] | [`data_parallel(group)`](crate::OptimizerExt::data_parallel) | all state; with [`compress`] it sends less |
+//! | [`Sharded`] (ZeRO-1) | [`sharded(group)`](crate::OptimizerExt::sharded) | its share of the state; [`unshard`] joins them |
+//! | [`LocalSteps`] (DiLoCo) | [`local_steps(h, outer)`](crate::OptimizerExt::local_steps)`.across(group)` | its own steps, and an exchange every h steps |
 //!
 //! A group is a [`ThreadGroup`], the processes of MPI (crate `gradus-mpi`), or any other type with [`RankGroup`] and [`Collective`].
 

@@ -12,7 +12,7 @@ use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Optimizer, Report, Step};
 
-/// Pulls a client's parameters towards the server's model: made by [`Optimizer::proximal`].
+/// Pulls a client's parameters towards the server's model: made by [`OptimizerExt::proximal`](crate::OptimizerExt::proximal).
 ///
 /// Clients with different data drift apart, and further the longer they train. The pull is the gradient of μ/2·‖θ − θₜ‖², where θₜ is
 /// the model at the start of the round.

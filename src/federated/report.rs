@@ -11,7 +11,7 @@ pub struct RoundReport {
     /// The number of the round, 0 for the first. After a round without a valid answer, the next round has the same number.
     pub round: u64,
     /// Whether the model moved. It does not move without a valid answer, or if the server's optimizer only
-    /// [accumulated](crate::Optimizer::accumulate).
+    /// [accumulated](crate::OptimizerExt::accumulate).
     pub moved: bool,
     /// The clients whose answers were used, in their order.
     pub counted: Vec<Counted>,

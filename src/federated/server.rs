@@ -154,7 +154,7 @@ impl<A: Element, O: Optimizer<A>> Server<O, A> {
 }
 
 impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
-    /// Keeps a control variate for clients that step with [`scaffold`](Optimizer::scaffold).
+    /// Keeps a control variate for clients that step with [`scaffold`](crate::OptimizerExt::scaffold).
     pub fn scaffold(mut self) -> Self {
         self.scaffold = true;
         self
@@ -162,7 +162,7 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
 
     /// The number of the next round, which is the number of rounds in which the optimizer has taken a step.
     ///
-    /// If the optimizer [accumulates](Optimizer::accumulate), not all of these rounds have moved the model.
+    /// If the optimizer [accumulates](crate::OptimizerExt::accumulate), not all of these rounds have moved the model.
     pub fn rounds(&self) -> u64 {
         self.round
     }

@@ -141,7 +141,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         Finite::new(self, NonFinite::Error)
     }
 
-    /// Skips steps with NaN or infinities in a gradient: see [`Finite`]. After [`accumulate`](Optimizer::accumulate) it
+    /// Skips steps with NaN or infinities in a gradient: see [`Finite`]. After [`accumulate`](crate::OptimizerExt::accumulate) it
     /// leaves out a bad micro-batch, before it the whole sum.
     fn skip_nonfinite(self) -> Finite<Self>
     where

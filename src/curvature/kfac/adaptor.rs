@@ -12,7 +12,7 @@ use crate::adaptor::around;
 use crate::params::Layout;
 use crate::schedule::Hyper;
 
-/// Preconditions the gradients of layers with their curvature: made by [`Optimizer::kfac`].
+/// Preconditions the gradients of layers with their curvature: made by [`OptimizerExt::kfac`](crate::OptimizerExt::kfac).
 ///
 /// # Update rule
 /// ```text

@@ -19,7 +19,7 @@ use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Follower, Optimizer, Report, Step};
 
 /// Takes h steps on each rank alone, then one step of an outer optimizer along the mean change of all ranks: made by
-/// [`Optimizer::local_steps`].
+/// [`OptimizerExt::local_steps`](crate::OptimizerExt::local_steps).
 ///
 /// # Update rule
 /// ```text
@@ -32,7 +32,7 @@ use crate::step::{Follower, Optimizer, Report, Step};
 /// Ranks communicate once in h steps; the step that communicates ends a *round*. With `Sgd::new(1.0)` as the outer optimizer, φ becomes
 /// the mean of the parameters: local SGD. With `Nesterov::new(0.7, 0.9)` outside and AdamW inside, this is DiLoCo. Without
 /// [`across`](Self::across) there is one rank, and the outer optimizer moves slow weights of a single run; with `Sgd::new(slow_step)`
-/// that is [`lookahead`](Optimizer::lookahead).
+/// that is [`lookahead`](crate::OptimizerExt::lookahead).
 ///
 /// Every call that returns `Ok` counts as a step, even if an inner adaptor skipped it, so that ranks stay in sync. Write `accumulate`
 /// outside: `.local_steps(50, outer).accumulate(4)`. If a call fails on one rank between two rounds, it does not count there, and the
@@ -70,7 +70,7 @@ use crate::step::{Follower, Optimizer, Report, Step};
 ///   gradients early, with `check_finite` or `skip_nonfinite` inside;
 /// - [`Error::NonFiniteParameter`] on all ranks if the mean change, or φ after the outer step, is not finite;
 /// - [`Error::EntryValue`] on all ranks if the state of the outer optimizer is not finite;
-/// - [`Error::InsideSharded`] inside [`sharded`](Optimizer::sharded);
+/// - [`Error::InsideSharded`] inside [`sharded`](crate::OptimizerExt::sharded);
 /// - [`Error::RanksDisagree`] if the ranks differ in round, parameters, anchors or learning rates;
 /// - [`Error::RankLeft`], [`Error::RankTimeout`], [`Error::Transport`] from the group.
 ///

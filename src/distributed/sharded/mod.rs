@@ -30,7 +30,7 @@ use state::{Fingerprint, split};
 
 pub use state::unshard;
 
-/// Divides an optimizer's state and work between the ranks of a group: made by [`Optimizer::sharded`].
+/// Divides an optimizer's state and work between the ranks of a group: made by [`OptimizerExt::sharded`](crate::OptimizerExt::sharded).
 ///
 /// Every rank has all parameters and the gradients of its own part of the batch. Each rank keeps state for one share of the
 /// parameters, moves that share, and sends it to the other ranks.

@@ -51,7 +51,7 @@ pub use descend::{LbfgsReport, Stop};
 /// # Conventions
 /// `torch.optim.LBFGS`; `steps` counts iterations, but not one that is taken back. Where a call there would end where it
 /// began, as its first search has too few evaluations, it goes on here, up to 25, unless `evaluations` was set. A tensor without a gradient is not part of the vector; when others have gradients
-/// than in the iteration before, or its pairs lead to a direction of more than the largest number, the history begins anew. A [group](Optimizer::group)'s learning rate scales its own part of the step.
+/// than in the iteration before, or its pairs lead to a direction of more than the largest number, the history begins anew. A [group](crate::OptimizerExt::group)'s learning rate scales its own part of the step.
 ///
 /// # Errors
 /// [`Error::NonFiniteGradient`], [`Error::NotFinite`] for a loss, [`Error::HyperParameter`]. On an error in any evaluation
