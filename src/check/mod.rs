@@ -10,7 +10,7 @@ use std::sync::Arc;
 use num_traits::Float;
 
 use crate::error::{Error, Result};
-use crate::params::{Element, Layout, Order, Params, ParamsMut, Scalar, TensorInfo};
+use crate::params::{Element, Layout, Order, Params, ParamsMut, Scalar};
 use crate::step::{Step, norm};
 
 pub use comparison::{ComparedElement, ComparedTensor, Comparison};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::panicking;
 
 use crate::error::{Error, Result};
-use crate::params::{Element, Layout, ParamsMut};
+use crate::params::{Element, Layout, ParamsMut, TensorInfo};
 
 /// Where an element is.
 pub(super) struct Place<'a> {

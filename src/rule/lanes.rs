@@ -184,6 +184,7 @@ pub trait Slots<A>: sealed::Sealed + Sized {
     );
 }
 
+#[allow(unnameable_types, reason = "sealed")]
 mod sealed {
     pub trait Sealed {}
 }

@@ -149,6 +149,11 @@ use combinators::{Clamp, Cycle, Delay, PerEpoch, Scale, Then, Times, Warmup};
 ///
 /// The other methods make a schedule from this one, numbers included: `0.1.warmup(10)`. Only `clamp` of a number is
 /// `f64`'s own, whose result is a number: the same schedule, but it panics if `min > max`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a number, a schedule or a closure that a hyper-parameter takes",
+    label = "not an `f64`, a schedule or a closure `|step: u64| -> f64`",
+    note = "write an integer with a decimal point, `1.0`; convert other numbers with `f64::from(x)`"
+)]
 pub trait Schedule: Send + Sync {
     /// The value at a step; 0 is the first. The same step gives the same value, in whatever order it is asked for.
     fn at(&self, step: u64) -> f64;
@@ -342,6 +347,7 @@ impl Schedule for f64 {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<F: Fn(u64) -> f64 + Send + Sync> Schedule for F {
     fn at(&self, step: u64) -> f64 {
         self(step)
