@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use num_traits::Float;
 
-use crate::error::{Error, Result};
-use crate::params::{Element, Layout, Order, Params, ParamsMut, Scalar, TensorInfo};
+use crate::error::{ArgumentError, Error, LossError, Result, StepError, ensure_count};
+use crate::params::{Element, Layout, Order, Params, ParamsMut, Scalar};
 use crate::step::{Step, norm};
 
 pub use comparison::{ComparedElement, ComparedTensor, Comparison};
@@ -149,10 +149,10 @@ impl Gradients {
     /// A tensor for which the tree says `None` is not compared; [`Comparison::without_gradient`] names it.
     ///
     /// # Errors
-    /// Those of [`Step::pair`], if the trees differ; [`Error::NonFiniteGradient`]; [`Error::NonFiniteParameter`] if an
-    /// element is not finite, or would not be when it is moved; [`Error::NotFinite`] if the loss is not, [`Error::LossChanged`], and
-    /// [`Error::NonFiniteLoss`] if it is not when an element has been moved; [`Error::Argument`] for a setting outside its
-    /// range; [`Error::ParametersChanged`] if a walk of the tree shows other tensors than the one before. The parameters are
+    /// Those of [`Step::pair`], if the trees differ; [`StepError::NonFiniteGradient`]; [`StepError::NonFiniteParameter`] if an
+    /// element is not finite, or would not be when it is moved; [`ArgumentError::NotFinite`] if the loss is not, [`LossError::LossChanged`], and
+    /// [`LossError::NonFiniteLoss`] if it is not when an element has been moved; [`ArgumentError::Range`] for a setting outside its
+    /// range; [`StepError::ParametersChanged`] if a walk of the tree shows other tensors than the one before. The parameters are
     /// what they were, also if the loss panics. Only a tree that hides an element after it was moved, or panics itself
     /// whenever it is walked from then on, keeps that one element where it is.
     pub fn compare<P, L>(
@@ -176,11 +176,15 @@ impl Gradients {
         }
         let at_rest = loss(params).as_f64();
         if !at_rest.is_finite() {
-            return Err(Error::NotFinite { argument: "the loss", index: Vec::new(), value: at_rest });
+            return Err(Error::Argument(ArgumentError::NotFinite {
+                argument: "the loss",
+                index: Vec::new(),
+                value: at_rest,
+            }));
         }
         let again = loss(params).as_f64();
         if again != at_rest {
-            return Err(Error::LossChanged { first: at_rest, second: again });
+            return Err(Error::Loss(LossError::LossChanged { first: at_rest, second: again }));
         }
 
         let ruler = Ruler { step, epsilon, at_rest };
@@ -209,17 +213,17 @@ impl Gradients {
         match self.step {
             None => Ok(epsilon.cbrt()),
             Some(step) if (own_epsilon..=1.0).contains(&step) => Ok(step),
-            Some(value) => {
-                Err(Error::Argument { argument: "step", value, accepted: format!("from {own_epsilon:e} to 1") })
-            }
+            Some(value) => Err(Error::Argument(ArgumentError::Range {
+                argument: "step",
+                value,
+                accepted: format!("from {own_epsilon:e} to 1"),
+            })),
         }
     }
 
     fn checked_sample(&self) -> Result<Sample> {
-        match self.sample {
-            Some((0, _)) => Err(Error::Argument { argument: "sample", value: 0.0, accepted: "at least 1".into() }),
-            sample => Ok(Sample::new(sample)),
-        }
+        self.sample.map_or(Ok(()), |(elements, _)| ensure_count("sample", elements as u64))?;
+        Ok(Sample::new(self.sample))
     }
 }
 
@@ -244,7 +248,7 @@ impl Ruler {
         let by = step * home.abs().max(1.0);
         if !P::Elem::from_f64(home.abs() + 2.0 * by).is_finite() {
             let (path, index) = (place.info.path().into(), place.index.clone());
-            return Err(Error::NonFiniteParameter { path, index, value: home });
+            return Err(Error::Step(StepError::NonFiniteParameter { path, index, value: home }));
         }
         let mut at = |steps: f64| {
             let there = P::Elem::from_f64(home + steps * by);
@@ -254,7 +258,11 @@ impl Ruler {
 
         let (right, left) = (at(1.0)?, at(-1.0)?);
         if let Some(&Point { loss: value, .. }) = [&right, &left].into_iter().find(|point| !point.loss.is_finite()) {
-            return Err(Error::NonFiniteLoss { path: place.info.path().into(), index: place.index.clone(), value });
+            return Err(Error::Loss(LossError::NonFiniteLoss {
+                path: place.info.path().into(),
+                index: place.index.clone(),
+                value,
+            }));
         }
         let mut best = judge(&[right, left]);
         let enough = epsilon.sqrt();

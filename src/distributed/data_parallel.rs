@@ -12,7 +12,7 @@ use super::group::Collective;
 use super::packed::{self, Packed, Place};
 use super::traffic::{BUCKET_BYTES, Traffic, bucket_elements};
 use crate::adaptor::{NonFinite, Verdict, around, count_inner};
-use crate::error::{Error, Result};
+use crate::error::{Result, ensure_count};
 use crate::params::{Element, Layout, Order, Params, ParamsMut, Values};
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Grad, Optimizer, Ranks, Report, Step, Tensor};
@@ -76,16 +76,16 @@ use crate::step::{Grad, Optimizer, Ranks, Report, Step, Tensor};
 ///
 /// # Errors
 /// On all ranks, and nothing has changed: parameters, state, residuals.
-/// - [`Error::NonFiniteGradient`] on the rank that has it, [`Error::RankRefused`] on the others, as for whatever else one rank
+/// - [`StepError::NonFiniteGradient`](crate::error::StepError::NonFiniteGradient) on the rank that has it, [`RankError::RankRefused`](crate::error::RankError::RankRefused) on the others, as for whatever else one rank
 ///   refuses;
-/// - [`Error::RanksDisagree`] if their steps are not the same one;
-/// - [`Error::InsideSharded`] inside [`sharded`](Optimizer::sharded);
-/// - [`Error::RankLeft`], [`Error::RankTimeout`], [`Error::Transport`] from the group.
+/// - [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree) if their steps are not the same one;
+/// - [`RankError::InsideSharded`](crate::error::RankError::InsideSharded) inside [`sharded`](Optimizer::sharded);
+/// - [`RankError::RankLeft`](crate::error::RankError::RankLeft), [`RankError::RankTimeout`](crate::error::RankError::RankTimeout), [`RankError::Transport`](crate::error::RankError::Transport) from the group.
 ///
 /// If all ranks skip the first step, nothing is remembered of it, not even which parameters it was on: the ranks have not yet begun.
 ///
 /// An optimizer of your own inside must come to the same decision on all ranks in [`apply`](Optimizer::apply), where all give it the same
-/// gradients: if it refuses there on one rank alone, the others have moved, and the next step is [`Error::RanksDisagree`].
+/// gradients: if it refuses there on one rank alone, the others have moved, and the next step is [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree).
 ///
 /// # Example
 /// ```
@@ -148,7 +148,7 @@ impl<O, G, A> DataParallel<O, G, A> {
     /// given to all. Costs a pass over the parameters. The first step after a state was loaded compares them in any case.
     ///
     /// Where they differ, which needs a fault of the machine or a parameter that was written by hand, the step is
-    /// [`Error::RanksDisagree`].
+    /// [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree).
     pub fn verify_every(mut self, steps: u64) -> Self {
         self.verify_every = Some(steps);
         self
@@ -186,7 +186,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
     /// the ranks have made the same parameters from the same seed.
     ///
     /// # Errors
-    /// [`Error::RanksDisagree`] if the parameters are of other shapes, and the group's. Nothing has changed then.
+    /// [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree) if the parameters are of other shapes, and the group's. Nothing has changed then.
     pub fn broadcast(&mut self, params: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
         let bucket = bucket_elements::<A>(self.bucket_bytes);
         let known = broadcast(&self.group, params, self.layout(), bucket, |step| self.check_own(step))?;
@@ -196,10 +196,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
 
     fn check_own(&self, step: &Step<'_, A>) -> Result<()> {
         step.ensure_outermost("data_parallel")?;
-        if self.verify_every == Some(0) {
-            let accepted = "at least 1".into();
-            return Err(Error::HyperParameter { name: "verify_every", value: 0.0, step: 0, path: None, accepted });
-        }
+        self.verify_every.map_or(Ok(()), |every| ensure_count("verify_every", every))?;
         self.feedback.as_ref().map_or(Ok(()), Feedback::check)?;
         Layout::ensure_known(self.layout.as_ref(), step.layout())
     }

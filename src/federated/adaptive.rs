@@ -42,7 +42,7 @@ use crate::schedule::Hyper;
 /// Against [`Adam`](crate::Adam): no bias correction, and v begins at τ² instead of 0.
 ///
 /// # Errors
-/// A step fails with [`Error::HyperParameter`](crate::Error::HyperParameter) when a value leaves its range, and for
+/// A step fails with [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) when a value leaves its range, and for
 /// the reasons of [`Step::pair`](crate::Step::pair) and a changed parameter tree.
 ///
 /// # Example

@@ -12,7 +12,7 @@ pub trait Aggregation: Send {
     /// Whether this round can be: called before any client is asked. Changes nothing.
     ///
     /// # Errors
-    /// [`Error::HyperParameter`](crate::Error::HyperParameter).
+    /// [`StepError::HyperParameter`](crate::error::StepError::HyperParameter).
     fn check(&self) -> Result<()> {
         Ok(())
     }

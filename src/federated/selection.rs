@@ -6,14 +6,14 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
 use super::privacy::noise::system_key;
-use crate::error::{Error, Result};
+use crate::error::{ArgumentError, Error, Result};
 
 /// Chooses the clients of a round.
 pub trait Selection: Send {
     /// The clients of a round, of 0 … `clients` − 1. `draw` counts the choices: another number, another choice.
     ///
     /// # Errors
-    /// [`Error::HyperParameter`] if what was asked for cannot be, [`Error::Entropy`] if the operating system has no randomness;
+    /// [`ArgumentError::Range`] if what was asked for cannot be, [`FederatedError::Entropy`](crate::error::FederatedError::Entropy) if the operating system has no randomness;
     /// nothing has been drawn then.
     fn select(&mut self, clients: usize, draw: u64) -> Result<Vec<usize>>;
 }
@@ -92,7 +92,7 @@ impl fmt::Debug for Sample {
 
 impl How {
     fn check(self, clients: usize) -> Result<()> {
-        let (name, value, accepted) = match self {
+        let (argument, value, accepted) = match self {
             Self::Count(count) if count == 0 || count > clients => {
                 ("count", count as f64, format!("from 1 to the number of clients, {clients}"))
             }
@@ -101,7 +101,7 @@ impl How {
             }
             _ => return Ok(()),
         };
-        Err(Error::HyperParameter { name, value, step: 0, path: None, accepted })
+        Err(Error::Argument(ArgumentError::Range { argument, value, accepted }))
     }
 
     fn draw(self, clients: usize, generator: &mut (dyn Rng + Send)) -> Vec<usize> {

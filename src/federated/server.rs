@@ -11,7 +11,7 @@ use super::clients::Clients;
 use super::report::RoundReport;
 use super::selection::{All, Selection};
 use super::tensors::Tensors;
-use crate::error::{Error, Result};
+use crate::error::{ArgumentError, Error, FederatedError, RankError, Result, StepError};
 use crate::params::{Element, Layout, Params, ParamsMut};
 use crate::step::{Optimizer, Report, Step};
 
@@ -40,14 +40,14 @@ use crate::step::{Optimizer, Report, Step};
 /// next round has the same number and asks anew. Finite nonsense counts: no mean is proof against who lies within its limits.
 ///
 /// What finite changes make of the model is looked at, too. If a number of the model or of the optimizer's state would not be finite
-/// after the step, the round is [`Error::NonFiniteParameter`] or, with the state's entry, [`Error::EntryValue`]; model and server are
+/// after the step, the round is [`StepError::NonFiniteParameter`] or, with the state's entry, [`StateError::EntryValue`](crate::error::StateError::EntryValue); model and server are
 /// as before. One client can do that, in every round that it is chosen for, where the optimizer leads further than the mean: FedAdam in f32
 /// squares a change, which must stay below 1.8e19. An [`Aggregation`] that limits each change keeps it out.
 ///
 /// With [`Ranks`](super::Ranks) every rank has a server of its own, made alike, and all end each round with the same bits; what keeps
 /// one rank from a round keeps all. Before anyone trains the ranks compare the model, how they are set, and what they remember, but
 /// for what the optimizer does: a difference in that shows in the model, in the next round. If a rank is lost in the last exchange of a
-/// round, the others may part, some of them a round ahead, each whole by itself: a later round says [`Error::RanksDisagree`]. Load the
+/// round, the others may part, some of them a round ahead, each whole by itself: a later round says [`RankError::RanksDisagree`]. Load the
 /// same state and model on all then.
 ///
 /// # State
@@ -57,12 +57,12 @@ use crate::step::{Optimizer, Report, Step};
 /// there: a round that nobody answered is tried with other choices while the server lives, and anew from the first after a resume.
 ///
 /// # Errors
-/// Before any client is asked: those of the optimizer's [`check`](Optimizer::check), of the [`Selection`] ([`Error::HyperParameter`],
-/// [`Error::Entropy`]) and of the [`Aggregation`]; [`Error::DuplicatePath`] and, with SCAFFOLD, [`Error::ParametersChanged`] of the
-/// model; [`Error::ControlNotPrivate`]; [`Error::CounterFull`]. In a group of ranks, before and after: [`Error::RankRefused`], [`Error::RanksDisagree`],
-/// [`Error::RankLeft`], [`Error::RankTimeout`], [`Error::Transport`]. After: [`Error::NonFiniteGradient`] if an aggregation of your own
-/// makes a change that is not finite, or if more clients than a private server expects bring large ones; [`Error::NotFinite`] if the
-/// control variate is not, [`Error::NonFiniteParameter`] and [`Error::EntryValue`] if the model or the optimizer's state would not be, and
+/// Before any client is asked: those of the optimizer's [`check`](Optimizer::check), of the [`Selection`] ([`StepError::HyperParameter`],
+/// [`FederatedError::Entropy`]) and of the [`Aggregation`]; [`StepError::DuplicatePath`] and, with SCAFFOLD, [`StepError::ParametersChanged`] of the
+/// model; [`FederatedError::ControlNotPrivate`]; [`StepError::CounterFull`]. In a group of ranks, before and after: [`RankError::RankRefused`], [`RankError::RanksDisagree`],
+/// [`RankError::RankLeft`], [`RankError::RankTimeout`], [`RankError::Transport`]. After: [`StepError::NonFiniteGradient`] if an aggregation of your own
+/// makes a change that is not finite, or if more clients than a private server expects bring large ones; [`ArgumentError::NotFinite`] if the
+/// control variate is not, [`StepError::NonFiniteParameter`] and [`StateError::EntryValue`](crate::error::StateError::EntryValue) if the model or the optimizer's state would not be, and
 /// what the optimizer's [`apply`](Optimizer::apply) says.
 ///
 /// # Example
@@ -203,7 +203,12 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
 
         let own = self.sums.add(&layout, &chosen, replies, control.as_deref(), &mut self.aggregation);
         let all = clients.exchange(&own.to_bytes())?.into_iter().map(|bytes| Answers::of_bytes(&bytes));
-        let unread = || Error::Transport { operation: "exchange", reason: "the answers of a rank are cut off".into() };
+        let unread = || {
+            Error::Ranks(RankError::Transport {
+                operation: "exchange",
+                reason: "the answers of a rank are cut off".into(),
+            })
+        };
         let all = all.collect::<Option<Vec<_>>>().ok_or_else(unread)?;
         let Answers { counted, left_out } = Answers::join(all, &chosen);
         let elements = layout.elements();
@@ -243,11 +248,11 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
         count: usize,
     ) -> Result<Vec<usize>> {
         if self.round == u64::MAX {
-            return Err(Error::CounterFull { counter: "rounds", path: None });
+            return Err(Error::Step(StepError::CounterFull { counter: "rounds", path: None }));
         }
         self.aggregation.check()?;
         if self.scaffold && !self.aggregation.allows_controls() {
-            return Err(Error::ControlNotPrivate);
+            return Err(Error::Federated(FederatedError::ControlNotPrivate));
         }
         if let Some(control) = &self.control {
             control.layout().ensure_same(layout)?;
@@ -288,7 +293,10 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
             let Some(([refused], rest)) = message.split_first_chunk() else { continue };
             let Some((found, rest)) = rest.split_first_chunk() else { continue };
             if *refused != 0 {
-                return Err(Error::RankRefused { rank, reason: String::from_utf8_lossy(rest).into_owned() });
+                return Err(Error::Ranks(RankError::RankRefused {
+                    rank,
+                    reason: String::from_utf8_lossy(rest).into_owned(),
+                }));
             }
             let other = |digest: [u8; 8]| format!("a model and server of digest {:016x}", u64::from_le_bytes(digest));
             if rank == 0 {
@@ -297,7 +305,11 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
             }
             let expected = all[0].get(1..9).and_then(|bytes| bytes.try_into().ok()).unwrap_or(*found);
             if *found != expected {
-                return Err(Error::RanksDisagree { rank, expected: other(expected), found: other(*found) });
+                return Err(Error::Ranks(RankError::RanksDisagree {
+                    rank,
+                    expected: other(expected),
+                    found: other(*found),
+                }));
             }
         }
         Ok((layout, chosen))
@@ -311,7 +323,7 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
             *value = A::from_f64(value.as_f64() + sum / clients as f64);
             if !value.is_finite() {
                 let (argument, value) = ("the control variate", value.as_f64());
-                return Err(Error::NotFinite { argument, index: vec![at], value });
+                return Err(Error::Argument(ArgumentError::NotFinite { argument, index: vec![at], value }));
             }
         }
         Ok(Arc::new(next))
@@ -358,7 +370,10 @@ fn agree_on_end<T: Params, C: Clients<T> + ?Sized>(clients: &C, own: Result<()>)
     own?;
     for (rank, message) in all?.iter().enumerate() {
         if let [1, reason @ ..] = &**message {
-            return Err(Error::RankRefused { rank, reason: String::from_utf8_lossy(reason).into_owned() });
+            return Err(Error::Ranks(RankError::RankRefused {
+                rank,
+                reason: String::from_utf8_lossy(reason).into_owned(),
+            }));
         }
     }
     Ok(())

@@ -8,7 +8,7 @@ use super::adapter::{Lora, NormGradient};
 use super::dora::norms;
 use super::init::{Init, principal};
 use crate::curvature::tap::finite;
-use crate::error::{Error, Result};
+use crate::error::{ArgumentError, Error, Result, ensure_count};
 use crate::params::{Element, Scalar};
 
 /// What an adapter is to be: its rank and α, and the variants of LoRA.
@@ -71,9 +71,9 @@ impl Config {
     /// An adapter that changes nothing yet, for a weight of shape (out, in).
     ///
     /// # Errors
-    /// [`Error::HyperParameter`] for a rank of 0 or beyond the memory, an α that is not finite in the element type, a dropout
-    /// outside its range;
-    /// [`Error::NotFinite`] for DoRA of a weight that is not finite.
+    /// [`ArgumentError::Zero`] for a rank of 0; [`ArgumentError::Range`] for a rank whose matrices do not fit into memory, an α that
+    /// is not finite in the element type, and a dropout outside its range;
+    /// [`ArgumentError::NotFinite`] for DoRA of a weight that is not finite.
     pub fn adapt<A: Scalar>(&self, weight: &ArrayRef2<A>, rng: &mut impl Rng) -> Result<Lora<A>> {
         self.check()?;
         let (outputs, inputs) = weight.dim();
@@ -112,8 +112,8 @@ impl Config {
         Ok(adapter)
     }
 
-    fn check(&self) -> Result<()> {
-        within("rank", self.rank as f64, self.rank > 0, "at least 1")?;
+    pub(super) fn check(&self) -> Result<()> {
+        ensure_count("rank", self.rank as u64)?;
         within("alpha", self.alpha, self.alpha.is_finite(), "a finite number")?;
         within("dropout", self.dropout, (0.0..1.0).contains(&self.dropout), "a number in 0 ≤ dropout < 1")
     }
@@ -133,9 +133,9 @@ impl Config {
     }
 }
 
-pub(super) fn within(name: &'static str, value: f64, holds: bool, accepted: &str) -> Result<()> {
+pub(super) fn within(argument: &'static str, value: f64, holds: bool, accepted: &str) -> Result<()> {
     match holds {
         true => Ok(()),
-        false => Err(Error::HyperParameter { name, value, step: 0, path: None, accepted: accepted.into() }),
+        false => Err(Error::Argument(ArgumentError::Range { argument, value, accepted: accepted.into() })),
     }
 }

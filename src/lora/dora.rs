@@ -207,7 +207,14 @@ impl Wide {
 
 impl Sums {
     /// Adds what comes of some rows: `along` is ⟨dL/dW′, V/n⟩, and `by_b` is (m/n)·dL/dW′·Aᵀ.
-    fn add<A>(&mut self, norm: NormGradient, own: &Wide, rows: &Rows<'_, A>, along: Array1<f64>, mut by_b: Array2<f64>) {
+    fn add<A>(
+        &mut self,
+        norm: NormGradient,
+        own: &Wide,
+        rows: &Rows<'_, A>,
+        along: Array1<f64>,
+        mut by_b: Array2<f64>,
+    ) {
         if norm == NormGradient::Through {
             // dL/dn = −(m/n)·along, and n changes with V by V/n.
             let pull = Zip::from(&along)
@@ -229,7 +236,7 @@ impl Sums {
 }
 
 /// A vector of one number for each row.
-pub(super) fn column<A: Element>(factors: &Array1<A>) -> ndarray::ArrayView2<'_, A> {
+pub(super) fn column<A: Element>(factors: &Array1<A>) -> ArrayView2<'_, A> {
     factors.view().insert_axis(Axis(1))
 }
 

@@ -13,7 +13,7 @@ impl<A: Scalar> Lora<A> {
     /// The output of the adapted layer, of shape (batch, out), for x of shape (batch, in).
     ///
     /// # Errors
-    /// [`Error::ArgumentShape`](crate::Error::ArgumentShape).
+    /// [`ArgumentError::Shape`](crate::error::ArgumentError::Shape).
     pub fn forward(&self, weight: &ArrayRef2<A>, x: &ArrayRef2<A>) -> Result<Array2<A>> {
         self.check(weight, x)?;
         Ok(self.outputs(weight, x, None))
@@ -22,7 +22,7 @@ impl<A: Scalar> Lora<A> {
     /// [`forward`](Self::forward) with dropout: `mask` is of x's shape, from [`mask`](Self::mask).
     ///
     /// # Errors
-    /// [`Error::ArgumentShape`](crate::Error::ArgumentShape).
+    /// [`ArgumentError::Shape`](crate::error::ArgumentError::Shape).
     pub fn forward_masked(&self, weight: &ArrayRef2<A>, x: &ArrayRef2<A>, mask: &ArrayRef2<A>) -> Result<Array2<A>> {
         self.check(weight, x)?;
         shape("mask", &[x.nrows(), x.ncols()], mask.shape())?;
@@ -32,7 +32,7 @@ impl<A: Scalar> Lora<A> {
     /// The gradients, from x of shape (batch, in) and dL/dy of shape (batch, out).
     ///
     /// # Errors
-    /// [`Error::ArgumentShape`](crate::Error::ArgumentShape).
+    /// [`ArgumentError::Shape`](crate::error::ArgumentError::Shape).
     pub fn backward(&self, weight: &ArrayRef2<A>, x: &ArrayRef2<A>, output_grad: &ArrayRef2<A>) -> Result<Backward<A>> {
         self.check(weight, x)?;
         shape("output_grad", &[x.nrows(), self.lora_b.nrows()], output_grad.shape())?;
@@ -42,7 +42,7 @@ impl<A: Scalar> Lora<A> {
     /// The gradients of the mean loss, from what the layer saw: see [`LinearTap`], whose `output_grad` is that of single losses.
     ///
     /// # Errors
-    /// [`Error::ArgumentShape`](crate::Error::ArgumentShape), and those of [`LinearTap::check`].
+    /// [`ArgumentError::Shape`](crate::error::ArgumentError::Shape), and those of [`LinearTap::check`].
     pub fn backward_tap(&self, weight: &ArrayRef2<A>, tap: LinearTap<'_, A>) -> Result<Grads<A>> {
         tap.check()?;
         let examples = A::from_f64(tap.examples() as f64);
@@ -53,7 +53,7 @@ impl<A: Scalar> Lora<A> {
     /// [`backward`](Self::backward) of [`forward_masked`](Self::forward_masked), with the same mask.
     ///
     /// # Errors
-    /// [`Error::ArgumentShape`](crate::Error::ArgumentShape).
+    /// [`ArgumentError::Shape`](crate::error::ArgumentError::Shape).
     pub fn backward_masked(
         &self,
         weight: &ArrayRef2<A>,
@@ -71,7 +71,7 @@ impl<A: Scalar> Lora<A> {
     /// pass has.
     ///
     /// # Errors
-    /// [`Error::ArgumentShape`](crate::Error::ArgumentShape).
+    /// [`ArgumentError::Shape`](crate::error::ArgumentError::Shape).
     pub fn backward_weight(&self, weight: &ArrayRef2<A>, weight_grad: &ArrayRef2<A>) -> Result<Grads<A>> {
         self.check_weight(weight)?;
         shape("weight_grad", weight.shape(), weight_grad.shape())?;
@@ -90,7 +90,7 @@ impl<A: Scalar> Lora<A> {
     /// the result is not finite.
     ///
     /// # Errors
-    /// [`Error::ArgumentShape`](crate::Error::ArgumentShape), [`Error::NotFinite`](crate::Error::NotFinite).
+    /// [`ArgumentError::Shape`](crate::error::ArgumentError::Shape), [`ArgumentError::NotFinite`](crate::error::ArgumentError::NotFinite).
     pub fn merge(&self, weight: &mut ArrayRef2<A>) -> Result<Merged<A>> {
         self.check_weight(weight)?;
         let mut merged = weight.to_owned();
@@ -108,7 +108,7 @@ impl<A: Scalar> Lora<A> {
     /// The weight is what it was but for rounding: about 10⁻⁷ relative in f32.
     ///
     /// # Errors
-    /// [`Error::ArgumentShape`](crate::Error::ArgumentShape); [`Error::NotFinite`](crate::Error::NotFinite) if a magnitude of DoRA is 0, which lets nothing through. The weight is
+    /// [`ArgumentError::Shape`](crate::error::ArgumentError::Shape); [`ArgumentError::NotFinite`](crate::error::ArgumentError::NotFinite) if a magnitude of DoRA is 0, which lets nothing through. The weight is
     /// then as it was.
     pub fn unmerge(&self, weight: &mut ArrayRef2<A>, merged: Merged<A>) -> Result<()> {
         self.check_weight(weight)?;

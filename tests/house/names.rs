@@ -19,7 +19,13 @@ const SHARED: [(&str, &[&str]); 5] = [
     ),
     (
         "Values",
-        &["federated/adaptive.rs", "optimizer/adam.rs", "optimizer/momentum.rs", "optimizer/rmsprop.rs", "params/values.rs"],
+        &[
+            "federated/adaptive.rs",
+            "optimizer/adam.rs",
+            "optimizer/momentum.rs",
+            "optimizer/rmsprop.rs",
+            "params/values.rs",
+        ],
     ),
     // Of the clients of a federated round, and the group that a step is shared with.
     ("Ranks", &["federated/ranks.rs", "step/mod.rs"]),

@@ -160,9 +160,11 @@ fn a_detached_norm_is_a_constant() {
 fn nothing_of_the_size_of_the_weight_is_formed() {
     const SIDE: usize = 1536;
     let (weight, x, delta) = (matrix(SIDE, SIDE, 1), matrix(4, SIDE, 2), matrix(4, SIDE, 3));
-    for config in
-        [Config::new(2, 2.0), Config::new(2, 2.0).dora(NormGradient::Detached), Config::new(2, 2.0).dora(NormGradient::Through)]
-    {
+    for config in [
+        Config::new(2, 2.0),
+        Config::new(2, 2.0).dora(NormGradient::Detached),
+        Config::new(2, 2.0).dora(NormGradient::Through),
+    ] {
         let adapter = trained(config, &weight);
         let used = allocation_counter::measure(|| {
             let y = adapter.forward(&weight, &x).unwrap();

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gradus::distributed::{Collective, RankGroup};
+use gradus::error::{ArgumentError, RankError};
 use gradus::{Error, Result, Scalar};
 use mpi::Threading;
 use mpi::environment::Universe;
@@ -31,8 +32,8 @@ const LARGEST_SETTING: usize = 1 << 30;
 ///
 /// # Agreement
 /// Before each call ranks tell each other, in 56 bytes, what they are about to do. What differs is
-/// [`Error::RanksDisagree`] on all of them, and they may go on. A group that is dropped, at the end of the program, by an early return
-/// or by a panic, says that this rank leaves: the others get [`Error::RankLeft`], from this call and all later ones, instead of waiting
+/// [`RankError::RanksDisagree`](gradus::error::RankError::RanksDisagree) on all of them, and they may go on. A group that is dropped, at the end of the program, by an early return
+/// or by a panic, says that this rank leaves: the others get [`RankError::RankLeft`](gradus::error::RankError::RankLeft), from this call and all later ones, instead of waiting
 /// for ever. The drop returns when every rank has made a call or has dropped its group.
 ///
 /// # What ends the job
@@ -42,7 +43,7 @@ const LARGEST_SETTING: usize = 1 << 30;
 ///   error that names the call. Without a timeout the others wait for it.
 /// - An error inside MPI ends the job with MPI's message: the `mpi` crate leaves MPI's error handler as it is, and that is its work.
 ///
-/// [`Error::Transport`] is left for an MPI that cannot be started.
+/// [`RankError::Transport`](gradus::error::RankError::Transport) is left for an MPI that cannot be started.
 ///
 /// # Threads
 /// Calls from several threads of a process are made one after the other, by a lock; MPI is asked for the level `Serialized`. The
@@ -101,9 +102,10 @@ impl MpiGroup {
     /// Starts MPI. It ends when the group is dropped, and cannot be started again.
     ///
     /// # Errors
-    /// [`Error::Transport`] if MPI has been started before, or cannot be called from several threads in turn.
+    /// [`RankError::Transport`](gradus::error::RankError::Transport) if MPI has been started before, or cannot be called from several threads in turn.
     pub fn world() -> Result<Self> {
-        let failed = |reason: &str| Error::Transport { operation: "world", reason: reason.to_owned() };
+        let failed =
+            |reason: &str| Error::Ranks(RankError::Transport { operation: "world", reason: reason.to_owned() });
         let started = mpi::initialize_with_threading(Threading::Serialized);
         let (universe, threading) = started.ok_or_else(|| failed("MPI has been started before in this process"))?;
         if threading < Threading::Serialized {
@@ -170,7 +172,7 @@ impl MpiGroup {
         meeting.calls.resize(WORDS * self.size, 0);
         self.exchange(&world, &call, &mut meeting.calls);
         let compared = compare(&meeting.calls);
-        if let Err(left @ Error::RankLeft { .. }) = &compared {
+        if let Err(left @ Error::Ranks(RankError::RankLeft { .. })) = &compared {
             meeting.over = Some(left.clone());
         }
         compared.map(|()| (meeting, world))
@@ -200,11 +202,11 @@ impl MpiGroup {
     fn ensure_parts(&self, whole: usize, part: usize) -> Result<()> {
         match part.checked_mul(self.size) == Some(whole) {
             true => Ok(()),
-            false => Err(Error::ArgumentShape {
+            false => Err(Error::Argument(ArgumentError::Shape {
                 argument: "the whole buffer",
                 expected: vec![part.saturating_mul(self.size)],
                 found: vec![whole],
-            }),
+            })),
         }
     }
 }
@@ -274,7 +276,7 @@ impl<A: Number> Collective<A> for MpiGroup {
     fn broadcast(&self, values: &mut [A], root: usize) -> Result<()> {
         let (mut meeting, world) = self.meet::<A>(Operation::Broadcast, values.len(), values.len(), root)?;
         let known = i32::try_from(root).ok().filter(|_| root < self.size);
-        let root = known.ok_or(Error::NoRank { rank: root, size: self.size })?;
+        let root = known.ok_or(Error::Ranks(RankError::NoRank { rank: root, size: self.size }))?;
         A::pieces(&mut meeting).broadcast(&world, self.settings, values, root);
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Damping that follows the loss.
 
 use super::adaptor::Kfac;
-use crate::error::{Error, Result};
+use crate::error::{ArgumentError, Error, Result};
 use crate::params::Scalar;
 use crate::step::Optimizer;
 
@@ -17,11 +17,11 @@ impl<O, A> Kfac<O, A> {
     /// [`Sgd`](crate::Sgd) inside, and of the layers that have factors.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] for a loss; [`Error::NoStep`] before there has been a step of which the model foretold anything.
+    /// [`ArgumentError::NotFinite`] for a loss; [`StepError::NoStep`](crate::error::StepError::NoStep) before there has been a step of which the model foretold anything.
     pub fn adapt_damping(&mut self, loss_before: f64, loss_after: f64) -> Result<f64> {
         for (argument, value) in [("loss_before", loss_before), ("loss_after", loss_after)] {
             if !value.is_finite() {
-                return Err(Error::NotFinite { argument, index: vec![], value });
+                return Err(Error::Argument(ArgumentError::NotFinite { argument, index: vec![], value }));
             }
         }
         self.trust.adapt(loss_after - loss_before)

@@ -22,7 +22,7 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
     /// alone, or a name given to [`layer`](Self::layer).
     ///
     /// # Errors
-    /// [`Layer`](crate::Error::Layer): the tap is none, not finite, so large that its squares are not, or of other shapes than the
+    /// [`Layer`](crate::error::CurvatureError::Layer): the tap is none, not finite, so large that its squares are not, or of other shapes than the
     /// weight; there is no such weight, or it has been observed under another name. What names and shapes the weights have, before the first step
     /// only that can tell: it is an error then, and every other step, until [`discard`](Self::discard) forgets the tap.
     pub fn observe(&mut self, layer: &str, tap: LinearTap<'_, A>) -> Result<()> {
@@ -32,7 +32,7 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
     /// [`observe`](Self::observe) with the gradients of the **real targets**, whose curvature is called the empirical Fisher. No
     /// second backward pass is needed, but far from the minimum it is another matrix.
     ///
-    /// The step that follows is an error, [`NotTheMean`](crate::Error::NotTheMean), if its gradient is a multiple of that of the mean
+    /// The step that follows is an error, [`NotTheMean`](crate::error::CurvatureError::NotTheMean), if its gradient is a multiple of that of the mean
     /// over these examples: if the tap is divided by the batch, the gradient that of a sum, or the tap lacks its
     /// [`positions`](LinearTap::positions). What is shorter than the mean, as clipping makes it, is let through, and of layers with
     /// less than three outputs all but the sum.

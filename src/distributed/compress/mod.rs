@@ -61,7 +61,7 @@ pub trait Compression<A: Element>: Send {
     /// Nothing if the hyper-parameters are in order.
     ///
     /// # Errors
-    /// [`Error::HyperParameter`](crate::Error::HyperParameter).
+    /// [`ArgumentError::Range`](crate::error::ArgumentError::Range).
     fn check(&self) -> Result<()> {
         Ok(())
     }

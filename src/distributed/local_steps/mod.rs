@@ -5,6 +5,7 @@ mod round;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
+use crate::adaptor::{around, count_inner};
 use crate::distributed::agreement::{Word, refuse};
 use crate::distributed::ahead::{ahead, ahead_for_all};
 use crate::distributed::beginning::{Beginning, broadcast};
@@ -12,8 +13,7 @@ use crate::distributed::description::{agree_about, describe_tensors, describe_va
 use crate::distributed::group::{Alone, Collective};
 use crate::distributed::packed;
 use crate::distributed::traffic::{BUCKET_BYTES, Traffic, bucket_elements};
-use crate::adaptor::{around, count_inner};
-use crate::error::{Error, Result};
+use crate::error::{Result, ensure_count};
 use crate::params::{Element, Layout, Order, Owned, Params, ParamsMut, TensorInfo};
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Follower, Optimizer, Report, Step};
@@ -64,13 +64,13 @@ use crate::step::{Follower, Optimizer, Report, Step};
 ///
 /// # Errors
 /// In a round and in the first step, on all ranks, and nothing has changed; not even this step of the optimizer inside holds.
-/// - [`Error::NonFiniteParameter`] on a rank whose parameters are not finite after its last step, [`Error::RankRefused`] on the
+/// - [`StepError::NonFiniteParameter`](crate::error::StepError::NonFiniteParameter) on a rank whose parameters are not finite after its last step, [`RankError::RankRefused`](crate::error::RankError::RankRefused) on the
 ///   others, as for whatever else one rank refuses. Since the parameters may have been so for many steps, keep bad gradients
 ///   out: `check_finite` or `skip_nonfinite` inside. The same on all if the mean change is not finite, or φ after the outer
-///   optimizer's step, and [`Error::EntryValue`] if the state of that is not;
-/// - [`Error::InsideSharded`] inside [`sharded`](Optimizer::sharded);
-/// - [`Error::RanksDisagree`] if the ranks are not at the same round with the same parameters, anchors and learning rates;
-/// - [`Error::RankLeft`], [`Error::RankTimeout`], [`Error::Transport`] from the group.
+///   optimizer's step, and [`StateError::EntryValue`](crate::error::StateError::EntryValue) if the state of that is not;
+/// - [`RankError::InsideSharded`](crate::error::RankError::InsideSharded) inside [`sharded`](Optimizer::sharded);
+/// - [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree) if the ranks are not at the same round with the same parameters, anchors and learning rates;
+/// - [`RankError::RankLeft`](crate::error::RankError::RankLeft), [`RankError::RankTimeout`](crate::error::RankError::RankTimeout), [`RankError::Transport`](crate::error::RankError::Transport) from the group.
 ///
 /// # Example
 /// ```
@@ -173,7 +173,7 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
     /// then `every` steps away.
     ///
     /// # Errors
-    /// [`Error::RanksDisagree`] if the parameters are of other shapes, and the group's. Nothing has changed then.
+    /// [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree) if the parameters are of other shapes, and the group's. Nothing has changed then.
     pub fn broadcast(&mut self, params: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
         let bucket = bucket_elements::<A>(BUCKET_BYTES);
         let known = broadcast(&self.group, params, self.layout(), bucket, |step| self.check_own(step))?;
@@ -184,10 +184,7 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
 
     fn check_own(&self, step: &Step<'_, A>) -> Result<()> {
         step.ensure_outermost("local_steps")?;
-        if self.every == 0 {
-            let accepted = "at least 1".into();
-            return Err(Error::HyperParameter { name: "every", value: 0.0, step: 0, path: None, accepted });
-        }
+        ensure_count("every", self.every)?;
         Layout::ensure_known(self.layout.as_ref(), step.layout())
     }
 

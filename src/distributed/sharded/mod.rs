@@ -91,12 +91,12 @@ pub use state::unshard;
 /// be, on which the optimizer inside may refuse, and on many ranks an answer of one leaves the others waiting. A router belongs inside.
 ///
 /// # Errors
-/// All ranks return an error, and nothing has changed on any: [`Error::RanksDisagree`] if their steps are not the same;
-/// [`Error::NonFiniteGradient`] on the rank that has it, or whatever else one refuses the step for, and
-/// [`Error::RankRefused`] on the others; [`Error::RankLeft`] and its like if the group is broken. If it breaks in the last call, after the
+/// All ranks return an error, and nothing has changed on any: [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree) if their steps are not the same;
+/// [`StepError::NonFiniteGradient`](crate::error::StepError::NonFiniteGradient) on the rank that has it, or whatever else one refuses the step for, and
+/// [`RankError::RankRefused`](crate::error::RankError::RankRefused) on the others; [`RankError::RankLeft`](crate::error::RankError::RankLeft) and its like if the group is broken. If it breaks in the last call, after the
 /// optimizers have stepped, or if an optimizer of your own refuses to [`apply`](Optimizer::apply) what its [`check`](Optimizer::check)
 /// accepted, and not on all ranks, then parameters are unchanged but state is not: all later steps are refused, and the state does not
-/// load. [`Error::InsideSharded`] for what speaks to ranks itself: `sharded`, `data_parallel` and `local_steps`, the last also alone.
+/// load. [`RankError::InsideSharded`](crate::error::RankError::InsideSharded) for what speaks to ranks itself: `sharded`, `data_parallel` and `local_steps`, the last also alone.
 ///
 /// If all ranks skip the first step, nothing is remembered of it, not even which parameters it was on: the ranks have not yet begun.
 ///
@@ -189,7 +189,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Sharded<O, G, A> {
     /// gradients are computed. Without it the first step does it.
     ///
     /// # Errors
-    /// [`Error::RanksDisagree`] if the trees are not the same, [`Error::ParametersChanged`], and those of the group; the parameters are then
+    /// [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree) if the trees are not the same, [`StepError::ParametersChanged`](crate::error::StepError::ParametersChanged), and those of the group; the parameters are then
     /// what they were.
     pub fn broadcast(&mut self, params: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
         let bucket = bucket_elements::<A>(BUCKET_BYTES);

@@ -1,7 +1,7 @@
 //! What noisy steps have cost.
 
 use super::rdp::divergence;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, ensure_count};
 
 /// Adds up the privacy that steps of the sampled Gaussian mechanism spend, by Rényi differential privacy.
 ///
@@ -31,7 +31,7 @@ use crate::error::{Error, Result};
 /// of a fixed size these numbers are not a guarantee.
 ///
 /// # Errors
-/// [`Error::Argument`] for q outside 0 … 1, σ that is not a finite number above 0, δ not between 0 and 1, an order outside its range.
+/// [`ArgumentError::Range`](crate::error::ArgumentError::Range) for q outside 0 … 1, σ that is not a finite number above 0, δ not between 0 and 1, an order outside its range.
 ///
 /// # Example
 /// ```
@@ -96,7 +96,7 @@ impl Accountant {
     /// Knows the divergence at these orders only, instead of Opacus'.
     ///
     /// # Errors
-    /// [`Error::Argument`] for an order outside 1 < α ≤ 10 000, and for none.
+    /// [`ArgumentError::Range`](crate::error::ArgumentError::Range) for an order outside 1 < α ≤ 10 000, and for none.
     pub fn orders(mut self, orders: impl IntoIterator<Item = f64>) -> Result<Self> {
         /// The closed form has as many terms as the order is large.
         const LARGEST: f64 = 1e4;
@@ -105,15 +105,14 @@ impl Accountant {
         let bad = |order: &&f64| !(**order > 1.0 && **order <= LARGEST);
         match self.orders.iter().find(bad) {
             Some(&order) => Err(Error::argument("order", order, "above 1 and at most 10000")),
-            None if self.orders.is_empty() => Err(Error::argument("number of orders", 0.0, "at least 1")),
-            None => Ok(self),
+            None => ensure_count("number of orders", self.orders.len() as u64).map(|()| self),
         }
     }
 
     /// Adds one step that took each example with probability `rate` and had noise of `noise_multiplier` times the clipping norm.
     ///
     /// # Errors
-    /// [`Error::Argument`].
+    /// [`ArgumentError::Range`](crate::error::ArgumentError::Range).
     pub fn step(&mut self, rate: f64, noise_multiplier: f64) -> Result<()> {
         self.steps(rate, noise_multiplier, 1)
     }
@@ -121,7 +120,7 @@ impl Accountant {
     /// Adds several such steps.
     ///
     /// # Errors
-    /// [`Error::Argument`], also if there would be more than can be counted.
+    /// [`ArgumentError::Range`](crate::error::ArgumentError::Range), also if there would be more than can be counted.
     pub fn steps(&mut self, rate: f64, noise_multiplier: f64, steps: u64) -> Result<()> {
         let all = self.after(rate, noise_multiplier, steps)?;
         let same = |known: &&mut Spending| known.rate == rate && known.noise_multiplier == noise_multiplier;
@@ -168,7 +167,7 @@ impl Accountant {
     /// The ε that was spent, at this δ.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless 0 < δ < 1.
+    /// [`ArgumentError::Range`](crate::error::ArgumentError::Range) unless 0 < δ < 1.
     pub fn epsilon(&self, delta: f64) -> Result<Spent> {
         check_delta(delta)?;
         Ok(self.convert(&self.divergences(), delta))
@@ -179,7 +178,7 @@ impl Accountant {
     /// Found by bisection, and at most one millionth larger than the smallest; between 1e-9 and 1e9.
     ///
     /// # Errors
-    /// [`Error::Argument`] for arguments out of range, and for an ε that no noise attains: one that is spent already, or below what
+    /// [`ArgumentError::Range`](crate::error::ArgumentError::Range) for arguments out of range, and for an ε that no noise attains: one that is spent already, or below what
     /// the conversion gives at the largest order.
     pub fn noise_for(&self, epsilon: f64, delta: f64, rate: f64, steps: u64) -> Result<f64> {
         const TOLERANCE: f64 = 1e-6;
@@ -241,7 +240,7 @@ impl Accountant {
 /// (`epsilon`, `delta`)-differentially private: [`Accountant::noise_for`] with nothing spent before.
 ///
 /// # Errors
-/// [`Error::Argument`].
+/// [`ArgumentError::Range`](crate::error::ArgumentError::Range).
 pub fn noise_for(epsilon: f64, delta: f64, rate: f64, steps: u64) -> Result<f64> {
     Accountant::new().noise_for(epsilon, delta, rate, steps)
 }

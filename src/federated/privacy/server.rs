@@ -50,8 +50,8 @@ impl<A: Element, O: Optimizer<A>> Server<O, A> {
     /// [`noise_ratio`](GaussianMechanism::noise_ratio) tells it before the first round.
     ///
     /// # Errors
-    /// Of a round: [`Error::Argument`] if there are other than N clients, or after as many rounds as can be counted;
-    /// [`Error::ControlNotPrivate`]; [`Error::Entropy`].
+    /// Of a round: [`ArgumentError::Range`](crate::error::ArgumentError::Range) if there are other than N clients, or after as many rounds as can be counted;
+    /// [`FederatedError::ControlNotPrivate`](crate::error::FederatedError::ControlNotPrivate); [`FederatedError::Entropy`](crate::error::FederatedError::Entropy).
     ///
     /// # Example
     /// ```

@@ -25,7 +25,7 @@ impl FixedPoint {
     /// Numbers with `fraction_bits` bits after the point, of which `clients` are added.
     ///
     /// # Errors
-    /// [`Error::Argument`] for more than 30 bits, and unless there are 1 to 2³¹ − 1 clients.
+    /// [`ArgumentError::Range`](crate::error::ArgumentError::Range) for more than 30 bits, and unless there are 1 to 2³¹ − 1 clients.
     pub fn new(fraction_bits: u32, clients: usize) -> Result<Self> {
         if fraction_bits > 30 {
             return Err(Error::argument("fraction_bits", f64::from(fraction_bits), "at most 30"));

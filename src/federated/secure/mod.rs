@@ -74,7 +74,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
 use super::privacy::noise::system_key;
-use crate::error::{Error, Result};
+use crate::error::{Error, FederatedError, Result};
 use crate::params::{Element, Params, for_each};
 
 pub use fixed_point::FixedPoint;
@@ -101,14 +101,14 @@ impl Masker {
     /// A client, by its number, and its secrets with all others by theirs.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless there is a secret for each of the other clients of `fixed` and none for itself, and for a single
+    /// [`ArgumentError::Range`](crate::error::ArgumentError::Range) unless there is a secret for each of the other clients of `fixed` and none for itself, and for a single
     /// client, who has nobody to hide among.
     pub fn new(client: usize, secrets: BTreeMap<usize, PairSecret>, fixed: FixedPoint) -> Result<Self> {
         if secrets.contains_key(&client) {
             return Err(Error::argument("client", client as f64, "a client without a secret with itself"));
         }
-        if secrets.len() + 1 != fixed.clients || secrets.is_empty() {
-            let accepted = format!("one for each of the {} other clients, and at least one", fixed.clients - 1);
+        if secrets.len() + 1 != fixed.clients() || secrets.is_empty() {
+            let accepted = format!("one for each of the {} other clients, and at least one", fixed.clients() - 1);
             return Err(Error::argument("number of secrets", secrets.len() as f64, accepted));
         }
         Ok(Self { client, secrets, fixed, last_round: None })
@@ -117,11 +117,11 @@ impl Masker {
     /// All clients 0, 1, … of a simulation, with secrets from the operating system.
     ///
     /// # Errors
-    /// [`Error::Entropy`]; [`Error::Argument`] for a single client.
+    /// [`FederatedError::Entropy`]; [`ArgumentError::Range`](crate::error::ArgumentError::Range) for a single client.
     pub fn simulation(fixed: FixedPoint) -> Result<Vec<Self>> {
-        let mut secrets = vec![BTreeMap::new(); fixed.clients];
-        for one in 0..fixed.clients {
-            for other in one + 1..fixed.clients {
+        let mut secrets = vec![BTreeMap::new(); fixed.clients()];
+        for one in 0..fixed.clients() {
+            for other in one + 1..fixed.clients() {
                 let secret = system_key()?;
                 for (own, peer) in [(one, other), (other, one)] {
                     secrets.get_mut(own).map(|secrets| secrets.insert(peer, secret));
@@ -155,7 +155,7 @@ impl Masker {
     /// A tree as masked integers, tensor by tensor, row by row. All clients must have trees of the same shapes.
     ///
     /// # Errors
-    /// [`Error::FixedPointRange`] for a value beyond [`FixedPoint::largest`] or not a number; [`Error::Argument`] for a round that is
+    /// [`FederatedError::FixedPointRange`] for a value beyond [`FixedPoint::largest`] or not a number; [`ArgumentError::Range`](crate::error::ArgumentError::Range) for a round that is
     /// not after the last: the difference of two vectors under one mask would lie open.
     pub fn mask<T: Params + ?Sized>(&mut self, round: u64, tree: &T) -> Result<Masked> {
         if let Some(last) = self.last_round.filter(|last| round <= *last) {
@@ -191,9 +191,12 @@ impl Masker {
             }
         });
         match out_of_range {
-            Some((path, index, value)) => {
-                Err(Error::FixedPointRange { path, index, value, largest: self.fixed.largest() })
-            }
+            Some((path, index, value)) => Err(Error::Federated(FederatedError::FixedPointRange {
+                path,
+                index,
+                value,
+                largest: self.fixed.largest(),
+            })),
             None => Ok(words),
         }
     }

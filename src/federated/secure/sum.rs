@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::fixed_point::FixedPoint;
-use crate::error::{Error, Result};
+use crate::error::{ArgumentError, Error, FederatedError, Result, StepError};
 use crate::params::{Element, ParamsMut, for_each_mut};
 use crate::step::norm::unravel;
 
@@ -52,7 +52,7 @@ impl MaskedSum {
     /// Nothing added yet, of so many elements from each of these clients in this round.
     ///
     /// # Errors
-    /// [`Error::Argument`] for another number of members than `fixed` has clients.
+    /// [`ArgumentError::Range`] for another number of members than `fixed` has clients.
     pub fn new(
         fixed: FixedPoint,
         round: u64,
@@ -70,7 +70,7 @@ impl MaskedSum {
     /// Adds what a client sent. Who sends what is refused may send again.
     ///
     /// # Errors
-    /// [`Error::Argument`] for one of another round, whose masks would stay; for a client that is no member, or is in the sum already;
+    /// [`ArgumentError::Range`] for one of another round, whose masks would stay; for a client that is no member, or is in the sum already;
     /// for another number of elements.
     pub fn add(&mut self, masked: &Masked) -> Result<()> {
         let Masked { client, round, words } = masked;
@@ -107,7 +107,7 @@ impl MaskedSum {
     /// The sum as integers: those of [`FixedPoint::encode`] of all clients, added up.
     ///
     /// # Errors
-    /// [`Error::MaskedSum`] before all clients are in it.
+    /// [`FederatedError::MaskedSum`] before all clients are in it.
     pub fn integers(&self) -> Result<Vec<i32>> {
         self.complete()?;
         Ok(self.words.iter().map(|word| word.cast_signed()).collect())
@@ -116,8 +116,8 @@ impl MaskedSum {
     /// Writes the sum into a tree of the clients' shapes.
     ///
     /// # Errors
-    /// [`Error::MaskedSum`] before all clients are in it; [`Error::ArgumentShape`] for a tree of another number of elements;
-    /// [`Error::NonFiniteParameter`] for a sum that the tree's element type has no number for, as f16 has none beyond 65,504.
+    /// [`FederatedError::MaskedSum`] before all clients are in it; [`ArgumentError::Shape`] for a tree of another number of elements;
+    /// [`StepError::NonFiniteParameter`] for a sum that the tree's element type has no number for, as f16 has none beyond 65,504.
     pub fn unmask<T: ParamsMut + ?Sized>(&self, tree: &mut T) -> Result<()> {
         self.complete()?;
         let mut tensors = Vec::new();
@@ -127,7 +127,7 @@ impl MaskedSum {
         let elements = tensors.iter().map(|(_, shape, _)| shape.iter().product::<usize>()).sum();
         if elements != self.words.len() {
             let (expected, found) = (vec![self.words.len()], vec![elements]);
-            return Err(Error::ArgumentShape { argument: "tree", expected, found });
+            return Err(Error::Argument(ArgumentError::Shape { argument: "tree", expected, found }));
         }
         let decoded = self.words.iter().map(|word| T::Elem::from_f64(self.fixed.decode(word.cast_signed())));
         let (decoded, mut begin) = (decoded.collect::<Vec<_>>(), 0);
@@ -136,7 +136,7 @@ impl MaskedSum {
             begin += part.len();
             if let Some(at) = part.iter().position(|value| !value.as_f64().is_finite()) {
                 let (path, index) = (path.clone(), unravel(at, shape));
-                return Err(Error::NonFiniteParameter { path, index, value: part[at].as_f64() });
+                return Err(Error::Step(StepError::NonFiniteParameter { path, index, value: part[at].as_f64() }));
             }
         }
         let mut decoded = decoded.into_iter();
@@ -150,7 +150,10 @@ impl MaskedSum {
     fn complete(&self) -> Result<()> {
         match self.missing.is_empty() {
             true => Ok(()),
-            false => Err(Error::MaskedSum { clients: self.fixed.clients, found: self.clients.len() }),
+            false => Err(Error::Federated(FederatedError::MaskedSum {
+                clients: self.fixed.clients(),
+                found: self.clients.len(),
+            })),
         }
     }
 }

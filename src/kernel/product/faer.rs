@@ -2,14 +2,11 @@
 
 use std::ops::Range;
 
-use faer::linalg::matmul::matmul;
-use faer::linalg::matmul::triangular::{self, BlockStructure};
-use faer::{Accum, MatMut, MatRef, Par};
 use ndarray::{Array2, ArrayRef2, ArrayView2, CowArray, Ix2};
 use pulp::NullaryFnOnce;
 
 use crate::kernel::product::real::dense;
-use crate::kernel::product::{SERIAL_PRODUCT, ROW_TILE, mirror};
+use crate::kernel::product::{ROW_TILE, SERIAL_PRODUCT, mirror};
 use crate::kernel::{simd, threads};
 use crate::params::Scalar;
 

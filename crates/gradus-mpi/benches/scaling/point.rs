@@ -76,7 +76,13 @@ pub(crate) fn measure(group: &impl Collective<f32>) -> Vec<Point> {
     })
 }
 
-fn point(what: &str, elements: usize, watch: &Stopwatch<&impl RankGroup>, calls: usize, mut call: impl FnMut()) -> Point {
+fn point(
+    what: &str,
+    elements: usize,
+    watch: &Stopwatch<&impl RankGroup>,
+    calls: usize,
+    mut call: impl FnMut(),
+) -> Point {
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
         watch.barrier().unwrap();
