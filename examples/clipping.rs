@@ -122,7 +122,7 @@ fn not_finite() -> Result<u64, Box<dyn Error>> {
     });
     let error = error.ok_or("no step was refused")?;
     println!("no clipping, other initial weights, after {} steps: {error}", opt.steps());
-    assert!(matches!(error, gradus::Error::NonFiniteGradient { .. }));
+    assert!(matches!(error, gradus::Error::Step(gradus::error::StepError::NonFiniteGradient { .. })));
 
     // … and a skipped step changes nothing either: the weights that gave this gradient give the next one.
     let mut opt = opt.into_inner().skip_nonfinite();

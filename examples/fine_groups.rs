@@ -166,7 +166,7 @@ fn all_of_it(model: &Model, data: &Data) -> Result<Model, Box<dyn Error>> {
     // A misspelt name does not pass silently.
     let (_, grads) = model.backward(&data.train[0]);
     let error = AdamW::new(LEARNING_RATE).freeze("boby.**").step(&mut trained, &grads);
-    assert!(matches!(error, Err(gradus::Error::PatternUnmatched { .. })));
+    assert!(matches!(error, Err(gradus::Error::Step(gradus::error::StepError::PatternUnmatched { .. }))));
     Ok(trained)
 }
 

@@ -10,7 +10,7 @@ pub mod clip;
 pub mod curvature;
 #[cfg(feature = "distributed")]
 pub mod distributed;
-mod error;
+pub mod error;
 #[cfg(feature = "federated")]
 pub mod federated;
 pub mod guide;

@@ -1,6 +1,7 @@
 //! What each adaptor does to a step, alone and in chains.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use gradus::error::StepError;
 use gradus::prelude::*;
 use gradus::schedule::Linear;
 use gradus::{Error, Report, Step};
@@ -213,8 +214,8 @@ mod freeze {
     fn a_pattern_without_match_changes_nothing() {
         let (mut opt, mut w) = (Sgd::new(1.0).freeze("0"), pair(0.0, 0.0));
         opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
-        assert!(matches!(opt.unfreeze("body"), Err(Error::PatternUnmatched { .. })));
-        assert!(matches!(opt.refreeze("{1"), Err(Error::PatternSyntax { .. })));
+        assert!(matches!(opt.unfreeze("body"), Err(Error::Step(StepError::PatternUnmatched { .. }))));
+        assert!(matches!(opt.refreeze("{1"), Err(Error::Step(StepError::PatternSyntax { .. }))));
         opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
         assert_eq!(w, pair(0.0, -2.0));
     }
@@ -225,7 +226,7 @@ mod freeze {
         let mut opt = Sgd::new(1.0).freeze("0");
         opt.unfreeze("body").unwrap();
         let error = opt.step(&mut pair(0.0, 0.0), &pair(1.0, 1.0)).unwrap_err();
-        assert!(matches!(error, Error::PatternUnmatched { .. }));
+        assert!(matches!(error, Error::Step(StepError::PatternUnmatched { .. })));
     }
 
     /// What is wrong with the names stays an error until it is taken back.
@@ -234,7 +235,7 @@ mod freeze {
         let (mut opt, mut w) = (Sgd::new(1.0).freeze("0"), pair(0.0, 0.0));
         opt.unfreeze("body").unwrap();
         for _ in 0..2 {
-            assert!(matches!(opt.step(&mut w, &pair(1.0, 1.0)), Err(Error::PatternUnmatched { .. })));
+            assert!(matches!(opt.step(&mut w, &pair(1.0, 1.0)), Err(Error::Step(StepError::PatternUnmatched { .. }))));
         }
         opt.unfreeze_all();
         opt.refreeze("1").unwrap();
@@ -267,7 +268,10 @@ mod freeze {
         let mut three = vec![array![0.0]; 3];
         opt.step(&mut three, &vec![array![1.0]; 3]).unwrap();
         assert_eq!(three, [array![0.0], array![-1.0], array![-1.0]]);
-        assert!(matches!(opt.step(&mut pair(0.0, 0.0), &pair(0.0, 0.0)), Err(Error::ParametersChanged { .. })));
+        assert!(matches!(
+            opt.step(&mut pair(0.0, 0.0), &pair(0.0, 0.0)),
+            Err(Error::Step(StepError::ParametersChanged { .. }))
+        ));
     }
 
     #[test]
@@ -407,7 +411,7 @@ mod finite_and_maximize {
             let mut w = pair(0.0, 0.0);
             let mut checked = Sgd::new(1.0).check_finite();
             let error = checked.step(&mut w, &pair(1.0, broken)).unwrap_err();
-            assert!(matches!(error, Error::NonFiniteGradient { .. }), "{error}");
+            assert!(matches!(error, Error::Step(StepError::NonFiniteGradient { .. })), "{error}");
             let mut skipping = Sgd::new(1.0).skip_nonfinite();
             let report = skipping.step(&mut w, &pair(1.0, broken)).unwrap();
             assert_eq!((report.moved, skipping.skipped(), skipping.steps()), (false, 1, 0));
@@ -561,7 +565,7 @@ mod ema {
         opt.read(&mut average).unwrap();
         assert_eq!(average, pair(-1.5, 7.0));
         let error = opt.read(&mut array![1.0]).unwrap_err();
-        assert!(matches!(error, Error::ParametersChanged { .. }));
+        assert!(matches!(error, Error::Step(StepError::ParametersChanged { .. })));
     }
 
     #[test]
@@ -683,7 +687,7 @@ mod limits {
                     let before = opt.state_dict();
                     let mut other = (array![0.0], array![0.0, 0.0]);
                     let error = opt.step(&mut other, &(array![second], array![second, second])).unwrap_err();
-                    assert!(matches!(error, Error::ParametersChanged { .. }), "{number}: {error}");
+                    assert!(matches!(error, Error::Step(StepError::ParametersChanged { .. })), "{number}: {error}");
                     assert_eq!(opt.state_dict(), before, "{number}");
                     // The same go on.
                     assert!(opt.step(&mut pair(0.0, 0.0), &first).is_ok(), "{number}");

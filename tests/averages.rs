@@ -1,6 +1,7 @@
 //! Averages and slow weights: evaluated, exchanged, and refused where they would be lost.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use gradus::error::StepError;
 use gradus::prelude::*;
 use gradus::{Error, Step};
 use ndarray::{Array1, Array2, ShapeBuilder, array, s};
@@ -72,12 +73,16 @@ fn swapped_in_and_out_nothing_is_lost() {
             // As long as they are there no step is taken, whoever asks.
             let swapped = opt.state_dict();
             let error = opt.step(&mut params, &pair(3, false)).unwrap_err();
-            assert_eq!(error, Error::Swapped, "{name}");
+            assert_eq!(error, Error::Step(StepError::Swapped), "{name}");
             let (mut same, grads) = (params.clone(), pair(3, false));
-            assert_eq!(opt.check(&Step::pair(&mut same, &grads, None).unwrap()), Err(Error::Swapped), "{name}");
-            assert_eq!(opt.show(&mut read), Err(Error::Swapped), "{name}");
+            assert_eq!(
+                opt.check(&Step::pair(&mut same, &grads, None).unwrap()),
+                Err(Error::Step(StepError::Swapped)),
+                "{name}"
+            );
+            assert_eq!(opt.show(&mut read), Err(Error::Step(StepError::Swapped)), "{name}");
             let error = opt.exchange(&mut array![1.0]).unwrap_err();
-            assert!(matches!(error, Error::ParametersChanged { .. }), "{name}: {error}");
+            assert!(matches!(error, Error::Step(StepError::ParametersChanged { .. })), "{name}: {error}");
             assert!(opt.state_dict() == swapped && bits(&params) == bits(&read), "{name}");
 
             opt.exchange(&mut params).unwrap();
@@ -95,7 +100,7 @@ fn a_state_saved_while_swapped_is_swapped_when_loaded() {
     opt.swap(&mut params).unwrap();
     let mut resumed = Sgd::new(1.0).ema(0.5);
     resumed.load_state_dict(&opt.state_dict()).unwrap();
-    assert_eq!(resumed.step(&mut params, &array![2.0]), Err(Error::Swapped));
+    assert_eq!(resumed.step(&mut params, &array![2.0]), Err(Error::Step(StepError::Swapped)));
     resumed.swap(&mut params).unwrap();
     assert_eq!(params, array![0.0]);
 }
@@ -185,8 +190,8 @@ fn numbers_out_of_range_are_refused() {
         assert_eq!((w, opt.steps(), opt.layout().is_none()), (array![1.0], 0, true), "{error}");
         error.to_string()
     };
-    assert_eq!(said(Box::new(Sgd::new(1.0).swa(0, 0))), "every is 0 at step 0; it must be at least 1");
-    assert_eq!(said(Box::new(Sgd::new(1.0).lookahead(0, 0.5))), "every is 0 at step 0; it must be at least 1");
+    assert_eq!(said(Box::new(Sgd::new(1.0).swa(0, 0))), "every is 0; it must be at least 1");
+    assert_eq!(said(Box::new(Sgd::new(1.0).lookahead(0, 0.5))), "every is 0; it must be at least 1");
     assert_eq!(
         said(Box::new(Sgd::new(1.0).lookahead(1, 1.5))),
         "slow_step is 1.5 at step 0; it must be a number in 0 ≤ slow_step ≤ 1"

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use gradus::clip::Clipper;
+use gradus::error::StepError;
 use gradus::params::{Layout, Visitor, VisitorMut};
 use gradus::prelude::*;
 use gradus::rule::{At, Decay, Lanes, MAX_SLOTS, Rule};
@@ -159,7 +160,7 @@ fn an_optimizer_of_one_s_own_refuses_another_tree() {
         opt.step(&mut w, &array![[0.0, 1.0]]).unwrap();
         let mut other = (w.clone(), w.clone());
         let error = opt.step(&mut other, &(array![[0.0, 1.0]], array![[0.0, 1.0]])).unwrap_err();
-        assert!(matches!(error, Error::ParametersChanged { .. }), "{error}");
+        assert!(matches!(error, Error::Step(StepError::ParametersChanged { .. })), "{error}");
         assert_eq!((other, opt.steps()), ((w.clone(), w), 1));
     }
 }
@@ -187,7 +188,7 @@ fn a_preview_is_never_applied() {
                 }
             }
             let before = opt.state_dict();
-            assert_eq!(opt.apply(applied), Err(Error::Previewed));
+            assert_eq!(opt.apply(applied), Err(Error::Step(StepError::Previewed)));
             assert!(opt.state_dict() == before);
             drop(preview);
             drop(parts);
@@ -258,7 +259,7 @@ fn a_branch_that_refuses_too_late() {
         }
 
         fn apply(&mut self, _: Step<'_, f64>) -> Result<Report> {
-            Err(Error::NoStep)
+            Err(Error::Step(StepError::NoStep))
         }
 
         fn learning_rate(&self) -> f64 {
@@ -282,9 +283,9 @@ fn a_branch_that_refuses_too_late() {
     let grads = (array![1.0], array![1.0]);
     let mut w = (array![1.0], array![1.0]);
     let error = Late.route("1", Sgd::new(1.0)).step(&mut w, &grads).unwrap_err();
-    assert_eq!((error, &w), (Error::NoStep, &grads));
+    assert_eq!((error, &w), (Error::Step(StepError::NoStep), &grads));
     let error = Sgd::new(1.0).route("1", Late).step(&mut w, &grads).unwrap_err();
-    assert_eq!(error, Error::RefusedTooLate { reason: Box::new(Error::NoStep) });
+    assert_eq!(error, Error::Step(StepError::RefusedTooLate { reason: Box::new(Error::Step(StepError::NoStep)) }));
 }
 
 /// As many slots as there may be, and none.
@@ -614,16 +615,16 @@ fn a_tree_by_hand() {
 fn a_tree_that_lies() {
     let mut opt = Sgd::new(0.1);
     let error = opt.step(&mut Handmade::new(false), &Handmade::new(true)).unwrap_err();
-    assert_eq!(error, Error::UnexpectedGradient { path: "weight".into() });
+    assert_eq!(error, Error::Step(StepError::UnexpectedGradient { path: "weight".into() }));
 
     let (mut params, grads) = (Handmade::new(true), Handmade::new(false));
     opt.step(&mut params, &grads).unwrap();
     let error = opt.step(&mut params, &grads).unwrap_err();
-    assert_eq!(error, Error::MissingGradient { path: "bias".into() });
+    assert_eq!(error, Error::Step(StepError::MissingGradient { path: "bias".into() }));
 
     for norm in
         [gradus::clip::global_norm(&mut Handmade::new(false), 0.5), gradus::clip::value(&mut Handmade::new(false), 0.5)]
     {
-        assert!(norm.is_ok() || matches!(norm, Err(Error::MissingGradient { .. })), "{norm:?}");
+        assert!(norm.is_ok() || matches!(norm, Err(Error::Step(StepError::MissingGradient { .. }))), "{norm:?}");
     }
 }

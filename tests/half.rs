@@ -1,6 +1,7 @@
 //! Parameters of 16 bits through f32 master weights.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use gradus::error::StepError;
 use gradus::prelude::*;
 use gradus::{Element, Error};
 use half::{bf16, f16};
@@ -86,7 +87,7 @@ fn loss_scaling_in_the_right_place() {
     assert_eq!((report.grad_norm, w[0].to_f64()), (Some(0.5), -0.5));
     let mut wrong = Sgd::new(1.0).unscale(0.0);
     let error = wrong.step(&mut array![0.0], &array![1.0]).unwrap_err();
-    assert!(matches!(error, Error::HyperParameter { name: "loss_scale", .. }), "{error}");
+    assert!(matches!(error, Error::Step(StepError::HyperParameter { name: "loss_scale", .. })), "{error}");
 }
 
 /// The scale of a half is applied in f32, also where units have factors of their own before it.
@@ -111,7 +112,7 @@ fn errors_change_nothing() {
     let error = opt.step(&mut w, &(array![bf16::ONE], array![bf16::NAN])).unwrap_err();
     assert_eq!(error.to_string(), "gradient \"1\" is NaN at index [0]");
     let other = opt.step(&mut array![bf16::ONE], &array![bf16::ONE]).unwrap_err();
-    assert!(matches!(other, Error::ParametersChanged { .. }), "{other}");
+    assert!(matches!(other, Error::Step(StepError::ParametersChanged { .. })), "{other}");
     assert_eq!((&w, opt.steps()), (&before, 1));
     assert_eq!(["0", "1"].map(|path| opt.master(path)), masters);
 
@@ -119,7 +120,7 @@ fn errors_change_nothing() {
     let mut routed =
         Sgd::<f32>::new(1.0).master_weights().route("1", Adam::new(0.1).check_finite().master_weights::<bf16>());
     let error = routed.step(&mut w, &(array![bf16::ONE], array![bf16::INFINITY])).unwrap_err();
-    assert!(matches!(error, Error::NonFiniteGradient { .. }), "{error}");
+    assert!(matches!(error, Error::Step(StepError::NonFiniteGradient { .. })), "{error}");
     assert_eq!(w, before);
 }
 
@@ -175,7 +176,7 @@ fn a_resumed_run_is_the_uninterrupted_one() {
     run::<f16>();
     let state = Sgd::<f32>::new(1.0).master_weights::<bf16>().state_dict();
     let error = Sgd::<f32>::new(1.0).master_weights::<f16>().load_state_dict(&state).unwrap_err();
-    assert_eq!(error.to_string(), "\"master_weights/dtype\" is \"bf16\"; it must be f16");
+    assert_eq!(error.to_string(), "entry \"master_weights/dtype\" is \"bf16\"; it must be f16");
 }
 
 /// Averages outside follow what has moved: also by a gradient gathered before, and nothing that is frozen inside.
@@ -212,7 +213,7 @@ fn gradients_are_gathered_in_f32() {
         }
         assert_eq!(w, expected);
         let said = format!(
-            "gradients of {} are not summed; write accumulate(4) before master_weights(), where gradients are f32",
+            "gradients of {} cannot be summed; write accumulate(4) before master_weights(), where gradients are f32",
             H::DTYPE
         );
         for mut outside in [
@@ -263,7 +264,7 @@ fn other_parameters_are_told_where_all_are_empty() {
         opt.step(&mut empty("a"), &empty("a")).unwrap();
         let before = opt.state_dict();
         let error = opt.step(&mut empty("b"), &empty("b")).unwrap_err();
-        assert!(matches!(error, Error::ParametersChanged { .. }), "{error}");
+        assert!(matches!(error, Error::Step(StepError::ParametersChanged { .. })), "{error}");
         assert_eq!(opt.state_dict(), before);
         let mut resumed = opt;
         resumed.load_state_dict(&before).unwrap();

@@ -1,6 +1,7 @@
 //! L-BFGS: the line search, what is a vector, and what an error leaves.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+use gradus::error::{ArgumentError, StateError, StepError};
 use gradus::optimizer::Stop;
 use gradus::{Error, StateDict, prelude::*};
 use ndarray::{Array1, Array2, ArrayView2, ShapeBuilder, array};
@@ -82,9 +83,9 @@ fn errors_change_nothing() {
     opt.step_with(&mut w, rosenbrock).unwrap();
     let (before, state) = (w.clone(), opt.state_dict());
     let error = opt.step_with(&mut w, |_| (f64::NAN, array![0.0, 0.0])).unwrap_err();
-    assert!(matches!(error, Error::NotFinite { argument: "loss", .. }));
+    assert!(matches!(error, Error::Argument(ArgumentError::NotFinite { argument: "loss", .. })));
     let error = opt.step_with(&mut w, |_| (1.0, array![0.0, f64::INFINITY])).unwrap_err();
-    assert!(matches!(error, Error::NonFiniteGradient { .. }));
+    assert!(matches!(error, Error::Step(StepError::NonFiniteGradient { .. })));
     assert!(w == before && opt.state_dict() == state);
     // A shape that changes in the middle: after parameters and history have moved.
     for fails_at in [1, 2, 5] {
@@ -94,7 +95,7 @@ fn errors_change_nothing() {
             let (loss, grad) = rosenbrock(w);
             (loss, if calls > fails_at { array![1.0] } else { grad })
         });
-        assert!(matches!(error, Err(Error::ShapeMismatch { .. })), "{error:?}");
+        assert!(matches!(error, Err(Error::Step(StepError::ShapeMismatch { .. }))), "{error:?}");
         assert!(w == before && opt.state_dict() == state, "{fails_at}");
     }
     // A gradient that is missing in the middle.
@@ -103,7 +104,7 @@ fn errors_change_nothing() {
         calls += 1;
         (a[0] * a[0] + b[0] * b[0], (a * 2.0, Some(b * 2.0).filter(|_| calls < 2)))
     });
-    assert_eq!(error, Err(Error::MissingGradient { path: "1".into() }));
+    assert_eq!(error, Err(Error::Step(StepError::MissingGradient { path: "1".into() })));
     assert!(pair == (array![1.0], array![2.0]) && opt.state_dict() == Lbfgs::<f64>::new(0.1).state_dict());
     for (opt, name) in [
         (Lbfgs::new(-1.0), "learning_rate"),
@@ -115,9 +116,15 @@ fn errors_change_nothing() {
     ] {
         let (mut opt, mut w) = (opt, array![-1.2, 1.0]);
         let error = opt.step_with(&mut w, rosenbrock).unwrap_err();
-        assert!(matches!(error, Error::HyperParameter { name: found, .. } if found == name), "{error}");
+        assert!(
+            matches!(error, Error::Step(StepError::HyperParameter { name: found, .. }) if found == name),
+            "{error}"
+        );
         let error = opt.step(&mut w, &array![1.0, 1.0]).unwrap_err();
-        assert!(matches!(error, Error::HyperParameter { name: found, .. } if found == name), "{error}");
+        assert!(
+            matches!(error, Error::Step(StepError::HyperParameter { name: found, .. }) if found == name),
+            "{error}"
+        );
         assert_eq!((w, opt.steps()), (array![-1.2, 1.0], 0));
     }
 }
@@ -144,10 +151,14 @@ fn resumes_bit_for_bit() {
         }
         let mut state = opt.state_dict();
         assert!(state.remove("lbfgs/y.2/"));
-        assert!(matches!(fresh().load_state_dict(&state), Err(Error::MissingEntry { key }) if key == "lbfgs/y.2/"));
+        assert!(
+            matches!(fresh().load_state_dict(&state), Err(Error::State(StateError::MissingEntry { key, .. })) if key == "lbfgs/y.2/")
+        );
         let mut state = opt.state_dict();
         state.insert_text("lbfgs/pairs", 4);
-        assert!(matches!(fresh().load_state_dict(&state), Err(Error::MissingEntry { key }) if key == "lbfgs/s.3/"));
+        assert!(
+            matches!(fresh().load_state_dict(&state), Err(Error::State(StateError::MissingEntry { key, .. })) if key == "lbfgs/s.3/")
+        );
     }
 }
 
@@ -272,7 +283,10 @@ fn as_an_optimizer() {
     assert_eq!(w, (array![-0.0625], array![-0.125]));
     let mut opt = Lbfgs::new(0.5).group("0", Group::new().weight_decay(0.1));
     let error = opt.step(&mut w, &(array![0.25], array![0.25])).unwrap_err();
-    assert!(matches!(error, Error::HyperParameter { name: "weight_decay", path: Some(_), .. }), "{error}");
+    assert!(
+        matches!(error, Error::Step(StepError::HyperParameter { name: "weight_decay", path: Some(_), .. })),
+        "{error}"
+    );
 }
 
 /// Without a gradient a tensor is not part of the vector, and the history begins anew when that changes.
@@ -421,7 +435,9 @@ fn trees_that_lie_are_as_they_were() {
 /// Other parameters than before are refused where nothing has moved yet, or there is nothing to move.
 #[test]
 fn other_parameters_where_nothing_moved() {
-    let changed = |result: gradus::Result<gradus::Report>| matches!(result, Err(Error::ParametersChanged { .. }));
+    let changed = |result: gradus::Result<gradus::Report>| {
+        matches!(result, Err(Error::Step(StepError::ParametersChanged { .. })))
+    };
     let (mut w, mut other) = (array![1.0, 2.0], array![1.0, 2.0, 3.0]);
     let (flat, steep) = (array![0.0, 0.0], array![0.0, 0.0, 0.0]);
     let mut opt = Lbfgs::new(0.1);

@@ -69,7 +69,13 @@ fn a_lower_level_can_be_used_and_a_missing_one_is_refused() {
         assert_eq!(simd::level(), *level);
         let foreign = if cfg!(target_arch = "aarch64") { Level::V3 } else { Level::Neon };
         let error = simd::use_level(foreign).unwrap_err();
-        assert_eq!(error, gradus::Error::SimdLevel { level: foreign, available: available.clone() });
+        assert_eq!(
+            error,
+            gradus::Error::Argument(gradus::error::ArgumentError::SimdLevel {
+                level: foreign,
+                available: available.clone()
+            })
+        );
         assert_eq!(simd::level(), *level);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{around, count_inner, skipped};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StepError, ensure_count};
 use crate::params::{Element, Layout, Owned};
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Grad, Optimizer, Report, Step};
@@ -22,7 +22,7 @@ use crate::step::{Grad, Optimizer, Report, Step};
 /// move, and what was gathered for it is forgotten.
 ///
 /// The sum takes one element per parameter (4 bytes in f32); the last micro-batch is added in the sweep that moves the
-/// parameters. Gradients of 16 bits are not summed, [`Error::SumOfHalves`]: write `accumulate` before
+/// parameters. Gradients of 16 bits are not summed, [`StepError::SumOfHalves`]: write `accumulate` before
 /// [`master_weights`](crate::OptimizerExt::master_weights).
 ///
 /// ```
@@ -91,12 +91,9 @@ impl<O, A> Accumulate<O, A> {
     }
 
     fn check_own<B: Element>(&self, step: &Step<'_, B>) -> Result<()> {
-        if self.every == 0 {
-            let accepted = "at least 1".into();
-            return Err(Error::HyperParameter { name: "accumulate", value: 0.0, step: 0, path: None, accepted });
-        }
+        ensure_count("accumulate", self.every)?;
         if self.every > 1 && size_of::<B>() < size_of::<f32>() {
-            return Err(Error::SumOfHalves { dtype: B::DTYPE, every: self.every });
+            return Err(Error::Step(StepError::SumOfHalves { dtype: B::DTYPE, every: self.every }));
         }
         Layout::ensure_known(self.layout.as_ref(), step.layout())
     }

@@ -4,7 +4,7 @@ use std::mem::swap;
 use std::sync::Arc;
 
 use super::kept::{Kept, Made};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StepError};
 use crate::params::{Element, Layout, Owned, ParamsMut, TensorInfo};
 use crate::state::{StateReader, StateWriter};
 use crate::step::{Follower, Optimizer, Report, Step, Tensor};
@@ -31,7 +31,7 @@ impl<A: Element> Averages<A> {
     /// Nothing if a step may be taken: on the parameters known, and not on their averages.
     pub(super) fn check(&self, step: &Step<'_, A>) -> Result<()> {
         if self.swapped {
-            return Err(Error::Swapped);
+            return Err(Error::Step(StepError::Swapped));
         }
         self.tensors.ensure_known(step)
     }
@@ -69,7 +69,7 @@ impl<A: Element> Averages<A> {
     /// Writes the averages into a tree.
     pub(super) fn read(&self, tree: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
         if self.swapped {
-            return Err(Error::Swapped);
+            return Err(Error::Step(StepError::Swapped));
         }
         let Some(layout) = self.layout() else { return Ok(()) };
         for (at, (info, mut values)) in layout.tensors().iter().zip(layout.values_mut(tree)?).enumerate() {
@@ -114,8 +114,8 @@ macro_rules! shows_averages {
             /// [`route`](crate::OptimizerExt::route) gives to another optimizer.
             ///
             /// # Errors
-            /// [`Error::ParametersChanged`](crate::Error::ParametersChanged) if the tree is another,
-            /// [`Error::Swapped`](crate::Error::Swapped).
+            /// [`StepError::ParametersChanged`](crate::error::StepError::ParametersChanged) if the tree is another,
+            /// [`StepError::Swapped`](crate::error::StepError::Swapped).
             pub fn read(&self, tree: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
                 self.averages.read(tree)
             }
@@ -125,7 +125,7 @@ macro_rules! shows_averages {
             /// Between the two calls no step can be taken. Before the first step there is nothing to exchange.
             ///
             /// # Errors
-            /// [`Error::ParametersChanged`](crate::Error::ParametersChanged) if the tree is another; nothing is exchanged
+            /// [`StepError::ParametersChanged`](crate::error::StepError::ParametersChanged) if the tree is another; nothing is exchanged
             /// then.
             pub fn swap(&mut self, params: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
                 self.averages.swap(params)

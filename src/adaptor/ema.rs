@@ -42,7 +42,7 @@ use crate::step::{Optimizer, Report, Step};
 /// TensorFlow's `ExponentialMovingAverage` with `num_updates` = t, which begins with the parameters *before* the first step.
 ///
 /// # Errors
-/// A step while the averages are [swapped](Ema::swap) in is [`Error::Swapped`](crate::Error::Swapped).
+/// A step while the averages are [swapped](Ema::swap) in is [`StepError::Swapped`](crate::error::StepError::Swapped).
 ///
 /// # Example
 /// ```

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{around, count_inner};
-use crate::error::{Error, Name, Result};
+use crate::error::{Error, Name, Result, StateError};
 use crate::params::{Element, Layout, Pattern};
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Optimizer, Report, Step};
@@ -20,7 +20,7 @@ use crate::step::{Optimizer, Report, Step};
 ///
 /// # State
 /// Which tensors are frozen, and which the adaptor was told to freeze and to unfreeze so far: a state that was saved with another
-/// `freeze` is refused, [`Error::SettingChanged`], unless the patterns chose the same tensors. What is to be unfrozen later may be
+/// `freeze` is refused, [`StateError::SettingChanged`], unless the patterns chose the same tensors. What is to be unfrozen later may be
 /// another. Calls of [`unfreeze`](Freeze::unfreeze), [`refreeze`](Freeze::refreeze) and [`unfreeze_all`](Freeze::unfreeze_all) that
 /// wait for the first step are in the state, too; a closure among them has to be given again before loading.
 ///
@@ -99,8 +99,8 @@ impl<O> Freeze<O> {
     /// Lets the tensors that the pattern chooses move again, from the next step on.
     ///
     /// # Errors
-    /// [`Error::PatternUnmatched`](crate::Error::PatternUnmatched) and
-    /// [`Error::PatternSyntax`](crate::Error::PatternSyntax); nothing has changed then. Before the first step the tensors
+    /// [`StepError::PatternUnmatched`](crate::error::StepError::PatternUnmatched) and
+    /// [`StepError::PatternSyntax`](crate::error::StepError::PatternSyntax); nothing has changed then. Before the first step the tensors
     /// are not known: then that step tells, and every attempt at it, until
     /// [`unfreeze_all`](Self::unfreeze_all) takes the wrong pattern back.
     pub fn unfreeze(&mut self, pattern: impl Into<Pattern>) -> Result<()> {
@@ -210,11 +210,11 @@ impl<O> Freeze<O> {
             match self.waiting.get(number) {
                 Some(own) if own.0.globs().is_none() && own.1 == freeze => waiting.push(own.clone()),
                 own => {
-                    return Err(Error::SettingChanged {
+                    return Err(Error::State(StateError::SettingChanged {
                         saved: format!("{asked} \"a closure\" before the first step"),
                         given: own.map_or("nothing like it".into(), |(own, how)| format!("{} \"{own:?}\"", word(*how))),
                         reason: "a closure is not in the state".into(),
-                    });
+                    }));
                 }
             }
         }
@@ -231,11 +231,11 @@ impl<O> Freeze<O> {
         let meant = self.meant(layout, thawed);
         match layout.tensors().iter().zip(saved.iter().zip(&meant)).find(|(_, (saved, own))| **saved != **own) {
             None => Ok(thawed),
-            Some((info, _)) => Err(Error::SettingChanged {
+            Some((info, _)) => Err(Error::State(StateError::SettingChanged {
                 saved: node.value("given", "what was frozen")?,
                 given: self.describe(),
                 reason: format!("they differ in {}", Name(info.path())),
-            }),
+            })),
         }
     }
 }

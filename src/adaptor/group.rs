@@ -1,7 +1,7 @@
 //! Learning rate and weight decay by group of tensors.
 
 use super::{around, ask_inner, state_of_inner};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StepError};
 use crate::params::pattern::{Pattern, Selection};
 use crate::params::{Element, Layout, TensorInfo};
 use crate::schedule::Hyper;
@@ -105,8 +105,14 @@ impl<O> Grouped<O> {
             Ok((learning_rate, weight_decay.at(["weight_decay", "scale_weight_decay"], step)?))
         });
         both.map_err(|error| match error {
-            Error::HyperParameter { name, value, step, accepted, .. } => {
-                Error::HyperParameter { name, value, step, accepted, path: self.selection.first(layout) }
+            Error::Step(StepError::HyperParameter { name, value, step, accepted, .. }) => {
+                Error::Step(StepError::HyperParameter {
+                    name,
+                    value,
+                    step,
+                    accepted,
+                    path: self.selection.first(layout),
+                })
             }
             other => other,
         })
@@ -131,7 +137,13 @@ fn combined(name: &'static str, outer: Adjust, inner: Adjust, info: &TensorInfo,
     if scale == 0.0 && outer.scale != 0.0 && inner.scale != 0.0 {
         let accepted =
             format!("0 or one whose product with the {:e} of a group outside is a number above 0", outer.scale);
-        return Err(Error::HyperParameter { name, value: inner.scale, step, path: Some(info.path().into()), accepted });
+        return Err(Error::Step(StepError::HyperParameter {
+            name,
+            value: inner.scale,
+            step,
+            path: Some(info.path().into()),
+            accepted,
+        }));
     }
     Ok(Adjust { value: outer.value.or(inner.value), scale })
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{around, ask_inner, state_of_inner};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StepError};
 use crate::params::pattern::{Pattern, Selection};
 use crate::params::{Element, Layout};
 use crate::schedule::Hyper;
@@ -24,8 +24,8 @@ use crate::step::{Optimizer, Report, Step};
 /// | `rate` | – | ≥ 0, and its powers are normal numbers | the factor from one layer to the one before it; 0.65 … 0.95 are usual |
 ///
 /// # Errors
-/// [`Error::PatternUnmatched`](crate::Error::PatternUnmatched) for a layer without tensors,
-/// [`Error::HyperParameter`](crate::Error::HyperParameter).
+/// [`StepError::PatternUnmatched`] for a layer without tensors,
+/// [`StepError::HyperParameter`].
 ///
 /// # Example
 /// ```
@@ -67,7 +67,13 @@ impl<O> LayerwiseDecay<O> {
             if rate > 0.0 && !factor.is_normal() {
                 let accepted = format!("0 or a number whose power of {power} is one");
                 let path = selection.first(step.layout());
-                return Err(Error::HyperParameter { name: NAME, value: rate, step: at, path, accepted });
+                return Err(Error::Step(StepError::HyperParameter {
+                    name: NAME,
+                    value: rate,
+                    step: at,
+                    path,
+                    accepted,
+                }));
             }
             factors.iter_mut().zip(&*chosen).filter(|(_, chosen)| **chosen).for_each(|(own, _)| *own = factor);
         }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::averages::{Averages, shows_averages};
-use super::{around, count_inner, swa::at_least_one};
-use crate::error::Result;
+use super::{around, count_inner};
+use crate::error::{Result, ensure_count};
 use crate::params::{Element, Layout, Owned, ParamsMut, TensorInfo};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
@@ -37,8 +37,8 @@ use crate::step::{Optimizer, Report, Step, Tensor};
 /// `optax.lookahead(optimizer, k, α)`, with `reset_state=False`; its initial slow weights are the parameters, too.
 ///
 /// # Errors
-/// [`Error::HyperParameter`](crate::Error::HyperParameter); a step while the slow weights are [swapped](Lookahead::swap) in is
-/// [`Error::Swapped`](crate::Error::Swapped).
+/// [`StepError::HyperParameter`](crate::error::StepError::HyperParameter); a step while the slow weights are [swapped](Lookahead::swap) in is
+/// [`StepError::Swapped`](crate::error::StepError::Swapped).
 ///
 /// # Example
 /// ```
@@ -76,7 +76,7 @@ impl<O, A> Lookahead<O, A> {
 impl<A: Element, O: Optimizer<A>> Lookahead<O, A> {
     /// The slow weights' step, if it and the optimizer's are in order.
     fn check_own(&self, step: &Step<'_, A>) -> Result<f64> {
-        at_least_one("every", self.every)?;
+        ensure_count("every", self.every)?;
         self.averages.check(step)?;
         let (name, range, at) = ("slow_step", 0.0..=1.0, self.inner.steps());
         match are_halves::<A>() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::averages::{Averages, shows_averages};
 use super::{around, count_inner};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StateError, ensure_count};
 use crate::params::{Element, Layout, ParamsMut};
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Optimizer, Report, Step};
@@ -27,7 +27,7 @@ use crate::step::{Optimizer, Report, Step};
 ///
 /// # State
 /// One element per parameter (4 bytes in f32), and `start` and `every`: once a step has been averaged, a mean of other steps is
-/// another, and loading says [`Error::SettingChanged`]. The number of steps averaged counts to `u64::MAX`.
+/// another, and loading says [`StateError::SettingChanged`]. The number of steps averaged counts to `u64::MAX`.
 ///
 /// # Conventions
 /// `torch.optim.swa_utils.AveragedModel(model)`, its `update_parameters` called after those steps. The learning rate is the
@@ -35,8 +35,8 @@ use crate::step::{Optimizer, Report, Step};
 /// statistics computed anew for the averages.
 ///
 /// # Errors
-/// [`Error::HyperParameter`] for an `every` of 0; a step while the averages are [swapped](Swa::swap) in is
-/// [`Error::Swapped`].
+/// [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) for an `every` of 0; a step while the averages are [swapped](Swa::swap) in is
+/// [`StepError::Swapped`](crate::error::StepError::Swapped).
 ///
 /// # Example
 /// ```
@@ -80,7 +80,7 @@ impl<O, A> Swa<O, A> {
 
 impl<A: Element, O: Optimizer<A>> Swa<O, A> {
     fn check_own(&self, step: &Step<'_, A>) -> Result<()> {
-        at_least_one("every", self.every)?;
+        ensure_count("every", self.every)?;
         self.averages.check(step)
     }
 
@@ -89,14 +89,6 @@ impl<A: Element, O: Optimizer<A>> Swa<O, A> {
         // At the end of its counter the optimizer inside refuses.
         let number = self.inner.steps().checked_add(1);
         number.and_then(|number| number.checked_sub(self.start)).is_some_and(|since| since.is_multiple_of(self.every))
-    }
-}
-
-/// Nothing if a distance of steps is one.
-pub(super) fn at_least_one(name: &'static str, steps: u64) -> Result<()> {
-    match steps {
-        0 => Err(Error::HyperParameter { name, value: 0.0, step: 0, path: None, accepted: "at least 1".into() }),
-        _ => Ok(()),
     }
 }
 
@@ -141,11 +133,11 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Swa<O, A> {
         for (name, own) in [("start", self.start), ("every", self.every)] {
             let saved: u64 = node.value(name, "a count")?;
             if count > 0 && saved != own {
-                return Err(Error::SettingChanged {
+                return Err(Error::State(StateError::SettingChanged {
                     saved: format!("swa {name} {saved}"),
                     given: format!("swa {name} {own}"),
                     reason: format!("it averages {count} steps already"),
-                });
+                }));
             }
         }
         let Self { inner, averages, averaged, .. } = self;

@@ -1,7 +1,7 @@
 //! Loss scaling, undone.
 
 use super::{around, ask_inner, state_of_inner};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StepError};
 use crate::params::Element;
 use crate::schedule::Hyper;
 use crate::step::{Optimizer, Report, Step};
@@ -51,7 +51,7 @@ impl<O> Unscale<O> {
         };
         if !(1.0 / largest..=largest).contains(&scale) {
             let accepted = format!("a number from {:e} to {largest:e} in {dtype}", 1.0 / largest);
-            return Err(Error::HyperParameter { name, value: scale, step: at, path: None, accepted });
+            return Err(Error::Step(StepError::HyperParameter { name, value: scale, step: at, path: None, accepted }));
         }
         step.iter_mut().filter_map(|(_, tensor)| tensor.grad.as_mut()).for_each(|grad| grad.scale_by(1.0 / scale));
         Ok(())

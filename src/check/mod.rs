@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use num_traits::Float;
 
-use crate::error::{Error, Result};
+use crate::error::{ArgumentError, Error, LossError, Result, StepError, ensure_count};
 use crate::params::{Element, Layout, Order, Params, ParamsMut, Scalar};
 use crate::step::{Step, norm};
 
@@ -150,12 +150,12 @@ impl Gradients {
     ///
     /// # Errors
     /// - those of [`Step::pair`] if the trees differ;
-    /// - [`Error::NonFiniteGradient`];
-    /// - [`Error::NonFiniteParameter`] if an element is not finite, or would not be after it is moved;
-    /// - [`Error::NotFinite`] if the loss is not finite, and [`Error::NonFiniteLoss`] if it is not finite after an element was moved;
-    /// - [`Error::LossChanged`] if the loss is not deterministic;
-    /// - [`Error::Argument`] if a setting is out of range;
-    /// - [`Error::ParametersChanged`] if the tree shows other tensors in a later walk.
+    /// - [`StepError::NonFiniteGradient`];
+    /// - [`StepError::NonFiniteParameter`] if an element is not finite, or would not be after it is moved;
+    /// - [`ArgumentError::NotFinite`] if the loss is not finite, and [`LossError::NonFiniteLoss`] if it is not finite after an element was moved;
+    /// - [`LossError::LossChanged`] if the loss is not deterministic;
+    /// - [`ArgumentError::Range`] if a setting is out of range;
+    /// - [`StepError::ParametersChanged`] if the tree shows other tensors in a later walk.
     ///
     /// The parameters are then unchanged, also if the loss panics. There is one exception: if the tree hides an element after it was moved,
     /// or panics in every later walk, that element cannot be restored.
@@ -180,11 +180,15 @@ impl Gradients {
         }
         let at_rest = loss(params).as_f64();
         if !at_rest.is_finite() {
-            return Err(Error::NotFinite { argument: "the loss", index: Vec::new(), value: at_rest });
+            return Err(Error::Argument(ArgumentError::NotFinite {
+                argument: "the loss",
+                index: Vec::new(),
+                value: at_rest,
+            }));
         }
         let again = loss(params).as_f64();
         if again != at_rest {
-            return Err(Error::LossChanged { first: at_rest, second: again });
+            return Err(Error::Loss(LossError::LossChanged { first: at_rest, second: again }));
         }
 
         let ruler = Ruler { step, epsilon, at_rest };
@@ -213,17 +217,17 @@ impl Gradients {
         match self.step {
             None => Ok(epsilon.cbrt()),
             Some(step) if (own_epsilon..=1.0).contains(&step) => Ok(step),
-            Some(value) => {
-                Err(Error::Argument { argument: "step", value, accepted: format!("from {own_epsilon:e} to 1") })
-            }
+            Some(value) => Err(Error::Argument(ArgumentError::Range {
+                argument: "step",
+                value,
+                accepted: format!("from {own_epsilon:e} to 1"),
+            })),
         }
     }
 
     fn checked_sample(&self) -> Result<Sample> {
-        match self.sample {
-            Some((0, _)) => Err(Error::Argument { argument: "sample", value: 0.0, accepted: "at least 1".into() }),
-            sample => Ok(Sample::new(sample)),
-        }
+        self.sample.map_or(Ok(()), |(elements, _)| ensure_count("sample", elements as u64))?;
+        Ok(Sample::new(self.sample))
     }
 }
 
@@ -248,7 +252,7 @@ impl Ruler {
         let by = step * home.abs().max(1.0);
         if !P::Elem::from_f64(home.abs() + 2.0 * by).is_finite() {
             let (path, index) = (place.info.path().into(), place.index.clone());
-            return Err(Error::NonFiniteParameter { path, index, value: home });
+            return Err(Error::Step(StepError::NonFiniteParameter { path, index, value: home }));
         }
         let mut at = |steps: f64| {
             let there = P::Elem::from_f64(home + steps * by);
@@ -258,7 +262,11 @@ impl Ruler {
 
         let (right, left) = (at(1.0)?, at(-1.0)?);
         if let Some(&Point { loss: value, .. }) = [&right, &left].into_iter().find(|point| !point.loss.is_finite()) {
-            return Err(Error::NonFiniteLoss { path: place.info.path().into(), index: place.index.clone(), value });
+            return Err(Error::Loss(LossError::NonFiniteLoss {
+                path: place.info.path().into(),
+                index: place.index.clone(),
+                value,
+            }));
         }
         let mut best = judge(&[right, left]);
         let enough = epsilon.sqrt();

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::panicking;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StepError};
 use crate::params::{Element, Layout, ParamsMut, TensorInfo};
 
 /// Where an element is.
@@ -87,7 +87,7 @@ fn same<A: Element>(a: A, b: A) -> bool {
 }
 
 fn another_walk(place: &Place<'_>) -> Error {
-    Error::ParametersChanged { expected: place.info.to_string(), found: "another walk".into() }
+    Error::Step(StepError::ParametersChanged { expected: place.info.to_string(), found: "another walk".into() })
 }
 
 /// Shows the element to `f`, if the walk is that of the layout. No path is built.

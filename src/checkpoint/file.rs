@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::orphans;
 use super::permissions::{PRIVATE, USUAL, keep_permissions};
-use crate::error::{Error, Result};
+use crate::error::{Error, FileError, Result};
 
 pub(super) fn read(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(|error| at(path, &error))
@@ -68,5 +68,5 @@ fn remember_name(folder: &Path) -> io::Result<()> {
 
 /// The error of a file.
 pub(crate) fn at(path: &Path, error: &io::Error) -> Error {
-    Error::File { path: path.into(), kind: error.kind(), reason: error.to_string() }
+    Error::File(FileError::Io { path: path.into(), kind: error.kind(), reason: error.to_string() })
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::bytes::{Bytes, names_of};
 use super::{Checkpoint, OPTIMIZER};
-use crate::error::{Error, Result};
+use crate::error::{Error, FileError, Result};
 use crate::params::{Layout, TensorInfo};
 use crate::state::{StateDict, StateTensor};
 
@@ -30,7 +30,7 @@ impl Checkpoint {
     /// Returns the bytes of the file, to store them somewhere else.
     ///
     /// # Errors
-    /// [`Error::ReservedName`] for a parameter `__metadata__`; [`Error::NotACheckpoint`] if the header would be larger than 100 MB.
+    /// [`FileError::ReservedName`] for a parameter `__metadata__`; [`FileError::NotACheckpoint`] if the header would be larger than 100 MB.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         write(self)
     }
@@ -38,7 +38,7 @@ impl Checkpoint {
     /// Reads a checkpoint from the bytes of a file.
     ///
     /// # Errors
-    /// [`Error::NotACheckpoint`], [`Error::CheckpointVersion`], [`Error::Corrupted`].
+    /// [`FileError::NotACheckpoint`], [`FileError::CheckpointVersion`], [`FileError::Corrupted`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         read(bytes)
     }
@@ -63,7 +63,7 @@ fn write(checkpoint: &Checkpoint) -> Result<Vec<u8>> {
 
 fn serialize(tensors: &BTreeMap<String, Bytes>, metadata: HashMap<String, String>) -> Result<Vec<u8>> {
     if tensors.contains_key(METADATA) {
-        return Err(Error::ReservedName { path: METADATA.into() });
+        return Err(Error::File(FileError::ReservedName { path: METADATA.into() }));
     }
     safetensors::serialize(tensors, Some(metadata)).map_err(not_a_checkpoint)
 }
@@ -93,14 +93,14 @@ fn read(bytes: &[u8]) -> Result<Checkpoint> {
     let found = checksum(&tensors, &metadata);
     if metadata.get("version").is_none_or(|version| version != VERSION) {
         let found = metadata.remove("version").unwrap_or_default();
-        return Err(Error::CheckpointVersion { found, supported: VERSION });
+        return Err(Error::File(FileError::CheckpointVersion { found, supported: VERSION }));
     }
     if let Some(found) = mark.filter(|mark| mark != VERSION) {
-        return Err(Error::CheckpointVersion { found, supported: VERSION });
+        return Err(Error::File(FileError::CheckpointVersion { found, supported: VERSION }));
     }
     match checked {
         Some(expected) if expected == found => {}
-        other => return Err(Error::Corrupted { expected: other.unwrap_or_default(), found }),
+        other => return Err(Error::File(FileError::Corrupted { expected: other.unwrap_or_default(), found })),
     }
     ours(tensors, metadata)
 }
@@ -131,7 +131,7 @@ fn ours(tensors: BTreeMap<String, Bytes>, metadata: BTreeMap<String, String>) ->
             continue;
         };
         let reason = || format!("tensor {name:?} has the type {}", bytes.dtype());
-        let tensor = bytes.to_tensor().ok_or_else(|| Error::NotACheckpoint { reason: reason() })?;
+        let tensor = bytes.to_tensor().ok_or_else(|| Error::File(FileError::NotACheckpoint { reason: reason() }))?;
         state.tensors.insert(key.into(), tensor);
     }
     for (name, text) in metadata {
@@ -150,7 +150,7 @@ fn describe(layout: &Layout) -> String {
 }
 
 fn parse(text: &str) -> Result<Option<Layout>> {
-    let reason = || Error::NotACheckpoint { reason: "its layout cannot be read".into() };
+    let reason = || Error::File(FileError::NotACheckpoint { reason: "its layout cannot be read".into() });
     let tensors: Option<Vec<(String, Vec<usize>)>> = serde_json::from_str(text).map_err(|_| reason())?;
     let Some(tensors) = tensors else { return Ok(None) };
     // The elements of all must be a number, or nobody could have had them.
@@ -163,7 +163,7 @@ fn parse(text: &str) -> Result<Option<Layout>> {
 
 /// What the header says lies within the file. The numbers of a hostile one overflow when they are added.
 fn ensure_within(bytes: &[u8]) -> Result<()> {
-    let reason = |reason: &str| Error::NotACheckpoint { reason: reason.into() };
+    let reason = |reason: &str| Error::File(FileError::NotACheckpoint { reason: reason.into() });
     let (length, rest) = bytes.split_first_chunk::<HEADER_LENGTH>().ok_or_else(|| reason("it has no header"))?;
     let length = usize::try_from(u64::from_le_bytes(*length)).ok().filter(|length| *length <= rest.len());
     let (header, data) = rest.split_at(length.ok_or_else(|| reason("its header is longer than the file"))?);
@@ -199,5 +199,5 @@ fn checksum(tensors: &BTreeMap<String, Bytes>, metadata: &BTreeMap<String, Strin
 }
 
 fn not_a_checkpoint(error: safetensors::SafeTensorError) -> Error {
-    Error::NotACheckpoint { reason: error.to_string() }
+    Error::File(FileError::NotACheckpoint { reason: error.to_string() })
 }

@@ -57,7 +57,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, FileError, Result, StateError, StepError, similar_to};
 use crate::params::{Element, Layout, Params, ParamsMut, ValuesMut, collect_mut, for_each};
 use crate::state::data::Stored;
 use crate::state::{StateDict, StateTensor, load};
@@ -88,7 +88,7 @@ impl Checkpoint {
     /// Copies parameters and the state of their optimizer.
     ///
     /// # Errors
-    /// [`Error::DuplicatePath`], also for a parameter whose path starts with `optimizer/`.
+    /// [`StepError::DuplicatePath`], also for a parameter whose path starts with `optimizer/`.
     pub fn of<A: Element>(
         params: &(impl Params<Elem = A> + ?Sized),
         optimizer: &(impl Optimizer<A> + ?Sized),
@@ -113,7 +113,7 @@ impl Checkpoint {
             }
         });
         match twice {
-            Some(path) => Err(Error::DuplicatePath { path }),
+            Some(path) => Err(Error::Step(StepError::DuplicatePath { path })),
             None => Ok(Self { params: found, ..Self::default() }),
         }
     }
@@ -139,7 +139,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// Those of [`load_params`](Self::load_params) and of
-    /// [`Optimizer::load_state_dict`]; [`Error::NoOptimizerState`] if no optimizer was saved, [`Error::ParametersChanged`] if its state belongs to parameters
+    /// [`Optimizer::load_state_dict`]; [`FileError::NoOptimizerState`] if no optimizer was saved, [`StepError::ParametersChanged`] if its state belongs to parameters
     /// of other shapes.
     pub fn load<A: Element>(
         &self,
@@ -147,7 +147,7 @@ impl Checkpoint {
         optimizer: &mut (impl Optimizer<A> + ?Sized),
     ) -> Result<()> {
         let (layout, values) = self.check_params(params)?;
-        let state = self.optimizer.as_ref().ok_or(Error::NoOptimizerState)?;
+        let state = self.optimizer.as_ref().ok_or(Error::File(FileError::NoOptimizerState))?;
         state.layout().map_or(Ok(()), |saved| saved.ensure_shapes_of(&layout))?;
         let state_layout = match state.layout() {
             Some(saved) if layout.has_tensors_of(saved) => Some(Arc::clone(&layout)),
@@ -162,8 +162,8 @@ impl Checkpoint {
     /// file that are not floating-point numbers of 16, 32 or 64 bits are ignored.
     ///
     /// # Errors
-    /// [`Error::MissingEntry`], [`Error::UnexpectedEntry`], [`Error::EntryShape`], [`Error::EntryType`],
-    /// [`Error::DuplicatePath`].
+    /// [`StateError::MissingEntry`], [`StateError::UnexpectedEntry`], [`StateError::EntryShape`], [`StateError::EntryType`],
+    /// [`StepError::DuplicatePath`].
     pub fn load_params<A: Element>(&self, params: &mut (impl ParamsMut<Elem = A> + ?Sized)) -> Result<()> {
         let (layout, values) = self.check_params(params)?;
         self.write_params(&layout, values);
@@ -178,13 +178,21 @@ impl Checkpoint {
             match (self.params.get(key), self.others.get(key)) {
                 (Some(saved), _) => saved.ensure(key, info.shape(), expected)?,
                 (None, Some(other)) => {
-                    return Err(Error::EntryType { key: key.into(), expected, found: other.dtype() });
+                    return Err(Error::State(StateError::EntryType {
+                        key: key.into(),
+                        expected,
+                        found: other.dtype(),
+                    }));
                 }
-                (None, None) => return Err(Error::MissingEntry { key: key.into() }),
+                (None, None) => {
+                    let unknown = self.params.keys().filter(|path| layout.position(path).is_none());
+                    let similar = similar_to(key, unknown.map(String::as_str));
+                    return Err(Error::State(StateError::MissingEntry { key: key.into(), similar }));
+                }
             }
         }
         match self.params.keys().find(|path| layout.position(path).is_none()) {
-            Some(path) => Err(Error::UnexpectedEntry { key: path.clone() }),
+            Some(path) => Err(Error::State(StateError::UnexpectedEntry { key: path.clone(), into: "model" })),
             None => Ok((layout, values)),
         }
     }
@@ -200,7 +208,7 @@ impl Checkpoint {
     /// Writes the file atomically: at every moment there is either the old file or the new one, complete.
     ///
     /// # Errors
-    /// Those of [`to_bytes`](Self::to_bytes); [`Error::File`]. The old file is then unchanged, except if syncing the folder to the disk has failed.
+    /// Those of [`to_bytes`](Self::to_bytes); [`FileError::Io`]. The old file is then unchanged, except if syncing the folder to the disk has failed.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         write_atomically(path.as_ref(), &self.to_bytes()?)
     }
@@ -208,7 +216,7 @@ impl Checkpoint {
     /// Reads a file.
     ///
     /// # Errors
-    /// [`Error::File`] and those of [`from_bytes`](Self::from_bytes).
+    /// [`FileError::Io`] and those of [`from_bytes`](Self::from_bytes).
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::from_bytes(&file::read(path.as_ref())?)
     }

@@ -39,7 +39,7 @@ pub(super) fn create(folder: &Path, mode: u32) -> io::Result<NamedTempFile> {
     #[cfg(not(unix))]
     let _ = mode;
     for _ in 0..ATTEMPTS {
-        let file = builder.tempfile_in(folder)?;
+        let file = builder.tempfile_in(folder).map_err(|error| of_folder(folder, error.kind()))?;
         let own = match file.as_file().try_lock() {
             Ok(()) => fs::symlink_metadata(file.path()).is_ok(),
             Err(TryLockError::WouldBlock) => false,
@@ -50,6 +50,16 @@ pub(super) fn create(folder: &Path, mode: u32) -> io::Result<NamedTempFile> {
         }
     }
     Err(io::Error::new(io::ErrorKind::ResourceBusy, "other processes remove every temporary file"))
+}
+
+/// An error of the folder, without the name of the temporary file that could not be made in it.
+fn of_folder(folder: &Path, kind: io::ErrorKind) -> io::Error {
+    let reason = match kind {
+        io::ErrorKind::NotFound => "does not exist".into(),
+        io::ErrorKind::NotADirectory => "is not a folder".into(),
+        other => format!("cannot be written to: {other}"),
+    };
+    io::Error::new(kind, format!("the folder {} {reason}", folder.display()))
 }
 
 /// Removes the orphans of a folder. What cannot be removed stays for the next save.

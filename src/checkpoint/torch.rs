@@ -38,7 +38,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Checkpoint;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StateError};
 use crate::params::{Layout, Params};
 use crate::state::data::Data;
 use crate::state::{StateDict, StateTensor};
@@ -54,15 +54,15 @@ const FLOAT: &str = "f32, f64, bf16 or f16";
 /// for other optimizers, the largest `step` in the file is used. A `step` may have any integer or floating-point type.
 ///
 /// # Errors
-/// [`Error::EntryValue`] if a `step` is not a count below 2⁵³, [`Error::EntryType`] for integers elsewhere, [`Error::UnexpectedEntry`] for a tensor whose
-/// name is not `slot/parameter`, [`Error::DuplicatePath`] for `params`. Missing or surplus entries are reported by `load_state_dict`.
+/// [`StateError::EntryValue`] if a `step` is not a count below 2⁵³, [`StateError::EntryType`] for integers elsewhere, [`StateError::UnexpectedEntry`] for a tensor whose
+/// name is not `slot/parameter`, [`StepError::DuplicatePath`](crate::error::StepError::DuplicatePath) for `params`. Missing or surplus entries are reported by `load_state_dict`.
 pub fn import(file: &Checkpoint, node: &str, params: &(impl Params + ?Sized), steps: u64) -> Result<StateDict> {
     let layout = Arc::new(Layout::of(params)?);
     let mut state = StateDict::new(Some(Arc::clone(&layout)));
     let (mut taken, mut with_slot) = (steps, HashSet::new());
     let parts = |key: &str| match key.split_once('/') {
         Some((slot, path)) => Ok((slot == STEP, format!("{node}/{slot}/{path}"), layout.position(path))),
-        None => Err(Error::UnexpectedEntry { key: key.into() }),
+        None => Err(Error::State(StateError::UnexpectedEntry { key: key.into(), into: "optimizer" })),
     };
     let count_of = |count: u64| StateTensor { shape: Box::default(), data: Data::U64(vec![count]) };
     for (key, tensor) in &file.params {
@@ -79,7 +79,11 @@ pub fn import(file: &Checkpoint, node: &str, params: &(impl Params + ?Sized), st
     for (key, other) in &file.others {
         let (is_step, name, _) = parts(key)?;
         if !is_step {
-            return Err(Error::EntryType { key: key.clone(), expected: FLOAT, found: other.dtype() });
+            return Err(Error::State(StateError::EntryType {
+                key: key.clone(),
+                expected: FLOAT,
+                found: other.dtype(),
+            }));
         }
         let count = count(key, other.integer().map(|number| number as f64))?;
         taken = taken.max(count);
@@ -97,12 +101,12 @@ pub fn import(file: &Checkpoint, node: &str, params: &(impl Params + ?Sized), st
 /// Converts the state of the optimizer `node` to tensors `slot/parameter` for PyTorch, with `step` in f32.
 ///
 /// # Errors
-/// [`Error::WrongAlgorithm`] if there is no such node, [`Error::EntryType`] if the state is in 8 bits.
+/// [`StateError::WrongAlgorithm`] if there is no such node, [`StateError::EntryType`] if the state is in 8 bits.
 pub fn export(state: &StateDict, node: &str) -> Result<Checkpoint> {
     let prefix = format!("{node}/");
     if !state.keys().any(|key| key.starts_with(&prefix)) {
         let found = state.keys().filter_map(|key| key.split('/').next()).map(str::to_owned);
-        return Err(Error::WrongAlgorithm { expected: node.into(), found: found.collect() });
+        return Err(Error::State(StateError::WrongAlgorithm { expected: node.into(), found: found.collect() }));
     }
     let mut file = Checkpoint::default();
     for (key, tensor) in &state.tensors {
@@ -112,7 +116,9 @@ pub fn export(state: &StateDict, node: &str) -> Result<Checkpoint> {
                 shape: tensor.shape.clone(),
                 data: Data::F32(counts.iter().map(|count| *count as f32).collect()),
             },
-            Data::U8(_) => return Err(Error::EntryType { key: key.clone(), expected: "f32", found: "u8" }),
+            Data::U8(_) => {
+                return Err(Error::State(StateError::EntryType { key: key.clone(), expected: "f32", found: "u8" }));
+            }
             _ => tensor.clone(),
         };
         file.params.insert(name.into(), tensor);
@@ -123,10 +129,12 @@ pub fn export(state: &StateDict, node: &str) -> Result<Checkpoint> {
 /// PyTorch's `step`: a tensor of one number, as a rule in f32.
 fn count(key: &str, number: Option<f64>) -> Result<u64> {
     let whole = number.filter(|number| *number >= 0.0 && number.fract() == 0.0 && *number < 2.0_f64.powi(53));
-    whole.map(|number| number as u64).ok_or_else(|| Error::EntryValue {
-        key: key.into(),
-        value: number.map_or("not one number".into(), |number| number.to_string()),
-        accepted: "a count",
+    whole.map(|number| number as u64).ok_or_else(|| {
+        Error::State(StateError::EntryValue {
+            key: key.into(),
+            value: number.map_or("not one number".into(), |number| number.to_string()),
+            accepted: "a count",
+        })
     })
 }
 

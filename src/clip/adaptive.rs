@@ -1,7 +1,7 @@
 //! Clipping relative to the parameters.
 
 use super::{Clipper, bound, changes, named, norm_of_norms, quotient, write};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StepError};
 use crate::kernel::threads;
 use crate::params::{Element, Layout, Params, ParamsMut};
 use crate::schedule::Hyper;
@@ -65,9 +65,10 @@ impl Adaptive {
         let params: Vec<_> = with_grad(&step)
             .map(|tensor| match all[tensor.index()] {
                 (_, Some(param)) => Ok(param),
-                (info, None) => {
-                    Err(Error::ParametersChanged { expected: info.to_string(), found: "no tensor of this path".into() })
-                }
+                (info, None) => Err(Error::Step(StepError::ParametersChanged {
+                    expected: info.to_string(),
+                    found: "no tensor of this path".into(),
+                })),
             })
             .collect::<Result<_>>()?;
         let (norm, factors) = self.factors(&named(&step), &params, 0)?;

@@ -35,7 +35,7 @@ use std::sync::Arc;
 
 use ndarray::{ArrayD, ArrayView1};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StepError};
 use crate::params::{Element, Layout, Params, ParamsMut, TensorInfo, Values, collect_mut};
 use crate::schedule::Hyper;
 use crate::step::grad::{Grad, is_in_type, transform};
@@ -46,7 +46,7 @@ pub use adaptive::Adaptive;
 /// Clips the norm of all gradients together: [`Norm::global`] with its defaults. Returns the norm before clipping.
 ///
 /// # Errors
-/// [`Error::NonFiniteGradient`] or [`Error::NormOverflow`], and [`Error::HyperParameter`] unless `max_norm` ≥ 0.
+/// [`StepError::NonFiniteGradient`] or [`StepError::NormOverflow`], and [`StepError::HyperParameter`] unless `max_norm` ≥ 0.
 pub fn global_norm<T: ParamsMut>(grads: &mut T, max_norm: f64) -> Result<f64> {
     Norm::global(max_norm).clip(grads)
 }
@@ -55,7 +55,7 @@ pub fn global_norm<T: ParamsMut>(grads: &mut T, max_norm: f64) -> Result<f64> {
 /// clipping.
 ///
 /// # Errors
-/// [`Error::NonFiniteGradient`] or [`Error::NormOverflow`], and [`Error::HyperParameter`] unless `max_norm` ≥ 0.
+/// [`StepError::NonFiniteGradient`] or [`StepError::NormOverflow`], and [`StepError::HyperParameter`] unless `max_norm` ≥ 0.
 pub fn per_tensor_norm<T: ParamsMut>(grads: &mut T, max_norm: f64) -> Result<f64> {
     Norm::per_tensor(max_norm).clip(grads)
 }
@@ -63,7 +63,7 @@ pub fn per_tensor_norm<T: ParamsMut>(grads: &mut T, max_norm: f64) -> Result<f64
 /// Limits every element to −`limit` … `limit`. Returns the largest absolute value before clipping.
 ///
 /// # Errors
-/// [`Error::NonFiniteGradient`], and [`Error::HyperParameter`] unless `limit` ≥ 0.
+/// [`StepError::NonFiniteGradient`], and [`StepError::HyperParameter`] unless `limit` ≥ 0.
 pub fn value<T: ParamsMut>(grads: &mut T, limit: f64) -> Result<f64> {
     in_place(&Value::new(limit), grads)
 }
@@ -72,7 +72,7 @@ pub fn value<T: ParamsMut>(grads: &mut T, limit: f64) -> Result<f64> {
 /// gradients together before clipping.
 ///
 /// # Errors
-/// [`Error::NonFiniteGradient`] or [`Error::NormOverflow`], [`Error::HyperParameter`] unless `clipping` ≥ 0, and
+/// [`StepError::NonFiniteGradient`] or [`StepError::NormOverflow`], [`StepError::HyperParameter`] unless `clipping` ≥ 0, and
 /// what [`Step::pair`] says of trees that do not match.
 pub fn adaptive<G, P>(grads: &mut G, params: &P, clipping: f64) -> Result<f64>
 where
@@ -90,7 +90,7 @@ pub trait Clipper: Clone + Send {
     /// The norm of the step's gradients, and what [`mark`](Clipper::mark) needs. `at` is the optimizer's step count.
     ///
     /// # Errors
-    /// [`Error::HyperParameter`]. A norm that is not finite is no error here.
+    /// [`StepError::HyperParameter`]. A norm that is not finite is no error here.
     fn measure<A: Element>(&self, step: &Step<'_, A>, at: u64) -> Result<(f64, Self::Found<A>)>;
 
     /// Describes the clipping on the step's gradients.
@@ -112,7 +112,7 @@ fn bound_of_elements<A: Element>(hyper: &Hyper, name: &'static str, at: u64) -> 
     if value > 0.0 && A::from_f64(value).is_zero() && size_of::<A>() >= size_of::<f32>() {
         let least = (A::min_positive_value() * A::epsilon()).as_f64();
         let accepted = format!("0 or at least {least:e} as {}", A::DTYPE);
-        return Err(Error::HyperParameter { name, value, step: at, path: None, accepted });
+        return Err(Error::Step(StepError::HyperParameter { name, value, step: at, path: None, accepted }));
     }
     Ok(value)
 }
@@ -277,7 +277,13 @@ impl Clipper for Norm {
         let max_norm = bound_of_elements::<A>(&self.max_norm, "max_norm", at)?;
         if self.p.is_nan() || self.p < 1.0 {
             let accepted = "a number ≥ 1 or infinity".into();
-            return Err(Error::HyperParameter { name: "p", value: self.p, step: at, path: None, accepted });
+            return Err(Error::Step(StepError::HyperParameter {
+                name: "p",
+                value: self.p,
+                step: at,
+                path: None,
+                accepted,
+            }));
         }
         let grads = named(step);
         if !self.per_tensor {

@@ -5,7 +5,7 @@
 
 use ndarray::{Array1, Array2, ArrayRef2, ArrayView2, ArrayView4, Axis};
 
-use crate::error::{Error, Result};
+use crate::error::{ArgumentError, Error, Result, ensure_count};
 use crate::params::Scalar;
 use crate::step::norm;
 
@@ -81,7 +81,7 @@ impl<'a, A: Scalar> LinearTap<'a, A> {
     /// values are finite.
     ///
     /// # Errors
-    /// [`Error::ArgumentShape`], [`Error::NotFinite`]; [`Error::Rows`] if the number of rows is not a multiple of the positions.
+    /// [`ArgumentError::Shape`], [`ArgumentError::NotFinite`]; [`ArgumentError::Rows`] if the number of rows is not a multiple of the positions.
     pub fn check(&self) -> Result<()> {
         self.check_rows()?;
         self.check_finite()
@@ -90,8 +90,9 @@ impl<'a, A: Scalar> LinearTap<'a, A> {
     /// The first half of [`check`](Self::check): the rows.
     pub(crate) fn check_rows(&self) -> Result<()> {
         let (rows, positions) = (self.rows(), self.positions);
-        if rows == 0 || positions == 0 || !rows.is_multiple_of(positions) {
-            return Err(Error::Rows { argument: "input", rows, positions });
+        ensure_count("positions", positions as u64)?;
+        if rows == 0 || !rows.is_multiple_of(positions) {
+            return Err(Error::Argument(ArgumentError::Rows { argument: "input", rows, positions }));
         }
         shaped("output_grad", (rows, self.output_grad.ncols()), &self.output_grad)
     }
@@ -115,7 +116,7 @@ pub(crate) fn shaped<A>(argument: &'static str, expected: (usize, usize), matrix
         true => Ok(()),
         false => {
             let expected = vec![expected.0, expected.1];
-            Err(Error::ArgumentShape { argument, expected, found: matrix.shape().to_vec() })
+            Err(Error::Argument(ArgumentError::Shape { argument, expected, found: matrix.shape().to_vec() }))
         }
     }
 }
@@ -128,7 +129,7 @@ pub(crate) fn finite<A: Scalar>(argument: &'static str, matrix: &ArrayRef2<A>) -
     }
     match matrix.indexed_iter().find(|(_, value)| !value.is_finite()) {
         Some(((row, column), value)) => {
-            Err(Error::NotFinite { argument, index: vec![row, column], value: value.as_f64() })
+            Err(Error::Argument(ArgumentError::NotFinite { argument, index: vec![row, column], value: value.as_f64() }))
         }
         None => Ok(()),
     }
@@ -175,8 +176,8 @@ pub fn rows<A: Scalar>(output_grad: ArrayView4<'_, A>) -> Array2<A> {
 /// ```
 ///
 /// # Errors
-/// [`Error::ArgumentShape`] if the kernel is larger than the padded image, or if a side of the kernel or a stride is 0;
-/// [`Error::TooLarge`] if the padded image or the rows have more elements than an array can hold.
+/// [`ArgumentError::Shape`] if the kernel is larger than the padded image, or if a side of the kernel or a stride is 0;
+/// [`ArgumentError::TooLarge`] if the padded image or the rows have more elements than an array can hold.
 pub fn unfold<A: Scalar>(
     images: ArrayView4<'_, A>,
     kernel: (usize, usize),
@@ -185,13 +186,17 @@ pub fn unfold<A: Scalar>(
 ) -> Result<Array2<A>> {
     let (batch, channels, height, width) = images.dim();
     let too_small = |argument, found: (usize, usize), expected: (usize, usize)| {
-        Err(Error::ArgumentShape { argument, expected: vec![expected.0, expected.1], found: vec![found.0, found.1] })
+        Err(Error::Argument(ArgumentError::Shape {
+            argument,
+            expected: vec![expected.0, expected.1],
+            found: vec![found.0, found.1],
+        }))
     };
     if stride.0 == 0 || stride.1 == 0 {
         return too_small("stride", stride, (stride.0.max(1), stride.1.max(1)));
     }
     let with_edges = |side: usize, edge: usize| edge.checked_mul(2)?.checked_add(side);
-    let too_large = || Error::TooLarge { argument: "unfolded input" };
+    let too_large = || Error::Argument(ArgumentError::TooLarge { argument: "unfolded input" });
     let padded = with_edges(height, padding.0).zip(with_edges(width, padding.1)).ok_or_else(too_large)?;
     let fitting = (kernel.0.clamp(1, padded.0.max(1)), kernel.1.clamp(1, padded.1.max(1)));
     if kernel != fitting || padded.0 == 0 || padded.1 == 0 {

@@ -1,7 +1,7 @@
 //! How ranks find out, before anything is moved, whether all can take a step and whether it is the same one.
 
 use super::group::RankGroup;
-use crate::error::{Error, Result};
+use crate::error::{Error, RankError, Result, StepError};
 
 /// What a rank makes of a step, and what all make of it together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub(super) fn agree(
     let code = match &own {
         Ok(Word::Go) => GO,
         Ok(Word::Skip) => SKIP,
-        Err(Error::NormOverflow { .. }) => REFUSE_TOO,
+        Err(Error::Step(StepError::NormOverflow { .. })) => REFUSE_TOO,
         Err(_) => REFUSE,
     };
     let words = exchange(group, (code, digest), own.err())?;
@@ -68,13 +68,13 @@ fn exchange(group: &impl RankGroup, (code, number): (u8, u64), refused: Option<E
     if let Some(rank) = find(REFUSE).or(find(REFUSE_TOO)) {
         let reason = refused.as_ref().map(Error::to_string).unwrap_or_default();
         let mut reasons = texts(group, &reason)?;
-        let others = || Error::RankRefused { rank, reason: reasons.swap_remove(rank) };
+        let others = || Error::Ranks(RankError::RankRefused { rank, reason: reasons.swap_remove(rank) });
         return Err(refused.filter(|_| code == REFUSE || said[rank].0 == REFUSE_TOO).unwrap_or_else(others));
     }
     let asks = |rank: usize| said[rank].0 == NORM;
     if let Some(rank) = (0..said.len()).find(|rank| asks(*rank) != asks(0)) {
         let describe = |rank| if asks(rank) { "a norm to ask for" } else { "a step to agree about" }.to_owned();
-        return Err(Error::RanksDisagree { rank, expected: describe(0), found: describe(rank) });
+        return Err(Error::Ranks(RankError::RanksDisagree { rank, expected: describe(0), found: describe(rank) }));
     }
     Ok(said)
 }
@@ -105,7 +105,7 @@ fn difference(texts: &[String]) -> Error {
     let found = (1..texts.len()).find_map(|rank| Some((rank, differ(rank)?)));
     let (rank, (expected, found)) =
         found.unwrap_or_else(|| (0, ("one step".to_owned(), "another that is described alike".to_owned())));
-    Error::RanksDisagree { rank, expected, found }
+    Error::Ranks(RankError::RanksDisagree { rank, expected, found })
 }
 
 #[cfg(test)]
@@ -127,18 +127,23 @@ mod tests {
         let skips = words(|rank| Ok(if rank == 1 { Word::Skip } else { Word::Go }), |_| 7);
         assert_eq!(skips, vec![Ok(Word::Skip); 3]);
 
-        let refused = words(|rank| if rank == 1 { Err(Error::NoStep) } else { Ok(Word::Go) }, |rank| rank as u64);
-        let other = || Err(Error::RankRefused { rank: 1, reason: Error::NoStep.to_string() });
-        assert_eq!(refused, [other(), Err(Error::NoStep), other()]);
+        let refused = words(
+            |rank| if rank == 1 { Err(Error::Step(StepError::NoStep)) } else { Ok(Word::Go) },
+            |rank| rank as u64,
+        );
+        let other = || {
+            Err(Error::Ranks(RankError::RankRefused { rank: 1, reason: Error::Step(StepError::NoStep).to_string() }))
+        };
+        assert_eq!(refused, [other(), Err(Error::Step(StepError::NoStep)), other()]);
 
-        let overflow = || Error::NormOverflow { path: "0".into() };
-        let refused = words(|rank| Err(if rank == 1 { Error::NoStep } else { overflow() }), |_| 7);
-        assert_eq!(refused, [other(), Err(Error::NoStep), other()]);
+        let overflow = || Error::Step(StepError::NormOverflow { path: "0".into() });
+        let refused = words(|rank| Err(if rank == 1 { Error::Step(StepError::NoStep) } else { overflow() }), |_| 7);
+        assert_eq!(refused, [other(), Err(Error::Step(StepError::NoStep)), other()]);
         assert_eq!(words(|_| Err(overflow()), |_| 7), vec![Err(overflow()); 3]);
 
         let differ = words(|_| Ok(Word::Go), |rank| rank as u64 / 2);
         let (expected, found) = ("digest 0".to_owned(), "digest 1".to_owned());
-        assert_eq!(differ, vec![Err(Error::RanksDisagree { rank: 2, expected, found }); 3]);
+        assert_eq!(differ, vec![Err(Error::Ranks(RankError::RanksDisagree { rank: 2, expected, found })); 3]);
     }
 
     #[test]
@@ -153,9 +158,15 @@ mod tests {
                 end
             })
         };
-        let reason = Error::NoStep.to_string();
-        assert_eq!(ends(|| Err(Error::NoStep)), [Err(Error::NoStep), Err(Error::RankRefused { rank: 0, reason })]);
+        let reason = Error::Step(StepError::NoStep).to_string();
+        assert_eq!(
+            ends(|| Err(Error::Step(StepError::NoStep))),
+            [Err(Error::Step(StepError::NoStep)), Err(Error::Ranks(RankError::RankRefused { rank: 0, reason }))]
+        );
         let (expected, found) = ("a step to agree about".to_owned(), "a norm to ask for".to_owned());
-        assert_eq!(ends(|| Ok(Word::Go)), vec![Err(Error::RanksDisagree { rank: 1, expected, found }); 2]);
+        assert_eq!(
+            ends(|| Ok(Word::Go)),
+            vec![Err(Error::Ranks(RankError::RanksDisagree { rank: 1, expected, found })); 2]
+        );
     }
 }

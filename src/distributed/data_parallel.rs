@@ -12,7 +12,7 @@ use super::group::Collective;
 use super::packed::{self, Packed, Place};
 use super::traffic::{BUCKET_BYTES, Traffic, bucket_elements};
 use crate::adaptor::{NonFinite, Verdict, around, count_inner};
-use crate::error::{Error, Result};
+use crate::error::{Result, ensure_count};
 use crate::params::{Element, Layout, Order, Params, ParamsMut, Values};
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Grad, Optimizer, Ranks, Report, Step, Tensor};
@@ -75,17 +75,17 @@ use crate::step::{Grad, Optimizer, Ranks, Report, Step, Tensor};
 ///
 /// # Errors
 /// All ranks return an error, and parameters, state and residuals are unchanged on all of them:
-/// - [`Error::NonFiniteGradient`] on the rank that has the gradient, and [`Error::RankRefused`] on the others. Any other reason of one
+/// - [`StepError::NonFiniteGradient`](crate::error::StepError::NonFiniteGradient) on the rank that has the gradient, and [`RankError::RankRefused`](crate::error::RankError::RankRefused) on the others. Any other reason of one
 ///   rank to reject the step is reported in the same way;
-/// - [`Error::RanksDisagree`] if the ranks' steps differ;
-/// - [`Error::InsideSharded`] inside [`sharded`](crate::OptimizerExt::sharded);
-/// - [`Error::RankLeft`], [`Error::RankTimeout`], [`Error::Transport`] from the group.
+/// - [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree) if the ranks' steps differ;
+/// - [`RankError::InsideSharded`](crate::error::RankError::InsideSharded) inside [`sharded`](crate::OptimizerExt::sharded);
+/// - [`RankError::RankLeft`](crate::error::RankError::RankLeft), [`RankError::RankTimeout`](crate::error::RankError::RankTimeout), [`RankError::Transport`](crate::error::RankError::Transport) from the group.
 ///
 /// If all ranks skip the first step, it leaves no trace; the next step is again the first.
 ///
 /// Your own optimizer inside must make the same decision on all ranks in [`apply`](Optimizer::apply), where all ranks pass the same
 /// gradients. If it returns an error there on one rank only, the other ranks have moved, and the next step is
-/// [`Error::RanksDisagree`].
+/// [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree).
 ///
 /// # Example
 /// ```
@@ -147,7 +147,7 @@ impl<O, G, A> DataParallel<O, G, A> {
     /// Compares the parameters of all ranks, bit for bit, every `steps` steps. This costs a pass over the parameters. The first step
     /// does not compare, because it gives all ranks the parameters of rank 0. The first step after loading a state always compares.
     ///
-    /// If the parameters differ, the step returns [`Error::RanksDisagree`]. Possible causes are a hardware fault and a parameter that your
+    /// If the parameters differ, the step returns [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree). Possible causes are a hardware fault and a parameter that your
     /// code changed on one rank.
     pub fn verify_every(mut self, steps: u64) -> Self {
         self.verify_every = Some(steps);
@@ -186,7 +186,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
     /// It is not needed if every rank has loaded the same parameters, or has initialized them from the same seed.
     ///
     /// # Errors
-    /// [`Error::RanksDisagree`] if the ranks' parameters differ in shape, and those of the group. Nothing has changed then.
+    /// [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree) if the ranks' parameters differ in shape, and those of the group. Nothing has changed then.
     pub fn broadcast(&mut self, params: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
         let bucket = bucket_elements::<A>(self.bucket_bytes);
         let known = broadcast(&self.group, params, self.layout(), bucket, |step| self.check_own(step))?;
@@ -196,10 +196,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
 
     fn check_own(&self, step: &Step<'_, A>) -> Result<()> {
         step.ensure_outermost("data_parallel")?;
-        if self.verify_every == Some(0) {
-            let accepted = "at least 1".into();
-            return Err(Error::HyperParameter { name: "verify_every", value: 0.0, step: 0, path: None, accepted });
-        }
+        self.verify_every.map_or(Ok(()), |every| ensure_count("verify_every", every))?;
         self.feedback.as_ref().map_or(Ok(()), Feedback::check)?;
         Layout::ensure_known(self.layout.as_ref(), step.layout())
     }

@@ -19,8 +19,8 @@ pub trait RankGroup: Send + Sync {
     /// Waits until every rank has called it.
     ///
     /// # Errors
-    /// As every collective call: [`Error::RankLeft`](crate::Error::RankLeft), [`Error::RanksDisagree`](crate::Error::RanksDisagree),
-    /// [`Error::RankTimeout`](crate::Error::RankTimeout), [`Error::Transport`](crate::Error::Transport).
+    /// As every collective call: [`RankError::RankLeft`](crate::error::RankError::RankLeft), [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree),
+    /// [`RankError::RankTimeout`](crate::error::RankError::RankTimeout), [`RankError::Transport`](crate::error::RankError::Transport).
     fn barrier(&self) -> Result<()>;
 
     /// Concatenates the bytes of all ranks, in the order of the ranks, in `all`, which is `size` times as long as `own`.
@@ -152,11 +152,11 @@ fn copy<A: Copy>(from: &[A], to: &mut [A]) -> Result<()> {
 pub(super) fn ensure_parts(whole: usize, part: usize, size: usize) -> Result<()> {
     match part.checked_mul(size) == Some(whole) {
         true => Ok(()),
-        false => Err(crate::Error::ArgumentShape {
+        false => Err(crate::Error::Argument(crate::error::ArgumentError::Shape {
             argument: "the whole buffer",
             expected: vec![part.saturating_mul(size)],
             found: vec![whole],
-        }),
+        })),
     }
 }
 
@@ -164,6 +164,6 @@ pub(super) fn ensure_parts(whole: usize, part: usize, size: usize) -> Result<()>
 pub(super) fn ensure_root(root: usize, size: usize) -> Result<()> {
     match root < size {
         true => Ok(()),
-        false => Err(crate::Error::NoRank { rank: root, size }),
+        false => Err(crate::Error::Ranks(crate::error::RankError::NoRank { rank: root, size })),
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::group::Collective;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StepError};
 use crate::kernel::blocks;
 use crate::params::{Element, Layout, Order, TensorInfo, Values, ValuesMut};
 use crate::step::grad::{BLOCK, Grad};
@@ -148,7 +148,7 @@ pub(super) fn ensure_finite<A: Element>(places: &[Place<'_>], packed: &[A], what
     let (path, index) = (info.path().to_owned(), norm::unravel(at - start, info.shape()));
     let value = packed[at].as_f64();
     Err(match what {
-        Packed::Grads => Error::NonFiniteGradient { path, index, value },
-        Packed::Params => Error::NonFiniteParameter { path, index, value },
+        Packed::Grads => Error::Step(StepError::NonFiniteGradient { path, index, value }),
+        Packed::Params => Error::Step(StepError::NonFiniteParameter { path, index, value }),
     })
 }

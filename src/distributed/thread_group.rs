@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::group::{Collective, RankGroup, ensure_parts, ensure_root};
-use crate::error::{Error, Result};
+use crate::error::{Error, RankError, Result};
 use crate::params::Scalar;
 
 /// The time that a rank waits for the others, unless another is given.
@@ -18,9 +18,9 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// Sums are computed in the order of the ranks, so every call gives the same bits, and so do
 /// [`reduce_scatter`](Collective::reduce_scatter) and [`all_reduce`](Collective::all_reduce).
 ///
-/// If a rank is dropped while others wait for it, because its thread has returned or panicked, the others get [`Error::RankLeft`]. If a
-/// rank is too late, the others get [`Error::RankTimeout`]. After either error the group cannot be used any more. Ranks that make
-/// different calls get [`Error::RanksDisagree`] and can continue.
+/// If a rank is dropped while others wait for it, because its thread has returned or panicked, the others get [`RankError::RankLeft`]. If a
+/// rank is too late, the others get [`RankError::RankTimeout`]. After either error the group cannot be used any more. Ranks that make
+/// different calls get [`RankError::RanksDisagree`] and can continue.
 ///
 /// ```
 /// use gradus::distributed::{Collective, RankGroup, ThreadGroup};
@@ -111,7 +111,7 @@ impl ThreadGroup {
     /// Creates the ranks of a group; move each to a thread of its own.
     ///
     /// # Errors
-    /// [`Error::NoRank`] if `size` is 0.
+    /// [`RankError::NoRank`] if `size` is 0.
     pub fn new(size: usize) -> Result<Vec<Self>> {
         ensure_root(0, size)?;
         let meeting =
@@ -178,7 +178,7 @@ impl ThreadGroup {
         let missing = || {
             let calls = meeting.calls.iter().enumerate();
             let missing = calls.filter(|(_, call)| call.is_none()).map(|(rank, _)| rank).collect();
-            Error::RankTimeout { operation, waited: self.timeout, missing }
+            Error::Ranks(RankError::RankTimeout { operation, waited: self.timeout, missing })
         };
         let why = meeting.over.clone().unwrap_or_else(missing);
         meeting.over = Some(why.clone());
@@ -227,10 +227,10 @@ impl Meeting {
         let calls: Vec<_> = self.calls.iter_mut().filter_map(Option::take).collect();
         self.verdict = match (calls.iter().position(|call| *call != calls[0]), self.refused.take()) {
             (None, None) => Ok(()),
-            (_, Some((rank, error))) => Err(Error::RankRefused { rank, reason: error.to_string() }),
+            (_, Some((rank, error))) => Err(Error::Ranks(RankError::RankRefused { rank, reason: error.to_string() })),
             (Some(rank), None) => {
                 let [expected, found] = [&calls[0], &calls[rank]].map(Call::describe);
-                Err(Error::RanksDisagree { rank, expected, found })
+                Err(Error::Ranks(RankError::RanksDisagree { rank, expected, found }))
             }
         };
         self.arrived = 0;
@@ -240,7 +240,7 @@ impl Meeting {
 
 impl Drop for ThreadGroup {
     fn drop(&mut self) {
-        self.meeting().over.get_or_insert(Error::RankLeft { rank: self.rank });
+        self.meeting().over.get_or_insert(Error::Ranks(RankError::RankLeft { rank: self.rank }));
         self.shared.changed.notify_all();
     }
 }
@@ -315,6 +315,7 @@ impl<A: Scalar> Collective<A> for ThreadGroup {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::ArgumentError;
 
     fn ranks<T: Send>(rank: impl Fn(ThreadGroup) -> T + Sync) {
         [1, 2, 3, 4].into_iter().for_each(|size| drop(ThreadGroup::run(size, &rank)));
@@ -369,7 +370,7 @@ mod tests {
         for (refused, other) in ends {
             let expected = "rank 2 has a call all_reduce(4 elements in f32, root 0) where rank 0 has a call all_reduce(3 elements in f32, root 0)";
             assert_eq!(refused.unwrap_err().to_string(), expected);
-            assert!(matches!(other, Err(Error::RanksDisagree { rank: 1, .. })));
+            assert!(matches!(other, Err(Error::Ranks(RankError::RanksDisagree { rank: 1, .. }))));
         }
     }
 
@@ -382,7 +383,7 @@ mod tests {
             };
             let [expected, found] =
                 ["f32", "f64"].map(|dtype| format!("a call all_gather(1 elements in {dtype}, root 0)"));
-            assert_eq!(typed, Err(Error::RanksDisagree { rank: 1, expected, found }));
+            assert_eq!(typed, Err(Error::Ranks(RankError::RanksDisagree { rank: 1, expected, found })));
             let room = if group.rank() == 1 { 3 } else { 2 };
             let lengths = [
                 group.all_gather(&[1.0], &mut vec![0.0; room]),
@@ -391,9 +392,17 @@ mod tests {
             ];
             for result in lengths {
                 match (group.rank(), result.unwrap_err()) {
-                    (0, error) => assert!(matches!(error, Error::RankRefused { rank: 1, .. }), "{error}"),
+                    (0, error) => {
+                        assert!(matches!(error, Error::Ranks(RankError::RankRefused { rank: 1, .. })), "{error}")
+                    }
                     (_, error) => {
-                        assert!(matches!(error, Error::ArgumentShape { .. } | Error::NoRank { .. }), "{error}")
+                        assert!(
+                            matches!(
+                                error,
+                                Error::Argument(ArgumentError::Shape { .. }) | Error::Ranks(RankError::NoRank { .. })
+                            ),
+                            "{error}"
+                        )
                     }
                 }
             }
@@ -409,12 +418,19 @@ mod tests {
             1 => Ok(()),
             _ => group.barrier(),
         });
-        assert_eq!(ends, [Err(Error::RankLeft { rank: 1 }), Ok(()), Err(Error::RankLeft { rank: 1 })]);
+        assert_eq!(
+            ends,
+            [
+                Err(Error::Ranks(RankError::RankLeft { rank: 1 })),
+                Ok(()),
+                Err(Error::Ranks(RankError::RankLeft { rank: 1 }))
+            ]
+        );
 
         let mut group = ThreadGroup::new(2).unwrap();
         let (other, own) = (group.pop().unwrap(), group.pop().unwrap());
         let own = own.timeout(Duration::from_millis(20));
-        let late = Error::RankTimeout { operation: "barrier", waited: own.timeout, missing: vec![1] };
+        let late = Error::Ranks(RankError::RankTimeout { operation: "barrier", waited: own.timeout, missing: vec![1] });
         assert_eq!(own.barrier(), Err(late.clone()));
         assert_eq!(other.barrier(), Err(late));
     }
@@ -427,9 +443,9 @@ mod tests {
 
     #[test]
     fn what_is_no_call_is_refused() {
-        assert_eq!(ThreadGroup::new(0).unwrap_err(), Error::NoRank { rank: 0, size: 0 });
+        assert_eq!(ThreadGroup::new(0).unwrap_err(), Error::Ranks(RankError::NoRank { rank: 0, size: 0 }));
         let group = ThreadGroup::new(1).unwrap().remove(0);
-        assert_eq!(group.broadcast(&mut [1.0], 1).unwrap_err(), Error::NoRank { rank: 1, size: 1 });
-        assert!(matches!(group.all_gather(&[1.0], &mut [0.0; 2]), Err(Error::ArgumentShape { .. })));
+        assert_eq!(group.broadcast(&mut [1.0], 1).unwrap_err(), Error::Ranks(RankError::NoRank { rank: 1, size: 1 }));
+        assert!(matches!(group.all_gather(&[1.0], &mut [0.0; 2]), Err(Error::Argument(ArgumentError::Shape { .. }))));
     }
 }

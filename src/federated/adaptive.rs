@@ -42,7 +42,7 @@ use crate::schedule::Hyper;
 /// Unlike [`Adam`](crate::Adam), there is no bias correction, and v starts from τ² instead of 0.
 ///
 /// # Errors
-/// A step returns [`Error::HyperParameter`](crate::Error::HyperParameter) if a value is out of its range, and the errors of
+/// A step returns [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if a value is out of its range, and the errors of
 /// [`Step::pair`](crate::Step::pair) and of changed parameters.
 ///
 /// # Example

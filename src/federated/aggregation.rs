@@ -12,7 +12,7 @@ pub trait Aggregation: Send {
     /// Returns an error unless the round can take place. Called before any client trains; changes nothing.
     ///
     /// # Errors
-    /// [`Error::HyperParameter`](crate::Error::HyperParameter).
+    /// [`StepError::HyperParameter`](crate::error::StepError::HyperParameter).
     fn check(&self) -> Result<()> {
         Ok(())
     }

@@ -8,7 +8,7 @@ use super::client::Update;
 use super::clients::Reply;
 use super::report::{Counted, LeftOut, Reason};
 use super::tensors::{Tensors, flatten, ranges};
-use crate::error::{Error, Name, Result};
+use crate::error::{Error, Name, Result, StepError};
 use crate::params::{Element, Layout, Params};
 use crate::step::norm::unravel;
 
@@ -44,7 +44,11 @@ impl Sums {
         pairs.for_each(|(gradient, sum)| *gradient = A::from_f64(-(sum / divisor)));
         let Some(at) = gradient.values().iter().position(|gradient| !gradient.is_finite()) else { return Ok(()) };
         let (path, index) = place(gradient.layout(), at).unwrap_or_default();
-        Err(Error::NonFiniteGradient { path: path.into(), index, value: gradient.values()[at].as_f64() })
+        Err(Error::Step(StepError::NonFiniteGradient {
+            path: path.into(),
+            index,
+            value: gradient.values()[at].as_f64(),
+        }))
     }
 
     /// Adds up what is valid, in the order of the clients, whatever the order in which they answered.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::distributed::{pack_params, put_params};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StepError};
 use crate::params::Element;
 use crate::state::StateDict;
 use crate::step::norm::unravel;
@@ -45,7 +45,7 @@ impl<'m, A: Element> Attempt<'m, A> {
             let view = param.view(info.shape());
             if let Some((at, value)) = view.iter().enumerate().find(|(_, value)| !value.is_finite()) {
                 let (path, index) = (info.path().to_owned(), unravel(at, info.shape()));
-                return Err(Error::NonFiniteParameter { path, index, value: value.as_f64() });
+                return Err(Error::Step(StepError::NonFiniteParameter { path, index, value: value.as_f64() }));
             }
         }
         optimizer.state_dict().ensure_finite()

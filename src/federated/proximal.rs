@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::client::Task;
 use super::tensors::{Tensors, plus, ranges};
 use crate::adaptor::{around, count_inner};
-use crate::error::{Error, Result};
+use crate::error::{Error, FederatedError, Result};
 use crate::params::{Element, Layout, Order, Params};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
@@ -34,7 +34,7 @@ use crate::step::{Optimizer, Report, Step};
 /// client's own loop.
 ///
 /// # Errors
-/// [`Error::NoRound`] for a step before the first [`begin_round`](Proximal::begin_round); [`Error::HyperParameter`] if μ is out of range, or
+/// [`FederatedError::NoRound`] for a step before the first [`begin_round`](Proximal::begin_round); [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if μ is out of range, or
 /// becomes 0 or infinite in the element type.
 ///
 /// # Example
@@ -75,14 +75,14 @@ impl<A: Element, O: Optimizer<A>> Proximal<O, A> {
     /// Starts a round: the pull is now towards the model of this task.
     ///
     /// # Errors
-    /// [`Error::ParametersChanged`], [`Error::DuplicatePath`].
+    /// [`StepError::ParametersChanged`](crate::error::StepError::ParametersChanged), [`StepError::DuplicatePath`](crate::error::StepError::DuplicatePath).
     pub fn begin_round<T: Params<Elem = A>>(&mut self, task: &Task<T>) -> Result<()> {
         Tensors::renew(&mut self.start, self.inner.layout(), task.model(), self.pull.get_mut())
     }
 
     /// μ, and where the round began.
     fn check_own(&self, step: &Step<'_, A>) -> Result<(f64, &Tensors<A>)> {
-        let start = self.start.as_ref().ok_or(Error::NoRound)?;
+        let start = self.start.as_ref().ok_or(Error::Federated(FederatedError::NoRound))?;
         Layout::ensure_known(Some(start.layout()), step.layout())?;
         Ok((self.mu.within_as::<A>("mu", 0.0.., self.inner.steps())?, start))
     }

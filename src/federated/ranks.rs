@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::client::Task;
 use super::clients::{Clients, Reply};
 use crate::distributed::{Collective, RankGroup};
-use crate::error::{Error, Result};
+use crate::error::{Error, RankError, Result};
 use crate::params::Params;
 
 /// The clients of all ranks of a group; each rank runs some of them.
@@ -45,7 +45,7 @@ impl<G: RankGroup, C> Ranks<G, C> {
     /// Joins this rank's clients with those of the other ranks. Every rank must call it.
     ///
     /// # Errors
-    /// Those of [`RankGroup`]; [`Error::Argument`] if there are more clients than a `usize` can count.
+    /// Those of [`RankGroup`]; [`ArgumentError::Range`](crate::error::ArgumentError::Range) if there are more clients than a `usize` can count.
     pub fn new<T: Params>(group: G, clients: C) -> Result<Self>
     where
         C: Clients<T>,
@@ -114,7 +114,8 @@ impl<T: Params, G: Collective<f64>, C: Clients<T>> Clients<T> for Ranks<G, C> {
         self.group.all_gather_bytes(&padded, &mut all)?;
         let mut parts =
             lengths.iter().enumerate().map(|(rank, length)| all.get(rank * longest..rank * longest + length));
-        let missing = || Error::Transport { operation: "exchange", reason: "a message is cut off".into() };
+        let missing =
+            || Error::Ranks(RankError::Transport { operation: "exchange", reason: "a message is cut off".into() });
         parts.try_fold(Vec::new(), |mut parts, part| {
             parts.push(part.ok_or_else(missing)?.to_vec());
             Ok(parts)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::client::Task;
 use super::tensors::{Tensors, plus};
 use crate::adaptor::{around, count_inner};
-use crate::error::{Error, Result};
+use crate::error::{ArgumentError, Error, FederatedError, Result, StepError};
 use crate::params::{Element, Layout, Params};
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Optimizer, Report, Step};
@@ -34,8 +34,8 @@ use crate::step::{Optimizer, Report, Step};
 /// clients' losses. For another mean, scale the clients' losses.
 ///
 /// # Errors
-/// [`Error::NoRound`] for a step or [`end_round`](Scaffold::end_round) before [`begin_round`](Scaffold::begin_round); [`Error::NoStep`] for a
-/// round without steps; [`Error::NoControl`] for a task from a server without [`scaffold`](super::Server::scaffold).
+/// [`FederatedError::NoRound`] for a step or [`end_round`](Scaffold::end_round) before [`begin_round`](Scaffold::begin_round); [`StepError::NoStep`] for a
+/// round without steps; [`FederatedError::NoControl`] for a task from a server without [`scaffold`](super::Server::scaffold).
 ///
 /// # Example
 /// ```
@@ -123,9 +123,9 @@ impl<A: Element, O: Optimizer<A>> Scaffold<O, A> {
     /// Starts a round with the model and the control variate of this task.
     ///
     /// # Errors
-    /// [`Error::NoControl`], [`Error::ParametersChanged`], [`Error::DuplicatePath`].
+    /// [`FederatedError::NoControl`], [`StepError::ParametersChanged`], [`StepError::DuplicatePath`].
     pub fn begin_round<T: Params<Elem = A>>(&mut self, task: &Task<T>) -> Result<()> {
-        let everybody = task.control().ok_or(Error::NoControl)?;
+        let everybody = task.control().ok_or(Error::Federated(FederatedError::NoControl))?;
         let known = self.inner.layout().into_iter().chain([everybody.layout()]);
         Tensors::renew(&mut self.start, known, task.model(), &mut self.room)?;
         let layout = everybody.layout();
@@ -144,16 +144,16 @@ impl<A: Element, O: Optimizer<A>> Scaffold<O, A> {
     /// Ends the round with the parameters after training, and returns the change of the control variate for the server.
     ///
     /// # Errors
-    /// [`Error::NoRound`], [`Error::NoStep`], [`Error::ParametersChanged`]; [`Error::NotFinite`] if the change is not finite. The round
+    /// [`FederatedError::NoRound`], [`StepError::NoStep`], [`StepError::ParametersChanged`]; [`ArgumentError::NotFinite`] if the change is not finite. The round
     /// has then not ended.
     pub fn end_round<T: Params<Elem = A>>(&mut self, params: &T) -> Result<Tensors<A>> {
         let (Phase::Training, Some(own), Some(correction), Some(start)) =
             (self.phase, &self.control, &self.spare, &self.start)
         else {
-            return Err(Error::NoRound);
+            return Err(Error::Federated(FederatedError::NoRound));
         };
         if self.rates == 0.0 {
-            return Err(Error::NoStep);
+            return Err(Error::Step(StepError::NoStep));
         }
         let now = Tensors::of(params)?;
         start.layout().ensure_same(now.layout())?;
@@ -165,7 +165,7 @@ impl<A: Element, O: Optimizer<A>> Scaffold<O, A> {
         change.values_mut().iter_mut().zip(own.values()).for_each(|(change, own)| *change -= *own);
         if let Some(at) = change.values().iter().position(|change| !change.is_finite()) {
             let (argument, value) = ("the change of the control variate", change.values()[at].as_f64());
-            return Err(Error::NotFinite { argument, index: vec![at], value });
+            return Err(Error::Argument(ArgumentError::NotFinite { argument, index: vec![at], value }));
         }
         (self.spare, self.phase) = (Some(next), Phase::Ended);
         Ok(change)
@@ -173,7 +173,9 @@ impl<A: Element, O: Optimizer<A>> Scaffold<O, A> {
 
     /// What is added to the gradients.
     fn check_own(&self, step: &Step<'_, A>) -> Result<&Tensors<A>> {
-        let (Phase::Training, Some(correction)) = (self.phase, &self.spare) else { return Err(Error::NoRound) };
+        let (Phase::Training, Some(correction)) = (self.phase, &self.spare) else {
+            return Err(Error::Federated(FederatedError::NoRound));
+        };
         Layout::ensure_known(Some(correction.layout()), step.layout())?;
         Ok(correction)
     }
@@ -189,7 +191,9 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Scaffold<O, A> {
 
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
         self.check_own(&step)?;
-        let Self { inner, spare: Some(correction), .. } = self else { return Err(Error::NoRound) };
+        let Self { inner, spare: Some(correction), .. } = self else {
+            return Err(Error::Federated(FederatedError::NoRound));
+        };
         let mut step: Step<'_, A> = step; // a shorter lifetime: from here on it borrows the correction
         plus(&mut step, correction.layout(), correction.values());
         let report = inner.apply(step)?;

@@ -6,14 +6,14 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
 use super::privacy::noise::system_key;
-use crate::error::{Error, Result};
+use crate::error::{ArgumentError, Error, Result};
 
 /// Chooses the clients of a round.
 pub trait Selection: Send {
     /// Chooses clients from 0 … `clients` − 1. `draw` is the number of the choice; another number gives another choice.
     ///
     /// # Errors
-    /// [`Error::HyperParameter`] if the settings are invalid, [`Error::Entropy`] if the operating system has no randomness. Nothing has
+    /// [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if the settings are invalid, [`FederatedError::Entropy`](crate::error::FederatedError::Entropy) if the operating system has no randomness. Nothing has
     /// been drawn then.
     fn select(&mut self, clients: usize, draw: u64) -> Result<Vec<usize>>;
 }
@@ -91,7 +91,7 @@ impl fmt::Debug for Sample {
 
 impl How {
     fn check(self, clients: usize) -> Result<()> {
-        let (name, value, accepted) = match self {
+        let (argument, value, accepted) = match self {
             Self::Count(count) if count == 0 || count > clients => {
                 ("count", count as f64, format!("from 1 to the number of clients, {clients}"))
             }
@@ -100,7 +100,7 @@ impl How {
             }
             _ => return Ok(()),
         };
-        Err(Error::HyperParameter { name, value, step: 0, path: None, accepted })
+        Err(Error::Argument(ArgumentError::Range { argument, value, accepted }))
     }
 
     fn draw(self, clients: usize, generator: &mut (dyn Rng + Send)) -> Vec<usize> {

@@ -11,7 +11,7 @@ use super::clients::Clients;
 use super::report::RoundReport;
 use super::selection::{All, Selection};
 use super::tensors::Tensors;
-use crate::error::{Error, Result};
+use crate::error::{ArgumentError, Error, FederatedError, RankError, Result, StepError};
 use crate::params::{Element, Layout, Params, ParamsMut};
 use crate::step::{Optimizer, Report, Step};
 
@@ -40,15 +40,15 @@ use crate::step::{Optimizer, Report, Step};
 /// round has the same number and chooses clients again. Wrong but finite updates are not detected; a mean is not robust against
 /// malicious clients.
 ///
-/// Finite changes can still make the model or the optimizer's state overflow. The round then returns [`Error::NonFiniteParameter`] or, for
-/// an entry of the state, [`Error::EntryValue`], and model and server are unchanged. A single client can cause this in every round, if the
+/// Finite changes can still make the model or the optimizer's state overflow. The round then returns [`StepError::NonFiniteParameter`] or, for
+/// an entry of the state, [`StateError::EntryValue`](crate::error::StateError::EntryValue), and model and server are unchanged. A single client can cause this in every round, if the
 /// optimizer amplifies changes: FedAdam in f32 squares a change, which must stay below 1.8e19. Use an [`Aggregation`] that limits each
 /// change to prevent it.
 ///
 /// With [`Ranks`](super::Ranks) every rank has its own server, built in the same way, and all ranks end a round with the same bits. An
 /// error on one rank is an error on all. At the start of a round, the ranks compare the model, their settings and the server's state. The
 /// optimizer's state is not compared; a difference in it shows in the model of the next round. If a rank is lost in the last exchange, the
-/// remaining ranks may end up a round apart, each in a consistent state. A later round then returns [`Error::RanksDisagree`]; load the same
+/// remaining ranks may end up a round apart, each in a consistent state. A later round then returns [`RankError::RanksDisagree`]; load the same
 /// state and model on all ranks.
 ///
 /// # State
@@ -58,17 +58,17 @@ use crate::step::{Optimizer, Report, Step};
 /// the number of repetitions is not saved.
 ///
 /// # Errors
-/// Before any client trains: those of the optimizer's [`check`](Optimizer::check), of the [`Selection`] ([`Error::HyperParameter`],
-/// [`Error::Entropy`]) and of the [`Aggregation`]; [`Error::DuplicatePath`] and, with SCAFFOLD, [`Error::ParametersChanged`] of the
-/// model; [`Error::ControlNotPrivate`]; [`Error::CounterFull`].
+/// Before any client trains: those of the optimizer's [`check`](Optimizer::check), of the [`Selection`] ([`StepError::HyperParameter`],
+/// [`FederatedError::Entropy`]) and of the [`Aggregation`]; [`StepError::DuplicatePath`] and, with SCAFFOLD, [`StepError::ParametersChanged`] of the
+/// model; [`FederatedError::ControlNotPrivate`]; [`StepError::CounterFull`].
 ///
-/// After the clients have trained: [`Error::NonFiniteGradient`] if your own aggregation produces a change that is not finite, or if more
-/// clients than a private server expects send large changes; [`Error::NotFinite`] if the control variate is not finite;
-/// [`Error::NonFiniteParameter`] and [`Error::EntryValue`] if the model or the optimizer's state would not be finite; those of the
+/// After the clients have trained: [`StepError::NonFiniteGradient`] if your own aggregation produces a change that is not finite, or if more
+/// clients than a private server expects send large changes; [`ArgumentError::NotFinite`] if the control variate is not finite;
+/// [`StepError::NonFiniteParameter`] and [`StateError::EntryValue`](crate::error::StateError::EntryValue) if the model or the optimizer's state would not be finite; those of the
 /// optimizer's [`apply`](Optimizer::apply).
 ///
-/// In a group of ranks, before and after: [`Error::RankRefused`], [`Error::RanksDisagree`], [`Error::RankLeft`], [`Error::RankTimeout`],
-/// [`Error::Transport`].
+/// In a group of ranks, before and after: [`RankError::RankRefused`], [`RankError::RanksDisagree`], [`RankError::RankLeft`], [`RankError::RankTimeout`],
+/// [`RankError::Transport`].
 ///
 /// # Example
 /// ```
@@ -208,7 +208,12 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
 
         let own = self.sums.add(&layout, &chosen, replies, control.as_deref(), &mut self.aggregation);
         let all = clients.exchange(&own.to_bytes())?.into_iter().map(|bytes| Answers::of_bytes(&bytes));
-        let unread = || Error::Transport { operation: "exchange", reason: "the answers of a rank are cut off".into() };
+        let unread = || {
+            Error::Ranks(RankError::Transport {
+                operation: "exchange",
+                reason: "the answers of a rank are cut off".into(),
+            })
+        };
         let all = all.collect::<Option<Vec<_>>>().ok_or_else(unread)?;
         let Answers { counted, left_out } = Answers::join(all, &chosen);
         let elements = layout.elements();
@@ -248,11 +253,11 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
         count: usize,
     ) -> Result<Vec<usize>> {
         if self.round == u64::MAX {
-            return Err(Error::CounterFull { counter: "rounds", path: None });
+            return Err(Error::Step(StepError::CounterFull { counter: "rounds", path: None }));
         }
         self.aggregation.check()?;
         if self.scaffold && !self.aggregation.allows_controls() {
-            return Err(Error::ControlNotPrivate);
+            return Err(Error::Federated(FederatedError::ControlNotPrivate));
         }
         if let Some(control) = &self.control {
             control.layout().ensure_same(layout)?;
@@ -293,7 +298,10 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
             let Some(([refused], rest)) = message.split_first_chunk() else { continue };
             let Some((found, rest)) = rest.split_first_chunk() else { continue };
             if *refused != 0 {
-                return Err(Error::RankRefused { rank, reason: String::from_utf8_lossy(rest).into_owned() });
+                return Err(Error::Ranks(RankError::RankRefused {
+                    rank,
+                    reason: String::from_utf8_lossy(rest).into_owned(),
+                }));
             }
             let other = |digest: [u8; 8]| format!("a model and server of digest {:016x}", u64::from_le_bytes(digest));
             if rank == 0 {
@@ -302,7 +310,11 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
             }
             let expected = all[0].get(1..9).and_then(|bytes| bytes.try_into().ok()).unwrap_or(*found);
             if *found != expected {
-                return Err(Error::RanksDisagree { rank, expected: other(expected), found: other(*found) });
+                return Err(Error::Ranks(RankError::RanksDisagree {
+                    rank,
+                    expected: other(expected),
+                    found: other(*found),
+                }));
             }
         }
         Ok((layout, chosen))
@@ -316,7 +328,7 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
             *value = A::from_f64(value.as_f64() + sum / clients as f64);
             if !value.is_finite() {
                 let (argument, value) = ("the control variate", value.as_f64());
-                return Err(Error::NotFinite { argument, index: vec![at], value });
+                return Err(Error::Argument(ArgumentError::NotFinite { argument, index: vec![at], value }));
             }
         }
         Ok(Arc::new(next))
@@ -363,7 +375,10 @@ fn agree_on_end<T: Params, C: Clients<T> + ?Sized>(clients: &C, own: Result<()>)
     own?;
     for (rank, message) in all?.iter().enumerate() {
         if let [1, reason @ ..] = &**message {
-            return Err(Error::RankRefused { rank, reason: String::from_utf8_lossy(reason).into_owned() });
+            return Err(Error::Ranks(RankError::RankRefused {
+                rank,
+                reason: String::from_utf8_lossy(reason).into_owned(),
+            }));
         }
     }
     Ok(())

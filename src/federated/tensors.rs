@@ -39,7 +39,7 @@ impl<A: Element> Tensors<A> {
     /// Copies the values of a tree.
     ///
     /// # Errors
-    /// [`Error::DuplicatePath`](crate::Error::DuplicatePath).
+    /// [`StepError::DuplicatePath`](crate::error::StepError::DuplicatePath).
     pub fn of<T: Params<Elem = A> + ?Sized>(tree: &T) -> Result<Self> {
         let mut values = Vec::new();
         let layout = flatten(tree, |part| values.extend_from_slice(part))?;

@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use pulp::Arch;
 
-use crate::error::{Error, Result};
+use crate::error::{ArgumentError, Error, Result};
 
 pub use crate::kernel::level::Level;
 
@@ -49,14 +49,14 @@ pub fn level() -> Level {
 /// the level that they began with.
 ///
 /// # Errors
-/// [`Error::SimdLevel`] if the level is not [`available`].
+/// [`ArgumentError::SimdLevel`] if the level is not [`available`].
 pub fn use_level(level: Level) -> Result<()> {
     match level.arch() {
         Some(_) => {
             IN_USE.store(level as u8, Ordering::Relaxed);
             Ok(())
         }
-        None => Err(Error::SimdLevel { level, available: available() }),
+        None => Err(Error::Argument(ArgumentError::SimdLevel { level, available: available() })),
     }
 }
 

@@ -3,7 +3,7 @@
 use ndarray::{Array1, Array2, ArrayRef2};
 use rand::{Rng, RngExt};
 
-use crate::error::{Error, Result};
+use crate::error::{ArgumentError, Error, Result};
 use crate::params::{Element, Params, ParamsMut, Scalar, Visitor, VisitorMut};
 
 /// A low-rank adapter of one weight: made by [`Config::adapt`](super::Config::adapt) or [`Config::pissa`](super::Config::pissa).
@@ -146,6 +146,8 @@ pub(super) fn lengths<A>(rows: &Option<Array1<A>>) -> &[usize] {
 pub(super) fn shape(argument: &'static str, expected: &[usize], found: &[usize]) -> Result<()> {
     match expected == found {
         true => Ok(()),
-        false => Err(Error::ArgumentShape { argument, expected: expected.into(), found: found.into() }),
+        false => {
+            Err(Error::Argument(ArgumentError::Shape { argument, expected: expected.into(), found: found.into() }))
+        }
     }
 }

@@ -8,7 +8,7 @@ use super::adapter::{Lora, NormGradient};
 use super::dora::norms;
 use super::init::{Init, principal};
 use crate::curvature::tap::finite;
-use crate::error::{Error, Result};
+use crate::error::{ArgumentError, Error, Result, ensure_count};
 use crate::params::{Element, Scalar};
 
 /// The configuration of an adapter: its rank, α, and the variant of LoRA.
@@ -71,8 +71,8 @@ impl Config {
     /// Creates an adapter for a weight of shape (out, in). It does not change the layer's output yet.
     ///
     /// # Errors
-    /// [`Error::HyperParameter`] if the rank is 0 or too large for memory, α is not finite in the element type, or the dropout is out of range;
-    /// [`Error::NotFinite`] with DoRA if the weight is not finite.
+    /// [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if the rank is 0 or too large for memory, α is not finite in the element type, or the dropout is out of range;
+    /// [`ArgumentError::NotFinite`] with DoRA if the weight is not finite.
     pub fn adapt<A: Scalar>(&self, weight: &ArrayRef2<A>, rng: &mut impl Rng) -> Result<Lora<A>> {
         self.check()?;
         let (outputs, inputs) = weight.dim();
@@ -111,8 +111,8 @@ impl Config {
         Ok(adapter)
     }
 
-    fn check(&self) -> Result<()> {
-        within("rank", self.rank as f64, self.rank > 0, "at least 1")?;
+    pub(super) fn check(&self) -> Result<()> {
+        ensure_count("rank", self.rank as u64)?;
         within("alpha", self.alpha, self.alpha.is_finite(), "a finite number")?;
         within("dropout", self.dropout, (0.0..1.0).contains(&self.dropout), "a number in 0 ≤ dropout < 1")
     }
@@ -132,9 +132,9 @@ impl Config {
     }
 }
 
-pub(super) fn within(name: &'static str, value: f64, holds: bool, accepted: &str) -> Result<()> {
+pub(super) fn within(argument: &'static str, value: f64, holds: bool, accepted: &str) -> Result<()> {
     match holds {
         true => Ok(()),
-        false => Err(Error::HyperParameter { name, value, step: 0, path: None, accepted: accepted.into() }),
+        false => Err(Error::Argument(ArgumentError::Range { argument, value, accepted: accepted.into() })),
     }
 }

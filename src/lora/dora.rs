@@ -236,7 +236,7 @@ impl Sums {
 }
 
 /// A vector of one number for each row.
-pub(super) fn column<A: Element>(factors: &Array1<A>) -> ndarray::ArrayView2<'_, A> {
+pub(super) fn column<A: Element>(factors: &Array1<A>) -> ArrayView2<'_, A> {
     factors.view().insert_axis(Axis(1))
 }
 

@@ -13,7 +13,7 @@ impl<A: Scalar> Lora<A> {
     /// The output of the adapted layer, of shape (batch, out), for x of shape (batch, in).
     ///
     /// # Errors
-    /// [`Error::ArgumentShape`](crate::Error::ArgumentShape).
+    /// [`ArgumentError::Shape`](crate::error::ArgumentError::Shape).
     pub fn forward(&self, weight: &ArrayRef2<A>, x: &ArrayRef2<A>) -> Result<Array2<A>> {
         self.check(weight, x)?;
         Ok(self.outputs(weight, x, None))
@@ -22,7 +22,7 @@ impl<A: Scalar> Lora<A> {
     /// [`forward`](Self::forward) with dropout; `mask` has x's shape and comes from [`mask`](Self::mask).
     ///
     /// # Errors
-    /// [`Error::ArgumentShape`](crate::Error::ArgumentShape).
+    /// [`ArgumentError::Shape`](crate::error::ArgumentError::Shape).
     pub fn forward_masked(&self, weight: &ArrayRef2<A>, x: &ArrayRef2<A>, mask: &ArrayRef2<A>) -> Result<Array2<A>> {
         self.check(weight, x)?;
         shape("mask", &[x.nrows(), x.ncols()], mask.shape())?;
@@ -32,7 +32,7 @@ impl<A: Scalar> Lora<A> {
     /// The gradients, from x of shape (batch, in) and dL/dy of shape (batch, out).
     ///
     /// # Errors
-    /// [`Error::ArgumentShape`](crate::Error::ArgumentShape).
+    /// [`ArgumentError::Shape`](crate::error::ArgumentError::Shape).
     pub fn backward(&self, weight: &ArrayRef2<A>, x: &ArrayRef2<A>, output_grad: &ArrayRef2<A>) -> Result<Backward<A>> {
         self.check(weight, x)?;
         shape("output_grad", &[x.nrows(), self.lora_b.nrows()], output_grad.shape())?;
@@ -42,7 +42,7 @@ impl<A: Scalar> Lora<A> {
     /// The gradients of the mean loss, from a [`LinearTap`] of the layer.
     ///
     /// # Errors
-    /// [`Error::ArgumentShape`](crate::Error::ArgumentShape), and those of [`LinearTap::check`].
+    /// [`ArgumentError::Shape`](crate::error::ArgumentError::Shape), and those of [`LinearTap::check`].
     pub fn backward_tap(&self, weight: &ArrayRef2<A>, tap: LinearTap<'_, A>) -> Result<Grads<A>> {
         tap.check()?;
         let examples = A::from_f64(tap.examples() as f64);
@@ -53,7 +53,7 @@ impl<A: Scalar> Lora<A> {
     /// [`backward`](Self::backward) of [`forward_masked`](Self::forward_masked), with the same mask.
     ///
     /// # Errors
-    /// [`Error::ArgumentShape`](crate::Error::ArgumentShape).
+    /// [`ArgumentError::Shape`](crate::error::ArgumentError::Shape).
     pub fn backward_masked(
         &self,
         weight: &ArrayRef2<A>,
@@ -70,7 +70,7 @@ impl<A: Scalar> Lora<A> {
     /// The gradients from dL/dW′ of shape (out, in), where W′ is the [merged](Self::merge) weight. Use it if your backward pass computes dL/dW′.
     ///
     /// # Errors
-    /// [`Error::ArgumentShape`](crate::Error::ArgumentShape).
+    /// [`ArgumentError::Shape`](crate::error::ArgumentError::Shape).
     pub fn backward_weight(&self, weight: &ArrayRef2<A>, weight_grad: &ArrayRef2<A>) -> Result<Grads<A>> {
         self.check_weight(weight)?;
         shape("weight_grad", weight.shape(), weight_grad.shape())?;
@@ -89,7 +89,7 @@ impl<A: Scalar> Lora<A> {
     /// unchanged.
     ///
     /// # Errors
-    /// [`Error::ArgumentShape`](crate::Error::ArgumentShape), [`Error::NotFinite`](crate::Error::NotFinite).
+    /// [`ArgumentError::Shape`](crate::error::ArgumentError::Shape), [`ArgumentError::NotFinite`](crate::error::ArgumentError::NotFinite).
     pub fn merge(&self, weight: &mut ArrayRef2<A>) -> Result<Merged<A>> {
         self.check_weight(weight)?;
         let mut merged = weight.to_owned();
@@ -107,7 +107,7 @@ impl<A: Scalar> Lora<A> {
     /// The weight is restored up to rounding, about 10⁻⁷ relative in f32.
     ///
     /// # Errors
-    /// [`Error::ArgumentShape`](crate::Error::ArgumentShape); [`Error::NotFinite`](crate::Error::NotFinite) if a magnitude of DoRA is 0, because the
+    /// [`ArgumentError::Shape`](crate::error::ArgumentError::Shape); [`ArgumentError::NotFinite`](crate::error::ArgumentError::NotFinite) if a magnitude of DoRA is 0, because the
     /// weight cannot be restored then. On an error the weight is unchanged.
     pub fn unmerge(&self, weight: &mut ArrayRef2<A>, merged: Merged<A>) -> Result<()> {
         self.check_weight(weight)?;

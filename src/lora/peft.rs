@@ -30,7 +30,7 @@ use super::adapter::{Lora, NormGradient, lengths, shape};
 use super::config::{Config, within};
 use super::init::Init;
 use crate::checkpoint::{Checkpoint, at_file, plain_bytes, write_atomically};
-use crate::error::{Error, Result};
+use crate::error::{Error, FileError, Result, StateError, StepError};
 use crate::params::Scalar;
 use crate::state::StateTensor;
 use crate::state::data::Stored;
@@ -66,8 +66,8 @@ const WITHOUT_EFFECT: [&str; 14] = [
 /// changed weight too.
 ///
 /// # Errors
-/// [`Error::HyperParameter`], [`Error::ArgumentShape`] for an adapter that is not of this configuration;
-/// [`Error::DuplicatePath`] for two of one module; [`Error::File`].
+/// [`ArgumentError::Range`](crate::error::ArgumentError::Range), [`ArgumentError::Shape`](crate::error::ArgumentError::Shape) for an adapter that is not of this configuration;
+/// [`StepError::DuplicatePath`] for two of one module; [`FileError::Io`].
 pub fn save<'l, A: Scalar>(
     folder: impl AsRef<Path>,
     config: &Config,
@@ -79,7 +79,7 @@ pub fn save<'l, A: Scalar>(
     for (module, adapter) in adapters {
         ensure_made_with(config, adapter)?;
         if modules.contains(&module) {
-            return Err(Error::DuplicatePath { path: module.into() });
+            return Err(Error::Step(StepError::DuplicatePath { path: module.into() }));
         }
         modules.push(module);
         let mut insert = |suffix: &str, tensor| _ = tensors.insert(format!("{PREFIX}{module}{suffix}"), tensor);
@@ -110,15 +110,16 @@ pub fn save<'l, A: Scalar>(
 /// Reads the adapters of a folder that peft or [`save`] wrote, by the names of their modules.
 ///
 /// # Errors
-/// [`Error::File`], [`Error::NotACheckpoint`]; [`Error::EntryValue`] for a setting that is not supported and changes the numbers, such as a separate rank for
-/// one module; [`Error::MissingEntry`], [`Error::UnexpectedEntry`], [`Error::EntryShape`], [`Error::EntryType`] if the tensors are not adapters.
+/// [`FileError::Io`], [`FileError::NotACheckpoint`]; [`StateError::EntryValue`] for a setting that is not supported and changes the numbers, such as a separate rank for
+/// one module; [`StateError::MissingEntry`], [`StateError::UnexpectedEntry`], [`StateError::EntryShape`], [`StateError::EntryType`] if the tensors are not adapters.
 pub fn load<A: Scalar>(folder: impl AsRef<Path>) -> Result<(Config, BTreeMap<String, Lora<A>>)> {
     let folder = folder.as_ref();
     let path = folder.join(CONFIG);
     let text = fs::read(&path).map_err(|error| at_file(&path, &error))?;
     let settings = serde_json::from_slice(&text);
-    let config =
-        read_config(&settings.map_err(|error| Error::NotACheckpoint { reason: format!("{CONFIG}: {error}") })?)?;
+    let config = read_config(
+        &settings.map_err(|error| Error::File(FileError::NotACheckpoint { reason: format!("{CONFIG}: {error}") }))?,
+    )?;
     let file = Checkpoint::open(folder.join(MODEL))?;
     let mut adapters = BTreeMap::new();
     for key in file.params.keys() {
@@ -130,7 +131,7 @@ pub fn load<A: Scalar>(folder: impl AsRef<Path>) -> Result<(Config, BTreeMap<Str
                     adapters.insert(module.to_owned(), read_adapter(&file, &config, module)?);
                 }
             }
-            _ => return Err(Error::UnexpectedEntry { key: key.clone() }),
+            _ => return Err(Error::State(StateError::UnexpectedEntry { key: key.clone(), into: "adapter" })),
         }
     }
     Ok((config, adapters))
@@ -150,10 +151,12 @@ fn read_adapter<A: Scalar>(file: &Checkpoint, config: &Config, module: &str) -> 
     let key = |suffix: &str| format!("{PREFIX}{module}{suffix}");
     let sides = |suffix: &str| match file.params.get(&key(suffix)).map(|tensor| &*tensor.shape) {
         Some(&[rows, columns]) => Ok((rows, columns)),
-        Some(found) => {
-            Err(Error::EntryValue { key: key(suffix), value: format!("of shape {found:?}"), accepted: "a matrix" })
-        }
-        None => Err(Error::MissingEntry { key: key(suffix) }),
+        Some(found) => Err(Error::State(StateError::EntryValue {
+            key: key(suffix),
+            value: format!("of shape {found:?}"),
+            accepted: "a matrix",
+        })),
+        None => Err(Error::State(StateError::MissingEntry { key: key(suffix), similar: Vec::new() })),
     };
     let ((_, inputs), (outputs, _)) = (sides(LORA_A)?, sides(LORA_B)?);
     let magnitude = config.dora.map(|_| unpack(file, &key(MAGNITUDE_VECTOR), [outputs])).transpose()?;
@@ -170,7 +173,7 @@ fn read_adapter<A: Scalar>(file: &Checkpoint, config: &Config, module: &str) -> 
 fn read_config(settings: &Map<String, Value>) -> Result<Config> {
     let refuse = |key: &str, accepted| {
         let value = settings.get(key).unwrap_or(&Value::Null).to_string();
-        Error::EntryValue { key: format!("{CONFIG}/{key}"), value, accepted }
+        Error::State(StateError::EntryValue { key: format!("{CONFIG}/{key}"), value, accepted })
     };
     let flag = |key: &str| match settings.get(key) {
         None | Some(Value::Null) => Ok(false), // files of older versions of peft lack some
@@ -225,9 +228,14 @@ fn unpack<A: Scalar, D: Dimension, const N: usize>(
     key: &str,
     shape: [usize; N],
 ) -> Result<Array<A, D>> {
-    let tensor = file.params.get(key).ok_or_else(|| Error::MissingEntry { key: key.into() })?;
+    let tensor = file
+        .params
+        .get(key)
+        .ok_or_else(|| Error::State(StateError::MissingEntry { key: key.into(), similar: Vec::new() }))?;
     tensor.ensure(key, &shape, A::DTYPE)?;
-    let wrong = || Error::EntryShape { key: key.into(), expected: shape.into(), found: tensor.shape.to_vec() };
+    let wrong = || {
+        Error::State(StateError::EntryShape { key: key.into(), expected: shape.into(), found: tensor.shape.to_vec() })
+    };
     let values = A::unpack(&tensor.data).ok_or_else(wrong)?;
     let array = Array::from_shape_vec(IxDyn(&shape), values).ok().and_then(|array| array.into_dimensionality().ok());
     array.ok_or_else(wrong)

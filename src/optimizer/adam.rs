@@ -49,7 +49,7 @@ use crate::schedule::Hyper;
 /// the root like PyTorch (`eps_root = 0`).
 ///
 /// # Errors
-/// A step fails with [`Error::HyperParameter`](crate::Error::HyperParameter) when a value leaves its range, and for
+/// A step fails with [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) when a value leaves its range, and for
 /// the reasons of [`Step::pair`](crate::Step::pair) and a changed parameter tree.
 ///
 /// # Example

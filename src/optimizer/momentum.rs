@@ -41,7 +41,7 @@ use crate::schedule::Hyper;
 /// `SGD(momentum=μ)` and the form of Sutskever et al. (2013, eqs. 1–2), with v of opposite sign.
 ///
 /// # Errors
-/// A step fails with [`Error::HyperParameter`](crate::Error::HyperParameter) when a value leaves its range, and for
+/// A step fails with [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) when a value leaves its range, and for
 /// the reasons of [`Step::pair`](crate::Step::pair) and a changed parameter tree.
 ///
 /// # Example

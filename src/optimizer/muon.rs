@@ -5,7 +5,7 @@ use std::ops::Bound;
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Zip};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StepError};
 use crate::kernel::product::{gram, multiply};
 use crate::params::{Scalar, TensorInfo};
 use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise};
@@ -42,8 +42,8 @@ use crate::schedule::Hyper;
 /// line, see the example. Convolutions are matrices (out, in·height·width).
 ///
 /// # Errors
-/// [`Error::NotAMatrix`] for tensors of fewer than two axes, [`Error::NonFiniteGradient`], [`Error::NormOverflow`],
-/// [`Error::HyperParameter`].
+/// [`StepError::NotAMatrix`] for tensors of fewer than two axes, [`StepError::NonFiniteGradient`], [`StepError::NormOverflow`],
+/// [`StepError::HyperParameter`].
 ///
 /// # Example
 /// ```
@@ -127,7 +127,11 @@ impl<A: Scalar> MatrixRule<A> for MuonRule {
     fn accepts(&self, tensor: &TensorInfo) -> Result<()> {
         match tensor.shape() {
             [_, _, ..] => Ok(()),
-            shape => Err(Error::NotAMatrix { optimizer: "muon", path: tensor.path().into(), shape: shape.into() }),
+            shape => Err(Error::Step(StepError::NotAMatrix {
+                optimizer: "muon",
+                path: tensor.path().into(),
+                shape: shape.into(),
+            })),
         }
     }
 
@@ -301,7 +305,10 @@ mod tests {
     fn vectors_are_refused_by_name() {
         let (mut opt, mut w) = (Muon::new(0.1), (array![[1.0]], array![1.0]));
         let error = opt.step(&mut w, &(array![[1.0]], array![1.0])).unwrap_err();
-        assert_eq!(error.to_string(), "muon steps matrices, and \"1\" has shape [1]; route it to another optimizer");
+        assert_eq!(
+            error.to_string(),
+            "muon needs tensors with at least two axes, and \"1\" has shape [1]; route it to another optimizer"
+        );
         assert_eq!(w, (array![[1.0]], array![1.0]));
         let nothing: Array1<f64> = array![];
         assert!(Muon::new(0.1).step(&mut nothing.clone(), &nothing).is_err());

@@ -47,7 +47,7 @@ use crate::schedule::Hyper;
 /// `classical()` is Keras' `SGD(momentum=μ, nesterov=True)`.
 ///
 /// # Errors
-/// A step fails with [`Error::HyperParameter`](crate::Error::HyperParameter) when a value leaves its range, and for
+/// A step fails with [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) when a value leaves its range, and for
 /// the reasons of [`Step::pair`](crate::Step::pair) and a changed parameter tree.
 ///
 /// # Example

@@ -47,7 +47,7 @@ use crate::schedule::Hyper;
 /// with α = 0.9 and ε = 1e-8: `.alpha(0.9).eps_inside_sqrt().classical()`; its `eps_in_sqrt=False` is without `eps_inside_sqrt`.
 ///
 /// # Errors
-/// A step fails with [`Error::HyperParameter`](crate::Error::HyperParameter) when a value leaves its range, and for
+/// A step fails with [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) when a value leaves its range, and for
 /// the reasons of [`Step::pair`](crate::Step::pair) and a changed parameter tree.
 ///
 /// # Example

@@ -5,7 +5,7 @@ use std::ops::{Bound, Range};
 
 use ndarray::{Array2, ArrayRef2, ArrayView2, ArrayViewMut2, Axis, Slice};
 
-use crate::error::{Error, Result};
+use crate::error::{Result, ensure_count};
 use crate::kernel::decomposition::shifted_power;
 use crate::kernel::product::faer::{blend_gram, multiply};
 use crate::params::Scalar;
@@ -51,7 +51,7 @@ use crate::schedule::Hyper;
 /// [`Matrixwise`].
 ///
 /// # Errors
-/// [`Error::NonFiniteGradient`] and [`Error::NormOverflow`], with a weight decay of that too; [`Error::HyperParameter`]. Should a root
+/// [`StepError::NonFiniteGradient`](crate::error::StepError::NonFiniteGradient) and [`StepError::NormOverflow`](crate::error::StepError::NormOverflow), with a weight decay of that too; [`StepError::HyperParameter`](crate::error::StepError::HyperParameter). Should a root
 /// not be found, the one before it stays; before the first, the gradient itself is the direction.
 ///
 /// # Example
@@ -240,10 +240,8 @@ impl<A: Scalar> MatrixRule<A> for ShampooRule {
     }
 
     fn values(&self, step: u64) -> Result<ShampooValues> {
-        let at_least_one = [("period", self.period), ("block_size", self.block_size as u64)];
-        if let Some((name, _)) = at_least_one.into_iter().find(|(_, value)| *value == 0) {
-            return Err(Error::HyperParameter { name, value: 0.0, step, path: None, accepted: "at least 1".into() });
-        }
+        ensure_count("period", self.period)?;
+        ensure_count("block_size", self.block_size as u64)?;
         let below_1 = |hyper: &Option<Hyper>, name| {
             hyper.as_ref().map(|hyper| hyper.within_as::<A>(name, 0.0..1.0, step)).transpose()
         };
@@ -346,6 +344,7 @@ mod tests {
     use ndarray::array;
 
     use super::*;
+    use crate::error::{Error, StepError};
     use crate::step::Optimizer;
 
     fn close(found: &Array2<f64>, expected: &Array2<f64>) -> bool {
@@ -392,8 +391,7 @@ mod tests {
             let (mut opt, mut w) = (Shampoo::new(0.1).weight_decay(0.1), (array![[1.0, 2.0]], array![[broken, 1.0]]));
             let grad = array![[1.0, 1.0]];
             let error = opt.step(&mut w, &(&grad, &grad)).unwrap_err();
-            let named =
-                matches!(&error, Error::NonFiniteGradient { path, .. } | Error::NormOverflow { path } if path == "1");
+            let named = matches!(&error, Error::Step(StepError::NonFiniteGradient { path, .. }) | Error::Step(StepError::NormOverflow { path }) if path == "1");
             assert!(named && w.0 == array![[1.0, 2.0]] && opt.state_bytes() == 0, "{error}");
             opt.weight_decay(0.0).step(&mut w, &(&grad, &grad)).unwrap();
         }

@@ -4,7 +4,7 @@ use std::mem::swap;
 
 use ndarray::{Array2, ArrayRef2, ArrayView2, ArrayViewMut2, Axis};
 
-use crate::error::{Error, Result};
+use crate::error::{Result, ensure_count};
 use crate::kernel::decomposition::{eigen, orthonormal};
 use crate::kernel::product::faer::{blend_gram, multiplied, multiply};
 use crate::kernel::simd;
@@ -51,7 +51,7 @@ use crate::schedule::Hyper;
 /// `max_side` says what the state is: see [`Matrixwise`] before changing it on a running optimizer.
 ///
 /// # Errors
-/// [`Error::NonFiniteGradient`], [`Error::NormOverflow`], [`Error::HyperParameter`]. Should the first decomposition fail, the basis
+/// [`StepError::NonFiniteGradient`](crate::error::StepError::NonFiniteGradient), [`StepError::NormOverflow`](crate::error::StepError::NormOverflow), [`StepError::HyperParameter`](crate::error::StepError::HyperParameter). Should the first decomposition fail, the basis
 /// begins as the identity.
 ///
 /// # Example
@@ -184,10 +184,7 @@ impl<A: Scalar> MatrixRule<A> for SoapRule {
 
     fn values(&self, step: u64) -> Result<SoapValues> {
         for (name, value) in [("period", self.period), ("max_side", self.max_side as u64)] {
-            if value == 0 {
-                let accepted = "at least 1".into();
-                return Err(Error::HyperParameter { name, value: 0.0, step, path: None, accepted });
-            }
+            ensure_count(name, value)?;
         }
         Ok(SoapValues {
             beta1: self.beta1.within_as::<A>("beta1", 0.0..1.0, step)?,

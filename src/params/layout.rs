@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{Params, for_each};
-use crate::error::{Error, Name, Result};
+use crate::error::{ArgumentError, Error, Name, Result, StepError};
 
 /// The paths and shapes of a tree's tensors, in the order of its walk.
 ///
@@ -52,15 +52,15 @@ impl Layout {
     /// A layout of these tensors.
     ///
     /// # Errors
-    /// [`Error::DuplicatePath`]; [`Error::TooLarge`] if the number of elements of all tensors exceeds a `usize`.
+    /// [`StepError::DuplicatePath`]; [`ArgumentError::TooLarge`] if the number of elements of all tensors exceeds a `usize`.
     pub fn new(tensors: Vec<TensorInfo>) -> Result<Self> {
         let elements = tensors.iter().try_fold(0_usize, |sum, tensor| sum.checked_add(tensor.checked_elements()?));
-        let elements = elements.ok_or(Error::TooLarge { argument: "the tree" })?;
+        let elements = elements.ok_or(Error::Argument(ArgumentError::TooLarge { argument: "the tree" }))?;
         let by_path = sorted_by_path(&tensors);
         let path = |at: usize| tensors[at].path();
         let twice = by_path.windows(2).filter(|pair| path(pair[0]) == path(pair[1])).map(|pair| pair[1]);
         match twice.min() {
-            Some(twice) => Err(Error::DuplicatePath { path: path(twice).into() }),
+            Some(twice) => Err(Error::Step(StepError::DuplicatePath { path: path(twice).into() })),
             None => Ok(Self { elements, by_path, tensors }),
         }
     }
@@ -130,7 +130,9 @@ impl Layout {
     pub(crate) fn ensure_shapes_of(&self, other: &Self) -> Result<()> {
         let pairs = self.tensors.iter().filter_map(|own| Some((own, other.tensors.get(other.position(&own.path)?)?)));
         match pairs.into_iter().find(|(own, other)| own.shape != other.shape) {
-            Some((own, other)) => Err(Error::ParametersChanged { expected: own.to_string(), found: other.to_string() }),
+            Some((own, other)) => {
+                Err(Error::Step(StepError::ParametersChanged { expected: own.to_string(), found: other.to_string() }))
+            }
             None => Ok(()),
         }
     }
@@ -145,7 +147,7 @@ impl Layout {
             Some(tensor) => tensor.to_string(),
             None => "no more tensors".into(),
         };
-        Err(Error::ParametersChanged { expected: describe(self), found: describe(other) })
+        Err(Error::Step(StepError::ParametersChanged { expected: describe(self), found: describe(other) }))
     }
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StepError};
 use crate::params::{Layout, TensorInfo};
 
 /// Chooses tensors by path, or by path and shape.
@@ -52,7 +52,7 @@ impl Glob {
     fn plain(&self) -> Result<&[String]> {
         match &self.plain {
             Ok(globs) => Ok(globs),
-            Err(reason) => Err(Error::PatternSyntax { pattern: self.text.clone(), reason }),
+            Err(reason) => Err(Error::Step(StepError::PatternSyntax { pattern: self.text.clone(), reason })),
         }
     }
 }
@@ -124,7 +124,11 @@ impl Pattern {
                 (*chosen, unmatched) = (true, false);
             }
             let paths = || layout.paths().map(String::from).collect();
-            if unmatched { Err(Error::PatternUnmatched { pattern: pattern.into(), paths: paths() }) } else { Ok(()) }
+            if unmatched {
+                Err(Error::Step(StepError::PatternUnmatched { pattern: pattern.into(), paths: paths() }))
+            } else {
+                Ok(())
+            }
         };
         match &self.0 {
             Kind::Globs(globs) if !globs.is_empty() => {
@@ -311,7 +315,7 @@ mod tests {
     #[test]
     fn braces_that_mean_nothing_are_refused() {
         for glob in ["a{b", "a}b", "{a{b}}", "a{b}}"] {
-            assert!(matches!(Glob::new(glob).plain(), Err(Error::PatternSyntax { .. })), "{glob}");
+            assert!(matches!(Glob::new(glob).plain(), Err(Error::Step(StepError::PatternSyntax { .. }))), "{glob}");
             assert!(!Pattern::from(glob).matches(glob, &[]), "{glob}");
         }
     }
@@ -333,7 +337,7 @@ mod tests {
         assert_eq!(select(["1.{weight,bias}", "0.*"].into()), Ok(vec![true; 3]));
         for (pattern, unmatched) in [("{0,typo}.weight", "typo.weight"), ("{0,1}.{weight,bias}", "0.bias")] {
             match select(pattern.into()) {
-                Err(Error::PatternUnmatched { pattern, .. }) => assert_eq!(pattern, unmatched),
+                Err(Error::Step(StepError::PatternUnmatched { pattern, .. })) => assert_eq!(pattern, unmatched),
                 other => panic!("{other:?}"),
             }
         }

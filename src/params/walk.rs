@@ -45,7 +45,7 @@ impl Layout {
     /// The values of a tree of this layout, in its order, to be written.
     ///
     /// # Errors
-    /// [`ParametersChanged`](crate::Error::ParametersChanged) if the walk has other tensors, and those of [`Layout::new`].
+    /// [`ParametersChanged`](crate::error::StepError::ParametersChanged) if the walk has other tensors, and those of [`Layout::new`].
     pub(crate) fn values_mut<'a, T: ParamsMut + ?Sized>(
         self: &Arc<Self>,
         tree: &'a mut T,

@@ -329,6 +329,7 @@ mod tests {
     use ndarray::{Array1, aview_mut1};
 
     use super::*;
+    use crate::error::StepError;
     use crate::optimizer::{Adam, AdamW, Momentum, Nesterov, OptimizerExt, RmsProp, Sgd};
     use crate::rule::Rounding;
 
@@ -407,7 +408,7 @@ mod tests {
         opt.state[1].steps = u64::MAX;
         let (before, state) = (params.clone(), opt.state_dict());
         let error = opt.step(&mut params, &grads).unwrap_err();
-        assert_eq!(error, Error::CounterFull { counter: "steps", path: Some("1".into()) });
+        assert_eq!(error, Error::Step(StepError::CounterFull { counter: "steps", path: Some("1".into()) }));
         assert!(params == before && opt.state_dict() == state);
         opt.step(&mut params, &(&grads.0, None::<Array1<f64>>)).unwrap();
     }

@@ -83,7 +83,7 @@ pub trait MatrixRule<A: Scalar>: Send + Sync {
     /// The rule's own hyper-parameters at a step; 0 is the first.
     ///
     /// # Errors
-    /// [`HyperParameter`](crate::Error::HyperParameter) if one is out of range: see
+    /// [`HyperParameter`](crate::error::StepError::HyperParameter) if one is out of range: see
     /// [`Hyper::within_as`](crate::Hyper::within_as).
     fn values(&self, step: u64) -> Result<Self::Values>;
 
@@ -388,6 +388,7 @@ mod tests {
 
     use super::*;
     use crate::error::Error;
+    use crate::error::StepError;
 
     /// Twice the gradient; and where it is told so, it tries to answer with something of another shape.
     #[derive(Clone)]
@@ -462,7 +463,7 @@ mod tests {
         opt.state[1].steps = u64::MAX;
         let (before, state) = (w.clone(), opt.state_dict());
         let error = opt.step(&mut w, &grads).unwrap_err();
-        assert_eq!(error, Error::CounterFull { counter: "steps", path: Some("1".into()) });
+        assert_eq!(error, Error::Step(StepError::CounterFull { counter: "steps", path: Some("1".into()) }));
         assert!(w == before && opt.state_dict() == state);
         opt.step(&mut w, &(array![1.0], None::<ndarray::Array1<f64>>)).unwrap();
     }

@@ -88,7 +88,7 @@ pub trait Rule<A: Scalar>: Send + Sync {
     /// The rule's own hyper-parameters at a step; 0 is the first.
     ///
     /// # Errors
-    /// [`HyperParameter`](crate::Error::HyperParameter) if one is out of range: see
+    /// [`HyperParameter`](crate::error::StepError::HyperParameter) if one is out of range: see
     /// [`Hyper::within_as`](crate::Hyper::within_as).
     fn values(&self, step: u64) -> Result<Self::Values>;
 

@@ -1,7 +1,7 @@
 //! Learning rate and weight decay: the hyper-parameters that every rule's driver has.
 
 use super::Decay;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StepError};
 use crate::params::{Element, TensorInfo};
 use crate::schedule::Hyper;
 use crate::step::{Adjust, Tensor};
@@ -61,7 +61,13 @@ impl RatesAt {
     pub(super) fn ensure<A: Element>(self, decay: Decay, info: Option<&TensorInfo>, step: u64) -> Result<()> {
         let largest = A::max_value().as_f64();
         let refused = |name, value, accepted| {
-            Err(Error::HyperParameter { name, value, step, path: info.map(|info| info.path().into()), accepted })
+            Err(Error::Step(StepError::HyperParameter {
+                name,
+                value,
+                step,
+                path: info.map(|info| info.path().into()),
+                accepted,
+            }))
         };
         if self.learning_rate > largest / ROOM {
             let accepted = format!("a number in 0 ≤ {LEARNING_RATE} ≤ {:e} in {}", largest / ROOM, A::DTYPE);
@@ -87,5 +93,5 @@ fn adjusted(name: &'static str, adjust: Adjust, own: f64, info: &TensorInfo, ste
         return Ok(value);
     }
     let accepted = "a finite number ≥ 0".into();
-    Err(Error::HyperParameter { name, value, step, path: Some(info.path().into()), accepted })
+    Err(Error::Step(StepError::HyperParameter { name, value, step, path: Some(info.path().into()), accepted }))
 }

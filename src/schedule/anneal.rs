@@ -2,7 +2,7 @@
 
 use std::f64::consts::PI;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StepError};
 
 /// The shape of the way from one value to another.
 ///
@@ -77,7 +77,11 @@ pub(super) fn require(
     value: f64,
     accepted: &'static str,
 ) -> Result<()> {
-    if right { Ok(()) } else { Err(Error::Schedule { schedule, argument, value, accepted }) }
+    if right {
+        Ok(())
+    } else {
+        Err(Error::Step(StepError::Schedule { name: None, schedule, argument, value, accepted }))
+    }
 }
 
 /// An error unless the argument is a number.

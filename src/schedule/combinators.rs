@@ -4,7 +4,7 @@ use super::anneal::{clamp, finite, mix, product, progress, require};
 #[cfg(feature = "serde")]
 use super::number;
 use super::{Plateau, Schedule};
-use crate::error::Result;
+use crate::error::{AT_LEAST_1, Result};
 
 /// A straight rise to a schedule's first value, then the schedule: see [`Schedule::warmup`].
 #[derive(Debug, Clone)]
@@ -296,7 +296,7 @@ impl<S: Schedule> Schedule for Cycle<S> {
     }
 
     fn check(&self) -> Result<()> {
-        require(self.steps > 0, "Cycle", "steps", self.steps as f64, "at least 1 step")?;
+        require(self.steps > 0, "Cycle", "steps", self.steps as f64, AT_LEAST_1)?;
         self.inner.check()
     }
 }
@@ -333,7 +333,7 @@ impl<S: Schedule> Schedule for PerEpoch<S> {
 
     fn check(&self) -> Result<()> {
         let steps = self.steps_per_epoch;
-        require(steps > 0, "PerEpoch", "steps_per_epoch", steps as f64, "at least 1 step")?;
+        require(steps > 0, "PerEpoch", "steps_per_epoch", steps as f64, AT_LEAST_1)?;
         self.inner.check()
     }
 }

@@ -6,7 +6,7 @@ use super::Schedule;
 use super::anneal::{floor_and_peak, left_out, mix, progress, require};
 #[cfg(feature = "serde")]
 use super::number;
-use crate::error::Result;
+use crate::error::{AT_LEAST_1, Result};
 
 /// Falls from a peak to a floor along half a cosine wave, and stays there.
 ///
@@ -246,8 +246,8 @@ impl Schedule for CosineRestarts {
 
     fn check(&self) -> Result<()> {
         floor_and_peak("CosineRestarts", self.floor, self.peak)?;
-        require(self.period > 0, "CosineRestarts", "period", self.period as f64, "at least 1 step")?;
-        require(self.factor > 0, "CosineRestarts", "factor", self.factor as f64, "at least 1")
+        require(self.period > 0, "CosineRestarts", "period", self.period as f64, AT_LEAST_1)?;
+        require(self.factor > 0, "CosineRestarts", "factor", self.factor as f64, AT_LEAST_1)
     }
 }
 

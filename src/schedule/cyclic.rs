@@ -123,7 +123,7 @@ impl Schedule for Cyclic {
     fn check(&self) -> Result<()> {
         finite("Cyclic", "base", self.base)?;
         finite("Cyclic", "max", self.max)?;
-        require(self.up > 0 || self.down > Some(0), "Cyclic", "up", 0.0, "at least 1 step, unless down is")?;
+        require(self.up > 0 || self.down > Some(0), "Cyclic", "up", 0.0, "above 0, unless down is")?;
         match self.height {
             Height::Power(gamma) => decay_factor("Cyclic", gamma),
             Height::Same | Height::Halved => Ok(()),

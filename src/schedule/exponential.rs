@@ -4,7 +4,7 @@ use super::Schedule;
 use super::anneal::{decay_factor, finite, left_out, product, require};
 #[cfg(feature = "serde")]
 use super::number;
-use crate::error::Result;
+use crate::error::{AT_LEAST_1, Result};
 
 /// Multiplies the value by a factor at every step.
 ///
@@ -82,7 +82,7 @@ impl Schedule for Exponential {
     fn check(&self) -> Result<()> {
         finite("Exponential", "start", self.start)?;
         decay_factor("Exponential", self.gamma)?;
-        require(self.steps > 0, "Exponential", "over", self.steps as f64, "at least 1 step")
+        require(self.steps > 0, "Exponential", "over", self.steps as f64, AT_LEAST_1)
     }
 }
 

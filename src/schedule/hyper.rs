@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StepError};
 use crate::params::scalar::{Element, is_kept};
 use crate::schedule::Schedule;
 use crate::state::{Commit, StateReader, StateWriter};
@@ -60,15 +60,15 @@ impl Hyper {
     /// ```
     ///
     /// # Errors
-    /// [`Error::HyperParameter`] with the name, the value and the range, or what the schedule's own
+    /// [`StepError::HyperParameter`] with the name, the value and the range, or what the schedule's own
     /// [`check`](Schedule::check) says.
     pub fn within(&self, name: &'static str, range: impl RangeBounds<f64>, step: u64) -> Result<f64> {
-        self.0.check()?;
+        self.0.check().map_err(|error| error.of_setter(name))?;
         let value = self.at(step);
         if value.is_finite() && range.contains(&value) {
             return Ok(value);
         }
-        Err(Error::HyperParameter { name, value, step, path: None, accepted: describe(name, &range) })
+        Err(Error::Step(StepError::HyperParameter { name, value, step, path: None, accepted: describe(name, &range) }))
     }
 
     /// [`within`](Self::within) for a value that is computed with in `A`: rounded to that it must still be in `range`, and 0 or
@@ -97,7 +97,7 @@ impl Hyper {
             return Ok(value);
         }
         let accepted = format!("{} that does not become {rounded} in {}", describe(name, &range), A::DTYPE);
-        Err(Error::HyperParameter { name, value, step, path: None, accepted })
+        Err(Error::Step(StepError::HyperParameter { name, value, step, path: None, accepted }))
     }
 }
 

@@ -4,7 +4,7 @@ use super::Schedule;
 use super::anneal::{finite, require};
 #[cfg(feature = "serde")]
 use super::number;
-use crate::error::Result;
+use crate::error::{AT_LEAST_1, Result};
 
 /// Falls with the inverse square root of the step.
 ///
@@ -66,7 +66,7 @@ impl Schedule for InverseSqrt {
 
     fn check(&self) -> Result<()> {
         finite("InverseSqrt", "peak", self.peak)?;
-        require(self.timescale > 0, "InverseSqrt", "timescale", self.timescale as f64, "at least 1 step")
+        require(self.timescale > 0, "InverseSqrt", "timescale", self.timescale as f64, AT_LEAST_1)
     }
 }
 

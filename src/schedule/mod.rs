@@ -171,7 +171,7 @@ pub trait Schedule: Send + Sync {
     /// Whether the schedule's own arguments make sense.
     ///
     /// # Errors
-    /// [`Error::Schedule`](crate::Error::Schedule) with the schedule, the argument, its value and what is accepted.
+    /// [`StepError::Schedule`](crate::error::StepError::Schedule) with the schedule, the argument, its value and what is accepted.
     fn check(&self) -> Result<()> {
         Ok(())
     }

@@ -4,7 +4,7 @@ use super::Schedule;
 use super::anneal::require;
 #[cfg(feature = "serde")]
 use super::number;
-use crate::error::Result;
+use crate::error::{AT_LEAST_1, Result};
 
 /// Rises in a straight line, then falls with the inverse square root of the step, scaled by the model's width.
 ///
@@ -66,7 +66,7 @@ impl Schedule for Noam {
     }
 
     fn check(&self) -> Result<()> {
-        require(self.d_model > 0, "Noam", "d_model", self.d_model as f64, "at least 1")
+        require(self.d_model > 0, "Noam", "d_model", self.d_model as f64, AT_LEAST_1)
     }
 }
 

@@ -4,7 +4,7 @@ use super::Schedule;
 use super::anneal::{decay_factor, finite, product, require};
 #[cfg(feature = "serde")]
 use super::number;
-use crate::error::Result;
+use crate::error::{AT_LEAST_1, Result};
 
 /// Multiplies the value by a factor every `period` steps.
 ///
@@ -67,7 +67,7 @@ impl Schedule for Step {
 
     fn check(&self) -> Result<()> {
         finite("Step", "start", self.start)?;
-        require(self.period > 0, "Step", "period", self.period as f64, "at least 1 step")?;
+        require(self.period > 0, "Step", "period", self.period as f64, AT_LEAST_1)?;
         decay_factor("Step", self.gamma)
     }
 }

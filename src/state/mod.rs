@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use ndarray::{ArrayD, ArrayView, Dimension, IxDyn};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StateError};
 use crate::params::{Element, Layout};
 use data::Data;
 
@@ -64,12 +64,16 @@ impl StateTensor {
     /// Returns an error unless the tensor has this type and shape, and the number of elements of its shape.
     pub(crate) fn ensure(&self, key: &str, shape: &[usize], dtype: &'static str) -> Result<()> {
         if self.data.dtype() != dtype {
-            return Err(Error::EntryType { key: key.into(), expected: dtype, found: self.data.dtype() });
+            return Err(Error::State(StateError::EntryType {
+                key: key.into(),
+                expected: dtype,
+                found: self.data.dtype(),
+            }));
         }
         let elements = shape.iter().try_fold(1_usize, |product, length| product.checked_mul(*length));
         if *self.shape != *shape || Some(self.data.len()) != elements {
             let found = self.shape.to_vec();
-            return Err(Error::EntryShape { key: key.into(), expected: shape.into(), found });
+            return Err(Error::State(StateError::EntryShape { key: key.into(), expected: shape.into(), found }));
         }
         Ok(())
     }
@@ -132,7 +136,9 @@ impl StateDict {
     pub(crate) fn ensure_finite(&self) -> Result<()> {
         let number = |(key, tensor): (&String, &StateTensor)| Some((key.clone(), tensor.data.first_non_finite()?));
         match self.tensors.iter().find_map(number) {
-            Some((key, value)) => Err(Error::EntryValue { key, value: value.to_string(), accepted: "finite" }),
+            Some((key, value)) => {
+                Err(Error::State(StateError::EntryValue { key, value: value.to_string(), accepted: "finite" }))
+            }
             None => Ok(()),
         }
     }

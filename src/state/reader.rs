@@ -11,7 +11,7 @@ use ndarray::Array2;
 use super::StateDict;
 use super::data::{Data, Stored};
 use super::writer::numbered;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StateError, similar_to};
 use crate::params::{Element, Layout, Order, TensorInfo};
 
 /// Reads the saved state of each part of an optimizer: the argument of [`Optimizer::read_state`](crate::Optimizer::read_state).
@@ -76,7 +76,7 @@ pub(crate) fn load<'c>(
     let commit = read(&mut StateReader { dict, layout, read: &seen, prefix: String::new(), nodes: BTreeMap::new() })?;
     let seen = seen.borrow();
     match dict.keys().find(|key| !seen.contains(key)) {
-        Some(key) => Err(Error::UnexpectedEntry { key: key.into() }),
+        Some(key) => Err(Error::State(StateError::UnexpectedEntry { key: key.into(), into: "optimizer" })),
         None => {
             commit.make();
             Ok(())
@@ -88,14 +88,14 @@ impl<'r> StateReader<'r> {
     /// Reads the next node of this name, as written by [`StateWriter::node`](super::StateWriter::node).
     ///
     /// # Errors
-    /// [`Error::WrongAlgorithm`] if the state belongs to another optimizer.
+    /// [`StateError::WrongAlgorithm`] if the state belongs to another optimizer.
     pub fn node(&mut self, name: &str) -> Result<Self> {
         let prefix = numbered(&self.prefix, &mut self.nodes, name);
         if !self.dict.has_below(&prefix) {
             let names = self.dict.keys().filter_map(|key| key.strip_prefix(&self.prefix)?.split('/').next());
             let found: BTreeSet<String> = names.map(str::to_owned).collect();
             let expected = prefix.trim_end_matches('/').to_owned();
-            return Err(Error::WrongAlgorithm { expected, found: found.into_iter().collect() });
+            return Err(Error::State(StateError::WrongAlgorithm { expected, found: found.into_iter().collect() }));
         }
         Ok(Self { dict: self.dict, layout: self.layout, read: self.read, prefix, nodes: BTreeMap::new() })
     }
@@ -152,7 +152,7 @@ impl<'r> StateReader<'r> {
     /// Reads a value that is not a tensor. `accepted` describes valid values, for the error message.
     ///
     /// # Errors
-    /// [`Error::MissingEntry`], [`Error::EntryValue`].
+    /// [`StateError::MissingEntry`], [`StateError::EntryValue`].
     pub fn value<T: FromStr>(&self, name: &str, accepted: &'static str) -> Result<T> {
         self.value_where(name, accepted, |_| true)
     }
@@ -160,7 +160,7 @@ impl<'r> StateReader<'r> {
     /// Reads a value that is no tensor and for which `holds`.
     ///
     /// # Errors
-    /// [`Error::MissingEntry`], [`Error::EntryValue`].
+    /// [`StateError::MissingEntry`], [`StateError::EntryValue`].
     pub fn value_where<T: FromStr>(
         &self,
         name: &str,
@@ -168,10 +168,10 @@ impl<'r> StateReader<'r> {
         holds: impl FnOnce(&T) -> bool,
     ) -> Result<T> {
         let key = format!("{}{name}", self.prefix);
-        let Some(text) = self.text(&key) else { return Err(Error::MissingEntry { key }) };
+        let Some(text) = self.text(&key) else { return Err(self.without(key)) };
         match text.parse().ok().filter(holds) {
             Some(value) => Ok(value),
-            None => Err(Error::EntryValue { key, value: text.into(), accepted }),
+            None => Err(Error::State(StateError::EntryValue { key, value: text.into(), accepted })),
         }
     }
 
@@ -189,7 +189,7 @@ impl<'r> StateReader<'r> {
     /// Reads a count that belongs to one tensor of the parameters, if it is there.
     ///
     /// # Errors
-    /// [`Error::EntryShape`], [`Error::EntryType`].
+    /// [`StateError::EntryShape`], [`StateError::EntryType`].
     pub fn count(&self, name: &str, info: &TensorInfo) -> Result<Option<u64>> {
         Ok(self.numbers::<u64>(name, info.path(), &[], "u64")?.and_then(|count| count.first().copied()))
     }
@@ -197,7 +197,7 @@ impl<'r> StateReader<'r> {
     /// Reads a tensor of a parameter's shape, in row-major order, if it is there.
     ///
     /// # Errors
-    /// [`Error::EntryShape`], [`Error::EntryType`].
+    /// [`StateError::EntryShape`], [`StateError::EntryType`].
     pub fn tensor<A: Element>(&self, name: &str, info: &TensorInfo) -> Result<Option<Vec<A>>> {
         self.numbers(name, info.path(), info.shape(), A::DTYPE)
     }
@@ -208,7 +208,7 @@ impl<'r> StateReader<'r> {
         match self.text(&key) {
             None => Ok(Order::C),
             Some("F") => Ok(Order::F),
-            Some(other) => Err(Error::EntryValue { key, value: other.into(), accepted: "F" }),
+            Some(other) => Err(Error::State(StateError::EntryValue { key, value: other.into(), accepted: "F" })),
         }
     }
 
@@ -275,6 +275,12 @@ impl<'r> StateReader<'r> {
 
     /// The error of an entry that is not there.
     pub(crate) fn absent(&self, name: &str, path: &str) -> Error {
-        Error::MissingEntry { key: format!("{}{name}/{path}", self.prefix) }
+        self.without(format!("{}{name}/{path}", self.prefix))
+    }
+
+    fn without(&self, key: String) -> Error {
+        let read = self.read.borrow();
+        let similar = similar_to(&key, self.dict.keys().filter(|name| !read.contains(name)));
+        Error::State(StateError::MissingEntry { key, similar })
     }
 }

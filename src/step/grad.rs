@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ndarray::{ArrayD, IxDyn};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StepError};
 use crate::kernel::blocks;
 use crate::params::{Element, Order, TensorInfo, Values};
 
@@ -19,7 +19,7 @@ pub(crate) const WIDE_BLOCK: usize = 8 * BLOCK;
 ///
 /// Clipping by norm, averaging and sign changes set the scale, clipping by value the limit; the values stay the
 /// user's own, and are multiplied as they are read. The optimizer of a rule refuses a scale beyond the type's largest number:
-/// [`Error::GradientScale`].
+/// [`StepError::GradientScale`].
 ///
 /// A scale that is no normal number of the type is applied in `f64` when the values are read, and so is every scale in 16 bits,
 /// because the product may be a number of the type even if the scale is not.
@@ -96,8 +96,9 @@ fn ensure_kept<A: Element>(scale: f64, limit: f64, info: &TensorInfo) -> Result<
     if scale == 1.0 && limit == f64::INFINITY {
         return Ok(());
     }
-    let refused =
-        |quantity, value| Err(Error::GradientScale { path: info.path().into(), quantity, value, dtype: A::DTYPE });
+    let refused = |quantity, value| {
+        Err(Error::Step(StepError::GradientScale { path: info.path().into(), quantity, value, dtype: A::DTYPE }))
+    };
     // Halves are scaled and limited as wider numbers.
     let is_wide = size_of::<A>() >= size_of::<f32>();
     if !(if is_wide { A::from_f64(scale).as_f64() } else { scale }).is_finite() {

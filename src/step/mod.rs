@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use ndarray::{ArrayD, ArrayViewMutD};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, RankError, Result, StepError};
 use crate::params::{Element, Layout, Order, Params, ParamsMut, TensorInfo, Values, ValuesMut, collect_mut, for_each};
 use follower::follow;
 
@@ -188,8 +188,8 @@ impl<'a, A: Element> Step<'a, A> {
     /// the parameters have nothing is no error: a tensor that it was meant for is missed.
     ///
     /// # Errors
-    /// [`Error::MissingGradient`], [`Error::UnexpectedGradient`], [`Error::ShapeMismatch`],
-    /// [`Error::DuplicatePath`].
+    /// [`StepError::MissingGradient`], [`StepError::UnexpectedGradient`], [`StepError::ShapeMismatch`],
+    /// [`StepError::DuplicatePath`].
     pub fn pair(
         params: &'a mut (dyn ParamsMut<Elem = A> + '_),
         grads: &'a (dyn Params<Elem = A> + '_),
@@ -224,14 +224,14 @@ impl<'a, A: Element> Step<'a, A> {
 
     /// Nothing if every tensor is a whole one. `name` is who asks.
     pub(crate) fn ensure_uncut(&self, name: &'static str) -> Result<()> {
-        if self.is_cut() { Err(Error::CutTensors { name }) } else { Ok(()) }
+        if self.is_cut() { Err(Error::Ranks(RankError::CutTensors { name })) } else { Ok(()) }
     }
 
     /// For the [`check`](crate::Optimizer::check) of an optimizer: returns an error unless these are the parameters that it knows, if it
     /// knows some, and every gradient's scale and limit can be applied in its element type.
     ///
     /// # Errors
-    /// [`Error::ParametersChanged`], [`Error::GradientScale`].
+    /// [`StepError::ParametersChanged`], [`StepError::GradientScale`].
     pub fn ensure_fit(&self, known: Option<&Arc<Layout>>) -> Result<()> {
         Layout::ensure_known(known, &self.layout)?;
         self.grads().try_for_each(|(info, grad)| grad.ensure_kept(info))
@@ -240,13 +240,13 @@ impl<'a, A: Element> Step<'a, A> {
     /// Returns an error if the parameters are those of a [`preview`](Self::preview), which must not be applied.
     pub(crate) fn ensure_writable(&self) -> Result<()> {
         let is_preview = !self.is_as_paired && self.tensors.iter().any(|tensor| tensor.param.is_preview());
-        if is_preview { Err(Error::Previewed) } else { Ok(()) }
+        if is_preview { Err(Error::Step(StepError::Previewed)) } else { Ok(()) }
     }
 
     /// Nothing if all tensors are here. `name` is who asks.
     pub(crate) fn ensure_whole(&self, name: &'static str) -> Result<()> {
         match self.ranks {
-            Some(ranks) if !ranks.has_all_tensors() => Err(Error::NotShardable { name }),
+            Some(ranks) if !ranks.has_all_tensors() => Err(Error::Ranks(RankError::NotShardable { name })),
             _ => Ok(()),
         }
     }
@@ -256,7 +256,7 @@ impl<'a, A: Element> Step<'a, A> {
     #[cfg(feature = "distributed")]
     pub(crate) fn ensure_outermost(&self, name: &'static str) -> Result<()> {
         match self.ranks {
-            Some(ranks) if !ranks.has_all_tensors() => Err(Error::InsideSharded { name }),
+            Some(ranks) if !ranks.has_all_tensors() => Err(Error::Ranks(RankError::InsideSharded { name })),
             _ => Ok(()),
         }
     }
@@ -264,7 +264,7 @@ impl<'a, A: Element> Step<'a, A> {
     /// Nothing if the gradients are those of this rank's data alone. `name` is who asks.
     #[cfg(feature = "second-order")]
     pub(crate) fn ensure_own_data(&self, name: &'static str) -> Result<()> {
-        if self.ranks.is_some() { Err(Error::DataOfAllRanks { name }) } else { Ok(()) }
+        if self.ranks.is_some() { Err(Error::Ranks(RankError::DataOfAllRanks { name })) } else { Ok(()) }
     }
 
     /// Makes it one rank's share of a step.
@@ -371,7 +371,7 @@ impl<'a, A: Element> Step<'a, A> {
 /// }
 /// ```
 /// What is written to its parameters is written to a copy. If its step or tensors are swapped into a step that is applied, the
-/// optimizers of this crate return [`Error::Previewed`].
+/// optimizers of this crate return [`StepError::Previewed`].
 #[derive(Debug)]
 pub struct Preview<'a, A>(Step<'a, A>);
 
@@ -458,13 +458,13 @@ fn match_by_path<'a, A: Element>(
             return;
         };
         let result = match at {
-            None => Err(Error::UnexpectedGradient { path: name.clone() }),
-            Some(at) if tensors[at].grad.is_some() => Err(Error::DuplicatePath { path: name.clone() }),
-            Some(at) if infos[at].shape() != shape => Err(Error::ShapeMismatch {
+            None => Err(Error::Step(StepError::UnexpectedGradient { path: name.clone() })),
+            Some(at) if tensors[at].grad.is_some() => Err(Error::Step(StepError::DuplicatePath { path: name.clone() })),
+            Some(at) if infos[at].shape() != shape => Err(Error::Step(StepError::ShapeMismatch {
                 path: name.clone(),
                 parameter: infos[at].shape().to_vec(),
                 gradient: shape.to_vec(),
-            }),
+            })),
             Some(at) => {
                 tensors[at].grad = Some(Grad::new(values));
                 seen[at] = true;
@@ -476,6 +476,6 @@ fn match_by_path<'a, A: Element>(
         }
     });
     let missing = infos.iter().zip(seen).find(|(_, seen)| !seen);
-    let missing = missing.map(|(info, _)| Error::MissingGradient { path: info.path().into() });
+    let missing = missing.map(|(info, _)| Error::Step(StepError::MissingGradient { path: info.path().into() }));
     error.or(missing).map_or(Ok(()), Err)
 }

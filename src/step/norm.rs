@@ -2,7 +2,7 @@
 
 use pulp::NullaryFnOnce;
 
-use crate::error::Error;
+use crate::error::{Error, StepError};
 use crate::kernel::{simd, threads};
 use crate::params::{Element, Order, TensorInfo};
 use crate::step::grad::{BLOCK, Grad, WIDE_BLOCK, with_buffer};
@@ -61,7 +61,7 @@ pub(crate) fn non_finite<A: Element>(grads: &[Named<'_, '_, A>]) -> Error {
                 let value = value.as_f64();
                 if !value.is_finite() {
                     let index = unravel(start + offset, info.shape());
-                    return Error::NonFiniteGradient { path: info.path().into(), index, value };
+                    return Error::Step(StepError::NonFiniteGradient { path: info.path().into(), index, value });
                 }
                 if value.abs() > largest.1 {
                     largest = (info.path(), value.abs());
@@ -69,7 +69,7 @@ pub(crate) fn non_finite<A: Element>(grads: &[Named<'_, '_, A>]) -> Error {
             }
         }
     }
-    Error::NormOverflow { path: largest.0.into() }
+    Error::Step(StepError::NormOverflow { path: largest.0.into() })
 }
 
 /// The index of an element in row-major order.
@@ -354,7 +354,11 @@ mod tests {
         let named = [(&ok, &fine), (&bad, &grad)];
         assert!(!all_finite(&named) && all_finite(&named[..1]));
         assert!(norm(&named, 2.0).is_nan() && norm(&named, f64::INFINITY).is_nan());
-        let expected = Error::NonFiniteGradient { path: "bad".into(), index: vec![1, 0], value: f64::NEG_INFINITY };
+        let expected = Error::Step(StepError::NonFiniteGradient {
+            path: "bad".into(),
+            index: vec![1, 0],
+            value: f64::NEG_INFINITY,
+        });
         assert_eq!(non_finite(&named), expected);
     }
 }

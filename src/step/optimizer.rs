@@ -30,12 +30,12 @@ pub trait Optimizer<A: Element>: Send {
     ///
     /// What `check` accepts must not be refused here: beside other optimizers, in a [`Router`](crate::adaptor::Router), an error at this point comes when
     /// those may have moved, and nothing that they were is kept. The router then says
-    /// [`RefusedTooLate`](crate::Error::RefusedTooLate). A panic, in a rule, a schedule or a closure of the user's, goes through
+    /// [`RefusedTooLate`](crate::error::StepError::RefusedTooLate). A panic, in a rule, a schedule or a closure of the user's, goes through
     /// to whoever called, and leaves a part of the elements moved: parameters and optimizer are then to be replaced by saved ones.
     ///
     /// # Errors
-    /// [`Error::HyperParameter`](crate::Error::HyperParameter), [`Error::Schedule`](crate::Error::Schedule) and
-    /// [`Error::ParametersChanged`](crate::Error::ParametersChanged), and those of the adaptors on the way.
+    /// [`StepError::HyperParameter`](crate::error::StepError::HyperParameter), [`StepError::Schedule`](crate::error::StepError::Schedule) and
+    /// [`StepError::ParametersChanged`](crate::error::StepError::ParametersChanged), and those of the adaptors on the way.
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report>;
 
     /// The learning rate that the next step will use, before any group's change to it.
@@ -82,11 +82,11 @@ pub trait Optimizer<A: Element>: Send {
     /// The optimizer is built as it was before: the same algorithms in the same order. It may have taken steps.
     ///
     /// # Errors
-    /// [`Error::WrongAlgorithm`](crate::Error::WrongAlgorithm), [`Error::MissingEntry`](crate::Error::MissingEntry),
-    /// [`Error::UnexpectedEntry`](crate::Error::UnexpectedEntry), [`Error::EntryShape`](crate::Error::EntryShape),
-    /// [`Error::EntryType`](crate::Error::EntryType), [`Error::EntryValue`](crate::Error::EntryValue), and
-    /// [`Error::ParametersChanged`](crate::Error::ParametersChanged) if the optimizer has stepped other parameters;
-    /// [`Error::SettingChanged`](crate::Error::SettingChanged) where a setting that the state has already taken part in is another:
+    /// [`StateError::WrongAlgorithm`](crate::error::StateError::WrongAlgorithm), [`StateError::MissingEntry`](crate::error::StateError::MissingEntry),
+    /// [`StateError::UnexpectedEntry`](crate::error::StateError::UnexpectedEntry), [`StateError::EntryShape`](crate::error::StateError::EntryShape),
+    /// [`StateError::EntryType`](crate::error::StateError::EntryType), [`StateError::EntryValue`](crate::error::StateError::EntryValue), and
+    /// [`StepError::ParametersChanged`](crate::error::StepError::ParametersChanged) if the optimizer has stepped other parameters;
+    /// [`StateError::SettingChanged`](crate::error::StateError::SettingChanged) where a setting that the state has already taken part in is another:
     /// what is frozen, and which steps a mean is of.
     fn load_state_dict(&mut self, state: &StateDict) -> Result<()> {
         load(state, state.layout(), self.layout().cloned(), |reader| self.read_state(reader))

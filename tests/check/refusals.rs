@@ -1,6 +1,7 @@
 //! What cannot be compared is an error that names it, and changes nothing.
 
 use gradus::check::{self, Gradients};
+use gradus::error::{ArgumentError, StepError};
 use gradus::params::{Visitor, VisitorMut};
 use gradus::prelude::*;
 use gradus::{Error, Result};
@@ -67,7 +68,7 @@ fn without_gradient_means_not_compared() {
 fn settings_outside_their_range() {
     for step in [0.0, -1.0, 1e-17, 1.5, f64::NAN, f64::INFINITY] {
         let error = refusal(&Gradients::new().step(step), tree(), &tree(), loss);
-        assert!(matches!(error, Error::Argument { argument: "step", .. }), "{error}");
+        assert!(matches!(error, Error::Argument(ArgumentError::Range { argument: "step", .. })), "{error}");
     }
     let error = refusal(&Gradients::new().sample(0, 1), tree(), &tree(), loss);
     assert_eq!(error.to_string(), "sample is 0; it must be at least 1");
@@ -89,7 +90,7 @@ fn what_is_not_finite() {
         // A loss that does not look at it, so that it is finite.
         let error = refusal(&all, params, &tree(), |(w, _)| w[[0, 0]]);
         assert!(
-            matches!(&error, Error::NonFiniteParameter { path, index, .. } if path == "1" && *index == [1]),
+            matches!(&error, Error::Step(StepError::NonFiniteParameter { path, index, .. }) if path == "1" && *index == [1]),
             "{error}"
         );
     }
@@ -101,7 +102,7 @@ fn what_is_not_finite() {
     let right = refusal(&all, tree(), &tree(), |(_, b)| (0.5 - b[0]).sqrt());
     let left = refusal(&all, tree(), &tree(), |(_, b)| (b[0] - 0.5).sqrt());
     for error in [right, left] {
-        assert_eq!(error.to_string(), "the loss is NaN when parameter \"1\" is moved at index [0]");
+        assert_eq!(error.to_string(), "the loss is NaN after a small change of parameter \"1\" at index [0]");
     }
 }
 
@@ -113,7 +114,7 @@ fn a_loss_that_is_not_a_function_of_the_parameters() {
         asked
     };
     let error = check::gradients(&mut tree(), &tree(), dropout).unwrap_err();
-    assert_eq!(error.to_string(), "the loss is 1.5, and 3 when it is asked again at the same parameters");
+    assert_eq!(error.to_string(), "the loss is not deterministic: 1.5, then 3 at the same parameters");
 }
 
 /// Two steps away the loss may end: the second look then does without.
@@ -146,10 +147,10 @@ impl ParamsMut for Wrong {
 #[test]
 fn a_tree_of_two_faces() -> Result<()> {
     let error = check::gradients(&mut Wrong(array![1.0, 2.0], array![1.0]), &[(); 0].map(|()| array![0.0]), |_| 0.0);
-    assert!(matches!(error, Err(Error::MissingGradient { .. })));
+    assert!(matches!(error, Err(Error::Step(StepError::MissingGradient { .. }))));
     let grads = std::collections::BTreeMap::from([("w", array![0.0, 0.0])]);
     let error = check::gradients(&mut Wrong(array![1.0, 2.0], array![1.0]), &grads, |_| 0.0).unwrap_err();
-    let expected = "these are other parameters than before: expected \"w\" of shape [2], found another walk";
+    let expected = "the parameters have changed since the first step: expected \"w\" of shape [2], found another walk";
     assert_eq!(error.to_string(), expected);
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use gradus::checkpoint::Checkpoint;
+use gradus::error::{FileError, StepError};
 use gradus::prelude::*;
 use gradus::{Error, StateDict};
 use ndarray::{Array1, Array2, ArrayD, array};
@@ -64,7 +65,7 @@ fn files_of_others_are_read() {
     checkpoint.load_params(&mut tree).unwrap();
     assert_eq!(tree["w"], array![1.5, -2.0]);
     let error = checkpoint.load(&mut tree, &mut Sgd::new(0.1)).unwrap_err();
-    assert_eq!(error, Error::NoOptimizerState);
+    assert_eq!(error, Error::File(FileError::NoOptimizerState));
 }
 
 #[test]
@@ -97,16 +98,19 @@ fn what_does_not_fit_is_refused_whole() {
         change(&mut tree);
         refused(tree, Box::new(Adam::new(0.1)))
     };
-    assert_eq!(refused(tree(3), Box::new(Sgd::new(0.1))), "the state is not that of sgd; it has adam");
-    assert_eq!(changed(|tree| _ = tree.remove("scale")), "\"scale\" belongs to nothing here");
-    assert_eq!(changed(|tree| _ = tree.insert("more", ArrayD::zeros(vec![1]))), "there is no \"more\"");
+    assert_eq!(refused(tree(3), Box::new(Sgd::new(0.1))), "expected the state of sgd, found that of adam");
+    assert_eq!(
+        changed(|tree| _ = tree.remove("scale")),
+        "unexpected entry \"scale\": the model it is loaded into does not have it"
+    );
+    assert_eq!(changed(|tree| _ = tree.insert("more", ArrayD::zeros(vec![1]))), "entry \"more\" is missing");
     assert_eq!(
         changed(|tree| _ = tree.insert("scale", ArrayD::zeros(vec![1]))),
-        "\"scale\" has shape [] where [1] is needed"
+        "entry \"scale\" has shape [] where [1] is needed"
     );
     let error =
         saved.load_params(&mut tree(3).into_iter().map(|(k, v)| (k, v.mapv(f64::from))).collect::<BTreeMap<_, _>>());
-    assert_eq!(error.unwrap_err().to_string(), "\"a.bias\" holds f32 where f64 is needed");
+    assert_eq!(error.unwrap_err().to_string(), "entry \"a.bias\" holds f32 where f64 is needed");
 }
 
 #[test]
@@ -114,11 +118,11 @@ fn a_file_that_cannot_be_written_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let saved = Checkpoint::of_params(&array![1.0]).unwrap();
     let error = saved.save(folder.path().join("no/such.safetensors")).unwrap_err();
-    assert!(matches!(error, Error::File { kind: std::io::ErrorKind::NotFound, .. }), "{error}");
+    assert!(matches!(error, Error::File(FileError::Io { kind: std::io::ErrorKind::NotFound, .. })), "{error}");
     // A folder is in the place of the file.
     std::fs::create_dir(folder.path().join("taken")).unwrap();
-    assert!(matches!(saved.save(folder.path().join("taken")), Err(Error::File { .. })));
-    assert!(matches!(saved.save(""), Err(Error::File { .. })));
+    assert!(matches!(saved.save(folder.path().join("taken")), Err(Error::File(FileError::Io { .. }))));
+    assert!(matches!(saved.save(""), Err(Error::File(FileError::Io { .. }))));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
@@ -126,5 +130,5 @@ fn a_file_that_cannot_be_written_leaves_nothing() {
 fn a_parameter_may_not_have_the_name_of_a_state() {
     let tree = BTreeMap::from([("optimizer/adam/steps", array![1.0])]);
     let error = Checkpoint::of_params(&tree).unwrap_err();
-    assert_eq!(error, Error::DuplicatePath { path: "optimizer/adam/steps".into() });
+    assert_eq!(error, Error::Step(StepError::DuplicatePath { path: "optimizer/adam/steps".into() }));
 }

@@ -7,6 +7,7 @@ use std::thread;
 
 use gradus::Error;
 use gradus::checkpoint::Checkpoint;
+use gradus::error::FileError;
 use ndarray::{Array1, array};
 
 fn one(value: f64) -> Checkpoint {
@@ -93,7 +94,7 @@ mod unix {
         // In a circle.
         symlink("b", at("a")).unwrap();
         symlink("a", at("b")).unwrap();
-        assert!(matches!(one(1.0).save(at("a")), Err(Error::File { .. })));
+        assert!(matches!(one(1.0).save(at("a")), Err(Error::File(FileError::Io { .. }))));
         assert_eq!(names(folder.path()), ["a", "b", "far", "near", "new"]);
         assert_eq!(names(&at("far/away")), ["nearest", "run.safetensors"]);
     }
@@ -156,7 +157,7 @@ fn a_name_that_the_format_cannot_hold_is_refused_before_anything_is_written() {
     one(4.0).save(&path).unwrap();
     let tree = BTreeMap::from([("__metadata__", array![1.0]), ("w", array![2.0])]);
     let file = Checkpoint::of_params(&tree).unwrap();
-    let expected = Error::ReservedName { path: "__metadata__".into() };
+    let expected = Error::File(FileError::ReservedName { path: "__metadata__".into() });
     assert_eq!(file.to_bytes().unwrap_err(), expected);
     assert_eq!(file.save(&path).unwrap_err(), expected);
     assert_eq!(read(&path), 4.0);

@@ -87,5 +87,5 @@ fn other_tensors_are_no_other_order() {
     // The parameters are those of the file, but the state is of two tensors.
     saved.load(&mut alone, &mut other).unwrap();
     let error = other.step(&mut alone, &(array![1.0],)).unwrap_err();
-    assert!(matches!(error, gradus::Error::ParametersChanged { .. }), "{error}");
+    assert!(matches!(error, gradus::Error::Step(gradus::error::StepError::ParametersChanged { .. })), "{error}");
 }

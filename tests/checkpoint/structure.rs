@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use gradus::Error;
 use gradus::checkpoint::Checkpoint;
+use gradus::error::StepError;
 use gradus::prelude::*;
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt, SeedableRng};
@@ -215,10 +216,10 @@ fn a_state_of_other_shapes_is_refused_before_it_takes_memory() {
         let used = allocation_counter::measure(|| {
             result = Checkpoint::from_bytes(&bytes).and_then(|file| file.load(&mut loaded, &mut opt));
         });
-        let expected = Error::ParametersChanged {
+        let expected = Error::Step(StepError::ParametersChanged {
             expected: format!("\"a.weight\" of shape [{side}, {side}]"),
             found: "\"a.weight\" of shape [65, 67]".into(),
-        };
+        });
         assert_eq!(result.unwrap_err(), expected, "{name}");
         assert!(loaded == before && opt.state_dict() == state, "{name}");
         assert!(used.bytes_max < 20 * bytes.len() as u64, "{name}: {used:?}");

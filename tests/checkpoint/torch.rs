@@ -97,13 +97,13 @@ fn what_is_no_state_of_pytorch_is_refused() {
         |key: &str, values: ArrayD<f64>| Checkpoint::of_params(&BTreeMap::from([(key.to_owned(), values)])).unwrap();
     let one = |value: f64| ArrayD::from_elem(IxDyn(&[]), value);
     let said = |file: &Checkpoint| torch::import(file, "adam", &model, 0).unwrap_err().to_string();
-    assert_eq!(said(&file("w", one(1.0))), "\"w\" belongs to nothing here");
-    assert_eq!(said(&file("step/hidden.bias", one(0.5))), "\"step/hidden.bias\" is \"0.5\"; it must be a count");
-    assert_eq!(said(&file("step/hidden.bias", one(-1.0))), "\"step/hidden.bias\" is \"-1\"; it must be a count");
+    assert_eq!(said(&file("w", one(1.0))), "unexpected entry \"w\": the optimizer it is loaded into does not have it");
+    assert_eq!(said(&file("step/hidden.bias", one(0.5))), "entry \"step/hidden.bias\" is \"0.5\"; it must be a count");
+    assert_eq!(said(&file("step/hidden.bias", one(-1.0))), "entry \"step/hidden.bias\" is \"-1\"; it must be a count");
     let error = torch::export(&Sgd::<f64>::new(0.1).state_dict(), "adam").unwrap_err();
-    assert_eq!(error.to_string(), "the state is not that of adam; it has sgd");
+    assert_eq!(error.to_string(), "expected the state of adam, found that of sgd");
     let mut narrow = Momentum::new(0.1, 0.9).state_precision(gradus::rule::StatePrecision::Blockwise8);
     narrow.step(&mut ArrayD::<f32>::zeros(vec![5000]), &ArrayD::ones(vec![5000])).unwrap();
     let error = torch::export(&narrow.state_dict(), "momentum").unwrap_err();
-    assert_eq!(error.to_string(), "\"momentum/momentum_buffer/\" holds u8 where f32 is needed");
+    assert_eq!(error.to_string(), "entry \"momentum/momentum_buffer/\" holds u8 where f32 is needed");
 }

@@ -3,6 +3,7 @@
 use gradus::Error;
 use gradus::adaptor::Clip;
 use gradus::clip::{self, Adaptive, Clipper, Norm, Value};
+use gradus::error::StepError;
 use gradus::prelude::*;
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, ShapeBuilder, array, s};
 
@@ -73,7 +74,9 @@ fn the_first_broken_element_of_the_first_broken_tensor_is_named() {
             opt.step(&mut params, &tree(0.5)).unwrap();
             let (before, grads) = (everything(&opt, &params), broken(value));
             let error = opt.step(&mut params, &grads).unwrap_err();
-            let Error::NonFiniteGradient { path, index, value: found } = &error else { panic!("{error}") };
+            let Error::Step(StepError::NonFiniteGradient { path, index, value: found }) = &error else {
+                panic!("{error}")
+            };
             assert_eq!((path.as_str(), index.as_slice()), ("1", &[1, 2][..]));
             assert!(found.is_nan() == value.is_nan() && (found.is_nan() || *found == value.as_f64()), "{error}");
             assert_eq!(everything(&opt, &params), before);
@@ -135,7 +138,7 @@ fn what_is_let_through_is_not_clipped() {
 fn an_overflowing_norm_is_refused_skipped_or_let_through() {
     let grads = (array![1.0], array![[-f64::MAX, f64::MAX / 2.0]], array![f64::MAX]);
     let params = || (array![1.0], array![[0.0, 0.0]], array![0.0]);
-    let overflow = Error::NormOverflow { path: "1".into() };
+    let overflow = Error::Step(StepError::NormOverflow { path: "1".into() });
     for clipper in [Norm::global(1.0), Norm::global(1.0).p(1.0), Norm::global(1.0).p(3.0), Norm::per_tensor(1.0)] {
         let step = |policy| {
             let (mut opt, mut params) = (Sgd::new(0.5).clip(clipper.clone()).non_finite(policy), params());

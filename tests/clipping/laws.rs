@@ -1,6 +1,7 @@
 //! What all ways of clipping have in common.
 
 use gradus::clip::{self, Adaptive, Clipper, Norm, Value};
+use gradus::error::StepError;
 use gradus::prelude::*;
 use gradus::{Error, Result};
 use ndarray::{Array1, Array2, ArrayView2, ShapeBuilder, array, s};
@@ -46,7 +47,7 @@ fn a_non_finite_gradient_is_an_error_that_names_it_and_changes_nothing() {
             let mut tree = with(&grads(), value);
             let before = bits(&tree);
             let named = |error: &Error| match error {
-                Error::NonFiniteGradient { path, index, value: found } => {
+                Error::Step(StepError::NonFiniteGradient { path, index, value: found }) => {
                     path == "1" && index == &[1, 0] && found.to_bits() == value.to_bits()
                 }
                 _ => false,
@@ -96,7 +97,7 @@ fn the_limit_is_checked() {
             Adaptive::new(1.0).eps(-1.0).clip(&mut tree, &params()).unwrap_err(),
         ];
         let names = errors.map(|error| match error {
-            Error::HyperParameter { name, .. } => name,
+            Error::Step(StepError::HyperParameter { name, .. }) => name,
             error => panic!("{error}"),
         });
         assert_eq!(names, ["max_norm", "max_norm", "limit", "clipping", "p", "p", "eps"]);
@@ -170,7 +171,10 @@ fn norms_neither_overflow_nor_underflow() {
 fn a_norm_beyond_f64_is_an_error_of_its_own() {
     let mut tree = (array![1.0], array![f64::MAX, f64::MAX]);
     let before = tree.clone();
-    assert_eq!(clip::global_norm(&mut tree, 1.0).unwrap_err(), Error::NormOverflow { path: "1".into() });
+    assert_eq!(
+        clip::global_norm(&mut tree, 1.0).unwrap_err(),
+        Error::Step(StepError::NormOverflow { path: "1".into() })
+    );
     assert_eq!(tree, before);
     // By value there is no sum that could overflow.
     assert_eq!(clip::value(&mut tree, 1.0).unwrap(), f64::MAX);

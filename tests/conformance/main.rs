@@ -12,6 +12,7 @@ mod servers;
 mod tensors;
 mod value_stability;
 
+use gradus::error::StepError;
 use gradus::params::Layout;
 use gradus::prelude::*;
 use gradus::rule::{Rounding, StatePrecision};
@@ -349,25 +350,31 @@ fn an_error_changes_nothing<A: Scalar>(row: &Row<A>) {
 
     let grads = numbers::<A>(&[3, 3], 3);
     let error = doomed.step(&mut doomed_params, &grads).unwrap_err();
-    assert!(matches!(error, Error::HyperParameter { name: "learning_rate", step: 2, .. }), "{error}");
+    assert!(matches!(error, Error::Step(StepError::HyperParameter { name: "learning_rate", step: 2, .. })), "{error}");
     // `assert!` on equality: the two optimizers' learning rates differ, NaN on one side.
     assert_eq!(bits(&doomed_params), bits(&params));
     assert_eq!((doomed.steps(), doomed.tensor_steps("")), (2, 2));
     assert!(doomed.slots("").iter().zip(opt.slots("")).all(|((_, a), (_, b))| bits(a) == bits(&b)));
 
     let other_shape = numbers::<A>(&[9], 3);
-    assert!(matches!(opt.step(&mut params, &other_shape).unwrap_err(), Error::ShapeMismatch { .. }));
+    assert!(matches!(opt.step(&mut params, &other_shape).unwrap_err(), Error::Step(StepError::ShapeMismatch { .. })));
     assert!(Everything::of(&*opt, &params) == before);
     let none: [ArrayD<A>; 0] = [];
-    assert!(matches!(opt.step(&mut params, &none).unwrap_err(), Error::MissingGradient { .. }));
+    assert!(matches!(opt.step(&mut params, &none).unwrap_err(), Error::Step(StepError::MissingGradient { .. })));
     assert!(Everything::of(&*opt, &params) == before);
     let mut strangers = other_shape.clone();
-    assert!(matches!(opt.step(&mut strangers, &other_shape).unwrap_err(), Error::ParametersChanged { .. }));
+    assert!(matches!(
+        opt.step(&mut strangers, &other_shape).unwrap_err(),
+        Error::Step(StepError::ParametersChanged { .. })
+    ));
     assert_eq!(bits(&strangers), bits(&other_shape));
     assert!(Everything::of(&*opt, &params) == before);
     let broken = grads.mapv(|x| x / A::zero());
     let mut checked = opt.clone().check_finite();
-    assert!(matches!(checked.step(&mut params, &broken).unwrap_err(), Error::NonFiniteGradient { .. }));
+    assert!(matches!(
+        checked.step(&mut params, &broken).unwrap_err(),
+        Error::Step(StepError::NonFiniteGradient { .. })
+    ));
     assert!(Everything::of(&**checked.inner(), &params) == before);
 
     let (mut straight, mut straight_params) = (row.with(0.05), numbers::<A>(&[3, 3], 0));

@@ -2,6 +2,7 @@
 
 use gradus::distributed::compress::{Bf16, Compression, PowerSgd, TopK};
 use gradus::distributed::{Alone, Collective, Place, RankGroup, ThreadGroup};
+use gradus::error::{StateError, StepError};
 use gradus::params::{Layout, TensorInfo};
 use gradus::prelude::*;
 use gradus::{Error, StateDict};
@@ -316,13 +317,13 @@ fn a_state_is_read_strictly() {
         error
     };
     let error = refused(|state| _ = state.remove("power_sgd/basis/"));
-    assert_eq!(error.to_string(), "\"power_sgd/bases\" is \"1\"; it must be the number of bases");
+    assert_eq!(error.to_string(), "entry \"power_sgd/bases\" is \"1\"; it must be the number of bases");
     let error = refused(|state| _ = state.remove("power_sgd/residual/"));
-    assert_eq!(error.to_string(), "\"power_sgd/residuals\" is \"1\"; it must be the number of residuals");
+    assert_eq!(error.to_string(), "entry \"power_sgd/residuals\" is \"1\"; it must be the number of residuals");
     let error = refused(|state| state.insert_tensor("power_sgd/basis/", array![[1.0_f64]].view()));
-    assert!(matches!(error, Error::EntryShape { .. }), "{error}");
+    assert!(matches!(error, Error::State(StateError::EntryShape { .. })), "{error}");
     let error = Sgd::<f64>::new(0.1).data_parallel(Alone).compress(Bf16::new()).load_state_dict(&state).unwrap_err();
-    assert!(matches!(error, Error::WrongAlgorithm { .. }), "{error}");
+    assert!(matches!(error, Error::State(StateError::WrongAlgorithm { .. })), "{error}");
 }
 
 /// NaN and infinities: an error leaves the residuals, what is let through reaches all ranks and does not come back.
@@ -371,7 +372,7 @@ fn a_refusal_inside_leaves_what_is_left() {
         let mut bad = matrix((12, 9), 2);
         bad[[0, 0]] = f32::NAN;
         let error = opt.step(&mut params, &bad).unwrap_err();
-        assert!(matches!(error, Error::NonFiniteGradient { .. }), "{error}");
+        assert!(matches!(error, Error::Step(StepError::NonFiniteGradient { .. })), "{error}");
         assert!((params, opt.state_dict(), opt.traffic()) == before, "{name}");
     }
 }
@@ -403,7 +404,7 @@ fn hyper_parameters_are_checked() {
     }
     assert_eq!(refused(TopK::new(0.0)), "ratio is 0 at step 0; it must be a number in 0 < ratio ≤ 1");
     assert_eq!(refused(TopK::new(f64::NAN)), "ratio is NaN at step 0; it must be a number in 0 < ratio ≤ 1");
-    assert_eq!(refused(PowerSgd::new(0)), "rank is 0 at step 0; it must be at least 1");
+    assert_eq!(refused(PowerSgd::new(0)), "rank is 0; it must be at least 1");
     let ends = ThreadGroup::run(2, |group| {
         let rank = 1 + group.rank();
         let mut opt = Sgd::new(1.0).data_parallel(group).compress(PowerSgd::new(rank));

@@ -1,6 +1,7 @@
 //! The mean gradient of all ranks.
 
 use gradus::distributed::{Alone, RankGroup, ThreadGroup};
+use gradus::error::{RankError, StepError};
 use gradus::prelude::*;
 use gradus::{Error, StateDict};
 use ndarray::{Array1, Array2, ShapeBuilder, array, s};
@@ -144,11 +145,11 @@ pub(crate) fn none_is_none_on_all(group: &impl Engine) {
     let before = (params.clone(), opt.state_dict());
     let bias = (group.rank() + 1 < group.size()).then(|| array![1.0, 2.0, 3.0]);
     let error = opt.step(&mut params, &(&weight, &bias)).unwrap_err();
-    let expected = Error::RanksDisagree {
+    let expected = Error::Ranks(RankError::RanksDisagree {
         rank: group.size() - 1,
         expected: "\"1\" of shape [3] in f64 with a gradient".into(),
         found: "\"1\" of shape [3] in f64 without gradient".into(),
-    };
+    });
     assert_eq!(error, expected);
     assert!((params, opt.state_dict()) == before);
 }
@@ -190,7 +191,7 @@ fn curvature_inside_is_refused() {
         let mut params = Regression::<f64>::start(5);
         let grads = params.clone();
         let error = Sgd::new(0.1).kfac().data_parallel(&group).step(&mut params, &grads).unwrap_err();
-        let expected = "kfac knows only its own rank's data, and these are the mean gradients of all; write it after data_parallel";
+        let expected = "kfac needs the gradients of its own rank's data, not the mean over all ranks; write it after `data_parallel`";
         assert_eq!(error.to_string(), expected);
         assert_eq!(bits(&params), bits(&grads));
         assert!(Sgd::new(0.1).kfac().data_parallel(Alone).step(&mut params, &grads).unwrap().moved);
@@ -208,7 +209,7 @@ fn all_begin_as_rank_0() {
         let mut bad = own.clone();
         bad.0[[1, 1]] = f64::NAN;
         let error = opt.step(&mut params, &bad).unwrap_err();
-        assert!(matches!(error, Error::NonFiniteGradient { .. }), "{error}");
+        assert!(matches!(error, Error::Step(StepError::NonFiniteGradient { .. })), "{error}");
         assert_eq!((&params, opt.layout()), (&own, None));
 
         let zero = (Array2::zeros((5, 3)), Array1::zeros(3));
@@ -348,7 +349,7 @@ fn parameters_are_compared_every_n_steps() {
     assert!(ends.iter().all(|end| end.starts_with("rank 1 has \"1\" with values of digest ")), "{ends:?}");
     let mut opt = Sgd::new(0.1).data_parallel(Alone).verify_every(0);
     let error = opt.step(&mut array![1.0], &array![1.0]).unwrap_err();
-    assert_eq!(error.to_string(), "verify_every is 0 at step 0; it must be at least 1");
+    assert_eq!(error.to_string(), "verify_every is 0; it must be at least 1");
 }
 
 /// With a gradient in any of its micro-batches; summed outside, each by its rank; inside, one by one.

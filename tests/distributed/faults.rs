@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use gradus::distributed::compress::{Bf16, PowerSgd, TopK};
 use gradus::distributed::{Collective, RankGroup, ThreadGroup};
+use gradus::error::RankError;
 use gradus::prelude::*;
 use gradus::{Error, Result};
 use ndarray::Array1;
@@ -26,7 +27,7 @@ impl<G: RankGroup> Faulty<G> {
     }
 
     fn failure() -> Error {
-        Error::Transport { operation: "the cable", reason: "unplugged".into() }
+        Error::Ranks(RankError::Transport { operation: "the cable", reason: "unplugged".into() })
     }
 
     fn call(&self) -> Result<()> {
@@ -175,7 +176,7 @@ fn killed_at(at: usize, (name, make): (&str, Way<Faulty<ThreadGroup>>), tears: b
     for (rank, end) in ends.into_iter().enumerate() {
         match end {
             Err(panic) => assert_eq!((rank, panic.downcast_ref()), (DYING, Some(&"killed")), "{name}"),
-            Ok(error) => assert_eq!(error, Error::RankLeft { rank: DYING }, "{name}: rank {rank}"),
+            Ok(error) => assert_eq!(error, Error::Ranks(RankError::RankLeft { rank: DYING }), "{name}: rank {rank}"),
         }
     }
 }
@@ -214,7 +215,14 @@ fn a_rank_that_makes_fewer_steps() {
         }
         None
     });
-    assert_eq!(ends, [Some(Error::RankLeft { rank: 2 }), Some(Error::RankLeft { rank: 2 }), None]);
+    assert_eq!(
+        ends,
+        [
+            Some(Error::Ranks(RankError::RankLeft { rank: 2 })),
+            Some(Error::Ranks(RankError::RankLeft { rank: 2 })),
+            None
+        ]
+    );
 
     const PATIENCE: Duration = Duration::from_millis(50);
     let mut ranks = ThreadGroup::new(2).unwrap();
@@ -222,7 +230,10 @@ fn a_rank_that_makes_fewer_steps() {
     let mut opt = Momentum::new(0.1, 0.9).data_parallel(own);
     let mut params = Array1::<f64>::ones(3);
     let error = opt.step(&mut params, &Array1::ones(3)).unwrap_err();
-    assert_eq!(error, Error::RankTimeout { operation: "all_gather_bytes", waited: PATIENCE, missing: vec![1] });
+    assert_eq!(
+        error,
+        Error::Ranks(RankError::RankTimeout { operation: "all_gather_bytes", waited: PATIENCE, missing: vec![1] })
+    );
     assert_eq!((params, opt.steps()), (Array1::ones(3), 0));
     drop(absent);
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gradus::distributed::compress::{PowerSgd, TopK};
 use gradus::distributed::{Alone, RankGroup as _, ThreadGroup};
+use gradus::error::{FederatedError, RankError, StateError, StepError};
 use gradus::params::{Visitor, VisitorMut};
 use gradus::prelude::*;
 use gradus::{Commit, Error, Report, Result, StateReader, StateWriter, Step};
@@ -20,7 +21,13 @@ fn local_steps_on_other_parameters() {
     fn refused(opt: &mut impl Optimizer<f64>, other: &mut dyn ParamsMut<Elem = f64>, grads: &dyn Params<Elem = f64>) {
         let before = (bits(&*other), opt.state_dict());
         let error = opt.step(other, grads).unwrap_err();
-        assert!(matches!(error, Error::ParametersChanged { .. } | Error::RankRefused { rank: 0, .. }), "{error}");
+        assert!(
+            matches!(
+                error,
+                Error::Step(StepError::ParametersChanged { .. }) | Error::Ranks(RankError::RankRefused { rank: 0, .. })
+            ),
+            "{error}"
+        );
         assert!((bits(&*other), opt.state_dict()) == before);
     }
     for every in 1..4 {
@@ -66,7 +73,10 @@ fn anchors_stay_finite() {
                 let before = (w.clone(), opt.state_dict());
                 for _ in 0..2 {
                     let error = opt.step(&mut w, &g).unwrap_err();
-                    let told = matches!(error, Error::NonFiniteParameter { .. } | Error::EntryValue { .. });
+                    let told = matches!(
+                        error,
+                        Error::Step(StepError::NonFiniteParameter { .. }) | Error::State(StateError::EntryValue { .. })
+                    );
                     assert!(told, "{error}");
                     assert!((w.clone(), opt.state_dict()) == before);
                 }
@@ -91,7 +101,10 @@ fn changes_that_overflow() {
                 match opt.step(&mut w, &array![grads[1]]) {
                     Ok(_) => assert!(!refused && w[0].is_finite()),
                     Err(error) => {
-                        assert!(refused && matches!(error, Error::NonFiniteParameter { .. }), "{error}");
+                        assert!(
+                            refused && matches!(error, Error::Step(StepError::NonFiniteParameter { .. })),
+                            "{error}"
+                        );
                         assert!((w, opt.state_dict()) == before);
                     }
                 }
@@ -146,7 +159,7 @@ fn heard(rank: usize, error: &Error) {
     let reason = "not on this rank".to_owned();
     match rank {
         1 => assert_eq!(*error, Error::Other(reason)),
-        _ => assert_eq!(*error, Error::RankRefused { rank: 1, reason }),
+        _ => assert_eq!(*error, Error::Ranks(RankError::RankRefused { rank: 1, reason })),
     }
 }
 
@@ -219,7 +232,7 @@ fn adaptors_that_do_not_go_inside_sharded() {
                 let before = opt.state_dict();
                 for _ in 0..2 {
                     let error = opt.step(&mut w, &g).unwrap_err();
-                    assert!(matches!(error, Error::InsideSharded { .. }), "{error}");
+                    assert!(matches!(error, Error::Ranks(RankError::InsideSharded { .. })), "{error}");
                     assert!(error.to_string().ends_with(instead), "{error}");
                     assert!(w == g && opt.state_dict() == before);
                 }
@@ -263,7 +276,7 @@ fn a_panic_in_a_closure_on_one_rank() {
         });
         for (rank, end) in ends.into_iter().enumerate() {
             match end {
-                Ok(error) => assert_eq!(error, Error::RankLeft { rank: 1 }),
+                Ok(error) => assert_eq!(error, Error::Ranks(RankError::RankLeft { rank: 1 })),
                 Err(_) => assert_eq!(rank, 1),
             }
         }
@@ -522,7 +535,10 @@ fn what_is_inside_is_asked() {
         let (mut params, grads) = ((array![1.0], array![1.0, 2.0]), (array![1.0], array![1.0, 2.0]));
         let state = opt.state_dict();
         let error = opt.step(&mut params, &grads).unwrap_err();
-        assert!(matches!(error, Error::NoRound | Error::HyperParameter { .. }), "{name}: {error}");
+        assert!(
+            matches!(error, Error::Federated(FederatedError::NoRound) | Error::Step(StepError::HyperParameter { .. })),
+            "{name}: {error}"
+        );
         assert_eq!(params, (array![1.0], array![1.0, 2.0]), "{name}");
         assert!(opt.state_dict() == state, "{name}: a trace");
     }
@@ -537,7 +553,7 @@ fn a_preview_is_never_applied() {
         let mut applied = Step::pair(&mut other, &grads, None).unwrap();
         let mut preview = step.preview();
         std::mem::swap(&mut applied, &mut preview);
-        assert_eq!(opt.apply(applied), Err(Error::Previewed));
+        assert_eq!(opt.apply(applied), Err(Error::Step(StepError::Previewed)));
         drop(preview);
         drop(step);
         assert_eq!((w, other, opt.steps()), (array![1.0], array![2.0], 0));
@@ -599,7 +615,7 @@ fn an_optimizer_that_was_used_before() {
     for mut opt in makes {
         let mut other = array![1.0, 2.0];
         let error = opt.step(&mut other, &array![1.0, 1.0]).unwrap_err();
-        assert!(matches!(error, Error::ParametersChanged { .. }), "{error}");
+        assert!(matches!(error, Error::Step(StepError::ParametersChanged { .. })), "{error}");
         assert_eq!((other, opt.steps()), (array![1.0, 2.0], 1));
     }
 }
@@ -620,7 +636,10 @@ fn a_rank_alone_knows_its_gradients() {
                 (NonFinite::Skip, result) => assert!(result.unwrap().moved && params == (array![0.0], array![1.0])),
                 (_, result) => {
                     let error = result.unwrap_err();
-                    assert!(matches!(&error, Error::NonFiniteGradient { path, .. } if path == "1"), "{error}");
+                    assert!(
+                        matches!(&error, Error::Step(StepError::NonFiniteGradient { path, .. }) if path == "1"),
+                        "{error}"
+                    );
                     assert!(params == (array![1.0], array![1.0]) && opt.state_dict() == state);
                 }
             }

@@ -2,6 +2,7 @@
 
 use gradus::Error;
 use gradus::distributed::{Alone, Collective, RankGroup, ThreadGroup};
+use gradus::error::StepError;
 use gradus::prelude::*;
 use ndarray::{Array1, array};
 
@@ -166,7 +167,10 @@ fn a_resumed_run_is_the_uninterrupted_one() {
     assert!(state.keys().any(|key| key == "local_steps/sgd/steps"));
     let mut shorter = Sgd::<f64>::new(0.1).local_steps(2, Sgd::new(1.0));
     let error = shorter.load_state_dict(&state).unwrap_err();
-    assert_eq!(error.to_string(), "\"local_steps/taken\" is \"2\"; it must be less than the steps between rounds");
+    assert_eq!(
+        error.to_string(),
+        "entry \"local_steps/taken\" is \"2\"; it must be less than the steps between rounds"
+    );
     state.insert_text("local_steps/taken", 1);
     shorter.load_state_dict(&state).unwrap();
 }
@@ -198,7 +202,7 @@ fn begun_before_the_others_came() {
 #[test]
 fn what_is_refused_changes_nothing() {
     let error = Sgd::new(0.1).local_steps(0, Sgd::new(1.0)).step(&mut array![1.0], &array![1.0]).unwrap_err();
-    assert_eq!(error.to_string(), "every is 0 at step 0; it must be at least 1");
+    assert_eq!(error.to_string(), "every is 0; it must be at least 1");
 
     // The outer optimizer's rate is wrong in its second step, its clip refuses what is too large for a norm.
     let rate = |step: u64| if step == 1 { f64::NAN } else { 1.0 };
@@ -207,7 +211,7 @@ fn what_is_refused_changes_nothing() {
     (0..3).for_each(|_| _ = opt.step(&mut w, &array![1.0, -1.0]).unwrap());
     let before = (w.clone(), opt.state_dict());
     let error = opt.step(&mut w, &array![1.0, -1.0]).unwrap_err();
-    assert!(matches!(error, Error::HyperParameter { name: "learning_rate", .. }), "{error}");
+    assert!(matches!(error, Error::Step(StepError::HyperParameter { name: "learning_rate", .. })), "{error}");
     assert!((w, opt.state_dict()) == before);
 
     for bad in [f64::NAN, f64::INFINITY] {
@@ -217,7 +221,7 @@ fn what_is_refused_changes_nothing() {
         let before = (w.clone(), opt.state_dict());
         let error = opt.step(&mut w, &array![1.0, bad]).unwrap_err();
         assert!(error.to_string().starts_with("parameter (root) is "), "{error}");
-        assert!(matches!(error, Error::NonFiniteParameter { index, .. } if index == [1]));
+        assert!(matches!(error, Error::Step(StepError::NonFiniteParameter { index, .. }) if index == [1]));
         assert!((&w, opt.state_dict()) == (&before.0, before.1));
         assert!(opt.step(&mut w, &array![1.0, -1.0]).unwrap().moved);
     }

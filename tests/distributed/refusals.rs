@@ -1,6 +1,7 @@
 //! What one rank cannot do no rank does, and nothing has changed.
 
 use gradus::distributed::{RankGroup, ThreadGroup};
+use gradus::error::{RankError, StepError};
 use gradus::prelude::*;
 use gradus::{Error, Result};
 use ndarray::{Array1, Array2};
@@ -38,10 +39,14 @@ pub(crate) fn not_finite_on_one(group: &impl Engine) {
             match policy {
                 NonFinite::Error => {
                     let reason = "gradient \"0\" is NaN at index [2, 1]".to_owned();
-                    let own = Error::NonFiniteGradient { path: "0".into(), index: vec![2, 1], value: f64::NAN };
+                    let own = Error::Step(StepError::NonFiniteGradient {
+                        path: "0".into(),
+                        index: vec![2, 1],
+                        value: f64::NAN,
+                    });
                     match (group.rank(), result.unwrap_err()) {
                         (BAD, error) => assert_eq!(error.to_string(), own.to_string()),
-                        (_, error) => assert_eq!(error, Error::RankRefused { rank: BAD, reason }),
+                        (_, error) => assert_eq!(error, Error::Ranks(RankError::RankRefused { rank: BAD, reason })),
                     }
                     assert!(unchanged);
                     opt.discard();
@@ -83,7 +88,7 @@ fn not_finite_on_one_before_a_round() {
             let reason = "gradient (root) is NaN at index [0]".to_owned();
             match group.rank() {
                 0 => assert_eq!(error.to_string(), reason),
-                _ => assert_eq!(error, Error::RankRefused { rank: 0, reason }),
+                _ => assert_eq!(error, Error::Ranks(RankError::RankRefused { rank: 0, reason })),
             }
             assert!((params.clone(), opt.state_dict()) == before);
             assert!(opt.step(&mut params, &good).unwrap().moved);
@@ -117,7 +122,7 @@ fn trees_that_do_not_pair_on_one_rank() {
         let refused = |result: Result<()>| match (is_odd, result.unwrap_err()) {
             (true, error) => error,
             (false, error) => {
-                assert!(matches!(error, Error::RankRefused { rank: 1, .. }), "{error}");
+                assert!(matches!(error, Error::Ranks(RankError::RankRefused { rank: 1, .. })), "{error}");
                 error
             }
         };
@@ -131,14 +136,14 @@ fn trees_that_do_not_pair_on_one_rank() {
             let (mut params, good) = (Array1::<f64>::ones(2), Array1::ones(2));
             let bad = Array1::ones(if is_odd { 3 } else { 2 });
             let error = refused(opt.step(&mut params, &bad).map(drop));
-            assert!(!is_odd || matches!(error, Error::ShapeMismatch { .. }), "{error}");
+            assert!(!is_odd || matches!(error, Error::Step(StepError::ShapeMismatch { .. })), "{error}");
             assert_eq!((&params, opt.steps()), (&good, 0));
             assert!(opt.step(&mut params, &good).unwrap().moved);
         }
         let (mut params, mut twins) = (Array1::ones(2), Twins([Array1::ones(2), Array1::ones(2)]));
         let tree: &mut dyn ParamsMut<Elem = f64> = if is_odd { &mut twins } else { &mut params };
         let error = refused(Sgd::new(0.1).data_parallel(&group).broadcast(tree));
-        assert!(!is_odd || matches!(error, Error::DuplicatePath { .. }), "{error}");
+        assert!(!is_odd || matches!(error, Error::Step(StepError::DuplicatePath { .. })), "{error}");
     });
 }
 
@@ -194,7 +199,7 @@ fn parameters_that_are_not_finite_on_one() {
         let reason = "parameter \"1\" is NaN at index [2]";
         match group.rank() {
             0 => assert_eq!(error.to_string(), reason),
-            _ => assert_eq!(error, Error::RankRefused { rank: 0, reason: reason.into() }),
+            _ => assert_eq!(error, Error::Ranks(RankError::RankRefused { rank: 0, reason: reason.into() })),
         }
         assert!((bits(&params), opt.state_dict()) == before);
         assert!(opt.step(&mut params, &grads).unwrap().moved);
@@ -269,7 +274,7 @@ fn ranks_that_disagree() {
     });
     assert!(outer_rate.starts_with("rank 2 has the learning rate 0.1, outside 0.2 where"), "{outer_rate}");
     let group_rate = error(|group| {
-        let change = gradus::adaptor::Group::new().scale_learning_rate(0.5 * group.rank().max(1) as f64);
+        let change = Group::new().scale_learning_rate(0.5 * group.rank().max(1) as f64);
         let mut opt = Sgd::<f32>::new(0.1).data_parallel(group).group("", change);
         opt.step(&mut Array1::ones(1), &Array1::ones(1)).map(drop)
     });
@@ -296,8 +301,10 @@ fn what_one_rank_refuses_all_do() {
         let before = (bits(&params), opt.state_dict());
         let error = opt.step(&mut params, &grads).unwrap_err();
         match (broken, error) {
-            (true, error) => assert!(matches!(error, Error::HyperParameter { step: 2, .. }), "{error}"),
-            (false, error) => assert!(matches!(error, Error::RankRefused { rank: 1, .. }), "{error}"),
+            (true, error) => {
+                assert!(matches!(error, Error::Step(StepError::HyperParameter { step: 2, .. })), "{error}")
+            }
+            (false, error) => assert!(matches!(error, Error::Ranks(RankError::RankRefused { rank: 1, .. })), "{error}"),
         }
         assert!((bits(&params), opt.state_dict()) == before);
     });

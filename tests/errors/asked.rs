@@ -1,5 +1,6 @@
 //! What an optimizer is asked is what it is then given: adaptors describe the step before they ask about it.
 
+use gradus::error::StepError;
 use gradus::prelude::*;
 use gradus::{Error, Result, Step};
 use ndarray::{Array1, array, s};
@@ -128,7 +129,10 @@ fn no_branch_goes_ahead_of_a_refusal() {
     let mut opt = Momentum::new(0.1, 0.9).route("1", Sgd::new(1e200).group("1", huge()));
     let mut w = params();
     let error = opt.step(&mut w, &pair(1.0, 1.0)).unwrap_err();
-    assert!(matches!(&error, Error::HyperParameter { path: Some(path), .. } if path == "1"), "{error}");
+    assert!(
+        matches!(&error, Error::Step(StepError::HyperParameter { path: Some(path), .. }) if path == "1"),
+        "{error}"
+    );
     assert_eq!((w, opt.steps()), (params(), 0));
 }
 
@@ -182,7 +186,7 @@ fn a_sum_that_overflows_stops_every_branch() {
     let mut w = params();
     opt.step(&mut w, &pair(1.0, 1e308)).unwrap();
     let error = opt.step(&mut w, &pair(1.0, 1e308)).unwrap_err();
-    assert!(matches!(&error, Error::NonFiniteGradient { path, .. } if path == "1"), "{error}");
+    assert!(matches!(&error, Error::Step(StepError::NonFiniteGradient { path, .. }) if path == "1"), "{error}");
     assert_eq!((&w, opt.steps()), (&params(), 0));
     opt.step(&mut w, &pair(3.0, -1e308)).unwrap(); // instead of the refused one
     assert_eq!((w, opt.steps()), (pair(0.0, 2.0), 1));

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use gradus::error::StepError;
 use gradus::prelude::*;
 use gradus::{Error, Hyper, Report, Result};
 use ndarray::{Array1, Array2, array};
@@ -88,11 +89,11 @@ fn faults(broken: &Arc<AtomicBool>) -> Vec<(&'static str, Fault)> {
 fn is_refusal(error: &Error) -> bool {
     matches!(
         error,
-        Error::HyperParameter { .. }
-            | Error::MissingGradient { .. }
-            | Error::UnexpectedGradient { .. }
-            | Error::ShapeMismatch { .. }
-            | Error::ParametersChanged { .. }
+        Error::Step(StepError::HyperParameter { .. })
+            | Error::Step(StepError::MissingGradient { .. })
+            | Error::Step(StepError::UnexpectedGradient { .. })
+            | Error::Step(StepError::ShapeMismatch { .. })
+            | Error::Step(StepError::ParametersChanged { .. })
     )
 }
 
@@ -151,7 +152,7 @@ fn a_pattern_is_checked_before_anything_moves() {
     ] {
         let mut moved = params();
         let error = opt.step(&mut moved, &grads(1)).unwrap_err();
-        assert!(matches!(&error, Error::PatternUnmatched { .. }), "{error}");
+        assert!(matches!(&error, Error::Step(StepError::PatternUnmatched { .. })), "{error}");
         assert_eq!((moved, opt.steps()), (params(), 0));
     }
 }
@@ -168,7 +169,7 @@ fn a_router_asks_all_branches_before_any_moves() {
         let (mut moved, mut bad) = (params(), grads(1));
         bad.1[[1, 1]] = f64::NAN;
         let error = opt.step(&mut moved, &bad).unwrap_err();
-        assert!(matches!(&error, Error::NonFiniteGradient { path, .. } if path == "1"), "{error}");
+        assert!(matches!(&error, Error::Step(StepError::NonFiniteGradient { path, .. }) if path == "1"), "{error}");
         assert_eq!((moved, opt.steps()), (params(), 0));
     }
 }

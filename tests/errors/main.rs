@@ -6,3 +6,29 @@ mod atomic;
 mod every_adaptor;
 mod messages;
 mod ranges;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// The name of an error's variant, without its room.
+fn variant(error: &gradus::Error) -> String {
+    let text = format!("{error:?}");
+    let mut words = text.split([' ', '(', ')']);
+    let room = words.next().unwrap();
+    if room == "Other" { room.to_owned() } else { words.next().unwrap().to_owned() }
+}
+
+/// The names of all variants, from the source of the rooms.
+fn declared() -> BTreeSet<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/error");
+    let mut names = BTreeSet::from(["Other".to_owned()]);
+    for file in std::fs::read_dir(folder).unwrap() {
+        let source = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let body =
+            source.lines().skip_while(|line| !line.starts_with("pub enum") || line.starts_with("pub enum Error "));
+        let body = body.skip(1).take_while(|line| *line != "}").filter_map(|line| line.strip_prefix("    "));
+        let variants = body.filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase()));
+        names.extend(variants.filter_map(|line| line.split([' ', '(', ',']).next().map(str::to_owned)));
+    }
+    names
+}

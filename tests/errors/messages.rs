@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::{declared, variant};
+use gradus::error::{ArgumentError, CurvatureError, FederatedError, FileError, RankError, StateError, StepError};
 use gradus::prelude::*;
 use gradus::schedule::{Cosine, CosineRestarts};
 use gradus::simd::Level;
@@ -61,12 +63,12 @@ fn table() -> Vec<(Error, &'static str)> {
             step(Sgd::new(0.1).group("1", Group::new().weight_decay(-0.5))),
             "weight_decay is -0.5 at step 0 for \"1\"; it must be a finite number ≥ 0",
         ),
-        (step(Sgd::new(0.1).accumulate(0)), "accumulate is 0 at step 0; it must be at least 1"),
+        (step(Sgd::new(0.1).accumulate(0)), "accumulate is 0; it must be at least 1"),
         (step(Sgd::new(0.1).clip_global_norm(1.0).p(0.5)), "p is 0.5 at step 0; it must be a number ≥ 1 or infinity"),
         (step(Sgd::new(0.1).clip_value(-1.0)), "limit is -1 at step 0; it must be a number ≥ 0 or infinity"),
         (
             // What is provoked depends on the machine: see tests/simd.rs.
-            Error::SimdLevel { level: Level::V4, available: vec![Level::Baseline, Level::V3] },
+            Error::Argument(ArgumentError::SimdLevel { level: Level::V4, available: vec![Level::Baseline, Level::V3] }),
             "the SIMD level v4 is not available; this machine has baseline, v3",
         ),
         (step(Sgd::new(0.1).unscale(0.0)), "loss_scale is 0 at step 0; it must be a finite number > 0"),
@@ -74,14 +76,20 @@ fn table() -> Vec<(Error, &'static str)> {
             resumed(Sgd::new(0.1).freeze("0"), Sgd::new(0.1).freeze("1")),
             "the state was saved with freeze \"0\" and is loaded with freeze \"1\": they differ in \"0\"",
         ),
-        (step(Sgd::new(Cosine::new(f64::NAN, 10))), "Cosine: peak is NaN; it must be a finite number"),
-        (step(Sgd::new(CosineRestarts::new(0.1, 0))), "CosineRestarts: period is 0; it must be at least 1 step"),
+        (step(Sgd::new(Cosine::new(f64::NAN, 10))), "learning_rate: Cosine: peak is NaN; it must be a finite number"),
+        (
+            step(Sgd::new(CosineRestarts::new(0.1, 0))),
+            "learning_rate: CosineRestarts: period is 0; it must be at least 1",
+        ),
         (
             pairing(&(array![0.5],)),
             "no gradient for parameter \"1\"; the gradient tree needs the same tensors as the parameters \
              (use `Option` and `None` for \"no gradient this step\")",
         ),
-        (pairing(&(array![0.5], array![0.5, 0.5], array![0.5])), "gradient \"2\" belongs to no parameter"),
+        (
+            pairing(&(array![0.5], array![0.5, 0.5], array![0.5])),
+            "gradient \"2\" belongs to no parameter; the gradient tree needs the same tensors as the parameters",
+        ),
         (pairing(&(array![0.5], array![[0.5, 0.5]])), "gradient \"1\" has shape [1, 2] where the parameter has [2]"),
         (
             Sgd::new(0.1).step(&mut array![1.0], &array![[1.0]]).unwrap_err(),
@@ -97,7 +105,7 @@ fn table() -> Vec<(Error, &'static str)> {
         ),
         (
             check::gradients(&mut array![1.0, 0.0], &array![1.0, 0.0], |w: &Array1<f64>| w[1].sqrt()).unwrap_err(),
-            "the loss is NaN when parameter (root) is moved at index [1]",
+            "the loss is NaN after a small change of parameter (root) at index [1]",
         ),
         (
             check::gradients(&mut array![1.0], &array![1.0], {
@@ -108,7 +116,7 @@ fn table() -> Vec<(Error, &'static str)> {
                 }
             })
             .unwrap_err(),
-            "the loss is 1.5, and 3 when it is asked again at the same parameters",
+            "the loss is not deterministic: 1.5, then 3 at the same parameters",
         ),
         (
             clip::global_norm(&mut Twins([array![1.0], array![1.0]]), 1.0).unwrap_err(),
@@ -116,15 +124,15 @@ fn table() -> Vec<(Error, &'static str)> {
         ),
         (
             changed((array![1.0], array![1.0]), (array![1.0], array![1.0, 2.0])),
-            "these are other parameters than before: expected \"1\" of shape [1], found \"1\" of shape [2]",
+            "the parameters have changed since the first step: expected \"1\" of shape [1], found \"1\" of shape [2]",
         ),
         (
             changed((array![1.0], array![1.0]), (array![1.0],)),
-            "these are other parameters than before: expected \"1\" of shape [1], found no more tensors",
+            "the parameters have changed since the first step: expected \"1\" of shape [1], found no more tensors",
         ),
         (
             changed(array![1.0], vec![array![1.0], array![1.0]]),
-            "these are other parameters than before: expected (root) of shape [1], found \"0\" of shape [1]",
+            "the parameters have changed since the first step: expected (root) of shape [1], found \"0\" of shape [1]",
         ),
         (
             Sgd::new(0.1).check_finite().step(&mut (array![1.0], array![2.0, 3.0]), &nan).unwrap_err(),
@@ -133,7 +141,7 @@ fn table() -> Vec<(Error, &'static str)> {
         (clip::global_norm(&mut square.clone(), 1.0).unwrap_err(), "gradient (root) is -inf at index [1, 0]"),
         (
             clip::global_norm(&mut (array![1.0], array![f64::MAX, f64::MAX]), 1.0).unwrap_err(),
-            "the gradient norm exceeds the range of numbers; the largest element lies in \"1\"",
+            "the gradient norm overflows; the largest element is in \"1\"",
         ),
         (
             step(Sgd::new(0.1).freeze("encoder.**")),
@@ -141,7 +149,7 @@ fn table() -> Vec<(Error, &'static str)> {
         ),
         (
             Sgd::new(0.1).freeze("0").step(&mut vec![vec![array![1.0]]], &vec![vec![array![1.0]]]).unwrap_err(),
-            "pattern \"0\" matches no tensor but is a subtree, \"0.**\"; the tensors are \"0.0\"",
+            "pattern \"0\" matches no tensor (for the whole subtree, write \"0.**\"); the tensors are \"0.0\"",
         ),
         (step(Sgd::new(0.1).freeze(["0", "b"])), "pattern \"b\" matches no tensor; the tensors are \"0\", \"1\""),
         (
@@ -158,34 +166,40 @@ fn table() -> Vec<(Error, &'static str)> {
         ),
         (
             Sgd::new(0.1).unscale(1e-30).unscale(1e-30).step(&mut array![1.0_f32], &array![1.0]).unwrap_err(),
-            "gradient (root) has the scale 9.999999999999998e59, which becomes infinite in f32",
+            "the scale of gradient (root) is 9.999999999999998e59, which becomes infinite in f32",
         ),
-        (ended(), "steps stands at 18446744073709551615, the largest number there is: load a state with a smaller one"),
-        (previewed(), "a preview of a step is to look at; apply the step itself"),
+        (ended(), "the counter steps has reached its maximum, 18446744073709551615; load a state with a smaller one"),
+        (previewed(), "a preview of a step cannot be applied; apply the step itself"),
         (
             step(Sgd::new(0.1).route("1", Late)),
-            "others have moved already: not today; an optimizer must refuse in `check` what it would refuse in `apply`",
+            "other tensors have already moved: not today (an optimizer must reject in `check` every step that it would reject in `apply`)",
         ),
         (swapped(), "the parameters are swapped for their averages; swap them back first"),
-        (loading(|_| {}, AdamW::new(0.1)), "the state is not that of adamw; it has adam"),
-        (loading(|state| _ = state.remove("adam/exp_avg/1"), Adam::new(0.1)), "there is no \"adam/exp_avg/1\""),
-        (loading(|state| state.insert_text("adam/more", 1), Adam::new(0.1)), "\"adam/more\" belongs to nothing here"),
+        (loading(|_| {}, AdamW::new(0.1)), "expected the state of adamw, found that of adam"),
+        (loading(|state| _ = state.remove("adam/exp_avg/1"), Adam::new(0.1)), "entry \"adam/exp_avg/1\" is missing"),
+        (
+            loading(|state| state.insert_text("adam/more", 1), Adam::new(0.1)),
+            "unexpected entry \"adam/more\": the optimizer it is loaded into does not have it",
+        ),
         (
             loading(|state| state.insert_text("adam/steps", -1), Adam::new(0.1)),
-            "\"adam/steps\" is \"-1\"; it must be a count",
+            "entry \"adam/steps\" is \"-1\"; it must be a count",
         ),
         (
             loading(|state| state.insert_tensor("adam/exp_avg/1", array![1.0].view()), Adam::new(0.1)),
-            "\"adam/exp_avg/1\" has shape [1] where [2] is needed",
+            "entry \"adam/exp_avg/1\" has shape [1] where [2] is needed",
         ),
         (
             loading(|state| state.insert_tensor("adam/exp_avg/1", array![1.0_f32, 1.0].view()), Adam::new(0.1)),
-            "\"adam/exp_avg/1\" holds f32 where f64 is needed",
+            "entry \"adam/exp_avg/1\" holds f32 where f64 is needed",
         ),
-        (step(Muon::new(0.1)), "muon steps matrices, and \"0\" has shape [1]; route it to another optimizer"),
+        (
+            step(Muon::new(0.1)),
+            "muon needs tensors with at least two axes, and \"0\" has shape [1]; route it to another optimizer",
+        ),
         (
             LinearTap::new(&Array2::<f64>::zeros((3, 2)), &Array2::zeros((3, 1))).positions(2).check().unwrap_err(),
-            "input has 3 rows; it needs a multiple of 2 positions, and at least one example",
+            "input has 3 rows; it must have a multiple of 2 positions, and at least one example",
         ),
         (
             LinearTap::new(&Array2::<f64>::zeros((3, 2)), &Array2::zeros((2, 1))).check().unwrap_err(),
@@ -208,25 +222,22 @@ fn curvature() -> Vec<(Error, &'static str)> {
         opt.step(&mut w, &BTreeMap::from([("l".to_owned(), array![[11.0]])])).unwrap_err()
     };
     let inside = |error: Error| match error {
-        Error::Layer { reason, .. } => *reason,
+        Error::Curvature(CurvatureError::Layer { reason, .. }) => *reason,
         other => other,
     };
     vec![
         (
             observed("l"),
-            "layer \"l\": the gradient is 2 times that of the mean of the 2 examples observed: output_grad is divided by the \
-             batch, the gradient is that of a sum, or the tap lacks its positions",
+            "layer \"l\": the gradient is 2 times the mean over the 2 observed examples: output_grad was divided by the batch size, \
+             the gradient is a sum, or the tap lacks its positions",
         ),
         (
             inside(observed("l")),
-            "the gradient is 2 times that of the mean of the 2 examples observed: output_grad is divided by the batch, the \
-             gradient is that of a sum, or the tap lacks its positions",
+            "the gradient is 2 times the mean over the 2 observed examples: output_grad was divided by the batch size, \
+             the gradient is a sum, or the tap lacks its positions",
         ),
         (inside(observed("m")), "there is no weight \"m.weight\", \"m\"; the tensors are \"l\""),
-        (
-            Sgd::<f64>::new(0.1).kfac().adapt_damping(1.0, 1.0).unwrap_err(),
-            "there has been no step that this could speak of",
-        ),
+        (Sgd::<f64>::new(0.1).kfac().adapt_damping(1.0, 1.0).unwrap_err(), "no step has been taken yet"),
     ]
 }
 
@@ -283,11 +294,11 @@ fn files() -> Vec<(Error, &'static str)> {
         (Checkpoint::from_bytes(b"no").unwrap_err(), "not a checkpoint: it has no header"),
         (
             changed("\"version\":\"1\"", "\"version\":\"2\""),
-            "the checkpoint has format version 2; this library reads 1",
+            "the checkpoint has format version 2; this library reads version 1",
         ),
         (
             changed("\"note/a\":\"b\"", "\"note/a\":\"c\""),
-            "the checkpoint is corrupted: its checksum is 226b7009, written was 87e0e007",
+            "the checkpoint is corrupted: its bytes have the checksum 226b7009, and 87e0e007 was written",
         ),
     ]
 }
@@ -297,93 +308,126 @@ fn of_features() -> Vec<(Error, &'static str)> {
     let text = str::to_owned;
     vec![
         (
-            Error::SumOfHalves { dtype: "f16", every: 4 },
-            "gradients of f16 are not summed; write accumulate(4) before master_weights(), where gradients are f32",
+            Error::Step(StepError::SumOfHalves { dtype: "f16", every: 4 }),
+            "gradients of f16 cannot be summed; write accumulate(4) before master_weights(), where gradients are f32",
         ),
         (
-            Error::ReservedName { path: text("__metadata__") },
-            "a file of safetensors cannot hold a tensor of the name \"__metadata__\"; rename it",
-        ),
-        (Error::NoOptimizerState, "the file has no optimizer's state; `load_params` loads the parameters alone"),
-        (Error::File { path: "a/b".into(), kind: std::io::ErrorKind::NotFound, reason: text("gone") }, "a/b: gone"),
-        (Error::NotACheckpoint { reason: text("it has no header") }, "not a checkpoint: it has no header"),
-        (
-            Error::CheckpointVersion { found: text("2"), supported: "1" },
-            "the checkpoint has format version 2; this library reads 1",
+            Error::File(FileError::ReservedName { path: text("__metadata__") }),
+            "the safetensors format reserves the name \"__metadata__\"; rename the tensor",
         ),
         (
-            Error::Corrupted { expected: text("87e0e007"), found: text("226b7009") },
-            "the checkpoint is corrupted: its checksum is 226b7009, written was 87e0e007",
+            Error::File(FileError::NoOptimizerState),
+            "the file has no optimizer state; use `load_params` to load the parameters alone",
         ),
         (
-            Error::Layer { layer: text("l"), reason: Box::new(Error::NoStep) },
-            "layer \"l\": there has been no step that this could speak of",
+            Error::File(FileError::Io { path: "a/b".into(), kind: std::io::ErrorKind::NotFound, reason: text("gone") }),
+            "a/b: gone",
         ),
         (
-            Error::NoWeight { sought: vec![text("m.weight"), text("m")], paths: vec![text("l")] },
+            Error::File(FileError::NotACheckpoint { reason: text("it has no header") }),
+            "not a checkpoint: it has no header",
+        ),
+        (
+            Error::File(FileError::CheckpointVersion { found: text("2"), supported: "1" }),
+            "the checkpoint has format version 2; this library reads version 1",
+        ),
+        (
+            Error::File(FileError::Corrupted { expected: text("87e0e007"), found: text("226b7009") }),
+            "the checkpoint is corrupted: its bytes have the checksum 226b7009, and 87e0e007 was written",
+        ),
+        (
+            Error::Curvature(CurvatureError::Layer {
+                layer: text("l"),
+                reason: Box::new(Error::Step(StepError::NoStep)),
+            }),
+            "layer \"l\": no step has been taken yet",
+        ),
+        (
+            Error::Curvature(CurvatureError::NoWeight {
+                sought: vec![text("m.weight"), text("m")],
+                paths: vec![text("l")],
+            }),
             "there is no weight \"m.weight\", \"m\"; the tensors are \"l\"",
         ),
         (
-            Error::NotAWeight { path: text("bias"), shape: vec![3] },
-            "\"bias\" has shape [3] and is no weight; name the layer or its weight",
+            Error::Curvature(CurvatureError::NotAWeight { path: text("bias"), shape: vec![3] }),
+            "\"bias\" has shape [3] which is not the shape of a weight; name the layer or its weight",
         ),
         (
-            Error::SameLayer { other: text("l.weight") },
-            "its weight is that of layer \"l.weight\"; give one name to both taps, and `discard` these",
+            Error::Curvature(CurvatureError::SameLayer { other: text("l.weight") }),
+            "already observed as layer \"l.weight\"; use one name for both taps and call `discard`",
         ),
-        (Error::TooLarge { argument: "input" }, "input would be larger than memory can be"),
+        (Error::Argument(ArgumentError::TooLarge { argument: "input" }), "input would be too large to address"),
         (
-            Error::NotTheMean { ratio: 2.0, examples: 3 },
-            "the gradient is 2 times that of the mean of the 3 examples observed: output_grad is divided by the batch, the \
-             gradient is that of a sum, or the tap lacks its positions",
+            Error::Curvature(CurvatureError::NotTheMean { ratio: 2.0, examples: 3 }),
+            "the gradient is 2 times the mean over the 3 observed examples: output_grad was divided by the batch size, \
+             the gradient is a sum, or the tap lacks its positions",
         ),
-        (Error::NoStep, "there has been no step that this could speak of"),
-        (Error::NoRank { rank: 3, size: 2 }, "there is no rank 3 in a group of 2"),
-        (Error::RankLeft { rank: 1 }, "rank 1 has left the group"),
+        (Error::Step(StepError::NoStep), "no step has been taken yet"),
+        (Error::Ranks(RankError::NoRank { rank: 3, size: 2 }), "there is no rank 3 in a group of 2"),
+        (Error::Ranks(RankError::RankLeft { rank: 1 }), "rank 1 has left the group"),
         (
-            Error::RankTimeout { operation: "all_reduce", waited: Duration::from_millis(1500), missing: vec![0, 2] },
-            "all_reduce: no word from ranks [0, 2] in 1.5s",
+            Error::Ranks(RankError::RankTimeout {
+                operation: "all_reduce",
+                waited: Duration::from_millis(1500),
+                missing: vec![0, 2],
+            }),
+            "all_reduce: timed out after 1.5s waiting for ranks [0, 2]",
         ),
         (
-            Error::MissingRank { rank: 1, found: 2, size: 3 },
-            "there is no state of rank 1 among 2; the states of all 3 ranks are needed",
+            Error::State(StateError::MissingRank { rank: 1, found: 2, size: 3 }),
+            "the state of rank 1 is missing: 2 states were given, and those of all 3 ranks are needed",
         ),
         (
-            Error::RanksDisagree { rank: 1, expected: text("AdamW"), found: text("Adam") },
+            Error::Ranks(RankError::RanksDisagree { rank: 1, expected: text("AdamW"), found: text("Adam") }),
             "rank 1 has Adam where rank 0 has AdamW",
         ),
         (
-            Error::RankRefused { rank: 1, reason: text("gradient \"w\" is NaN") },
-            "rank 1 refuses the step: gradient \"w\" is NaN",
-        ),
-        (Error::Transport { operation: "broadcast", reason: text("no route") }, "broadcast: no route"),
-        (
-            Error::CutTensors { name: "muon" },
-            "muon needs whole tensors, and these are divided between ranks by elements; give sharded `by_tensor()`",
-        ),
-        (Error::NotShardable { name: "lbfgs" }, "lbfgs needs all tensors in one place; it cannot be inside sharded"),
-        (
-            Error::InsideSharded { name: "local_steps" },
-            "local_steps cannot be inside sharded; write it after: `.sharded(group).local_steps(…)`",
+            Error::Ranks(RankError::RankRefused { rank: 1, reason: text("gradient \"w\" is NaN") }),
+            "rank 1 rejected the step: gradient \"w\" is NaN",
         ),
         (
-            Error::DataOfAllRanks { name: "kfac" },
-            "kfac knows only its own rank's data, and these are the mean gradients of all; write it after data_parallel",
+            Error::Ranks(RankError::Transport { operation: "broadcast", reason: text("no route") }),
+            "broadcast: no route",
         ),
         (
-            Error::FixedPointRange { path: String::new(), index: 4, value: f64::NAN, largest: 8.0 },
-            "(root) is NaN at element 4; fixed point takes −8 to 8",
+            Error::Ranks(RankError::CutTensors { name: "muon" }),
+            "muon needs whole tensors; call `.by_tensor()` on `sharded`",
         ),
         (
-            Error::MaskedSum { clients: 5, found: 4 },
+            Error::Ranks(RankError::NotShardable { name: "lbfgs" }),
+            "lbfgs needs all tensors in one place; it cannot be used inside `sharded`",
+        ),
+        (
+            Error::Ranks(RankError::InsideSharded { name: "local_steps" }),
+            "local_steps cannot be used inside `sharded`; write it after: `.sharded(group).local_steps(…)`",
+        ),
+        (
+            Error::Ranks(RankError::DataOfAllRanks { name: "kfac" }),
+            "kfac needs the gradients of its own rank's data, not the mean over all ranks; write it after `data_parallel`",
+        ),
+        (
+            Error::Federated(FederatedError::FixedPointRange {
+                path: String::new(),
+                index: 4,
+                value: f64::NAN,
+                largest: 8.0,
+            }),
+            "(root) is NaN at element 4; it must be in −8 to 8, the range of fixed point",
+        ),
+        (
+            Error::Federated(FederatedError::MaskedSum { clients: 5, found: 4 }),
             "the masked sum has 4 of 5 clients; the masks cancel only in the sum of all",
         ),
-        (Error::Entropy { reason: text("no device") }, "no randomness from the operating system: no device"),
-        (Error::NoRound, "there is no round; call begin_round first"),
-        (Error::NoControl, "the task has no control variate; the server needs scaffold()"),
         (
-            Error::ControlNotPrivate,
-            "control variates are sums without noise; scaffold() and private() exclude each other",
+            Error::Federated(FederatedError::Entropy { reason: text("no device") }),
+            "no random numbers from the operating system: no device",
+        ),
+        (Error::Federated(FederatedError::NoRound), "no round has begun; call begin_round first"),
+        (Error::Federated(FederatedError::NoControl), "the task has no control variate; call scaffold() on the server"),
+        (
+            Error::Federated(FederatedError::ControlNotPrivate),
+            "scaffold() and private() cannot be combined: control variates are sums without noise",
         ),
     ]
 }
@@ -483,22 +527,10 @@ fn every_variant_says_what_where_and_what_would_be_right() {
     }
 }
 
-/// The variants of the enum, from its source.
-fn declared() -> BTreeSet<String> {
-    let source = include_str!("../../src/error/mod.rs");
-    let body = source.lines().skip_while(|line| !line.starts_with("pub enum Error")).skip(1);
-    let variants = body.take_while(|line| *line != "}").filter_map(|line| {
-        let variant = line.strip_prefix("    ").filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase()))?;
-        variant.split([' ', '(', ',']).next().map(str::to_owned)
-    });
-    variants.collect()
-}
-
 #[test]
 fn the_table_has_every_variant() {
     let rows = table().into_iter().chain(of_features());
-    let rows: BTreeSet<_> =
-        rows.map(|(error, _)| format!("{error:?}").split([' ', '(']).next().unwrap().to_owned()).collect();
+    let rows: BTreeSet<_> = rows.map(|(error, _)| variant(&error)).collect();
     let declared = declared();
     assert!(declared.len() >= 50, "the variants are no longer read from the source: {declared:?}");
     let (missing, unknown): (Vec<_>, Vec<_>) =

@@ -1,5 +1,6 @@
 //! Both ends of every range: that of a hyper-parameter, of the element type that it is computed with in, of a counter.
 
+use gradus::error::StepError;
 use gradus::prelude::*;
 use gradus::{Error, Hyper};
 use ndarray::{Array1, Array2, array};
@@ -94,7 +95,7 @@ fn a_schedule_is_checked_at_every_step() {
 fn refused(name: &str, mut opt: Box<dyn Optimizer<f64>>, bad: f64, at: u64) {
     let mut w = array![1.0];
     match opt.step(&mut w, &array![1.0]) {
-        Err(Error::HyperParameter { name: found, value, step, .. }) => {
+        Err(Error::Step(StepError::HyperParameter { name: found, value, step, .. })) => {
             assert_eq!((found, value.to_bits(), step), (name, bad.to_bits(), at));
         }
         other => panic!("{name} {bad}: {other:?}"),
@@ -160,7 +161,7 @@ fn what_the_element_type_has_no_number_for_is_refused() {
             for grad in [0.0, 1.0] {
                 let (mut opt, mut w) = (build(Hyper::from(*value)), Array2::from_elem((2, 2), 1.0_f32));
                 let result = opt.step(&mut w, &Array2::from_elem((2, 2), grad));
-                let named = matches!(&result, Err(Error::HyperParameter { name: found, .. }) if *found == name);
+                let named = matches!(&result, Err(Error::Step(StepError::HyperParameter { name: found, .. })) if *found == name);
                 assert!(named && w == Array2::from_elem((2, 2), 1.0), "{name} {value}: {result:?} {w}");
                 let text = result.unwrap_err().to_string();
                 assert!(text.contains("f32") && opt.steps() == 0, "{text}");
@@ -246,6 +247,6 @@ fn a_counter_at_its_end_is_an_error() {
     state.insert_text("lbfgs/steps", u64::MAX - 2);
     opt.load_state_dict(&state).unwrap();
     let error = opt.step_with(&mut w, |w: &Array1<f64>| (w.dot(w), w * 2.0)).unwrap_err();
-    assert!(matches!(error, Error::CounterFull { .. }), "{error}");
+    assert!(matches!(error, Error::Step(StepError::CounterFull { .. })), "{error}");
     assert_eq!((w, opt.steps()), (array![1.0, 2.0], u64::MAX - 2));
 }

@@ -4,6 +4,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use gradus::error::StepError;
 use gradus::federated::{
     Client, Clients, Failure, FedAdam, LeftOut, Reason, Reply, Server, Simulation, Task, Tensors, Update,
 };
@@ -68,7 +69,7 @@ fn reasons() -> Vec<LeftOut> {
         named(
             3,
             Reason::OtherLayout,
-            "these are other parameters than before: expected \"0\" of shape [2], found \"0\" of shape [1]",
+            "the parameters have changed since the first step: expected \"0\" of shape [2], found \"0\" of shape [1]",
         ),
         named(4, Reason::Weight, "0"),
         named(5, Reason::Weight, "NaN"),
@@ -220,12 +221,12 @@ fn what_the_server_cannot_do_is_known_before_anyone_is_asked() {
 
     let mut model = model();
     let refused = Server::new(FedAdam::new(0.1).beta1(2.0)).round(&mut model, &mut Nobody);
-    assert!(matches!(refused, Err(Error::HyperParameter { name: "beta1", .. })));
+    assert!(matches!(refused, Err(Error::Step(StepError::HyperParameter { name: "beta1", .. }))));
 
     let mut server = Server::new(Sgd::new(1.0));
     server.round(&mut model, &mut Script(vec![|model| moved(0, model, 1.0)])).unwrap();
     let mut other = (array![1.0], array![1.0]);
-    assert!(matches!(server.round(&mut other, &mut Nobody), Err(Error::ParametersChanged { .. })));
+    assert!(matches!(server.round(&mut other, &mut Nobody), Err(Error::Step(StepError::ParametersChanged { .. }))));
     assert_eq!(server.rounds(), 1);
 }
 
@@ -340,16 +341,14 @@ fn a_panic_is_one_clients_own() {
     let clients: Vec<Box<dyn Client<Model>>> = vec![
         Box::new(|_: &Task<Model>| -> Result<Update<Model>, Failure> { panic!("out of {}", "memory") }),
         Box::new(|task: &Task<Model>| Ok(Update::new((&task.model().0 + 1.0, task.model().1.clone()), 1.0))),
-        Box::new(|_: &Task<Model>| Err(Error::NoStep.into())),
+        Box::new(|_: &Task<Model>| Err(Error::Step(StepError::NoStep).into())),
     ];
     let mut clients = Simulation::new(clients).threads(1);
     let (mut server, mut model) = (Server::new(Sgd::new(1.0)), model());
     for round in 1..=3 {
         let report = server.round(&mut model, &mut clients).unwrap();
-        let expected = [
-            named(0, Reason::Panicked, "out of memory"),
-            named(2, Reason::Failed, "there has been no step that this could speak of"),
-        ];
+        let expected =
+            [named(0, Reason::Panicked, "out of memory"), named(2, Reason::Failed, "no step has been taken yet")];
         assert_eq!(report.left_out, expected);
         assert_eq!(model.0[0], 1.0 + f64::from(round));
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use gradus::distributed::{RankGroup as _, ThreadGroup};
+use gradus::error::{ArgumentError, FederatedError, RankError, StateError, StepError};
 use gradus::federated::privacy::{Accountant, GaussianMechanism, PerExample};
 use gradus::federated::secure::{FixedPoint, MaskedSum, Masker};
 use gradus::federated::{
@@ -48,7 +49,11 @@ fn the_model_and_the_state_of_a_server_stay_finite() {
                 match server.round(&mut model, &mut clients) {
                     Ok(_) => assert!(model.iter().all(|value| value.is_finite()), "{name}: {model}"),
                     Err(error) => {
-                        let told = matches!(error, Error::NonFiniteParameter { .. } | Error::EntryValue { .. });
+                        let told = matches!(
+                            error,
+                            Error::Step(StepError::NonFiniteParameter { .. })
+                                | Error::State(StateError::EntryValue { .. })
+                        );
                         assert!(told, "{name}: {error}");
                         assert_eq!(bits(&model), before, "{name}");
                         assert!(server.state_dict() == state, "{name}: a trace");
@@ -62,7 +67,7 @@ fn the_model_and_the_state_of_a_server_stay_finite() {
     // The second moment of FedAdam: infinite, it would hold the element for good.
     let (mut server, mut model) = (Server::new(FedAdam::new(0.1)), array![1.0_f32, 0.5]);
     let error = server.round(&mut model, &mut Simulation::new([adding(1e20)])).unwrap_err();
-    assert_eq!(error.to_string(), "\"fedadam/exp_avg_sq/\" is \"inf\"; it must be finite");
+    assert_eq!(error.to_string(), "entry \"fedadam/exp_avg_sq/\" is \"inf\"; it must be finite");
     let report = server.round(&mut model, &mut Simulation::new([adding(1.0)])).unwrap();
     assert!(report.moved && report.round == 0 && model[0] > 1.0);
 }
@@ -76,7 +81,7 @@ fn all_ranks_refuse_what_would_not_be_finite() {
         let (mut server, mut model) = (Server::new(Momentum::new(20.0, 0.9).sharded(&group)), array![1e38_f32, 0.0]);
         let state = server.state_dict();
         let error = server.round(&mut model, &mut clients).unwrap_err();
-        assert!(matches!(error, Error::NonFiniteParameter { .. }), "{error}");
+        assert!(matches!(error, Error::Step(StepError::NonFiniteParameter { .. })), "{error}");
         assert_eq!((&model, server.rounds()), (&array![1e38, 0.0], 0));
         assert!(server.state_dict() == state);
         let mut model = array![-1e38_f32, -1e38];
@@ -126,7 +131,7 @@ fn an_optimizer_that_refuses_on_one_rank_ends_the_round_on_all() {
         end.unwrap_err()
     });
     let reason = || "not on this rank".to_owned();
-    let heard = || Error::RankRefused { rank: 1, reason: reason() };
+    let heard = || Error::Ranks(RankError::RankRefused { rank: 1, reason: reason() });
     assert_eq!(ends, [heard(), Error::Other(reason()), heard()]);
 }
 
@@ -153,7 +158,7 @@ fn a_panic_on_one_rank_ends_the_round_on_all() {
     });
     for (rank, end) in ends.into_iter().enumerate() {
         match end {
-            Ok(error) => assert_eq!(error, Error::RankLeft { rank: 1 }),
+            Ok(error) => assert_eq!(error, Error::Ranks(RankError::RankLeft { rank: 1 })),
             Err(_) => assert_eq!(rank, 1),
         }
     }
@@ -187,7 +192,7 @@ fn a_private_mean_that_overflows_moves_nothing() {
         match server.round(&mut model, &mut clients) {
             Ok(report) => assert!(report.counted.len() < 2 && model[0].is_finite()),
             Err(error) => {
-                assert!(matches!(error, Error::NonFiniteGradient { .. }), "{error}");
+                assert!(matches!(error, Error::Step(StepError::NonFiniteGradient { .. })), "{error}");
                 assert_eq!(model, array![0.0]);
                 refused += 1;
             }
@@ -248,21 +253,24 @@ fn counters_at_their_end() {
         let end = server.round(&mut model, &mut clients);
         assert_eq!(end.is_ok(), accepted);
         if !accepted {
-            assert_eq!(end, Err(Error::CounterFull { counter: "rounds", path: None }));
+            assert_eq!(end, Err(Error::Step(StepError::CounterFull { counter: "rounds", path: None })));
             assert!((bits(&model), server.state_dict()) == before);
         }
     }
 
     let mut spent = Accountant::new();
     spent.steps(1.0, 1.0, u64::MAX).unwrap();
-    assert!(matches!(spent.steps(1.0, 1.0, 1), Err(Error::Argument { argument: "steps", .. })));
+    assert!(matches!(spent.steps(1.0, 1.0, 1), Err(Error::Argument(ArgumentError::Range { argument: "steps", .. }))));
     assert!(spent.steps(1.0, 1.0, 0).is_ok() && spent.steps(0.5, 1.0, 1).is_ok());
     let mut mechanism = GaussianMechanism::new(1.0, 1.0, 1.0, 1).unwrap().resume(spent.clone());
     let mut sum = array![1.0_f32];
     assert!(mechanism.finish(&mut sum).is_err() && sum == array![1.0]);
     let mut server = Server::new(Sgd::new(1.0)).private(mechanism);
     let before = (bits(&model), server.state_dict());
-    assert!(matches!(server.round(&mut model, &mut clients), Err(Error::Argument { argument: "steps", .. })));
+    assert!(matches!(
+        server.round(&mut model, &mut clients),
+        Err(Error::Argument(ArgumentError::Range { argument: "steps", .. }))
+    ));
     assert!((bits(&model), server.state_dict()) == before);
     assert_eq!(server.aggregation().accountant(), &spent);
 
@@ -271,7 +279,10 @@ fn counters_at_their_end() {
         let count = Many(full(group.rank()));
         Ranks::new::<Vector>(group, count).map(|ranks| ranks.own()).unwrap_err()
     });
-    assert!(ends.iter().all(|end| matches!(end, Error::Argument { argument: "clients", .. })), "{ends:?}");
+    assert!(
+        ends.iter().all(|end| matches!(end, Error::Argument(ArgumentError::Range { argument: "clients", .. }))),
+        "{ends:?}"
+    );
 }
 
 struct Many(usize);
@@ -334,7 +345,11 @@ fn a_step_before_the_round_leaves_no_trace() {
                 let mut opt = wrap(make());
                 state.into_iter().for_each(|state| opt.load_state_dict(state).unwrap());
                 let (mut w, before, layout) = (array![1.0_f32, 2.0], opt.state_dict(), opt.layout().cloned());
-                assert_eq!(opt.step(&mut w, &array![1.0, 1.0]), Err(Error::NoRound), "{name} in {outside}");
+                assert_eq!(
+                    opt.step(&mut w, &array![1.0, 1.0]),
+                    Err(Error::Federated(FederatedError::NoRound)),
+                    "{name} in {outside}"
+                );
                 assert!(opt.state_dict() == before, "{name} in {outside}, loaded: {loaded}");
                 assert_eq!(
                     (w, opt.steps(), opt.layout().cloned()),

@@ -1,5 +1,6 @@
 //! What is refused on clients, in which words, and that it changes nothing.
 
+use gradus::error::{FederatedError, StepError};
 use gradus::federated::{LeftOut, Reason, RoundReport, Server, Simulation, Task, Tensors, Update};
 use gradus::prelude::*;
 use gradus::{Error, Report};
@@ -18,22 +19,22 @@ fn a_round_has_a_beginning_and_an_end() {
     let (mut w, g) = (array![1.0, 2.0], array![1.0, 1.0]);
     let mut near = Sgd::new(0.1).proximal(1.0);
     let mut opt = Sgd::new(0.1).scaffold();
-    let no_round = "there is no round; call begin_round first";
+    let no_round = "no round has begun; call begin_round first";
     assert_eq!(near.step(&mut w, &g).unwrap_err().to_string(), no_round);
     assert_eq!(opt.step(&mut w, &g).unwrap_err().to_string(), no_round);
-    assert_eq!(opt.end_round(&w).unwrap_err(), Error::NoRound);
+    assert_eq!(opt.end_round(&w).unwrap_err(), Error::Federated(FederatedError::NoRound));
     let error = opt.begin_round(&task()).unwrap_err();
-    assert_eq!(error.to_string(), "the task has no control variate; the server needs scaffold()");
-    assert_eq!(opt.step(&mut w, &g).unwrap_err(), Error::NoRound);
+    assert_eq!(error.to_string(), "the task has no control variate; call scaffold() on the server");
+    assert_eq!(opt.step(&mut w, &g).unwrap_err(), Error::Federated(FederatedError::NoRound));
     assert_eq!(w, array![1.0, 2.0]);
 
     opt.begin_round(&with_control()).unwrap();
-    assert_eq!(opt.end_round(&w).unwrap_err(), Error::NoStep);
+    assert_eq!(opt.end_round(&w).unwrap_err(), Error::Step(StepError::NoStep));
     opt.step(&mut w, &g).unwrap();
-    assert!(matches!(opt.end_round(&array![1.0]), Err(Error::ParametersChanged { .. })));
+    assert!(matches!(opt.end_round(&array![1.0]), Err(Error::Step(StepError::ParametersChanged { .. }))));
     opt.end_round(&w).unwrap();
-    assert_eq!(opt.end_round(&w).unwrap_err(), Error::NoRound);
-    assert_eq!(opt.step(&mut w, &g).unwrap_err(), Error::NoRound);
+    assert_eq!(opt.end_round(&w).unwrap_err(), Error::Federated(FederatedError::NoRound));
+    assert_eq!(opt.step(&mut w, &g).unwrap_err(), Error::Federated(FederatedError::NoRound));
 }
 
 #[test]
@@ -45,11 +46,14 @@ fn a_refused_step_leaves_no_trace() {
     opt.inner_mut().begin_round(&with_control()).unwrap();
     opt.step(&mut w, &g).unwrap();
     let (state, before) = (opt.state_dict(), w.clone());
-    assert!(matches!(opt.step(&mut w, &g), Err(Error::HyperParameter { name: "learning_rate", .. })));
-    assert!(matches!(opt.step(&mut array![1.0], &array![1.0]), Err(Error::ParametersChanged { .. })));
-    assert!(matches!(opt.begin_round(&Task::new(1, array![1.0])), Err(Error::ParametersChanged { .. })));
+    assert!(matches!(opt.step(&mut w, &g), Err(Error::Step(StepError::HyperParameter { name: "learning_rate", .. }))));
+    assert!(matches!(opt.step(&mut array![1.0], &array![1.0]), Err(Error::Step(StepError::ParametersChanged { .. }))));
+    assert!(matches!(
+        opt.begin_round(&Task::new(1, array![1.0])),
+        Err(Error::Step(StepError::ParametersChanged { .. }))
+    ));
     let other = Task::new(1, array![1.0]).with_control(Tensors::of(&array![1.0]).unwrap());
-    assert!(matches!(opt.inner_mut().begin_round(&other), Err(Error::ParametersChanged { .. })));
+    assert!(matches!(opt.inner_mut().begin_round(&other), Err(Error::Step(StepError::ParametersChanged { .. }))));
     assert!(opt.state_dict() == state && w == before);
 
     let mut opt = Sgd::new(0.1).proximal(-1.0);
@@ -80,7 +84,7 @@ fn what_is_added_is_seen_inside() {
     let mut opt = Sgd::new(0.1).check_finite().proximal(10.0).accumulate(2);
     opt.inner_mut().begin_round(&huge).unwrap();
     let mut w = array![1e308, 0.0];
-    assert!(matches!(opt.step(&mut w, &array![0.0, 0.0]), Err(Error::NonFiniteGradient { .. })));
+    assert!(matches!(opt.step(&mut w, &array![0.0, 0.0]), Err(Error::Step(StepError::NonFiniteGradient { .. }))));
     assert_eq!(opt.gathered(), 0);
 
     let mut opt = Sgd::new(1.0).clip_global_norm(1.0).exact().scaffold();

@@ -214,7 +214,7 @@ fn what_is_wrong_with_a_layer_is_said() {
         ),
         (
             one().weight("two", tap().positions(4)).unwrap_err(),
-            "layer \"two\": input has 6 rows; it needs a multiple of 4 positions, and at least one example",
+            "layer \"two\": input has 6 rows; it must have a multiple of 4 positions, and at least one example",
         ),
         (one().layer("one", tap()).unwrap_err(), "two tensors have the path \"one.weight\"; rename one"),
         (
@@ -225,11 +225,11 @@ fn what_is_wrong_with_a_layer_is_said() {
         (one().clip(f64::NAN).unwrap_err(), "clip is NaN; it must be a finite number above 0"),
         (
             one().weight("two", LinearTap::new(&huge, &delta)).unwrap().clip(1.0).unwrap_err(),
-            "the gradient norm exceeds the range of numbers; the largest element lies in \"two\"",
+            "the gradient norm overflows; the largest element is in \"two\"",
         ),
         (
             PerExample::new().weight("w", LinearTap::new(&huge, &delta).positions(2)).unwrap().norms().unwrap_err(),
-            "the gradient norm exceeds the range of numbers; the largest element lies in \"w\"",
+            "the gradient norm overflows; the largest element is in \"w\"",
         ),
     ];
     for (error, sentence) in table {

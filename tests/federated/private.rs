@@ -1,6 +1,7 @@
 //! Rounds whose noise hides who took part.
 
 use gradus::distributed::{RankGroup, ThreadGroup};
+use gradus::error::{FederatedError, StepError};
 use gradus::federated::privacy::{Accountant, GaussianMechanism};
 use gradus::federated::{Client, Failure, Ranks, Server, Simulation, Task, Update};
 use gradus::{Error, prelude::*};
@@ -89,8 +90,8 @@ fn what_would_not_be_private_is_refused() {
 
     let mut server = Server::new(Sgd::new(1.0)).private(mechanism(0.5)).scaffold();
     let error = server.round(&mut model, &mut clients).unwrap_err();
-    assert_eq!(error, Error::ControlNotPrivate);
-    let said = "control variates are sums without noise; scaffold() and private() exclude each other";
+    assert_eq!(error, Error::Federated(FederatedError::ControlNotPrivate));
+    let said = "scaffold() and private() cannot be combined: control variates are sums without noise";
     assert_eq!(error.to_string(), said);
     assert_eq!(model, array![0.0]);
     assert_eq!(server.aggregation().accountant(), &Accountant::new());
@@ -107,7 +108,7 @@ fn a_round_that_fails_after_its_sum_is_on_the_account() {
         }
 
         fn apply(&mut self, _: gradus::Step<'_, f64>) -> gradus::Result<gradus::Report> {
-            Err(Error::NoStep)
+            Err(Error::Step(StepError::NoStep))
         }
 
         fn learning_rate(&self) -> f64 {
@@ -132,7 +133,7 @@ fn a_round_that_fails_after_its_sum_is_on_the_account() {
     let mut clients = Simulation::new(clients(0..CLIENTS));
     let (mut server, mut model) = (Server::new(Broken).private(mechanism(0.5)), array![3.0]);
     for failed in 1..=2 {
-        assert_eq!(server.round(&mut model, &mut clients), Err(Error::NoStep));
+        assert_eq!(server.round(&mut model, &mut clients), Err(Error::Step(StepError::NoStep)));
         assert_eq!((model[0], server.rounds()), (3.0, 0));
         assert_eq!(server.aggregation().accountant().spendings()[0].steps, failed);
     }

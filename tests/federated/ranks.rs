@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use gradus::distributed::{RankGroup, ThreadGroup};
+use gradus::error::{RankError, StepError};
 use gradus::federated::privacy::{Accountant, GaussianMechanism};
 use gradus::federated::{
     Aggregation, Client, Clients, Failure, FedAdam, FedYogi, Ranks, Reason, Reply, RoundReport, Sample, Server,
@@ -123,14 +124,14 @@ fn what_keeps_one_rank_from_a_round_keeps_all() {
         end
     };
     let refused = ThreadGroup::run(3, |group| round(if group.rank() == 1 { -1.0 } else { 1.0 }, 0.0, group));
-    assert!(matches!(refused[1], Err(Error::HyperParameter { name: "learning_rate", .. })));
+    assert!(matches!(refused[1], Err(Error::Step(StepError::HyperParameter { name: "learning_rate", .. }))));
     for other in [0, 2] {
         assert!(
-            matches!(&refused[other], Err(Error::RankRefused { rank: 1, reason }) if reason.starts_with("learning_rate"))
+            matches!(&refused[other], Err(Error::Ranks(RankError::RankRefused { rank: 1, reason })) if reason.starts_with("learning_rate"))
         );
     }
     let differ = ThreadGroup::run(3, |group| round(1.0, if group.rank() == 2 { 0.5 } else { 0.0 }, group));
-    assert!(differ.iter().all(|end| matches!(end, Err(Error::RanksDisagree { rank: 2, .. }))));
+    assert!(differ.iter().all(|end| matches!(end, Err(Error::Ranks(RankError::RanksDisagree { rank: 2, .. })))));
 }
 
 /// A rank that dies before, or while its clients train: an error on the others, soon, and nothing has moved.
@@ -147,7 +148,7 @@ fn a_rank_that_is_killed_ends_the_round_on_all() {
                 server.round(&mut model, &mut clients)?;
             }
             if rank == 1 {
-                return Err(Error::NoStep); // dropping its place in the group
+                return Err(Error::Step(StepError::NoStep)); // dropping its place in the group
             }
             let (before, state) = (model.clone(), server.state_dict());
             let end = server.round(&mut model, &mut clients);
@@ -155,7 +156,7 @@ fn a_rank_that_is_killed_ends_the_round_on_all() {
             end
         });
         for rank in [0, 2] {
-            assert_eq!(ends[rank], Err(Error::RankLeft { rank: 1 }), "in round {round}");
+            assert_eq!(ends[rank], Err(Error::Ranks(RankError::RankLeft { rank: 1 })), "in round {round}");
         }
         assert!(began.elapsed() < BOUND);
     }
@@ -180,7 +181,7 @@ fn a_rank_that_is_killed_while_it_trains_ends_the_round_on_all() {
         }
 
         fn exchange(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
-            self.0.as_ref().ok_or(Error::NoStep)?.exchange(own)
+            self.0.as_ref().ok_or(Error::Step(StepError::NoStep))?.exchange(own)
         }
     }
 
@@ -196,7 +197,7 @@ fn a_rank_that_is_killed_while_it_trains_ends_the_round_on_all() {
         assert_eq!((model, server.rounds()), (array![0.0], 0));
         end
     });
-    assert_eq!(ends, [Err(Error::RankLeft { rank: 1 }), Err(Error::NoStep)]);
+    assert_eq!(ends, [Err(Error::Ranks(RankError::RankLeft { rank: 1 })), Err(Error::Step(StepError::NoStep))]);
 }
 
 /// What is not the model, but would make the ranks part: it is found before anyone trains.
@@ -208,7 +209,10 @@ fn servers_that_differ_in_anything_find_out() {
             let mut clients = Ranks::new(group, Simulation::new([adding(1.0)]))?;
             make(other).round(&mut array![0.0], &mut clients)
         });
-        assert!(ends.iter().all(|end| matches!(end, Err(Error::RanksDisagree { rank: 1, .. }))), "{ends:?}");
+        assert!(
+            ends.iter().all(|end| matches!(end, Err(Error::Ranks(RankError::RanksDisagree { rank: 1, .. })))),
+            "{ends:?}"
+        );
     }
 
     struct Scaled(f64);

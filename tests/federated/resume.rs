@@ -1,6 +1,7 @@
 //! Server and clients go on from their saved states as if they had never stopped.
 
 use gradus::adaptor::Accumulate;
+use gradus::error::{FederatedError, StateError};
 use gradus::federated::{
     Client, Failure, FedAdagrad, FedAdam, FedYogi, Proximal, Sample, Scaffold, Server, Simulation, Task, Update,
 };
@@ -109,9 +110,9 @@ fn another_servers_state_is_refused_and_changes_nothing() {
     let state = server.state_dict();
 
     let mut other: Server<FedYogi<f64>, f64> = Server::new(FedYogi::new(0.05)).scaffold();
-    assert!(matches!(other.load_state_dict(&state), Err(Error::WrongAlgorithm { .. })));
+    assert!(matches!(other.load_state_dict(&state), Err(Error::State(StateError::WrongAlgorithm { .. }))));
     let mut plain: Server<FedAdam<f64>, f64> = Server::new(FedAdam::new(0.05));
-    assert!(matches!(plain.load_state_dict(&state), Err(Error::UnexpectedEntry { .. })));
+    assert!(matches!(plain.load_state_dict(&state), Err(Error::State(StateError::UnexpectedEntry { .. }))));
     // What lies row by row says nothing of its order.
     for key in state.keys().filter(|key| !key.contains("order/")) {
         let mut less = state.clone();
@@ -123,7 +124,10 @@ fn another_servers_state_is_refused_and_changes_nothing() {
     }
     assert_eq!(other.rounds(), 0);
     let mut short = array![1.0];
-    assert!(matches!(Sgd::new(0.1).proximal(1.0).step(&mut short, &array![1.0]), Err(Error::NoRound)));
+    assert!(matches!(
+        Sgd::new(0.1).proximal(1.0).step(&mut short, &array![1.0]),
+        Err(Error::Federated(FederatedError::NoRound))
+    ));
 }
 
 /// Numbers in a state are believed only as far as there are data: none of them makes a vector of its length.
@@ -133,7 +137,7 @@ fn a_state_that_says_much_and_holds_little_is_refused() {
     let mut plain: Server<Sgd<f64>, f64> = Server::new(Sgd::new(1.0));
     let mut state = plain.state_dict();
     state.insert_text("server/clients", &most);
-    assert!(matches!(plain.load_state_dict(&state), Err(Error::MissingEntry { .. })));
+    assert!(matches!(plain.load_state_dict(&state), Err(Error::State(StateError::MissingEntry { .. }))));
 
     let mut clients = Simulation::new(owners());
     let (mut server, mut model) = (Server::new(Sgd::new(0.5)).scaffold(), start());
@@ -141,6 +145,6 @@ fn a_state_that_says_much_and_holds_little_is_refused() {
     let mut state = server.state_dict();
     state.insert_text("server/clients", &most);
     let before = server.state_dict();
-    assert!(matches!(server.load_state_dict(&state), Err(Error::EntryShape { .. })));
+    assert!(matches!(server.load_state_dict(&state), Err(Error::State(StateError::EntryShape { .. }))));
     assert!(server.state_dict() == before);
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use gradus::error::ArgumentError;
 use gradus::federated::{
     Aggregation, Client, Clients, Counted, Failure, FedAdam, Reply, Sample, Selection, Server, Simulation, Task, Update,
 };
@@ -111,7 +112,10 @@ fn only_those_chosen_are_asked() {
     }
     let mut server = Server::new(Sgd::new(1.0)).select(Sample::count(8));
     let before = model.clone();
-    assert!(matches!(server.round(&mut model, &mut clients), Err(Error::HyperParameter { name: "count", .. })));
+    assert!(matches!(
+        server.round(&mut model, &mut clients),
+        Err(Error::Argument(ArgumentError::Range { argument: "count", .. }))
+    ));
     assert_eq!(model, before);
 }
 

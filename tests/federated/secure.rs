@@ -155,11 +155,11 @@ fn refusals() {
         ),
         (
             one.mask(4, &wrong(-2e4)).unwrap_err(),
-            "\"1\" is -20000 at element 0; fixed point takes −16383.999984741211 to 16383.999984741211",
+            "\"1\" is -20000 at element 0; it must be in −16383.999984741211 to 16383.999984741211, the range of fixed point",
         ),
         (
             one.mask(4, &wrong(f64::NAN)).unwrap_err(),
-            "\"1\" is NaN at element 0; fixed point takes −16383.999984741211 to 16383.999984741211",
+            "\"1\" is NaN at element 0; it must be in −16383.999984741211 to 16383.999984741211, the range of fixed point",
         ),
         (sum.add(&masked).unwrap_err(), "client is 0; it must be one that is not in the sum yet"),
         (

@@ -1,5 +1,5 @@
 //! Trajectories of PyTorch and of a naive reference, from `tests/golden/*.json`: the README there has the format.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 
@@ -209,7 +209,7 @@ fn adamw_agrees() {
 
 /// The README's own test values.
 #[test]
-#[allow(clippy::excessive_precision)] // all digits of an f64
+#[allow(clippy::excessive_precision, reason = "all digits of an f64")]
 fn the_inputs_are_the_generators() {
     assert_eq!(splitmix64(0), 0xe220_a839_7b1d_cdaf);
     assert_eq!([unit(0), unit(1), unit(2)], [0.7666215896606445, 0.13312304019927979, 0.1823793649673462]);

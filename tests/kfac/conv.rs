@@ -1,6 +1,7 @@
 //! A convolution is a linear layer of its unfolded input.
 
 use gradus::curvature::{rows, unfold};
+use gradus::error::ArgumentError;
 use gradus::{Error, LinearTap, prelude::*};
 use ndarray::{Array2, Array4};
 
@@ -71,7 +72,7 @@ fn unfolded_inputs_times_the_kernel_are_the_convolution() {
     }
     for padding in [(usize::MAX, 0), (0, usize::MAX / 2), (usize::MAX / 4, usize::MAX / 4), (1 << 31, 1 << 30)] {
         let error = unfold(images.view(), (1, 1), (1, 1), padding).unwrap_err();
-        assert_eq!(error, Error::TooLarge { argument: "unfolded input" });
+        assert_eq!(error, Error::Argument(ArgumentError::TooLarge { argument: "unfolded input" }));
     }
 }
 

@@ -1,5 +1,6 @@
 //! Factor averages, π, kl-clip, periods and adapted damping by hand.
 
+use gradus::error::{ArgumentError, StepError};
 use gradus::{Error, LinearTap, StateDict, prelude::*};
 use ndarray::{Array2, array};
 
@@ -112,7 +113,7 @@ fn periods() {
 fn damping_follows_the_success_of_the_model() {
     // ½(w − 3)² for inputs of 1: curvature 1, δ of variance 1; without a bias.
     let mut opt = Sgd::new(1.0).kfac().no_kl_clip().damping(1e-2).inverse_period(1);
-    assert_eq!(opt.adapt_damping(1.0, 0.5), Err(Error::NoStep));
+    assert_eq!(opt.adapt_damping(1.0, 0.5), Err(Error::Step(StepError::NoStep)));
     let (mut w, loss) = (array![[0.0]], |w: &Array2<f64>| 0.5 * (w[[0, 0]] - 3.0).powi(2));
     let mut lambda = vec![];
     for _ in 0..2 {
@@ -133,6 +134,12 @@ fn damping_follows_the_success_of_the_model() {
     opt.step(&mut w, &array![[1.0]]).unwrap();
     assert!(opt.adapt_damping(0.0, 1.0).unwrap() < 0.0);
     assert!((opt.state_dict().text("kfac/damping_factor").unwrap().parse::<f64>().unwrap() - 1.0).abs() < 1e-15);
-    assert!(matches!(opt.adapt_damping(f64::NAN, 1.0), Err(Error::NotFinite { argument: "loss_before", .. })));
-    assert!(matches!(opt.adapt_damping(1.0, f64::INFINITY), Err(Error::NotFinite { argument: "loss_after", .. })));
+    assert!(matches!(
+        opt.adapt_damping(f64::NAN, 1.0),
+        Err(Error::Argument(ArgumentError::NotFinite { argument: "loss_before", .. }))
+    ));
+    assert!(matches!(
+        opt.adapt_damping(1.0, f64::INFINITY),
+        Err(Error::Argument(ArgumentError::NotFinite { argument: "loss_after", .. }))
+    ));
 }

@@ -1,6 +1,7 @@
 //! Taps and layers that pass every check of their own and would still spoil what is remembered.
 
 use gradus::curvature::Layer;
+use gradus::error::{CurvatureError, StepError};
 use gradus::{Error, LinearTap, prelude::*};
 use ndarray::{Array1, Array2, array};
 
@@ -8,7 +9,7 @@ use crate::{Problem, close, kfac, numbers};
 
 fn reason(error: Error) -> Error {
     match error {
-        Error::Layer { reason, .. } => *reason,
+        Error::Curvature(CurvatureError::Layer { reason, .. }) => *reason,
         other => panic!("{other} names no layer"),
     }
 }
@@ -45,7 +46,7 @@ fn squares_beyond_the_range_of_numbers() {
             before = opt.state_dict();
             opt.observe("", LinearTap::new(&x, &large)).err()
         });
-        assert!(matches!(error, Some(Error::Layer { .. })), "{error:?}");
+        assert!(matches!(error, Some(Error::Curvature(CurvatureError::Layer { .. }))), "{error:?}");
         assert!(opt.state_dict() == before && before != fresh().state_dict());
     }
 }
@@ -69,7 +70,7 @@ fn two_names_for_one_weight() {
     let grads = linear((&problem.grads.0, &problem.grads.1));
     let fresh = || Sgd::new(1.0).kfac().layer("alias", Layer::new("h1.weight"));
     for (first, second) in [("h1", "h1.weight"), ("alias", "h1"), ("alias", "h1.weight")] {
-        let words = "is that of layer";
+        let words = "already observed as layer";
         // Before the first step that one finds it, after it the second name is refused at once.
         let (mut opt, mut model) = (fresh(), linear((&problem.w, &problem.b)));
         opt.observe(first, problem.tap()).unwrap();
@@ -105,17 +106,20 @@ fn messages_say_what_would_be_right() {
     let mut opt = Sgd::new(1.0).kfac();
     opt.observe("1", problem.tap()).unwrap();
     let error = opt.step(&mut (problem.w.clone(), problem.b.clone()), &problem.grads).unwrap_err();
-    assert_eq!(error.to_string(), "layer \"1\": \"1\" has shape [3] and is no weight; name the layer or its weight");
+    assert_eq!(
+        error.to_string(),
+        "layer \"1\": \"1\" has shape [3] which is not the shape of a weight; name the layer or its weight"
+    );
     let error = opt.observe("0", problem.tap().positions(0)).unwrap_err();
-    assert_eq!(error.to_string(), "layer \"0\": positions is 0; an example has at least one");
+    assert_eq!(error.to_string(), "layer \"0\": positions is 0; it must be at least 1");
     let rows = problem.tap().positions(5).check().unwrap_err().to_string();
-    assert_eq!(rows, "input has 12 rows; it needs a multiple of 5 positions, and at least one example");
+    assert_eq!(rows, "input has 12 rows; it must have a multiple of 5 positions, and at least one example");
     // A gradient is named by its own path, not by the layer's.
     let (mut opt, mut broken) = (kfac(), problem.grads.clone());
     opt.observe("l", problem.tap()).unwrap();
     broken.1[1] = f64::NAN;
     let error = opt.step(&mut (problem.w.clone(), problem.b.clone()), &broken).unwrap_err();
-    assert!(matches!(&error, Error::NonFiniteGradient { path, .. } if path == "1"), "{error}");
+    assert!(matches!(&error, Error::Step(StepError::NonFiniteGradient { path, .. }) if path == "1"), "{error}");
 }
 
 /// Taps of the real targets tell by how much the step's gradient is another.
@@ -134,7 +138,7 @@ fn gradients_that_are_no_means() {
     for (positions, factor) in [(1, 3.0), (1, 12.0), (3, 12.0), (1, 2.5)] {
         let ratio = factor / positions as f64;
         match step(positions, factor, 5) {
-            Err(Error::NotTheMean { ratio: found, examples }) => {
+            Err(Error::Curvature(CurvatureError::NotTheMean { ratio: found, examples })) => {
                 assert!((found - ratio).abs() < 1e-9 * ratio && examples == 12 / positions, "{found}");
             }
             other => panic!("{other:?}"),
@@ -206,7 +210,7 @@ fn groups_outside_are_counted() {
         let foretold = -nu * (rates[0] * weight + rates[1] * bias) + 0.5 * nu * nu * size;
         match opt.inner_mut().adapt_damping(1.0, 0.5) {
             Ok(ratio) => assert!((ratio - -0.5 / foretold).abs() < 1e-8 * ratio.abs(), "{ratio}"),
-            Err(error) => assert!(error == Error::NoStep && scale == 0.0, "a step of no length"),
+            Err(error) => assert!(error == Error::Step(StepError::NoStep) && scale == 0.0, "a step of no length"),
         }
     }
 }
@@ -236,10 +240,10 @@ fn the_damping_stays_within_bounds() {
     // Nothing was foretold: no layer has factors, or the gradient is 0.
     let mut opt = kfac();
     opt.step(&mut params, &(array![[1.0]], array![0.0])).unwrap();
-    assert_eq!(opt.adapt_damping(1.0, 0.5), Err(Error::NoStep));
+    assert_eq!(opt.adapt_damping(1.0, 0.5), Err(Error::Step(StepError::NoStep)));
     observe(&mut opt);
     opt.step(&mut params, &(array![[0.0]], array![0.0])).unwrap();
-    assert_eq!(opt.adapt_damping(1.0, 0.5), Err(Error::NoStep));
+    assert_eq!(opt.adapt_damping(1.0, 0.5), Err(Error::Step(StepError::NoStep)));
     assert_eq!(opt.current_damping(), 1e-3);
 }
 
@@ -274,7 +278,7 @@ fn counters_at_their_end() {
             assert!(end.unwrap().moved);
             continue;
         }
-        assert_eq!(reason(end.unwrap_err()), Error::CounterFull { counter: "updates", path: None });
+        assert_eq!(reason(end.unwrap_err()), Error::Step(StepError::CounterFull { counter: "updates", path: None }));
         assert!((&w, &b) == (&problem.w, &problem.b) && opt.state_dict() == before);
         opt.discard();
         assert!(opt.step(&mut (&mut w, &mut b), &(&problem.grads.0, &problem.grads.1)).unwrap().moved);

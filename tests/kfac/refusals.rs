@@ -3,6 +3,7 @@
 use std::error::Error as _;
 
 use gradus::curvature::{Kfac, Layer};
+use gradus::error::{ArgumentError, CurvatureError, StepError};
 use gradus::{Error, LinearTap, prelude::*};
 use ndarray::{Array1, Array2, array};
 
@@ -10,7 +11,7 @@ use crate::{Problem, close, kfac, numbers};
 
 fn reason(error: Error) -> Error {
     match error {
-        Error::Layer { layer, reason } => {
+        Error::Curvature(CurvatureError::Layer { layer, reason }) => {
             assert_eq!(layer, "l");
             *reason
         }
@@ -39,23 +40,32 @@ fn taps_that_are_not_in_order() {
     let mut broken = x.clone();
     broken[[3, 1]] = f64::NAN;
     let error = refused(LinearTap::new(&broken, &delta));
-    assert!(matches!(&error, Error::NotFinite { argument: "input", index, .. } if *index == [3, 1]), "{error}");
+    assert!(
+        matches!(&error, Error::Argument(ArgumentError::NotFinite { argument: "input", index, .. }) if *index == [3, 1]),
+        "{error}"
+    );
     let mut broken = delta.clone();
     broken[[0, 2]] = f64::INFINITY;
     let error = refused(LinearTap::new(&x, &broken));
-    assert!(matches!(&error, Error::NotFinite { argument: "output_grad", index, .. } if *index == [0, 2]), "{error}");
+    assert!(
+        matches!(&error, Error::Argument(ArgumentError::NotFinite { argument: "output_grad", index, .. }) if *index == [0, 2]),
+        "{error}"
+    );
 
     let shape = |error: Error| match error {
-        Error::ArgumentShape { argument, expected, found } => (argument, expected, found),
+        Error::Argument(ArgumentError::Shape { argument, expected, found }) => (argument, expected, found),
         other => panic!("{other}"),
     };
     assert_eq!(shape(refused(LinearTap::new(&numbers(5, 7, 1), &delta))), ("input", vec![5, 4], vec![5, 7]));
     assert_eq!(shape(refused(LinearTap::new(&x, &numbers(5, 2, 1)))), ("output_grad", vec![5, 3], vec![5, 2]));
     assert_eq!(shape(refused(LinearTap::new(&x, &numbers(6, 3, 1)))), ("output_grad", vec![5, 3], vec![6, 3]));
     let none = LinearTap::new(&x, &delta).positions(2);
-    assert_eq!(refused(none), Error::Rows { argument: "input", rows: 5, positions: 2 });
+    assert_eq!(refused(none), Error::Argument(ArgumentError::Rows { argument: "input", rows: 5, positions: 2 }));
     let none = Array2::zeros((0, 4));
-    assert!(matches!(refused(LinearTap::new(&none, &Array2::zeros((0, 3)))), Error::Rows { rows: 0, .. }));
+    assert!(matches!(
+        refused(LinearTap::new(&none, &Array2::zeros((0, 3)))),
+        Error::Argument(ArgumentError::Rows { rows: 0, .. })
+    ));
 }
 
 /// Before the first step only that can tell; it changes nothing, and after `discard` goes on.
@@ -71,7 +81,7 @@ fn the_first_step_finds_what_observing_could_not() {
     assert!(error.source().is_some());
     assert!(params == (w.clone(), b.clone()) && opt.steps() == 0);
     let error = opt.observe("l", problem.tap()).unwrap_err(); // not beside the other one
-    assert!(matches!(reason(error), Error::ArgumentShape { argument: "input", .. }));
+    assert!(matches!(reason(error), Error::Argument(ArgumentError::Shape { argument: "input", .. })));
     opt.discard();
     opt.observe("l", problem.tap()).unwrap();
     opt.step(&mut params, &problem.grads).unwrap();
@@ -88,7 +98,7 @@ fn the_first_step_finds_what_observing_could_not() {
     for (layer, words) in [
         (Layer::new("2"), "there is no weight \"2\"; the tensors are \"0\", \"1\""),
         (Layer::new("0").bias("c"), "there is no weight \"c\"; the tensors are \"0\", \"1\""),
-        (Layer::new("1"), "\"1\" has shape [3] and is no weight; name the layer or its weight"),
+        (Layer::new("1"), "\"1\" has shape [3] which is not the shape of a weight; name the layer or its weight"),
         (Layer::new("0").bias("0"), "bias has shape [3, 4] where [3] is needed"),
     ] {
         let mut opt = Sgd::new(1.0).kfac().layer("l", layer);
@@ -108,7 +118,10 @@ fn taps_are_refused_for_what_is_in_them_alone() {
     let mut broken = delta.clone();
     broken[[4, 2]] = f32::NEG_INFINITY;
     let error = reason(opt.observe("l", LinearTap::new(&x, &broken)).unwrap_err());
-    assert!(matches!(&error, Error::NotFinite { argument: "output_grad", index, .. } if *index == [4, 2]), "{error}");
+    assert!(
+        matches!(&error, Error::Argument(ArgumentError::NotFinite { argument: "output_grad", index, .. }) if *index == [4, 2]),
+        "{error}"
+    );
     assert!(opt.state_dict() == before);
     let error = reason(opt.observe("l", LinearTap::new(&(&x * 1e30), &delta)).unwrap_err());
     assert_eq!(error.to_string(), "the sum of input² is inf");
@@ -127,11 +140,14 @@ fn a_refused_step_changes_nothing() {
     opt.step(&mut params, &problem.grads).unwrap();
     opt.observe("l", LinearTap::new(&problem.delta.dot(&numbers(3, 4, 9)), &problem.delta)).unwrap();
     let (before, kept) = (opt.state_dict(), params.clone());
-    assert!(matches!(opt.step(&mut params, &problem.grads), Err(Error::HyperParameter { name: "learning_rate", .. })));
+    assert!(matches!(
+        opt.step(&mut params, &problem.grads),
+        Err(Error::Step(StepError::HyperParameter { name: "learning_rate", .. }))
+    ));
     let mut broken = problem.grads.clone();
     broken.1[2] = f64::NAN;
     let error = opt.step(&mut params, &broken).unwrap_err();
-    assert!(matches!(error, Error::NonFiniteGradient { path, .. } if path == "1"));
+    assert!(matches!(error, Error::Step(StepError::NonFiniteGradient { path, .. }) if path == "1"));
     assert!(opt.state_dict() == before && params == kept);
 
     for (opt, name) in [
@@ -144,7 +160,10 @@ fn a_refused_step_changes_nothing() {
         let mut opt = opt;
         opt.observe("l", problem.tap()).unwrap();
         let found = opt.step(&mut params, &problem.grads).unwrap_err();
-        assert!(matches!(found, Error::HyperParameter { name: found, .. } if found == name), "{found}");
+        assert!(
+            matches!(found, Error::Step(StepError::HyperParameter { name: found, .. }) if found == name),
+            "{found}"
+        );
         assert_eq!(params, kept);
     }
 }
@@ -164,7 +183,10 @@ fn settings_beyond_the_numbers() {
         opt.observe("", LinearTap::new(&x, &delta)).unwrap();
         let mut w = array![[1.0_f32, 2.0]];
         let found = opt.step(&mut w, &array![[1.0, 1.0]]).unwrap_err();
-        assert!(matches!(found, Error::HyperParameter { name: found, .. } if found == name), "{found}");
+        assert!(
+            matches!(found, Error::Step(StepError::HyperParameter { name: found, .. }) if found == name),
+            "{found}"
+        );
         assert_eq!((w, opt.steps()), (array![[1.0, 2.0]], 0));
     }
 }
@@ -185,7 +207,10 @@ fn gradients_divided_by_the_batch() {
         };
         assert_eq!(step(&problem.delta, true), Ok(()));
         let error = step(&divided, true).unwrap_err();
-        assert!(matches!(error, Error::NotTheMean { ratio, examples: 10 } if (ratio - 10.0).abs() < 1e-9), "{error}");
+        assert!(
+            matches!(error, Error::Curvature(CurvatureError::NotTheMean { ratio, examples: 10 }) if (ratio - 10.0).abs() < 1e-9),
+            "{error}"
+        );
         assert_eq!(step(&divided, false), Ok(()), "of drawn targets nobody can tell");
     }
     let tap = problem.tap();

@@ -1,6 +1,7 @@
 //! A run that stops and goes on is the run that never stopped.
 
 use gradus::curvature::{Kfac, Layer};
+use gradus::error::StateError;
 use gradus::{Error, LinearTap, StateDict, prelude::*};
 use ndarray::{Array1, Array2};
 
@@ -120,20 +121,29 @@ fn what_is_missing_or_of_another_shape_is_named() {
         let (mut damaged, mut other) = (state.clone(), fresh(false));
         assert!(damaged.remove(key));
         let error = other.load_state_dict(&damaged).unwrap_err();
-        assert!(matches!(error, Error::MissingEntry { .. } | Error::UnexpectedEntry { .. }), "{key}: {error}");
+        assert!(
+            matches!(
+                error,
+                Error::State(StateError::MissingEntry { .. }) | Error::State(StateError::UnexpectedEntry { .. })
+            ),
+            "{key}: {error}"
+        );
         assert!(other.state_dict() == before, "{key}");
         if state.text(key).is_some() {
             let mut damaged = state.clone();
             damaged.insert_text(key.clone(), "many");
-            assert!(matches!(other.load_state_dict(&damaged), Err(Error::EntryValue { .. })), "{key}");
+            assert!(
+                matches!(other.load_state_dict(&damaged), Err(Error::State(StateError::EntryValue { .. }))),
+                "{key}"
+            );
         } else {
             let mut damaged = state.clone();
             damaged.insert_tensor(key.clone(), numbers(1, 2, 0).view());
             let error = other.load_state_dict(&damaged).unwrap_err();
-            assert!(matches!(error, Error::EntryShape { .. }), "{key}: {error}");
+            assert!(matches!(error, Error::State(StateError::EntryShape { .. })), "{key}: {error}");
         }
         assert!(other.state_dict() == before, "{key}");
     }
     let error = fresh(true).load_state_dict(&state).unwrap_err();
-    assert!(matches!(error, Error::MissingEntry { .. }), "inverses are no eigenvectors: {error}");
+    assert!(matches!(error, Error::State(StateError::MissingEntry { .. })), "inverses are no eigenvectors: {error}");
 }

@@ -1,5 +1,6 @@
 //! What adapters begin with, how far they get, merging, and what is refused.
 
+use gradus::error::ArgumentError;
 use gradus::lora::{self, Config, Init, NormGradient};
 use gradus::prelude::*;
 use gradus::schedule::Cosine;
@@ -137,7 +138,7 @@ fn a_merge_that_is_not_finite_is_refused() {
     adapter.lora_a[[1, 2]] = f64::INFINITY;
     let error = adapter.merge(&mut weight).unwrap_err();
     assert!(
-        matches!(&error, Error::NotFinite { argument: "the merged weight", index, .. } if index == &[0, 2]),
+        matches!(&error, Error::Argument(ArgumentError::NotFinite { argument: "the merged weight", index, .. }) if index == &[0, 2]),
         "{error}"
     );
     let mut dora = trained(Config::new(2, 2.0).dora(NormGradient::Detached), &weight);
@@ -146,7 +147,10 @@ fn a_merge_that_is_not_finite_is_refused() {
     let token = dora.merge(&mut merged).unwrap();
     let kept = merged.clone();
     let error = dora.unmerge(&mut merged, token).unwrap_err();
-    assert!(matches!(error, Error::NotFinite { argument: "the unmerged weight", .. }), "{error}");
+    assert!(
+        matches!(error, Error::Argument(ArgumentError::NotFinite { argument: "the unmerged weight", .. })),
+        "{error}"
+    );
     assert!(weight == before && merged == kept);
 }
 
@@ -154,7 +158,7 @@ fn a_merge_that_is_not_finite_is_refused() {
 fn what_does_not_fit_is_refused() {
     let mut weight = matrix(3, 4, 1);
     let refused = |config: Config| config.adapt(&matrix(3, 4, 1), &mut rng()).unwrap_err().to_string();
-    assert_eq!(refused(Config::new(0, 1.0)), "rank is 0 at step 0; it must be at least 1");
+    assert_eq!(refused(Config::new(0, 1.0)), "rank is 0; it must be at least 1");
     assert_eq!(refused(Config::new(1, f64::NAN)), "alpha is NaN at step 0; it must be a finite number");
     assert_eq!(
         refused(Config::new(1, 1.0).dropout(1.0)),

@@ -94,18 +94,18 @@ fn what_is_not_known_is_refused() {
     }
     assert!(said("lora_dropout", "0.1".into()).ends_with("it must be a number"));
     assert!(said("r", "two".into()).ends_with("it must be a count"));
-    assert_eq!(said("r", 0.into()), "rank is 0 at step 0; it must be at least 1");
+    assert_eq!(said("r", 0.into()), "rank is 0; it must be at least 1");
     assert_eq!(
         said("r", 3.into()),
-        "\"base_model.model.hidden.lora_A.weight\" has shape [2, 5] where [3, 5] is needed"
+        "entry \"base_model.model.hidden.lora_A.weight\" has shape [2, 5] where [3, 5] is needed"
     );
     assert_eq!(
         said("use_dora", false.into()),
-        "\"base_model.model.hidden.lora_magnitude_vector\" belongs to nothing here"
+        "unexpected entry \"base_model.model.hidden.lora_magnitude_vector\": the adapter it is loaded into does not have it"
     );
     std::fs::write(temporary.path().join("adapter_config.json"), &config).unwrap();
     let error = peft::load::<f64>(temporary.path()).unwrap_err().to_string();
-    assert_eq!(error, "\"base_model.model.hidden.lora_magnitude_vector\" holds f32 where f64 is needed");
+    assert_eq!(error, "entry \"base_model.model.hidden.lora_magnitude_vector\" holds f32 where f64 is needed");
     std::fs::write(temporary.path().join("adapter_config.json"), "{").unwrap();
     assert!(
         peft::load::<f32>(temporary.path()).unwrap_err().to_string().starts_with("not a checkpoint: adapter_config")

@@ -55,7 +55,13 @@ fn a_scale_beyond_the_element_type_is_refused() {
 fn a_residual_that_is_not_finite_is_refused() {
     let mut weight = Array2::<f32>::eye(3);
     let error = Config::new(1, 1e-300).pissa(&mut weight).unwrap_err();
-    assert!(matches!(error, gradus::Error::NotFinite { argument: "the residual", .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            gradus::Error::Argument(gradus::error::ArgumentError::NotFinite { argument: "the residual", .. })
+        ),
+        "{error}"
+    );
     assert_eq!(weight, Array2::<f32>::eye(3));
 }
 

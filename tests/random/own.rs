@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use gradus::error::StepError;
 use gradus::params::Layout;
 use gradus::rule::{At, Lanes, MatrixRule, MatrixSlot, Rule};
 use gradus::{Commit, Element, Error, Hyper, Report, Result, StateReader, StateWriter, Step, prelude::*};
@@ -92,7 +93,10 @@ impl OwnOptimizer {
     fn check_own<A: Element>(&self, step: &Step<'_, A>) -> Result<f64> {
         match &self.layout {
             Some(known) if **known != **step.layout() => {
-                return Err(Error::ParametersChanged { expected: "those".into(), found: "others".into() });
+                return Err(Error::Step(StepError::ParametersChanged {
+                    expected: "those".into(),
+                    found: "others".into(),
+                }));
             }
             _ => {}
         }

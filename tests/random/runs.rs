@@ -344,7 +344,7 @@ impl<'p, A: Number> Run<'p, A> {
                 return Err(Failure::new("check accepts what apply refuses", format!("{faults:?}")));
             }
             // K-FAC's check asks about the gradients as they come: to precondition them is most of a step's work.
-            Some(Ok(Err(gradus::Error::NormOverflow { .. })))
+            Some(Ok(Err(gradus::Error::Step(gradus::error::StepError::NormOverflow { .. }))))
                 if how == How::Done && self.program.chain.any(&|link| matches!(link, Link::Kfac { .. })) => {}
             // Between ranks it does not know what gradients others skip for.
             Some(Ok(Err(_)))
@@ -405,7 +405,9 @@ impl<'p, A: Number> Run<'p, A> {
             Ok(Err(error)) => error,
         };
         // The documented exception. Without ranks no optimizer of this crate is the cause.
-        if matches!(error, gradus::Error::RefusedTooLate { .. }) && self.program.chain.any(&Link::is_between_ranks) {
+        if matches!(error, gradus::Error::Step(gradus::error::StepError::RefusedTooLate { .. }))
+            && self.program.chain.any(&Link::is_between_ranks)
+        {
             return Ok((How::Torn, None));
         }
         let after = self.seen(params.unwrap_or(&self.params));

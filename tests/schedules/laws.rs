@@ -1,5 +1,6 @@
 //! What every schedule keeps: a table of schedules for each law.
 
+use gradus::error::StepError;
 use gradus::schedule::{
     Anneal, Cosine, CosineRestarts, Cyclic, Exponential, InverseSqrt, Linear, MultiStep, Noam, OneCycle,
     PiecewiseConstant, PiecewiseCosine, PiecewiseLinear, Plateau, Polynomial, Schedule, Step, WarmupStableDecay,
@@ -230,7 +231,9 @@ fn check_names_the_argument_that_is_wrong() {
     ];
     for (name, wrong_argument, wrong) in wrong {
         match wrong.check() {
-            Err(Error::Schedule { schedule, argument, .. }) => assert_eq!((schedule, argument), (name, wrong_argument)),
+            Err(Error::Step(StepError::Schedule { schedule, argument, .. })) => {
+                assert_eq!((schedule, argument), (name, wrong_argument))
+            }
             other => panic!("{name} with a wrong {wrong_argument}: {other:?}"),
         }
         // Whatever the value is, asking for it does not panic.

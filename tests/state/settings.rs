@@ -1,5 +1,6 @@
 //! Settings are code, what was learned is state: where a state has taken part in a setting that is another now, loading says so.
 
+use gradus::error::StateError;
 use gradus::prelude::*;
 use gradus::{Error, Pattern};
 use ndarray::{Array1, array};
@@ -18,7 +19,7 @@ fn sgd() -> Sgd<f64> {
 fn refused<O: Optimizer<f64>>(mut opt: O, state: &gradus::StateDict) -> String {
     let before = opt.state_dict();
     let error = opt.load_state_dict(state).unwrap_err();
-    assert!(matches!(error, Error::SettingChanged { .. }), "{error}");
+    assert!(matches!(error, Error::State(StateError::SettingChanged { .. })), "{error}");
     assert!(opt.state_dict() == before, "{error}");
     error.to_string()
 }
@@ -217,7 +218,10 @@ fn what_only_concerns_later_steps_may_change() {
     let saved = after(sgd().accumulate(3), 5);
     sgd().accumulate(4).load_state_dict(&saved).unwrap();
     let error = sgd().accumulate(2).load_state_dict(&saved).unwrap_err();
-    assert_eq!(error.to_string(), "\"accumulate/gathered\" is \"2\"; it must be less than the micro-batches of a step");
+    assert_eq!(
+        error.to_string(),
+        "entry \"accumulate/gathered\" is \"2\"; it must be less than the micro-batches of a step"
+    );
     let saved = after(sgd().group("head.*", Group::no_decay()), 2);
     sgd().group("backbone.*", Group::new().learning_rate(0.5)).load_state_dict(&saved).unwrap();
 }

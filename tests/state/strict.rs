@@ -32,48 +32,54 @@ fn every_kind_of_wrong_state_has_its_error() {
     let whole = with(|_| {});
     assert_eq!(
         said(&whole, Box::new(AdamW::new(0.1).accumulate(2))),
-        "the state is not that of adamw; it has accumulate, adam"
+        "expected the state of adamw, found that of accumulate, adam"
     );
-    assert_eq!(said(&whole, Box::new(Adam::new(0.1))), "\"accumulate/gathered\" belongs to nothing here");
-    assert_eq!(said(&StateDict::default(), Box::new(adam())), "the state is not that of accumulate; it has nothing");
+    assert_eq!(
+        said(&whole, Box::new(Adam::new(0.1))),
+        "unexpected entry \"accumulate/gathered\": the optimizer it is loaded into does not have it"
+    );
+    assert_eq!(said(&StateDict::default(), Box::new(adam())), "expected the state of accumulate, found an empty state");
     let change = |change: &dyn Fn(&mut StateDict)| said(&with(change), Box::new(adam()));
-    assert_eq!(change(&|state| _ = state.remove("adam/exp_avg/b.weight")), "there is no \"adam/exp_avg/b.weight\"");
-    assert_eq!(change(&|state| _ = state.remove("adam/steps")), "there is no \"adam/steps\"");
+    assert_eq!(
+        change(&|state| _ = state.remove("adam/exp_avg/b.weight")),
+        "entry \"adam/exp_avg/b.weight\" is missing"
+    );
+    assert_eq!(change(&|state| _ = state.remove("adam/steps")), "entry \"adam/steps\" is missing");
     assert_eq!(
         change(&|state| state.insert_tensor("adam/exp_avg/c.weight", aview1(&[1.0_f32]))),
-        "\"adam/exp_avg/c.weight\" belongs to nothing here"
+        "unexpected entry \"adam/exp_avg/c.weight\": the optimizer it is loaded into does not have it"
     );
     assert_eq!(
         change(&|state| state.insert_tensor("adam/exp_avg/a.bias", aview1(&[1.0_f32]))),
-        "\"adam/exp_avg/a.bias\" has shape [1] where [5] is needed"
+        "entry \"adam/exp_avg/a.bias\" has shape [1] where [5] is needed"
     );
     assert_eq!(
         change(&|state| state.insert_tensor("adam/exp_avg/a.bias", aview1(&[1.0_f64; 5]))),
-        "\"adam/exp_avg/a.bias\" holds f64 where f32 is needed"
+        "entry \"adam/exp_avg/a.bias\" holds f64 where f32 is needed"
     );
     assert_eq!(
         change(&|state| state.insert_tensor("adam/step/a.bias", aview0(&1.0_f32))),
-        "\"adam/step/a.bias\" holds f32 where u64 is needed"
+        "entry \"adam/step/a.bias\" holds f32 where u64 is needed"
     );
     assert_eq!(
         change(&|state| state.insert_text("adam/steps", "many")),
-        "\"adam/steps\" is \"many\"; it must be a count"
+        "entry \"adam/steps\" is \"many\"; it must be a count"
     );
     assert_eq!(
         change(&|state| state.insert_text("accumulate/gathered", 2)),
-        "\"accumulate/gathered\" is \"2\"; it must be less than the micro-batches of a step"
+        "entry \"accumulate/gathered\" is \"2\"; it must be less than the micro-batches of a step"
     );
     assert_eq!(
         change(&|state| state.insert_text("adam/order/a.weight", "diagonal")),
-        "\"adam/order/a.weight\" is \"diagonal\"; it must be F"
+        "entry \"adam/order/a.weight\" is \"diagonal\"; it must be F"
     );
     let narrow = Adam::new(0.1).state_precision(StatePrecision::Blockwise8).accumulate(2);
-    assert_eq!(said(&whole, Box::new(narrow)), "\"adam/exp_avg/a.weight\" holds f32 where u8 is needed");
+    assert_eq!(said(&whole, Box::new(narrow)), "entry \"adam/exp_avg/a.weight\" holds f32 where u8 is needed");
     let mut elsewhere = adam();
     elsewhere.step(&mut ArrayD::zeros(vec![3]), &ArrayD::zeros(vec![3])).unwrap();
     assert_eq!(
         said(&whole, Box::new(elsewhere)),
-        "these are other parameters than before: expected (root) of shape [3], found \"a.bias\" of shape [5]"
+        "the parameters have changed since the first step: expected (root) of shape [3], found \"a.bias\" of shape [5]"
     );
 }
 

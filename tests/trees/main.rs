@@ -6,6 +6,7 @@ mod lying;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
+use gradus::error::StepError;
 use gradus::params::{Layout, Visitor, for_each, for_each_mut};
 use gradus::prelude::*;
 use gradus::{Error, Scalar};
@@ -264,7 +265,7 @@ fn gradients_are_matched_by_path() {
         let mut twice = order.map(|number| grads[number].clone()).to_vec();
         twice[2] = twice[0].clone();
         let error = opt.step(&mut params(), &Listed(twice)).unwrap_err();
-        assert!(matches!(error, Error::DuplicatePath { .. }), "{error}");
+        assert!(matches!(error, Error::Step(StepError::DuplicatePath { .. })), "{error}");
     }
 
     let mut tuple = (array![1.0], array![2.0]);
@@ -288,7 +289,7 @@ fn no_gradient_for_a_tensor_says_nothing_of_those_whose_keys_begin_alike() {
             grads.reverse();
         }
         let error = Sgd::new(1.0).step(&mut params, &Pairs(grads)).unwrap_err();
-        assert_eq!(error, Error::MissingGradient { path: "a.b".into() });
+        assert_eq!(error, Error::Step(StepError::MissingGradient { path: "a.b".into() }));
     }
 }
 
@@ -300,7 +301,7 @@ fn no_gradient_for_what_is_not_there() {
     assert_eq!(params, (array![0.0], None, array![0.0]));
     let mut params = BTreeMap::from([("bias", array![1.0])]);
     let error = Sgd::new(1.0).step(&mut params, &BTreeMap::from([("biaz", None::<Array1<f64>>)])).unwrap_err();
-    assert_eq!(error, Error::MissingGradient { path: "bias".into() });
+    assert_eq!(error, Error::Step(StepError::MissingGradient { path: "bias".into() }));
 }
 
 /// Named tensors in an order of one's own.
@@ -331,7 +332,7 @@ fn a_subtree_without_gradient() {
     assert!(!report.moved);
 
     let missing = opt.step(&mut model, &(Some(grad()),)).unwrap_err();
-    assert_eq!(missing, Error::MissingGradient { path: "1.0.0".into() });
+    assert_eq!(missing, Error::Step(StepError::MissingGradient { path: "1.0.0".into() }));
 }
 
 /// Whoever has only a slice.

@@ -73,7 +73,7 @@ impl Tree<'_> {
         let visits = fields.iter().map(|field| visit(field, access));
         quote! {
             #[automatically_derived]
-            #[allow(unused_qualifications)]
+            #[allow(unused_qualifications, reason = "paths are absolute")]
             impl #parameters #gradus::params::#name for #ident #arguments where #(#bounds,)* {
                 #elem
 

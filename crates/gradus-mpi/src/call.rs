@@ -1,6 +1,7 @@
 //! What a rank is about to do, in words that it sends to the others before it does it.
 
 use gradus::Error;
+use gradus::error::RankError;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
@@ -71,10 +72,10 @@ pub(crate) fn compare(calls: &[u64]) -> Result<(), Error> {
     match calls.iter().position(|call| *call != calls[0]) {
         None => Ok(()),
         Some(other) => Err(match calls.iter().position(leaves) {
-            Some(rank) => Error::RankLeft { rank },
+            Some(rank) => Error::Ranks(RankError::RankLeft { rank }),
             None => {
                 let [expected, found] = [0, other].map(|rank| describe(&calls[rank]));
-                Error::RanksDisagree { rank: other, expected, found }
+                Error::Ranks(RankError::RanksDisagree { rank: other, expected, found })
             }
         }),
     }
@@ -121,12 +122,12 @@ mod tests {
         ];
         for other in others {
             match compared([CALL, CALL, other]) {
-                Err(Error::RanksDisagree { rank: 2, expected, found }) => assert_ne!(expected, found),
+                Err(Error::Ranks(RankError::RanksDisagree { rank: 2, expected, found })) => assert_ne!(expected, found),
                 end => panic!("{other:?}: {end:?}"),
             }
         }
         let leave = Call { operation: Operation::Leave, ..CALL };
-        assert_eq!(compared([CALL, leave, leave]), Err(Error::RankLeft { rank: 1 }));
+        assert_eq!(compared([CALL, leave, leave]), Err(Error::Ranks(RankError::RankLeft { rank: 1 })));
         assert_eq!(compared([leave; 3]), Ok(()));
     }
 

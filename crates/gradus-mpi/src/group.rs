@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gradus::distributed::{Collective, RankGroup};
+use gradus::error::{ArgumentError, RankError};
 use gradus::{Error, Result, Scalar};
 use mpi::Threading;
 use mpi::environment::Universe;
@@ -30,8 +31,8 @@ const LARGEST_SETTING: usize = 1 << 30;
 ///
 /// # Agreement
 /// Before each call the ranks exchange a description of the call, 56 bytes per rank. If the descriptions differ, all ranks get
-/// [`Error::RanksDisagree`] and can continue. If a group is dropped (at the end of the program, by an early return or by a panic), this rank
-/// leaves: the others get [`Error::RankLeft`] from this and all later calls instead of waiting forever. The drop returns when every rank has
+/// [`RankError::RanksDisagree`](gradus::error::RankError::RanksDisagree) and can continue. If a group is dropped (at the end of the program, by an early return or by a panic), this rank
+/// leaves: the others get [`RankError::RankLeft`](gradus::error::RankError::RankLeft) from this and all later calls instead of waiting forever. The drop returns when every rank has
 /// made a call or dropped its group.
 ///
 /// # Failures that end the job
@@ -41,7 +42,7 @@ const LARGEST_SETTING: usize = 1 << 30;
 ///   names the call. Without a timeout the others wait.
 /// - An error inside MPI ends the job with MPI's message, because the crate `mpi` does not replace MPI's error handler.
 ///
-/// [`Error::Transport`] means that MPI cannot be started.
+/// [`RankError::Transport`](gradus::error::RankError::Transport) means that MPI cannot be started.
 ///
 /// # Threads
 /// A lock serializes calls from several threads of a process; MPI is initialized with the level `Serialized`. The group is [`Send`] and [`Sync`]
@@ -100,9 +101,10 @@ impl MpiGroup {
     /// Starts MPI. It ends when the group is dropped, and cannot be started again.
     ///
     /// # Errors
-    /// [`Error::Transport`] if MPI has been started before, or cannot be called from several threads in turn.
+    /// [`RankError::Transport`](gradus::error::RankError::Transport) if MPI has been started before, or cannot be called from several threads in turn.
     pub fn world() -> Result<Self> {
-        let failed = |reason: &str| Error::Transport { operation: "world", reason: reason.to_owned() };
+        let failed =
+            |reason: &str| Error::Ranks(RankError::Transport { operation: "world", reason: reason.to_owned() });
         let started = mpi::initialize_with_threading(Threading::Serialized);
         let (universe, threading) = started.ok_or_else(|| failed("MPI has been started before in this process"))?;
         if threading < Threading::Serialized {
@@ -167,7 +169,7 @@ impl MpiGroup {
         meeting.calls.resize(WORDS * self.size, 0);
         self.exchange(&world, &call, &mut meeting.calls);
         let compared = compare(&meeting.calls);
-        if let Err(left @ Error::RankLeft { .. }) = &compared {
+        if let Err(left @ Error::Ranks(RankError::RankLeft { .. })) = &compared {
             meeting.over = Some(left.clone());
         }
         compared.map(|()| (meeting, world))
@@ -197,11 +199,11 @@ impl MpiGroup {
     fn ensure_parts(&self, whole: usize, part: usize) -> Result<()> {
         match part.checked_mul(self.size) == Some(whole) {
             true => Ok(()),
-            false => Err(Error::ArgumentShape {
+            false => Err(Error::Argument(ArgumentError::Shape {
                 argument: "the whole buffer",
                 expected: vec![part.saturating_mul(self.size)],
                 found: vec![whole],
-            }),
+            })),
         }
     }
 }
@@ -271,7 +273,7 @@ impl<A: Number> Collective<A> for MpiGroup {
     fn broadcast(&self, values: &mut [A], root: usize) -> Result<()> {
         let (mut meeting, world) = self.meet::<A>(Operation::Broadcast, values.len(), values.len(), root)?;
         let known = i32::try_from(root).ok().filter(|_| root < self.size);
-        let root = known.ok_or(Error::NoRank { rank: root, size: self.size })?;
+        let root = known.ok_or(Error::Ranks(RankError::NoRank { rank: root, size: self.size }))?;
         A::pieces(&mut meeting).broadcast(&world, self.settings, values, root);
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Damping that follows the loss.
 
 use super::adaptor::Kfac;
-use crate::error::{Error, Result};
+use crate::error::{ArgumentError, Error, Result};
 use crate::params::Scalar;
 use crate::step::Optimizer;
 
@@ -16,11 +16,11 @@ impl<O, A> Kfac<O, A> {
     /// exact for [`Sgd`](crate::Sgd) inside, and covers only layers with factors.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] if a loss is not finite; [`Error::NoStep`] before the first step with a prediction.
+    /// [`ArgumentError::NotFinite`] if a loss is not finite; [`StepError::NoStep`](crate::error::StepError::NoStep) before the first step with a prediction.
     pub fn adapt_damping(&mut self, loss_before: f64, loss_after: f64) -> Result<f64> {
         for (argument, value) in [("loss_before", loss_before), ("loss_after", loss_after)] {
             if !value.is_finite() {
-                return Err(Error::NotFinite { argument, index: vec![], value });
+                return Err(Error::Argument(ArgumentError::NotFinite { argument, index: vec![], value }));
             }
         }
         self.trust.adapt(loss_after - loss_before)

@@ -6,7 +6,7 @@ use ndarray::{Array1, Array2, ArrayRef2, Axis};
 
 use super::scratch::Scratch;
 use crate::curvature::tap::LinearTap;
-use crate::error::{Error, Result};
+use crate::error::{ArgumentError, Error, Result};
 use crate::kernel::decomposition::{eigen, shifted_inverse};
 use crate::kernel::product::faer::{lower_gram, multiplied, multiply};
 use crate::kernel::product::mirror;
@@ -76,7 +76,7 @@ impl<A: Scalar> Pending<A> {
         for (argument, sum) in [("the sum of input²", &self.input), ("the sum of output_grad²", &self.output)] {
             let trace = sum.diag().sum().as_f64();
             if !trace.is_finite() {
-                return Err(Error::NotFinite { argument, index: vec![], value: trace });
+                return Err(Error::Argument(ArgumentError::NotFinite { argument, index: vec![], value: trace }));
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, ArrayD, ArrayRef2, ArrayView2, Axis, CowArray, Ix2};
 
-use crate::error::{Error, Result};
+use crate::error::{ArgumentError, CurvatureError, Error, Result};
 use crate::params::{Layout, Order, Scalar, TensorInfo};
 use crate::step::Step;
 
@@ -77,18 +77,21 @@ impl Layer {
         let bias = self.bias.as_ref().map(find).transpose()?;
         if let Some((_, info)) = bias.filter(|(_, info)| info.shape() != [outputs]) {
             let (expected, found) = (vec![outputs], info.shape().to_vec());
-            return Err(Error::ArgumentShape { argument: "bias", expected, found });
+            return Err(Error::Argument(ArgumentError::Shape { argument: "bias", expected, found }));
         }
         Ok(Place { weight, bias: bias.map(|(at, _)| at), outputs, inputs, input_first: self.input_first })
     }
 }
 
 fn not_a_weight(path: &str, shape: &[usize]) -> Error {
-    Error::NotAWeight { path: path.into(), shape: shape.into() }
+    Error::Curvature(CurvatureError::NotAWeight { path: path.into(), shape: shape.into() })
 }
 
 fn no_weight<const N: usize>(sought: [String; N], layout: &Layout) -> Error {
-    Error::NoWeight { sought: sought.into(), paths: layout.paths().map(String::from).collect() }
+    Error::Curvature(CurvatureError::NoWeight {
+        sought: sought.into(),
+        paths: layout.paths().map(String::from).collect(),
+    })
 }
 
 /// Where a layer's tensors stand in the layout, and how large the layer is.

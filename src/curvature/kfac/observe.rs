@@ -22,7 +22,7 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
     /// or a name given to [`layer`](Self::layer).
     ///
     /// # Errors
-    /// [`Layer`](crate::Error::Layer) if the tap is invalid, is not finite, has values whose squares overflow, or does not match the weight's
+    /// [`Layer`](crate::error::CurvatureError::Layer) if the tap is invalid, is not finite, has values whose squares overflow, or does not match the weight's
     /// shape; or if there is no such weight, or it was already observed under another name. Before the first step, names and shapes of the
     /// weights cannot be checked. The first step then returns the error, and so does every other step until [`discard`](Self::discard) is
     /// called.
@@ -33,7 +33,7 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
     /// Adds a tap of a layer, with the gradients of the **real targets**. The resulting curvature is the empirical Fisher. It needs no second
     /// backward pass, but far from the minimum it differs from the Fisher of [`observe`](Self::observe).
     ///
-    /// The next step returns [`NotTheMean`](crate::Error::NotTheMean) if its gradient is a multiple of the mean gradient of the examples in
+    /// The next step returns [`NotTheMean`](crate::error::CurvatureError::NotTheMean) if its gradient is a multiple of the mean gradient of the examples in
     /// the taps. This happens if a tap is divided by the batch size, if the gradient is that of a sum, or if the tap lacks its
     /// [`positions`](LinearTap::positions). A smaller gradient is accepted, because clipping produces one. If a layer has fewer than three
     /// outputs, only the gradient of a sum is detected.

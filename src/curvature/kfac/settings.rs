@@ -7,7 +7,7 @@ use ndarray::{Array1, Axis};
 
 use super::adaptor::Kfac;
 use super::layer::{Layer, Place};
-use crate::error::{Error, Result};
+use crate::error::{ArgumentError, CurvatureError, Error, Result, StepError, ensure_count};
 use crate::params::{Layout, Scalar};
 use crate::step::{Optimizer, Step, norm};
 
@@ -39,12 +39,8 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
         let damping = self.damping.within_as::<A>("damping", above_0, at)?;
         let decay = self.decay.within_as::<A>("decay", 0.0..1.0, at)?;
         let kl_clip = self.kl_clip.as_ref().map(|kl_clip| kl_clip.within("kl_clip", above_0, at)).transpose()?;
-        for (name, period) in [("factor_period", self.factor_period), ("inverse_period", self.inverse_period)] {
-            if period == 0 {
-                let accepted = "at least 1".into();
-                return Err(Error::HyperParameter { name, value: 0.0, step: at, path: None, accepted });
-            }
-        }
+        ensure_count("factor_period", self.factor_period)?;
+        ensure_count("inverse_period", self.inverse_period)?;
         Layout::ensure_known(self.layout.as_ref(), step.layout())?;
         let mut places = BTreeMap::new();
         for name in self.layers.keys().chain(self.pending.keys()) {
@@ -68,7 +64,7 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
     fn ensure_countable(&self, name: &str) -> Result<()> {
         match (self.layers.get(name), self.pending.contains_key(name)) {
             (Some(factors), true) if factors.updates == u64::MAX => {
-                Err(Error::CounterFull { counter: "updates", path: None })
+                Err(Error::Step(StepError::CounterFull { counter: "updates", path: None }))
             }
             _ => Ok(()),
         }
@@ -81,11 +77,11 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
         let seen = (pending.input.nrows(), pending.output.nrows());
         for (argument, expected, found) in [("input", place.inputs, seen.0), ("output_grad", place.outputs, seen.1)] {
             if expected != found {
-                return Err(Error::ArgumentShape {
+                return Err(Error::Argument(ArgumentError::Shape {
                     argument,
                     expected: vec![rows, expected],
                     found: vec![rows, found],
-                });
+                }));
             }
         }
         match (&pending.row_sums, place.gradient(step)) {
@@ -107,7 +103,7 @@ pub(super) fn apart<'p>(
     mut others: impl Iterator<Item = (&'p String, &'p Place)>,
 ) -> Result<()> {
     match others.find(|(other, known)| *other != name && known.overlaps(place)) {
-        Some((other, _)) => Err(Error::SameLayer { other: other.clone() }),
+        Some((other, _)) => Err(Error::Curvature(CurvatureError::SameLayer { other: other.clone() })),
         None => Ok(()),
     }
 }
@@ -131,12 +127,12 @@ fn ensure_mean(sums: &Array1<f64>, found: &Array1<f64>, examples: usize) -> Resu
     let is_multiple = difference.dot(&difference) < 1e-8 * found.dot(found);
     let is_sum = (ratio / examples as f64 - 1.0).abs() < 1e-4;
     if is_multiple && (is_sum || (ratio > 1.001 && sums.len() > 2)) {
-        return Err(Error::NotTheMean { ratio, examples });
+        return Err(Error::Curvature(CurvatureError::NotTheMean { ratio, examples }));
     }
     Ok(())
 }
 
 /// An error as that of a layer.
 pub(super) fn of_layer(layer: &str, reason: Error) -> Error {
-    Error::Layer { layer: layer.into(), reason: Box::new(reason) }
+    Error::Curvature(CurvatureError::Layer { layer: layer.into(), reason: Box::new(reason) })
 }

@@ -8,7 +8,7 @@ use ndarray::{Array2, Axis};
 use super::adaptor::Kfac;
 use super::factors::{Factors, Mode, Pending, Solver};
 use super::trust::{BOUNDS, Trust};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StateError};
 use crate::params::{Layout, Scalar};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
@@ -79,7 +79,12 @@ pub(super) fn read<A: Scalar, O: Optimizer<A>>(
     for name in node.names("updates") {
         let updates = node.value_where(&format!("updates/{name}"), "a count above 0", |count: &u64| *count > 0)?;
         // Factors are those of layers that there have been steps of.
-        let Some(layout) = &layout else { return Err(Error::MissingEntry { key: format!("a layout with {name}") }) };
+        let Some(layout) = &layout else {
+            return Err(Error::State(StateError::MissingEntry {
+                key: format!("a layout with {name}"),
+                similar: Vec::new(),
+            }));
+        };
         let place = kfac.place(name, layout)?;
         let sides = [place.columns(), place.outputs];
         let [input, output] = matrices(node, FACTOR, name, sides.map(|side| (side, side)))?;

@@ -1,6 +1,6 @@
 //! How far the quadratic model is trusted: Levenberg's and Marquardt's damping.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StepError};
 
 /// What the damping is multiplied with in each step between two adaptations, and at most how many of these count.
 const CHANGE: f64 = 0.95;
@@ -35,9 +35,9 @@ impl Trust {
 
     /// Adapts the factor to a change of the loss and returns its ratio to the one foretold.
     pub(super) fn adapt(&mut self, change: f64) -> Result<f64> {
-        let ratio = change / self.foretold.ok_or(Error::NoStep)?;
+        let ratio = change / self.foretold.ok_or(Error::Step(StepError::NoStep))?;
         if !ratio.is_finite() {
-            return Err(Error::NoStep);
+            return Err(Error::Step(StepError::NoStep));
         }
         let change = CHANGE.powf(self.since.min(MOST_STEPS) as f64);
         if ratio > 0.75 {

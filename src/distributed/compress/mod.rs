@@ -61,7 +61,7 @@ pub trait Compression<A: Element>: Send {
     /// Returns an error unless the hyper-parameters are valid.
     ///
     /// # Errors
-    /// [`Error::HyperParameter`](crate::Error::HyperParameter).
+    /// [`ArgumentError::Range`](crate::error::ArgumentError::Range).
     fn check(&self) -> Result<()> {
         Ok(())
     }

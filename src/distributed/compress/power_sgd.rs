@@ -7,7 +7,7 @@ use super::Compression;
 use super::orthogonal::{low_rank, orthonormalise, random};
 use crate::distributed::packed::room;
 use crate::distributed::{Collective, Place};
-use crate::error::{Error, Result};
+use crate::error::{Result, ensure_count};
 use crate::params::{Element, Layout, TensorInfo};
 use crate::rule::as_matrix;
 use crate::state::{Commit, StateReader, StateWriter};
@@ -43,7 +43,7 @@ use crate::state::{Commit, StateReader, StateWriter};
 /// A rank sends r(m + n) elements per m × n matrix.
 ///
 /// # Errors
-/// [`Error::HyperParameter`].
+/// [`ArgumentError::Zero`](crate::error::ArgumentError::Zero).
 ///
 /// # Example
 /// ```
@@ -136,16 +136,7 @@ impl<A: Element> Compression<A> for PowerSgd<A> {
     }
 
     fn check(&self) -> Result<()> {
-        match self.rank {
-            0 => Err(Error::HyperParameter {
-                name: "rank",
-                value: 0.0,
-                step: 0,
-                path: None,
-                accepted: "at least 1".into(),
-            }),
-            _ => Ok(()),
-        }
+        ensure_count("rank", self.rank as u64)
     }
 
     fn reduce(

@@ -2,7 +2,7 @@
 
 use super::Compression;
 use crate::distributed::{Collective, Place};
-use crate::error::{Error, Result};
+use crate::error::{ArgumentError, Error, Result};
 use crate::params::Element;
 
 /// Sends the largest elements of every tensor, for
@@ -31,7 +31,7 @@ use crate::params::Element;
 /// For each of the k elements a rank sends 8 bytes in f32 (4 for the index, 4 for the value), and 12 in f64.
 ///
 /// # Errors
-/// [`Error::HyperParameter`].
+/// [`ArgumentError::Range`].
 ///
 /// # Example
 /// ```
@@ -116,7 +116,7 @@ impl<A: Element> Compression<A> for TopK<A> {
             return Ok(());
         }
         let accepted = "a number in 0 < ratio ≤ 1".into();
-        Err(Error::HyperParameter { name: "ratio", value: self.ratio, step: 0, path: None, accepted })
+        Err(Error::Argument(ArgumentError::Range { argument: "ratio", value: self.ratio, accepted }))
     }
 
     fn reduce(

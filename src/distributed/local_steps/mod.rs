@@ -13,7 +13,7 @@ use crate::distributed::description::{agree_about, describe_tensors, describe_va
 use crate::distributed::group::{Alone, Collective};
 use crate::distributed::packed;
 use crate::distributed::traffic::{BUCKET_BYTES, Traffic, bucket_elements};
-use crate::error::{Error, Result};
+use crate::error::{Result, ensure_count};
 use crate::params::{Element, Layout, Order, Owned, Params, ParamsMut, TensorInfo};
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Follower, Optimizer, Report, Step};
@@ -65,14 +65,14 @@ use crate::step::{Follower, Optimizer, Report, Step};
 /// # Errors
 /// In the first step and at the end of a round, all ranks return the error and nothing has changed; the last step of the optimizer
 /// inside is undone too.
-/// - [`Error::NonFiniteParameter`] on a rank whose parameters are not finite after its last step, and [`Error::RankRefused`] on the
+/// - [`StepError::NonFiniteParameter`](crate::error::StepError::NonFiniteParameter) on a rank whose parameters are not finite after its last step, and [`RankError::RankRefused`](crate::error::RankError::RankRefused) on the
 ///   others. Any other reason of one rank is reported in the same way. The parameters may have been wrong for many steps, so reject bad
 ///   gradients early, with `check_finite` or `skip_nonfinite` inside;
-/// - [`Error::NonFiniteParameter`] on all ranks if the mean change, or φ after the outer step, is not finite;
-/// - [`Error::EntryValue`] on all ranks if the state of the outer optimizer is not finite;
-/// - [`Error::InsideSharded`] inside [`sharded`](crate::OptimizerExt::sharded);
-/// - [`Error::RanksDisagree`] if the ranks differ in round, parameters, anchors or learning rates;
-/// - [`Error::RankLeft`], [`Error::RankTimeout`], [`Error::Transport`] from the group.
+/// - [`StepError::NonFiniteParameter`](crate::error::StepError::NonFiniteParameter) on all ranks if the mean change, or φ after the outer step, is not finite;
+/// - [`StateError::EntryValue`](crate::error::StateError::EntryValue) on all ranks if the state of the outer optimizer is not finite;
+/// - [`RankError::InsideSharded`](crate::error::RankError::InsideSharded) inside [`sharded`](crate::OptimizerExt::sharded);
+/// - [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree) if the ranks differ in round, parameters, anchors or learning rates;
+/// - [`RankError::RankLeft`](crate::error::RankError::RankLeft), [`RankError::RankTimeout`](crate::error::RankError::RankTimeout), [`RankError::Transport`](crate::error::RankError::Transport) from the group.
 ///
 /// # Example
 /// ```
@@ -175,7 +175,7 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
     /// call it. The next round then ends after `every` steps.
     ///
     /// # Errors
-    /// [`Error::RanksDisagree`] if the ranks' parameters differ in shape, and those of the group. Nothing has changed then.
+    /// [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree) if the ranks' parameters differ in shape, and those of the group. Nothing has changed then.
     pub fn broadcast(&mut self, params: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
         let bucket = bucket_elements::<A>(BUCKET_BYTES);
         let known = broadcast(&self.group, params, self.layout(), bucket, |step| self.check_own(step))?;
@@ -186,10 +186,7 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
 
     fn check_own(&self, step: &Step<'_, A>) -> Result<()> {
         step.ensure_outermost("local_steps")?;
-        if self.every == 0 {
-            let accepted = "at least 1".into();
-            return Err(Error::HyperParameter { name: "every", value: 0.0, step: 0, path: None, accepted });
-        }
+        ensure_count("every", self.every)?;
         Layout::ensure_known(self.layout.as_ref(), step.layout())
     }
 

@@ -92,10 +92,10 @@ pub use state::unshard;
 ///
 /// # Errors
 /// All ranks return an error, and nothing has changed on any of them:
-/// - [`Error::RanksDisagree`] if the ranks' steps differ;
-/// - [`Error::NonFiniteGradient`], or another reason to reject the step, on the rank that has it, and [`Error::RankRefused`] on the others;
-/// - [`Error::InsideSharded`] if `sharded`, `data_parallel` or `local_steps` is inside, `local_steps` even without `across`;
-/// - [`Error::RankLeft`], [`Error::RankTimeout`], [`Error::Transport`] from the group.
+/// - [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree) if the ranks' steps differ;
+/// - [`StepError::NonFiniteGradient`](crate::error::StepError::NonFiniteGradient), or another reason to reject the step, on the rank that has it, and [`RankError::RankRefused`](crate::error::RankError::RankRefused) on the others;
+/// - [`RankError::InsideSharded`](crate::error::RankError::InsideSharded) if `sharded`, `data_parallel` or `local_steps` is inside, `local_steps` even without `across`;
+/// - [`RankError::RankLeft`](crate::error::RankError::RankLeft), [`RankError::RankTimeout`](crate::error::RankError::RankTimeout), [`RankError::Transport`](crate::error::RankError::Transport) from the group.
 ///
 /// In two cases the parameters are unchanged but the state has changed: if the group fails in the last call, after the optimizers have
 /// stepped; or if your own optimizer inside returns an error from [`apply`](Optimizer::apply) for a step that its
@@ -191,7 +191,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Sharded<O, G, A> {
     /// the first gradients are computed; otherwise the first step does it.
     ///
     /// # Errors
-    /// [`Error::RanksDisagree`] if the ranks' trees differ, [`Error::ParametersChanged`], and those of the group. The parameters are then
+    /// [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree) if the ranks' trees differ, [`StepError::ParametersChanged`](crate::error::StepError::ParametersChanged), and those of the group. The parameters are then
     /// unchanged.
     pub fn broadcast(&mut self, params: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
         let bucket = bucket_elements::<A>(BUCKET_BYTES);

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use super::cut::{BLOCK, Cut, How};
-use crate::error::{Error, Result};
+use crate::error::{Error, RankError, Result, StateError};
 use crate::params::{Element, Layout, TensorInfo};
 use crate::state::data::Data;
 use crate::state::digest::Digest;
@@ -105,11 +105,13 @@ impl FromStr for How {
 /// ```
 ///
 /// # Errors
-/// [`Error::MissingRank`]; [`Error::RanksDisagree`] if the states come from different runs or steps; [`Error::ParametersChanged`],
-/// [`Error::MissingEntry`], [`Error::EntryValue`], [`Error::EntryShape`], [`Error::EntryType`].
+/// [`StateError::MissingRank`]; [`RankError::RanksDisagree`] if the states come from different runs or steps; [`StepError::ParametersChanged`](crate::error::StepError::ParametersChanged),
+/// [`StateError::MissingEntry`], [`StateError::EntryValue`], [`StateError::EntryShape`], [`StateError::EntryType`].
 pub fn unshard<'s>(states: impl IntoIterator<Item = &'s StateDict>) -> Result<StateDict> {
     let states = in_order_of_ranks(states)?;
-    let [first, others @ ..] = &*states else { return Err(Error::MissingRank { rank: 0, size: 1, found: 0 }) };
+    let [first, others @ ..] = &*states else {
+        return Err(Error::State(StateError::MissingRank { rank: 0, size: 1, found: 0 }));
+    };
     for (rank, other) in (1..).zip(others) {
         ensure_same_run(first, rank, other)?;
     }
@@ -143,7 +145,7 @@ fn in_order_of_ranks<'s>(states: impl IntoIterator<Item = &'s StateDict>) -> Res
         let ranks: usize = value(state, RANKS, "a number of ranks")?;
         if ranks != size {
             let [expected, found] = [size, ranks].map(|ranks| format!("the state of one of {ranks} ranks"));
-            return Err(Error::RanksDisagree { rank: *rank, expected, found });
+            return Err(Error::Ranks(RankError::RanksDisagree { rank: *rank, expected, found }));
         }
     }
     for expected in 0..size.max(found) {
@@ -151,9 +153,13 @@ fn in_order_of_ranks<'s>(states: impl IntoIterator<Item = &'s StateDict>) -> Res
             Some((rank, _)) if *rank == expected => {}
             Some((rank, _)) if *rank < expected || *rank >= size => {
                 let accepted = "a rank of the group, each once";
-                return Err(Error::EntryValue { key: key_of(RANK), value: rank.to_string(), accepted });
+                return Err(Error::State(StateError::EntryValue {
+                    key: key_of(RANK),
+                    value: rank.to_string(),
+                    accepted,
+                }));
             }
-            _ => return Err(Error::MissingRank { rank: expected, size, found }),
+            _ => return Err(Error::State(StateError::MissingRank { rank: expected, size, found })),
         }
     }
     Ok(ranked.into_iter().map(|(_, state)| state).collect())
@@ -161,7 +167,8 @@ fn in_order_of_ranks<'s>(states: impl IntoIterator<Item = &'s StateDict>) -> Res
 
 /// Returns an error unless a rank's state comes from the same step of the same run as that of rank 0.
 fn ensure_same_run(first: &StateDict, rank: usize, other: &StateDict) -> Result<()> {
-    let disagree = |expected: String, found: String| Err(Error::RanksDisagree { rank, expected, found });
+    let disagree =
+        |expected: String, found: String| Err(Error::Ranks(RankError::RanksDisagree { rank, expected, found }));
     match (&first.layout, &other.layout) {
         (Some(first), Some(other)) => first.ensure_same(other)?,
         (None, None) => {}
@@ -190,8 +197,10 @@ fn key_of(name: &str) -> String {
 /// What a rank's state says of itself.
 fn value<T: FromStr>(state: &StateDict, name: &str, accepted: &'static str) -> Result<T> {
     let key = key_of(name);
-    let Some(text) = state.text(&key) else { return Err(Error::MissingEntry { key }) };
-    text.parse().map_err(|_| Error::EntryValue { key: key.clone(), value: text.into(), accepted })
+    let Some(text) = state.text(&key) else {
+        return Err(Error::State(StateError::MissingEntry { key, similar: Vec::new() }));
+    };
+    text.parse().map_err(|_| Error::State(StateError::EntryValue { key: key.clone(), value: text.into(), accepted }))
 }
 
 /// Finds the tensor that an entry belongs to.
@@ -251,13 +260,16 @@ impl Kind {
 /// An entry that is the same on all ranks.
 fn the_same(states: &[&StateDict], key: &str) -> Result<StateTensor> {
     let entry = |state: &StateDict| state.tensors.get(key).cloned();
-    let first = states.first().and_then(|state| entry(state)).ok_or_else(|| Error::MissingEntry { key: key.into() })?;
+    let first = states
+        .first()
+        .and_then(|state| entry(state))
+        .ok_or_else(|| Error::State(StateError::MissingEntry { key: key.into(), similar: Vec::new() }))?;
     match states.iter().position(|state| entry(state).as_ref() != Some(&first)) {
         None => Ok(first),
         Some(rank) => {
             let found = if entry(states[rank]).is_some() { "another" } else { "none" };
             let [expected, found] = ["one", found].map(|which| format!("{which} of the entries {key}"));
-            Err(Error::RanksDisagree { rank, expected, found })
+            Err(Error::Ranks(RankError::RanksDisagree { rank, expected, found }))
         }
     }
 }
@@ -265,7 +277,7 @@ fn the_same(states: &[&StateDict], key: &str) -> Result<StateTensor> {
 /// The entry of a tensor, from those of the ranks that have the tensor's pieces.
 fn join(states: &[&StateDict], key: &str, cut: &Cut, tensor: usize) -> Result<StateTensor> {
     let whole = &cut.whole().tensors()[tensor];
-    let missing = || Error::MissingEntry { key: key.into() };
+    let missing = || Error::State(StateError::MissingEntry { key: key.into(), similar: Vec::new() });
     let own = |rank: usize| states.get(rank).and_then(|state| state.tensors.get(key));
     let [first, ..] = cut.pieces(tensor) else {
         return states.iter().find_map(|state| state.tensors.get(key)).cloned().ok_or_else(missing);
@@ -311,7 +323,7 @@ pub(super) fn split(state: &StateDict, cut: &Cut, rank: usize) -> Result<StateDi
         };
         if state.tensors.iter().any(coded) {
             let accepted = "row-major, without this entry, where 8-bit state is to be divided";
-            return Err(Error::EntryValue { key: key.clone(), value: text.clone(), accepted });
+            return Err(Error::State(StateError::EntryValue { key: key.clone(), value: text.clone(), accepted }));
         }
     }
     for (key, entry) in &state.tensors {

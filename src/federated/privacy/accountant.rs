@@ -1,7 +1,7 @@
 //! The privacy spent by noisy steps.
 
 use super::rdp::divergence;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, ensure_count};
 
 /// Adds up the privacy spent by steps of the sampled Gaussian mechanism, with Rényi differential privacy.
 ///
@@ -31,7 +31,7 @@ use crate::error::{Error, Result};
 /// a fixed size, ε is not a guarantee.
 ///
 /// # Errors
-/// [`Error::Argument`] if q is outside 0 … 1, σ is not a finite number above 0, δ is not between 0 and 1, or an order is out of range.
+/// [`ArgumentError::Range`](crate::error::ArgumentError::Range) if q is outside 0 … 1, σ is not a finite number above 0, δ is not between 0 and 1, or an order is out of range.
 ///
 /// # Example
 /// ```
@@ -96,7 +96,7 @@ impl Accountant {
     /// Creates an accountant with these orders instead of Opacus' orders.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there are no orders, or if an order is outside 1 < α ≤ 10 000.
+    /// [`ArgumentError::Range`](crate::error::ArgumentError::Range) if there are no orders, or if an order is outside 1 < α ≤ 10 000.
     pub fn orders(mut self, orders: impl IntoIterator<Item = f64>) -> Result<Self> {
         /// The closed form has as many terms as the order is large.
         const LARGEST: f64 = 1e4;
@@ -105,15 +105,14 @@ impl Accountant {
         let bad = |order: &&f64| !(**order > 1.0 && **order <= LARGEST);
         match self.orders.iter().find(bad) {
             Some(&order) => Err(Error::argument("order", order, "above 1 and at most 10000")),
-            None if self.orders.is_empty() => Err(Error::argument("number of orders", 0.0, "at least 1")),
-            None => Ok(self),
+            None => ensure_count("number of orders", self.orders.len() as u64).map(|()| self),
         }
     }
 
     /// Adds one step with sampling probability `rate` and noise of `noise_multiplier` times the clipping norm.
     ///
     /// # Errors
-    /// [`Error::Argument`].
+    /// [`ArgumentError::Range`](crate::error::ArgumentError::Range).
     pub fn step(&mut self, rate: f64, noise_multiplier: f64) -> Result<()> {
         self.steps(rate, noise_multiplier, 1)
     }
@@ -121,7 +120,7 @@ impl Accountant {
     /// Adds several such steps.
     ///
     /// # Errors
-    /// [`Error::Argument`], also if the counter would overflow.
+    /// [`ArgumentError::Range`](crate::error::ArgumentError::Range), also if the counter would overflow.
     pub fn steps(&mut self, rate: f64, noise_multiplier: f64, steps: u64) -> Result<()> {
         let all = self.after(rate, noise_multiplier, steps)?;
         let same = |known: &&mut Spending| known.rate == rate && known.noise_multiplier == noise_multiplier;
@@ -168,7 +167,7 @@ impl Accountant {
     /// The ε spent so far at this δ.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless 0 < δ < 1.
+    /// [`ArgumentError::Range`](crate::error::ArgumentError::Range) unless 0 < δ < 1.
     pub fn epsilon(&self, delta: f64) -> Result<Spent> {
         check_delta(delta)?;
         Ok(self.convert(&self.divergences(), delta))
@@ -179,7 +178,7 @@ impl Accountant {
     /// It is computed by bisection between 1e-9 and 1e9, and is at most one millionth larger than the smallest one.
     ///
     /// # Errors
-    /// [`Error::Argument`] if an argument is out of range or if no noise is enough, because ε is already spent or below the smallest value of
+    /// [`ArgumentError::Range`](crate::error::ArgumentError::Range) if an argument is out of range or if no noise is enough, because ε is already spent or below the smallest value of
     /// the conversion.
     pub fn noise_for(&self, epsilon: f64, delta: f64, rate: f64, steps: u64) -> Result<f64> {
         const TOLERANCE: f64 = 1e-6;
@@ -241,7 +240,7 @@ impl Accountant {
 /// [`Accountant::noise_for`] with nothing spent before.
 ///
 /// # Errors
-/// [`Error::Argument`].
+/// [`ArgumentError::Range`](crate::error::ArgumentError::Range).
 pub fn noise_for(epsilon: f64, delta: f64, rate: f64, steps: u64) -> Result<f64> {
     Accountant::new().noise_for(epsilon, delta, rate, steps)
 }

@@ -4,7 +4,7 @@ use super::accountant::{Accountant, Spent, check_mechanism};
 use super::check_clip;
 use super::noise::Noise;
 use crate::clip::Norm;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StepError, ensure_count};
 use crate::params::{Element, Order, ParamsMut, ValuesMut, for_each_mut};
 use crate::step::norm::unravel;
 
@@ -50,7 +50,7 @@ use crate::step::norm::unravel;
 /// nothing is learned.
 ///
 /// # Errors
-/// [`Error::Argument`]; [`Error::Entropy`] if the operating system has no randomness; those of [`clip::Norm`](crate::clip::Norm) for trees
+/// [`ArgumentError::Range`](crate::error::ArgumentError::Range); [`FederatedError::Entropy`](crate::error::FederatedError::Entropy) if the operating system has no randomness; those of [`clip::Norm`](crate::clip::Norm) for trees
 /// that are not finite.
 ///
 /// # Example
@@ -86,7 +86,7 @@ impl GaussianMechanism {
     /// Creates a mechanism from C, σ, q and N.
     ///
     /// # Errors
-    /// [`Error::Argument`], [`Error::Entropy`].
+    /// [`ArgumentError::Range`](crate::error::ArgumentError::Range), [`FederatedError::Entropy`](crate::error::FederatedError::Entropy).
     pub fn new(clip: f64, noise_multiplier: f64, rate: f64, population: usize) -> Result<Self> {
         Self::with(Noise::from_system()?, (clip, noise_multiplier), rate, population)
     }
@@ -97,9 +97,7 @@ impl GaussianMechanism {
         if rate == 0.0 {
             return Err(Error::argument("rate", rate, "above 0, for anyone to be sampled"));
         }
-        if population == 0 {
-            return Err(Error::argument("population", 0.0, "at least 1"));
-        }
+        ensure_count("population", population as u64)?;
         Ok(Self { clip, noise_multiplier, rate, population, noise, accountant: Accountant::new() })
     }
 
@@ -125,7 +123,7 @@ impl GaussianMechanism {
     /// Clips one part to the norm C, over all of its tensors together. Returns the norm before clipping.
     ///
     /// # Errors
-    /// [`Error::NonFiniteGradient`], [`Error::NormOverflow`].
+    /// [`StepError::NonFiniteGradient`], [`StepError::NormOverflow`].
     pub fn clip_change<T: ParamsMut + ?Sized>(&self, mut change: &mut T) -> Result<f64> {
         Norm::global(self.clip).exact().clip(&mut change)
     }
@@ -133,7 +131,7 @@ impl GaussianMechanism {
     /// Adds the noise to a sum of clipped parts and records the step. Call it **once** per sum, with all of its tensors.
     ///
     /// # Errors
-    /// [`Error::NonFiniteGradient`], also if the noisy sum overflows the element type; [`Error::NormOverflow`]; [`Error::Argument`] if the
+    /// [`StepError::NonFiniteGradient`], also if the noisy sum overflows the element type; [`StepError::NormOverflow`]; [`ArgumentError::Range`](crate::error::ArgumentError::Range) if the
     /// step counter is full. Nothing is recorded then.
     pub fn add_noise<T: ParamsMut + ?Sized>(&mut self, sum: &mut T) -> Result<()> {
         self.noise(sum, 1.0)
@@ -166,7 +164,7 @@ impl GaussianMechanism {
             }
             if let Some(at) = all[begin..].iter().position(|value| !value.as_f64().is_finite()) {
                 let (path, value) = (path.clone(), all[begin + at].as_f64());
-                return Err(Error::NonFiniteGradient { path, index: index(at, shape, values), value });
+                return Err(Error::Step(StepError::NonFiniteGradient { path, index: index(at, shape, values), value }));
             }
         }
         self.record()?;
@@ -251,7 +249,7 @@ impl GaussianMechanism {
     /// The ε spent so far at this δ. Choose a δ below 1/N.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless 0 < δ < 1.
+    /// [`ArgumentError::Range`](crate::error::ArgumentError::Range) unless 0 < δ < 1.
     pub fn epsilon(&self, delta: f64) -> Result<Spent> {
         self.accountant.epsilon(delta)
     }
@@ -323,8 +321,8 @@ mod tests {
     fn what_is_refused_changes_nothing() {
         let mut mechanism = GaussianMechanism::seeded(4, 1.0, 1.0, 0.5, 10).unwrap();
         let mut bad = (array![1.0, 2.0], array![f64::NAN]);
-        assert!(matches!(mechanism.finish(&mut bad), Err(Error::NonFiniteGradient { .. })));
-        assert!(matches!(mechanism.clip_change(&mut bad), Err(Error::NonFiniteGradient { .. })));
+        assert!(matches!(mechanism.finish(&mut bad), Err(Error::Step(StepError::NonFiniteGradient { .. }))));
+        assert!(matches!(mechanism.clip_change(&mut bad), Err(Error::Step(StepError::NonFiniteGradient { .. }))));
         assert_eq!(bad.0, array![1.0, 2.0]);
         assert_eq!(mechanism.accountant().spendings(), []);
         // The next noise is the first there is.

@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng, TryRng};
 use rand_chacha::ChaCha20Rng;
 use rand_distr::StandardNormal;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, FederatedError, Result};
 
 /// ChaCha20 with a key from the operating system.
 ///
@@ -18,7 +18,7 @@ pub(crate) struct Noise(ChaCha20Rng);
 pub(crate) fn system_key() -> Result<[u8; 32]> {
     let mut key = [0; 32];
     let filled = SysRng.try_fill_bytes(&mut key);
-    filled.map(|()| key).map_err(|error| Error::Entropy { reason: error.to_string() })
+    filled.map(|()| key).map_err(|error| Error::Federated(FederatedError::Entropy { reason: error.to_string() }))
 }
 
 impl Noise {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ndarray::{Array1, Array2, ArrayD, ArrayView1, Axis};
 
 use crate::curvature::tap::{LinearTap, shaped};
-use crate::error::{Error, Result};
+use crate::error::{ArgumentError, CurvatureError, Error, Result, StepError};
 use crate::kernel::product::{gram, multiply};
 use crate::params::{Element, Scalar};
 use crate::step::norm::unravel;
@@ -32,8 +32,8 @@ use crate::step::norm::unravel;
 /// positions.
 ///
 /// # Errors
-/// [`Error::Layer`] with the error of [`LinearTap::check`], also if the number of examples differs from that of the other layers;
-/// [`Error::DuplicatePath`]; [`Error::NormOverflow`] if a norm overflows f64. An empty batch, as Poisson sampling can draw it, is not an
+/// [`CurvatureError::Layer`] with the error of [`LinearTap::check`], also if the number of examples differs from that of the other layers;
+/// [`StepError::DuplicatePath`]; [`StepError::NormOverflow`] if a norm overflows f64. An empty batch, as Poisson sampling can draw it, is not an
 /// error: its sums are 0.
 ///
 /// # Example
@@ -125,15 +125,15 @@ impl<'a, A: Scalar> PerExample<'a, A> {
             true => Ok(()),
             false => {
                 let (expected, found) = (vec![examples], vec![tap.examples()]);
-                Err(Error::ArgumentShape { argument: "the batch", expected, found })
+                Err(Error::Argument(ArgumentError::Shape { argument: "the batch", expected, found }))
             }
         };
         if let Err(reason) = checked.and(same) {
-            return Err(Error::Layer { layer: weight, reason: Box::new(reason) });
+            return Err(Error::Curvature(CurvatureError::Layer { layer: weight, reason: Box::new(reason) }));
         }
         for path in [Some(&weight), bias.as_ref()].into_iter().flatten() {
             if !self.paths.insert(path.clone()) {
-                return Err(Error::DuplicatePath { path: path.clone() });
+                return Err(Error::Step(StepError::DuplicatePath { path: path.clone() }));
             }
         }
         self.layers.push(Layer { weight, bias, tap });
@@ -148,7 +148,7 @@ impl<'a, A: Scalar> PerExample<'a, A> {
     /// The norm of each example's gradient over all layers together.
     ///
     /// # Errors
-    /// [`Error::NormOverflow`].
+    /// [`StepError::NormOverflow`].
     pub fn norms(&self) -> Result<Array1<f64>> {
         Ok(self.squares()?.0.mapv_into(f64::sqrt))
     }
@@ -159,7 +159,7 @@ impl<'a, A: Scalar> PerExample<'a, A> {
         for layer in &self.layers {
             layer.add_squares(&mut squares, &mut rounding);
             if squares.iter().any(|square| !square.is_finite()) {
-                return Err(Error::NormOverflow { path: layer.weight.clone() });
+                return Err(Error::Step(StepError::NormOverflow { path: layer.weight.clone() }));
             }
         }
         Ok((squares, rounding))
@@ -168,7 +168,7 @@ impl<'a, A: Scalar> PerExample<'a, A> {
     /// Clips each example's gradient to the norm `max_norm` and returns their sum.
     ///
     /// # Errors
-    /// [`Error::NormOverflow`]; [`Error::NonFiniteGradient`] if the sum overflows the element type; [`Error::Argument`] unless `max_norm` is a
+    /// [`StepError::NormOverflow`]; [`StepError::NonFiniteGradient`] if the sum overflows the element type; [`ArgumentError::Range`] unless `max_norm` is a
     /// finite number above 0.
     pub fn clip(&self, max_norm: f64) -> Result<Clipped<A>> {
         super::check_clip(max_norm)?;
@@ -194,7 +194,7 @@ fn finite<A: Scalar>(path: &str, sum: ArrayD<A>) -> Result<ArrayD<A>> {
         Some(at) => {
             let index = unravel(at, sum.shape());
             let value = sum.iter().nth(at).map_or(f64::NAN, |value| value.as_f64());
-            Err(Error::NonFiniteGradient { path: path.into(), index, value })
+            Err(Error::Step(StepError::NonFiniteGradient { path: path.into(), index, value }))
         }
     }
 }

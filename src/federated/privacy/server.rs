@@ -50,8 +50,8 @@ impl<A: Element, O: Optimizer<A>> Server<O, A> {
     /// [`noise_ratio`](GaussianMechanism::noise_ratio) returns it before the first round.
     ///
     /// # Errors
-    /// A round returns [`Error::Argument`] if the number of clients is not N or if the counter is full, [`Error::ControlNotPrivate`], or
-    /// [`Error::Entropy`].
+    /// A round returns [`ArgumentError::Range`](crate::error::ArgumentError::Range) if the number of clients is not N or if the counter is full, [`FederatedError::ControlNotPrivate`](crate::error::FederatedError::ControlNotPrivate), or
+    /// [`FederatedError::Entropy`](crate::error::FederatedError::Entropy).
     ///
     /// # Example
     /// ```

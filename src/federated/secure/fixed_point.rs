@@ -24,7 +24,7 @@ impl FixedPoint {
     /// Creates the conversion for numbers with `fraction_bits` fractional bits and sums of `clients` clients.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there are more than 30 bits, or not 1 to 2³¹ − 1 clients.
+    /// [`ArgumentError::Range`](crate::error::ArgumentError::Range) if there are more than 30 bits, or not 1 to 2³¹ − 1 clients.
     pub fn new(fraction_bits: u32, clients: usize) -> Result<Self> {
         if fraction_bits > 30 {
             return Err(Error::argument("fraction_bits", f64::from(fraction_bits), "at most 30"));

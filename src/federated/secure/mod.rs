@@ -74,7 +74,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha20Rng;
 
 use super::privacy::noise::system_key;
-use crate::error::{Error, Result};
+use crate::error::{Error, FederatedError, Result};
 use crate::params::{Element, Params, for_each};
 
 pub use fixed_point::FixedPoint;
@@ -101,13 +101,13 @@ impl Masker {
     /// Creates a client from its number and its secrets with the other clients, by their numbers.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless there is exactly one secret for each other client of `fixed`, or if there is only one client.
+    /// [`ArgumentError::Range`](crate::error::ArgumentError::Range) unless there is exactly one secret for each other client of `fixed`, or if there is only one client.
     pub fn new(client: usize, secrets: BTreeMap<usize, PairSecret>, fixed: FixedPoint) -> Result<Self> {
         if secrets.contains_key(&client) {
             return Err(Error::argument("client", client as f64, "a client without a secret with itself"));
         }
-        if secrets.len() + 1 != fixed.clients || secrets.is_empty() {
-            let accepted = format!("one for each of the {} other clients, and at least one", fixed.clients - 1);
+        if secrets.len() + 1 != fixed.clients() || secrets.is_empty() {
+            let accepted = format!("one for each of the {} other clients, and at least one", fixed.clients() - 1);
             return Err(Error::argument("number of secrets", secrets.len() as f64, accepted));
         }
         Ok(Self { client, secrets, fixed, last_round: None })
@@ -116,11 +116,11 @@ impl Masker {
     /// Creates all clients of a simulation, with secrets from the operating system.
     ///
     /// # Errors
-    /// [`Error::Entropy`]; [`Error::Argument`] for a single client.
+    /// [`FederatedError::Entropy`]; [`ArgumentError::Range`](crate::error::ArgumentError::Range) for a single client.
     pub fn simulation(fixed: FixedPoint) -> Result<Vec<Self>> {
-        let mut secrets = vec![BTreeMap::new(); fixed.clients];
-        for one in 0..fixed.clients {
-            for other in one + 1..fixed.clients {
+        let mut secrets = vec![BTreeMap::new(); fixed.clients()];
+        for one in 0..fixed.clients() {
+            for other in one + 1..fixed.clients() {
                 let secret = system_key()?;
                 for (own, peer) in [(one, other), (other, one)] {
                     secrets.get_mut(own).map(|secrets| secrets.insert(peer, secret));
@@ -154,7 +154,7 @@ impl Masker {
     /// Converts a tree to masked integers, tensor by tensor, row by row. All clients must have trees of the same shapes.
     ///
     /// # Errors
-    /// [`Error::FixedPointRange`] if a value is NaN or beyond [`FixedPoint::largest`]; [`Error::Argument`] if the round is not after the last
+    /// [`FederatedError::FixedPointRange`] if a value is NaN or beyond [`FixedPoint::largest`]; [`ArgumentError::Range`](crate::error::ArgumentError::Range) if the round is not after the last
     /// one, because using a mask twice would reveal the difference of the values.
     pub fn mask<T: Params + ?Sized>(&mut self, round: u64, tree: &T) -> Result<Masked> {
         if let Some(last) = self.last_round.filter(|last| round <= *last) {
@@ -190,9 +190,12 @@ impl Masker {
             }
         });
         match out_of_range {
-            Some((path, index, value)) => {
-                Err(Error::FixedPointRange { path, index, value, largest: self.fixed.largest() })
-            }
+            Some((path, index, value)) => Err(Error::Federated(FederatedError::FixedPointRange {
+                path,
+                index,
+                value,
+                largest: self.fixed.largest(),
+            })),
             None => Ok(words),
         }
     }

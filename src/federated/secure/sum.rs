@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::fixed_point::FixedPoint;
-use crate::error::{Error, Result};
+use crate::error::{ArgumentError, Error, FederatedError, Result, StepError};
 use crate::params::{Element, ParamsMut, for_each_mut};
 use crate::step::norm::unravel;
 
@@ -52,7 +52,7 @@ impl MaskedSum {
     /// Creates an empty sum for a round, with its members and the number of elements per message.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the number of members is not the number of clients of `fixed`.
+    /// [`ArgumentError::Range`] if the number of members is not the number of clients of `fixed`.
     pub fn new(
         fixed: FixedPoint,
         round: u64,
@@ -70,7 +70,7 @@ impl MaskedSum {
     /// Adds a client's message. After an error, the client may send another message.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the message is of another round or has another number of elements, or if the client is not a member or is
+    /// [`ArgumentError::Range`] if the message is of another round or has another number of elements, or if the client is not a member or is
     /// already in the sum.
     pub fn add(&mut self, masked: &Masked) -> Result<()> {
         let Masked { client, round, words } = masked;
@@ -107,7 +107,7 @@ impl MaskedSum {
     /// The sum as integers: the sum of [`FixedPoint::encode`] over all clients.
     ///
     /// # Errors
-    /// [`Error::MaskedSum`] if a client is missing.
+    /// [`FederatedError::MaskedSum`] if a client is missing.
     pub fn integers(&self) -> Result<Vec<i32>> {
         self.complete()?;
         Ok(self.words.iter().map(|word| word.cast_signed()).collect())
@@ -116,8 +116,8 @@ impl MaskedSum {
     /// Writes the sum into a tree of the clients' shapes.
     ///
     /// # Errors
-    /// [`Error::MaskedSum`] if a client is missing; [`Error::ArgumentShape`] if the tree has another number of elements;
-    /// [`Error::NonFiniteParameter`] if a sum overflows the tree's element type, as above 65,504 in f16.
+    /// [`FederatedError::MaskedSum`] if a client is missing; [`ArgumentError::Shape`] if the tree has another number of elements;
+    /// [`StepError::NonFiniteParameter`] if a sum overflows the tree's element type, as above 65,504 in f16.
     pub fn unmask<T: ParamsMut + ?Sized>(&self, tree: &mut T) -> Result<()> {
         self.complete()?;
         let mut tensors = Vec::new();
@@ -127,7 +127,7 @@ impl MaskedSum {
         let elements = tensors.iter().map(|(_, shape, _)| shape.iter().product::<usize>()).sum();
         if elements != self.words.len() {
             let (expected, found) = (vec![self.words.len()], vec![elements]);
-            return Err(Error::ArgumentShape { argument: "tree", expected, found });
+            return Err(Error::Argument(ArgumentError::Shape { argument: "tree", expected, found }));
         }
         let decoded = self.words.iter().map(|word| T::Elem::from_f64(self.fixed.decode(word.cast_signed())));
         let (decoded, mut begin) = (decoded.collect::<Vec<_>>(), 0);
@@ -136,7 +136,7 @@ impl MaskedSum {
             begin += part.len();
             if let Some(at) = part.iter().position(|value| !value.as_f64().is_finite()) {
                 let (path, index) = (path.clone(), unravel(at, shape));
-                return Err(Error::NonFiniteParameter { path, index, value: part[at].as_f64() });
+                return Err(Error::Step(StepError::NonFiniteParameter { path, index, value: part[at].as_f64() }));
             }
         }
         let mut decoded = decoded.into_iter();
@@ -150,7 +150,10 @@ impl MaskedSum {
     fn complete(&self) -> Result<()> {
         match self.missing.is_empty() {
             true => Ok(()),
-            false => Err(Error::MaskedSum { clients: self.fixed.clients, found: self.clients.len() }),
+            false => Err(Error::Federated(FederatedError::MaskedSum {
+                clients: self.fixed.clients(),
+                found: self.clients.len(),
+            })),
         }
     }
 }

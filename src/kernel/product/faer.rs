@@ -2,9 +2,6 @@
 
 use std::ops::Range;
 
-use faer::linalg::matmul::matmul;
-use faer::linalg::matmul::triangular::{self, BlockStructure};
-use faer::{Accum, MatMut, MatRef, Par};
 use ndarray::{Array2, ArrayRef2, ArrayView2, CowArray, Ix2};
 use pulp::NullaryFnOnce;
 

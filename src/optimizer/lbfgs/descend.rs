@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::vector::{Places, Undo, dot, flat_grads, largest, moved, scaled, sum_of_sizes};
 use super::wolfe::{Line, Point};
 use super::{Lbfgs, ensure_finite};
-use crate::error::{Error, Result};
+use crate::error::{ArgumentError, Error, Result, StepError};
 use crate::params::{Layout, Params, ParamsMut, Scalar};
 use crate::step::{Step, counter};
 
@@ -48,7 +48,7 @@ impl<A: Scalar> Lbfgs<A> {
     /// at every call.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] or [`Error::NonFiniteGradient`] at the beginning, [`Error::HyperParameter`], and those of
+    /// [`ArgumentError::NotFinite`] or [`StepError::NonFiniteGradient`] at the beginning, [`StepError::HyperParameter`], and those of
     /// [`Step::pair`]. Parameters and state are then what they were: a tree gets back what its first walk has shown, wherever the walk
     /// that puts it back leads.
     pub fn step_with<P, G, L>(&mut self, params: &mut P, mut evaluate: impl FnMut(&P) -> (L, G)) -> Result<LbfgsReport>
@@ -86,7 +86,7 @@ impl<A: Scalar> Lbfgs<A> {
         let (mut loss, own) = (loss.into(), Step::pair(params, &grads, self.layout.as_ref())?);
         Layout::ensure_known(self.layout.as_ref(), own.layout())?;
         if !loss.is_finite() {
-            return Err(Error::NotFinite { argument: "loss", index: vec![], value: loss });
+            return Err(Error::Argument(ArgumentError::NotFinite { argument: "loss", index: vec![], value: loss }));
         }
         ensure_finite(&own)?;
         let layout = Arc::clone(own.layout());
@@ -112,7 +112,7 @@ impl<A: Scalar> Lbfgs<A> {
             if found != active {
                 let missing = layout.tensors().iter().zip(found.iter().zip(&active)).find(|(_, (a, b))| a != b);
                 let path = missing.map_or_else(String::new, |(info, _)| info.path().into());
-                return Err(Error::MissingGradient { path });
+                return Err(Error::Step(StepError::MissingGradient { path }));
             }
             let loss = loss.into();
             let finite = loss.is_finite() && grad.iter().all(|g| g.is_finite());

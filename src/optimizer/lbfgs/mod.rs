@@ -8,7 +8,7 @@ mod wolfe;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, StepError, ensure_count};
 use crate::params::{Layout, Scalar};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
@@ -54,7 +54,7 @@ pub use descend::{LbfgsReport, Stop};
 /// than in the iteration before, or its pairs lead to a direction of more than the largest number, the history begins anew. A [group](crate::OptimizerExt::group)'s learning rate scales its own part of the step.
 ///
 /// # Errors
-/// [`Error::NonFiniteGradient`], [`Error::NotFinite`] for a loss, [`Error::HyperParameter`]. On an error in any evaluation
+/// [`StepError::NonFiniteGradient`], [`ArgumentError::NotFinite`](crate::error::ArgumentError::NotFinite) for a loss, [`StepError::HyperParameter`]. On an error in any evaluation
 /// parameters and state are what they were before the call; a panic in it leaves the parameters that it was asked about. A loss or gradient that is not finite on the line is turned back from;
 /// without the search, the iteration is taken back and the call ends with [`Stop::NotFinite`].
 ///
@@ -146,18 +146,14 @@ impl<A: Scalar> Lbfgs<A> {
 
     /// The learning rate of the coming iteration, if all settings are in order.
     fn settings(&self) -> Result<f64> {
-        let counts = [
-            ("history", self.history as u64),
-            ("iterations", self.iterations),
-            ("evaluations", self.most_evaluations()),
-        ];
+        ensure_count("history", self.history as u64)?;
+        ensure_count("iterations", self.iterations)?;
+        ensure_count("evaluations", self.most_evaluations())?;
         let tolerances = [("tolerance_grad", self.tolerance_grad), ("tolerance_change", self.tolerance_change)];
-        let bad_count = counts.into_iter().find(|(_, value)| *value == 0).map(|(name, _)| (name, 0.0, "at least 1"));
         let not_positive = |value: f64| !(value >= 0.0 && value.is_finite());
-        let bad_tolerance = tolerances.into_iter().find(|(_, value)| not_positive(*value));
-        let bad_tolerance = bad_tolerance.map(|(name, value)| (name, value, "a finite number ≥ 0"));
-        if let Some((name, value, accepted)) = bad_count.or(bad_tolerance) {
-            return Err(Error::HyperParameter { name, value, step: self.steps, path: None, accepted: accepted.into() });
+        if let Some((name, value)) = tolerances.into_iter().find(|(_, value)| not_positive(*value)) {
+            let accepted = "a finite number ≥ 0".into();
+            return Err(Error::Step(StepError::HyperParameter { name, value, step: self.steps, path: None, accepted }));
         }
         counter::ensure_next("steps", self.steps)?;
         self.rate()
@@ -176,7 +172,7 @@ impl<A: Scalar> Lbfgs<A> {
         }
         let (step, path) = (self.steps, path.map(str::to_owned));
         let accepted = format!("a number in 0 ≤ learning_rate ≤ {largest:e} in {}", A::DTYPE);
-        Err(Error::HyperParameter { name: "learning_rate", value, step, path, accepted })
+        Err(Error::Step(StepError::HyperParameter { name: "learning_rate", value, step, path, accepted }))
     }
 
     fn most_evaluations(&self) -> u64 {
@@ -200,13 +196,13 @@ impl<A: Scalar> Optimizer<A> for Lbfgs<A> {
             if decay != 0.0 {
                 let (path, accepted) =
                     (Some(info.path().into()), "0: L-BFGS has none, it belongs into the loss".into());
-                return Err(Error::HyperParameter {
+                return Err(Error::Step(StepError::HyperParameter {
                     name: "weight_decay",
                     value: decay,
                     step: self.steps,
                     path,
                     accepted,
-                });
+                }));
             }
         }
         ensure_finite(step)

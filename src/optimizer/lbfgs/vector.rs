@@ -38,7 +38,7 @@ impl Places {
     /// Sets the elements of the parameters.
     ///
     /// # Errors
-    /// [`ParametersChanged`](crate::Error::ParametersChanged) if they are not the tensors that they were; then none is set.
+    /// [`ParametersChanged`](crate::error::StepError::ParametersChanged) if they are not the tensors that they were; then none is set.
     pub(super) fn write<A: Scalar, P: ParamsMut<Elem = A>>(&self, params: &mut P, flat: &[A]) -> Result<()> {
         self.each(params, |part, shape, values| set(values, shape, &flat[part]))
     }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use gradus::distributed::{Collective, RankGroup as _, Sharded, ThreadGroup};
+use gradus::error::{RankError, StepError};
 use gradus::prelude::*;
 use gradus::{Error, Report, Result, Step};
 use ndarray::{Array1, Array2};
@@ -66,8 +67,11 @@ fn goes_wrong<O: Optimizer<f64>>(
 /// The odd rank's own error, and that the others heard of it.
 fn refused_by_the_odd(results: Vec<Result<Report>>, own: &Error) {
     for (rank, result) in results.into_iter().enumerate() {
-        let expected =
-            if rank == ODD { own.clone() } else { Error::RankRefused { rank: ODD, reason: own.to_string() } };
+        let expected = if rank == ODD {
+            own.clone()
+        } else {
+            Error::Ranks(RankError::RankRefused { rank: ODD, reason: own.to_string() })
+        };
         assert_eq!(result, Err(expected), "rank {rank}");
     }
 }
@@ -82,9 +86,10 @@ fn a_nan_on_one_rank_is_an_error_on_all() {
         let results = goes_wrong(build, |_| with_nan(), |_| {});
         let own = results[ODD].as_ref().unwrap_err();
         assert!(
-            matches!(own, Error::NonFiniteGradient { path, index, value } if path == "1" && *index == [7] && value.is_nan())
+            matches!(own, Error::Step(StepError::NonFiniteGradient { path, index, value }) if path == "1" && *index == [7] && value.is_nan())
         );
-        let expected = Error::RankRefused { rank: ODD, reason: "gradient \"1\" is NaN at index [7]".into() };
+        let expected =
+            Error::Ranks(RankError::RankRefused { rank: ODD, reason: "gradient \"1\" is NaN at index [7]".into() });
         assert!(results[0] == Err(expected.clone()) && results[2] == Err(expected));
     }
 }
@@ -149,8 +154,12 @@ fn a_sum_that_overflows_is_found_by_all() {
     // What is allowed the clip inside refuses.
     for refused in [run(NonFinite::Error), run(NonFinite::Allow)] {
         assert!(refused.iter().all(|(result, changed)| result.is_err() && !changed));
-        assert!(matches!(refused[0].0, Err(Error::RankRefused { rank: 1, .. })), "{:?}", refused[0].0);
-        assert!(matches!(refused[1].0, Err(Error::NonFiniteGradient { .. })), "{:?}", refused[1].0);
+        assert!(
+            matches!(refused[0].0, Err(Error::Ranks(RankError::RankRefused { rank: 1, .. }))),
+            "{:?}",
+            refused[0].0
+        );
+        assert!(matches!(refused[1].0, Err(Error::Step(StepError::NonFiniteGradient { .. }))), "{:?}", refused[1].0);
     }
     let skipped = run(NonFinite::Skip);
     assert!(skipped.into_iter().all(|(result, changed)| result == Ok(Report::new(0.1, false)) && !changed));
@@ -166,8 +175,8 @@ fn what_one_rank_refuses_no_rank_does() {
         }
     };
     let own = AdamW::new(0.1).weight_decay(-1.0).step(&mut tree(1.0), &grads(1.0)).unwrap_err();
-    let Error::HyperParameter { name, value, path, accepted, .. } = own else { panic!("{own}") };
-    let own = Error::HyperParameter { name, value, path, accepted, step: 1 };
+    let Error::Step(StepError::HyperParameter { name, value, path, accepted, .. }) = own else { panic!("{own}") };
+    let own = Error::Step(StepError::HyperParameter { name, value, path, accepted, step: 1 });
     refused_by_the_odd(goes_wrong(build, decay(-1.0), |opt| _ = decay(0.01)(opt)), &own);
 }
 
@@ -185,8 +194,11 @@ fn what_one_rank_refuses_before_a_norm_no_rank_does() {
     });
     for (rank, error) in results.into_iter().enumerate() {
         match rank {
-            ODD => assert!(matches!(error, Error::HyperParameter { name: "max_norm", step: 1, .. }), "{error}"),
-            _ => assert!(matches!(error, Error::RankRefused { rank: ODD, .. }), "{error}"),
+            ODD => assert!(
+                matches!(error, Error::Step(StepError::HyperParameter { name: "max_norm", step: 1, .. })),
+                "{error}"
+            ),
+            _ => assert!(matches!(error, Error::Ranks(RankError::RankRefused { rank: ODD, .. })), "{error}"),
         }
     }
 }
@@ -196,7 +208,7 @@ fn ranks_that_do_different_steps_are_told_which() {
     let build = |group| Sgd::new(0.1).sharded(group);
     let disagree = |results: Vec<Result<Report>>, expected: &str, found: &str| {
         let (expected, found) = (expected.to_owned(), found.to_owned());
-        assert_eq!(results, vec![Err(Error::RanksDisagree { rank: ODD, expected, found }); RANKS]);
+        assert_eq!(results, vec![Err(Error::Ranks(RankError::RanksDisagree { rank: ODD, expected, found })); RANKS]);
     };
     let missing = goes_wrong(build, |_| (Array2::ones((30, 20)), None), |_| {});
     let described = "\"1\" of shape [10] in f64";
@@ -236,7 +248,7 @@ fn parameters_that_change_between_steps_are_refused_by_all() {
         opt.step(&mut params, &grads)
     });
     let (expected, found) = ("\"1\" of shape [10]".to_owned(), "\"1\" of shape [11]".to_owned());
-    refused_by_the_odd(results, &Error::ParametersChanged { expected, found });
+    refused_by_the_odd(results, &Error::Step(StepError::ParametersChanged { expected, found }));
 }
 
 #[test]
@@ -248,15 +260,11 @@ fn what_needs_whole_tensors_says_so() {
             assert!(!changed);
         }
     }
-    let cut = |name: &str| {
-        format!(
-            "{name} needs whole tensors, and these are divided between ranks by elements; give sharded `by_tensor()`"
-        )
-    };
+    let cut = |name: &str| format!("{name} needs whole tensors; call `.by_tensor()` on `sharded`");
     refused(|| AdamW::new(0.1).route("0", Muon::new(0.1)), &cut("muon"));
     refused(|| AdamW::new(0.1).clip_per_tensor_norm(1.0), &cut("clip_per_tensor_norm"));
     refused(|| AdamW::new(0.1).clip_adaptive(0.1), &cut("clip_adaptive"));
-    let whole = |name: &str| format!("{name} needs all tensors in one place; it cannot be inside sharded");
+    let whole = |name: &str| format!("{name} needs all tensors in one place; it cannot be used inside `sharded`");
     refused(|| Lbfgs::new(0.1), &whole("lbfgs"));
     #[cfg(feature = "second-order")]
     refused(|| Sgd::new(0.1).kfac(), &whole("kfac"));
@@ -326,7 +334,7 @@ fn a_rank_that_leaves_is_an_error_on_all() {
         Some(step(&mut opt, &mut params, &grads(1.0)))
     });
     for (result, changed) in ends.into_iter().flatten() {
-        assert_eq!((result, changed), (Err(Error::RankLeft { rank: ODD }), false));
+        assert_eq!((result, changed), (Err(Error::Ranks(RankError::RankLeft { rank: ODD })), false));
     }
 }
 
@@ -340,7 +348,7 @@ struct Breaks {
 impl Breaks {
     fn call<T>(&self, call: impl FnOnce(&ThreadGroup) -> Result<T>) -> Result<T> {
         match self.calls.fetch_add(1, Ordering::Relaxed) == self.at {
-            true => Err(Error::Transport { operation: "a call", reason: "the cable is out".into() }),
+            true => Err(Error::Ranks(RankError::Transport { operation: "a call", reason: "the cable is out".into() })),
             false => call(&self.group),
         }
     }
@@ -395,14 +403,14 @@ fn whichever_call_fails_the_parameters_are_what_they_were() {
             let mut opt = AdamW::new(0.1).clip_global_norm(1.0).sharded(&breaks);
             let (mut params, saved) = (tree(1.0), opt.state_dict());
             let (result, changed) = step(&mut opt, &mut params, &grads(1.0));
-            let broken = Error::Transport { operation: "a call", reason: "the cable is out".into() };
+            let broken = Error::Ranks(RankError::Transport { operation: "a call", reason: "the cable is out".into() });
             assert!(result == Err(broken.clone()) && params == tree(1.0), "call {at}");
             assert_eq!(changed, at + 1 == CALLS, "call {at}");
             if changed {
                 assert_eq!(opt.step(&mut params, &grads(1.0)).unwrap_err(), broken);
                 let torn = opt.state_dict();
                 let message = opt.load_state_dict(&torn).unwrap_err().to_string();
-                assert!(message.starts_with("\"sharded/parameters\" is \"torn\""), "{message}");
+                assert!(message.starts_with("entry \"sharded/parameters\" is \"torn\""), "{message}");
                 opt.load_state_dict(&saved).unwrap();
             }
             assert!(opt.step(&mut params, &grads(1.0)).unwrap().moved && params != tree(1.0), "call {at}");
@@ -431,7 +439,7 @@ fn a_check_on_one_rank_returns() {
             let step = Step::pair(&mut params, &nan, None).unwrap();
             opt.check(&step).unwrap();
             // What all ranks know one can say.
-            assert!(matches!(sharded().check(&step), Err(Error::CutTensors { .. })));
+            assert!(matches!(sharded().check(&step), Err(Error::Ranks(RankError::CutTensors { .. }))));
         }
         group.barrier().unwrap();
         opt.broadcast(&mut params).unwrap();

@@ -1,6 +1,7 @@
 //! The state of all ranks is that of one process, and goes on anywhere.
 
 use gradus::distributed::{Collective, RankGroup as _, Sharded, ThreadGroup, unshard};
+use gradus::error::{RankError, StateError, StepError};
 use gradus::prelude::*;
 use gradus::rule::StatePrecision;
 use gradus::{Error, StateDict};
@@ -188,14 +189,17 @@ fn states_that_do_not_belong_together_are_refused() {
     let build: Build<f64> = || Box::new(AdamW::new(0.05));
     let four = states(4, build, false, STEPS);
     let refused = |states: &[&StateDict]| message(unshard(states.iter().copied()));
-    assert_eq!(refused(&[]), "there is no state of rank 0 among 0; the states of all 1 ranks are needed");
+    assert_eq!(
+        refused(&[]),
+        "the state of rank 0 is missing: 0 states were given, and those of all 1 ranks are needed"
+    );
     assert_eq!(
         refused(&[&four[3], &four[0], &four[1]]),
-        "there is no state of rank 2 among 3; the states of all 4 ranks are needed"
+        "the state of rank 2 is missing: 3 states were given, and those of all 4 ranks are needed"
     );
     assert_eq!(
         refused(&[&four[0], &four[1], &four[2], &four[3], &four[1]]),
-        "\"sharded/rank\" is \"1\"; it must be a rank of the group, each once"
+        "entry \"sharded/rank\" is \"1\"; it must be a rank of the group, each once"
     );
     let two = states(2, build, false, STEPS);
     assert_eq!(
@@ -214,7 +218,7 @@ fn states_that_do_not_belong_together_are_refused() {
     );
     let before = states(2, build, false, 0);
     assert_eq!(refused(&[&two[0], &before[1]]), "rank 1 has no step behind it where rank 0 has a step behind it");
-    assert_eq!(refused(&[&build().state_dict()]), "there is no \"sharded/rank\"");
+    assert_eq!(refused(&[&build().state_dict()]), "entry \"sharded/rank\" is missing");
 
     // Something outside that is not the same on all ranks.
     let gathering = ThreadGroup::run(2, |group| {
@@ -238,15 +242,15 @@ fn entries_of_other_shapes_are_refused() {
     };
     let cut = "adamw/exp_avg/c.weight";
     let short = change(1, &|state| state.insert_tensor(cut, aview1(&[1.0])));
-    assert!(matches!(&short, Error::EntryShape { key, .. } if key == cut), "{short}");
+    assert!(matches!(&short, Error::State(StateError::EntryShape { key, .. }) if key == cut), "{short}");
     let narrow = change(1, &|state| state.insert_tensor(cut, aview1(&[1.0_f32])));
-    assert!(matches!(&narrow, Error::EntryType { key, .. } if key == cut), "{narrow}");
+    assert!(matches!(&narrow, Error::State(StateError::EntryType { key, .. }) if key == cut), "{narrow}");
     let gone = change(1, &|state| _ = state.remove(cut));
-    assert_eq!(gone, Error::MissingEntry { key: cut.into() });
+    assert_eq!(gone, Error::State(StateError::MissingEntry { key: cut.into(), similar: vec![] }));
     let no_rank = change(1, &|state| state.insert_text("sharded/rank", "one"));
-    assert_eq!(no_rank.to_string(), "\"sharded/rank\" is \"one\"; it must be a rank");
+    assert_eq!(no_rank.to_string(), "entry \"sharded/rank\" is \"one\"; it must be a rank");
     let count = change(1, &|state| _ = state.remove("adamw/step/c.weight"));
-    assert!(matches!(count, Error::RanksDisagree { rank: 1, .. }), "{count}");
+    assert!(matches!(count, Error::Ranks(RankError::RanksDisagree { rank: 1, .. })), "{count}");
 }
 
 /// What does not load changes nothing.
@@ -275,12 +279,12 @@ fn loading_is_strict() {
         let check = |state: &StateDict, expected: &str| refuses(&group, &run, state, expected);
         check(
             &four[rank],
-            "\"sharded/ranks\" is \"4\"; it must be the number of ranks there are now; unshard joins the states of all ranks for another number",
+            "entry \"sharded/ranks\" is \"4\"; it must be the number of ranks there are now; unshard joins the states of all ranks for another number",
         );
-        check(&two[1 - rank], &format!("\"sharded/rank\" is \"{}\"; it must be this rank", 1 - rank));
-        check(&by_tensor[rank], "\"sharded/cut\" is \"tensors\"; it must be how this optimizer is sharded");
-        check(&plain, "\"adamw/more\" belongs to nothing here");
-        check(&short, "there is no \"adamw/exp_avg/c.weight\"");
+        check(&two[1 - rank], &format!("entry \"sharded/rank\" is \"{}\"; it must be this rank", 1 - rank));
+        check(&by_tensor[rank], "entry \"sharded/cut\" is \"tensors\"; it must be how this optimizer is sharded");
+        check(&plain, "unexpected entry \"adamw/more\": the optimizer it is loaded into does not have it");
+        check(&short, "entry \"adamw/exp_avg/c.weight\" is missing");
     });
     let unsharded = message(AdamW::<f64>::new(0.05).load_state_dict(&two[0]));
     assert!(unsharded.contains("adamw/exp_avg/"), "{unsharded}");
@@ -296,7 +300,7 @@ fn codes_in_another_order_are_not_divided() {
     alone.step(&mut params, &grads).unwrap();
     let error = message(build().sharded(gradus::distributed::Alone).load_state_dict(&alone.state_dict()));
     let expected =
-        "\"adamw/order/\" is \"F\"; it must be row-major, without this entry, where 8-bit state is to be divided";
+        "entry \"adamw/order/\" is \"F\"; it must be row-major, without this entry, where 8-bit state is to be divided";
     assert_eq!(error, expected);
 }
 
@@ -349,7 +353,10 @@ fn a_share_is_not_loaded_into_another_order() {
         let mut opt = Adam::new(0.1).sharded(group);
         let error = own.load(&mut backwards, &mut opt).unwrap_err();
         let expected = "\"a\" of shape [40]";
-        assert!(matches!(&error, Error::ParametersChanged { expected: saved, .. } if saved == expected), "{error}");
+        assert!(
+            matches!(&error, Error::Step(StepError::ParametersChanged { expected: saved, .. }) if saved == expected),
+            "{error}"
+        );
         assert_eq!(opt.steps(), 0);
     });
     assert!(unshard(&states).is_ok());

@@ -48,7 +48,7 @@ fn a_checkpoint_of_another_module_changes_nothing() {
     let mut other = Mlp::new(4, &device());
     let before = facts(&other);
     let error = saved.load_params(&mut gradus_burn::lend(&mut other).unwrap()).unwrap_err();
-    assert!(matches!(error, gradus::Error::EntryShape { .. }), "{error}");
+    assert!(matches!(error, gradus::Error::State(gradus::error::StateError::EntryShape { .. })), "{error}");
     assert_eq!(facts(&other), before);
     assert!(before.iter().all(|facts| facts.is_require_grad) && other.num_params() == 40);
 }

@@ -83,7 +83,10 @@ fn a_gradient_of_another_shape() {
     let mut taken = grads(&model, batch(4, 0));
     taken.register(model.hidden.weight.id, Tensor::<2>::zeros([4, 3], &Device::flex()));
     let error = refused(&mut model, taken);
-    assert!(matches!(error, Error::Gradus(gradus::Error::ShapeMismatch { .. })), "{error:?}");
+    assert!(
+        matches!(error, Error::Gradus(gradus::Error::Step(gradus::error::StepError::ShapeMismatch { .. }))),
+        "{error:?}"
+    );
     says(&error, r#"gradient "hidden.weight" has shape [4, 3] where the parameter has [4, 4]"#);
 }
 
@@ -111,7 +114,10 @@ fn two_parameters_of_one_path() {
     let mut twins = crate::modules::Twins { first: param(0), second: param(1) };
     let before = facts(&twins);
     let error = gradus_burn::step(&mut Sgd::new(0.1), &mut twins, GradientsParams::new()).unwrap_err();
-    assert!(matches!(&error, Error::Gradus(gradus::Error::DuplicatePath { path }) if path == "twin"), "{error:?}");
+    assert!(
+        matches!(&error, Error::Gradus(gradus::Error::Step(gradus::error::StepError::DuplicatePath { path })) if path == "twin"),
+        "{error:?}"
+    );
     assert_eq!(facts(&twins), before);
 }
 

@@ -37,7 +37,13 @@ fn a_refused_step_changes_nothing() {
     let nan = batch(4, 1) * f32::NAN;
     let taken = grads(&model, nan);
     let error = gradus_burn::step(&mut (&mut opt).check_finite(), &mut model, taken).unwrap_err();
-    assert!(matches!(error, gradus_burn::Error::Gradus(gradus::Error::NonFiniteGradient { .. })), "{error}");
+    assert!(
+        matches!(
+            error,
+            gradus_burn::Error::Gradus(gradus::Error::Step(gradus::error::StepError::NonFiniteGradient { .. }))
+        ),
+        "{error}"
+    );
     assert_eq!(facts(&model), before);
     assert_eq!(addresses(&model), at);
     assert_eq!(opt.state_dict(), state);

@@ -51,7 +51,10 @@ fn what_gradus_refuses_changes_nothing() {
     let mut opt = Sgd::new(0.1).clip_global_norm(1.0);
     let nan = Tensor::new(&[f32::NAN], &Device::Cpu).unwrap();
     let error = vars.step(&mut opt, &store([(w.clone(), tensor::<f32>(&[4], 0.0)), (b.clone(), nan)])).unwrap_err();
-    assert!(matches!(&error, Error::Gradus(gradus::Error::NonFiniteGradient { path, .. }) if path == "b"), "{error}");
+    assert!(
+        matches!(&error, Error::Gradus(gradus::Error::Step(gradus::error::StepError::NonFiniteGradient { path, .. })) if path == "b"),
+        "{error}"
+    );
     assert!(error.source().is_none(), "its message is said once");
     assert_eq!(values::<f32>(&w), wave::<f32>(4, 0.2));
     assert_eq!(values::<f32>(&b), wave::<f32>(1, 0.2));

@@ -1,6 +1,7 @@
 //! Ranks that do not make the same call.
 
 use gradus::distributed::{Collective, RankGroup};
+use gradus::error::{ArgumentError, RankError};
 use gradus::{Error, Result};
 use gradus_mpi::MpiGroup;
 
@@ -19,7 +20,7 @@ fn differ(group: &MpiGroup, one: impl Fn() -> Result<()>, other: impl Fn() -> Re
     let last = group.size() - 1;
     let end = if group.rank() == last { other() } else { one() };
     let error = end.unwrap_err();
-    assert!(matches!(error, Error::RanksDisagree { rank, .. } if rank == last), "{error}");
+    assert!(matches!(error, Error::Ranks(RankError::RanksDisagree { rank, .. }) if rank == last), "{error}");
     let mut values = [1.0_f32];
     group.all_reduce(&mut values).unwrap();
     assert_eq!(values, [group.size() as f32]);
@@ -55,10 +56,14 @@ fn roots(group: &MpiGroup) {
 fn no_calls(group: &MpiGroup) {
     let size = group.size();
     let mut whole = vec![0.0_f32; size + 1];
-    let expected = Error::ArgumentShape { argument: "the whole buffer", expected: vec![size], found: vec![size + 1] };
+    let expected = Error::Argument(ArgumentError::Shape {
+        argument: "the whole buffer",
+        expected: vec![size],
+        found: vec![size + 1],
+    });
     assert_eq!(group.all_gather(&[1.0], &mut whole), Err(expected.clone()));
     assert_eq!(group.reduce_scatter(&whole, &mut [1.0]), Err(expected.clone()));
     assert_eq!(group.all_gather_bytes(&[1], &mut vec![0; size + 1]), Err(expected));
-    assert_eq!(group.broadcast(&mut whole, size), Err(Error::NoRank { rank: size, size }));
+    assert_eq!(group.broadcast(&mut whole, size), Err(Error::Ranks(RankError::NoRank { rank: size, size })));
     group.barrier().unwrap();
 }

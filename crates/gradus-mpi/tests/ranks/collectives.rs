@@ -1,6 +1,7 @@
 //! Every call beside loops over what all ranks have.
 
 use gradus::distributed::{Collective, RankGroup};
+use gradus::error::RankError;
 use gradus::{Error, Scalar};
 use gradus_mpi::MpiGroup;
 
@@ -111,6 +112,6 @@ fn threads(group: &MpiGroup) {
 
 fn once(_: &MpiGroup) {
     let again = MpiGroup::world().unwrap_err();
-    assert!(matches!(again, Error::Transport { .. }));
+    assert!(matches!(again, Error::Ranks(RankError::Transport { .. })));
     assert_eq!(again.to_string(), "world: MPI has been started before in this process");
 }

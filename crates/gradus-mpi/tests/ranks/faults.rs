@@ -4,6 +4,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use gradus::distributed::{Collective, RankGroup};
+use gradus::error::RankError;
 use gradus::{Error, Result};
 use gradus_mpi::MpiGroup;
 
@@ -68,7 +69,7 @@ pub(crate) fn act(fault: &str) {
         group = group.timeout(TIMEOUT);
     }
     if let Err(error) = steps(&group, fault) {
-        assert_eq!(error, Error::RankLeft { rank: FAILS });
+        assert_eq!(error, Error::Ranks(RankError::RankLeft { rank: FAILS }));
         assert_eq!(group.barrier(), Err(error.clone()), "the group is over");
         println!("{error}");
     }

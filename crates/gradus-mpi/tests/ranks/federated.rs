@@ -2,6 +2,7 @@
 
 use gradus::Error;
 use gradus::distributed::RankGroup;
+use gradus::error::{RankError, StepError};
 use gradus::federated::{
     Client, Clients, Failure, FedAdam, Ranks, Reason, RoundReport, Sample, Server, Simulation, Task, Update,
 };
@@ -88,13 +89,13 @@ fn refused(group: &MpiGroup, rate: f64, start: f64) -> Error {
 fn a_rank_that_cannot_keeps_all_from_a_round(group: &MpiGroup) {
     let error = refused(group, if group.rank() == 1 { -1.0 } else { 1.0 }, 0.0);
     match group.rank() {
-        1 => assert!(matches!(error, Error::HyperParameter { name: "learning_rate", .. }), "{error}"),
-        _ => assert!(matches!(error, Error::RankRefused { rank: 1, .. }), "{error}"),
+        1 => assert!(matches!(error, Error::Step(StepError::HyperParameter { name: "learning_rate", .. })), "{error}"),
+        _ => assert!(matches!(error, Error::Ranks(RankError::RankRefused { rank: 1, .. })), "{error}"),
     }
 }
 
 fn ranks_of_other_models_do_not_begin(group: &MpiGroup) {
     let last = group.size() - 1;
     let error = refused(group, 1.0, if group.rank() == last { 0.5 } else { 0.0 });
-    assert!(matches!(error, Error::RanksDisagree { rank, .. } if rank == last), "{error}");
+    assert!(matches!(error, Error::Ranks(RankError::RanksDisagree { rank, .. }) if rank == last), "{error}");
 }

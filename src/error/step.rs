@@ -1,0 +1,199 @@
+//! Errors of a step.
+
+use super::Error;
+use super::text::{List, Name, Number, at_tensor, of_setter, rounded, subtree};
+
+/// Why a step cannot be taken.
+#[non_exhaustive]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum StepError {
+    /// A hyper-parameter is outside its range, from the start or because of its schedule.
+    #[error("{name} is {} at step {step}{}; it must be {accepted}", Number(*.value), at_tensor(.path))]
+    HyperParameter {
+        /// The setter's name, such as `"beta1"`.
+        name: &'static str,
+        /// The value it had.
+        value: f64,
+        /// The step (0 for the first) for which it was evaluated.
+        step: u64,
+        /// The tensor concerned, if a group gave it a value of its own.
+        path: Option<String>,
+        /// The accepted range, in words.
+        accepted: String,
+    },
+
+    /// A schedule was built from invalid numbers.
+    #[error("{}{schedule}: {argument} is {}; it must be {accepted}", of_setter(.name), Number(*.value))]
+    Schedule {
+        /// The hyper-parameter that the schedule was given for, such as `"learning_rate"`; `None` outside an optimizer.
+        name: Option<&'static str>,
+        /// The schedule's type, such as `"OneCycle"`.
+        schedule: &'static str,
+        /// The argument's name.
+        argument: &'static str,
+        /// The value it had.
+        value: f64,
+        /// The accepted range, in words.
+        accepted: &'static str,
+    },
+
+    /// The parameters have a tensor for which the gradient tree has no entry.
+    #[error(
+        "no gradient for parameter {}; the gradient tree needs the same tensors as the parameters \
+         (use `Option` and `None` for \"no gradient this step\")",
+        Name(.path)
+    )]
+    MissingGradient {
+        /// The parameter's path.
+        path: String,
+    },
+
+    /// The gradient tree has a tensor that the parameters do not have.
+    #[error("gradient {} belongs to no parameter; the gradient tree needs the same tensors as the parameters", Name(.path))]
+    UnexpectedGradient {
+        /// The gradient's path.
+        path: String,
+    },
+
+    /// A gradient's shape differs from its parameter's.
+    #[error("gradient {} has shape {gradient:?} where the parameter has {parameter:?}", Name(.path))]
+    ShapeMismatch {
+        /// The tensor's path.
+        path: String,
+        /// The parameter's shape.
+        parameter: Vec<usize>,
+        /// The gradient's shape.
+        gradient: Vec<usize>,
+    },
+
+    /// Two tensors of one tree have the same path.
+    #[error("two tensors have the path {}; rename one", Name(.path))]
+    DuplicatePath {
+        /// The path that occurs twice.
+        path: String,
+    },
+
+    /// The parameters are not those of the optimizer's state.
+    #[error("the parameters have changed since the first step: expected {expected}, found {found}")]
+    ParametersChanged {
+        /// The first tensor that differs, as it was.
+        expected: String,
+        /// The same tensor, as it is now.
+        found: String,
+    },
+
+    /// A gradient holds NaN or an infinity.
+    #[error("gradient {} is {value} at index {index:?}", Name(.path))]
+    NonFiniteGradient {
+        /// The first tensor with a non-finite element.
+        path: String,
+        /// That tensor's first non-finite element, in row-major order.
+        index: Vec<usize>,
+        /// Its value.
+        value: f64,
+    },
+
+    /// A parameter that must be finite is NaN or an infinity.
+    #[error("parameter {} is {value} at index {index:?}", Name(.path))]
+    NonFiniteParameter {
+        /// The first tensor with a non-finite element.
+        path: String,
+        /// That tensor's first non-finite element, in row-major order.
+        index: Vec<usize>,
+        /// Its value.
+        value: f64,
+    },
+
+    /// A number that multiplies or limits a gradient becomes 0 or infinite in the gradient's element type.
+    #[error("the {quantity} of gradient {} is {}, which becomes {} in {dtype}", Name(.path), Number(*.value), rounded(*.value))]
+    GradientScale {
+        /// The tensor's path.
+        path: String,
+        /// The number's role: `"scale"`, of clipping, averaging and undone loss scaling together, or `"limit"`.
+        quantity: &'static str,
+        /// Its value.
+        value: f64,
+        /// The element type.
+        dtype: &'static str,
+    },
+
+    /// Every gradient is finite, but their norm is too large for an `f64`, or its square for a matrix of the element type.
+    #[error("the gradient norm overflows; the largest element is in {}", Name(.path))]
+    NormOverflow {
+        /// The tensor with the largest element.
+        path: String,
+    },
+
+    /// Gradients of 16 bits cannot be summed: the sum overflows where the mean does not, or loses small gradients.
+    #[error(
+        "gradients of {dtype} cannot be summed; write accumulate({every}) before master_weights(), where gradients are f32"
+    )]
+    SumOfHalves {
+        /// The type of the gradients.
+        dtype: &'static str,
+        /// The number of gradients to be summed.
+        every: u64,
+    },
+
+    /// A pattern that selects tensors selects none.
+    #[error("pattern {pattern:?} matches no tensor{}; the tensors are {}", subtree(.pattern, .paths), List(.paths))]
+    PatternUnmatched {
+        /// The pattern.
+        pattern: String,
+        /// The paths of the tree.
+        paths: Vec<String>,
+    },
+
+    /// A pattern is invalid.
+    #[error("pattern {pattern:?}: {reason}")]
+    PatternSyntax {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+
+    /// An optimizer of matrices was given a tensor with fewer than two axes.
+    #[error("{optimizer} needs tensors with at least two axes, and {} has shape {shape:?}; route it to another optimizer", Name(.path))]
+    NotAMatrix {
+        /// The optimizer's name, such as `"muon"`.
+        optimizer: &'static str,
+        /// The tensor.
+        path: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+
+    /// A counter has reached the largest `u64`.
+    #[error("the counter {counter}{} has reached its maximum, {}; load a state with a smaller one", at_tensor(.path), u64::MAX)]
+    CounterFull {
+        /// The counter's name, such as `"steps"`.
+        counter: &'static str,
+        /// The tensor concerned, if each tensor has its own counter.
+        path: Option<String>,
+    },
+
+    /// No step has been taken yet, and the call needs one.
+    #[error("no step has been taken yet")]
+    NoStep,
+
+    /// The parameters are swapped for their averages.
+    #[error("the parameters are swapped for their averages; swap them back first")]
+    Swapped,
+
+    /// The step is a [`preview`](crate::Step::preview) and cannot be applied.
+    #[error("a preview of a step cannot be applied; apply the step itself")]
+    Previewed,
+
+    /// An optimizer accepted a step in `check` and rejected it in `apply`, after other optimizers had taken theirs.
+    ///
+    /// This is the only error after which something has changed: the other optimizers' tensors have moved.
+    #[error(
+        "other tensors have already moved: {reason} (an optimizer must reject in `check` every step that it would reject in `apply`)"
+    )]
+    RefusedTooLate {
+        /// The optimizer's error.
+        #[source]
+        reason: Box<Error>,
+    },
+}

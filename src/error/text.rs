@@ -1,0 +1,136 @@
+//! Paths, numbers and lists as error messages show them.
+
+use std::fmt;
+
+use crate::kernel::level::Level;
+
+/// A path as it is shown: the root's empty path gets a name.
+pub(crate) struct Name<'a>(pub(crate) &'a str);
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            "" => f.write_str("(root)"),
+            path => write!(f, "\"{path}\""),
+        }
+    }
+}
+
+/// SIMD levels by name.
+pub(super) struct Levels<'a>(pub(super) &'a [Level]);
+
+impl fmt::Display for Levels<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.0.iter().map(|level| level.name()).collect();
+        f.write_str(&names.join(", "))
+    }
+}
+
+/// At most eight paths: enough to see what they look like.
+pub(super) struct List<'a>(pub(super) &'a [String]);
+
+impl fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 8;
+        for (i, path) in self.0.iter().take(SHOWN).enumerate() {
+            write!(f, "{}{}", if i == 0 { "" } else { ", " }, Name(path))?;
+        }
+        match self.0.len().checked_sub(SHOWN) {
+            None | Some(0) => Ok(()),
+            Some(more) => write!(f, " and {more} more"),
+        }
+    }
+}
+
+/// A number with an exponent where it would be a long row of zeros.
+pub(super) struct Number(pub(super) f64);
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(value) = *self;
+        match value == 0.0 || (1e-5..1e16).contains(&value.abs()) {
+            true => write!(f, "{value}"),
+            false => write!(f, "{value:e}"),
+        }
+    }
+}
+
+/// The hint for a pattern that is the name of a subtree.
+pub(super) fn subtree(pattern: &str, paths: &[String]) -> String {
+    let below = |path: &String| path.strip_prefix(pattern).is_some_and(|rest| rest.starts_with('.'));
+    match paths.iter().any(below) {
+        true => format!(" (for the whole subtree, write \"{pattern}.**\")"),
+        false => String::new(),
+    }
+}
+
+/// The hint for an adaptor inside `sharded`.
+pub(super) fn instead(name: &str) -> String {
+    match name {
+        "sharded" => "write one `sharded`, over the group of all ranks".into(),
+        _ => format!("write it after: `.sharded(group).{name}(…)`"),
+    }
+}
+
+/// The value of a number that an element type does not have.
+pub(super) fn rounded(value: f64) -> &'static str {
+    match value.abs() {
+        small if small < 1.0 => "0",
+        large if large >= 1.0 => "infinite",
+        _ => "NaN",
+    }
+}
+
+pub(super) fn at_index(index: &[usize]) -> String {
+    if index.is_empty() { String::new() } else { format!(" at index {index:?}") }
+}
+
+pub(super) fn at_tensor(path: &Option<String>) -> String {
+    path.as_ref().map(|path| format!(" for {}", Name(path))).unwrap_or_default()
+}
+
+/// The hyper-parameter that a schedule was given for.
+pub(super) fn of_setter(name: &Option<&str>) -> String {
+    name.map(|name| format!("{name}: ")).unwrap_or_default()
+}
+
+/// The names that are most similar to a missing one, at most three.
+pub(crate) fn similar_to<'n>(missing: &str, names: impl Iterator<Item = &'n str>) -> Vec<String> {
+    let near = names.map(|name| (distance(missing, name), name));
+    let mut near: Vec<_> = near.filter(|(distance, name)| 3 * distance <= missing.len().max(name.len())).collect();
+    near.sort();
+    near.into_iter().take(3).map(|(_, name)| name.to_owned()).collect()
+}
+
+/// Levenshtein's distance: insertions, deletions and replacements from one text to another.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (at, from) in a.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], at + 1);
+        for (column, to) in b.bytes().enumerate() {
+            let replaced = diagonal + usize::from(from != to);
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// The hint for a name that may be misspelled.
+pub(super) fn similar_names(names: &[String]) -> String {
+    if names.is_empty() { String::new() } else { format!("; similar names are {}", List(names)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn similar_names_come_with_the_nearest_first() {
+        assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!((distance("", "abc"), distance("abc", "")), (3, 3));
+        let names = ["hidden.bias", "hiden.weight", "output.weight", "hidden.weights"];
+        assert_eq!(similar_to("hidden.weight", names.into_iter()), ["hidden.weights", "hiden.weight"]);
+        assert!(similar_to("w", ["b", "x"].into_iter()).is_empty());
+    }
+}
