@@ -68,7 +68,7 @@ use crate::schedule::Hyper;
 /// The type of `Momentum::new(…).kfac()` over f64 is `gradus::curvature::Kfac<Momentum<f64>, f64>`.
 ///
 /// # Errors
-/// [`Layer`](crate::error::CurvatureError::Layer) with the layer's name and what is wrong with it or its tap;
+/// [`Layer`](crate::Error::Layer) with the layer's name and what is wrong with it or its tap;
 /// [`NonFiniteGradient`](crate::error::StepError::NonFiniteGradient) for a layer's gradient, [`HyperParameter`](crate::error::StepError::HyperParameter).
 /// A gradient of a tensor that belongs to no observed layer is passed on as it is, NaN too.
 ///

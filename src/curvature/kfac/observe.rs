@@ -22,7 +22,7 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
     /// alone, or a name given to [`layer`](Self::layer).
     ///
     /// # Errors
-    /// [`Layer`](crate::error::CurvatureError::Layer): the tap is none, not finite, so large that its squares are not, or of other shapes than the
+    /// [`Layer`](crate::Error::Layer): the tap is none, not finite, so large that its squares are not, or of other shapes than the
     /// weight; there is no such weight, or it has been observed under another name. What names and shapes the weights have, before the first step
     /// only that can tell: it is an error then, and every other step, until [`discard`](Self::discard) forgets the tap.
     pub fn observe(&mut self, layer: &str, tap: LinearTap<'_, A>) -> Result<()> {

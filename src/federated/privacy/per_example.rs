@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ndarray::{Array1, Array2, ArrayD, ArrayView1, Axis};
 
 use crate::curvature::tap::{LinearTap, shaped};
-use crate::error::{ArgumentError, CurvatureError, Error, Result, StepError};
+use crate::error::{ArgumentError, Error, Result, StepError};
 use crate::kernel::product::{gram, multiply};
 use crate::params::{Element, Scalar};
 use crate::step::norm::unravel;
@@ -32,7 +32,7 @@ use crate::step::norm::unravel;
 /// layer with several positions, not several layers.
 ///
 /// # Errors
-/// What [`LinearTap::check`] says, as [`CurvatureError::Layer`]; so also another number of examples than that of the layers before.
+/// What [`LinearTap::check`] says, as [`Error::Layer`](crate::Error::Layer); so also another number of examples than that of the layers before.
 /// [`StepError::DuplicatePath`]. [`StepError::NormOverflow`] if a norm exceeds the range of f64. A batch without an example is none, as
 /// Poisson sampling draws them: its sums are 0.
 ///
@@ -130,7 +130,7 @@ impl<'a, A: Scalar> PerExample<'a, A> {
             }
         };
         if let Err(reason) = checked.and(same) {
-            return Err(Error::Curvature(CurvatureError::Layer { layer: weight, reason: Box::new(reason) }));
+            return Err(Error::Layer { layer: weight, reason: Box::new(reason) });
         }
         for path in [Some(&weight), bias.as_ref()].into_iter().flatten() {
             if !self.paths.insert(path.clone()) {
