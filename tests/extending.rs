@@ -285,7 +285,7 @@ fn a_branch_that_refuses_too_late() {
     let error = Late.route("1", Sgd::new(1.0)).step(&mut w, &grads).unwrap_err();
     assert_eq!((error, &w), (Error::Step(StepError::NoStep), &grads));
     let error = Sgd::new(1.0).route("1", Late).step(&mut w, &grads).unwrap_err();
-    assert_eq!(error, Error::Step(StepError::RefusedTooLate { reason: Box::new(Error::Step(StepError::NoStep)) }));
+    assert_eq!(error, Error::RefusedTooLate { reason: Box::new(Error::Step(StepError::NoStep)) });
 }
 
 /// As many slots as there may be, and none.

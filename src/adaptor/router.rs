@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::error::{Error, Name, Result, StateError, StepError};
+use crate::error::{Error, Name, Result, StateError};
 use crate::params::pattern::{Pattern, Selection};
 use crate::params::{Element, Layout};
 use crate::state::{Commit, StateReader, StateWriter};
@@ -17,7 +17,7 @@ use crate::step::{Optimizer, Report, Step};
 ///
 /// An error in one branch stops all of them: every branch is asked before any moves. One that accepts in
 /// [`check`](Optimizer::check) and refuses in [`apply`](Optimizer::apply), as none of this crate does that computes alone, comes too
-/// late for those before it, [`StepError::RefusedTooLate`]. A branch that skips, with [`skip_nonfinite`](crate::OptimizerExt::skip_nonfinite) or
+/// late for those before it, [`Error::RefusedTooLate`](crate::Error::RefusedTooLate). A branch that skips, with [`skip_nonfinite`](crate::OptimizerExt::skip_nonfinite) or
 /// a clip's [`NonFinite::Skip`](super::NonFinite::Skip), or that still accumulates, stops nobody else; the report says
 /// `moved` if any branch moved. To skip all together, skip outside the router.
 ///
@@ -138,7 +138,7 @@ impl<A: Element> Optimizer<A> for Router<A> {
             match optimizer.apply(part) {
                 Ok(report) => reports.push(report),
                 Err(reason) if reports.is_empty() => return Err(reason),
-                Err(reason) => return Err(Error::Step(StepError::RefusedTooLate { reason: Box::new(reason) })),
+                Err(reason) => return Err(Error::RefusedTooLate { reason: Box::new(reason) }),
             }
         }
         self.layout = Some(layout);

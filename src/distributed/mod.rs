@@ -11,6 +11,7 @@
 mod agreement;
 mod ahead;
 mod beginning;
+mod board;
 pub mod compress;
 mod data_parallel;
 mod description;

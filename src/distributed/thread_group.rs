@@ -2,9 +2,10 @@
 
 use std::any::Any;
 use std::ops::Range;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::board::Board;
 use super::group::{Collective, RankGroup, ensure_parts, ensure_root};
 use crate::error::{Error, RankError, Result};
 use crate::params::Scalar;
@@ -80,30 +81,6 @@ impl Call {
 
     fn describe(&self) -> String {
         format!("a call {}({} elements in {}, root {})", self.operation, self.elements, self.dtype, self.root)
-    }
-}
-
-/// Where ranks put what others are to read. Each rank writes its own entries, before the meeting after which others read them.
-#[derive(Debug)]
-struct Board<T> {
-    given: Vec<RwLock<Vec<T>>>,
-    sums: Vec<RwLock<Vec<T>>>,
-}
-
-impl<T: Copy> Board<T> {
-    fn new(size: usize) -> Self {
-        let places = || (0..size).map(|_| RwLock::default()).collect();
-        Self { given: places(), sums: places() }
-    }
-
-    fn put(place: &RwLock<Vec<T>>, values: &[T]) {
-        let mut place = place.write().unwrap_or_else(PoisonError::into_inner);
-        place.clear();
-        place.extend_from_slice(values);
-    }
-
-    fn take(place: &RwLock<Vec<T>>, values: &mut [T]) {
-        values.copy_from_slice(&place.read().unwrap_or_else(PoisonError::into_inner));
     }
 }
 

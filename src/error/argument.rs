@@ -1,7 +1,6 @@
 //! Errors of arguments.
 
 use super::text::{Levels, Number, at_index};
-use super::{Error, Result};
 use crate::kernel::level::Level;
 
 /// Why an argument is not accepted.
@@ -78,11 +77,3 @@ pub enum ArgumentError {
 
 /// The values that a count may have.
 pub(crate) const AT_LEAST_1: &str = "at least 1";
-
-/// Returns an error if a count is 0. Every count of this crate is checked here.
-pub(crate) fn ensure_count(argument: &'static str, count: u64) -> Result<()> {
-    match count {
-        0 => Err(Error::Argument(ArgumentError::Zero { argument })),
-        _ => Ok(()),
-    }
-}

@@ -1,22 +1,11 @@
 //! Errors of K-FAC's layers.
 
-use super::Error;
 use super::text::{List, Name};
 
 /// Why taps, layers and gradients do not fit together.
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CurvatureError {
-    /// A layer or its tap is invalid.
-    #[error("layer {}: {reason}", Name(.layer))]
-    Layer {
-        /// The layer's name, as it was given.
-        layer: String,
-        /// What is wrong with it.
-        #[source]
-        reason: Box<Error>,
-    },
-
     /// The tree has no weight for the name of a layer.
     #[error("there is no weight {}; the tensors are {}", List(.sought), List(.paths))]
     NoWeight {

@@ -10,6 +10,8 @@
 //! | [`File`](Error::File) | reading and writing files |
 //! | [`Ranks`](Error::Ranks) | everything that exchanges messages between ranks |
 //! | [`Federated`](Error::Federated) | federated rounds |
+//! | [`Layer`](Error::Layer) | `observe` and `step` of K-FAC: the error of one layer |
+//! | [`RefusedTooLate`](Error::RefusedTooLate) | `step`, if an optimizer from another crate breaks its word |
 //! | [`Other`](Error::Other) | code outside this crate |
 //!
 //! ```
@@ -26,6 +28,7 @@
 //! ```
 
 mod argument;
+mod count;
 mod curvature;
 mod federated;
 mod file;
@@ -35,8 +38,9 @@ mod state;
 mod step;
 mod text;
 
+pub(crate) use argument::AT_LEAST_1;
 pub use argument::ArgumentError;
-pub(crate) use argument::{AT_LEAST_1, ensure_count};
+pub(crate) use count::ensure_count;
 pub use curvature::CurvatureError;
 pub use federated::FederatedError;
 pub use file::FileError;
@@ -52,7 +56,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What went wrong, where, and what is accepted instead. The [module](self) says which call returns which variant.
 ///
 /// A call that returns an error has changed nothing: parameters, gradients, optimizer state and counters are bit for bit
-/// what they were before. The only exception is [`StepError::RefusedTooLate`]. The fields hold the data;
+/// what they were before. The only exception is [`RefusedTooLate`](Error::RefusedTooLate). The fields hold the data;
 /// [`Display`](std::fmt::Display) makes the sentence. The path of a tree that is a single tensor is the empty string,
 /// shown as `(root)`.
 #[non_exhaustive]
@@ -90,6 +94,28 @@ pub enum Error {
     #[error(transparent)]
     Federated(FederatedError),
 
+    /// A layer or its tap is invalid.
+    #[error("layer {}: {reason}", Name(.layer))]
+    Layer {
+        /// The layer's name, as it was given.
+        layer: String,
+        /// What is wrong with it.
+        #[source]
+        reason: Box<Self>,
+    },
+
+    /// An optimizer accepted a step in `check` and rejected it in `apply`, after other optimizers had taken theirs.
+    ///
+    /// This is the only error after which something has changed: the other optimizers' tensors have moved.
+    #[error(
+        "other tensors have already moved: {reason} (an optimizer must reject in `check` every step that it would reject in `apply`)"
+    )]
+    RefusedTooLate {
+        /// The optimizer's error.
+        #[source]
+        reason: Box<Self>,
+    },
+
     /// An error of an optimizer or adaptor from another crate.
     #[error("{0}")]
     Other(String),
@@ -106,7 +132,7 @@ impl Error {
     #[cfg(feature = "distributed")]
     pub(crate) fn taken_back(self) -> Self {
         match self {
-            Self::Step(StepError::RefusedTooLate { reason }) => *reason,
+            Self::RefusedTooLate { reason } => *reason,
             other => other,
         }
     }

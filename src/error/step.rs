@@ -1,6 +1,5 @@
 //! Errors of a step.
 
-use super::Error;
 use super::text::{List, Name, Number, at_tensor, of_setter, rounded, subtree};
 
 /// Why a step cannot be taken.
@@ -184,16 +183,4 @@ pub enum StepError {
     /// The step is a [`preview`](crate::Step::preview) and cannot be applied.
     #[error("a preview of a step cannot be applied; apply the step itself")]
     Previewed,
-
-    /// An optimizer accepted a step in `check` and rejected it in `apply`, after other optimizers had taken theirs.
-    ///
-    /// This is the only error after which something has changed: the other optimizers' tensors have moved.
-    #[error(
-        "other tensors have already moved: {reason} (an optimizer must reject in `check` every step that it would reject in `apply`)"
-    )]
-    RefusedTooLate {
-        /// The optimizer's error.
-        #[source]
-        reason: Box<Error>,
-    },
 }

@@ -30,7 +30,7 @@ pub trait Optimizer<A: Element>: Send {
     ///
     /// What `check` accepts must not be refused here: beside other optimizers, in a [`Router`](crate::adaptor::Router), an error at this point comes when
     /// those may have moved, and nothing that they were is kept. The router then says
-    /// [`RefusedTooLate`](crate::error::StepError::RefusedTooLate). A panic, in a rule, a schedule or a closure of the user's, goes through
+    /// [`RefusedTooLate`](crate::Error::RefusedTooLate). A panic, in a rule, a schedule or a closure of the user's, goes through
     /// to whoever called, and leaves a part of the elements moved: parameters and optimizer are then to be replaced by saved ones.
     ///
     /// # Errors

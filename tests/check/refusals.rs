@@ -102,7 +102,10 @@ fn what_is_not_finite() {
     let right = refusal(&all, tree(), &tree(), |(_, b)| (0.5 - b[0]).sqrt());
     let left = refusal(&all, tree(), &tree(), |(_, b)| (b[0] - 0.5).sqrt());
     for error in [right, left] {
-        assert_eq!(error.to_string(), "the loss is NaN after a small change of parameter \"1\" at index [0]");
+        assert_eq!(
+            error.to_string(),
+            "the loss is NaN after a small change of parameter \"1\" at index [0]; it must be finite"
+        );
     }
 }
 

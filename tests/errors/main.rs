@@ -14,20 +14,21 @@ use std::path::Path;
 fn variant(error: &gradus::Error) -> String {
     let text = format!("{error:?}");
     let mut words = text.split([' ', '(', ')']);
-    let room = words.next().unwrap();
-    if room == "Other" { room.to_owned() } else { words.next().unwrap().to_owned() }
+    let (first, second) = (words.next().unwrap(), words.next().unwrap_or_default());
+    let is_room = text[first.len()..].starts_with('(') && second.starts_with(|c: char| c.is_ascii_uppercase());
+    if is_room { second.to_owned() } else { first.to_owned() }
 }
 
 /// The names of all variants, from the source of the rooms.
 fn declared() -> BTreeSet<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/error");
-    let mut names = BTreeSet::from(["Other".to_owned()]);
+    let mut names = BTreeSet::new();
     for file in std::fs::read_dir(folder).unwrap() {
         let source = std::fs::read_to_string(file.unwrap().path()).unwrap();
-        let body =
-            source.lines().skip_while(|line| !line.starts_with("pub enum") || line.starts_with("pub enum Error "));
+        let body = source.lines().skip_while(|line| !line.starts_with("pub enum"));
         let body = body.skip(1).take_while(|line| *line != "}").filter_map(|line| line.strip_prefix("    "));
-        let variants = body.filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase()));
+        let variants =
+            body.filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase()) && !line.ends_with("Error),"));
         names.extend(variants.filter_map(|line| line.split([' ', '(', ',']).next().map(str::to_owned)));
     }
     names

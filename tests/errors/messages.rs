@@ -105,7 +105,7 @@ fn table() -> Vec<(Error, &'static str)> {
         ),
         (
             check::gradients(&mut array![1.0, 0.0], &array![1.0, 0.0], |w: &Array1<f64>| w[1].sqrt()).unwrap_err(),
-            "the loss is NaN after a small change of parameter (root) at index [1]",
+            "the loss is NaN after a small change of parameter (root) at index [1]; it must be finite",
         ),
         (
             check::gradients(&mut array![1.0], &array![1.0], {
@@ -222,7 +222,7 @@ fn curvature() -> Vec<(Error, &'static str)> {
         opt.step(&mut w, &BTreeMap::from([("l".to_owned(), array![[11.0]])])).unwrap_err()
     };
     let inside = |error: Error| match error {
-        Error::Curvature(CurvatureError::Layer { reason, .. }) => *reason,
+        Error::Layer { reason, .. } => *reason,
         other => other,
     };
     vec![
@@ -336,10 +336,7 @@ fn of_features() -> Vec<(Error, &'static str)> {
             "the checkpoint is corrupted: its bytes have the checksum 226b7009, and 87e0e007 was written",
         ),
         (
-            Error::Curvature(CurvatureError::Layer {
-                layer: text("l"),
-                reason: Box::new(Error::Step(StepError::NoStep)),
-            }),
+            Error::Layer { layer: text("l"), reason: Box::new(Error::Step(StepError::NoStep)) },
             "layer \"l\": no step has been taken yet",
         ),
         (

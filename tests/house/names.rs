@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::tree::Tree;
 
 /// Names that several types have, each with its files: the path of a type's module says which one it is.
-const SHARED: [(&str, &[&str]); 5] = [
+const SHARED: [(&str, &[&str]); 6] = [
     // The associated types of a rule.
     (
         "Coefficients",
@@ -31,6 +31,8 @@ const SHARED: [(&str, &[&str]); 5] = [
     ("Ranks", &["federated/ranks.rs", "step/mod.rs"]),
     // Of clients, and of tensors.
     ("Selection", &["federated/selection.rs", "params/pattern.rs"]),
+    // What seals a trait.
+    ("Sealed", &["federated/adaptive.rs", "params/scalar.rs", "rule/lanes.rs"]),
     // A schedule, named as in PyTorch, and the step of an optimizer.
     ("Step", &["schedule/step.rs", "step/mod.rs"]),
 ];
@@ -42,7 +44,11 @@ pub(crate) fn duplicates(tree: &Tree) -> Vec<String> {
     for (file, read) in tree.files() {
         for defined in &read.defined {
             if defined.kind == "constant" || (defined.kind == "type" && defined.visible) {
-                places.entry((&defined.name, defined.kind)).or_default().push(file);
+                let files = places.entry((&defined.name, defined.kind)).or_default();
+                // Once for each feature.
+                if !files.contains(&file.as_str()) {
+                    files.push(file);
+                }
             }
         }
     }

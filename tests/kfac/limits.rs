@@ -9,7 +9,7 @@ use crate::{Problem, close, kfac, numbers};
 
 fn reason(error: Error) -> Error {
     match error {
-        Error::Curvature(CurvatureError::Layer { reason, .. }) => *reason,
+        Error::Layer { reason, .. } => *reason,
         other => panic!("{other} names no layer"),
     }
 }
@@ -46,7 +46,7 @@ fn squares_beyond_the_range_of_numbers() {
             before = opt.state_dict();
             opt.observe("", LinearTap::new(&x, &large)).err()
         });
-        assert!(matches!(error, Some(Error::Curvature(CurvatureError::Layer { .. }))), "{error:?}");
+        assert!(matches!(error, Some(Error::Layer { .. })), "{error:?}");
         assert!(opt.state_dict() == before && before != fresh().state_dict());
     }
 }

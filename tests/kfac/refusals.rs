@@ -11,7 +11,7 @@ use crate::{Problem, close, kfac, numbers};
 
 fn reason(error: Error) -> Error {
     match error {
-        Error::Curvature(CurvatureError::Layer { layer, reason }) => {
+        Error::Layer { layer, reason } => {
             assert_eq!(layer, "l");
             *reason
         }

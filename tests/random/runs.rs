@@ -405,9 +405,7 @@ impl<'p, A: Number> Run<'p, A> {
             Ok(Err(error)) => error,
         };
         // The documented exception. Without ranks no optimizer of this crate is the cause.
-        if matches!(error, gradus::Error::Step(gradus::error::StepError::RefusedTooLate { .. }))
-            && self.program.chain.any(&Link::is_between_ranks)
-        {
+        if matches!(error, gradus::Error::RefusedTooLate { .. }) && self.program.chain.any(&Link::is_between_ranks) {
             return Ok((How::Torn, None));
         }
         let after = self.seen(params.unwrap_or(&self.params));

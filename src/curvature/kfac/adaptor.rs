@@ -67,7 +67,7 @@ use crate::schedule::Hyper;
 /// The type of `Momentum::new(…).kfac()` over f64 is `gradus::curvature::Kfac<Momentum<f64>, f64>`.
 ///
 /// # Errors
-/// [`Layer`](crate::error::CurvatureError::Layer) with the layer's name and the problem with the layer or its tap;
+/// [`Layer`](crate::Error::Layer) with the layer's name and the problem with the layer or its tap;
 /// [`NonFiniteGradient`](crate::error::StepError::NonFiniteGradient) for a layer's gradient, [`HyperParameter`](crate::error::StepError::HyperParameter).
 /// The gradient of a tensor outside all observed layers is passed on unchanged, even if it is NaN.
 ///

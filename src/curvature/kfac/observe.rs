@@ -22,7 +22,7 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
     /// or a name given to [`layer`](Self::layer).
     ///
     /// # Errors
-    /// [`Layer`](crate::error::CurvatureError::Layer) if the tap is invalid, is not finite, has values whose squares overflow, or does not match the weight's
+    /// [`Layer`](crate::Error::Layer) if the tap is invalid, is not finite, has values whose squares overflow, or does not match the weight's
     /// shape; or if there is no such weight, or it was already observed under another name. Before the first step, names and shapes of the
     /// weights cannot be checked. The first step then returns the error, and so does every other step until [`discard`](Self::discard) is
     /// called.

@@ -134,5 +134,5 @@ fn ensure_mean(sums: &Array1<f64>, found: &Array1<f64>, examples: usize) -> Resu
 
 /// An error as that of a layer.
 pub(super) fn of_layer(layer: &str, reason: Error) -> Error {
-    Error::Curvature(CurvatureError::Layer { layer: layer.into(), reason: Box::new(reason) })
+    Error::Layer { layer: layer.into(), reason: Box::new(reason) }
 }

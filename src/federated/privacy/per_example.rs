@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ndarray::{Array1, Array2, ArrayD, ArrayView1, Axis};
 
 use crate::curvature::tap::{LinearTap, shaped};
-use crate::error::{ArgumentError, CurvatureError, Error, Result, StepError};
+use crate::error::{ArgumentError, Error, Result, StepError};
 use crate::kernel::product::{gram, multiply};
 use crate::params::{Element, Scalar};
 use crate::step::norm::unravel;
@@ -32,7 +32,7 @@ use crate::step::norm::unravel;
 /// positions.
 ///
 /// # Errors
-/// [`CurvatureError::Layer`] with the error of [`LinearTap::check`], also if the number of examples differs from that of the other layers;
+/// [`Error::Layer`](crate::Error::Layer) with the error of [`LinearTap::check`], also if the number of examples differs from that of the other layers;
 /// [`StepError::DuplicatePath`]; [`StepError::NormOverflow`] if a norm overflows f64. An empty batch, as Poisson sampling can draw it, is not an
 /// error: its sums are 0.
 ///
@@ -129,7 +129,7 @@ impl<'a, A: Scalar> PerExample<'a, A> {
             }
         };
         if let Err(reason) = checked.and(same) {
-            return Err(Error::Curvature(CurvatureError::Layer { layer: weight, reason: Box::new(reason) }));
+            return Err(Error::Layer { layer: weight, reason: Box::new(reason) });
         }
         for path in [Some(&weight), bias.as_ref()].into_iter().flatten() {
             if !self.paths.insert(path.clone()) {
