@@ -29,9 +29,8 @@ pub use error::{Error, Result};
 #[cfg(feature = "derive")]
 pub use gradus_derive::Params;
 pub use kernel::simd;
-pub use optimizer::{Adam, AdamW, Lbfgs, Momentum, Muon, Nesterov, OptimizerExt, RmsProp, Sgd};
-#[cfg(feature = "second-order")]
-pub use optimizer::{Shampoo, Soap};
+pub use optimizer::OptimizerExt;
+pub use optimizer::list::*;
 pub use params::{Element, Params, ParamsMut, Pattern, Scalar};
 pub use schedule::Hyper;
 pub use state::{Commit, StateDict, StateReader, StateWriter};

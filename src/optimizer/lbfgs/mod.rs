@@ -509,7 +509,7 @@ impl<A: Scalar> Optimizer<A> for Lbfgs<A> {
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node("lbfgs");
-        self.learning_rate.write_state(&mut node);
+        self.learning_rate.write_state("learning_rate", &mut node);
         node.value("steps", self.steps);
         node.value("pairs", self.memory.pairs.len());
         node.value("scale", self.memory.scale);
@@ -534,8 +534,8 @@ impl<A: Scalar> Optimizer<A> for Lbfgs<A> {
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
-        let mut node = state.node("lbfgs")?;
-        let rate = self.learning_rate.read_state(&mut node)?;
+        let node = state.node("lbfgs")?;
+        let rate = self.learning_rate.read_state("learning_rate", &node)?;
         let steps = node.value("steps", "a count")?;
         let pairs: usize = node.value("pairs", "a count")?;
         let positive = |scale: &f64| scale.is_finite() && *scale > 0.0;
