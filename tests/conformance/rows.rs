@@ -219,7 +219,7 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
             }) },
 
         Row { name: "lion", slots: &["exp_avg"], rests: true, parabola: 0.1, rosenbrock: (1e-3, 20_000),
-            pinned: Pinned::Bits(0.0, 0.0),
+            pinned: Pinned::Bits(0.68916667, 0.6891666666666667),
             optimizer: |lr| Box::new(Lion::new(lr)),
             oracle: Element(|_, lr, p, g, [m, ..]| lion(lr, p, g, m, 0.9, 0.99)) },
         Row { name: "lion, betas, weight decay", slots: &["exp_avg"], rests: false, parabola: 0.1, rosenbrock: (1e-3, 20_000),
