@@ -1,23 +1,25 @@
 //! Learning rate and weight decay by group of tensors.
 
-use super::{around, ask_inner, state_of_inner};
+use std::fmt;
+
+use super::{Outcome, Transform};
 use crate::error::{Error, Result};
 use crate::params::pattern::{Pattern, Selection};
 use crate::params::{Element, Layout, TensorInfo};
 use crate::schedule::Hyper;
-use crate::step::{Adjust, Optimizer, Report, Step};
+use crate::step::{Adjust, Step};
 
 /// What a group of tensors has of its own.
 ///
 /// Each value is a number or a schedule, evaluated at the optimizer's step counter.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Group {
     learning_rate: Own,
     weight_decay: Own,
 }
 
 /// A replacement and a factor for one hyper-parameter.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 struct Own {
     value: Option<Hyper>,
     scale: Option<Hyper>,
@@ -67,7 +69,7 @@ impl Own {
     }
 }
 
-/// An optimizer with a group: made by [`Optimizer::group`].
+/// A group of tensors with a learning rate or weight decay of its own: made by [`OptimizerExt::group`](crate::OptimizerExt::group).
 ///
 /// Where groups overlap, factors multiply, and of several replacements the outermost, given last, holds.
 ///
@@ -83,18 +85,16 @@ impl Own {
 /// assert_eq!(w, (array![0.5], array![0.95]));
 /// # Ok::<(), gradus::Error>(())
 /// ```
-#[derive(Debug, Clone)]
-pub struct Grouped<O> {
-    inner: O,
+#[derive(Clone)]
+pub struct Grouped {
     selection: Selection,
     group: Group,
 }
 
-around!(Grouped<O>);
-
-impl<O> Grouped<O> {
-    pub(crate) fn new(inner: O, pattern: impl Into<Pattern>, group: Group) -> Self {
-        Self { inner, selection: Selection::new(pattern), group }
+impl Grouped {
+    /// The tensors that the pattern chooses, as this group.
+    pub fn new(pattern: impl Into<Pattern>, group: Group) -> Self {
+        Self { selection: Selection::new(pattern), group }
     }
 
     /// The changes at a step; an error names the first tensor of the group.
@@ -111,18 +111,6 @@ impl<O> Grouped<O> {
             other => other,
         })
     }
-
-    /// Changes what holds for the group's tensors.
-    fn adjust<A: Element>(&self, at: u64, step: &mut Step<'_, A>) -> Result<()> {
-        let chosen = self.selection.peek(step.layout())?;
-        let (learning_rate, weight_decay) = self.adjusts(at, step.layout())?;
-        for (info, tensor) in step.iter_mut().filter(|(_, tensor)| chosen[tensor.index()]) {
-            let combine = |name, outer, inner| combined(name, outer, inner, info, at);
-            tensor.learning_rate = combine("scale_learning_rate", tensor.learning_rate, learning_rate)?;
-            tensor.weight_decay = combine("scale_weight_decay", tensor.weight_decay, weight_decay)?;
-        }
-        Ok(())
-    }
 }
 
 /// What an outer group's change and an inner one's are together.
@@ -136,19 +124,41 @@ fn combined(name: &'static str, outer: Adjust, inner: Adjust, info: &TensorInfo,
     Ok(Adjust { value: outer.value.or(inner.value), scale })
 }
 
-impl<A: Element, O: Optimizer<A>> Optimizer<A> for Grouped<O> {
-    fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        let mut step = step.preview();
-        self.adjust(self.inner.steps(), &mut step)?;
-        self.inner.check(&step)
+impl<A: Element> Transform<A> for Grouped {
+    fn name(&self) -> &'static str {
+        "group"
     }
 
-    fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
-        self.selection.choose(step.layout())?;
-        self.adjust(self.inner.steps(), &mut step)?;
-        self.inner.apply(step)
+    fn hyper_parameters(&self) -> Vec<&Hyper> {
+        let Group { learning_rate, weight_decay } = &self.group;
+        [learning_rate, weight_decay].into_iter().flat_map(|own| own.value.iter().chain(&own.scale)).collect()
     }
 
-    ask_inner!();
-    state_of_inner!();
+    fn transform<'s>(&'s self, step: &mut Step<'s, A>) -> Result<Outcome> {
+        let (at, chosen) = (step.number(), self.selection.choose(step.layout())?);
+        let (learning_rate, weight_decay) = self.adjusts(at, step.layout())?;
+        for (info, tensor, _) in step.zip_mut(&*chosen).filter(|(.., chosen)| **chosen) {
+            let combine = |name, outer, inner| combined(name, outer, inner, info, at);
+            tensor.learning_rate = combine("scale_learning_rate", tensor.learning_rate, learning_rate)?;
+            tensor.weight_decay = combine("scale_weight_decay", tensor.weight_decay, weight_decay)?;
+        }
+        Ok(Outcome::pass())
+    }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Group::new()")?;
+        for (name, own) in [("learning_rate", &self.learning_rate), ("weight_decay", &self.weight_decay)] {
+            own.value.iter().try_for_each(|value| write!(f, ".{name}({value:?})"))?;
+            own.scale.iter().try_for_each(|scale| write!(f, ".scale_{name}({scale:?})"))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Grouped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "group({:?}, {:?})", self.selection.pattern(), self.group)
+    }
 }

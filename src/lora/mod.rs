@@ -36,7 +36,7 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{Array1, Array2, ArrayRef2, Axis};
 use rand::{Rng, RngExt};
 
-use crate::adaptor::{Group, Grouped};
+use crate::adaptor::{Adapted, Group, Grouped, Transforming};
 use crate::curvature::tap::{LinearTap, finite};
 use crate::error::{Error, Result};
 use crate::optimizer::OptimizerExt;
@@ -459,7 +459,7 @@ impl<A: Scalar> Lora<A> {
 /// opt.step(&mut adapter, &grads)?;
 /// # Ok::<(), gradus::Error>(())
 /// ```
-pub fn plus<A: Element, O: Optimizer<A>>(optimizer: O, ratio: impl Into<Hyper>) -> Grouped<O> {
+pub fn plus<A: Element, O: Optimizer<A>>(optimizer: O, ratio: impl Into<Hyper>) -> Adapted<O, Transforming<Grouped>> {
     optimizer.group("**.lora_b", Group::new().scale_learning_rate(ratio))
 }
 

@@ -1,5 +1,6 @@
 //! The driver for algorithms on whole matrices.
 
+use std::any::{Any, TypeId};
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
@@ -49,7 +50,7 @@ use crate::step::{Grad, Optimizer, Report, Step, Tensor, counter, norm};
 /// assert_eq!(w, array![[-0.3, 0.6]]);
 /// # Ok::<(), gradus::Error>(())
 /// ```
-pub trait MatrixRule<A: Scalar>: Send + Sync {
+pub trait MatrixRule<A: Scalar>: Send + Sync + 'static {
     /// The hyper-parameters of one step, checked.
     type Values: Sync;
 
@@ -313,6 +314,18 @@ impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
 
     fn learning_rate(&self) -> f64 {
         self.rates.learning_rate.at(self.steps)
+    }
+
+    fn replace_learning_rate(&mut self, learning_rate: Hyper) {
+        self.rates.learning_rate = learning_rate;
+    }
+
+    fn part(&self, of: TypeId) -> Option<&dyn Any> {
+        if of == TypeId::of::<Self>() { Some(self) } else { None }
+    }
+
+    fn part_mut(&mut self, of: TypeId) -> Option<&mut dyn Any> {
+        if of == TypeId::of::<Self>() { Some(self) } else { None }
     }
 
     fn steps(&self) -> u64 {

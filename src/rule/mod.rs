@@ -67,7 +67,7 @@ pub use precision::{Rounding, StatePrecision};
 /// The driver calls [`values`](Rule::values) at least once a step, [`coefficients`](Rule::coefficients) once a tensor and
 /// [`sweep`](Rule::sweep) once a block. Learning rate, weight decay and gradient scale are the driver's: the rule
 /// sees a gradient that already holds them.
-pub trait Rule<A: Scalar>: Send + Sync {
+pub trait Rule<A: Scalar>: Send + Sync + 'static {
     /// The hyper-parameters of one step, checked.
     type Values;
 

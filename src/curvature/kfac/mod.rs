@@ -30,6 +30,7 @@ mod factors;
 mod layer;
 pub mod sample;
 mod scratch;
+mod setters;
 mod settings;
 mod state;
 mod trust;
@@ -40,7 +41,7 @@ use std::sync::Arc;
 
 use ndarray::ArrayD;
 
-use crate::adaptor::{around, count_inner};
+use crate::adaptor::Adaptor;
 use crate::curvature::tap::{LinearTap, shaped};
 use crate::error::Result;
 use crate::kernel::product::faer::dot;
@@ -57,7 +58,8 @@ use trust::Trust;
 
 pub use layer::Layer;
 
-/// Preconditions the gradients of layers with their curvature: made by [`Optimizer::kfac`].
+/// Preconditions the gradients of layers with their curvature: made by
+/// [`OptimizerExt::kfac`](crate::OptimizerExt::kfac).
 ///
 /// # Update rule
 /// ```text
@@ -74,12 +76,12 @@ pub use layer::Layer;
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
-/// | [`damping`](Self::damping) λ | 1e-3 | > 0 | added to the curvature; unit of the loss by parameter² |
-/// | [`decay`](Self::decay) | 0.95 | 0 ≤ decay < 1 | how much of the factors an update keeps, at most |
-/// | [`kl_clip`](Self::kl_clip) κ | 1e-3 | > 0 | the largest η²⟨V, ∇⟩, twice the Kullback–Leibler divergence that a step makes |
-/// | [`factor_period`](Self::factor_period) | 1 | ≥ 1 | steps from one update of the factors to the next |
-/// | [`inverse_period`](Self::inverse_period) | 10 | ≥ 1 | steps from one decomposition to the next |
-/// | [`eigen`](Self::eigen) | no | | eigen-decompositions instead of inverses |
+/// | [`damping`](crate::adaptor::Adapted::damping) λ | 1e-3 | > 0 | added to the curvature; unit of the loss by parameter² |
+/// | [`decay`](crate::adaptor::Adapted::decay) | 0.95 | 0 ≤ decay < 1 | how much of the factors an update keeps, at most |
+/// | [`kl_clip`](crate::adaptor::Adapted::kl_clip) κ | 1e-3 | > 0 | the largest η²⟨V, ∇⟩, twice the Kullback–Leibler divergence that a step makes |
+/// | [`factors_every`](crate::adaptor::Adapted::factors_every) | 1 | ≥ 1 | steps from one update of the factors to the next |
+/// | [`inverses_every`](crate::adaptor::Adapted::inverses_every) | 10 | ≥ 1 | steps from one decomposition to the next |
+/// | [`eigen`](crate::adaptor::Adapted::eigen) | no | | eigen-decompositions instead of inverses |
 ///
 /// # State
 /// Of every layer A and G and their inverses, 2(in + 1)² + 2·out² numbers; with `eigen` in + 1 + out more. Taps that have been
@@ -94,23 +96,23 @@ pub use layer::Layer;
 /// [guide](crate::guide::curvature).
 ///
 /// Write clipping, accumulation and groups after `kfac`, routes before it. What is outside sees the gradients first, and κ counts
-/// every tensor with the learning rate of its group. Taps go through by [`inner_mut`](crate::adaptor::Clip::inner_mut), once for
-/// each adaptor outside:
+/// every tensor with the learning rate of its group. Behind adaptors outside and in a box,
+/// [`find_mut`](crate::OptimizerExt::find_mut) reaches the layers:
 ///
 /// ```
-/// # use gradus::{LinearTap, prelude::*};
+/// # use gradus::{LinearTap, curvature::Kfac, prelude::*};
 /// # use ndarray::array;
 /// # let (x, delta) = (array![[1.0, 2.0], [0.0, 1.0]], array![[1.0], [-1.0]]);
 /// # let (mut w, grad) = (array![[0.0, 0.0]], array![[0.5, 1.5]]);
 /// let mut opt = Momentum::new(0.1, 0.9).kfac().clip_global_norm(1.0).accumulate(2);
 /// for _ in 0..2 {
-///     opt.inner_mut().inner_mut().observe("", LinearTap::new(&x, &delta))?; // of the accumulation, of the clipping
+///     if let Some(kfac) = opt.find_mut::<Kfac<f64>>() {
+///         kfac.observe("", LinearTap::new(&x, &delta))?;
+///     }
 ///     opt.step(&mut w, &grad)?;
 /// }
 /// # Ok::<(), gradus::Error>(())
 /// ```
-///
-/// The type of `Momentum::new(…).kfac()` over f64 is `gradus::curvature::Kfac<Momentum<f64>, f64>`.
 ///
 /// # Errors
 /// [`Layer`](crate::Error::Layer) with the layer's name and what is wrong with it or its tap;
@@ -132,16 +134,17 @@ pub use layer::Layer;
 /// J. Ba, R. Grosse and J. Martens, *Distributed Second-Order Optimization using Kronecker-Factored Approximations* (2017), section 5
 /// (κ).
 #[derive(Clone)]
-pub struct Kfac<O, A> {
-    inner: O,
+pub struct Kfac<A> {
     damping: Hyper,
     decay: Hyper,
     kl_clip: Option<Hyper>,
-    factor_period: u64,
-    inverse_period: u64,
+    factors_every: u64,
+    inverses_every: u64,
     mode: Mode,
     named: BTreeMap<String, Layer>,
     layout: Option<Arc<Layout>>,
+    /// The steps that the optimizer inside has taken, as far as this has seen them.
+    steps: u64,
     layers: BTreeMap<String, Factors<A>>,
     pending: BTreeMap<String, Pending<A>>,
     trust: Trust,
@@ -155,74 +158,35 @@ enum Mode {
     Eigen,
 }
 
-around!(Kfac<O, A>);
-
-impl<O, A> Kfac<O, A> {
-    pub(crate) fn new(inner: O) -> Self {
+impl<A> Default for Kfac<A> {
+    fn default() -> Self {
         Self {
-            inner,
             damping: 1e-3.into(),
             decay: 0.95.into(),
             kl_clip: Some(1e-3.into()),
-            factor_period: 1,
-            inverse_period: 10,
+            factors_every: 1,
+            inverses_every: 10,
             mode: Mode::Inverse,
             named: BTreeMap::new(),
             layout: None,
+            steps: 0,
             layers: BTreeMap::new(),
             pending: BTreeMap::new(),
             trust: Trust::default(),
             scratch: Scratch::default(),
         }
     }
+}
 
-    /// The damping λ > 0: a number or a schedule. The inverses have that of the step in which they were computed.
-    pub fn damping(mut self, damping: impl Into<Hyper>) -> Self {
-        self.damping = damping.into();
-        self
+impl<A> Kfac<A> {
+    /// Curvature with the settings of the table, for an optimizer that has taken no step.
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    /// How much of the factors an update keeps at most: a number or a schedule.
-    pub fn decay(mut self, decay: impl Into<Hyper>) -> Self {
-        self.decay = decay.into();
-        self
-    }
-
-    /// The κ > 0 that limits a step: a number or a schedule.
-    pub fn kl_clip(mut self, kl_clip: impl Into<Hyper>) -> Self {
-        self.kl_clip = Some(kl_clip.into());
-        self
-    }
-
-    /// Limits nothing.
-    pub fn no_kl_clip(mut self) -> Self {
-        self.kl_clip = None;
-        self
-    }
-
-    /// Updates the factors every `steps` steps; taps observed in between are not computed with. See
-    /// [`wants_taps`](Self::wants_taps).
-    pub fn factor_period(mut self, steps: u64) -> Self {
-        self.factor_period = steps;
-        self
-    }
-
-    /// Computes inverses, or decompositions, every `steps` steps.
-    pub fn inverse_period(mut self, steps: u64) -> Self {
-        self.inverse_period = steps;
-        self
-    }
-
-    /// Divides by the Kronecker product plus λI, exactly, in its eigenbasis: eigen-decompositions cost about ten times an inverse.
-    pub fn eigen(mut self) -> Self {
-        self.mode = Mode::Eigen;
-        self
-    }
-
-    /// The tensors of a layer that are not called `name.weight` and `name.bias`.
-    pub fn layer(mut self, name: impl Into<String>, layer: Layer) -> Self {
-        self.named.insert(name.into(), layer);
-        self
+    /// Curvature for an optimizer that has taken so many steps, of parameters of this layout.
+    pub(crate) fn beginning(steps: u64, layout: Option<Arc<Layout>>) -> Self {
+        Self { steps, layout, ..Self::default() }
     }
 
     /// Forgets the taps that have been observed since the last step: after one that a step does not accept.
@@ -231,18 +195,18 @@ impl<O, A> Kfac<O, A> {
     }
 }
 
-impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
-    /// Whether the coming step takes taps: with a [`factor_period`](Self::factor_period) one in so many. Otherwise a second
+impl<A: Scalar> Kfac<A> {
+    /// Whether the coming step takes taps: with [`factors_every`](crate::adaptor::Adapted::factors_every) one in so many. Otherwise a second
     /// backward pass need not be made.
     pub fn wants_taps(&self) -> bool {
-        self.layers.is_empty() || self.inner.steps().is_multiple_of(self.factor_period.max(1))
+        self.layers.is_empty() || self.steps.is_multiple_of(self.factors_every.max(1))
     }
 
     /// Takes in what a layer saw, with gradients of targets **drawn from the model**: see [`sample`]. Of several taps of a layer
     /// before a step, as of micro-batches, the sums are taken.
     ///
     /// `layer` is the path of a [`Params`](trait@crate::Params) struct with the fields `weight` and perhaps `bias`, the path of a weight
-    /// alone, or a name given to [`layer`](Self::layer).
+    /// alone, or a name given to [`layer`](crate::adaptor::Adapted::layer).
     ///
     /// # Errors
     /// [`Layer`](crate::Error::Layer): the tap is none, not finite, so large that its squares are not, or of other shapes than the
@@ -270,7 +234,7 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
         let wanted = self.wants_taps() || !self.layers.contains_key(layer);
         let sums = || -> Result<Option<Pending<A>>> {
             tap.check_rows()?;
-            if let Some(layout) = self.layout.as_ref().or(self.inner.layout()) {
+            if let Some(layout) = &self.layout {
                 let place = self.place(layer, layout)?;
                 let others = self.layers.keys().chain(self.pending.keys());
                 let others = others.filter_map(|name| Some((name, self.place(name, layout).ok()?)));
@@ -305,7 +269,7 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
 
     /// The factors that this step changes, as they will be after it: with decompositions where it is time.
     fn advance(&self, settings: &Settings) -> BTreeMap<String, Factors<A>> {
-        let due = settings.at.is_multiple_of(self.inverse_period);
+        let due = settings.at.is_multiple_of(self.inverses_every);
         let mut changed: Vec<_> = settings.places.iter().map(|(name, place)| (name, place, None)).collect();
         let Self { layers, pending, scratch, mode, .. } = self;
         threads::for_each(&mut changed, &|(name, place, changed)| {
@@ -330,6 +294,7 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
         settings: &Settings,
         changed: &BTreeMap<String, Factors<A>>,
         step: &Step<'_, A>,
+        learning_rate: f64,
     ) -> (Vec<Option<ArrayD<A>>>, [f64; 2]) {
         let grads = settings.places.iter().filter_map(|(name, place)| {
             let factors = changed.get(name).or(self.layers.get(name))?;
@@ -353,7 +318,7 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
         });
         let mut rates = vec![0.0; step.layout().len()];
         for (_, tensor) in step.iter() {
-            rates[tensor.index()] = tensor.learning_rate.apply(self.inner.learning_rate());
+            rates[tensor.index()] = tensor.learning_rate.apply(learning_rate);
         }
         let (mut parts, mut sums) = (vec![None; step.layout().len()], [0.0; 2]);
         for (_, place, _, preconditioned) in grads {
@@ -383,18 +348,19 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
     }
 }
 
-impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Kfac<O, A> {
-    /// Whether the hyper-parameters, taps and gradients are in order, and the optimizer inside would accept the gradients **as they come**.
-    /// Those that it will be given are not computed for a question: that is most of a step's work, and `accumulate` asks in every call.
-    fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        self.settings(step)?;
-        self.inner.check(step)
+impl<A: Scalar> Adaptor<A> for Kfac<A> {
+    /// Returns an error unless the hyper-parameters, taps and gradients are in order, and the optimizer inside would accept the gradients
+    /// **as they come**. Those that it will be given are not computed for a check: that is most of a step's work, and `accumulate` checks
+    /// in every call.
+    fn check(&self, step: &Step<'_, A>, inner: &dyn Optimizer<A>) -> Result<()> {
+        self.settings(step, inner.steps())?;
+        inner.check(step)
     }
 
-    fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
-        let settings = self.settings(&step)?;
+    fn apply(&mut self, step: Step<'_, A>, inner: &mut dyn Optimizer<A>) -> Result<Report> {
+        let settings = self.settings(&step, inner.steps())?;
         let changed = self.advance(&settings);
-        let (grads, [slope, size]) = self.precondition(&settings, &changed, &step);
+        let (grads, [slope, size]) = self.precondition(&settings, &changed, &step, inner.learning_rate());
         let scale = settings.kl_clip.map_or(1.0, |kl_clip| {
             let scale = (kl_clip / size.abs()).sqrt();
             if scale < 1.0 { scale } else { 1.0 }
@@ -409,41 +375,34 @@ impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Kfac<O, A> {
                 tensor.grad = Some(grad);
             }
         }
-        let report = self.inner.apply(step)?;
+        let report = inner.apply(step)?;
         if report.moved {
             self.trust.stepped(-scale * slope + 0.5 * scale * scale * size);
         }
         self.layout.get_or_insert(layout);
+        self.steps = inner.steps();
         self.keep(changed, grads);
         Ok(report)
     }
 
-    count_inner!();
-
     fn layout(&self) -> Option<&Arc<Layout>> {
-        self.layout.as_ref().or(self.inner.layout())
+        self.layout.as_ref()
     }
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
         state::write(self, &mut state.node("kfac"));
-        self.inner.write_state(state);
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
-        let own = state::read(self, &mut state.node("kfac")?)?;
-        let Self { inner, layout, layers, pending, trust, .. } = self;
-        let commit = Commit::new(move || (*layout, *layers, *pending, *trust) = own.0);
-        Ok(inner.read_state(state)?.and(commit).and(own.1))
+        let (read, hypers) = state::read(self, &mut state.node("kfac")?)?;
+        let Self { layout, steps, layers, pending, trust, .. } = self;
+        Ok(Commit::new(move || (*layout, *steps, *layers, *pending, *trust) = read).and(hypers))
     }
 }
 
-impl<O: fmt::Debug, A> fmt::Debug for Kfac<O, A> {
+impl<A> fmt::Debug for Kfac<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kfac")
-            .field("inner", &self.inner)
-            .field("damping", &self.damping)
-            .field("mode", &self.mode)
-            .field("layers", &self.layers.keys().collect::<Vec<_>>())
-            .finish_non_exhaustive()
+        write!(f, "kfac().damping({:?})", self.damping)?;
+        if self.mode == Mode::Eigen { f.write_str(".eigen(true)") } else { Ok(()) }
     }
 }

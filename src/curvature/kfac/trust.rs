@@ -3,7 +3,6 @@
 use super::Kfac;
 use crate::error::{Error, Result};
 use crate::params::Scalar;
-use crate::step::Optimizer;
 
 /// What the damping is multiplied with in each step between two adaptations, and at most how many of these count.
 const CHANGE: f64 = 0.95;
@@ -55,7 +54,7 @@ impl Trust {
     }
 }
 
-impl<O, A> Kfac<O, A> {
+impl<A> Kfac<A> {
     /// Adapts the damping to how well the last step's model foretold its success (Levenberg and Marquardt), and returns the ratio ρ
     /// of the change of the loss to the one foretold.
     ///
@@ -78,10 +77,10 @@ impl<O, A> Kfac<O, A> {
     }
 }
 
-impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
+impl<A: Scalar> Kfac<A> {
     /// The damping that the coming step uses: [`damping`](Self::damping) as
     /// [`adapt_damping`](Self::adapt_damping) has changed it.
     pub fn current_damping(&self) -> f64 {
-        self.damping.at(self.inner.steps()) * self.trust.factor
+        self.damping.at(self.steps) * self.trust.factor
     }
 }

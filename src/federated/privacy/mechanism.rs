@@ -125,7 +125,7 @@ impl GaussianMechanism {
     /// # Errors
     /// [`Error::NonFiniteGradient`], [`Error::NormOverflow`].
     pub fn clip_change<T: ParamsMut + ?Sized>(&self, mut change: &mut T) -> Result<f64> {
-        Norm::global(self.clip).exact().clip(&mut change)
+        Norm::global(self.clip).exact(true).clip(&mut change)
     }
 
     /// Adds the noise to a sum of clipped parts and records the step. To be called **once** for a sum, and for the whole of it.
@@ -148,7 +148,7 @@ impl GaussianMechanism {
 
     fn noise<T: ParamsMut + ?Sized>(&mut self, mut sum: &mut T, divisor: f64) -> Result<()> {
         // Without a limit it only looks for what is not finite.
-        Norm::global(f64::INFINITY).exact().clip(&mut sum)?;
+        Norm::global(f64::INFINITY).exact(true).clip(&mut sum)?;
         self.ensure_countable()?;
         let mut tensors = Vec::new();
         for_each_mut(sum, |path, shape, values| {
