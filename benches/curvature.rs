@@ -172,7 +172,7 @@ fn step<'r>(mut opt: impl Optimizer<f32> + 'r, n: usize) -> Box<dyn FnMut() + 'r
 }
 
 /// Observes a batch and steps.
-fn curved<'r>(mut opt: Kfac<Sgd<f32>, f32>, n: usize) -> Box<dyn FnMut() + 'r> {
+fn curved<'r>(mut opt: gradus::adaptor::Adapted<Sgd<f32>, Kfac<f32>>, n: usize) -> Box<dyn FnMut() + 'r> {
     let (mut params, grads) = (wave(n, n, 0.0), wave(n, n, 1.0));
     let (input, delta) = (wave(BATCH, n, 2.0), wave(BATCH, n, 3.0));
     Box::new(move || {
@@ -192,7 +192,7 @@ fn table() {
     );
     println!("|---|---|---|---|---|---|---|---|");
     for n in [256, 512, 1024] {
-        let kfac = |period: u64| curved(Sgd::new(1e-6).kfac().inverse_period(period), n);
+        let kfac = |period: u64| curved(Sgd::new(1e-6).kfac().inverses_every(period), n);
         let shampoo = |period: u64| {
             let mut run = step(Shampoo::new(1e-6).every(period), n);
             (0..16).for_each(|_| run()); // its first steps have roots of their own

@@ -9,19 +9,16 @@
 //! cargo run --release --example custom_rule
 //! ```
 
-use std::collections::BTreeMap;
 use std::error::Error;
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::Instant;
 
 use gradus::check;
-use gradus::params::{Layout, TensorInfo, Values};
 use gradus::prelude::*;
 use gradus::rule::{At, Decay, Lanes, Rule};
 use gradus::schedule::Memory;
-use gradus::{Commit, Report, Result, StateReader, StateWriter, Step, Tensor};
-use ndarray::{Array1, Array2, ArrayD, Axis, Zip, array};
+use gradus::{Grad, Result, Step};
+use ndarray::{Array1, Array2, Axis, Zip, array};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -69,80 +66,18 @@ fn sign<A: Scalar>(x: A) -> A {
     if x < A::zero() { -A::one() } else { positive }
 }
 
-/// Takes its mean from every row of a matrix's gradient: the gradient of each unit's weights then sums to zero.
-struct Centralize<O, A> {
-    inner: O,
-    /// What is added to the gradients, by the tensors' positions.
-    offsets: BTreeMap<usize, ArrayD<A>>,
-}
-
-/// What is to be added to the gradients of a step.
-fn offsets<A: Scalar>(step: &Step<'_, A>) -> BTreeMap<usize, ArrayD<A>> {
-    let matrices = step.iter().filter(|(info, _)| info.shape().len() > 1);
-    let offset = |(info, tensor): (&TensorInfo, &Tensor<'_, A>)| {
-        let mut offset = tensor.grad.as_ref()?.to_array(info.shape());
-        for mut row in offset.outer_iter_mut() {
+/// Subtracts from every row of a matrix's gradient its mean: the gradient of each unit's weights then sums to zero.
+fn centralize<A: Scalar>(step: &mut Step<'_, A>) -> Result<()> {
+    for (info, grad) in step.grads_mut().filter(|(info, _)| info.shape().len() > 1) {
+        let mut values = grad.to_array(info.shape());
+        for mut row in values.outer_iter_mut() {
             let mean = row.sum() / A::from_f64(row.len() as f64);
-            row.fill(-mean);
+            row.mapv_inplace(|g| g - mean);
         }
-        Some((tensor.index(), offset))
-    };
-    matrices.filter_map(offset).collect()
+        *grad = Grad::from_array(values);
+    }
+    Ok(())
 }
-
-/// Adds the offsets: a step borrows from them, so that nothing is copied.
-fn add<'a, A: Scalar>(offsets: &'a BTreeMap<usize, ArrayD<A>>, step: &mut Step<'a, A>) {
-    for (_, tensor) in step.iter_mut() {
-        if let Some(offset) = offsets.get(&tensor.index()) {
-            tensor.grad = tensor.grad.take().map(|grad| grad.plus(Values::new(offset.view())));
-        }
-    }
-}
-
-impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Centralize<O, A> {
-    fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        let offsets = offsets(step);
-        let mut step = step.preview();
-        add(&offsets, &mut step);
-        self.inner.check(&step)
-    }
-
-    fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
-        self.offsets = offsets(&step);
-        let mut step: Step<'_, A> = step; // shortens its lifetime: from here on it borrows from `self`
-        add(&self.offsets, &mut step);
-        self.inner.apply(step)
-    }
-
-    fn learning_rate(&self) -> f64 {
-        self.inner.learning_rate()
-    }
-
-    fn steps(&self) -> u64 {
-        self.inner.steps()
-    }
-
-    fn layout(&self) -> Option<&Arc<Layout>> {
-        self.inner.layout()
-    }
-
-    fn write_state(&self, state: &mut StateWriter<'_>) {
-        self.inner.write_state(state);
-    }
-
-    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
-        self.inner.read_state(state)
-    }
-}
-
-/// Makes `.centralize()` a link of the chain, like the adaptors of gradus.
-trait Centralized<A: Scalar>: Optimizer<A> + Sized {
-    fn centralize(self) -> Centralize<Self, A> {
-        Centralize { inner: self, offsets: BTreeMap::new() }
-    }
-}
-
-impl<A: Scalar, O: Optimizer<A>> Centralized<A> for O {}
 
 /// High for a while, to explore, then straight down to nothing.
 struct Knee {
@@ -179,7 +114,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let knee = |peak| Knee { peak, explore: STEPS / 2, steps: STEPS }.warmup(100);
     let mut adam = Adam::new(knee(1e-2)).clip_global_norm(1.0);
     let mut ours = Elementwise::from_rule(OwnLion::default(), knee(1e-3)).clip_global_norm(1.0);
-    let mut all_ours = Elementwise::from_rule(OwnLion::default(), knee(1e-3)).centralize().clip_global_norm(1.0);
+    let mut all_ours =
+        Elementwise::from_rule(OwnLion::default(), knee(1e-3)).transform(centralize::<f32>).clip_global_norm(1.0);
     let contestants: [(_, &mut dyn Optimizer<f32>); 3] =
         [("Adam", &mut adam), ("Lion", &mut ours), ("Lion, centralized", &mut all_ours)];
     println!("{:<20} {:>22}", "", "root mean square error");
@@ -211,7 +147,7 @@ fn by_hand() -> Result<()> {
     assert_eq!(w, array![2.375, 0.0]);
 
     let mut w = array![[1.0, 2.0], [3.0, 4.0]];
-    Sgd::new(1.0).centralize().step(&mut w, &array![[4.0, 2.0], [1.0, 3.0]])?; // the gradient less 3 and 2
+    Sgd::new(1.0).transform(centralize::<f32>).step(&mut w, &array![[4.0, 2.0], [1.0, 3.0]])?; // the gradient less 3 and 2
     assert_eq!(w, array![[0.0, 3.0], [4.0, 3.0]]);
 
     let knee = Knee { peak: 8.0, explore: 10, steps: 14 };

@@ -36,4 +36,4 @@ pub use optimizer::list::*;
 pub use params::{Element, Params, ParamsMut, Pattern, Scalar};
 pub use schedule::Hyper;
 pub use state::{Commit, StateDict, StateReader, StateWriter};
-pub use step::{Adjust, Follower, Grad, Optimizer, Preview, Report, Step, Tensor};
+pub use step::{Adjust, Follower, Grad, Made, Optimizer, PerTensor, Preview, Report, Step, Tensor};

@@ -50,7 +50,7 @@ mod accumulate {
 
     #[test]
     fn the_sum_is_not_divided() {
-        let mut opt = Sgd::new(1.0).accumulate(3).sum();
+        let mut opt = Sgd::new(1.0).accumulate(3).sum(true);
         let mut w = array![0.0];
         for part in [1.0, 2.0, 4.0] {
             opt.step(&mut w, &array![part]).unwrap();
@@ -102,7 +102,7 @@ mod accumulate {
 
     #[test]
     fn what_was_gathered_for_a_tensor_frozen_meanwhile_is_forgotten() {
-        let mut opt = Sgd::new(1.0).accumulate(2).sum().freeze("0");
+        let mut opt = Sgd::new(1.0).accumulate(2).sum(true).freeze("0");
         opt.unfreeze("**").unwrap();
         let mut w = pair(0.0, 0.0);
         opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
@@ -119,7 +119,7 @@ mod accumulate {
         let grads = Array2::from_shape_fn((3, 50), |(i, j)| number(50 * i + j));
         let turned = grads.t().as_standard_layout().to_owned();
         for [first, second, third] in [[false, true, true], [true, false, true], [true, true, false]] {
-            let mut opt = Sgd::new(1.0).accumulate(3).sum();
+            let mut opt = Sgd::new(1.0).accumulate(3).sum(true);
             let mut w = Array2::zeros((3, 50));
             for transposed in [first, second, third] {
                 let grads = if transposed { turned.t() } else { grads.view() };
@@ -251,7 +251,9 @@ mod freeze {
     fn many_changes_take_no_more_memory_than_one() {
         let (mut opt, mut w) = (Sgd::new(1.0).freeze("0"), pair(0.0, 0.0));
         opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
-        let size = |opt: &gradus::adaptor::Freeze<Sgd<f64>>| format!("{opt:?}").len();
+        let size = |opt: &gradus::adaptor::Adapted<Sgd<f64>, gradus::adaptor::Freeze>| {
+            allocation_counter::measure(|| drop(opt.clone())).bytes_total
+        };
         let before = size(&opt);
         for _ in 0..100 {
             opt.unfreeze("0").unwrap();
@@ -370,12 +372,12 @@ mod router {
     #[test]
     fn clipping_outside_and_inside() {
         let (mut w, grads) = (pair(0.0, 0.0), pair(3.0, 4.0));
-        let mut outside = Sgd::new(1.0).route("1", Sgd::new(1.0)).clip_global_norm(1.0).exact();
+        let mut outside = Sgd::new(1.0).route("1", Sgd::new(1.0)).clip_global_norm(1.0).exact(true);
         assert_eq!(outside.step(&mut w, &grads).unwrap().grad_norm, Some(5.0));
         assert!((w.0[0] + 0.6).abs() < 1e-15 && (w.1[0] + 0.8).abs() < 1e-15);
 
         let mut w = pair(0.0, 0.0);
-        let mut inside = Sgd::new(1.0).route("1", Sgd::new(1.0).clip_global_norm(1.0).exact());
+        let mut inside = Sgd::new(1.0).route("1", Sgd::new(1.0).clip_global_norm(1.0).exact(true));
         inside.step(&mut w, &grads).unwrap();
         assert_eq!(w, pair(-3.0, -1.0));
     }
@@ -392,7 +394,7 @@ mod router {
     /// Norms of branches are of parts, and perhaps of several kinds.
     #[test]
     fn only_a_clip_outside_reports_the_norm_of_all() {
-        let clipped = |opt: Sgd<f64>| opt.clip_global_norm(1.0).exact();
+        let clipped = |opt: Sgd<f64>| opt.clip_global_norm(1.0).exact(true);
         let mut opt = clipped(Sgd::new(1.0)).route("1", clipped(Sgd::new(1.0)).p(1.0));
         let mut w = pair(0.0, 0.0);
         assert_eq!(opt.step(&mut w, &pair(3.0, 4.0)).unwrap().grad_norm, None);
@@ -441,11 +443,11 @@ mod chains {
     fn clipping_and_freezing_in_either_order() {
         let grads = pair(3.0, 4.0);
         let mut w = pair(0.0, 0.0);
-        let report = Sgd::new(1.0).freeze("1").clip_global_norm(1.0).exact().step(&mut w, &grads).unwrap();
+        let report = Sgd::new(1.0).freeze("1").clip_global_norm(1.0).exact(true).step(&mut w, &grads).unwrap();
         assert_eq!(report.grad_norm, Some(5.0));
         assert!((w.0[0] + 0.6).abs() < 1e-15);
         let mut w = pair(0.0, 0.0);
-        let report = Sgd::new(1.0).clip_global_norm(1.0).exact().freeze("1").step(&mut w, &grads).unwrap();
+        let report = Sgd::new(1.0).clip_global_norm(1.0).exact(true).freeze("1").step(&mut w, &grads).unwrap();
         assert_eq!(report.grad_norm, Some(3.0));
         assert_eq!(w, pair(-1.0, 0.0));
     }
@@ -601,7 +603,7 @@ mod limits {
         assert!(!opt.step(&mut w, &array![f64::NAN]).unwrap().moved);
         assert_eq!(opt.skipped(), u64::MAX);
 
-        let mut opt = Sgd::new(1.0).swa(1, 1).ema(0.5).warmup();
+        let mut opt = Sgd::new(1.0).swa(1, 1).ema(0.5).warmup(true);
         opt.step(&mut w, &array![1.0]).unwrap();
         opt.load_state_dict(&at_the_end(&opt, &["swa/averaged", "ema/averaged"])).unwrap();
         assert!(opt.step(&mut w, &array![1.0]).unwrap().moved);
@@ -626,6 +628,16 @@ mod limits {
             fn apply(&mut self, step: Step<'_, f64>) -> gradus::Result<Report> {
                 self.check(&step)?;
                 Ok(Report::new(1.0, true))
+            }
+
+            fn replace_learning_rate(&mut self, _: gradus::Hyper) {}
+
+            fn part(&self, _: std::any::TypeId) -> Option<&dyn std::any::Any> {
+                None
+            }
+
+            fn part_mut(&mut self, _: std::any::TypeId) -> Option<&mut dyn std::any::Any> {
+                None
             }
 
             fn learning_rate(&self) -> f64 {
@@ -723,5 +735,80 @@ mod limits {
         let mut w = pair(0.0, 0.0);
         opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
         assert_eq!(w, pair(0.0, -1.0));
+    }
+}
+
+mod parts {
+    use gradus::adaptor::{Accumulate, Ema, Freeze, Router, Unscale};
+    use gradus::clip::Norm;
+    use gradus::schedule::Linear;
+
+    use super::*;
+
+    /// Through adaptors, boxes, borrows and routers.
+    #[test]
+    fn are_found_by_type() {
+        let inner = Momentum::new(1.0, 0.5).ema(0.5).ema(0.9).clip_global_norm(9.0).accumulate(1).boxed();
+        let branch = Adam::new(0.1).freeze("1").unscale(1.0);
+        let mut opt = inner.route("1", branch).check_finite().boxed();
+        let mut w = pair(0.0, 0.0);
+        opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
+        assert_eq!(w, pair(-1.0, 0.0));
+        let opt: &mut dyn Optimizer<f64> = &mut opt;
+        assert_eq!(opt.find::<Accumulate<f64>>().map(|sum| sum.gathered()), Some(0));
+        assert!(opt.find::<Norm>().is_some() && opt.find::<Unscale>().is_some() && opt.find::<Router<f64>>().is_some());
+        assert!(opt.find::<Momentum<f64>>().unwrap().slot("0", "momentum_buffer").is_some());
+        assert!(opt.find::<Sgd<f64>>().is_none() && opt.find::<Ema<f32>>().is_none());
+        // The outermost of several.
+        opt.find_mut::<Ema<f64>>().unwrap().swap(&mut w).unwrap();
+        assert_eq!(opt.step(&mut w, &pair(1.0, 1.0)), Err(Error::Step(StepError::Swapped)));
+        opt.find_mut::<Ema<f64>>().unwrap().swap(&mut w).unwrap();
+        opt.find_mut::<Freeze>().unwrap().unfreeze_all();
+        opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
+        assert!(w.1[0] < 0.0);
+    }
+
+    #[test]
+    fn a_learning_rate_is_set_through_everything() {
+        let mut opt = Sgd::new(1.0).ema(0.5).clip_value(9.0).boxed().accumulate(1).route("1", Sgd::new(0.25)).boxed();
+        let mut w = pair(0.0, 0.0);
+        opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
+        opt.set_learning_rate(Linear::new(1.0, 0.0, 2));
+        assert_eq!(opt.learning_rate(), 0.5);
+        opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
+        opt.set_learning_rate(2.0);
+        let report = opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
+        // The branch keeps its own.
+        assert_eq!((w, report.learning_rate), (pair(-3.5, -0.75), 2.0));
+        opt.set_learning_rate(-1.0);
+        assert!(matches!(
+            opt.step(&mut pair(0.0, 0.0), &pair(1.0, 1.0)),
+            Err(Error::Step(StepError::HyperParameter { .. }))
+        ));
+    }
+
+    /// A transform sees the number that its own optimizer counts.
+    #[test]
+    fn a_step_has_its_number() {
+        let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let record = |name: &'static str| {
+            let seen = std::sync::Arc::clone(&seen);
+            move |step: &mut Step<'_, f64>| {
+                seen.lock().unwrap().push((name, step.number()));
+                Ok(())
+            }
+        };
+        let mut branch = Sgd::new(1.0);
+        branch.step(&mut pair(0.0, 0.0), &pair(1.0, 1.0)).unwrap();
+        let branch = branch.transform(record("branch")).accumulate(2);
+        let mut opt = Sgd::new(1.0).transform(record("rest")).route("1", branch).transform(record("all"));
+        let mut w = pair(0.0, 0.0);
+        for _ in 0..2 {
+            opt.step(&mut w, &pair(1.0, 1.0)).unwrap();
+        }
+        let seen = seen.lock().unwrap();
+        let of = |name| seen.iter().filter(|(own, _)| *own == name).map(|(_, number)| *number).collect::<Vec<_>>();
+        assert_eq!((of("all"), of("rest")), (vec![0, 1], vec![0, 0, 1, 1]));
+        assert!(of("branch").iter().all(|number| *number == 1));
     }
 }

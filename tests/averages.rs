@@ -32,7 +32,7 @@ trait Averaging: Optimizer<f64> {
 macro_rules! averaging {
     ($($adaptor:ident)*) => {
         $(
-            impl<O: Optimizer<f64>> Averaging for gradus::adaptor::$adaptor<O, f64> {
+            impl<O: Optimizer<f64>> Averaging for gradus::adaptor::Adapted<O, gradus::adaptor::$adaptor<f64>> {
                 fn exchange(&mut self, params: &mut dyn ParamsMut<Elem = f64>) -> gradus::Result<()> {
                     self.swap(params)
                 }
@@ -50,8 +50,8 @@ averaging!(Ema Swa Lookahead);
 fn all() -> Vec<(&'static str, Box<dyn Averaging>)> {
     vec![
         ("ema", Box::new(Adam::new(0.1).ema(0.9))),
-        ("ema, debiased", Box::new(Adam::new(0.1).ema(0.9).debiased())),
-        ("ema, warm-up", Box::new(Adam::new(0.1).ema(0.9).warmup())),
+        ("ema, debiased", Box::new(Adam::new(0.1).ema(0.9).debiased(true))),
+        ("ema, warm-up", Box::new(Adam::new(0.1).ema(0.9).warmup(true))),
         ("swa", Box::new(Adam::new(0.1).swa(2, 2))),
         ("lookahead", Box::new(Adam::new(0.1).lookahead(3, 0.5))),
     ]
@@ -110,7 +110,7 @@ fn a_state_saved_while_swapped_is_swapped_when_loaded() {
 fn warm_up_and_correction_are_those_of_the_docs() {
     let decays = [0.3, 0.9, 0.99, 0.999, 0.5];
     let decay = move |step: u64| decays[step as usize];
-    let (mut warm, mut debiased) = (Sgd::new(1.0).ema(decay).warmup(), Sgd::new(1.0).ema(decay).debiased());
+    let (mut warm, mut debiased) = (Sgd::new(1.0).ema(decay).warmup(true), Sgd::new(1.0).ema(decay).debiased(true));
     let (mut w, mut same) = (array![1.0], array![1.0]);
     let (mut expected, mut sum, mut product) = (0.0, 0.0, 1.0);
     for (t, decay) in decays.into_iter().enumerate() {
@@ -127,7 +127,7 @@ fn warm_up_and_correction_are_those_of_the_docs() {
         assert!((other[0] - sum / (1.0 - product)).abs() < 1e-14, "{t}: {other} is not {}", sum / (1.0 - product));
     }
     // A decay of 1 keeps the first parameters.
-    let mut opt = Sgd::new(1.0).ema(1.0).debiased();
+    let mut opt = Sgd::new(1.0).ema(1.0).debiased(true);
     (0..3).for_each(|_| _ = opt.step(&mut w, &array![1.0]).unwrap());
     let mut read = array![0.0];
     opt.read(&mut read).unwrap();
@@ -259,7 +259,7 @@ fn a_tensor_that_is_not_moved_is_left_as_it_is() {
         ("ema", || Box::new(Sgd::new(1.0).ema(0.5))),
         ("swa", || Box::new(Sgd::new(1.0).swa(1, 1))),
         ("accumulate", || Box::new(Sgd::new(1.0).accumulate(2))),
-        ("accumulate(1)", || Box::new(Sgd::new(1.0).weight_decay(0.5).accumulate(1).sum())),
+        ("accumulate(1)", || Box::new(Sgd::new(1.0).weight_decay(0.5).accumulate(1).sum(true))),
         ("clips", || {
             Box::new(Sgd::new(1.0).clip_global_norm(1.0).clip_per_tensor_norm(1.0).clip_value(1.0).clip_adaptive(1.0))
         }),
@@ -346,7 +346,7 @@ fn what_does_not_move_is_not_followed() {
 #[test]
 fn what_a_gathered_gradient_moves_is_followed() {
     let none = || None::<Array1<f64>>;
-    let mut opt = Sgd::new(1.0).accumulate(2).sum().lookahead(1, 0.5).ema(0.5);
+    let mut opt = Sgd::new(1.0).accumulate(2).sum(true).lookahead(1, 0.5).ema(0.5);
     let (mut params, mut average) = (array![0.0], array![9.0]);
     opt.step(&mut params, &array![4.0]).unwrap();
     assert!(opt.step(&mut params, &none()).unwrap().moved);

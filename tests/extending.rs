@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use gradus::clip::Clipper;
+use gradus::adaptor::{Outcome, Transform};
 use gradus::error::StepError;
 use gradus::params::{Layout, Visitor, VisitorMut};
 use gradus::prelude::*;
@@ -225,6 +225,16 @@ impl Optimizer<f64> for Trusting {
         Ok(Report::new(0.0, true))
     }
 
+    fn replace_learning_rate(&mut self, _: Hyper) {}
+
+    fn part(&self, _: std::any::TypeId) -> Option<&dyn std::any::Any> {
+        None
+    }
+
+    fn part_mut(&mut self, _: std::any::TypeId) -> Option<&mut dyn std::any::Any> {
+        None
+    }
+
     fn learning_rate(&self) -> f64 {
         0.0
     }
@@ -256,6 +266,16 @@ fn a_branch_that_refuses_too_late() {
 
         fn apply(&mut self, _: Step<'_, f64>) -> Result<Report> {
             Err(Error::Step(StepError::NoStep))
+        }
+
+        fn replace_learning_rate(&mut self, _: Hyper) {}
+
+        fn part(&self, _: std::any::TypeId) -> Option<&dyn std::any::Any> {
+            None
+        }
+
+        fn part_mut(&mut self, _: std::any::TypeId) -> Option<&mut dyn std::any::Any> {
+            None
         }
 
         fn learning_rate(&self) -> f64 {
@@ -369,6 +389,18 @@ impl Optimizer<f64> for RowNormalised {
         Ok(Report::new(learning_rate, moved))
     }
 
+    fn replace_learning_rate(&mut self, learning_rate: Hyper) {
+        self.learning_rate = learning_rate;
+    }
+
+    fn part(&self, _: std::any::TypeId) -> Option<&dyn std::any::Any> {
+        None
+    }
+
+    fn part_mut(&mut self, _: std::any::TypeId) -> Option<&mut dyn std::any::Any> {
+        None
+    }
+
     fn learning_rate(&self) -> f64 {
         self.learning_rate.at(self.steps)
     }
@@ -456,6 +488,18 @@ impl<A: Scalar, O: Optimizer<A>, F: FnMut(&str, f64) + Send> Optimizer<A> for Wa
         self.inner.apply(step)
     }
 
+    fn replace_learning_rate(&mut self, learning_rate: Hyper) {
+        self.inner.replace_learning_rate(learning_rate);
+    }
+
+    fn part(&self, of: std::any::TypeId) -> Option<&dyn std::any::Any> {
+        self.inner.part(of)
+    }
+
+    fn part_mut(&mut self, of: std::any::TypeId) -> Option<&mut dyn std::any::Any> {
+        self.inner.part_mut(of)
+    }
+
     fn learning_rate(&self) -> f64 {
         self.inner.learning_rate()
     }
@@ -496,26 +540,29 @@ fn an_adaptor_inside_and_outside_of_ours() {
 #[derive(Clone)]
 struct MeanAbsolute(f64);
 
-impl Clipper for MeanAbsolute {
-    type Found<A: Element> = Vec<f64>;
+impl<A: Element> Transform<A> for MeanAbsolute {
+    fn name(&self) -> &'static str {
+        "clip_mean_absolute"
+    }
 
-    fn measure<A: Element>(&self, step: &Step<'_, A>, _: u64) -> Result<(f64, Vec<f64>)> {
+    fn hyper_parameters(&self) -> Vec<(&'static str, &Hyper)> {
+        vec![]
+    }
+
+    fn transform<'s>(&'s self, step: &mut Step<'s, A>) -> Result<Outcome> {
         let mean = |(info, grad): (&gradus::params::TensorInfo, &gradus::Grad<'_, A>)| {
             grad.to_array(info.shape()).iter().map(|x| x.as_f64().abs()).sum::<f64>() / info.elements().max(1) as f64
         };
         let means: Vec<f64> = step.grads().map(mean).collect();
-        Ok((means.iter().sum(), means))
-    }
-
-    fn mark<A: Element>(&self, means: Vec<f64>, step: &mut Step<'_, A>) {
-        let grads = step.iter_mut().filter_map(|(_, tensor)| tensor.grad.as_mut());
-        grads.zip(means).for_each(|(grad, mean)| grad.scale_by((self.0 / mean).min(1.0)));
+        let outcome = NonFinite::Error.outcome(means.iter().sum(), step)?;
+        step.grads_mut().zip(means).for_each(|((_, grad), mean)| grad.scale_by((self.0 / mean).min(1.0)));
+        Ok(outcome)
     }
 }
 
 #[test]
 fn a_way_of_clipping() {
-    let mut opt = Sgd::new(1.0).clip(MeanAbsolute(1.0));
+    let mut opt = Sgd::new(1.0).transform(MeanAbsolute(1.0));
     let mut w = (array![0.0, 0.0], array![0.0]);
     let report = opt.step(&mut w, &(array![4.0, 0.0], array![0.5])).unwrap();
     assert_eq!((w, report.grad_norm), ((array![-2.0, 0.0], array![-0.5]), Some(2.5)));

@@ -81,7 +81,7 @@ fn adaptors_inside_and_outside() {
 
 #[test]
 fn loss_scaling_in_the_right_place() {
-    let mut opt = Sgd::new(1.0).clip_global_norm(1.0).exact().unscale(65536.0).master_weights::<f16>();
+    let mut opt = Sgd::new(1.0).clip_global_norm(1.0).exact(true).unscale(65536.0).master_weights::<f16>();
     let mut w = array![f16::ZERO];
     let report = opt.step(&mut w, &array![f16::from_f64(32768.0)]).unwrap();
     assert_eq!((report.grad_norm, w[0].to_f64()), (Some(0.5), -0.5));
@@ -183,7 +183,7 @@ fn a_resumed_run_is_the_uninterrupted_one() {
 #[test]
 fn averages_outside_follow_what_moves() {
     let one = || array![bf16::ONE];
-    let mut opt = Sgd::new(1.0).accumulate(2).sum().master_weights().ema(0.5);
+    let mut opt = Sgd::new(1.0).accumulate(2).sum(true).master_weights().ema(0.5);
     let (mut w, mut average) = (one(), one());
     for grad in [Some(one()), None, Some(one()), None] {
         opt.step(&mut w, &grad).unwrap();
@@ -218,7 +218,7 @@ fn gradients_are_gathered_in_f32() {
         );
         for mut outside in [
             Box::new(Sgd::new(1e-4).master_weights().accumulate(4)) as Box<dyn Optimizer<H>>,
-            Box::new(Sgd::new(1e-4).master_weights().accumulate(4).sum().ema(0.5).clip_value(1.0)),
+            Box::new(Sgd::new(1e-4).master_weights().accumulate(4).sum(true).ema(0.5).clip_value(1.0)),
         ] {
             let error = outside.step(&mut w, &grads).unwrap_err();
             assert_eq!((error.to_string(), &w, outside.steps()), (said.clone(), &expected, 0));
@@ -236,7 +236,7 @@ fn gradients_are_gathered_in_f32() {
 /// A weight below the numbers of f16 is not 0.
 #[test]
 fn averages_of_halves_follow_slowly() {
-    let mut opt = Sgd::new(1.0).master_weights().ema(1.0 - 1e-8).warmup();
+    let mut opt = Sgd::new(1.0).master_weights().ema(1.0 - 1e-8).warmup(true);
     let mut w = array![f16::ZERO];
     opt.step(&mut w, &array![f16::ZERO]).unwrap();
     let mut opt = opt.into_inner().ema(1.0 - 1e-8);

@@ -5,7 +5,7 @@ use gradus::prelude::*;
 
 /// An optimizer in training; K-FAC also wants to know what the layers saw.
 pub(crate) enum Trained {
-    Kfac(Box<Kfac<Momentum<f32>, f32>>),
+    Kfac(Box<gradus::adaptor::Adapted<Momentum<f32>, Kfac<f32>>>),
     Other(Box<dyn Optimizer<f32>>),
 }
 
@@ -34,7 +34,7 @@ pub(crate) fn methods() -> Vec<Method> {
     let kfac = pairs(&[0.1, 0.3], &[3e-3, 1e-2, 3e-2]).into_iter().map(|(damping, kl_clip)| Setting {
         words: format!("η 0.2, λ {damping}, κ {kl_clip}"),
         build: Box::new(move || {
-            let kfac = Momentum::new(0.2, 0.9).kfac().damping(damping).kl_clip(kl_clip).inverse_period(5);
+            let kfac = Momentum::new(0.2, 0.9).kfac().damping(damping).kl_clip(kl_clip).inverses_every(5);
             Trained::Kfac(Box::new(kfac))
         }),
     });

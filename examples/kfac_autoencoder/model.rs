@@ -83,12 +83,7 @@ impl<A: Scalar + LinalgScalar> Autoencoder<A> {
     }
 
     /// Tells K-FAC what every layer saw. `deltas` are of targets drawn from the model.
-    pub(crate) fn observe<O: Optimizer<A>>(
-        &self,
-        opt: &mut Kfac<O, A>,
-        pass: &Pass<A>,
-        deltas: &[Array2<A>],
-    ) -> gradus::Result<()> {
+    pub(crate) fn observe(&self, opt: &mut Kfac<A>, pass: &Pass<A>, deltas: &[Array2<A>]) -> gradus::Result<()> {
         for (number, (x, delta)) in pass.inputs.iter().zip(deltas).enumerate() {
             opt.observe(&format!("layers.{number}"), LinearTap::new(x, delta))?;
         }

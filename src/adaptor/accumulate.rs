@@ -1,17 +1,20 @@
 //! Large batches from small ones.
 
+use std::fmt;
 use std::sync::Arc;
 
-use super::{around, count_inner, skipped};
+use super::{Adapted, Adaptor, skipped};
 use crate::error::{Error, Result, StepError, ensure_count};
 use crate::params::{Element, Layout, Owned};
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{Grad, Optimizer, Report, Step};
+use crate::step::memo::{SourceId, new_ids};
+use crate::step::{Grad, Optimizer, PerTensor, Report, Step};
 
-/// Gathers the gradients of several micro-batches into one step: made by [`OptimizerExt::accumulate`](crate::OptimizerExt::accumulate).
+/// Gathers the gradients of several micro-batches into one step: made by
+/// [`OptimizerExt::accumulate`](crate::OptimizerExt::accumulate).
 ///
 /// Of every k calls of `step`, the first k − 1 add to a sum and report `moved: false`; the k-th moves the parameters
-/// by the mean of all k, or by their sum with [`sum`](Accumulate::sum). With equal parts of a batch and a mean loss
+/// by the mean of all k, or by their sum with [`sum(true)`](Adapted::sum). With equal parts of a batch and a mean loss
 /// this is the step on the whole batch. A tensor without gradient in some of the calls counts as zero there; one
 /// without gradient in all of them is not moved.
 ///
@@ -22,7 +25,7 @@ use crate::step::{Grad, Optimizer, Report, Step};
 /// move, and what was gathered for it is forgotten.
 ///
 /// The sum takes one element per parameter (4 bytes in f32); the last micro-batch is added in the sweep that moves the
-/// parameters. Gradients of 16 bits are not summed, [`StepError::SumOfHalves`]: write `accumulate` before
+/// parameters. Gradients of 16 bits are not summed, [`StepError::SumOfHalves`](crate::error::StepError::SumOfHalves): write `accumulate` before
 /// [`master_weights`](crate::OptimizerExt::master_weights).
 ///
 /// ```
@@ -36,14 +39,14 @@ use crate::step::{Grad, Optimizer, Report, Step};
 /// assert_eq!(w, array![-2.0]);
 /// # Ok::<(), gradus::Error>(())
 /// ```
-#[derive(Debug, Clone)]
-pub struct Accumulate<O, A> {
-    inner: O,
+#[derive(Clone)]
+pub struct Accumulate<A> {
     every: u64,
     sum: bool,
     gathered: u64,
-    layout: Option<Arc<Layout>>,
-    sums: Vec<Sum<A>>,
+    sums: PerTensor<Sum<A>>,
+    /// Stands for the sums as they are.
+    id: SourceId,
 }
 
 /// The sum of one tensor's gradients, in the order of the first.
@@ -61,17 +64,18 @@ impl<A> Sum<A> {
     }
 }
 
-around!(Accumulate<O, A>);
-
-impl<O, A> Accumulate<O, A> {
-    pub(crate) fn new(inner: O, every: u64) -> Self {
-        Self { inner, every, sum: false, gathered: 0, layout: None, sums: Vec::new() }
-    }
-
-    /// Takes the sum of the gradients instead of their mean.
-    pub fn sum(mut self) -> Self {
-        self.sum = true;
+impl<O, A> Adapted<O, Accumulate<A>> {
+    /// Whether the sum of the gradients is taken, not their mean.
+    pub fn sum(mut self, sum: bool) -> Self {
+        self.sum = sum;
         self
+    }
+}
+
+impl<A> Accumulate<A> {
+    /// A step once every `every` calls.
+    pub fn new(every: u64) -> Self {
+        Self { every, sum: false, gathered: 0, sums: PerTensor::new(), id: new_ids(1) }
     }
 
     /// How many gradients the sum holds.
@@ -82,7 +86,7 @@ impl<O, A> Accumulate<O, A> {
     /// Forgets what has been gathered since the last step.
     pub fn discard(&mut self) {
         self.gathered = 0;
-        self.sums.iter_mut().for_each(|sum| sum.begun = false);
+        self.sums.all_mut().flatten().for_each(|sum| sum.begun = false);
     }
 
     /// What the sum of all micro-batches is multiplied by.
@@ -95,14 +99,15 @@ impl<O, A> Accumulate<O, A> {
         if self.every > 1 && size_of::<B>() < size_of::<f32>() {
             return Err(Error::Step(StepError::SumOfHalves { dtype: B::DTYPE, every: self.every }));
         }
-        Layout::ensure_known(self.layout.as_ref(), step.layout())
+        self.sums.ensure_known(step)
     }
 }
 
-impl<A: Element, O: Optimizer<A>> Accumulate<O, A> {
+impl<A: Element> Accumulate<A> {
     fn add(&mut self, step: &Step<'_, A>) {
-        for (info, tensor) in step.iter() {
-            let Some(sum) = self.sums.get_mut(tensor.index()) else { break };
+        self.id = new_ids(1);
+        for (info, tensor, sum) in step.zip(self.sums.all_mut()) {
+            let Some(sum) = sum else { continue };
             if tensor.frozen {
                 sum.begun = false;
             }
@@ -120,82 +125,83 @@ impl<A: Element, O: Optimizer<A>> Accumulate<O, A> {
     }
 }
 
-/// Adds the sums, where there are any yet, to the last micro-batch.
-fn combine<'a, A: Element>(sums: &'a [Sum<A>], scale: f64, step: &mut Step<'a, A>) {
-    for (_, tensor) in step.iter_mut().filter(|(_, tensor)| !tensor.frozen) {
-        if let Some(sum) = sums.get(tensor.index()).filter(|sum| sum.begun) {
-            let values = sum.values.as_values();
-            tensor.grad = Some(match tensor.grad.take() {
-                Some(grad) => grad.plus(values),
-                None => Grad::new(values),
-            });
+impl<A: Element> Accumulate<A> {
+    /// Adds the sums, where there are any yet, to the last micro-batch.
+    fn combine<'s>(&'s self, step: &mut Step<'s, A>) {
+        let scale = self.scale();
+        for (_, tensor) in step.iter_mut().filter(|(_, tensor)| !tensor.frozen) {
+            if let Some(sum) = self.sums.at(tensor.index()).filter(|sum| sum.begun) {
+                let values = sum.values.as_values();
+                tensor.grad = Some(match tensor.grad.take() {
+                    Some(grad) => grad.plus_known(values, self.id),
+                    None => Grad::of(values, self.id),
+                });
+            }
+            if let Some(grad) = &mut tensor.grad {
+                grad.scale_by(scale);
+            }
         }
-        if let Some(grad) = &mut tensor.grad {
-            grad.scale_by(scale);
-        }
+    }
+
+    /// Whether the next call takes the step.
+    fn is_last(&self) -> bool {
+        self.gathered + 1 >= self.every
     }
 }
 
-impl<A: Element, O: Optimizer<A>> Optimizer<A> for Accumulate<O, A> {
-    fn check(&self, step: &Step<'_, A>) -> Result<()> {
+impl<A: Element> Adaptor<A> for Accumulate<A> {
+    fn check(&self, step: &Step<'_, A>, inner: &dyn Optimizer<A>) -> Result<()> {
         self.check_own(step)?;
-        self.inner.check(step)?;
-        if self.gathered + 1 < self.every {
+        inner.check(step)?;
+        if !self.is_last() {
             return Ok(());
         }
         let mut step = step.preview();
-        combine(&self.sums, self.scale(), &mut step);
-        self.inner.check(&step)
+        self.combine(&mut step);
+        inner.check(&step)
     }
 
-    fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
-        step.ensure_writable()?;
+    fn apply(&mut self, step: Step<'_, A>, inner: &mut dyn Optimizer<A>) -> Result<Report> {
         self.check_own(&step)?;
-        self.inner.check(&step)?;
-        let first = self.layout.is_none();
-        let layout = self.layout.get_or_insert_with(|| Arc::clone(step.layout()));
-        self.sums.resize_with(layout.len(), || Sum::of(None));
-        if self.gathered + 1 < self.every {
+        inner.check(&step)?;
+        let made = self.sums.begin(&step, |_, _| Sum::of(None));
+        if !self.is_last() {
             self.add(&step);
             self.gathered += 1;
-            return Ok(skipped(self.inner.learning_rate(), None));
+            return self.sums.settle(made, Ok(skipped(inner.learning_rate(), None)));
         }
-        // From here on the step may borrow from the sums: a shorter lifetime than the caller's.
+        // From here on the step borrows from the sums: a shorter lifetime than the caller's.
         let mut step: Step<'_, A> = step;
-        combine(&self.sums, self.scale(), &mut step);
-        let result = self.inner.apply(step);
-        if first && result.is_err() {
-            self.layout = None; // a step that was refused must not decide which parameters these are
-            self.sums.clear();
-        }
-        let report = result?;
+        self.combine(&mut step);
+        let result = inner.apply(step);
+        let report = self.sums.settle(made, result)?;
         self.discard();
         Ok(report)
     }
 
-    count_inner!();
-
     fn layout(&self) -> Option<&Arc<Layout>> {
-        self.layout.as_ref().or(self.inner.layout())
+        self.sums.layout()
     }
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node("accumulate");
         node.value("gathered", self.gathered);
-        let tensors = self.layout.iter().flat_map(|layout| layout.tensors()).zip(&self.sums);
-        tensors.filter(|(_, sum)| sum.begun).for_each(|(info, sum)| sum.values.write(&mut node, "sum", info));
-        self.inner.write_state(state);
+        let begun = self.sums.iter().filter(|(_, sum)| sum.begun);
+        begun.for_each(|(info, sum)| sum.values.write(&mut node, "sum", info));
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
         let node = state.node("accumulate")?;
         let room = |gathered: &u64| *gathered == 0 || *gathered < self.every;
         let count = node.value_where("gathered", "less than the micro-batches of a step", room)?;
-        let sum = |info| Ok(Sum::of(Owned::read(&node, "sum", info)?));
-        let read = node.tensors().iter().map(sum).collect::<Result<Vec<_>>>()?;
-        let known = node.layout().cloned();
-        let Self { inner, gathered, sums, layout, .. } = self;
-        let own = Commit::new(move || (*gathered, *sums, *layout) = (count, read, known));
-        Ok(inner.read_state(state)?.and(own))
+        let read = PerTensor::read_state(&node, |info| Ok(Some(Sum::of(Owned::read(&node, "sum", info)?))))?;
+        Ok(Commit::new(move || (self.gathered, self.sums, self.id) = (count, read, new_ids(1))))
+    }
+}
+
+impl<A> fmt::Debug for Accumulate<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "accumulate({})", self.every)?;
+        if self.sum { f.write_str(".sum(true)") } else { Ok(()) }
     }
 }

@@ -3,23 +3,22 @@
 use std::mem::swap;
 use std::sync::Arc;
 
-use super::kept::{Kept, Made};
 use crate::error::{Error, Result, StepError};
 use crate::params::{Element, Layout, Owned, ParamsMut, TensorInfo};
 use crate::state::{StateReader, StateWriter};
-use crate::step::{Follower, Optimizer, Report, Step, Tensor};
+use crate::step::{Follower, Made, Optimizer, PerTensor, Report, Step, Tensor};
 
 /// One value for each element of the parameters that steps have held.
 #[derive(Debug, Clone)]
 pub(super) struct Averages<A> {
-    tensors: Kept<Owned<A>>,
+    tensors: PerTensor<Owned<A>>,
     /// Whether the parameters are here and the averages where the parameters were.
     swapped: bool,
 }
 
 impl<A> Default for Averages<A> {
     fn default() -> Self {
-        Self { tensors: Kept::default(), swapped: false }
+        Self { tensors: PerTensor::new(), swapped: false }
     }
 }
 
@@ -28,7 +27,7 @@ impl<A: Element> Averages<A> {
         self.tensors.layout()
     }
 
-    /// Nothing if a step may be taken: on the parameters known, and not on their averages.
+    /// Returns an error unless a step may be taken: on the parameters known, and not on their averages.
     pub(super) fn check(&self, step: &Step<'_, A>) -> Result<()> {
         if self.swapped {
             return Err(Error::Step(StepError::Swapped));
@@ -37,7 +36,7 @@ impl<A: Element> Averages<A> {
     }
 
     /// Has the averages follow the parameters in the sweep of `inner`: `average + weight·(param − average)`.
-    pub(super) fn follow(&mut self, inner: &mut impl Optimizer<A>, step: Step<'_, A>, weight: f64) -> Result<Report> {
+    pub(super) fn follow(&mut self, inner: &mut dyn Optimizer<A>, step: Step<'_, A>, weight: f64) -> Result<Report> {
         let made = self.begin(&step);
         let mut step: Step<'_, A> = step; // a shorter lifetime: from here on it borrows from the averages
         self.tensors.each(&mut step, |_, tensor, average| {
@@ -73,7 +72,7 @@ impl<A: Element> Averages<A> {
         }
         let Some(layout) = self.layout() else { return Ok(()) };
         for (at, (info, mut values)) in layout.tensors().iter().zip(layout.values_mut(tree)?).enumerate() {
-            if let Some(average) = self.tensors.get(at) {
+            if let Some(average) = self.tensors.at(at) {
                 values.view_mut(info.shape()).assign(&average.as_values().view(info.shape()));
             }
         }
@@ -100,14 +99,14 @@ impl<A: Element> Averages<A> {
 
     pub(super) fn read_state(node: &StateReader<'_>) -> Result<Self> {
         let swapped = node.value("swapped", "true or false")?;
-        Ok(Self { tensors: Kept::read(node, "average")?, swapped })
+        Ok(Self { tensors: PerTensor::read(node, "average")?, swapped })
     }
 }
 
 /// The methods with which an adaptor shows its averages.
 macro_rules! shows_averages {
     ($adaptor:ident, $what:literal) => {
-        impl<A: Element, O: Optimizer<A>> $adaptor<O, A> {
+        impl<A: Element> $adaptor<A> {
             #[doc = concat!("Writes ", $what, " into a tree of the parameters' layout.")]
             ///
             /// Tensors that no step has held are left as they are: all of them before the first step, and those that a

@@ -1,9 +1,10 @@
 //! A running average of the parameters.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::averages::{Averages, shows_averages};
-use super::{around, count_inner};
+use super::{Adapted, Adaptor};
 use crate::error::Result;
 use crate::params::{Element, Layout, ParamsMut};
 use crate::schedule::Hyper;
@@ -24,12 +25,15 @@ use crate::step::{Optimizer, Report, Step};
 /// costs no pass of its own. A tensor without gradient keeps its average. Calls that only accumulate or are skipped are no
 /// steps.
 ///
+/// Behind other adaptors and in a box, [`find_mut`](crate::OptimizerExt::find_mut) reaches the average:
+/// `opt.find_mut::<Ema<f32>>()`.
+///
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
 /// | `decay` d | – | 0 ≤ d ≤ 1 | share of the average kept a step; it averages over about 1/(1 − d) steps |
-/// | [`warmup`](Ema::warmup) | no | | a shorter memory at first |
-/// | [`debiased`](Ema::debiased) | no | | as if the average had begun at zero, with bias correction |
+/// | [`warmup`](Adapted::warmup) | no | | a shorter memory at first |
+/// | [`debiased`](Adapted::debiased) | no | | as if the average had begun at zero, with bias correction |
 ///
 /// # State
 /// One element per parameter (4 bytes in f32), how many steps have been averaged, and the product of their decays. Decay, warm-up
@@ -63,9 +67,8 @@ use crate::step::{Optimizer, Report, Step};
 /// # References
 /// B. T. Polyak and A. B. Juditsky, *Acceleration of stochastic approximation by averaging*, SIAM J. Control Optim. 30
 /// (1992).
-#[derive(Debug, Clone)]
-pub struct Ema<O, A> {
-    inner: O,
+#[derive(Clone)]
+pub struct Ema<A> {
     decay: Hyper,
     warmup: bool,
     debiased: bool,
@@ -76,32 +79,34 @@ pub struct Ema<O, A> {
     product: f64,
 }
 
-around!(Ema<O, A>);
 shows_averages!(Ema, "the averages");
 
-impl<O, A> Ema<O, A> {
-    pub(crate) fn new(inner: O, decay: impl Into<Hyper>) -> Self {
+impl<A> Ema<A> {
+    /// An average with this decay, a number or a schedule.
+    pub fn new(decay: impl Into<Hyper>) -> Self {
         let averages = Averages::default();
-        Self { inner, decay: decay.into(), warmup: false, debiased: false, averages, averaged: 0, product: 1.0 }
+        Self { decay: decay.into(), warmup: false, debiased: false, averages, averaged: 0, product: 1.0 }
     }
+}
 
-    /// Forgets faster at first: the decay is at most (1 + t)/(10 + t), with t the number of steps averaged before.
-    pub fn warmup(mut self) -> Self {
-        self.warmup = true;
+impl<O, A> Adapted<O, Ema<A>> {
+    /// Whether it forgets faster at first: the decay is at most (1 + t)/(10 + t), with t the number of steps averaged before.
+    pub fn warmup(mut self, warmup: bool) -> Self {
+        self.warmup = warmup;
         self
     }
 
-    /// Weighs the first steps as those after them, not as all that came before.
-    pub fn debiased(mut self) -> Self {
-        self.debiased = true;
+    /// Whether the first steps weigh as those after them, not as all that came before.
+    pub fn debiased(mut self, debiased: bool) -> Self {
+        self.debiased = debiased;
         self
     }
 }
 
-impl<A: Element, O: Optimizer<A>> Ema<O, A> {
-    /// The decay of this step, if it and the step are in order.
-    fn check_own(&self, step: &Step<'_, A>) -> Result<f64> {
-        let decay = self.decay.within("decay", 0.0..=1.0, self.inner.steps())?;
+impl<A: Element> Ema<A> {
+    /// The decay of the step of this number, if it and the step are in order.
+    fn check_own(&self, step: &Step<'_, A>, number: u64) -> Result<f64> {
+        let decay = self.decay.within("decay", 0.0..=1.0, number)?;
         self.averages.check(step)?;
         let t = self.averaged as f64;
         Ok(if self.warmup { decay.min((1.0 + t) / (10.0 + t)) } else { decay })
@@ -117,28 +122,25 @@ impl<A: Element, O: Optimizer<A>> Ema<O, A> {
     }
 }
 
-impl<A: Element, O: Optimizer<A>> Optimizer<A> for Ema<O, A> {
-    fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        self.check_own(step)?;
-        self.inner.check(step)
+impl<A: Element> Adaptor<A> for Ema<A> {
+    fn check(&self, step: &Step<'_, A>, inner: &dyn Optimizer<A>) -> Result<()> {
+        self.check_own(step, inner.steps())?;
+        inner.check(step)
     }
 
-    fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
-        step.ensure_writable()?;
-        let decay = self.check_own(&step)?;
+    fn apply(&mut self, step: Step<'_, A>, inner: &mut dyn Optimizer<A>) -> Result<Report> {
+        let decay = self.check_own(&step, inner.steps())?;
         let product = self.product * decay;
         let weight = self.weight(decay, product);
-        let report = self.averages.follow(&mut self.inner, step, weight)?;
+        let report = self.averages.follow(inner, step, weight)?;
         if report.moved {
             (self.averaged, self.product) = (self.averaged.saturating_add(1), product);
         }
         Ok(report)
     }
 
-    count_inner!();
-
     fn layout(&self) -> Option<&Arc<Layout>> {
-        self.averages.layout().or(self.inner.layout())
+        self.averages.layout()
     }
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
@@ -147,7 +149,6 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Ema<O, A> {
         node.value("product", self.product);
         self.decay.write_state("decay", &mut node);
         self.averages.write_state(&mut node);
-        self.inner.write_state(state);
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
@@ -156,8 +157,15 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Ema<O, A> {
         let decays = node.value_where("product", "a number from 0 to 1", |product| (0.0..=1.0).contains(product))?;
         let decay = self.decay.read_state("decay", &node)?;
         let read = Averages::read_state(&node)?;
-        let Self { inner, averages, averaged, product, .. } = self;
-        let own = Commit::new(move || (*averages, *averaged, *product) = (read, count, decays));
-        Ok(inner.read_state(state)?.and(own).and(decay))
+        let Self { averages, averaged, product, .. } = self;
+        Ok(Commit::new(move || (*averages, *averaged, *product) = (read, count, decays)).and(decay))
+    }
+}
+
+impl<A> fmt::Debug for Ema<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ema({:?})", self.decay)?;
+        let options = [("warmup", self.warmup), ("debiased", self.debiased)];
+        options.iter().filter(|(_, on)| *on).try_for_each(|(name, _)| write!(f, ".{name}(true)"))
     }
 }

@@ -1,15 +1,18 @@
 //! Refusing or skipping steps whose gradients are not finite.
 
+use std::fmt;
 use std::sync::Arc;
 
-use super::{NonFinite, Verdict, around, count_inner, skipped};
+use super::{Adaptor, NonFinite, Outcome, adapted};
 use crate::error::Result;
 use crate::params::{Element, Layout};
 use crate::state::{Commit, StateReader, StateWriter};
+use crate::step::memo::Quantity;
 use crate::step::{Optimizer, Report, Step, norm};
 
 /// Looks for NaN and infinities before the optimizer inside sees the gradients: made by
-/// [`OptimizerExt::check_finite`](crate::OptimizerExt::check_finite) and [`OptimizerExt::skip_nonfinite`](crate::OptimizerExt::skip_nonfinite). Costs one read of the gradients.
+/// [`OptimizerExt::check_finite`](crate::OptimizerExt::check_finite) and
+/// [`OptimizerExt::skip_nonfinite`](crate::OptimizerExt::skip_nonfinite). Costs one read of the gradients.
 ///
 /// ```
 /// use gradus::prelude::*;
@@ -24,20 +27,18 @@ use crate::step::{Optimizer, Report, Step, norm};
 /// assert_eq!(error.to_string(), "gradient (root) is NaN at index [0]");
 /// # Ok::<(), gradus::Error>(())
 /// ```
-#[derive(Debug, Clone)]
-pub struct Finite<O> {
-    inner: O,
+#[derive(Clone)]
+pub struct Finite {
     policy: NonFinite,
     skipped: u64,
     /// The parameters of a step that was skipped before the optimizer inside knew them.
     layout: Option<Arc<Layout>>,
 }
 
-around!(Finite<O>);
-
-impl<O> Finite<O> {
-    pub(crate) fn new(inner: O, policy: NonFinite) -> Self {
-        Self { inner, policy, skipped: 0, layout: None }
+impl Finite {
+    /// What this policy says of gradients that are not finite.
+    pub fn new(policy: NonFinite) -> Self {
+        Self { policy, skipped: 0, layout: None }
     }
 
     /// How many steps were skipped; it counts to `u64::MAX`.
@@ -45,48 +46,36 @@ impl<O> Finite<O> {
         self.skipped
     }
 
-    fn judge<A: Element>(&self, step: &Step<'_, A>) -> Result<Verdict>
-    where
-        O: Optimizer<A>,
-    {
-        Layout::ensure_known(self.layout(), step.layout())?;
-        let finite = norm::all_finite(&step.grads().collect::<Vec<_>>());
-        let largest = step.norm_of_all(if finite { 0.0 } else { f64::NAN }, f64::INFINITY)?;
-        self.policy.judge(largest.is_finite(), step)
+    fn judge<A: Element>(&self, step: &Step<'_, A>) -> Result<Outcome> {
+        let count = step.measured(Quantity::Finite, |grads| if norm::all_finite(grads) { 0.0 } else { f64::NAN });
+        let largest = step.norm_of_all(count, f64::INFINITY)?;
+        Ok(Outcome { grad_norm: None, ..self.policy.outcome(largest, step)? })
     }
 }
 
-impl<A: Element, O: Optimizer<A>> Optimizer<A> for Finite<O> {
-    fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        match self.judge(step)? {
-            Verdict::Go => self.inner.check(step),
-            Verdict::Skip => Ok(()),
-        }
+impl<A: Element> Adaptor<A> for Finite {
+    fn check(&self, step: &Step<'_, A>, inner: &dyn Optimizer<A>) -> Result<()> {
+        adapted::check(step, inner, |step| self.judge(step))
     }
 
-    fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
-        step.ensure_writable()?;
-        match self.judge(&step)? {
-            Verdict::Go => self.inner.apply(step),
-            Verdict::Skip => {
-                self.skipped = self.skipped.saturating_add(1);
-                self.layout.get_or_insert_with(|| Arc::clone(step.layout()));
-                Ok(skipped(self.inner.learning_rate(), None))
-            }
+    fn apply(&mut self, step: Step<'_, A>, inner: &mut dyn Optimizer<A>) -> Result<Report> {
+        let layout = Arc::clone(step.layout());
+        let (report, outcome) = adapted::apply(step, inner, |step| self.judge(step))?;
+        if outcome.skip {
+            self.skipped = self.skipped.saturating_add(1);
+            self.layout.get_or_insert(layout);
         }
+        Ok(report)
     }
-
-    count_inner!();
 
     fn layout(&self) -> Option<&Arc<Layout>> {
-        self.inner.layout().or(self.layout.as_ref())
+        self.layout.as_ref()
     }
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
         if self.policy == NonFinite::Skip {
             state.node("skip_nonfinite").value("skipped", self.skipped);
         }
-        self.inner.write_state(state);
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
@@ -95,7 +84,12 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Finite<O> {
             _ => self.skipped,
         };
         let read = state.layout().cloned();
-        let Self { inner, skipped, layout, .. } = self;
-        Ok(inner.read_state(state)?.and(Commit::new(move || (*skipped, *layout) = (count, read))))
+        Ok(Commit::new(move || (self.skipped, self.layout) = (count, read)))
+    }
+}
+
+impl fmt::Debug for Finite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.policy == NonFinite::Skip { "skip_nonfinite()" } else { "check_finite()" })
     }
 }

@@ -1,9 +1,10 @@
 //! Parameters that do not move.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 
-use super::{around, count_inner};
+use super::{Adapted, Adaptor, Outcome, adapted};
 use crate::error::{Error, Name, Result, StateError};
 use crate::params::{Element, Layout, Pattern};
 use crate::state::{Commit, StateReader, StateWriter};
@@ -12,11 +13,11 @@ use crate::step::{Optimizer, Report, Step};
 /// Keeps chosen parameters as they are: made by [`OptimizerExt::freeze`](crate::OptimizerExt::freeze).
 ///
 /// A frozen tensor has no state and costs no pass; clipping inside does not see its gradient. After
-/// [`unfreeze`](Freeze::unfreeze) it begins with fresh state, at its own step 1, or goes on where it was frozen.
+/// [`unfreeze`](Freeze::unfreeze) it starts with fresh state, at its own step 1, or with the state that it had when it was frozen.
 ///
-/// Write `freeze` last in a chain: so it is what `requires_grad = False` is elsewhere. A clip or a look for NaN outside it,
-/// given later, still counts the gradients of frozen tensors. To reach `unfreeze` inside other adaptors, go through their
-/// `inner_mut`; a boxed optimizer is frozen around the box.
+/// Put `freeze` last in a chain; it then behaves like PyTorch's `requires_grad = False`. A clip or a look for NaN outside it, given
+/// later, still counts the gradients of frozen tensors. Inside other adaptors and in a box,
+/// [`find_mut`](crate::OptimizerExt::find_mut) reaches it: `opt.find_mut::<Freeze>()`.
 ///
 /// # State
 /// Which tensors are frozen, and which the adaptor was told to freeze and to unfreeze so far: a state that was saved with another
@@ -42,9 +43,8 @@ use crate::step::{Optimizer, Report, Step};
 /// assert_eq!(w, (array![-1.0], array![-2.0]));
 /// # Ok::<(), gradus::Error>(())
 /// ```
-#[derive(Debug, Clone)]
-pub struct Freeze<O> {
-    inner: O,
+#[derive(Clone)]
+pub struct Freeze {
     /// What the adaptor was made with.
     given: Pattern,
     /// The layout, once there has been a step.
@@ -61,12 +61,10 @@ pub struct Freeze<O> {
     thawed: usize,
 }
 
-around!(Freeze<O>);
-
-impl<O> Freeze<O> {
-    pub(crate) fn new(inner: O, pattern: impl Into<Pattern>) -> Self {
+impl Freeze {
+    /// Keeps the tensors that the pattern chooses as they are.
+    pub fn new(pattern: impl Into<Pattern>) -> Self {
         Self {
-            inner,
             given: pattern.into(),
             layout: None,
             frozen: Vec::new(),
@@ -75,25 +73,6 @@ impl<O> Freeze<O> {
             later: Vec::new(),
             thawed: 0,
         }
-    }
-
-    /// Lets the tensors that the pattern chooses move again once `steps` steps have been taken; several of these unfreeze layer
-    /// by layer. As if [`unfreeze`](Self::unfreeze) were called then.
-    ///
-    /// ```
-    /// use gradus::prelude::*;
-    /// use ndarray::array;
-    ///
-    /// let mut opt = Sgd::new(1.0).freeze(["0", "1"]).unfreeze_at(1, "1").unfreeze_at(2, "0");
-    /// let mut w = [array![0.0], array![0.0], array![0.0]];
-    /// (0..3).try_for_each(|_| opt.step(&mut w, &[array![1.0], array![1.0], array![1.0]]).map(drop))?;
-    /// assert_eq!(w, [array![-1.0], array![-2.0], array![-3.0]]);
-    /// # Ok::<(), gradus::Error>(())
-    /// ```
-    pub fn unfreeze_at(mut self, steps: u64, pattern: impl Into<Pattern>) -> Self {
-        let at = self.later.partition_point(|(other, _)| *other <= steps);
-        self.later.insert(at, (steps, pattern.into()));
-        self
     }
 
     /// Lets the tensors that the pattern chooses move again, from the next step on.
@@ -153,7 +132,7 @@ impl<O> Freeze<O> {
     }
 }
 
-impl<O> Freeze<O> {
+impl Freeze {
     /// What the adaptor was made with, in words.
     fn describe(&self) -> String {
         let later = self.later.iter().map(|(steps, pattern)| format!(", unfreeze_at {steps} \"{pattern:?}\""));
@@ -255,26 +234,25 @@ fn turn(frozen: &mut [bool], pattern: &Pattern, freeze: bool, layout: &Layout) -
     Ok(())
 }
 
-/// Takes the gradients of frozen tensors away.
-fn hide<A: Element>(frozen: &[bool], step: &mut Step<'_, A>) {
-    step.iter_mut().filter(|(_, tensor)| frozen[tensor.index()]).for_each(|(_, tensor)| tensor.freeze());
+impl Freeze {
+    /// Takes the gradients of frozen tensors away.
+    fn hide<A: Element>(&self, step: &mut Step<'_, A>) -> Result<Outcome> {
+        let (frozen, _) = self.frozen(step.layout(), step.number())?;
+        step.zip_mut(&*frozen).filter(|(.., frozen)| **frozen).for_each(|(_, tensor, _)| tensor.freeze());
+        Ok(Outcome::pass())
+    }
 }
 
-impl<A: Element, O: Optimizer<A>> Optimizer<A> for Freeze<O> {
-    fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        let (frozen, _) = self.frozen(step.layout(), self.inner.steps())?;
-        let mut step = step.preview();
-        hide(&frozen, &mut step);
-        self.inner.check(&step)
+impl<A: Element> Adaptor<A> for Freeze {
+    fn check(&self, step: &Step<'_, A>, inner: &dyn Optimizer<A>) -> Result<()> {
+        adapted::check(step, inner, |step| self.hide(step))
     }
 
-    fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
-        step.ensure_writable()?;
+    fn apply(&mut self, step: Step<'_, A>, inner: &mut dyn Optimizer<A>) -> Result<Report> {
         let layout = Arc::clone(step.layout());
-        let (frozen, thawed) = self.frozen(&layout, self.inner.steps())?;
-        hide(&frozen, &mut step);
+        let (frozen, thawed) = self.frozen(&layout, inner.steps())?;
         let fresh = if let Cow::Owned(frozen) = frozen { Some(frozen) } else { None };
-        let report = self.inner.apply(step)?;
+        let (report, _) = adapted::apply(step, inner, |step| self.hide(step))?;
         // Not before: a step that was refused must not decide which parameters these are.
         if let Some(fresh) = fresh {
             self.frozen = fresh;
@@ -283,10 +261,8 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Freeze<O> {
         Ok(report)
     }
 
-    count_inner!();
-
     fn layout(&self) -> Option<&Arc<Layout>> {
-        self.layout.as_ref().or(self.inner.layout())
+        self.layout.as_ref()
     }
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
@@ -303,7 +279,6 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Freeze<O> {
         }
         let tensors = self.layout.iter().flat_map(|layout| layout.tensors()).zip(&self.frozen);
         tensors.filter(|(_, frozen)| **frozen).for_each(|(info, _)| node.count("frozen", info, 1));
-        self.inner.write_state(state);
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
@@ -315,13 +290,40 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Freeze<O> {
         let so_far = if known.is_some() { self.thawed_in(&node)? } else { 0 };
         let is_frozen = |info| Ok(node.count("frozen", info)?.is_some());
         let read = node.tensors().iter().map(is_frozen).collect::<Result<Vec<_>>>()?;
-        let Self { inner, frozen, layout, thawed, holds, waiting, .. } = self;
-        let own = Commit::new(move || {
+        let Self { frozen, layout, thawed, holds, waiting, .. } = self;
+        Ok(Commit::new(move || {
             (*frozen, *layout, *thawed) = (read, known, so_far);
             if let Some(asked_for) = asked_for {
                 (*holds, *waiting) = asked_for;
             }
-        });
-        Ok(inner.read_state(state)?.and(own))
+        }))
+    }
+}
+
+impl fmt::Debug for Freeze {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "freeze(\"{:?}\")", self.given)?;
+        self.later.iter().try_for_each(|(steps, pattern)| write!(f, ".unfreeze_at({steps}, \"{pattern:?}\")"))
+    }
+}
+
+impl<O> Adapted<O, Freeze> {
+    /// Lets the tensors that the pattern chooses move again once `steps` steps have been taken; several of these unfreeze layer
+    /// by layer. As if [`unfreeze`](Freeze::unfreeze) were called then.
+    ///
+    /// ```
+    /// use gradus::prelude::*;
+    /// use ndarray::array;
+    ///
+    /// let mut opt = Sgd::new(1.0).freeze(["0", "1"]).unfreeze_at(1, "1").unfreeze_at(2, "0");
+    /// let mut w = [array![0.0], array![0.0], array![0.0]];
+    /// (0..3).try_for_each(|_| opt.step(&mut w, &[array![1.0], array![1.0], array![1.0]]).map(drop))?;
+    /// assert_eq!(w, [array![-1.0], array![-2.0], array![-3.0]]);
+    /// # Ok::<(), gradus::Error>(())
+    /// ```
+    pub fn unfreeze_at(mut self, steps: u64, pattern: impl Into<Pattern>) -> Self {
+        let at = self.later.partition_point(|(other, _)| *other <= steps);
+        self.later.insert(at, (steps, pattern.into()));
+        self
     }
 }

@@ -1,23 +1,29 @@
 //! Learning rate and weight decay by group of tensors.
 
-use super::{around, ask_inner, state_of_inner};
+use std::fmt;
+
+use super::{Outcome, Transform};
 use crate::error::{Error, Result, StepError};
 use crate::params::pattern::{Pattern, Selection};
 use crate::params::{Element, Layout, TensorInfo};
 use crate::schedule::Hyper;
-use crate::step::{Adjust, Optimizer, Report, Step};
+use crate::step::{Adjust, Step};
 
 /// What a group of tensors has of its own.
 ///
 /// Each value is a number or a schedule, evaluated at the optimizer's step counter.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Group {
     learning_rate: Own,
     weight_decay: Own,
 }
 
+/// The names of replacement and factor.
+const LEARNING_RATE: [&str; 2] = ["learning_rate", "scale_learning_rate"];
+const WEIGHT_DECAY: [&str; 2] = ["weight_decay", "scale_weight_decay"];
+
 /// A replacement and a factor for one hyper-parameter.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 struct Own {
     value: Option<Hyper>,
     scale: Option<Hyper>,
@@ -67,7 +73,7 @@ impl Own {
     }
 }
 
-/// An optimizer with a group: made by [`OptimizerExt::group`](crate::OptimizerExt::group).
+/// A group of tensors with a learning rate or weight decay of its own: made by [`OptimizerExt::group`](crate::OptimizerExt::group).
 ///
 /// Where groups overlap, factors multiply, and of several replacements the outermost, given last, holds.
 ///
@@ -83,27 +89,23 @@ impl Own {
 /// assert_eq!(w, (array![0.5], array![0.95]));
 /// # Ok::<(), gradus::Error>(())
 /// ```
-#[derive(Debug, Clone)]
-pub struct Grouped<O> {
-    inner: O,
+#[derive(Clone)]
+pub struct Grouped {
     selection: Selection,
     group: Group,
 }
 
-around!(Grouped<O>);
-
-impl<O> Grouped<O> {
-    pub(crate) fn new(inner: O, pattern: impl Into<Pattern>, group: Group) -> Self {
-        Self { inner, selection: Selection::new(pattern), group }
+impl Grouped {
+    /// The tensors that the pattern chooses, as this group.
+    pub fn new(pattern: impl Into<Pattern>, group: Group) -> Self {
+        Self { selection: Selection::new(pattern), group }
     }
 
     /// The changes at a step; an error names the first tensor of the group.
     fn adjusts(&self, step: u64, layout: &Layout) -> Result<(Adjust, Adjust)> {
         let Group { learning_rate, weight_decay } = &self.group;
-        let learning_rate = learning_rate.at(["learning_rate", "scale_learning_rate"], step);
-        let both = learning_rate.and_then(|learning_rate| {
-            Ok((learning_rate, weight_decay.at(["weight_decay", "scale_weight_decay"], step)?))
-        });
+        let learning_rate = learning_rate.at(LEARNING_RATE, step);
+        let both = learning_rate.and_then(|learning_rate| Ok((learning_rate, weight_decay.at(WEIGHT_DECAY, step)?)));
         both.map_err(|error| match error {
             Error::Step(StepError::HyperParameter { name, value, step, accepted, .. }) => {
                 Error::Step(StepError::HyperParameter {
@@ -116,18 +118,6 @@ impl<O> Grouped<O> {
             }
             other => other,
         })
-    }
-
-    /// Changes what holds for the group's tensors.
-    fn adjust<A: Element>(&self, at: u64, step: &mut Step<'_, A>) -> Result<()> {
-        let chosen = self.selection.peek(step.layout())?;
-        let (learning_rate, weight_decay) = self.adjusts(at, step.layout())?;
-        for (info, tensor) in step.iter_mut().filter(|(_, tensor)| chosen[tensor.index()]) {
-            let combine = |name, outer, inner| combined(name, outer, inner, info, at);
-            tensor.learning_rate = combine("scale_learning_rate", tensor.learning_rate, learning_rate)?;
-            tensor.weight_decay = combine("scale_weight_decay", tensor.weight_decay, weight_decay)?;
-        }
-        Ok(())
     }
 }
 
@@ -148,19 +138,43 @@ fn combined(name: &'static str, outer: Adjust, inner: Adjust, info: &TensorInfo,
     Ok(Adjust { value: outer.value.or(inner.value), scale })
 }
 
-impl<A: Element, O: Optimizer<A>> Optimizer<A> for Grouped<O> {
-    fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        let mut step = step.preview();
-        self.adjust(self.inner.steps(), &mut step)?;
-        self.inner.check(&step)
+impl<A: Element> Transform<A> for Grouped {
+    fn name(&self) -> &'static str {
+        "group"
     }
 
-    fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
-        self.selection.choose(step.layout())?;
-        self.adjust(self.inner.steps(), &mut step)?;
-        self.inner.apply(step)
+    fn hyper_parameters(&self) -> Vec<(&'static str, &Hyper)> {
+        let Group { learning_rate, weight_decay } = &self.group;
+        let all = [(LEARNING_RATE, learning_rate), (WEIGHT_DECAY, weight_decay)];
+        let own = all.into_iter().flat_map(|(names, own)| names.into_iter().zip([&own.value, &own.scale]));
+        own.filter_map(|(name, hyper)| Some((name, hyper.as_ref()?))).collect()
     }
 
-    ask_inner!();
-    state_of_inner!();
+    fn transform<'s>(&'s self, step: &mut Step<'s, A>) -> Result<Outcome> {
+        let (at, chosen) = (step.number(), self.selection.choose(step.layout())?);
+        let (learning_rate, weight_decay) = self.adjusts(at, step.layout())?;
+        for (info, tensor, _) in step.zip_mut(&*chosen).filter(|(.., chosen)| **chosen) {
+            let combine = |name, outer, inner| combined(name, outer, inner, info, at);
+            tensor.learning_rate = combine("scale_learning_rate", tensor.learning_rate, learning_rate)?;
+            tensor.weight_decay = combine("scale_weight_decay", tensor.weight_decay, weight_decay)?;
+        }
+        Ok(Outcome::pass())
+    }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Group::new()")?;
+        for (name, own) in [("learning_rate", &self.learning_rate), ("weight_decay", &self.weight_decay)] {
+            own.value.iter().try_for_each(|value| write!(f, ".{name}({value:?})"))?;
+            own.scale.iter().try_for_each(|scale| write!(f, ".scale_{name}({scale:?})"))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Grouped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "group({:?}, {:?})", self.selection.pattern(), self.group)
+    }
 }

@@ -1,15 +1,18 @@
 //! Learning rates that fall with the depth.
 
-use std::sync::Arc;
+use std::fmt;
 
-use super::{around, ask_inner, state_of_inner};
+use super::{Outcome, Transform};
 use crate::error::{Error, Result, StepError};
+use crate::params::Element;
 use crate::params::pattern::{Pattern, Selection};
-use crate::params::{Element, Layout};
 use crate::schedule::Hyper;
-use crate::step::{Optimizer, Report, Step};
+use crate::step::Step;
 
-/// Gives each layer a smaller learning rate than the one after it: made by [`OptimizerExt::layerwise_decay`](crate::OptimizerExt::layerwise_decay).
+const NAME: &str = "layerwise_decay";
+
+/// Gives each layer a smaller learning rate than the one after it: made by
+/// [`OptimizerExt::layerwise_decay`](crate::OptimizerExt::layerwise_decay).
 ///
 /// # Update rule
 /// ```text
@@ -41,61 +44,56 @@ use crate::step::{Optimizer, Report, Step};
 ///
 /// # References
 /// J. Howard and S. Ruder, *Universal Language Model Fine-tuning for Text Classification* (2018), arXiv:1801.06146, sec. 3.2.
-#[derive(Debug, Clone)]
-pub struct LayerwiseDecay<O> {
-    inner: O,
+#[derive(Clone)]
+pub struct LayerwiseDecay {
     rate: Hyper,
     layers: Vec<Selection>,
 }
 
-around!(LayerwiseDecay<O>);
+impl LayerwiseDecay {
+    /// Factors that fall by `rate` from each layer to the one before it; patterns choose the layers from the input to the output.
+    pub fn new(rate: impl Into<Hyper>, layers: impl IntoIterator<Item = impl Into<Pattern>>) -> Self {
+        Self { rate: rate.into(), layers: layers.into_iter().map(Selection::new).collect() }
+    }
+}
 
-impl<O> LayerwiseDecay<O> {
-    pub(crate) fn new(inner: O, rate: impl Into<Hyper>, layers: impl IntoIterator<Item = impl Into<Pattern>>) -> Self {
-        Self { inner, rate: rate.into(), layers: layers.into_iter().map(Selection::new).collect() }
+impl<A: Element> Transform<A> for LayerwiseDecay {
+    fn name(&self) -> &'static str {
+        "layerwise_decay"
     }
 
-    /// Changes the learning rates at a step.
-    fn scale<A: Element>(&self, at: u64, step: &mut Step<'_, A>) -> Result<()> {
-        const NAME: &str = "layerwise_decay";
-        let rate = self.rate.within(NAME, 0.0.., at)?;
+    fn hyper_parameters(&self) -> Vec<(&'static str, &Hyper)> {
+        vec![(NAME, &self.rate)]
+    }
+
+    fn transform<'s>(&'s self, step: &mut Step<'s, A>) -> Result<Outcome> {
+        let rate = self.rate.within(NAME, 0.0.., step.number())?;
         let mut factors = vec![1.0; step.layout().len()];
         for (layer, selection) in self.layers.iter().enumerate() {
             let power = self.layers.len() - 1 - layer;
             let factor = rate.powf(power as f64);
-            let chosen = selection.peek(step.layout())?;
+            let chosen = selection.choose(step.layout())?;
             if rate > 0.0 && !factor.is_normal() {
                 let accepted = format!("0 or a number whose power of {power} is one");
                 let path = selection.first(step.layout());
                 return Err(Error::Step(StepError::HyperParameter {
                     name: NAME,
                     value: rate,
-                    step: at,
+                    step: step.number(),
                     path,
                     accepted,
                 }));
             }
             factors.iter_mut().zip(&*chosen).filter(|(_, chosen)| **chosen).for_each(|(own, _)| *own = factor);
         }
-        step.iter_mut().for_each(|(_, tensor)| tensor.learning_rate.scale *= factors[tensor.index()]);
-        Ok(())
+        step.zip_mut(factors).for_each(|(_, tensor, factor)| tensor.learning_rate.scale *= factor);
+        Ok(Outcome::pass())
     }
 }
 
-impl<A: Element, O: Optimizer<A>> Optimizer<A> for LayerwiseDecay<O> {
-    fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        let mut step = step.preview();
-        self.scale(self.inner.steps(), &mut step)?;
-        self.inner.check(&step)
+impl fmt::Debug for LayerwiseDecay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let layers: Vec<_> = self.layers.iter().map(Selection::pattern).collect();
+        write!(f, "layerwise_decay({:?}, {layers:?})", self.rate)
     }
-
-    fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
-        let layout: Arc<Layout> = Arc::clone(step.layout());
-        self.layers.iter_mut().try_for_each(|layer| layer.choose(&layout).map(drop))?;
-        self.scale(self.inner.steps(), &mut step)?;
-        self.inner.apply(step)
-    }
-
-    ask_inner!();
-    state_of_inner!();
 }

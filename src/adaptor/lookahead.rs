@@ -1,9 +1,10 @@
 //! Slow weights that follow the fast ones from time to time.
 
+use std::fmt;
 use std::sync::Arc;
 
+use super::Adaptor;
 use super::averages::{Averages, shows_averages};
-use super::{around, count_inner};
 use crate::error::{Result, ensure_count};
 use crate::params::{Element, Layout, Owned, ParamsMut, TensorInfo};
 use crate::schedule::Hyper;
@@ -56,29 +57,28 @@ use crate::step::{Optimizer, Report, Step, Tensor};
 ///
 /// # References
 /// M. R. Zhang et al., *Lookahead Optimizer: k steps forward, 1 step back* (2019), arXiv:1907.08610, algorithm 1.
-#[derive(Debug, Clone)]
-pub struct Lookahead<O, A> {
-    inner: O,
+#[derive(Clone)]
+pub struct Lookahead<A> {
     every: u64,
     slow_step: Hyper,
     averages: Averages<A>,
 }
 
-around!(Lookahead<O, A>);
 shows_averages!(Lookahead, "the slow weights");
 
-impl<O, A> Lookahead<O, A> {
-    pub(crate) fn new(inner: O, every: u64, slow_step: impl Into<Hyper>) -> Self {
-        Self { inner, every, slow_step: slow_step.into(), averages: Averages::default() }
+impl<A> Lookahead<A> {
+    /// Slow weights that go `slow_step` of the way every `every` steps.
+    pub fn new(every: u64, slow_step: impl Into<Hyper>) -> Self {
+        Self { every, slow_step: slow_step.into(), averages: Averages::default() }
     }
 }
 
-impl<A: Element, O: Optimizer<A>> Lookahead<O, A> {
-    /// The slow weights' step, if it and the optimizer's are in order.
-    fn check_own(&self, step: &Step<'_, A>) -> Result<f64> {
+impl<A: Element> Lookahead<A> {
+    /// The slow weights' step after so many steps, if it and the optimizer's are in order.
+    fn check_own(&self, step: &Step<'_, A>, at: u64) -> Result<f64> {
         ensure_count("every", self.every)?;
         self.averages.check(step)?;
-        let (name, range, at) = ("slow_step", 0.0..=1.0, self.inner.steps());
+        let (name, range) = ("slow_step", 0.0..=1.0);
         match are_halves::<A>() {
             true => self.slow_step.within(name, range, at), // computed with in `f64`
             false => self.slow_step.within_as::<A>(name, range, at),
@@ -109,31 +109,30 @@ fn synchronise<A: Element>(info: &TensorInfo, tensor: &mut Tensor<'_, A>, slow: 
     });
 }
 
-impl<A: Element, O: Optimizer<A>> Optimizer<A> for Lookahead<O, A> {
-    fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        self.check_own(step)?;
-        self.inner.check(step)
+impl<A: Element> Adaptor<A> for Lookahead<A> {
+    fn check(&self, step: &Step<'_, A>, inner: &dyn Optimizer<A>) -> Result<()> {
+        self.check_own(step, inner.steps())?;
+        inner.check(step)
     }
 
-    fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
-        step.ensure_writable()?;
-        let slow_step = self.check_own(&step)?;
+    fn apply(&mut self, mut step: Step<'_, A>, inner: &mut dyn Optimizer<A>) -> Result<Report> {
+        let slow_step = self.check_own(&step, inner.steps())?;
         let made = self.averages.begin(&step); // the slow weights begin as the parameters before the step
         // At the end of its counter the optimizer inside refuses.
-        if !self.inner.steps().checked_add(1).is_some_and(|number| number.is_multiple_of(self.every)) {
-            let report = self.inner.apply(step);
+        if !inner.steps().checked_add(1).is_some_and(|number| number.is_multiple_of(self.every)) {
+            let report = inner.apply(step);
             return self.averages.settle(made, report);
         }
         // What follows the parameters is to follow them to the slow weights, not to where they are in between.
         let mut watches: Vec<_> = step.iter().map(|_| Follower::watch()).collect();
-        let (layout, ranks) = (Arc::clone(step.layout()), step.ranks());
+        let context = step.context();
         let tensors = step.iter_mut().zip(&mut watches).map(|((_, tensor), watch)| {
             let mut tensor = tensor.reborrow();
             tensor.followers.push(watch.lend());
             tensor
         });
         let tensors = tensors.collect();
-        let report = self.inner.apply(Step::from_parts(layout, tensors, ranks));
+        let report = inner.apply(Step::in_context(context, tensors));
         let report = self.averages.settle(made, report)?;
         if !report.moved {
             return Ok(report);
@@ -149,24 +148,26 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Lookahead<O, A> {
         Ok(report)
     }
 
-    count_inner!();
-
     fn layout(&self) -> Option<&Arc<Layout>> {
-        self.averages.layout().or(self.inner.layout())
+        self.averages.layout()
     }
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node("lookahead");
         self.slow_step.write_state("slow_step", &mut node);
         self.averages.write_state(&mut node);
-        self.inner.write_state(state);
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
         let node = state.node("lookahead")?;
         let slow_step = self.slow_step.read_state("slow_step", &node)?;
         let read = Averages::read_state(&node)?;
-        let Self { inner, averages, .. } = self;
-        Ok(inner.read_state(state)?.and(Commit::new(move || *averages = read)).and(slow_step))
+        Ok(Commit::new(move || self.averages = read).and(slow_step))
+    }
+}
+
+impl<A> fmt::Debug for Lookahead<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "lookahead({}, {:?})", self.every, self.slow_step)
     }
 }

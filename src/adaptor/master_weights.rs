@@ -6,13 +6,12 @@ use std::sync::Arc;
 
 use ndarray::ArrayD;
 
-use super::kept::Kept;
 use super::{around, count_inner};
 use crate::error::Result;
 use crate::params::{Element, Layout, Owned, ValuesMut};
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::follower::{Follower, follow};
-use crate::step::{Adjust, Grad, Optimizer, Report, Step, Tensor};
+use crate::step::{Adjust, Grad, Optimizer, PerTensor, Report, Step, Tensor};
 
 /// Steps parameters of 16 bits, `half::bf16` or `half::f16`, through f32 copies: made by
 /// [`OptimizerExt::master_weights`](crate::OptimizerExt::master_weights).
@@ -51,7 +50,7 @@ use crate::step::{Adjust, Grad, Optimizer, Report, Step, Tensor};
 #[derive(Clone)]
 pub struct MasterWeights<O, H> {
     inner: O,
-    masters: Kept<Owned<f32>>,
+    masters: PerTensor<Owned<f32>>,
     element: PhantomData<fn() -> H>,
 }
 
@@ -59,13 +58,13 @@ around!(MasterWeights<O, H>);
 
 impl<O, H> MasterWeights<O, H> {
     pub(crate) fn new(inner: O) -> Self {
-        Self { inner, masters: Kept::default(), element: PhantomData }
+        Self { inner, masters: PerTensor::new(), element: PhantomData }
     }
 
     /// The master weight of the tensor at `path`, once there has been a step.
     pub fn master(&self, path: &str) -> Option<ArrayD<f32>> {
-        let (info, master) = self.masters.iter().find(|(info, _)| info.path() == path)?;
-        Some(master.to_array(info.shape()))
+        let shape = self.masters.layout().and_then(|layout| Some(layout.tensors()[layout.position(path)?].shape()))?;
+        Some(self.masters.get(path)?.to_array(shape))
     }
 }
 
@@ -83,29 +82,26 @@ impl<H: Element, O: Optimizer<f32>> Optimizer<H> for MasterWeights<O, H> {
     fn check(&self, step: &Step<'_, H>) -> Result<()> {
         self.masters.ensure_known(step)?;
         // Before a tensor's first step its master weights would be these.
-        let missing = step.iter().filter(|(_, tensor)| self.masters.get(tensor.index()).is_none());
+        let missing = step.iter().filter(|(_, tensor)| self.masters.at(tensor.index()).is_none());
         let fresh: Vec<Owned<f32>> = missing.map(|(info, tensor)| Owned::copy(&tensor.param(), info.shape())).collect();
         let mut fresh = fresh.iter();
         let tensors = step.iter().filter_map(|(_, tensor)| {
-            let master = self.masters.get(tensor.index()).or_else(|| fresh.next())?;
+            let master = self.masters.at(tensor.index()).or_else(|| fresh.next())?;
             let param = ValuesMut::preview(master.as_values());
             let adjusts = [tensor.learning_rate, tensor.weight_decay];
             Some(inside(param, tensor.grad.as_ref(), adjusts, (tensor.index(), tensor.frozen)))
         });
-        self.inner.check(&Step::from_parts(Arc::clone(step.layout()), tensors.collect(), step.ranks()))
+        self.inner.check(&Step::in_context(step.context_of_check(), tensors.collect()))
     }
 
     fn apply(&mut self, mut step: Step<'_, H>) -> Result<Report> {
         step.ensure_writable()?;
         self.masters.ensure_known(&step)?;
         let made = self.masters.begin(&step, |info, tensor| Owned::copy(&tensor.param(), info.shape()));
-        let (layout, ranks) = (Arc::clone(step.layout()), step.ranks());
-        let mut masters = self.masters.all_mut();
-        let mut next = 0;
+        let context = step.context();
         let (mut pairs, mut copies) = (Vec::with_capacity(step.len()), Vec::with_capacity(step.len()));
-        for (_, tensor) in step.iter_mut() {
-            let Some(Some(master)) = masters.nth(tensor.index() - next) else { break };
-            next = tensor.index() + 1;
+        for (_, tensor, master) in step.zip_mut(self.masters.all_mut()) {
+            let Some(master) = master else { break };
             let adjusts = [tensor.learning_rate, tensor.weight_decay];
             let place = (tensor.index(), tensor.frozen);
             pairs.push(inside(master.as_values_mut(), tensor.grad.as_ref(), adjusts, place));
@@ -115,10 +111,10 @@ impl<H: Element, O: Optimizer<f32>> Optimizer<H> for MasterWeights<O, H> {
             tensor.followers.push(copy.lend());
             tensor
         });
-        let result = self.inner.apply(Step::from_parts(layout, tensors.collect(), ranks));
+        let result = self.inner.apply(Step::in_context(context, tensors.collect()));
         // What the optimizer inside has moved: not what is frozen there, but also what it had gathered a gradient for before.
         let moved: Vec<_> = copies.iter().map(Follower::has_followed).collect();
-        drop((masters, copies));
+        drop(copies);
         let report = self.masters.settle(made, result)?;
         for ((info, tensor), _) in step.iter_mut().zip(moved).filter(|(_, moved)| *moved) {
             follow(&mut tensor.followers, &tensor.param.as_values(), info.shape());
@@ -142,7 +138,7 @@ impl<H: Element, O: Optimizer<f32>> Optimizer<H> for MasterWeights<O, H> {
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
         let node = state.node("master_weights")?;
         node.value_where("dtype", H::DTYPE, |dtype: &String| dtype == H::DTYPE)?;
-        let read = Kept::read(&node, "master")?;
+        let read = PerTensor::read(&node, "master")?;
         let Self { inner, masters, .. } = self;
         Ok(inner.read_state(state)?.and(Commit::new(move || *masters = read)))
     }

@@ -1,12 +1,15 @@
 //! Ascent instead of descent.
 
-use super::{around, ask_inner, state_of_inner};
+use std::fmt;
+
+use super::{Outcome, Transform};
 use crate::error::Result;
 use crate::params::Element;
-use crate::step::{Optimizer, Report, Step};
+use crate::schedule::Hyper;
+use crate::step::Step;
 
-/// Climbs the objective instead of descending it: made by [`OptimizerExt::maximize`](crate::OptimizerExt::maximize). The gradient changes its sign;
-/// weight decay still pulls towards zero.
+/// Climbs the objective instead of descending it: made by [`OptimizerExt::maximize`](crate::OptimizerExt::maximize). The gradient changes
+/// its sign; weight decay still pulls towards zero.
 ///
 /// ```
 /// use gradus::prelude::*;
@@ -18,35 +21,26 @@ use crate::step::{Optimizer, Report, Step};
 /// assert_eq!(w, array![0.5]);
 /// # Ok::<(), gradus::Error>(())
 /// ```
-#[derive(Debug, Clone)]
-pub struct Maximize<O> {
-    inner: O,
-}
+#[derive(Clone, Copy, Default)]
+pub struct Maximize;
 
-around!(Maximize<O>);
+impl<A: Element> Transform<A> for Maximize {
+    fn name(&self) -> &'static str {
+        "maximize"
+    }
 
-impl<O> Maximize<O> {
-    pub(crate) fn new(inner: O) -> Self {
-        Self { inner }
+    fn hyper_parameters(&self) -> Vec<(&'static str, &Hyper)> {
+        Vec::new()
+    }
+
+    fn transform<'s>(&'s self, step: &mut Step<'s, A>) -> Result<Outcome> {
+        step.grads_mut().for_each(|(_, grad)| grad.scale_by(-1.0));
+        Ok(Outcome::pass())
     }
 }
 
-fn negate<A: Element>(step: &mut Step<'_, A>) {
-    step.iter_mut().filter_map(|(_, tensor)| tensor.grad.as_mut()).for_each(|grad| grad.scale_by(-1.0));
-}
-
-impl<A: Element, O: Optimizer<A>> Optimizer<A> for Maximize<O> {
-    fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        let mut step = step.preview();
-        negate(&mut step);
-        self.inner.check(&step)
+impl fmt::Debug for Maximize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("maximize()")
     }
-
-    fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
-        negate(&mut step);
-        self.inner.apply(step)
-    }
-
-    ask_inner!();
-    state_of_inner!();
 }

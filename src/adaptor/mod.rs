@@ -1,6 +1,6 @@
 //! Adaptors: optimizers around optimizers.
 //!
-//! They are made by methods of [`Optimizer`](crate::Optimizer) and change the [`Step`] on its way in. The
+//! They are made by methods of [`OptimizerExt`](crate::OptimizerExt) and change the [`Step`] on its way in. The
 //! last in a chain is the outermost and sees the user's gradient first:
 //!
 //! ```
@@ -16,28 +16,27 @@
 //! parameters does it in passing.
 
 mod accumulate;
+mod adapted;
 mod averages;
-mod clip;
 mod ema;
 mod finite;
 mod freeze;
 mod group;
-mod kept;
 mod layerwise;
 mod lookahead;
 #[cfg(feature = "half")]
 mod master_weights;
 mod maximize;
+mod outcome;
 mod router;
 mod swa;
+mod transform;
 mod unscale;
 
-use crate::error::Result;
-use crate::params::Element;
-use crate::step::{Report, Step, norm};
+use crate::step::Report;
 
 pub use accumulate::Accumulate;
-pub use clip::Clip;
+pub use adapted::{Adapted, Adaptor, apply, check};
 pub use ema::Ema;
 pub use finite::Finite;
 pub use freeze::Freeze;
@@ -47,8 +46,10 @@ pub use lookahead::Lookahead;
 #[cfg(feature = "half")]
 pub use master_weights::MasterWeights;
 pub use maximize::Maximize;
+pub use outcome::Outcome;
 pub use router::Router;
 pub use swa::Swa;
+pub use transform::{Transform, Transforming};
 pub use unscale::Unscale;
 
 /// What to do with a step whose gradients, or their norm, are not finite.
@@ -67,17 +68,19 @@ pub enum NonFinite {
 }
 
 /// What a policy makes of a step.
+#[cfg(feature = "distributed")]
 pub(crate) enum Verdict {
     Go,
     Skip,
 }
 
+#[cfg(feature = "distributed")]
 impl NonFinite {
     /// Decides about a step, given whether its gradients are finite.
-    pub(crate) fn judge<A: Element>(self, finite: bool, step: &Step<'_, A>) -> Result<Verdict> {
+    pub(crate) fn judge<A: crate::Element>(self, finite: bool, step: &crate::Step<'_, A>) -> crate::Result<Verdict> {
         match self {
             _ if finite => Ok(Verdict::Go),
-            Self::Error => Err(norm::non_finite(&step.grads().collect::<Vec<_>>())),
+            Self::Error => Err(crate::step::norm::non_finite(&step.grads().collect::<Vec<_>>())),
             Self::Skip => Ok(Verdict::Skip),
             Self::Allow => Ok(Verdict::Go),
         }
@@ -90,6 +93,7 @@ pub(crate) fn skipped(learning_rate: f64, grad_norm: Option<f64>) -> Report {
 }
 
 /// What every adaptor around one optimizer passes through: access to it, and what it knows of the training.
+#[cfg(any(feature = "distributed", feature = "half"))]
 macro_rules! around {
     ($adaptor:ident<O $(, $generic:ident)*>) => {
         impl<O $(, $generic)*> $adaptor<O $(, $generic)*> {
@@ -111,20 +115,22 @@ macro_rules! around {
     };
 }
 
-/// The methods of [`Optimizer`](crate::Optimizer) in which an adaptor only asks the optimizer inside.
-macro_rules! ask_inner {
-    () => {
-        $crate::adaptor::count_inner!();
-
-        fn layout(&self) -> Option<&std::sync::Arc<crate::params::Layout>> {
-            self.inner.layout()
-        }
-    };
-}
-
-/// [`ask_inner`] for an adaptor that knows the layout itself.
+/// The methods of [`Optimizer`](crate::Optimizer) in which an adaptor only passes on.
+#[cfg(any(feature = "distributed", feature = "half"))]
 macro_rules! count_inner {
     () => {
+        fn replace_learning_rate(&mut self, learning_rate: $crate::Hyper) {
+            self.inner.replace_learning_rate(learning_rate);
+        }
+
+        fn part(&self, of: std::any::TypeId) -> Option<&dyn std::any::Any> {
+            self.inner.part(of)
+        }
+
+        fn part_mut(&mut self, of: std::any::TypeId) -> Option<&mut dyn std::any::Any> {
+            self.inner.part_mut(of)
+        }
+
         fn learning_rate(&self) -> f64 {
             self.inner.learning_rate()
         }
@@ -135,18 +141,5 @@ macro_rules! count_inner {
     };
 }
 
-/// The state of an adaptor that remembers nothing: that of the optimizer inside.
-macro_rules! state_of_inner {
-    () => {
-        fn write_state(&self, state: &mut $crate::StateWriter<'_>) {
-            self.inner.write_state(state);
-        }
-
-        fn read_state<'s>(&'s mut self, state: &mut $crate::StateReader<'_>) -> Result<$crate::Commit<'s>> {
-            self.inner.read_state(state)
-        }
-    };
-}
-
+#[cfg(any(feature = "distributed", feature = "half"))]
 pub(crate) use {around, count_inner};
-use {ask_inner, state_of_inner};

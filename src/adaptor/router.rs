@@ -1,23 +1,26 @@
 //! Different tensors to different optimizers.
 
+use std::any::{Any, TypeId};
 use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{Error, Name, Result, StateError};
 use crate::params::pattern::{Pattern, Selection};
 use crate::params::{Element, Layout};
+use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Optimizer, Report, Step};
 
 /// Gives each tensor to one of several optimizers: made by [`OptimizerExt::route`](crate::OptimizerExt::route).
 ///
-/// Of several patterns that match, the last given holds; what none matches goes to the optimizer that the first
-/// `route` was called on, which is also the one that [`learning_rate`](Optimizer::learning_rate),
-/// [`steps`](Optimizer::steps) and the report's learning rate speak of.
+/// If several patterns match a tensor, the last one wins. Unmatched tensors go to the base optimizer, on which the first `route` was
+/// called. The router's [`learning_rate`](Optimizer::learning_rate), [`steps`](Optimizer::steps) and the report's learning rate are those
+/// of the base optimizer, and [`set_learning_rate`](crate::OptimizerExt::set_learning_rate) sets that of the base optimizer only: the
+/// branches usually need other rates. [`optimizers_mut`](Self::optimizers_mut) reaches theirs.
 ///
 /// An error in one branch stops all of them: every branch is asked before any moves. One that accepts in
 /// [`check`](Optimizer::check) and refuses in [`apply`](Optimizer::apply), as none of this crate does that computes alone, comes too
-/// late for those before it, [`Error::RefusedTooLate`](crate::Error::RefusedTooLate). A branch that skips, with [`skip_nonfinite`](crate::OptimizerExt::skip_nonfinite) or
+/// late for those before it, [`Error::RefusedTooLate`]. A branch that skips, with [`skip_nonfinite`](crate::OptimizerExt::skip_nonfinite) or
 /// a clip's [`NonFinite::Skip`](super::NonFinite::Skip), or that still accumulates, stops nobody else; the report says
 /// `moved` if any branch moved. To skip all together, skip outside the router.
 ///
@@ -67,7 +70,7 @@ impl<A: Element> Router<A> {
     fn branches(&self, layout: &Arc<Layout>) -> Result<(Vec<usize>, usize)> {
         let mut branches = vec![0; layout.len()];
         for (number, (selection, _)) in self.routes.iter().enumerate() {
-            let chosen = selection.peek(layout)?;
+            let chosen = selection.choose(layout)?;
             branches.iter_mut().zip(&*chosen).filter(|(_, chosen)| **chosen).for_each(|(at, _)| *at = number + 1);
         }
         Ok((branches, self.routes.len() + 1))
@@ -107,32 +110,31 @@ impl<A: Element> Router<A> {
         }
     }
 
-    /// Whether every optimizer accepts its part.
-    fn check_parts<'s>(&self, parts: impl Iterator<Item = &'s Step<'s, A>>) -> Result<()>
-    where
-        A: 's,
-    {
-        let optimizers = std::iter::once(&self.rest).chain(self.routes.iter().map(|(_, optimizer)| optimizer));
-        optimizers.zip(parts).try_for_each(|(optimizer, part)| optimizer.check(part))
+    /// The optimizers, in the order of [`optimizers_mut`](Self::optimizers_mut).
+    fn optimizers(&self) -> impl Iterator<Item = &(dyn Optimizer<A> + 'static)> {
+        std::iter::once(&*self.rest).chain(self.routes.iter().map(|(_, optimizer)| &**optimizer))
     }
+}
+
+/// Gives a part the number that its optimizer counts, and returns an error if that refuses it.
+fn ask<A: Element>(optimizer: &dyn Optimizer<A>, part: &mut Step<'_, A>) -> Result<()> {
+    part.set_number(optimizer.steps());
+    optimizer.check(part)
 }
 
 impl<A: Element> Optimizer<A> for Router<A> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         let (branches, count) = self.branches(step.layout())?;
-        let parts = step.preview().split(count, |_, tensor| branches[tensor.index()]);
-        self.check_parts(parts.iter().map(|part| &**part))
+        let mut parts = step.preview().split(count, |_, tensor| branches[tensor.index()]);
+        self.optimizers().zip(&mut parts).try_for_each(|(optimizer, part)| ask(optimizer, part))
     }
 
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
         step.ensure_writable()?;
-        for (selection, _) in &mut self.routes {
-            selection.choose(step.layout())?;
-        }
-        let (branches, count) = self.branches(step.layout())?;
         let layout = Arc::clone(step.layout());
-        let parts = step.split(count, |_, tensor| branches[tensor.index()]);
-        self.check_parts(parts.iter())?;
+        let (branches, count) = self.branches(&layout)?;
+        let mut parts = step.split(count, |_, tensor| branches[tensor.index()]);
+        self.optimizers().zip(&mut parts).try_for_each(|(optimizer, part)| ask(optimizer, part))?;
         let mut reports = Vec::with_capacity(parts.len());
         for (optimizer, part) in self.optimizers_mut().zip(parts) {
             match optimizer.apply(part) {
@@ -148,6 +150,21 @@ impl<A: Element> Optimizer<A> for Router<A> {
 
     fn learning_rate(&self) -> f64 {
         self.rest.learning_rate()
+    }
+
+    fn replace_learning_rate(&mut self, learning_rate: Hyper) {
+        self.rest.replace_learning_rate(learning_rate);
+    }
+
+    fn part(&self, of: TypeId) -> Option<&dyn Any> {
+        if of == TypeId::of::<Self>() { Some(self) } else { self.optimizers().find_map(|optimizer| optimizer.part(of)) }
+    }
+
+    fn part_mut(&mut self, of: TypeId) -> Option<&mut dyn Any> {
+        match of == TypeId::of::<Self>() {
+            true => Some(self),
+            false => self.optimizers_mut().find_map(|optimizer| optimizer.part_mut(of)),
+        }
     }
 
     fn steps(&self) -> u64 {

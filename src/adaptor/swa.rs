@@ -1,9 +1,10 @@
 //! The mean of the parameters along the way.
 
+use std::fmt;
 use std::sync::Arc;
 
+use super::Adaptor;
 use super::averages::{Averages, shows_averages};
-use super::{around, count_inner};
 use crate::error::{Error, Result, StateError, ensure_count};
 use crate::params::{Element, Layout, ParamsMut};
 use crate::state::{Commit, StateReader, StateWriter};
@@ -55,21 +56,20 @@ use crate::step::{Optimizer, Report, Step};
 /// # References
 /// P. Izmailov et al., *Averaging Weights Leads to Wider Optima and Better Generalization* (2018), arXiv:1803.05407,
 /// algorithm 1.
-#[derive(Debug, Clone)]
-pub struct Swa<O, A> {
-    inner: O,
+#[derive(Clone)]
+pub struct Swa<A> {
     start: u64,
     every: u64,
     averages: Averages<A>,
     averaged: u64,
 }
 
-around!(Swa<O, A>);
 shows_averages!(Swa, "the averages");
 
-impl<O, A> Swa<O, A> {
-    pub(crate) fn new(inner: O, start: u64, every: u64) -> Self {
-        Self { inner, start, every, averages: Averages::default(), averaged: 0 }
+impl<A> Swa<A> {
+    /// The mean of the parameters after step `start` and every `every` steps from there on.
+    pub fn new(start: u64, every: u64) -> Self {
+        Self { start, every, averages: Averages::default(), averaged: 0 }
     }
 
     /// How many steps have been averaged.
@@ -78,44 +78,41 @@ impl<O, A> Swa<O, A> {
     }
 }
 
-impl<A: Element, O: Optimizer<A>> Swa<O, A> {
+impl<A: Element> Swa<A> {
     fn check_own(&self, step: &Step<'_, A>) -> Result<()> {
         ensure_count("every", self.every)?;
         self.averages.check(step)
     }
 
-    /// Whether the parameters after the next step count.
-    fn is_due(&self) -> bool {
+    /// Whether the parameters count after a step that follows on so many.
+    fn is_due(&self, steps: u64) -> bool {
         // At the end of its counter the optimizer inside refuses.
-        let number = self.inner.steps().checked_add(1);
+        let number = steps.checked_add(1);
         number.and_then(|number| number.checked_sub(self.start)).is_some_and(|since| since.is_multiple_of(self.every))
     }
 }
 
-impl<A: Element, O: Optimizer<A>> Optimizer<A> for Swa<O, A> {
-    fn check(&self, step: &Step<'_, A>) -> Result<()> {
+impl<A: Element> Adaptor<A> for Swa<A> {
+    fn check(&self, step: &Step<'_, A>, inner: &dyn Optimizer<A>) -> Result<()> {
         self.check_own(step)?;
-        self.inner.check(step)
+        inner.check(step)
     }
 
-    fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
-        step.ensure_writable()?;
+    fn apply(&mut self, step: Step<'_, A>, inner: &mut dyn Optimizer<A>) -> Result<Report> {
         self.check_own(&step)?;
-        if !self.is_due() {
-            return self.inner.apply(step);
+        if !self.is_due(inner.steps()) {
+            return inner.apply(step);
         }
         let averaged = self.averaged.saturating_add(1);
-        let report = self.averages.follow(&mut self.inner, step, 1.0 / averaged as f64)?;
+        let report = self.averages.follow(inner, step, 1.0 / averaged as f64)?;
         if report.moved {
             self.averaged = averaged;
         }
         Ok(report)
     }
 
-    count_inner!();
-
     fn layout(&self) -> Option<&Arc<Layout>> {
-        self.averages.layout().or(self.inner.layout())
+        self.averages.layout()
     }
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
@@ -124,7 +121,6 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Swa<O, A> {
         node.value("start", self.start);
         node.value("every", self.every);
         self.averages.write_state(&mut node);
-        self.inner.write_state(state);
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
@@ -140,7 +136,12 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Swa<O, A> {
                 }));
             }
         }
-        let Self { inner, averages, averaged, .. } = self;
-        Ok(inner.read_state(state)?.and(Commit::new(move || (*averages, *averaged) = (read, count))))
+        Ok(Commit::new(move || (self.averages, self.averaged) = (read, count)))
+    }
+}
+
+impl<A> fmt::Debug for Swa<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "swa({}, {})", self.start, self.every)
     }
 }

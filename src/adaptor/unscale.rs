@@ -1,75 +1,74 @@
 //! Loss scaling, undone.
 
-use super::{around, ask_inner, state_of_inner};
+use std::fmt;
+
+use super::{Outcome, Transform};
 use crate::error::{Error, Result, StepError};
 use crate::params::Element;
 use crate::schedule::Hyper;
-use crate::step::{Optimizer, Report, Step};
+use crate::step::Step;
 
 /// Divides every gradient by a factor: made by [`OptimizerExt::unscale`](crate::OptimizerExt::unscale).
 ///
-/// Gradients of f16 that would underflow are computed from a loss multiplied by some 2¹⁶. The sweep that moves the
+/// Undoes loss scaling: small f16 gradients are usually computed from a loss multiplied by, say, 2¹⁶. The sweep that moves the
 /// parameters divides again as it reads. Clipping given before `unscale` sees the divided gradients.
 ///
 /// ```
 /// use gradus::prelude::*;
 /// use ndarray::array;
 ///
-/// let mut opt = Sgd::new(1.0).clip_global_norm(1.0).exact().unscale(1024.0);
+/// let mut opt = Sgd::new(1.0).clip_global_norm(1.0).exact(true).unscale(1024.0);
 /// let mut w = array![0.0];
 /// opt.step(&mut w, &array![512.0])?;
 /// assert_eq!(w, array![-0.5]);
 /// # Ok::<(), gradus::Error>(())
 /// ```
-#[derive(Debug, Clone)]
-pub struct Unscale<O> {
-    inner: O,
+#[derive(Clone)]
+pub struct Unscale {
     loss_scale: Hyper,
 }
 
-around!(Unscale<O>);
-
-impl<O> Unscale<O> {
-    pub(crate) fn new(inner: O, loss_scale: impl Into<Hyper>) -> Self {
-        Self { inner, loss_scale: loss_scale.into() }
+impl Unscale {
+    /// Division by the factor that the loss was multiplied by: a number or a schedule.
+    pub fn new(loss_scale: impl Into<Hyper>) -> Self {
+        Self { loss_scale: loss_scale.into() }
     }
 }
 
-impl<O> Unscale<O> {
-    fn divide<A: Element>(&self, step: &mut Step<'_, A>) -> Result<()>
-    where
-        O: Optimizer<A>,
-    {
+impl<A: Element> Transform<A> for Unscale {
+    fn name(&self) -> &'static str {
+        "unscale"
+    }
+
+    fn hyper_parameters(&self) -> Vec<(&'static str, &Hyper)> {
+        vec![("loss_scale", &self.loss_scale)]
+    }
+
+    fn transform<'s>(&'s self, step: &mut Step<'s, A>) -> Result<Outcome> {
+        let (name, at) = ("loss_scale", step.number());
         // One over a subnormal number may be infinite.
-        let (name, at) = ("loss_scale", self.inner.steps());
         let scale = self.loss_scale.within(name, f64::MIN_POSITIVE.., at);
         let scale = scale.map_err(|error| error.accepting("a finite number > 0"))?;
-        // Gradients of 16 bits are computed with in f32.
-        let (dtype, largest) = match size_of::<A>() < size_of::<f32>() {
-            true => (f32::DTYPE, f64::from(f32::MAX)),
-            false => (A::DTYPE, A::max_value().as_f64()),
-        };
+        let (dtype, largest) = largest::<A>();
         if !(1.0 / largest..=largest).contains(&scale) {
             let accepted = format!("a number from {:e} to {largest:e} in {dtype}", 1.0 / largest);
             return Err(Error::Step(StepError::HyperParameter { name, value: scale, step: at, path: None, accepted }));
         }
-        step.iter_mut().filter_map(|(_, tensor)| tensor.grad.as_mut()).for_each(|grad| grad.scale_by(1.0 / scale));
-        Ok(())
+        step.grads_mut().for_each(|(_, grad)| grad.scale_by(1.0 / scale));
+        Ok(Outcome::pass())
     }
 }
 
-impl<A: Element, O: Optimizer<A>> Optimizer<A> for Unscale<O> {
-    fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        let mut step = step.preview();
-        self.divide(&mut step)?;
-        self.inner.check(&step)
+/// The type that gradients are computed with, and its largest number: 16 bits are computed with in f32.
+fn largest<A: Element>() -> (&'static str, f64) {
+    match size_of::<A>() < size_of::<f32>() {
+        true => (f32::DTYPE, f64::from(f32::MAX)),
+        false => (A::DTYPE, A::max_value().as_f64()),
     }
+}
 
-    fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
-        self.divide(&mut step)?;
-        self.inner.apply(step)
+impl fmt::Debug for Unscale {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unscale({:?})", self.loss_scale)
     }
-
-    ask_inner!();
-    state_of_inner!();
 }

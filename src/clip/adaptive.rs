@@ -1,11 +1,16 @@
 //! Clipping relative to the parameters.
 
-use super::{Clipper, bound, changes, named, norm_of_norms, quotient, write};
+use std::fmt;
+
+use super::in_place::{changes, write};
+use super::limits::{bound, norm_of_norms, quotient};
+use crate::adaptor::{Adapted, NonFinite, Outcome, Transform, Transforming};
 use crate::error::{Error, Result, StepError};
 use crate::kernel::threads;
-use crate::params::{Element, Layout, Params, ParamsMut};
+use crate::params::{Element, Layout, Params, ParamsMut, TensorInfo};
 use crate::schedule::Hyper;
-use crate::step::{Grad, Step, Tensor, norm};
+use crate::step::memo::Quantity;
+use crate::step::{Grad, Step, norm};
 
 /// Adaptive gradient clipping (AGC): a unit's gradient may be at most a share of the unit's parameters.
 ///
@@ -22,7 +27,8 @@ use crate::step::{Grad, Step, Tensor, norm};
 /// | name | default | range | meaning |
 /// |---|---|---|---|
 /// | `clipping` λ | – | 0 ≤ λ ≤ ∞ | the largest ratio of gradient to parameter let through; 0.01 is usual |
-/// | `eps` ε | 1e-3 | ε ≥ 0 | lets parameters near zero move |
+/// | [`eps`](Adaptive::eps) ε | 1e-3 | ε ≥ 0 | lets parameters near zero move |
+/// | [`non_finite`](Adaptive::non_finite) | error | | what happens if a norm is NaN or infinite |
 ///
 /// # Conventions
 /// timm's `adaptive_clip_grad`. optax's `adaptive_grad_clip` takes the *last* axis of a matrix for the units, as
@@ -31,16 +37,17 @@ use crate::step::{Grad, Step, Tensor, norm};
 /// # References
 /// A. Brock, S. De, S. L. Smith and K. Simonyan, *High-Performance Large-Scale Image Recognition Without
 /// Normalization* (2021), arXiv:2102.06171, eq. 3.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Adaptive {
     clipping: Hyper,
     eps: Hyper,
+    non_finite: NonFinite,
 }
 
 impl Adaptive {
     /// Lets a unit's gradient norm be at most `clipping` times its parameter norm.
     pub fn new(clipping: impl Into<Hyper>) -> Self {
-        Self { clipping: clipping.into(), eps: 1e-3.into() }
+        Self { clipping: clipping.into(), eps: 1e-3.into(), non_finite: NonFinite::Error }
     }
 
     /// The least parameter norm that a unit is taken to have.
@@ -49,21 +56,28 @@ impl Adaptive {
         self
     }
 
+    /// What happens if a norm is NaN or infinite: an error unless this is called. In place it is always an error.
+    pub fn non_finite(mut self, policy: NonFinite) -> Self {
+        self.non_finite = policy;
+        self
+    }
+
     /// Clips a gradient tree in place; returns the norm of all gradients together before.
     ///
     /// # Errors
-    /// Those of [`clip::adaptive`](super::adaptive()).
+    /// Those of [`clip::adaptive`](crate::clip::adaptive()).
     pub fn clip<G, P>(&self, grads: &mut G, params: &P) -> Result<f64>
     where
         G: ParamsMut,
         P: Params<Elem = G::Elem>,
     {
-        let step = Step::of_grads(grads, Layout::of(params)?)?;
+        let mut step = Step::of_grads(grads, Layout::of(params)?)?;
         let params = Step::of_grads(params, Layout::clone(step.layout()))?;
         let all: Vec<_> = params.iter().map(|(info, param)| (info, param.grad.as_ref())).collect();
         // The tree may have shown none in its second walk.
-        let params: Vec<_> = with_grad(&step)
-            .map(|tensor| match all[tensor.index()] {
+        let with_grad = step.iter().filter(|(_, tensor)| tensor.grad.is_some());
+        let params: Vec<_> = with_grad
+            .map(|(_, tensor)| match all[tensor.index()] {
                 (_, Some(param)) => Ok(param),
                 (info, None) => Err(Error::Step(StepError::ParametersChanged {
                     expected: info.to_string(),
@@ -71,94 +85,122 @@ impl Adaptive {
                 })),
             })
             .collect::<Result<_>>()?;
-        let (norm, factors) = self.factors(&named(&step), &params, 0)?;
-        let changes = changes(step, norm, |step| self.mark(factors, step))?;
+        let (norm, factors) = self.factors(&step, &params)?;
+        if !norm.is_finite() {
+            return Err(norm::non_finite(&step.grads().collect::<Vec<_>>()));
+        }
+        scale(&mut step, factors);
+        let changes = changes(step);
         write(changes, grads)?;
         Ok(norm)
     }
 
     /// The norm of all gradients, and each one's factors.
-    fn factors<A: Element>(
-        &self,
-        grads: &[norm::Named<'_, '_, A>],
-        params: &[&Grad<'_, A>],
-        at: u64,
-    ) -> Result<(f64, Vec<Factors>)> {
+    fn factors<A: Element>(&self, step: &Step<'_, A>, params: &[&Grad<'_, A>]) -> Result<(f64, Vec<Factors>)> {
         /// timm's guard against a division by zero.
         const LEAST_NORM: f64 = 1e-6;
-        let clipping = bound(&self.clipping, "clipping", at)?;
-        let eps = self.eps.within("eps", 0.0.., at)?;
-        let mut norms = Vec::new();
-        let mut factors = Vec::with_capacity(grads.len());
-        for (&(info, grad), param) in grads.iter().zip(params) {
-            let units = if info.shape().len() > 1 { info.shape()[0] } else { 1 };
-            let length = info.elements() / units.max(1);
-            let own_norms = norms.len();
-            norms.resize(own_norms + units, 0.0);
-            let (own_norms, mut own_factors) = (&mut norms[own_norms..], vec![[1.0; 2]; units]);
-            over_units(0, length, own_norms, &mut own_factors, &|unit| {
-                let norm = norm::norm_of_range((info, grad), unit * length, length);
+        let clipping = bound(&self.clipping, "clipping", step.number())?;
+        let eps = self.eps.within("eps", 0.0.., step.number())?;
+        let norms = step.measured_each(Quantity::NormOfUnits, |grads| grads.iter().flat_map(norms_of_units).collect());
+        let (mut begin, mut factors) = (0, Vec::with_capacity(params.len()));
+        for ((info, _), param) in step.grads().zip(params) {
+            let (units, length) = units(info);
+            let own = &norms[begin..begin + units];
+            begin += units;
+            let mut least: Vec<_> = own.iter().map(|norm| (*norm, [1.0; 2])).collect();
+            over_units(0, length, &mut least, &|unit, (norm, factor)| {
                 let most = clipping * norm::norm_of_range((info, param), unit * length, length).max(eps);
-                (norm, if norm > most { quotient(most, norm.max(LEAST_NORM)) } else { [1.0; 2] })
+                if *norm > most {
+                    *factor = quotient(most, norm.max(LEAST_NORM));
+                }
             });
-            let clipped =
-                own_norms.iter().all(|norm| norm.is_finite()) && own_factors.iter().any(|own| *own != [1.0; 2]);
+            let own_factors: Vec<_> = least.into_iter().map(|(_, factor)| factor).collect();
+            let clipped = own.iter().all(|norm| norm.is_finite()) && own_factors.iter().any(|own| *own != [1.0; 2]);
             factors.push(clipped.then_some(own_factors));
         }
         Ok((norm_of_norms(&norms, 2.0), factors))
     }
 }
 
+/// How many units a tensor has, and of how many elements each is.
+fn units(info: &TensorInfo) -> (usize, usize) {
+    let units = if info.shape().len() > 1 { info.shape()[0] } else { 1 };
+    (units, info.elements() / units.max(1))
+}
+
+/// The norm of each unit of a gradient.
+fn norms_of_units<A: Element>(&(info, grad): &norm::Named<'_, '_, A>) -> Vec<f64> {
+    let (units, length) = units(info);
+    let mut norms = vec![0.0; units];
+    over_units(0, length, &mut norms, &|unit, norm| {
+        *norm = norm::norm_of_range((info, grad), unit * length, length);
+    });
+    norms
+}
+
 /// For a gradient that has to be clipped, two factors for each unit.
 type Factors = Option<Vec<[f64; 2]>>;
 
-/// Norm and factor of every unit, from unit `first` on, on all threads.
-fn over_units(
-    first: usize,
-    length: usize,
-    norms: &mut [f64],
-    factors: &mut [[f64; 2]],
-    unit: &(impl Fn(usize) -> (f64, [f64; 2]) + Sync),
-) {
-    let units = norms.len();
-    if units > 1 && units * length > norm::SERIAL_NORM {
-        let middle = units / 2;
-        let ((left_norms, right_norms), (left, right)) = (norms.split_at_mut(middle), factors.split_at_mut(middle));
-        threads::join(
-            || over_units(first, length, left_norms, left, unit),
-            || over_units(first + middle, length, right_norms, right, unit),
-        );
+/// Calls `f` with every unit, from unit `first` on, and what there is for it, on all threads.
+fn over_units<T: Send>(first: usize, length: usize, all: &mut [T], f: &(impl Fn(usize, &mut T) + Sync)) {
+    if all.len() > 1 && all.len() * length > norm::SERIAL_NORM {
+        let (left, right) = all.split_at_mut(all.len() / 2);
+        let middle = first + left.len();
+        threads::join(|| over_units(first, length, left, f), || over_units(middle, length, right, f));
         return;
     }
-    for (number, (norm, factor)) in (first..).zip(norms.iter_mut().zip(factors)) {
-        (*norm, *factor) = unit(number);
-    }
+    (first..).zip(all).for_each(|(number, own)| f(number, own));
 }
 
-/// The tensors of a step that have a gradient.
-fn with_grad<'s, 'a, A: Element>(step: &'s Step<'a, A>) -> impl Iterator<Item = &'s Tensor<'a, A>> {
-    step.iter().map(|(_, tensor)| tensor).filter(|tensor| tensor.grad.is_some())
-}
-
-impl Clipper for Adaptive {
-    type Found<A: Element> = Vec<Factors>;
-
-    fn measure<A: Element>(&self, step: &Step<'_, A>, at: u64) -> Result<(f64, Self::Found<A>)> {
-        let params: Vec<_> = with_grad(step).map(|tensor| Grad::new(tensor.param.as_values())).collect();
-        step.ensure_uncut("clip_adaptive")?;
-        let (norm, factors) = self.factors(&named(step), &params.iter().collect::<Vec<_>>(), at)?;
-        Ok((step.norm_of_all(norm, 2.0)?, factors))
-    }
-
-    fn mark<A: Element>(&self, factors: Self::Found<A>, step: &mut Step<'_, A>) {
-        let tensors = step.iter_mut().map(|(_, tensor)| tensor).filter(|tensor| tensor.grad.is_some());
-        for (tensor, factors) in tensors.zip(factors) {
-            let Some(factors) = factors else { continue };
-            let [first, rest] = [0, 1].map(|at| factors.iter().map(|own| own[at]).collect::<Vec<_>>());
-            tensor.grad = tensor.grad.take().map(|grad| grad.scale_units(first));
-            if rest.iter().any(|factor| *factor != 1.0) {
-                tensor.grad = tensor.grad.take().map(|grad| grad.scale_units(rest));
-            }
+/// Multiplies the gradients' units by their factors.
+fn scale<A: Element>(step: &mut Step<'_, A>, factors: Vec<Factors>) {
+    for ((_, grad), factors) in step.grads_mut().zip(factors) {
+        let Some(factors) = factors else { continue };
+        let [first, rest] = [0, 1].map(|at| factors.iter().map(|own| own[at]).collect::<Vec<_>>());
+        grad.replace_with(|grad| grad.scale_units(first));
+        if rest.iter().any(|factor| *factor != 1.0) {
+            grad.replace_with(|grad| grad.scale_units(rest));
         }
+    }
+}
+
+impl<A: Element> Transform<A> for Adaptive {
+    fn name(&self) -> &'static str {
+        "clip_adaptive"
+    }
+
+    fn hyper_parameters(&self) -> Vec<(&'static str, &Hyper)> {
+        vec![("clipping", &self.clipping), ("eps", &self.eps)]
+    }
+
+    fn transform<'s>(&'s self, step: &mut Step<'s, A>) -> Result<Outcome> {
+        step.ensure_uncut("clip_adaptive")?;
+        let (norm, factors) = {
+            let with_grad = step.iter().filter(|(_, tensor)| tensor.grad.is_some());
+            let params: Vec<_> = with_grad.map(|(_, tensor)| Grad::new(tensor.param())).collect();
+            self.factors(step, &params.iter().collect::<Vec<_>>())?
+        };
+        let norm = step.norm_of_all(norm, 2.0)?;
+        let outcome = self.non_finite.outcome(norm, step)?;
+        scale(step, factors);
+        Ok(outcome)
+    }
+}
+
+impl fmt::Debug for Adaptive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "clip_adaptive({:?}).eps({:?})", self.clipping, self.eps)
+    }
+}
+
+impl<O> Adapted<O, Transforming<Adaptive>> {
+    /// The least parameter norm that a unit is taken to have, 1e-3 unless this is called.
+    pub fn eps(self, eps: impl Into<Hyper>) -> Self {
+        self.with(|own| own.with(|adaptive| adaptive.eps(eps)))
+    }
+
+    /// What happens if a norm is NaN or infinite: an error unless this is called.
+    pub fn non_finite(self, policy: NonFinite) -> Self {
+        self.with(|own| own.with(|adaptive| adaptive.non_finite(policy)))
     }
 }

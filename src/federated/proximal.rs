@@ -1,15 +1,17 @@
 //! FedProx: clients that stay near the server's model.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::sync::Arc;
 
 use super::client::Task;
 use super::tensors::{Tensors, plus, ranges};
-use crate::adaptor::{around, count_inner};
+use crate::adaptor::Adaptor;
 use crate::error::{Error, FederatedError, Result};
 use crate::params::{Element, Layout, Order, Params};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
+use crate::step::memo::new_ids;
 use crate::step::{Optimizer, Report, Step};
 
 /// Pulls a client's parameters towards the server's model: made by [`OptimizerExt::proximal`](crate::OptimizerExt::proximal).
@@ -54,37 +56,35 @@ use crate::step::{Optimizer, Report, Step};
 ///
 /// # References
 /// T. Li et al., *Federated Optimization in Heterogeneous Networks* (2020), arXiv:1812.06127, eq. 2.
-#[derive(Debug, Clone)]
-pub struct Proximal<O, A> {
-    inner: O,
+#[derive(Clone)]
+pub struct Proximal<A> {
     mu: Hyper,
     start: Option<Tensors<A>>,
     /// Room for the pull, also of a step that is only looked at, and for the model of the next round.
     pull: RefCell<Vec<A>>,
 }
 
-around!(Proximal<O, A>);
-
-impl<O, A> Proximal<O, A> {
-    pub(crate) fn new(inner: O, mu: impl Into<Hyper>) -> Self {
-        Self { inner, mu: mu.into(), start: None, pull: RefCell::default() }
+impl<A> Proximal<A> {
+    /// A pull of this strength: a number or a schedule.
+    pub fn new(mu: impl Into<Hyper>) -> Self {
+        Self { mu: mu.into(), start: None, pull: RefCell::default() }
     }
 }
 
-impl<A: Element, O: Optimizer<A>> Proximal<O, A> {
+impl<A: Element> Proximal<A> {
     /// Starts a round: the pull is now towards the model of this task.
     ///
     /// # Errors
     /// [`StepError::ParametersChanged`](crate::error::StepError::ParametersChanged), [`StepError::DuplicatePath`](crate::error::StepError::DuplicatePath).
     pub fn begin_round<T: Params<Elem = A>>(&mut self, task: &Task<T>) -> Result<()> {
-        Tensors::renew(&mut self.start, self.inner.layout(), task.model(), self.pull.get_mut())
+        Tensors::renew(&mut self.start, None, task.model(), self.pull.get_mut())
     }
 
-    /// μ, and where the round began.
-    fn check_own(&self, step: &Step<'_, A>) -> Result<(f64, &Tensors<A>)> {
+    /// μ in the step of this number, and where the round began.
+    fn check_own(&self, step: &Step<'_, A>, number: u64) -> Result<(f64, &Tensors<A>)> {
         let start = self.start.as_ref().ok_or(Error::Federated(FederatedError::NoRound))?;
         Layout::ensure_known(Some(start.layout()), step.layout())?;
-        Ok((self.mu.within_as::<A>("mu", 0.0.., self.inner.steps())?, start))
+        Ok((self.mu.within_as::<A>("mu", 0.0.., number)?, start))
     }
 }
 
@@ -92,10 +92,7 @@ impl<A: Element, O: Optimizer<A>> Proximal<O, A> {
 fn fill<A: Element>(pull: &mut Vec<A>, mu: f64, start: &Tensors<A>, step: &Step<'_, A>) {
     let mu = A::from_f64(mu);
     pull.resize(start.values().len(), A::zero());
-    let (mut all, mut next) = (ranges(start.layout()), 0);
-    for (info, tensor) in step.iter() {
-        let Some((_, range)) = all.nth(tensor.index() - next) else { break };
-        next = tensor.index() + 1;
+    for (info, tensor, (_, range)) in step.zip(ranges(start.layout())) {
         let pairs = pull[range.clone()].iter_mut().zip(&start.values()[range]);
         let param = tensor.param();
         match param.as_slice(Order::C) {
@@ -108,29 +105,27 @@ fn fill<A: Element>(pull: &mut Vec<A>, mu: f64, start: &Tensors<A>, step: &Step<
     }
 }
 
-impl<A: Element, O: Optimizer<A>> Optimizer<A> for Proximal<O, A> {
-    fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        let (mu, start) = self.check_own(step)?;
+impl<A: Element> Adaptor<A> for Proximal<A> {
+    fn check(&self, step: &Step<'_, A>, inner: &dyn Optimizer<A>) -> Result<()> {
+        let (mu, start) = self.check_own(step, inner.steps())?;
         let mut pull = self.pull.borrow_mut();
         fill(&mut pull, mu, start, step);
         let mut step = step.preview();
-        plus(&mut step, start.layout(), &pull);
-        self.inner.check(&step)
+        plus(&mut step, start.layout(), &pull, new_ids(1));
+        inner.check(&step)
     }
 
-    fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
-        let (mu, start) = self.check_own(&step)?;
+    fn apply(&mut self, step: Step<'_, A>, inner: &mut dyn Optimizer<A>) -> Result<Report> {
+        let (mu, start) = self.check_own(&step, inner.steps())?;
         let mut pull = self.pull.borrow_mut();
         fill(&mut pull, mu, start, &step);
         let mut step: Step<'_, A> = step; // a shorter lifetime: from here on it borrows the pull
-        plus(&mut step, start.layout(), &pull);
-        self.inner.apply(step)
+        plus(&mut step, start.layout(), &pull, new_ids(1));
+        inner.apply(step)
     }
 
-    count_inner!();
-
     fn layout(&self) -> Option<&Arc<Layout>> {
-        self.inner.layout().or(self.start.as_ref().map(Tensors::layout))
+        self.start.as_ref().map(Tensors::layout)
     }
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
@@ -138,7 +133,6 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Proximal<O, A> {
         node.value("begun", self.start.is_some());
         self.mu.write_state("mu", &mut node);
         self.start.iter().for_each(|start| start.write(&mut node, "start"));
-        self.inner.write_state(state);
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
@@ -146,7 +140,12 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Proximal<O, A> {
         let begun: bool = node.value("begun", "true or false")?;
         let mu = self.mu.read_state("mu", &node)?;
         let read = if begun { Tensors::read(&node, "start")? } else { None };
-        let Self { inner, start, .. } = self;
-        Ok(inner.read_state(state)?.and(Commit::new(move || *start = read)).and(mu))
+        Ok(Commit::new(move || self.start = read).and(mu))
+    }
+}
+
+impl<A> fmt::Debug for Proximal<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "proximal({:?})", self.mu)
     }
 }

@@ -1,13 +1,15 @@
 //! SCAFFOLD: clients that correct their gradients by control variates.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::client::Task;
 use super::tensors::{Tensors, plus};
-use crate::adaptor::{around, count_inner};
+use crate::adaptor::{self, Adaptor, Outcome};
 use crate::error::{ArgumentError, Error, FederatedError, Result, StepError};
 use crate::params::{Element, Layout, Params};
 use crate::state::{Commit, StateReader, StateWriter};
+use crate::step::memo::{SourceId, new_ids};
 use crate::step::{Optimizer, Report, Step};
 
 /// Corrects a client's gradients by control variates: made by [`OptimizerExt::scaffold`](crate::OptimizerExt::scaffold).
@@ -56,13 +58,14 @@ use crate::step::{Optimizer, Report, Step};
 /// # References
 /// S. P. Karimireddy et al., *SCAFFOLD: Stochastic Controlled Averaging for Federated Learning* (2020), arXiv:1910.06378,
 /// algorithm 1.
-#[derive(Debug, Clone)]
-pub struct Scaffold<O, A> {
-    inner: O,
+#[derive(Clone)]
+pub struct Scaffold<A> {
     /// cᵢ.
     control: Option<Tensors<A>>,
     /// c − cᵢ in a round, cᵢ⁺ after it.
     spare: Option<Tensors<A>>,
+    /// Stands for c − cᵢ of this round.
+    id: SourceId,
     /// θₜ.
     start: Option<Tensors<A>>,
     /// Room for the next θₜ.
@@ -97,20 +100,25 @@ impl Phase {
     }
 }
 
-around!(Scaffold<O, A>);
-
-impl<O, A> Scaffold<O, A> {
-    pub(crate) fn new(inner: O) -> Self {
+impl<A> Default for Scaffold<A> {
+    fn default() -> Self {
         Self {
-            inner,
             control: None,
             spare: None,
+            id: new_ids(1),
             start: None,
             room: Vec::new(),
             rates: 0.0,
             round: 0,
             phase: Phase::Idle,
         }
+    }
+}
+
+impl<A> Scaffold<A> {
+    /// Control variates that are zero.
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// The client's control variate cᵢ, as last confirmed by the server.
@@ -119,15 +127,15 @@ impl<O, A> Scaffold<O, A> {
     }
 }
 
-impl<A: Element, O: Optimizer<A>> Scaffold<O, A> {
+impl<A: Element> Scaffold<A> {
     /// Starts a round with the model and the control variate of this task.
     ///
     /// # Errors
     /// [`FederatedError::NoControl`], [`StepError::ParametersChanged`], [`StepError::DuplicatePath`].
     pub fn begin_round<T: Params<Elem = A>>(&mut self, task: &Task<T>) -> Result<()> {
         let everybody = task.control().ok_or(Error::Federated(FederatedError::NoControl))?;
-        let known = self.inner.layout().into_iter().chain([everybody.layout()]);
-        Tensors::renew(&mut self.start, known, task.model(), &mut self.room)?;
+        Tensors::renew(&mut self.start, [everybody.layout()], task.model(), &mut self.room)?;
+        self.id = new_ids(1);
         let layout = everybody.layout();
         if self.phase == Phase::Ended && task.accepted() == Some(self.round) {
             std::mem::swap(&mut self.control, &mut self.spare);
@@ -181,32 +189,30 @@ impl<A: Element, O: Optimizer<A>> Scaffold<O, A> {
     }
 }
 
-impl<A: Element, O: Optimizer<A>> Optimizer<A> for Scaffold<O, A> {
-    fn check(&self, step: &Step<'_, A>) -> Result<()> {
+impl<A: Element> Scaffold<A> {
+    /// Adds the correction to the gradients.
+    fn correct<'s>(&'s self, step: &mut Step<'s, A>) -> Result<Outcome> {
         let correction = self.check_own(step)?;
-        let mut step = step.preview();
-        plus(&mut step, correction.layout(), correction.values());
-        self.inner.check(&step)
+        plus(step, correction.layout(), correction.values(), self.id);
+        Ok(Outcome::pass())
+    }
+}
+
+impl<A: Element> Adaptor<A> for Scaffold<A> {
+    fn check(&self, step: &Step<'_, A>, inner: &dyn Optimizer<A>) -> Result<()> {
+        adaptor::check(step, inner, |step| self.correct(step))
     }
 
-    fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
-        self.check_own(&step)?;
-        let Self { inner, spare: Some(correction), .. } = self else {
-            return Err(Error::Federated(FederatedError::NoRound));
-        };
-        let mut step: Step<'_, A> = step; // a shorter lifetime: from here on it borrows the correction
-        plus(&mut step, correction.layout(), correction.values());
-        let report = inner.apply(step)?;
+    fn apply(&mut self, step: Step<'_, A>, inner: &mut dyn Optimizer<A>) -> Result<Report> {
+        let (report, _) = adaptor::apply(step, inner, |step| self.correct(step))?;
         if report.moved {
             self.rates += report.learning_rate;
         }
         Ok(report)
     }
 
-    count_inner!();
-
     fn layout(&self) -> Option<&Arc<Layout>> {
-        self.inner.layout().or(self.start.as_ref().map(Tensors::layout))
+        self.start.as_ref().map(Tensors::layout)
     }
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
@@ -217,7 +223,6 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Scaffold<O, A> {
         for (name, tensors) in [("control", &self.control), ("spare", &self.spare), ("start", &self.start)] {
             tensors.iter().for_each(|tensors| tensors.write(&mut node, name));
         }
-        self.inner.write_state(state);
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
@@ -227,11 +232,16 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Scaffold<O, A> {
         let read_rates = node.value_where("rates", "a number ≥ 0", |rates| *rates >= 0.0)?;
         let read = |name| if read_phase == Phase::Idle { Ok(None) } else { Tensors::read(&node, name) };
         let (read_control, read_spare, read_start) = (read("control")?, read("spare")?, read("start")?);
-        let Self { inner, control, spare, start, rates, round, phase, .. } = self;
-        let own = Commit::new(move || {
-            (*control, *spare, *start) = (read_control, read_spare, read_start);
-            (*rates, *round, *phase) = (read_rates, read_round, read_phase);
-        });
-        Ok(inner.read_state(state)?.and(own))
+        Ok(Commit::new(move || {
+            (self.control, self.spare, self.start) = (read_control, read_spare, read_start);
+            (self.rates, self.round, self.phase) = (read_rates, read_round, read_phase);
+            self.id = new_ids(1);
+        }))
+    }
+}
+
+impl<A> fmt::Debug for Scaffold<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("scaffold()")
     }
 }

@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::params::{Element, Layout, Order, Params, ParamsMut, TensorInfo, Values, Visitor, VisitorMut, for_each};
 use crate::state::{StateReader, StateWriter};
 use crate::step::Step;
+use crate::step::memo::SourceId;
 
 /// One value per element of a model: the tensors of its layout one after the other, each row by row.
 ///
@@ -130,13 +131,10 @@ pub(super) fn flatten<T: Params + ?Sized>(tree: &T, mut f: impl FnMut(&[T::Elem]
 }
 
 /// Adds values of this layout to the gradients of a step, where there are any.
-pub(super) fn plus<'a, A: Element>(step: &mut Step<'a, A>, layout: &Layout, values: &'a [A]) {
-    let (mut all, mut next) = (ranges(layout), 0);
-    for (_, tensor) in step.iter_mut() {
-        let Some((_, range)) = all.nth(tensor.index() - next) else { break };
-        next = tensor.index() + 1;
+pub(super) fn plus<'a, A: Element>(step: &mut Step<'a, A>, layout: &Layout, values: &'a [A], id: SourceId) {
+    for (_, tensor, (_, range)) in step.zip_mut(ranges(layout)) {
         let values = Values::Contiguous(&values[range], Order::C);
-        tensor.grad = tensor.grad.take().map(|grad| grad.plus(values));
+        tensor.grad = tensor.grad.take().map(|grad| grad.plus_known(values, id));
     }
 }
 

@@ -34,7 +34,7 @@ mod passes;
 #[cfg(feature = "checkpoint")]
 pub mod peft;
 
-use crate::adaptor::{Group, Grouped};
+use crate::adaptor::{Adapted, Group, Grouped, Transforming};
 use crate::optimizer::OptimizerExt;
 use crate::params::Element;
 use crate::schedule::Hyper;
@@ -61,6 +61,6 @@ pub use init::Init;
 /// opt.step(&mut adapter, &grads)?;
 /// # Ok::<(), gradus::Error>(())
 /// ```
-pub fn plus<A: Element, O: Optimizer<A>>(optimizer: O, ratio: impl Into<Hyper>) -> Grouped<O> {
+pub fn plus<A: Element, O: Optimizer<A>>(optimizer: O, ratio: impl Into<Hyper>) -> Adapted<O, Transforming<Grouped>> {
     optimizer.group("**.lora_b", Group::new().scale_learning_rate(ratio))
 }

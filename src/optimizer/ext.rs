@@ -1,10 +1,12 @@
 //! The chain: methods that wrap an optimizer in an adaptor.
 
+use std::any::TypeId;
+
 use crate::adaptor::{
-    Accumulate, Clip, Ema, Finite, Freeze, Group, Grouped, LayerwiseDecay, Lookahead, Maximize, NonFinite, Router, Swa,
-    Unscale,
+    Accumulate, Adapted, Ema, Finite, Freeze, Group, Grouped, LayerwiseDecay, Lookahead, Maximize, NonFinite, Router,
+    Swa, Transform, Transforming, Unscale,
 };
-use crate::clip::{Adaptive, Clipper, Norm, Value};
+use crate::clip::{Adaptive, Norm, Value};
 use crate::params::{Element, Pattern};
 use crate::schedule::Hyper;
 use crate::step::Optimizer;
@@ -21,78 +23,123 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         Box::new(self)
     }
 
-    /// Clips the norm of all gradients together to `max_norm`, a number or a schedule: see [`Norm`].
-    fn clip_global_norm(self, max_norm: impl Into<Hyper>) -> Clip<Self, Norm>
+    /// The part of the chain that has this type, the outermost if there are several: an average, K-FAC, an optimizer and its state. It
+    /// looks through adaptors, boxes and routers, there into the base optimizer first.
+    ///
+    /// ```
+    /// use gradus::{adaptor::Ema, prelude::*};
+    /// use ndarray::array;
+    ///
+    /// let mut opt = Adam::new(0.1).ema(0.9).clip_global_norm(1.0).accumulate(1).boxed();
+    /// let mut w = array![1.0];
+    /// opt.step(&mut w, &array![1.0])?;
+    /// let (mut average, mut first_moment) = (w.clone(), None);
+    /// if let (Some(ema), Some(adam)) = (opt.find::<Ema<f64>>(), opt.find::<Adam<f64>>()) {
+    ///     ema.read(&mut average)?;
+    ///     first_moment = adam.slot("", "exp_avg");
+    /// }
+    /// assert!(average == w && first_moment.is_some());
+    /// # Ok::<(), gradus::Error>(())
+    /// ```
+    fn find<T: 'static>(&self) -> Option<&T> {
+        self.part(TypeId::of::<T>())?.downcast_ref()
+    }
+
+    /// [`find`](Self::find), to be changed: `opt.find_mut::<Ema<f32>>()` to swap averages, `opt.find_mut::<Freeze>()` to unfreeze.
+    fn find_mut<T: 'static>(&mut self) -> Option<&mut T> {
+        self.part_mut(TypeId::of::<T>())?.downcast_mut()
+    }
+
+    /// Replaces the learning rate by another number or schedule, from the next step on. Its schedule is evaluated at the steps that the
+    /// optimizer has taken, which do not start over.
+    ///
+    /// It reaches the optimizer through adaptors and boxes. Of a router it sets the base optimizer's, which is the one that
+    /// [`learning_rate`](Optimizer::learning_rate) returns; of `local_steps` that of the optimizer inside.
+    ///
+    /// ```
+    /// use gradus::{prelude::*, schedule::Linear};
+    ///
+    /// let mut opt = AdamW::<f32>::new(1e-3).clip_global_norm(1.0).boxed();
+    /// opt.set_learning_rate(Linear::new(1e-3, 0.0, 1000));
+    /// opt.set_learning_rate(1e-4);
+    /// assert_eq!(opt.learning_rate(), 1e-4);
+    /// ```
+    fn set_learning_rate(&mut self, learning_rate: impl Into<Hyper>) {
+        self.replace_learning_rate(learning_rate.into());
+    }
+
+    /// Has a [`Transform`] change each step before this optimizer sees it: a closure, or a type of your own.
+    fn transform<T: Transform<A>>(self, transform: T) -> Adapted<Self, Transforming<T>>
     where
         Self: Sized,
     {
-        self.clip(Norm::global(max_norm))
+        Adapted::new(self, Transforming::new(transform))
+    }
+
+    /// Clips the norm of all gradients together to `max_norm`, a number or a schedule: see [`Norm`].
+    fn clip_global_norm(self, max_norm: impl Into<Hyper>) -> Adapted<Self, Transforming<Norm>>
+    where
+        Self: Sized,
+    {
+        self.transform(Norm::global(max_norm))
     }
 
     /// Clips every tensor's own norm to `max_norm`, a number or a schedule: see [`Norm`].
-    fn clip_per_tensor_norm(self, max_norm: impl Into<Hyper>) -> Clip<Self, Norm>
+    fn clip_per_tensor_norm(self, max_norm: impl Into<Hyper>) -> Adapted<Self, Transforming<Norm>>
     where
         Self: Sized,
     {
-        self.clip(Norm::per_tensor(max_norm))
+        self.transform(Norm::per_tensor(max_norm))
     }
 
     /// Limits every element of the gradients to −`limit` … `limit`, a number or a schedule: see
     /// [`Value`].
-    fn clip_value(self, limit: impl Into<Hyper>) -> Clip<Self, Value>
+    fn clip_value(self, limit: impl Into<Hyper>) -> Adapted<Self, Transforming<Value>>
     where
         Self: Sized,
     {
-        self.clip(Value::new(limit))
+        self.transform(Value::new(limit))
     }
 
     /// Limits every unit's gradient norm to `clipping` times its parameter norm (AGC): see
     /// [`Adaptive`].
-    fn clip_adaptive(self, clipping: impl Into<Hyper>) -> Clip<Self, Adaptive>
+    fn clip_adaptive(self, clipping: impl Into<Hyper>) -> Adapted<Self, Transforming<Adaptive>>
     where
         Self: Sized,
     {
-        self.clip(Adaptive::new(clipping))
-    }
-
-    /// Clips as `clipper` says.
-    fn clip<C: Clipper>(self, clipper: C) -> Clip<Self, C>
-    where
-        Self: Sized,
-    {
-        Clip::new(self, clipper)
+        self.transform(Adaptive::new(clipping))
     }
 
     /// Moves the parameters once every `every` calls, by the mean of the gradients: see [`Accumulate`].
-    fn accumulate(self, every: u64) -> Accumulate<Self, A>
+    fn accumulate(self, every: u64) -> Adapted<Self, Accumulate<A>>
     where
         Self: Sized,
     {
-        Accumulate::new(self, every)
+        Adapted::new(self, Accumulate::new(every))
     }
 
     /// Keeps a running average of the parameters, with this decay: see [`Ema`].
-    fn ema(self, decay: impl Into<Hyper>) -> Ema<Self, A>
+    fn ema(self, decay: impl Into<Hyper>) -> Adapted<Self, Ema<A>>
     where
         Self: Sized,
     {
-        Ema::new(self, decay)
+        Adapted::new(self, Ema::new(decay))
     }
 
     /// Keeps the mean of the parameters after step `start` and every `every` steps from there on: see [`Swa`].
-    fn swa(self, start: u64, every: u64) -> Swa<Self, A>
+    fn swa(self, start: u64, every: u64) -> Adapted<Self, Swa<A>>
     where
         Self: Sized,
     {
-        Swa::new(self, start, every)
+        Adapted::new(self, Swa::new(start, every))
     }
 
     /// After every `every` steps goes back to slow weights that have gone `slow_step` of the way: see [`Lookahead`].
-    fn lookahead(self, every: u64, slow_step: impl Into<Hyper>) -> Lookahead<Self, A>
+    fn lookahead(self, every: u64, slow_step: impl Into<Hyper>) -> Adapted<Self, Lookahead<A>>
     where
         Self: Sized,
     {
-        Lookahead::new(self, every, slow_step)
+        Adapted::new(self, Lookahead::new(every, slow_step))
     }
 
     /// Gives each of the layers, which patterns choose from the input to the output, `rate` times the learning rate of the
@@ -101,28 +148,28 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         self,
         rate: impl Into<Hyper>,
         layers: impl IntoIterator<Item = impl Into<Pattern>>,
-    ) -> LayerwiseDecay<Self>
+    ) -> Adapted<Self, Transforming<LayerwiseDecay>>
     where
         Self: Sized,
     {
-        LayerwiseDecay::new(self, rate, layers)
+        self.transform(LayerwiseDecay::new(rate, layers))
     }
 
     /// Keeps the tensors that the pattern chooses as they are: see [`Freeze`]. Write it last, after clipping.
     #[doc(alias = "requires_grad")]
-    fn freeze(self, pattern: impl Into<Pattern>) -> Freeze<Self>
+    fn freeze(self, pattern: impl Into<Pattern>) -> Adapted<Self, Freeze>
     where
         Self: Sized,
     {
-        Freeze::new(self, pattern)
+        Adapted::new(self, Freeze::new(pattern))
     }
 
     /// Gives the tensors that the pattern chooses a learning rate or weight decay of their own: see [`Grouped`].
-    fn group(self, pattern: impl Into<Pattern>, group: Group) -> Grouped<Self>
+    fn group(self, pattern: impl Into<Pattern>, group: Group) -> Adapted<Self, Transforming<Grouped>>
     where
         Self: Sized,
     {
-        Grouped::new(self, pattern, group)
+        self.transform(Grouped::new(pattern, group))
     }
 
     /// Gives the tensors that the pattern chooses to another optimizer: see [`Router`].
@@ -134,20 +181,20 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     }
 
     /// Refuses steps with NaN or infinities in a gradient: see [`Finite`].
-    fn check_finite(self) -> Finite<Self>
+    fn check_finite(self) -> Adapted<Self, Finite>
     where
         Self: Sized,
     {
-        Finite::new(self, NonFinite::Error)
+        Adapted::new(self, Finite::new(NonFinite::Error))
     }
 
-    /// Skips steps with NaN or infinities in a gradient: see [`Finite`]. After [`accumulate`](crate::OptimizerExt::accumulate) it
+    /// Skips steps with NaN or infinities in a gradient: see [`Finite`]. After [`accumulate`](Self::accumulate) it
     /// leaves out a bad micro-batch, before it the whole sum.
-    fn skip_nonfinite(self) -> Finite<Self>
+    fn skip_nonfinite(self) -> Adapted<Self, Finite>
     where
         Self: Sized,
     {
-        Finite::new(self, NonFinite::Skip)
+        Adapted::new(self, Finite::new(NonFinite::Skip))
     }
 
     /// Shares the optimizer's state and work between the ranks of a group, ZeRO-1: see
@@ -162,31 +209,32 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
 
     /// Preconditions gradients with the curvature of the layers: see [`Kfac`](crate::curvature::Kfac).
     #[cfg(feature = "second-order")]
-    fn kfac(self) -> crate::curvature::Kfac<Self, A>
+    fn kfac(self) -> Adapted<Self, crate::curvature::Kfac<A>>
     where
         Self: Sized,
         A: crate::Scalar,
     {
-        crate::curvature::Kfac::new(self)
+        let kfac = crate::curvature::Kfac::beginning(self.steps(), self.layout().cloned());
+        Adapted::new(self, kfac)
     }
 
     /// Stays near the server's model, as strongly as `mu` says: see [`Proximal`](crate::federated::Proximal).
     #[cfg(feature = "federated")]
     #[doc(alias = "FedProx")]
-    fn proximal(self, mu: impl Into<Hyper>) -> crate::federated::Proximal<Self, A>
+    fn proximal(self, mu: impl Into<Hyper>) -> Adapted<Self, crate::federated::Proximal<A>>
     where
         Self: Sized,
     {
-        crate::federated::Proximal::new(self, mu)
+        Adapted::new(self, crate::federated::Proximal::new(mu))
     }
 
     /// Corrects gradients by control variates of client and server: see [`Scaffold`](crate::federated::Scaffold).
     #[cfg(feature = "federated")]
-    fn scaffold(self) -> crate::federated::Scaffold<Self, A>
+    fn scaffold(self) -> Adapted<Self, crate::federated::Scaffold<A>>
     where
         Self: Sized,
     {
-        crate::federated::Scaffold::new(self)
+        Adapted::new(self, crate::federated::Scaffold::new())
     }
 
     /// Moves the parameters of all ranks of a group by the mean of their gradients: see
@@ -225,19 +273,19 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     }
 
     /// Divides the gradients by the factor that the loss was multiplied with: a number or a schedule. See [`Unscale`].
-    fn unscale(self, loss_scale: impl Into<Hyper>) -> Unscale<Self>
+    fn unscale(self, loss_scale: impl Into<Hyper>) -> Adapted<Self, Transforming<Unscale>>
     where
         Self: Sized,
     {
-        Unscale::new(self, loss_scale)
+        self.transform(Unscale::new(loss_scale))
     }
 
     /// Climbs instead of descending: see [`Maximize`].
-    fn maximize(self) -> Maximize<Self>
+    fn maximize(self) -> Adapted<Self, Transforming<Maximize>>
     where
         Self: Sized,
     {
-        Maximize::new(self)
+        self.transform(Maximize)
     }
 }
 

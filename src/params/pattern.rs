@@ -1,6 +1,6 @@
 //! Patterns: which tensors an adaptor speaks of.
 
-use std::borrow::Cow;
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
@@ -169,12 +169,12 @@ impl fmt::Debug for Pattern {
 #[derive(Debug, Clone)]
 pub(crate) struct Selection {
     pattern: Pattern,
-    chosen: Option<(Arc<Layout>, Vec<bool>)>,
+    chosen: RefCell<Option<(Arc<Layout>, Arc<[bool]>)>>,
 }
 
 impl Selection {
     pub(crate) fn new(pattern: impl Into<Pattern>) -> Self {
-        Self { pattern: pattern.into(), chosen: None }
+        Self { pattern: pattern.into(), chosen: RefCell::default() }
     }
 
     /// What chooses.
@@ -182,26 +182,20 @@ impl Selection {
         &self.pattern
     }
 
-    /// Makes the choice for this layout.
-    pub(crate) fn choose(&mut self, layout: &Arc<Layout>) -> Result<&[bool]> {
-        let chosen = match self.chosen.take() {
-            Some((known, chosen)) if Arc::ptr_eq(&known, layout) => chosen,
-            _ => self.pattern.select(layout)?,
-        };
-        Ok(&self.chosen.insert((Arc::clone(layout), chosen)).1)
+    /// Whether each tensor of this layout is chosen; found out once for each layout.
+    pub(crate) fn choose(&self, layout: &Arc<Layout>) -> Result<Arc<[bool]>> {
+        let mut known = self.chosen.borrow_mut();
+        if let Some((_, chosen)) = known.as_ref().filter(|(known, _)| Arc::ptr_eq(known, layout)) {
+            return Ok(Arc::clone(chosen));
+        }
+        let chosen: Arc<[bool]> = self.pattern.select(layout)?.into();
+        *known = Some((Arc::clone(layout), Arc::clone(&chosen)));
+        Ok(chosen)
     }
 
     /// The path of the first tensor chosen.
     pub(crate) fn first(&self, layout: &Layout) -> Option<String> {
         layout.tensors().iter().find(|tensor| self.pattern.chooses(tensor)).map(|tensor| tensor.path().into())
-    }
-
-    /// The choice for this layout, not kept if it is a new one.
-    pub(crate) fn peek(&self, layout: &Arc<Layout>) -> Result<Cow<'_, [bool]>> {
-        match &self.chosen {
-            Some((known, chosen)) if Arc::ptr_eq(known, layout) => Ok(Cow::Borrowed(chosen)),
-            _ => self.pattern.select(layout).map(Cow::Owned),
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The driver: makes an optimizer of a rule.
 
+use std::any::{Any, TypeId};
 use std::fmt;
 use std::sync::Arc;
 
@@ -118,6 +119,18 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
 
     fn learning_rate(&self) -> f64 {
         self.rates.learning_rate.at(self.steps)
+    }
+
+    fn replace_learning_rate(&mut self, learning_rate: Hyper) {
+        self.rates.learning_rate = learning_rate;
+    }
+
+    fn part(&self, of: TypeId) -> Option<&dyn Any> {
+        if of == TypeId::of::<Self>() { Some(self) } else { None }
+    }
+
+    fn part_mut(&mut self, of: TypeId) -> Option<&mut dyn Any> {
+        if of == TypeId::of::<Self>() { Some(self) } else { None }
     }
 
     fn steps(&self) -> u64 {

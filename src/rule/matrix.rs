@@ -43,7 +43,7 @@ use crate::params::{Scalar, TensorInfo};
 /// assert_eq!(w, array![[-0.3, 0.6]]);
 /// # Ok::<(), gradus::Error>(())
 /// ```
-pub trait MatrixRule<A: Scalar>: HyperParameters {
+pub trait MatrixRule<A: Scalar>: HyperParameters + 'static {
     /// The algorithm's name, lower case.
     fn name(&self) -> &'static str;
 

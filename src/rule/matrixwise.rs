@@ -1,5 +1,6 @@
 //! The driver for algorithms on whole matrices.
 
+use std::any::{Any, TypeId};
 use std::fmt;
 use std::sync::Arc;
 
@@ -187,6 +188,18 @@ impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
         self.rates.learning_rate.at(self.steps)
     }
 
+    fn replace_learning_rate(&mut self, learning_rate: Hyper) {
+        self.rates.learning_rate = learning_rate;
+    }
+
+    fn part(&self, of: TypeId) -> Option<&dyn Any> {
+        if of == TypeId::of::<Self>() { Some(self) } else { None }
+    }
+
+    fn part_mut(&mut self, of: TypeId) -> Option<&mut dyn Any> {
+        if of == TypeId::of::<Self>() { Some(self) } else { None }
+    }
+
     fn steps(&self) -> u64 {
         self.steps
     }
@@ -255,7 +268,7 @@ mod tests {
     use ndarray::{ArrayD, ArrayViewMut2, ShapeBuilder, array};
 
     use super::*;
-    use crate::error::Error;
+    use crate::error::{Error, StepError};
 
     crate::hyper_parameters! {
         /// Twice the gradient; if it strays, it tries to answer with something of another shape.

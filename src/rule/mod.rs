@@ -71,7 +71,7 @@ pub use precision::{Rounding, StatePrecision};
 /// The driver calls [`values`](HyperParameters::values) at least once per step, [`coefficients`](Rule::coefficients) and
 /// [`step_size`](Rule::step_size) once per tensor and [`sweep`](Rule::sweep) once per block. Learning rate, weight decay, gradient
 /// scale and the move are the driver's: the rule sees a gradient that already contains them and returns a direction.
-pub trait Rule<A: Scalar>: HyperParameters {
+pub trait Rule<A: Scalar>: HyperParameters + 'static {
     /// The numbers of one step and tensor, computed in `f64` and cast once.
     type Coefficients: Copy + Send + Sync;
 

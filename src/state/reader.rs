@@ -100,6 +100,22 @@ impl<'r> StateReader<'r> {
         Ok(Self { dict: self.dict, layout: self.layout, read: self.read, prefix, nodes: BTreeMap::new() })
     }
 
+    /// Reads what [`StateWriter::node_if_any`](super::StateWriter::node_if_any) wrote. It is no error if the node is not there and `read`
+    /// reads nothing.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn node_if_any<T>(&mut self, name: &str, read: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let (known, entries) = (self.nodes.clone(), self.read.borrow().len());
+        let prefix = numbered(&self.prefix, &mut self.nodes, name);
+        let Self { dict, layout, read: seen, .. } = *self;
+        let result = read(&mut Self { dict, layout, read: seen, prefix, nodes: BTreeMap::new() })?;
+        if self.read.borrow().len() == entries {
+            self.nodes = known;
+        }
+        Ok(result)
+    }
+
     /// Whether the next node of this name is there.
     #[cfg(feature = "distributed")]
     pub(crate) fn has_node(&self, name: &str) -> bool {

@@ -28,6 +28,15 @@ impl<'w> StateWriter<'w> {
         StateWriter { dict: self.dict, prefix, nodes: BTreeMap::new() }
     }
 
+    /// [`node`](Self::node) for a part that may have nothing to write: then there is no node.
+    pub fn node_if_any(&mut self, name: &str, write: impl FnOnce(&mut StateWriter<'_>)) {
+        let entries = self.dict.texts.len() + self.dict.tensors.len();
+        write(&mut self.node(name));
+        if self.dict.texts.len() + self.dict.tensors.len() == entries {
+            self.nodes.entry(name.to_owned()).and_modify(|count| *count -= 1);
+        }
+    }
+
     /// Writes a counter or another value that is not a tensor.
     pub fn value(&mut self, name: &str, value: impl ToString) {
         self.dict.texts.insert(format!("{}{name}", self.prefix), value.to_string());

@@ -3,154 +3,30 @@
 pub(crate) mod counter;
 pub(crate) mod follower;
 pub(crate) mod grad;
+pub(crate) mod memo;
 pub(crate) mod norm;
 mod optimizer;
+mod pairing;
+mod per_tensor;
+mod report;
+mod tensor;
 
-use std::fmt::{self, Write};
+use std::cell::OnceCell;
+use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use ndarray::{ArrayD, ArrayViewMutD};
-
 use crate::error::{Error, RankError, Result, StepError};
-use crate::params::{Element, Layout, Order, Params, ParamsMut, TensorInfo, Values, ValuesMut, collect_mut, for_each};
-use follower::follow;
+use crate::params::{Element, Layout, Order, Params, ParamsMut, TensorInfo, ValuesMut};
+use memo::{Described, Memo, Quantity};
+use pairing::{walk_grads, walk_params};
 
 pub use follower::Follower;
 pub use grad::Grad;
 pub use optimizer::Optimizer;
-
-/// What a step did.
-#[non_exhaustive]
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Report {
-    /// The learning rate of this step, before any group's change to it.
-    pub learning_rate: f64,
-    /// The norm of the gradients before clipping, where an adaptor computed one; `clip_global_norm(f64::INFINITY)` only
-    /// computes it.
-    pub grad_norm: Option<f64>,
-    /// Whether the step was taken: `false` while gradients accumulate, when the step was skipped, and when no
-    /// tensor had a gradient.
-    pub moved: bool,
-}
-
-impl Report {
-    /// A report without a norm.
-    pub fn new(learning_rate: f64, moved: bool) -> Self {
-        Self { learning_rate, grad_norm: None, moved }
-    }
-}
-
-/// How a group changes a hyper-parameter of one tensor: replaced by `value` if there is one, then times `scale`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Adjust {
-    /// Takes the place of the optimizer's own value.
-    pub value: Option<f64>,
-    /// Multiplies whichever value holds.
-    pub scale: f64,
-}
-
-impl Default for Adjust {
-    fn default() -> Self {
-        Self { value: None, scale: 1.0 }
-    }
-}
-
-impl Adjust {
-    /// The value that holds for the tensor, given the optimizer's own.
-    pub fn apply(&self, own: f64) -> f64 {
-        self.value.unwrap_or(own) * self.scale
-    }
-}
-
-/// One tensor of a step: the parameter to move and the gradient to move it by.
-#[derive(Debug)]
-pub struct Tensor<'a, A> {
-    pub(crate) index: usize,
-    pub(crate) param: ValuesMut<'a, A>,
-    /// The gradient; `None` leaves the parameter, its state and its step count untouched.
-    pub grad: Option<Grad<'a, A>>,
-    /// A group's change to the learning rate.
-    pub learning_rate: Adjust,
-    /// A group's change to the weight decay.
-    pub weight_decay: Adjust,
-    /// What follows the parameter, while its new values are in the cache.
-    pub followers: Vec<Follower<'a, A>>,
-    pub(crate) frozen: bool,
-}
-
-impl<'a, A: Element> Tensor<'a, A> {
-    pub(crate) fn new(index: usize, param: ValuesMut<'a, A>) -> Self {
-        Self {
-            index,
-            param,
-            grad: None,
-            learning_rate: Adjust::default(),
-            weight_decay: Adjust::default(),
-            followers: Vec::new(),
-            frozen: false,
-        }
-    }
-
-    /// Whether a group changes anything for this tensor.
-    pub(crate) fn is_adjusted(&self) -> bool {
-        self.learning_rate != Adjust::default() || self.weight_decay != Adjust::default()
-    }
-
-    /// The tensor's position in the [layout](Step::layout).
-    pub fn index(&self) -> usize {
-        self.index
-    }
-
-    /// The parameter, to be read.
-    pub fn param(&self) -> Values<'_, A> {
-        self.param.as_values()
-    }
-
-    /// Moves the parameter as a whole, with its [followers](Self::followers): for optimizers that work on tensors
-    /// instead of elements.
-    ///
-    /// `update` gets the parameter as a writable view and a copy of the gradient after scaling and limiting. Without a
-    /// gradient nothing happens, and `false` is returned. `info` is the tensor's entry in the layout.
-    pub fn update(&mut self, info: &TensorInfo, update: impl FnOnce(ArrayViewMutD<'_, A>, ArrayD<A>)) -> bool {
-        let Some(grad) = &self.grad else { return false };
-        let grad = grad.to_array(info.shape());
-        update(self.param.view_mut(info.shape()), grad);
-        follow(&mut self.followers, &self.param.as_values(), info.shape());
-        true
-    }
-
-    /// The same tensor, borrowed from this one, without what follows it.
-    pub(crate) fn reborrow(&mut self) -> Tensor<'_, A> {
-        Tensor {
-            grad: self.grad.as_ref().map(Grad::reborrow),
-            learning_rate: self.learning_rate,
-            weight_decay: self.weight_decay,
-            frozen: self.frozen,
-            ..Tensor::new(self.index, self.param.reborrow())
-        }
-    }
-
-    /// The same tensor, borrowed from this one, with what follows it.
-    #[cfg(feature = "distributed")]
-    pub(crate) fn lend(&mut self) -> Tensor<'_, A> {
-        let followers = self.followers.iter_mut().map(Follower::lend).collect();
-        Tensor {
-            grad: self.grad.as_ref().map(Grad::reborrow),
-            learning_rate: self.learning_rate,
-            weight_decay: self.weight_decay,
-            frozen: self.frozen,
-            followers,
-            ..Tensor::new(self.index, self.param.reborrow())
-        }
-    }
-
-    /// Keeps the parameter as it is, whatever gradients were gathered for it before.
-    pub fn freeze(&mut self) {
-        self.grad = None;
-        self.frozen = true;
-    }
-}
+pub use per_tensor::{Made, PerTensor};
+pub use report::Report;
+pub use tensor::{Adjust, Tensor};
 
 /// The pairs of parameter and gradient that an optimizer is to move, checked against each other, in the order of the
 /// layout.
@@ -159,11 +35,20 @@ impl<'a, A: Element> Tensor<'a, A> {
 /// The gradients themselves are never written.
 #[derive(Debug)]
 pub struct Step<'a, A> {
-    layout: Arc<Layout>,
+    context: Context<'a>,
     tensors: Vec<Tensor<'a, A>>,
-    ranks: Option<&'a dyn Ranks>,
     /// Whether nobody has been given a tensor to change since the trees were paired.
     is_as_paired: bool,
+}
+
+/// All that a step is beside its tensors.
+#[derive(Debug, Clone)]
+pub(crate) struct Context<'a> {
+    layout: Arc<Layout>,
+    number: u64,
+    ranks: Option<&'a dyn Ranks>,
+    /// Shared with the step's previews, from the first of them on.
+    memo: OnceCell<Memo>,
 }
 
 /// What a step that is one rank's share of a larger one knows of the others.
@@ -197,12 +82,42 @@ impl<'a, A: Element> Step<'a, A> {
     ) -> Result<Self> {
         let (layout, mut tensors) = walk_params(params, known)?;
         walk_grads(grads, &layout, &mut tensors)?;
-        Ok(Self { layout, tensors, ranks: None, is_as_paired: true })
+        let context = Context { layout, number: 0, ranks: None, memo: OnceCell::new() };
+        Ok(Self { context, tensors, is_as_paired: true })
     }
 
     /// A step of these tensors, in the order of the layout.
     pub(crate) fn from_parts(layout: Arc<Layout>, tensors: Vec<Tensor<'a, A>>, ranks: Option<&'a dyn Ranks>) -> Self {
-        Self { layout, tensors, ranks, is_as_paired: false }
+        Self::in_context(Context { layout, number: 0, ranks, memo: OnceCell::new() }, tensors)
+    }
+
+    /// A step of these tensors in the place of another, whose context this is: other ranks, number and measurements are the same.
+    pub(crate) fn in_context(context: Context<'a>, tensors: Vec<Tensor<'a, A>>) -> Self {
+        Self { context, tensors, is_as_paired: false }
+    }
+
+    /// All that the step is beside its tensors.
+    pub(crate) fn context(&self) -> Context<'a> {
+        self.context.clone()
+    }
+
+    /// [`context`](Self::context) for a check: what is measured there is known to the step.
+    pub(crate) fn context_of_check(&self) -> Context<'a> {
+        _ = self.context.memo.get_or_init(Memo::default);
+        self.context()
+    }
+
+    /// The number of the step, 0 for the first: the steps that the optimizer has taken before, at which schedules are evaluated.
+    ///
+    /// It is the optimizer's own number: an adaptor around one branch of a [`Router`](crate::adaptor::Router) sees the steps of that
+    /// branch.
+    pub fn number(&self) -> u64 {
+        self.context.number
+    }
+
+    /// Gives the step the number that the optimizer which is to take it counts.
+    pub(crate) fn set_number(&mut self, number: u64) {
+        self.context.number = number;
     }
 
     /// Whether the step is what the trees have shown: every gradient the user's own, no group, and no parameter that is only looked at.
@@ -212,14 +127,15 @@ impl<'a, A: Element> Step<'a, A> {
     }
 
     /// The other ranks, if this is one's share of a step.
+    #[cfg(feature = "distributed")]
     pub(crate) fn ranks(&self) -> Option<&'a dyn Ranks> {
-        self.ranks
+        self.context.ranks
     }
 
     /// Whether tensors may be parts of the parameters' tensors, each a vector of consecutive elements, as they are inside
     /// `sharded`. What needs whole tensors refuses such a step.
     pub fn is_cut(&self) -> bool {
-        self.ranks.is_some_and(|ranks| ranks.are_tensors_cut())
+        self.context.ranks.is_some_and(|ranks| ranks.are_tensors_cut())
     }
 
     /// Nothing if every tensor is a whole one. `name` is who asks.
@@ -233,7 +149,7 @@ impl<'a, A: Element> Step<'a, A> {
     /// # Errors
     /// [`StepError::ParametersChanged`], [`StepError::GradientScale`].
     pub fn ensure_fit(&self, known: Option<&Arc<Layout>>) -> Result<()> {
-        Layout::ensure_known(known, &self.layout)?;
+        Layout::ensure_known(known, &self.context.layout)?;
         self.grads().try_for_each(|(info, grad)| grad.ensure_kept(info))
     }
 
@@ -245,7 +161,7 @@ impl<'a, A: Element> Step<'a, A> {
 
     /// Nothing if all tensors are here. `name` is who asks.
     pub(crate) fn ensure_whole(&self, name: &'static str) -> Result<()> {
-        match self.ranks {
+        match self.context.ranks {
             Some(ranks) if !ranks.has_all_tensors() => Err(Error::Ranks(RankError::NotShardable { name })),
             _ => Ok(()),
         }
@@ -255,7 +171,7 @@ impl<'a, A: Element> Step<'a, A> {
     /// reach those ranks only.
     #[cfg(feature = "distributed")]
     pub(crate) fn ensure_outermost(&self, name: &'static str) -> Result<()> {
-        match self.ranks {
+        match self.context.ranks {
             Some(ranks) if !ranks.has_all_tensors() => Err(Error::Ranks(RankError::InsideSharded { name })),
             _ => Ok(()),
         }
@@ -264,18 +180,56 @@ impl<'a, A: Element> Step<'a, A> {
     /// Nothing if the gradients are those of this rank's data alone. `name` is who asks.
     #[cfg(feature = "second-order")]
     pub(crate) fn ensure_own_data(&self, name: &'static str) -> Result<()> {
-        if self.ranks.is_some() { Err(Error::Ranks(RankError::DataOfAllRanks { name })) } else { Ok(()) }
+        if self.context.ranks.is_some() { Err(Error::Ranks(RankError::DataOfAllRanks { name })) } else { Ok(()) }
     }
 
     /// Makes it one rank's share of a step.
     #[cfg(feature = "distributed")]
     pub(crate) fn set_ranks(&mut self, ranks: Option<&'a dyn Ranks>) {
-        self.ranks = ranks;
+        self.context.ranks = ranks;
+    }
+
+    /// The p-norm of all gradients of the step together, 1 ≤ p ≤ ∞: infinite or NaN if an element is.
+    ///
+    /// The gradients are read at most once if a step is checked and then taken. Inside `sharded` it is the norm of the whole step, of
+    /// which the gradients here are a share: all ranks have to ask for it alike.
+    ///
+    /// # Errors
+    /// Those of the [`RankGroup`](crate::distributed::RankGroup) inside `sharded`; none elsewhere.
+    pub fn grad_norm(&self, p: f64) -> Result<f64> {
+        self.norm_of_all(self.measured(Quantity::Norm { p }, |grads| norm::norm(grads, p)), p)
+    }
+
+    /// A quantity of the gradients as they are described now: measured, unless it was for a check of this step.
+    pub(crate) fn measured(&self, quantity: Quantity, measure: impl FnOnce(&[norm::Named<'_, 'a, A>]) -> f64) -> f64 {
+        let grads: Vec<_> = self.grads().collect();
+        let measure = || memo::measured(|| measure(&grads));
+        let Some(memo) = self.context.memo.get() else { return measure() };
+        let measured = memo.find_or(quantity, A::DTYPE, self.described(), || [measure()].into());
+        measured.first().copied().unwrap_or(f64::NAN)
+    }
+
+    /// What the gradients are, by the tensors' positions.
+    fn described(&self) -> Vec<(usize, Described)> {
+        self.iter().filter_map(|(_, tensor)| Some((tensor.index, tensor.grad.as_ref()?.described()))).collect()
+    }
+
+    /// [`measured`](Self::measured) for a quantity of many numbers.
+    pub(crate) fn measured_each(
+        &self,
+        quantity: Quantity,
+        measure: impl FnOnce(&[norm::Named<'_, 'a, A>]) -> Vec<f64>,
+    ) -> Arc<[f64]> {
+        let measure = || memo::measured(|| measure(&self.grads().collect::<Vec<_>>())).into();
+        match self.context.memo.get() {
+            Some(memo) => memo.find_or(quantity, A::DTYPE, self.described(), measure),
+            None => measure(),
+        }
     }
 
     /// The p-norm of the gradients of the whole step, of which `own` is that of the tensors here.
     pub(crate) fn norm_of_all(&self, own: f64, p: f64) -> Result<f64> {
-        self.ranks.map_or(Ok(own), |ranks| ranks.norm(own, p))
+        self.context.ranks.map_or(Ok(own), |ranks| ranks.norm(own, p))
     }
 
     /// A step that only has parameters, for changing them as a whole.
@@ -301,9 +255,14 @@ impl<'a, A: Element> Step<'a, A> {
         self.iter().filter_map(|(info, tensor)| Some((info, tensor.grad.as_ref()?)))
     }
 
+    /// The gradients, each with its tensor's path and shape, to be described otherwise.
+    pub fn grads_mut(&mut self) -> impl Iterator<Item = (&TensorInfo, &mut Grad<'a, A>)> {
+        self.iter_mut().filter_map(|(info, tensor)| Some((info, tensor.grad.as_mut()?)))
+    }
+
     /// The paths and shapes of the whole parameter tree, also of tensors that this step does not hold.
     pub fn layout(&self) -> &Arc<Layout> {
-        &self.layout
+        &self.context.layout
     }
 
     /// The number of tensors in this step.
@@ -318,15 +277,28 @@ impl<'a, A: Element> Step<'a, A> {
 
     /// The tensors, each with its path and shape.
     pub fn iter(&self) -> impl Iterator<Item = (&TensorInfo, &Tensor<'a, A>)> {
-        let infos = self.layout.tensors();
+        let infos = self.context.layout.tensors();
         self.tensors.iter().map(move |tensor| (&infos[tensor.index], tensor))
     }
 
     /// The tensors, each with its path and shape, to be changed.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&TensorInfo, &mut Tensor<'a, A>)> {
         self.is_as_paired = false;
-        let infos = self.layout.tensors();
+        let infos = self.context.layout.tensors();
         self.tensors.iter_mut().map(move |tensor| (&infos[tensor.index], tensor))
+    }
+
+    /// The tensors beside what `all` has for each tensor of the layout, in its order.
+    pub fn zip<M>(&self, all: impl IntoIterator<Item = M>) -> impl Iterator<Item = (&TensorInfo, &Tensor<'a, A>, M)> {
+        beside(self.iter(), |tensor| tensor.index, all)
+    }
+
+    /// The tensors, to be changed, beside what `all` has for each tensor of the layout, in its order.
+    pub fn zip_mut<M>(
+        &mut self,
+        all: impl IntoIterator<Item = M>,
+    ) -> impl Iterator<Item = (&TensorInfo, &mut Tensor<'a, A>, M)> {
+        beside(self.iter_mut(), |tensor| tensor.index, all)
     }
 
     /// The step for looking at: what an adaptor describes in its [`check`](crate::Optimizer::check), to ask the
@@ -343,7 +315,7 @@ impl<'a, A: Element> Step<'a, A> {
             followers: Vec::new(),
             frozen: tensor.frozen,
         });
-        Preview(Step::from_parts(Arc::clone(&self.layout), tensors.collect(), self.ranks))
+        Preview(Step::in_context(self.context_of_check(), tensors.collect()))
     }
 
     /// Divides the step: tensor by tensor, `part` says to which of `parts` steps it goes. Every part keeps the
@@ -352,10 +324,11 @@ impl<'a, A: Element> Step<'a, A> {
     /// # Panics
     /// If `part` returns `parts` or more.
     pub fn split(self, parts: usize, mut part: impl FnMut(&TensorInfo, &Tensor<'a, A>) -> usize) -> Vec<Self> {
-        let empty = || Self { layout: Arc::clone(&self.layout), tensors: Vec::new(), ..self };
-        let mut steps: Vec<_> = (0..parts).map(|_| empty()).collect();
-        for tensor in self.tensors {
-            let to = part(&self.layout.tensors()[tensor.index], &tensor);
+        let Self { context, tensors, is_as_paired } = self;
+        let mut steps: Vec<_> =
+            (0..parts).map(|_| Self { context: context.clone(), tensors: Vec::new(), is_as_paired }).collect();
+        for tensor in tensors {
+            let to = part(&context.layout.tensors()[tensor.index], &tensor);
             steps[to].tensors.push(tensor);
         }
         steps
@@ -399,83 +372,18 @@ impl<A> DerefMut for Preview<'_, A> {
     }
 }
 
-/// The parameters, still without gradients, with `known` as layout if it is theirs, else with a layout of their own.
-fn walk_params<'a, A: Element>(
-    params: &'a mut (dyn ParamsMut<Elem = A> + '_),
-    known: Option<&Arc<Layout>>,
-) -> Result<(Arc<Layout>, Vec<Tensor<'a, A>>)> {
-    collect_mut(params, known, Tensor::new)
-}
-
-/// Gives every tensor its gradient, or none where the tree says so.
-fn walk_grads<'a, A: Element>(
-    grads: &'a (dyn Params<Elem = A> + '_),
-    layout: &Layout,
-    tensors: &mut [Tensor<'a, A>],
-) -> Result<()> {
-    let infos = layout.tensors();
-    let (mut next, mut in_order) = (0, true);
-    for_each(grads, |path, shape, values| match (values, infos.get(next)) {
-        (Some(values), Some(info)) if in_order && path.is(info.path()) && shape == info.shape() => {
-            _ = tensors[next].grad.get_or_insert_with(|| Grad::new(values));
-            next += 1;
-        }
-        (None, Some(info)) if in_order && path.is(info.path()) => next += 1,
-        (None, _) if in_order => {
-            next += infos[next..].iter().take_while(|info| path.is_above(info.path())).count();
-        }
-        _ => in_order = false,
-    });
-    if in_order && next == infos.len() {
-        return Ok(());
-    }
-    match_by_path(grads, layout, tensors)
-}
-
-/// [`walk_grads`] for a tree of another order, and the errors of one that is not the parameters'.
-fn match_by_path<'a, A: Element>(
-    grads: &'a (dyn Params<Elem = A> + '_),
-    layout: &Layout,
-    tensors: &mut [Tensor<'a, A>],
-) -> Result<()> {
-    let infos = layout.tensors();
-    let mut seen = vec![false; infos.len()];
-    let (mut error, mut name) = (None, String::new());
-    tensors.iter_mut().for_each(|tensor| tensor.grad = None);
-    for_each(grads, |path, shape, values| {
-        name.clear();
-        _ = write!(name, "{path}"); // a `String` takes all
-        let at = layout.position(&name);
-        let Some(values) = values else {
-            match at {
-                Some(at) => seen[at] = true,
-                None if path.is_above("*") => seen.fill(true), // the root is above every name
-                None => {
-                    name.push('.');
-                    layout.positions_below(&name).for_each(|at| seen[at] = true);
-                }
-            }
-            return;
-        };
-        let result = match at {
-            None => Err(Error::Step(StepError::UnexpectedGradient { path: name.clone() })),
-            Some(at) if tensors[at].grad.is_some() => Err(Error::Step(StepError::DuplicatePath { path: name.clone() })),
-            Some(at) if infos[at].shape() != shape => Err(Error::Step(StepError::ShapeMismatch {
-                path: name.clone(),
-                parameter: infos[at].shape().to_vec(),
-                gradient: shape.to_vec(),
-            })),
-            Some(at) => {
-                tensors[at].grad = Some(Grad::new(values));
-                seen[at] = true;
-                Ok(())
-            }
-        };
-        if let Err(first) = result {
-            error.get_or_insert(first);
-        }
-    });
-    let missing = infos.iter().zip(seen).find(|(_, seen)| !seen);
-    let missing = missing.map(|(info, _)| Error::Step(StepError::MissingGradient { path: info.path().into() }));
-    error.or(missing).map_or(Ok(()), Err)
+/// The one merge of the tensors of a step, which are some of those of the layout, with what there is for each of those.
+#[inline]
+fn beside<'i, T, M>(
+    tensors: impl Iterator<Item = (&'i TensorInfo, T)>,
+    index: impl Fn(&T) -> usize,
+    all: impl IntoIterator<Item = M>,
+) -> impl Iterator<Item = (&'i TensorInfo, T, M)> {
+    let (mut all, mut next) = (all.into_iter(), 0);
+    tensors.map_while(move |(info, tensor)| {
+        let at = index(&tensor);
+        let own = all.nth(at.checked_sub(next)?)?;
+        next = at + 1;
+        Some((info, tensor, own))
+    })
 }

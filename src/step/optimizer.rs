@@ -1,10 +1,12 @@
 //! The core trait: what every optimizer and every adaptor implements.
 
+use std::any::{Any, TypeId};
 use std::sync::Arc;
 
 use super::{Report, Step};
 use crate::error::Result;
 use crate::params::{Element, Layout, Params, ParamsMut};
+use crate::schedule::Hyper;
 use crate::state::{Commit, StateDict, StateReader, StateWriter, load};
 
 /// Moves parameters along their gradients.
@@ -41,6 +43,23 @@ pub trait Optimizer<A: Element>: Send {
     /// The learning rate that the next step will use, before any group's change to it.
     fn learning_rate(&self) -> f64;
 
+    /// Replaces the learning rate, from the next step on. For those who write an optimizer; a training loop calls
+    /// [`set_learning_rate`](crate::OptimizerExt::set_learning_rate).
+    ///
+    /// An adaptor passes it to the optimizer inside, a router to the optimizer whose [`learning_rate`](Optimizer::learning_rate) it
+    /// returns.
+    fn replace_learning_rate(&mut self, learning_rate: Hyper);
+
+    /// The part of this type: the optimizer or adaptor itself, or what an optimizer inside has. For those who write an optimizer; a
+    /// training loop calls [`find`](crate::OptimizerExt::find).
+    ///
+    /// An optimizer returns itself if `of` is its type, and `None` if it is another. An adaptor asks the optimizer inside if it is none
+    /// of its own.
+    fn part(&self, of: TypeId) -> Option<&dyn Any>;
+
+    /// [`part`](Optimizer::part), to be changed: the same one.
+    fn part_mut(&mut self, of: TypeId) -> Option<&mut dyn Any>;
+
     /// The number of steps taken; the counter that schedules are evaluated at.
     ///
     /// A call that accumulated, was skipped or failed is no step.
@@ -67,10 +86,8 @@ pub trait Optimizer<A: Element>: Send {
 
     /// A copy of everything that is remembered from step to step: counters, every slot, gathered gradients, averages.
     ///
-    /// Hyper-parameters and schedules are not in it, they are code. What a [`Plateau`](crate::schedule::Plateau) has seen is, if
-    /// it is in a hyper-parameter of what remembers something itself: an optimizer (its learning rate, weight decay or one of its
-    /// rule), an average, `kfac`, `proximal`. Of one elsewhere, in a group, a clip, `layerwise_decay` or `unscale`, save its
-    /// [`state`](crate::schedule::Plateau::state).
+    /// Hyper-parameters and schedules are not saved: they are code. The exception is the state of a schedule that has one, as
+    /// [`Plateau`](crate::schedule::Plateau): it is saved wherever the schedule is in the chain.
     fn state_dict(&self) -> StateDict {
         let mut state = StateDict::new(self.layout().cloned());
         self.write_state(&mut StateWriter::new(&mut state));
@@ -98,8 +115,9 @@ pub trait Optimizer<A: Element>: Send {
     /// Those of [`Step::pair`] and of [`apply`](Optimizer::apply). Parameters, state and counters are then bit for
     /// bit what they were.
     fn step(&mut self, params: &mut dyn ParamsMut<Elem = A>, grads: &dyn Params<Elem = A>) -> Result<Report> {
-        let step = Step::pair(params, grads, self.layout())?;
+        let mut step = Step::pair(params, grads, self.layout())?;
         Layout::ensure_known(self.layout(), step.layout())?;
+        step.set_number(self.steps());
         self.apply(step)
     }
 }
@@ -125,6 +143,18 @@ macro_rules! forward {
 
             fn steps(&self) -> u64 {
                 (**self).steps()
+            }
+
+            fn replace_learning_rate(&mut self, learning_rate: Hyper) {
+                (**self).replace_learning_rate(learning_rate);
+            }
+
+            fn part(&self, of: TypeId) -> Option<&dyn Any> {
+                (**self).part(of)
+            }
+
+            fn part_mut(&mut self, of: TypeId) -> Option<&mut dyn Any> {
+                (**self).part_mut(of)
             }
 
             fn layout(&self) -> Option<&Arc<Layout>> {

@@ -1,13 +1,13 @@
 //! Where clipping could go wrong unseen: state after a skipped step, norms at the ends of the range, trees in any layout.
 
 use gradus::Error;
-use gradus::adaptor::Clip;
-use gradus::clip::{self, Adaptive, Clipper, Norm, Value};
+use gradus::adaptor::{Adapted, Transforming};
+use gradus::clip::{self, Adaptive, Norm, Value};
 use gradus::error::StepError;
 use gradus::prelude::*;
 use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, ShapeBuilder, array, s};
 
-use super::Probe;
+use super::{Clipping, Probe};
 
 type Tree<A> = (Array1<A>, Array2<A>, Array1<A>);
 
@@ -30,11 +30,11 @@ macro_rules! every_clipper {
     };
     ($check:ident, $element:ty) => {
         $check::<$element, _>(Norm::global(1.0));
-        $check::<$element, _>(Norm::global(1.0).p(1.0).exact());
+        $check::<$element, _>(Norm::global(1.0).p(1.0).exact(true));
         $check::<$element, _>(Norm::global(1.0).p(3.0));
         $check::<$element, _>(Norm::global(1.0).p(f64::INFINITY));
         $check::<$element, _>(Norm::per_tensor(1.0));
-        $check::<$element, _>(Norm::per_tensor(1.0).p(f64::INFINITY).exact());
+        $check::<$element, _>(Norm::per_tensor(1.0).p(f64::INFINITY).exact(true));
         $check::<$element, _>(Value::new(0.5));
         $check::<$element, _>(Adaptive::new(0.5));
         $check::<$element, _>(Adaptive::new(0.5).eps(0.0));
@@ -50,12 +50,12 @@ fn broken<A: Scalar>(value: A) -> Tree<A> {
     broken
 }
 
-fn adam<A: Scalar, C: Clipper>(clipper: &C, policy: NonFinite) -> Clip<Adam<A>, C> {
-    Adam::new(0.1).clip(clipper.clone()).non_finite(policy)
+fn adam<A: Scalar, C: Clipping<A>>(clipper: &C, policy: NonFinite) -> Adapted<Adam<A>, Transforming<C>> {
+    Adam::new(0.1).transform(clipper.clone().policy(policy))
 }
 
 /// Everything that a step may change.
-fn everything<A: Scalar, C: Clipper>(opt: &Clip<Adam<A>, C>, params: &Tree<A>) -> (u64, Vec<u64>) {
+fn everything<A: Scalar, C: Clipping<A>>(opt: &Adapted<Adam<A>, Transforming<C>>, params: &Tree<A>) -> (u64, Vec<u64>) {
     let mut all = bits(params);
     for path in ["0", "1", "2"] {
         all.push(opt.inner().tensor_steps(path));
@@ -68,7 +68,7 @@ fn everything<A: Scalar, C: Clipper>(opt: &Clip<Adam<A>, C>, params: &Tree<A>) -
 
 #[test]
 fn the_first_broken_element_of_the_first_broken_tensor_is_named() {
-    fn check<A: Scalar, C: Clipper>(clipper: C) {
+    fn check<A: Scalar, C: Clipping<A>>(clipper: C) {
         for value in [A::nan(), A::infinity(), A::neg_infinity()] {
             let (mut opt, mut params) = (adam(&clipper, NonFinite::Error), tree(0.0));
             opt.step(&mut params, &tree(0.5)).unwrap();
@@ -88,7 +88,7 @@ fn the_first_broken_element_of_the_first_broken_tensor_is_named() {
 
 #[test]
 fn a_skipped_step_leaves_parameters_state_and_counters_alone() {
-    fn check<A: Scalar, C: Clipper>(clipper: C) {
+    fn check<A: Scalar, C: Clipping<A>>(clipper: C) {
         let (mut opt, mut params) = (adam(&clipper, NonFinite::Skip), tree(0.0));
         let (mut unbroken, mut expected) = (opt.clone(), params.clone());
         opt.step(&mut params, &tree(0.5)).unwrap();
@@ -112,20 +112,20 @@ fn a_skipped_step_leaves_parameters_state_and_counters_alone() {
 /// are not.
 #[test]
 fn what_is_let_through_is_not_clipped() {
-    fn seen<C: Clipper>(clipper: C) -> Vec<ndarray::ArrayD<f64>> {
-        let mut opt = Probe::default().clip(clipper).non_finite(NonFinite::Allow);
+    fn seen<C: Clipping<f64>>(clipper: C) -> Vec<ndarray::ArrayD<f64>> {
+        let mut opt = Probe::default().transform(clipper.policy(NonFinite::Allow));
         let grads = (array![3.0, -4.0], array![[6.0, f64::NAN], [8.0, f64::NEG_INFINITY]]);
         let report = opt.step(&mut (array![3.0, 4.0], array![[1.0, 0.0], [0.0, 1.0]]), &grads).unwrap();
         assert!(report.moved && report.grad_norm.is_some_and(|norm| norm.is_nan()) && opt.steps() == 1);
         assert!(opt.inner().seen[1][[0, 1]].is_nan());
         opt.inner().seen.clone()
     }
-    for clipper in [Norm::global(1.0), Norm::global(1.0).exact(), Norm::global(1.0).p(f64::INFINITY)] {
+    for clipper in [Norm::global(1.0), Norm::global(1.0).exact(true), Norm::global(1.0).p(f64::INFINITY)] {
         let seen = seen(clipper);
         assert_eq!(seen[0], array![3.0, -4.0].into_dyn());
         assert_eq!((seen[1][[0, 0]], seen[1][[1, 0]], seen[1][[1, 1]]), (6.0, 8.0, f64::NEG_INFINITY));
     }
-    for seen in [seen(Norm::per_tensor(2.5).exact()), seen(Adaptive::new(0.5))] {
+    for seen in [seen(Norm::per_tensor(2.5).exact(true)), seen(Adaptive::new(0.5))] {
         assert_eq!(seen[0], array![1.5, -2.0].into_dyn());
         assert_eq!((seen[1][[0, 0]], seen[1][[1, 0]], seen[1][[1, 1]]), (6.0, 8.0, f64::NEG_INFINITY));
     }
@@ -141,7 +141,7 @@ fn an_overflowing_norm_is_refused_skipped_or_let_through() {
     let overflow = Error::Step(StepError::NormOverflow { path: "1".into() });
     for clipper in [Norm::global(1.0), Norm::global(1.0).p(1.0), Norm::global(1.0).p(3.0), Norm::per_tensor(1.0)] {
         let step = |policy| {
-            let (mut opt, mut params) = (Sgd::new(0.5).clip(clipper.clone()).non_finite(policy), params());
+            let (mut opt, mut params) = (Sgd::new(0.5).transform(clipper.clone()).non_finite(policy), params());
             let result = opt.step(&mut params, &grads);
             (result, opt.steps(), params)
         };
@@ -186,14 +186,14 @@ fn gradients_at_the_ends_of_the_range_are_clipped_to_the_norm() {
     const F32_RELATIVE: f64 = 1e-6;
     for scale in [f32::MAX, f32::MAX / 1e10, f32::MIN_POSITIVE, f32::from_bits(8)] {
         let mut grads = array![scale, -scale, scale, scale];
-        let norm = Norm::global(f64::from(scale).min(1.0)).exact().clip(&mut grads).unwrap();
+        let norm = Norm::global(f64::from(scale).min(1.0)).exact(true).clip(&mut grads).unwrap();
         assert!((norm / (2.0 * f64::from(scale)) - 1.0).abs() < f64::EPSILON, "{scale:e}: {norm:e}");
         let expected = f64::from(scale).min(1.0) / 2.0;
         assert!((f64::from(grads[0]) / expected - 1.0).abs() < F32_RELATIVE, "{scale:e}: {grads}");
     }
     for scale in [f64::MAX / 16.0, 1e160, 1e-160, 1e-290] {
         let mut grads = array![scale, -scale, scale, scale];
-        let norm = Norm::global(scale.min(1.0)).exact().clip(&mut grads).unwrap();
+        let norm = Norm::global(scale.min(1.0)).exact(true).clip(&mut grads).unwrap();
         assert!((norm / (2.0 * scale) - 1.0).abs() < 4.0 * f64::EPSILON, "{scale:e}: {norm:e}");
         assert!((grads[0] / (scale.min(1.0) / 2.0) - 1.0).abs() < 4.0 * f64::EPSILON, "{scale:e}: {grads}");
     }
@@ -209,7 +209,7 @@ fn functions_write_the_same_bits_into_any_layout() {
     type Way = fn(&mut ArrayViewMut2<'_, f64>, &Array2<f64>) -> gradus::Result<f64>;
     let ways: [Way; 5] = [
         |grads, _| clip::global_norm(grads, 1.0),
-        |grads, _| Norm::global(1.0).p(3.0).exact().clip(grads),
+        |grads, _| Norm::global(1.0).p(3.0).exact(true).clip(grads),
         |grads, _| clip::per_tensor_norm(grads, 1.0),
         |grads, _| clip::value(grads, 0.25),
         |grads, params| clip::adaptive(grads, params, 0.5),
@@ -256,12 +256,12 @@ fn a_clipped_step_has_the_same_bits_on_any_number_of_threads() {
 #[test]
 fn a_scheduled_limit_waits_for_steps_not_taken() {
     let limit = |step: u64| [8.0, 4.0, 2.0][step as usize];
-    let mut opt = Probe::default().clip_global_norm(limit).exact().non_finite(NonFinite::Skip);
+    let mut opt = Probe::default().clip_global_norm(limit).exact(true).non_finite(NonFinite::Skip);
     for (grad, seen) in [(16.0, 8.0), (f64::NAN, 8.0), (16.0, 4.0), (f64::INFINITY, 4.0), (-16.0, -2.0)] {
         opt.step(&mut array![0.0], &array![grad]).unwrap();
         assert_eq!(opt.inner().seen[0][0], seen);
     }
-    let mut opt = Probe::default().clip_global_norm(limit).exact().accumulate(2);
+    let mut opt = Probe::default().clip_global_norm(limit).exact(true).accumulate(2);
     for (calls, seen) in [(2, 8.0), (2, 4.0), (2, 2.0)] {
         for _ in 0..calls {
             opt.step(&mut array![0.0], &array![16.0]).unwrap();
@@ -274,8 +274,8 @@ fn a_scheduled_limit_waits_for_steps_not_taken() {
 #[test]
 fn a_norm_is_of_the_mean_or_of_each_part() {
     let parts = [array![6.0, 0.0], array![0.0, 8.0]];
-    let mut of_mean = Probe::default().clip_global_norm(2.5).exact().accumulate(2);
-    let mut of_parts = Probe::default().accumulate(2).clip_global_norm(1.0).exact();
+    let mut of_mean = Probe::default().clip_global_norm(2.5).exact(true).accumulate(2);
+    let mut of_parts = Probe::default().accumulate(2).clip_global_norm(1.0).exact(true);
     let reports = parts.each_ref().map(|part| of_mean.step(&mut array![0.0, 0.0], part).unwrap());
     assert_eq!(reports.map(|report| (report.moved, report.grad_norm)), [(false, None), (true, Some(5.0))]);
     assert_eq!(of_mean.inner().inner().seen[0], array![1.5, 2.0].into_dyn());

@@ -1,6 +1,7 @@
 //! Factors and limits that leave the element type where the clipped gradient does not: the nearest numbers all the same.
 
-use gradus::clip::{self, Adaptive, Clipper, Norm, Value};
+use gradus::adaptor::Transform;
+use gradus::clip::{self, Adaptive, Norm, Value};
 use gradus::prelude::*;
 use ndarray::{Array1, array};
 
@@ -50,9 +51,13 @@ mod halves {
                 };
                 found.iter().zip(&nearest(&grads, factor)).all(|(a, b)| (a.as_f64() - b.as_f64()).abs() <= ulp(*b))
             };
-            let exact = clipped(&|grads| _ = Norm::global(limit).exact().clip(grads).unwrap());
+            let exact = clipped(&|grads| _ = Norm::global(limit).exact(true).clip(grads).unwrap());
             assert!(close(&exact, factor), "{limit}");
-            assert_eq!(clipped(&|grads| _ = Norm::per_tensor(limit).exact().clip(grads).unwrap()), exact, "{limit}");
+            assert_eq!(
+                clipped(&|grads| _ = Norm::per_tensor(limit).exact(true).clip(grads).unwrap()),
+                exact,
+                "{limit}"
+            );
             let torch = clipped(&|grads| _ = clip::global_norm(grads, limit).unwrap());
             assert!(close(&torch, limit / (sum.sqrt() + 1e-6)), "{limit}");
             let adaptive = clipped(&|grads| _ = clip::adaptive(grads, &params, limit).unwrap());
@@ -106,20 +111,20 @@ fn a_factor_below_the_normal_numbers() {
         };
         in_place(&|grads| clip::global_norm(grads, limit), limit / root, "global");
         in_place(&|grads| clip::per_tensor_norm(grads, limit), limit / root, "per tensor");
-        in_place(&|grads| Norm::global(limit).p(f64::INFINITY).exact().clip(grads), limit, "largest");
+        in_place(&|grads| Norm::global(limit).p(f64::INFINITY).exact(true).clip(grads), limit, "largest");
         in_place(&|grads| clip::adaptive(grads, &params, limit), limit, "adaptive");
         in_place(&|grads| clip::value(grads, limit), limit, "value");
-        fn seen<A: Scalar>(clipper: impl Clipper, grads: &Array1<A>) -> Array1<A> {
-            let (mut opt, mut params) = (Probe::default().clip(clipper.clone()), array![A::one(), A::one()]);
+        fn seen<A: Scalar>(clipper: impl Transform<A> + Clone, grads: &Array1<A>) -> Array1<A> {
+            let (mut opt, mut params) = (Probe::default().transform(clipper.clone()), array![A::one(), A::one()]);
             opt.step(&mut params, grads).unwrap();
             // A sweep reads what `to_array` shows.
-            Sgd::new(1.0).clip(clipper).step(&mut params, grads).unwrap();
+            Sgd::new(1.0).transform(clipper).step(&mut params, grads).unwrap();
             let seen = opt.inner().seen[0].clone();
             assert!(params.iter().zip(&seen).all(|(param, grad)| *param == A::one() - *grad), "{seen}");
             seen.into_dimensionality().unwrap()
         }
         close(&seen(Norm::global(limit), &grads()), limit / root, "global");
-        close(&seen(Norm::per_tensor(limit).exact(), &grads()), limit / root, "per tensor");
+        close(&seen(Norm::per_tensor(limit).exact(true), &grads()), limit / root, "per tensor");
         close(&seen(Value::new(limit), &grads()), limit, "value");
         close(&seen(Adaptive::new(limit), &grads()), limit, "adaptive");
     }
@@ -134,7 +139,7 @@ fn a_factor_below_the_normal_numbers() {
 /// Several factors together: each is a number of the type, their product is not.
 #[test]
 fn factors_that_leave_the_type_together() {
-    let mut opt = Probe::<f32>::default().clip_global_norm(1e-15).exact().unscale(1e30).accumulate(1);
+    let mut opt = Probe::<f32>::default().clip_global_norm(1e-15).exact(true).unscale(1e30).accumulate(1);
     opt.step(&mut array![0.0], &array![1e38_f32]).unwrap();
     let seen = opt.inner().inner().inner().seen[0][0];
     assert!((f64::from(seen) / 1e-15 - 1.0).abs() < 4.0 * f64::from(f32::EPSILON), "{seen:e}");
@@ -143,13 +148,13 @@ fn factors_that_leave_the_type_together() {
 /// A limit that no number of the type but 0 keeps would stop the training and say that it moved.
 #[test]
 fn a_limit_that_rounds_to_zero_is_refused() {
-    fn said<A: Scalar>(clipper: impl Clipper) -> String {
-        let (mut opt, mut params) = (Sgd::new(1.0).clip(clipper), array![A::one()]);
+    fn said<A: Scalar>(clipper: impl Transform<A>) -> String {
+        let (mut opt, mut params) = (Sgd::new(1.0).transform(clipper), array![A::one()]);
         let error = opt.step(&mut params, &array![A::one()]).unwrap_err();
         assert!(params[0] == A::one() && opt.steps() == 0);
         error.to_string()
     }
-    for found in [said::<f32>(Norm::global(1e-46)), said::<f32>(Norm::per_tensor(1e-46).exact())] {
+    for found in [said::<f32>(Norm::global(1e-46)), said::<f32>(Norm::per_tensor(1e-46).exact(true))] {
         assert!(
             found.starts_with("max_norm is 1e-46 ") && found.ends_with("0 or at least 1.401298464324817e-45 as f32"),
             "{found}"

@@ -1,12 +1,12 @@
 //! What all ways of clipping have in common.
 
-use gradus::clip::{self, Adaptive, Clipper, Norm, Value};
+use gradus::clip::{self, Adaptive, Norm, Value};
 use gradus::error::StepError;
 use gradus::prelude::*;
 use gradus::{Error, Result};
 use ndarray::{Array1, Array2, ArrayView2, ShapeBuilder, array, s};
 
-use super::Probe;
+use super::{Clipping, Probe};
 
 type Tree = (Array1<f64>, Array2<f64>);
 
@@ -31,8 +31,8 @@ fn bits(tree: &Tree) -> Vec<u64> {
 
 /// Calls `law` with every way of clipping as a function and as an adaptor around plain descent.
 fn all_ways(law: impl Fn(&str, &dyn Fn(&mut Tree) -> Result<f64>, &dyn Fn(NonFinite) -> Box<dyn Optimizer<f64>>)) {
-    fn adaptor<C: Clipper + 'static>(clipper: C) -> impl Fn(NonFinite) -> Box<dyn Optimizer<f64>> {
-        move |policy| Box::new(Sgd::new(0.5).clip(clipper.clone()).non_finite(policy))
+    fn adaptor<C: Clipping<f64>>(clipper: C) -> impl Fn(NonFinite) -> Box<dyn Optimizer<f64>> {
+        move |policy| Box::new(Sgd::new(0.5).transform(clipper.clone().policy(policy)))
     }
     law("global norm", &|grads| clip::global_norm(grads, 1.0), &adaptor(Norm::global(1.0)));
     law("per-tensor norm", &|grads| clip::per_tensor_norm(grads, 1.0), &adaptor(Norm::per_tensor(1.0)));
@@ -135,7 +135,7 @@ fn an_infinite_limit_only_measures() {
         |tree: &mut Tree| clip::global_norm(tree, f64::INFINITY),
         |tree: &mut Tree| clip::per_tensor_norm(tree, f64::INFINITY),
         |tree: &mut Tree| clip::adaptive(tree, &params(), f64::INFINITY),
-        |tree: &mut Tree| Norm::global(f64::INFINITY).exact().clip(tree),
+        |tree: &mut Tree| Norm::global(f64::INFINITY).exact(true).clip(tree),
     ] {
         let mut tree = grads();
         assert!((measured(&mut tree).unwrap() - 13.012_013_680_4).abs() < 1e-9);
@@ -200,7 +200,7 @@ fn the_norm_has_the_same_bits_in_any_layout_on_any_number_of_threads() {
         let ways = [Norm::global(f64::MAX), Norm::global(f64::MAX).p(1.0), Norm::global(f64::MAX).p(3.5)];
         let measure = |norm: Norm| {
             let mut param = Array2::zeros((rows, columns));
-            Probe::default().clip(norm).step(&mut param, &view).unwrap().grad_norm.unwrap().to_bits()
+            Probe::default().transform(norm).step(&mut param, &view).unwrap().grad_norm.unwrap().to_bits()
         };
         let adaptive = Probe::default().clip_adaptive(1e300).step(&mut c.clone(), &view).unwrap().grad_norm.unwrap();
         ways.map(measure).into_iter().chain([adaptive.to_bits()]).collect()
@@ -218,7 +218,7 @@ fn the_norm_has_the_same_bits_in_any_layout_on_any_number_of_threads() {
 
 #[test]
 fn a_scheduled_limit_is_that_of_the_step() {
-    let mut opt = Probe::default().clip_global_norm(|step: u64| (step + 1) as f64).exact();
+    let mut opt = Probe::default().clip_global_norm(|step: u64| (step + 1) as f64).exact(true);
     for limit in [1.0, 2.0, 3.0] {
         opt.step(&mut array![0.0], &array![8.0]).unwrap();
         assert_eq!(opt.inner().seen[0][0], limit);
@@ -247,7 +247,7 @@ fn clipping_and_accumulating_in_either_order() {
 /// Two clips after one another, and scale after limit.
 #[test]
 fn clips_compose() {
-    let mut opt = Probe::default().clip_global_norm(1.0).exact().clip_value(3.0);
+    let mut opt = Probe::default().clip_global_norm(1.0).exact(true).clip_value(3.0);
     let report = opt.step(&mut array![0.0, 0.0], &array![100.0, -4.0]).unwrap();
     // Values first: [3, −3]; the norm that the outer adaptor reports is that of what it saw.
     assert_eq!(report.grad_norm, Some(100.0));

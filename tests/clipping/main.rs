@@ -6,6 +6,7 @@ mod factors;
 mod golden;
 mod laws;
 
+use gradus::adaptor::Transform;
 use gradus::prelude::*;
 use gradus::{Commit, Report, Result, StateReader, StateWriter, Step};
 use ndarray::ArrayD;
@@ -28,6 +29,16 @@ impl<A: Scalar> Optimizer<A> for Probe<A> {
         Ok(Report::new(1.0, true))
     }
 
+    fn replace_learning_rate(&mut self, _: gradus::Hyper) {}
+
+    fn part(&self, _: std::any::TypeId) -> Option<&dyn std::any::Any> {
+        None
+    }
+
+    fn part_mut(&mut self, _: std::any::TypeId) -> Option<&mut dyn std::any::Any> {
+        None
+    }
+
     fn learning_rate(&self) -> f64 {
         1.0
     }
@@ -46,3 +57,22 @@ impl<A: Scalar> Optimizer<A> for Probe<A> {
         Ok(Commit::nothing())
     }
 }
+
+/// A way of clipping, whatever its policy is called by.
+pub(crate) trait Clipping<A: Element>: Transform<A> + Clone {
+    fn policy(self, policy: NonFinite) -> Self;
+}
+
+macro_rules! clipping {
+    ($($clipping:ty)*) => {
+        $(
+            impl<A: Element> Clipping<A> for $clipping {
+                fn policy(self, policy: NonFinite) -> Self {
+                    self.non_finite(policy)
+                }
+            }
+        )*
+    };
+}
+
+clipping!(gradus::clip::Norm gradus::clip::Value gradus::clip::Adaptive);

@@ -213,7 +213,7 @@ mod second_order {
                 oracle: Oracle::Matrix(|t, lr, p, g, memory| soap(t, lr, p, g, memory, 0.0)) },
             Row { name: "kfac", slots: &["input_factor", "output_factor"], rests: true, parabola: 0.1, rosenbrock: (3e-4, 40_000),
                 pinned: Pinned::Near(-0.4827191361130269),
-                optimizer: |lr| Box::new(Tapped(Sgd::new(lr).kfac().damping(0.1).inverse_period(1).no_kl_clip())),
+                optimizer: |lr| Box::new(Tapped(Sgd::new(lr).kfac().damping(0.1).inverses_every(1).no_kl_clip())),
                 oracle: Oracle::Matrix(|t, lr, p, g, memory| *p -= &(kfac(t, g, memory) * lr)) },
         ]
     }
@@ -314,7 +314,7 @@ mod second_order {
 
     /// K-FAC with a tap for every matrix that has a gradient.
     #[derive(Clone)]
-    struct Tapped<A>(Kfac<Sgd<A>, A>);
+    struct Tapped<A>(gradus::adaptor::Adapted<Sgd<A>, Kfac<A>>);
 
     impl<A: Scalar> Tapped<A> {
         fn updates(&self, path: &str) -> u64 {
@@ -336,6 +336,18 @@ mod second_order {
                 self.0.observe(info.path(), LinearTap::new(&input, &delta))?;
             }
             self.0.apply(step)
+        }
+
+        fn replace_learning_rate(&mut self, learning_rate: gradus::Hyper) {
+            self.0.replace_learning_rate(learning_rate);
+        }
+
+        fn part(&self, of: std::any::TypeId) -> Option<&dyn std::any::Any> {
+            self.0.part(of)
+        }
+
+        fn part_mut(&mut self, of: std::any::TypeId) -> Option<&mut dyn std::any::Any> {
+            self.0.part_mut(of)
         }
 
         fn learning_rate(&self) -> f64 {

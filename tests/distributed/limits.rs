@@ -134,6 +134,18 @@ impl<A: Scalar> Optimizer<A> for Late<A> {
         if self.refuses { Err(Error::Other("not on this rank".into())) } else { self.inner.apply(step) }
     }
 
+    fn replace_learning_rate(&mut self, learning_rate: gradus::Hyper) {
+        self.inner.replace_learning_rate(learning_rate);
+    }
+
+    fn part(&self, of: std::any::TypeId) -> Option<&dyn std::any::Any> {
+        self.inner.part(of)
+    }
+
+    fn part_mut(&mut self, of: std::any::TypeId) -> Option<&mut dyn std::any::Any> {
+        self.inner.part_mut(of)
+    }
+
     fn learning_rate(&self) -> f64 {
         1.0
     }
@@ -480,7 +492,7 @@ fn local_steps_leave_what_does_not_move() {
 fn averages_follow_what_has_moved() {
     for (by_tensor, ranks) in [(false, 1), (false, 2), (true, 1), (true, 2)] {
         ThreadGroup::run(ranks, |group| {
-            let inside = Sgd::new(1.0).freeze("2").accumulate(2).sum();
+            let inside = Sgd::new(1.0).freeze("2").accumulate(2).sum(true);
             let sharded = inside.sharded(&group);
             let sharded = if by_tensor { sharded.by_tensor() } else { sharded };
             let mut opt = sharded.ema(0.5);
@@ -581,6 +593,16 @@ impl Optimizer<f64> for Trusting {
             Some(tensor.update(info, |mut param, grad| param -= &grad)).filter(|moved| *moved)
         });
         Ok(Report::new(1.0, moved.count() > 0))
+    }
+
+    fn replace_learning_rate(&mut self, _: gradus::Hyper) {}
+
+    fn part(&self, _: std::any::TypeId) -> Option<&dyn std::any::Any> {
+        None
+    }
+
+    fn part_mut(&mut self, _: std::any::TypeId) -> Option<&mut dyn std::any::Any> {
+        None
     }
 
     fn learning_rate(&self) -> f64 {

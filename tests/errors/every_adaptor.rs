@@ -103,6 +103,18 @@ impl Optimizer<f64> for Watched {
         Ok(report)
     }
 
+    fn replace_learning_rate(&mut self, learning_rate: gradus::Hyper) {
+        lock(&self.adam).replace_learning_rate(learning_rate);
+    }
+
+    fn part(&self, _: std::any::TypeId) -> Option<&dyn std::any::Any> {
+        None
+    }
+
+    fn part_mut(&mut self, _: std::any::TypeId) -> Option<&mut dyn std::any::Any> {
+        None
+    }
+
     fn learning_rate(&self) -> f64 {
         lock(&self.adam).learning_rate()
     }
@@ -172,12 +184,12 @@ fn wrappers() -> Vec<(&'static str, Wrap)> {
     vec![
         ("nothing", |opt| opt),
         ("clip_global_norm", |opt| Box::new(opt.clip_global_norm(0.5))),
-        ("clip_per_tensor_norm", |opt| Box::new(opt.clip_per_tensor_norm(0.5).exact())),
+        ("clip_per_tensor_norm", |opt| Box::new(opt.clip_per_tensor_norm(0.5).exact(true))),
         ("clip_value", |opt| Box::new(opt.clip_value(0.5))),
         ("clip_adaptive", |opt| Box::new(opt.clip_adaptive(0.1))),
         // After three calls the next one would move the parameters, fill the sum up, or begin it.
         ("accumulate(2)", |opt| Box::new(opt.accumulate(2))),
-        ("accumulate(5)", |opt| Box::new(opt.accumulate(5).sum())),
+        ("accumulate(5)", |opt| Box::new(opt.accumulate(5).sum(true))),
         ("accumulate(3)", |opt| Box::new(opt.accumulate(3))),
         ("freeze", |opt| Box::new(opt.freeze("c"))),
         ("group", |opt| Box::new(opt.group("b", Group::new().learning_rate(0.3).scale_weight_decay(2.0)))),
@@ -185,7 +197,7 @@ fn wrappers() -> Vec<(&'static str, Wrap)> {
         ("maximize", |opt| Box::new(opt.maximize())),
         ("unscale", |opt| Box::new(opt.unscale(8.0))),
         ("ema", |opt| Box::new(opt.ema(0.9))),
-        ("ema, debiased", |opt| Box::new(opt.ema(0.9).debiased().warmup())),
+        ("ema, debiased", |opt| Box::new(opt.ema(0.9).debiased(true).warmup(true))),
         ("swa", |opt| Box::new(opt.swa(1, 2))),
         // After three steps the next one is that of the slow weights, or not.
         ("lookahead(4)", |opt| Box::new(opt.lookahead(4, 0.5))),
@@ -248,6 +260,18 @@ impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Empty<O> {
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
         self.check(&step)?;
         self.0.apply(step)
+    }
+
+    fn replace_learning_rate(&mut self, learning_rate: gradus::Hyper) {
+        self.0.replace_learning_rate(learning_rate);
+    }
+
+    fn part(&self, of: std::any::TypeId) -> Option<&dyn std::any::Any> {
+        self.0.part(of)
+    }
+
+    fn part_mut(&mut self, of: std::any::TypeId) -> Option<&mut dyn std::any::Any> {
+        self.0.part_mut(of)
     }
 
     fn learning_rate(&self) -> f64 {

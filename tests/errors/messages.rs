@@ -459,6 +459,16 @@ impl Optimizer<f64> for Stubborn {
         Ok(Report::new(0.0, true))
     }
 
+    fn replace_learning_rate(&mut self, _: gradus::Hyper) {}
+
+    fn part(&self, _: std::any::TypeId) -> Option<&dyn std::any::Any> {
+        None
+    }
+
+    fn part_mut(&mut self, _: std::any::TypeId) -> Option<&mut dyn std::any::Any> {
+        None
+    }
+
     fn learning_rate(&self) -> f64 {
         0.0
     }
@@ -488,6 +498,16 @@ impl Optimizer<f64> for Late {
 
     fn apply(&mut self, _: Step<'_, f64>) -> Result<Report> {
         Err(Error::Other("not today".into()))
+    }
+
+    fn replace_learning_rate(&mut self, _: gradus::Hyper) {}
+
+    fn part(&self, _: std::any::TypeId) -> Option<&dyn std::any::Any> {
+        None
+    }
+
+    fn part_mut(&mut self, _: std::any::TypeId) -> Option<&mut dyn std::any::Any> {
+        None
     }
 
     fn learning_rate(&self) -> f64 {

@@ -37,7 +37,7 @@ fn the_model_and_the_state_of_a_server_stay_finite() {
         ("FedAdam", || Box::new(FedAdam::new(0.1))),
         ("FedYogi", || Box::new(FedYogi::new(0.1))),
         ("AdamW, averaged", || Box::new(AdamW::new(0.1).ema(0.9))),
-        ("gathered", || Box::new(Sgd::new(1.0).accumulate(3).sum())),
+        ("gathered", || Box::new(Sgd::new(1.0).accumulate(3).sum(true))),
     ];
     for (name, make) in makes {
         let mut refused = 0;
@@ -99,6 +99,16 @@ impl<A: Element> Optimizer<A> for Late {
 
     fn apply(&mut self, _: Step<'_, A>) -> Result<Report> {
         if self.0 { Err(Error::Other("not on this rank".into())) } else { Ok(Report::new(0.0, true)) }
+    }
+
+    fn replace_learning_rate(&mut self, _: gradus::Hyper) {}
+
+    fn part(&self, _: std::any::TypeId) -> Option<&dyn std::any::Any> {
+        None
+    }
+
+    fn part_mut(&mut self, _: std::any::TypeId) -> Option<&mut dyn std::any::Any> {
+        None
     }
 
     fn learning_rate(&self) -> f64 {

@@ -1,7 +1,7 @@
 //! What is refused on clients, in which words, and that it changes nothing.
 
 use gradus::error::{FederatedError, StepError};
-use gradus::federated::{LeftOut, Reason, RoundReport, Server, Simulation, Task, Tensors, Update};
+use gradus::federated::{LeftOut, Proximal, Reason, RoundReport, Scaffold, Server, Simulation, Task, Tensors, Update};
 use gradus::prelude::*;
 use gradus::{Error, Report};
 use ndarray::{Array1, array};
@@ -87,7 +87,7 @@ fn what_is_added_is_seen_inside() {
     assert!(matches!(opt.step(&mut w, &array![0.0, 0.0]), Err(Error::Step(StepError::NonFiniteGradient { .. }))));
     assert_eq!(opt.gathered(), 0);
 
-    let mut opt = Sgd::new(1.0).clip_global_norm(1.0).exact().scaffold();
+    let mut opt = Sgd::new(1.0).clip_global_norm(1.0).exact(true).scaffold();
     opt.begin_round(&Task::new(0, array![0.0]).with_control(Tensors::of(&array![4.0]).unwrap())).unwrap();
     let mut w = array![0.0];
     let report: Report = opt.step(&mut w, &array![1.0]).unwrap();
@@ -114,11 +114,9 @@ fn a_clients_step_allocates_nothing_that_grows() {
         let task = Task::new(0, model.clone()).with_control(Tensors::of(&model).unwrap());
         let mut opt = Sgd::new(0.1).scaffold().proximal(0.1).accumulate(2);
         let (mut w, grads) = (model.clone(), model.clone());
-        let mut round = |opt: &mut gradus::adaptor::Accumulate<_, _>| {
-            let near: &mut gradus::federated::Proximal<gradus::federated::Scaffold<Sgd<f64>, f64>, f64> =
-                opt.inner_mut();
-            near.begin_round(&task).unwrap();
-            near.inner_mut().begin_round(&task).unwrap();
+        let mut round = |opt: &mut dyn Optimizer<f64>| {
+            opt.find_mut::<Proximal<f64>>().unwrap().begin_round(&task).unwrap();
+            opt.find_mut::<Scaffold<f64>>().unwrap().begin_round(&task).unwrap();
             (0..2).for_each(|_| _ = opt.step(&mut w, &grads).unwrap());
         };
         round(&mut opt);

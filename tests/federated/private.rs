@@ -111,6 +111,16 @@ fn a_round_that_fails_after_its_sum_is_on_the_account() {
             Err(Error::Step(StepError::NoStep))
         }
 
+        fn replace_learning_rate(&mut self, _: gradus::Hyper) {}
+
+        fn part(&self, _: std::any::TypeId) -> Option<&dyn std::any::Any> {
+            None
+        }
+
+        fn part_mut(&mut self, _: std::any::TypeId) -> Option<&mut dyn std::any::Any> {
+            None
+        }
+
         fn learning_rate(&self) -> f64 {
             1.0
         }

@@ -1,6 +1,6 @@
 //! Server and clients go on from their saved states as if they had never stopped.
 
-use gradus::adaptor::Accumulate;
+use gradus::adaptor::{Accumulate, Adapted};
 use gradus::error::{FederatedError, StateError};
 use gradus::federated::{
     Client, Failure, FedAdagrad, FedAdam, FedYogi, Proximal, Sample, Scaffold, Server, Simulation, Task, Update,
@@ -17,7 +17,7 @@ struct Owner<O> {
     target: f64,
 }
 
-type Chain = Proximal<Accumulate<Scaffold<Sgd<f64>, f64>, f64>, f64>;
+type Chain = Adapted<Adapted<Adapted<Sgd<f64>, Scaffold<f64>>, Accumulate<f64>>, Proximal<f64>>;
 
 fn owners() -> impl Iterator<Item = Owner<Chain>> {
     let opt = || Sgd::new(|step: u64| 0.1 / (1.0 + step as f64)).scaffold().accumulate(2).proximal(0.1);

@@ -1,6 +1,6 @@
 //! Averages of the parameters and lookahead, from `averages.json`.
 
-use gradus::adaptor::{Ema, Swa};
+use gradus::adaptor::{Adapted, Ema, Swa};
 use gradus::prelude::*;
 use ndarray::Array1;
 use serde_json::Value;
@@ -36,12 +36,12 @@ fn trajectory<A: Scalar>(adaptor: &str, options: &[f64], golden: &Value) -> Vec<
         }};
     }
     match (adaptor, options) {
-        ("ema", [decay]) => run!(base().ema(*decay), |opt: &Ema<_, A>, to| opt.read(to)),
+        ("ema", [decay]) => run!(base().ema(*decay), |opt: &Adapted<_, Ema<A>>, to| opt.read(to)),
         ("ema_debiased", [decay]) => {
-            run!(base().ema(*decay).debiased(), |opt: &Ema<_, A>, to| opt.read(to))
+            run!(base().ema(*decay).debiased(true), |opt: &Adapted<_, Ema<A>>, to| opt.read(to))
         }
         ("swa", [start, every]) => {
-            run!(base().swa(*start as u64, *every as u64), |opt: &Swa<_, A>, to| opt.read(to))
+            run!(base().swa(*start as u64, *every as u64), |opt: &Adapted<_, Swa<A>>, to| opt.read(to))
         }
         ("lookahead", [every, slow_step]) => {
             run!(base().lookahead(*every as u64, *slow_step), |_: &_, _: &mut _| Ok::<(), gradus::Error>(()))

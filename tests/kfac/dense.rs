@@ -42,7 +42,7 @@ fn eigen_mode_is_the_damped_product() {
     for (batch, inputs, outputs) in SHAPES {
         for damping in [1e-1, 1e-3] {
             let problem = Problem::new(batch, inputs, outputs);
-            let mut opt = kfac().damping(damping).eigen();
+            let mut opt = kfac().damping(damping).eigen(true);
             opt.observe("l", problem.tap()).unwrap();
             let (a, g) = problem.factors();
             let curvature = kronecker(&g, &a);
@@ -65,7 +65,7 @@ fn several_positions_are_one_example() {
     for damping in [1e-1, 1e-3] {
         for eigen in [false, true] {
             let mut opt = kfac().damping(damping);
-            opt = if eigen { opt.eigen() } else { opt };
+            opt = if eigen { opt.eigen(true) } else { opt };
             opt.observe("l", tap).unwrap();
             let damped = |factor: &Array2<f64>, shift: f64| factor + &(Array2::<f64>::eye(factor.nrows()) * shift);
             let pi = ((omega.diag().sum() / 4.0) / (gamma.diag().sum() / 2.0)).sqrt();
@@ -91,7 +91,7 @@ fn one_step_lands_on_the_least_squares_solution() {
     });
     for eigen in [false, true] {
         let mut opt = kfac().damping(1e-14);
-        opt = if eigen { opt.eigen() } else { opt };
+        opt = if eigen { opt.eigen(true) } else { opt };
         let (mut w, mut b) = (numbers(outputs, inputs, 3), Array1::zeros(outputs));
         opt.observe("l", LinearTap::new(&x, &delta)).unwrap();
         let error = (x.dot(&w.t()) + &b - &y) / batch as f64;

@@ -89,7 +89,7 @@ fn kl_clip_limits_the_step() {
 
 #[test]
 fn periods() {
-    let mut opt = kfac().factor_period(2).inverse_period(4);
+    let mut opt = kfac().factors_every(2).inverses_every(4);
     let (mut params, grads) = ((array![[0.0]], array![0.0]), (array![[1.0]], array![1.0]));
     let (mut updates, mut inverses, mut wanted) = (vec![], vec![], vec![]);
     for step in 0..8 {
@@ -112,7 +112,7 @@ fn periods() {
 #[test]
 fn damping_follows_the_success_of_the_model() {
     // ½(w − 3)² for inputs of 1: curvature 1, δ of variance 1; without a bias.
-    let mut opt = Sgd::new(1.0).kfac().no_kl_clip().damping(1e-2).inverse_period(1);
+    let mut opt = Sgd::new(1.0).kfac().no_kl_clip().damping(1e-2).inverses_every(1);
     assert_eq!(opt.adapt_damping(1.0, 0.5), Err(Error::Step(StepError::NoStep)));
     let (mut w, loss) = (array![[0.0]], |w: &Array2<f64>| 0.5 * (w[[0, 0]] - 3.0).powi(2));
     let mut lambda = vec![];

@@ -21,7 +21,7 @@ fn squares_beyond_the_range_of_numbers() {
     let single = |x: &Array2<f64>| x.mapv(|x| x as f32);
     let (x, delta, grad) = (single(&problem.x), single(&problem.delta), single(&problem.grads.0));
     for eigen in [false, true] {
-        let fresh = || if eigen { Sgd::new(1.0).kfac().eigen() } else { Sgd::new(1.0).kfac() };
+        let fresh = || if eigen { Sgd::new(1.0).kfac().eigen(true) } else { Sgd::new(1.0).kfac() };
         for (scale, huge_input) in [(1e22_f32, false), (1e22, true), (4e18, false)] {
             let mut opt = fresh();
             let huge = if huge_input { &x * scale } else { &delta * scale };
@@ -251,7 +251,7 @@ fn the_damping_stays_within_bounds() {
 #[test]
 fn no_outputs() {
     for eigen in [false, true] {
-        let mut opt = if eigen { Sgd::new(1.0).kfac().eigen() } else { Sgd::new(1.0).kfac() };
+        let mut opt = if eigen { Sgd::new(1.0).kfac().eigen(true) } else { Sgd::new(1.0).kfac() };
         let (x, delta) = (numbers(5, 4, 1), Array2::zeros((5, 0)));
         opt.observe("", LinearTap::new(&x, &delta)).unwrap();
         let mut w: Array2<f64> = Array2::zeros((0, 4));

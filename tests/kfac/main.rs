@@ -55,7 +55,7 @@ pub(crate) fn solve(mut matrix: Array2<f64>, mut right: Array1<f64>) -> Array1<f
     right
 }
 
-pub(crate) type Opt = Kfac<Sgd<f64>, f64>;
+pub(crate) type Opt = gradus::adaptor::Adapted<Sgd<f64>, Kfac<f64>>;
 
 /// One layer `(w, b)` called "l".
 pub(crate) fn kfac() -> Opt {

@@ -154,8 +154,8 @@ fn a_refused_step_changes_nothing() {
         (kfac().damping(0.0), "damping"),
         (kfac().decay(1.0), "decay"),
         (kfac().kl_clip(-1.0), "kl_clip"),
-        (kfac().factor_period(0), "factor_period"),
-        (kfac().inverse_period(0), "inverse_period"),
+        (kfac().factors_every(0), "factors_every"),
+        (kfac().inverses_every(0), "inverses_every"),
     ] {
         let mut opt = opt;
         opt.observe("l", problem.tap()).unwrap();
@@ -172,7 +172,7 @@ fn a_refused_step_changes_nothing() {
 #[test]
 fn settings_beyond_the_numbers() {
     let narrow = || Sgd::new(1.0).kfac();
-    let settings: [(Kfac<Sgd<f32>, f32>, &str); 4] = [
+    let settings: [(gradus::adaptor::Adapted<Sgd<f32>, Kfac<f32>>, &str); 4] = [
         (narrow().damping(1e-46), "damping"),
         (narrow().damping(1e39), "damping"),
         (narrow().decay(1e-46), "decay"),
@@ -223,7 +223,7 @@ fn gradients_divided_by_the_batch() {
 #[test]
 fn fallbacks() {
     for eigen in [false, true] {
-        let fresh = |damping: f64| if eigen { kfac().damping(damping).eigen() } else { kfac().damping(damping) };
+        let fresh = |damping: f64| if eigen { kfac().damping(damping).eigen(true) } else { kfac().damping(damping) };
         let run = |damping: f64, x: Array2<f64>, delta: Array2<f64>| {
             let problem = Problem { x, delta, ..Problem::new(4, 4, 3) };
             let mut opt = fresh(damping);
@@ -256,7 +256,7 @@ fn fallbacks() {
 #[test]
 fn a_step_without_taps_keeps_the_factors() {
     let problem = Problem::new(12, 4, 3);
-    let mut opt = kfac().inverse_period(1);
+    let mut opt = kfac().inverses_every(1);
     opt.observe("l", problem.tap()).unwrap();
     let first = problem.moved(&mut opt);
     assert_eq!(problem.moved(&mut opt), first);
@@ -271,7 +271,7 @@ fn indefinite_by_rounding() {
     let delta = Array2::from_shape_fn((40, 2), |(i, j)| ((i + j) as f32).cos());
     for eigen in [false, true] {
         let mut opt = Sgd::new(1e-3).kfac().damping(1e-10);
-        opt = if eigen { opt.eigen() } else { opt };
+        opt = if eigen { opt.eigen(true) } else { opt };
         opt.observe("", LinearTap::new(&x, &delta)).unwrap();
         let mut w = Array2::zeros((2, 30));
         opt.step(&mut w, &Array2::from_shape_fn((2, 30), |(i, j)| (i + j) as f32 * 0.01)).unwrap();

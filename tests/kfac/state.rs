@@ -8,13 +8,13 @@ use ndarray::{Array1, Array2};
 use crate::numbers;
 
 type Params = (Array2<f64>, Array1<f64>, Array2<f64>);
-type Chain = Kfac<Momentum<f64>, f64>;
+type Chain = gradus::adaptor::Adapted<Momentum<f64>, Kfac<f64>>;
 
 const STEPS: u64 = 24;
 
 fn fresh(eigen: bool) -> Chain {
-    let opt = Momentum::new(0.05, 0.9).kfac().factor_period(2).inverse_period(3).layer("l", Layer::new("0").bias("1"));
-    if eigen { opt.eigen() } else { opt }
+    let opt = Momentum::new(0.05, 0.9).kfac().factors_every(2).inverses_every(3).layer("l", Layer::new("0").bias("1"));
+    if eigen { opt.eigen(true) } else { opt }
 }
 
 fn start() -> Params {

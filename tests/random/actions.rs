@@ -3,10 +3,8 @@
 use std::sync::Arc;
 
 use gradus::adaptor::{
-    Accumulate, Clip, Ema, Finite, Freeze, Grouped, LayerwiseDecay, Lookahead, MasterWeights, Maximize, Router, Swa,
-    Unscale,
+    Accumulate, Adapted, Ema, Finite, Freeze, Lookahead, MasterWeights, Router, Swa, Transform, Transforming,
 };
-use gradus::clip::Clipper;
 use gradus::curvature::Kfac;
 use gradus::distributed::{Collective, DataParallel, LocalSteps, Sharded};
 use gradus::federated::{Proximal, Scaffold, Task, Tensors};
@@ -63,19 +61,15 @@ macro_rules! passes {
 }
 
 passes! {
-    <> Accumulate<Boxed<A>, A>, accumulate;
-    <C: Clipper> Clip<Boxed<A>, C>;
-    <> Ema<Boxed<A>, A>, ema;
-    <> Finite<Boxed<A>>;
-    <> Freeze<Boxed<A>>, freeze;
-    <> Grouped<Boxed<A>>;
-    <> LayerwiseDecay<Boxed<A>>;
-    <> Lookahead<Boxed<A>, A>;
-    <> Maximize<Boxed<A>>;
-    <> Swa<Boxed<A>, A>, swa;
-    <> Unscale<Boxed<A>>;
-    <> Proximal<Boxed<A>, A>, proximal;
-    <> Scaffold<Boxed<A>, A>, scaffold;
+    <T: Transform<A>> Adapted<Boxed<A>, Transforming<T>>;
+    <> Adapted<Boxed<A>, Accumulate<A>>, accumulate;
+    <> Adapted<Boxed<A>, Ema<A>>, ema;
+    <> Adapted<Boxed<A>, Finite>;
+    <> Adapted<Boxed<A>, Freeze>, freeze;
+    <> Adapted<Boxed<A>, Lookahead<A>>;
+    <> Adapted<Boxed<A>, Swa<A>>, swa;
+    <> Adapted<Boxed<A>, Proximal<A>>, proximal;
+    <> Adapted<Boxed<A>, Scaffold<A>>, scaffold;
 }
 
 impl<A: Element, G: Collective<A>> Act<A> for DataParallel<Boxed<A>, G, A> {
@@ -134,14 +128,14 @@ has_none! {
     <> OwnOptimizer;
 }
 
-fn accumulate<A: Element>(opt: &mut Accumulate<Boxed<A>, A>, action: &Action, _: &mut Tree<A>) -> Result<()> {
+fn accumulate<A: Element>(opt: &mut Accumulate<A>, action: &Action, _: &mut Tree<A>) -> Result<()> {
     if let Action::Discard = action {
         opt.discard();
     }
     Ok(())
 }
 
-fn freeze<A: Element>(opt: &mut Freeze<Boxed<A>>, action: &Action, _: &mut Tree<A>) -> Result<()> {
+fn freeze<A: Element>(opt: &mut Freeze, action: &Action, _: &mut Tree<A>) -> Result<()> {
     match action {
         Action::Unfreeze(pattern) => opt.unfreeze(pattern.clone()),
         Action::Refreeze(pattern) => opt.refreeze(pattern.clone()),
@@ -153,7 +147,7 @@ fn freeze<A: Element>(opt: &mut Freeze<Boxed<A>>, action: &Action, _: &mut Tree<
     }
 }
 
-fn ema<A: Element>(opt: &mut Ema<Boxed<A>, A>, action: &Action, params: &mut Tree<A>) -> Result<()> {
+fn ema<A: Element>(opt: &mut Ema<A>, action: &Action, params: &mut Tree<A>) -> Result<()> {
     match action {
         Action::Read => opt.read(&mut params.clone()),
         Action::Swap => opt.swap(params).and_then(|()| opt.swap(params)),
@@ -161,7 +155,7 @@ fn ema<A: Element>(opt: &mut Ema<Boxed<A>, A>, action: &Action, params: &mut Tre
     }
 }
 
-fn swa<A: Element>(opt: &mut Swa<Boxed<A>, A>, action: &Action, params: &mut Tree<A>) -> Result<()> {
+fn swa<A: Element>(opt: &mut Swa<A>, action: &Action, params: &mut Tree<A>) -> Result<()> {
     match action {
         Action::Read => opt.read(&mut params.clone()),
         Action::Swap => opt.swap(params).and_then(|()| opt.swap(params)),
@@ -169,14 +163,14 @@ fn swa<A: Element>(opt: &mut Swa<Boxed<A>, A>, action: &Action, params: &mut Tre
     }
 }
 
-fn proximal<A: Element>(opt: &mut Proximal<Boxed<A>, A>, action: &Action, params: &mut Tree<A>) -> Result<()> {
+fn proximal<A: Element>(opt: &mut Proximal<A>, action: &Action, params: &mut Tree<A>) -> Result<()> {
     match action {
         Action::BeginRound(round) => opt.begin_round(&Task::new(*round, params.clone())),
         _ => Ok(()),
     }
 }
 
-fn scaffold<A: Element>(opt: &mut Scaffold<Boxed<A>, A>, action: &Action, params: &mut Tree<A>) -> Result<()> {
+fn scaffold<A: Element>(opt: &mut Scaffold<A>, action: &Action, params: &mut Tree<A>) -> Result<()> {
     match action {
         Action::BeginRound(round) => {
             let mut control = Tensors::of(params)?;
@@ -189,7 +183,7 @@ fn scaffold<A: Element>(opt: &mut Scaffold<Boxed<A>, A>, action: &Action, params
     }
 }
 
-impl<A: Scalar> Act<A> for Kfac<Boxed<A>, A> {
+impl<A: Scalar> Act<A> for Adapted<Boxed<A>, Kfac<A>> {
     fn act(&mut self, depth: usize, action: &Action, params: &mut Tree<A>) -> Result<()> {
         if depth > 0 {
             return self.inner_mut().act(depth - 1, action, params);

@@ -107,8 +107,8 @@ macro_rules! computed {
                 fn kfac(inner: Boxed<Self>, link: &Link, context: &mut Context<'_>) -> Boxed<Self> {
                     let Link::Kfac { damping, eigen, periods } = link else { return inner };
                     let damping = context.dials.hyper(*damping);
-                    let kfac = inner.kfac().damping(damping).factor_period(periods.0).inverse_period(periods.1);
-                    Box::new(if *eigen { kfac.eigen() } else { kfac })
+                    let kfac = inner.kfac().damping(damping).factors_every(periods.0).inverses_every(periods.1);
+                    Box::new(if *eigen { kfac.eigen(true) } else { kfac })
                 }
             }
         )*
@@ -154,7 +154,7 @@ fn wrap<A: Number>(inner: Boxed<A>, link: &Link, context: &mut Context<'_>) -> B
     let group = A::group(&context.ranks);
     match link {
         Link::Accumulate(every, false) => Box::new(inner.accumulate(*every)),
-        Link::Accumulate(every, true) => Box::new(inner.accumulate(*every).sum()),
+        Link::Accumulate(every, true) => Box::new(inner.accumulate(*every).sum(true)),
         Link::Freeze(pattern, later) => {
             let freeze = inner.freeze(pattern.clone());
             Box::new(match later {
@@ -177,7 +177,7 @@ fn wrap<A: Number>(inner: Boxed<A>, link: &Link, context: &mut Context<'_>) -> B
             let max = context.dials.hyper(*max);
             let clip = if *per_tensor { inner.clip_per_tensor_norm(max) } else { inner.clip_global_norm(max) };
             let clip = clip.p(*p).non_finite(*policy);
-            Box::new(if *exact { clip.exact() } else { clip })
+            Box::new(if *exact { clip.exact(true) } else { clip })
         }
         Link::ClipValue(limit, policy) => Box::new(inner.clip_value(context.dials.hyper(*limit)).non_finite(*policy)),
         Link::ClipAdaptive(clipping, policy) => {
@@ -185,8 +185,8 @@ fn wrap<A: Number>(inner: Boxed<A>, link: &Link, context: &mut Context<'_>) -> B
         }
         Link::Ema { decay, warmup, debiased } => {
             let ema = inner.ema(context.dials.hyper(*decay));
-            let ema = if *warmup { ema.warmup() } else { ema };
-            Box::new(if *debiased { ema.debiased() } else { ema })
+            let ema = if *warmup { ema.warmup(true) } else { ema };
+            Box::new(if *debiased { ema.debiased(true) } else { ema })
         }
         Link::Swa(start, every) => Box::new(inner.swa(*start, *every)),
         Link::Lookahead(every, slow) => Box::new(inner.lookahead(*every, context.dials.hyper(*slow))),

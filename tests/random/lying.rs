@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use gradus::adaptor::{Ema, Lookahead, Swa};
+use gradus::adaptor::{Adapted, Ema, Lookahead, Swa};
 use gradus::checkpoint::Checkpoint;
 use gradus::distributed::Alone;
 use gradus::federated::privacy::GaussianMechanism;
@@ -132,12 +132,12 @@ impl Clients<Liar> for OneClient {
 /// All that can be given a tree, having seen the honest one.
 struct Places {
     chain: Boxed<f64>,
-    ema: Ema<Adam<f64>, f64>,
-    swa: Swa<Sgd<f64>, f64>,
-    lookahead: Lookahead<Sgd<f64>, f64>,
+    ema: Adapted<Adam<f64>, Ema<f64>>,
+    swa: Adapted<Sgd<f64>, Swa<f64>>,
+    lookahead: Adapted<Sgd<f64>, Lookahead<f64>>,
     lbfgs: Lbfgs<f64>,
-    proximal: Proximal<Sgd<f64>, f64>,
-    scaffold: Scaffold<Sgd<f64>, f64>,
+    proximal: Adapted<Sgd<f64>, Proximal<f64>>,
+    scaffold: Adapted<Sgd<f64>, Scaffold<f64>>,
     server: Server<Sgd<f64>, f64>,
     checkpoint: Checkpoint,
     mechanism: GaussianMechanism,

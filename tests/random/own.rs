@@ -116,6 +116,18 @@ impl<A: Scalar> Optimizer<A> for OwnOptimizer {
         Ok(Report::new(rate, moved))
     }
 
+    fn replace_learning_rate(&mut self, learning_rate: Hyper) {
+        self.rate = learning_rate;
+    }
+
+    fn part(&self, _: std::any::TypeId) -> Option<&dyn std::any::Any> {
+        None
+    }
+
+    fn part_mut(&mut self, _: std::any::TypeId) -> Option<&mut dyn std::any::Any> {
+        None
+    }
+
     fn learning_rate(&self) -> f64 {
         self.rate.at(self.steps)
     }
@@ -157,6 +169,18 @@ impl<A: Element> Optimizer<A> for OwnAdaptor<A> {
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
         self.calls = self.calls.map(|calls| calls + 1);
         self.inner.apply(step)
+    }
+
+    fn replace_learning_rate(&mut self, learning_rate: Hyper) {
+        self.inner.replace_learning_rate(learning_rate);
+    }
+
+    fn part(&self, of: std::any::TypeId) -> Option<&dyn std::any::Any> {
+        self.inner.part(of)
+    }
+
+    fn part_mut(&mut self, of: std::any::TypeId) -> Option<&mut dyn std::any::Any> {
+        self.inner.part_mut(of)
     }
 
     fn learning_rate(&self) -> f64 {

@@ -60,6 +60,7 @@ pub(crate) const CHAINS: [(&str, Build); 40] = {
 #[cfg(feature = "second-order")]
 mod curvature {
     use gradus::LinearTap;
+    use gradus::adaptor::Adapted;
     use gradus::curvature::{Kfac, Layer};
     use gradus::optimizer::Graft;
     use ndarray::Array2;
@@ -67,8 +68,8 @@ mod curvature {
     use super::*;
 
     /// Taps of two layers: of the state from the beginning, after a step in the factors.
-    fn tapped<O: Optimizer<f32>>(mut kfac: Kfac<O, f32>) -> Kfac<O, f32> {
-        kfac = kfac.layer("a", Layer::new("a.weight")).inverse_period(7);
+    fn tapped<O: Optimizer<f32>>(mut kfac: Adapted<O, Kfac<f32>>) -> Adapted<O, Kfac<f32>> {
+        kfac = kfac.layer("a", Layer::new("a.weight")).inverses_every(7);
         for (name, outputs, inputs) in [("a", 65, 67), ("b", 70, 61)] {
             let numbers =
                 |columns, stream| Array2::from_shape_fn((8, columns), |(i, j)| number(stream, i * columns + j));
@@ -81,7 +82,7 @@ mod curvature {
     pub(super) const CHAINS: [(&str, Build); 4] = [
         ("kfac", || Box::new(tapped(Momentum::new(0.05, 0.9).kfac().damping(0.1)))),
         ("kfac by eigenvalues, clipped, accumulated", || Box::new(
-            tapped(Sgd::new(0.05).kfac().eigen()).clip_global_norm(1.0).accumulate(2))),
+            tapped(Sgd::new(0.05).kfac().eigen(true)).clip_global_norm(1.0).accumulate(2))),
         ("shampoo in blocks", || Box::new(Shampoo::new(0.05).block_size(34).every(2).graft(Graft::Adam).momentum(0.9))),
         ("soap beside muon", || Box::new(Soap::new(0.02).every(7).max_side(66).route("b.*", Muon::new(0.02)))),
     ];
@@ -104,10 +105,10 @@ const PLAIN: [(&str, Build); 36] = [
     ("clip_value", || Box::new(AdamW::new(0.05).clip_value(0.5))),
     ("clip_adaptive", || Box::new(AdamW::new(0.05).clip_adaptive(0.1))),
     ("accumulate", || Box::new(AdamW::new(0.05).accumulate(3))),
-    ("accumulate in accumulate", || Box::new(AdamW::new(0.05).accumulate(2).clip_global_norm(0.5).accumulate(3).sum())),
+    ("accumulate in accumulate", || Box::new(AdamW::new(0.05).accumulate(2).clip_global_norm(0.5).accumulate(3).sum(true))),
     ("ema", || Box::new(AdamW::new(0.05).ema(0.9))),
-    ("ema, debiased", || Box::new(AdamW::new(0.05).ema(0.9).debiased())),
-    ("ema, warm-up", || Box::new(AdamW::new(0.05).ema(0.9).warmup())),
+    ("ema, debiased", || Box::new(AdamW::new(0.05).ema(0.9).debiased(true))),
+    ("ema, warm-up", || Box::new(AdamW::new(0.05).ema(0.9).warmup(true))),
     ("swa", || Box::new(AdamW::new(0.05).swa(3, 4))),
     ("lookahead", || Box::new(AdamW::new(0.05).lookahead(4, 0.5))),
     ("averages of averages", || Box::new(AdamW::new(0.05).lookahead(3, 0.5).swa(2, 2).ema(Plateau::new(0.9)))),

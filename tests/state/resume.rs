@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use gradus::error::StateError;
 use gradus::prelude::*;
 use gradus::schedule::{Memory, Plateau, Remember};
 use gradus::{Commit, Error, Pattern, StateDict};
@@ -90,6 +91,35 @@ fn a_plateau_goes_on_where_it_was() {
     assert_eq!(resumed.learning_rate(), 0.025);
 }
 
+/// Also in what remembers nothing else: there it has a node of its own.
+#[test]
+fn a_plateau_goes_on_wherever_it_is_in_a_chain() {
+    let plateau = || Plateau::new(0.5).factor(0.5).patience(0);
+    let fresh = || [(); 10].map(|()| plateau());
+    let build = |p: &[Plateau; 10]| {
+        let [a, b, c, d, e, f, g, h, i, j] = p.clone();
+        let group = Group::new().learning_rate(e).scale_learning_rate(f).weight_decay(g).scale_weight_decay(h);
+        let inner = Sgd::<f32>::new(0.1).clip_global_norm(a).clip_global_norm(1.0).clip_global_norm(b).clip_value(c);
+        inner.clip_adaptive(d).group("*.bias", group).layerwise_decay(i, ["a.**", "b.**"]).unscale(j).ema(0.5)
+    };
+    let (seen, other) = (fresh(), fresh());
+    for (times, plateau) in (1..).zip(&seen) {
+        (0..times).for_each(|_| _ = plateau.observe(1.0));
+    }
+    let saved = build(&seen).state_dict();
+    let mut resumed = build(&other);
+    resumed.load_state_dict(&saved).unwrap();
+    assert_eq!(other.each_ref().map(Plateau::state), seen.each_ref().map(Plateau::state));
+    assert!(resumed.state_dict() == saved);
+    // A clip that has nothing to remember can be left out, one that has cannot.
+    let numbers = Sgd::<f32>::new(0.1).clip_global_norm(1.0).clip_global_norm(1.0);
+    Sgd::<f32>::new(0.1).load_state_dict(&numbers.state_dict()).unwrap();
+    let error = Sgd::<f32>::new(0.1).clip_global_norm(plateau()).load_state_dict(&numbers.state_dict()).unwrap_err();
+    assert!(matches!(error, Error::State(StateError::WrongAlgorithm { .. })), "{error}");
+    let error = numbers.clone().load_state_dict(&numbers.clip_global_norm(plateau()).state_dict()).unwrap_err();
+    assert!(matches!(error, Error::State(StateError::UnexpectedEntry { .. })), "{error}");
+}
+
 #[test]
 fn freezing_that_was_changed_on_the_way_is_remembered() {
     let build = || Sgd::new(1.0).freeze("0");
@@ -112,9 +142,13 @@ fn the_state_of_a_schedule_is_that_of_one_hyper_parameter() {
     assert_eq!(state.keys().collect::<Vec<_>>(), ["momentum/learning_rate/plateau", "momentum/steps"]);
     let other = Plateau::new(0.9);
     let error = Momentum::<f64>::new(0.8, other.clone()).load_state_dict(&state).unwrap_err();
-    assert_eq!(error, Error::MissingEntry { key: "momentum/momentum/plateau".into() });
+    assert!(
+        matches!(&error, Error::State(StateError::MissingEntry { key, .. }) if key == "momentum/momentum/plateau"),
+        "{error}"
+    );
     let error = Momentum::<f64>::new(0.8, 0.5).load_state_dict(&state).unwrap_err();
-    assert_eq!(error, Error::UnexpectedEntry { key: "momentum/learning_rate/plateau".into() });
+    let key = "momentum/learning_rate/plateau".into();
+    assert_eq!(error, Error::State(StateError::UnexpectedEntry { key, into: "optimizer" }));
     assert_eq!(other.at(0), 0.9);
 }
 

@@ -108,7 +108,7 @@ fn what_has_been_thawed_otherwise_is_told() {
 #[test]
 fn what_waits_for_the_first_step_is_remembered() {
     let build = || sgd().freeze("backbone.**");
-    type Change = fn(&mut gradus::adaptor::Freeze<Sgd<f64>>);
+    type Change = fn(&mut gradus::adaptor::Freeze);
     let changes: [Change; 4] = [
         |opt| opt.unfreeze("backbone.bias").unwrap(),
         |opt| {
@@ -212,7 +212,7 @@ fn another_mean_is_told() {
 #[test]
 fn what_only_concerns_later_steps_may_change() {
     let saved = after(sgd().ema(0.9), 3);
-    sgd().ema(0.5).warmup().debiased().load_state_dict(&saved).unwrap();
+    sgd().ema(0.5).warmup(true).debiased(true).load_state_dict(&saved).unwrap();
     let saved = after(sgd().lookahead(2, 0.5), 3);
     sgd().lookahead(5, 0.8).load_state_dict(&saved).unwrap();
     let saved = after(sgd().accumulate(3), 5);

@@ -8,7 +8,6 @@ use super::factors::{Factors, Mode, Pending};
 use super::layer::Layer;
 use super::scratch::Scratch;
 use super::trust::Trust;
-use crate::adaptor::around;
 use crate::params::Layout;
 use crate::schedule::Hyper;
 
@@ -29,12 +28,12 @@ use crate::schedule::Hyper;
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
-/// | [`damping`](Self::damping) λ | 1e-3 | > 0 | added to the curvature; unit of the loss by parameter² |
-/// | [`decay`](Self::decay) | 0.95 | 0 ≤ decay < 1 | largest fraction of the factors that an update keeps |
-/// | [`kl_clip`](Self::kl_clip) κ | 1e-3 | > 0 | the largest η²⟨V, ∇⟩, which is twice the Kullback–Leibler divergence of a step |
-/// | [`factor_period`](Self::factor_period) | 1 | ≥ 1 | steps per update of the factors |
-/// | [`inverse_period`](Self::inverse_period) | 10 | ≥ 1 | steps per decomposition |
-/// | [`eigen`](Self::eigen) | no | | eigen-decompositions instead of inverses |
+/// | [`damping`](crate::adaptor::Adapted::damping) λ | 1e-3 | > 0 | added to the curvature; unit of the loss by parameter² |
+/// | [`decay`](crate::adaptor::Adapted::decay) | 0.95 | 0 ≤ decay < 1 | largest fraction of the factors that an update keeps |
+/// | [`kl_clip`](crate::adaptor::Adapted::kl_clip) κ | 1e-3 | > 0 | the largest η²⟨V, ∇⟩, which is twice the Kullback–Leibler divergence of a step |
+/// | [`factors_every`](crate::adaptor::Adapted::factors_every) | 1 | ≥ 1 | steps per update of the factors |
+/// | [`inverses_every`](crate::adaptor::Adapted::inverses_every) | 10 | ≥ 1 | steps per decomposition |
+/// | [`eigen`](crate::adaptor::Adapted::eigen) | no | | eigen-decompositions instead of inverses |
 ///
 /// # State
 /// Per layer A, G and their inverses, 2(in + 1)² + 2·out² numbers; with `eigen` in + 1 + out more. Taps of an unfinished step are part of the
@@ -48,23 +47,25 @@ use crate::schedule::Hyper;
 /// [guide](crate::guide::curvature).
 ///
 /// Write clipping, accumulation and groups after `kfac`, and routes before it. Adaptors outside see the gradients first, and κ uses the
-/// learning rate of each tensor's group. To pass taps through adaptors, call [`inner_mut`](crate::adaptor::Clip::inner_mut) once per adaptor
-/// outside:
+/// learning rate of each tensor's group. To pass taps through adaptors outside or a
+/// box, call [`find_mut`](crate::OptimizerExt::find_mut):
 ///
 /// ```
-/// # use gradus::{LinearTap, prelude::*};
+/// # use gradus::{LinearTap, curvature::Kfac, prelude::*};
 /// # use ndarray::array;
 /// # let (x, delta) = (array![[1.0, 2.0], [0.0, 1.0]], array![[1.0], [-1.0]]);
 /// # let (mut w, grad) = (array![[0.0, 0.0]], array![[0.5, 1.5]]);
 /// let mut opt = Momentum::new(0.1, 0.9).kfac().clip_global_norm(1.0).accumulate(2);
 /// for _ in 0..2 {
-///     opt.inner_mut().inner_mut().observe("", LinearTap::new(&x, &delta))?; // of the accumulation, of the clipping
+///     if let Some(kfac) = opt.find_mut::<Kfac<f64>>() {
+///         kfac.observe("", LinearTap::new(&x, &delta))?;
+///     }
 ///     opt.step(&mut w, &grad)?;
 /// }
 /// # Ok::<(), gradus::Error>(())
 /// ```
 ///
-/// The type of `Momentum::new(…).kfac()` over f64 is `gradus::curvature::Kfac<Momentum<f64>, f64>`.
+/// The type of `Momentum::new(…).kfac()` over f64 is `gradus::adaptor::Adapted<Momentum<f64>, gradus::curvature::Kfac<f64>>`.
 ///
 /// # Errors
 /// [`Layer`](crate::Error::Layer) with the layer's name and the problem with the layer or its tap;
@@ -86,89 +87,52 @@ use crate::schedule::Hyper;
 /// J. Ba, R. Grosse and J. Martens, *Distributed Second-Order Optimization using Kronecker-Factored Approximations* (2017), section 5
 /// (κ).
 #[derive(Clone)]
-pub struct Kfac<O, A> {
-    pub(super) inner: O,
+pub struct Kfac<A> {
     pub(super) damping: Hyper,
     pub(super) decay: Hyper,
     pub(super) kl_clip: Option<Hyper>,
-    pub(super) factor_period: u64,
-    pub(super) inverse_period: u64,
+    pub(super) factors_every: u64,
+    pub(super) inverses_every: u64,
     pub(super) mode: Mode,
     pub(super) named: BTreeMap<String, Layer>,
     pub(super) layout: Option<Arc<Layout>>,
+    /// The steps of the optimizer inside, as of the last step that this has seen.
+    pub(super) steps: u64,
     pub(super) layers: BTreeMap<String, Factors<A>>,
     pub(super) pending: BTreeMap<String, Pending<A>>,
     pub(super) trust: Trust,
     pub(super) scratch: Scratch<A>,
 }
 
-around!(Kfac<O, A>);
-
-impl<O, A> Kfac<O, A> {
-    pub(crate) fn new(inner: O) -> Self {
+impl<A> Default for Kfac<A> {
+    fn default() -> Self {
         Self {
-            inner,
             damping: 1e-3.into(),
             decay: 0.95.into(),
             kl_clip: Some(1e-3.into()),
-            factor_period: 1,
-            inverse_period: 10,
+            factors_every: 1,
+            inverses_every: 10,
             mode: Mode::Inverse,
             named: BTreeMap::new(),
             layout: None,
+            steps: 0,
             layers: BTreeMap::new(),
             pending: BTreeMap::new(),
             trust: Trust::default(),
             scratch: Scratch::default(),
         }
     }
+}
 
-    /// Sets the damping λ > 0: a number or a schedule. The inverses use the damping of the step that computes them.
-    pub fn damping(mut self, damping: impl Into<Hyper>) -> Self {
-        self.damping = damping.into();
-        self
+impl<A> Kfac<A> {
+    /// Curvature with the default settings, for an optimizer that has not taken a step.
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    /// Sets the largest fraction of the factors that an update keeps: a number or a schedule.
-    pub fn decay(mut self, decay: impl Into<Hyper>) -> Self {
-        self.decay = decay.into();
-        self
-    }
-
-    /// Sets the limit κ > 0 of a step: a number or a schedule.
-    pub fn kl_clip(mut self, kl_clip: impl Into<Hyper>) -> Self {
-        self.kl_clip = Some(kl_clip.into());
-        self
-    }
-
-    /// Removes the limit κ.
-    pub fn no_kl_clip(mut self) -> Self {
-        self.kl_clip = None;
-        self
-    }
-
-    /// Updates the factors every `steps` steps and ignores taps in between. See [`wants_taps`](Self::wants_taps).
-    pub fn factor_period(mut self, steps: u64) -> Self {
-        self.factor_period = steps;
-        self
-    }
-
-    /// Computes inverses, or decompositions, every `steps` steps.
-    pub fn inverse_period(mut self, steps: u64) -> Self {
-        self.inverse_period = steps;
-        self
-    }
-
-    /// Divides by the Kronecker product plus λI exactly, in its eigenbasis. An eigen-decomposition costs about ten times as much as an inverse.
-    pub fn eigen(mut self) -> Self {
-        self.mode = Mode::Eigen;
-        self
-    }
-
-    /// Defines a layer whose tensors are not called `name.weight` and `name.bias`.
-    pub fn layer(mut self, name: impl Into<String>, layer: Layer) -> Self {
-        self.named.insert(name.into(), layer);
-        self
+    /// Curvature for an optimizer that has taken so many steps, of parameters of this layout.
+    pub(crate) fn beginning(steps: u64, layout: Option<Arc<Layout>>) -> Self {
+        Self { steps, layout, ..Self::default() }
     }
 
     /// Discards the taps observed since the last step. Use it after a step has rejected a tap.
@@ -177,13 +141,9 @@ impl<O, A> Kfac<O, A> {
     }
 }
 
-impl<O: fmt::Debug, A> fmt::Debug for Kfac<O, A> {
+impl<A> fmt::Debug for Kfac<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Kfac")
-            .field("inner", &self.inner)
-            .field("damping", &self.damping)
-            .field("mode", &self.mode)
-            .field("layers", &self.layers.keys().collect::<Vec<_>>())
-            .finish_non_exhaustive()
+        write!(f, "kfac().damping({:?})", self.damping)?;
+        if self.mode == Mode::Eigen { f.write_str(".eigen(true)") } else { Ok(()) }
     }
 }

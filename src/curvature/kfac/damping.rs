@@ -3,9 +3,8 @@
 use super::adaptor::Kfac;
 use crate::error::{ArgumentError, Error, Result};
 use crate::params::Scalar;
-use crate::step::Optimizer;
 
-impl<O, A> Kfac<O, A> {
+impl<A> Kfac<A> {
     /// Adapts the damping (Levenberg–Marquardt), and returns ρ, the actual change of the loss divided by the predicted change.
     ///
     /// Pass the losses of the step's batch before and after the step. If ρ > 3/4, the damping is multiplied by (19/20)ⁿ; if ρ < 1/4, it is
@@ -27,9 +26,9 @@ impl<O, A> Kfac<O, A> {
     }
 }
 
-impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
-    /// The damping of the next step: [`damping`](Self::damping), adapted by [`adapt_damping`](Self::adapt_damping).
+impl<A: Scalar> Kfac<A> {
+    /// The damping of the next step: [`damping`](crate::adaptor::Adapted::damping), adapted by [`adapt_damping`](Self::adapt_damping).
     pub fn current_damping(&self) -> f64 {
-        self.damping.at(self.inner.steps()) * self.trust.factor
+        self.damping.at(self.steps) * self.trust.factor
     }
 }

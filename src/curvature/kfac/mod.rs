@@ -33,6 +33,7 @@ mod layer;
 mod observe;
 pub mod sample;
 mod scratch;
+mod setters;
 mod settings;
 mod state;
 mod trust;
@@ -42,7 +43,7 @@ use std::sync::Arc;
 
 use ndarray::ArrayD;
 
-use crate::adaptor::count_inner;
+use crate::adaptor::Adaptor;
 use crate::error::Result;
 use crate::kernel::product::faer::dot;
 use crate::kernel::threads;
@@ -56,10 +57,10 @@ use settings::Settings;
 pub use adaptor::Kfac;
 pub use layer::Layer;
 
-impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
+impl<A: Scalar> Kfac<A> {
     /// The factors that this step changes, as they will be after it: with decompositions where it is time.
     fn advance(&self, settings: &Settings) -> BTreeMap<String, Factors<A>> {
-        let due = settings.at.is_multiple_of(self.inverse_period);
+        let due = settings.at.is_multiple_of(self.inverses_every);
         let mut changed: Vec<_> = settings.places.iter().map(|(name, place)| (name, place, None)).collect();
         let Self { layers, pending, scratch, mode, .. } = self;
         threads::for_each(&mut changed, &|(name, place, changed)| {
@@ -84,6 +85,7 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
         settings: &Settings,
         changed: &BTreeMap<String, Factors<A>>,
         step: &Step<'_, A>,
+        learning_rate: f64,
     ) -> (Vec<Option<ArrayD<A>>>, [f64; 2]) {
         let grads = settings.places.iter().filter_map(|(name, place)| {
             let factors = changed.get(name).or(self.layers.get(name))?;
@@ -107,7 +109,7 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
         });
         let mut rates = vec![0.0; step.layout().len()];
         for (_, tensor) in step.iter() {
-            rates[tensor.index()] = tensor.learning_rate.apply(self.inner.learning_rate());
+            rates[tensor.index()] = tensor.learning_rate.apply(learning_rate);
         }
         let (mut parts, mut sums) = (vec![None; step.layout().len()], [0.0; 2]);
         for (_, place, _, preconditioned) in grads {
@@ -137,18 +139,18 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
     }
 }
 
-impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Kfac<O, A> {
+impl<A: Scalar> Adaptor<A> for Kfac<A> {
     // The optimizer inside is checked with the original gradients: to precondition them is most of a step's work, and `accumulate` checks in
     // every call.
-    fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        self.settings(step)?;
-        self.inner.check(step)
+    fn check(&self, step: &Step<'_, A>, inner: &dyn Optimizer<A>) -> Result<()> {
+        self.settings(step, inner.steps())?;
+        inner.check(step)
     }
 
-    fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
-        let settings = self.settings(&step)?;
+    fn apply(&mut self, step: Step<'_, A>, inner: &mut dyn Optimizer<A>) -> Result<Report> {
+        let settings = self.settings(&step, inner.steps())?;
         let changed = self.advance(&settings);
-        let (grads, [slope, size]) = self.precondition(&settings, &changed, &step);
+        let (grads, [slope, size]) = self.precondition(&settings, &changed, &step, inner.learning_rate());
         let scale = settings.kl_clip.map_or(1.0, |kl_clip| {
             let scale = (kl_clip / size.abs()).sqrt();
             if scale < 1.0 { scale } else { 1.0 }
@@ -163,30 +165,27 @@ impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Kfac<O, A> {
                 tensor.grad = Some(grad);
             }
         }
-        let report = self.inner.apply(step)?;
+        let report = inner.apply(step)?;
         if report.moved {
             self.trust.stepped(-scale * slope + 0.5 * scale * scale * size);
         }
         self.layout.get_or_insert(layout);
+        self.steps = inner.steps();
         self.keep(changed, grads);
         Ok(report)
     }
 
-    count_inner!();
-
     fn layout(&self) -> Option<&Arc<Layout>> {
-        self.layout.as_ref().or(self.inner.layout())
+        self.layout.as_ref()
     }
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
         state::write(self, &mut state.node("kfac"));
-        self.inner.write_state(state);
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
-        let own = state::read(self, &mut state.node("kfac")?)?;
-        let Self { inner, layout, layers, pending, trust, .. } = self;
-        let commit = Commit::new(move || (*layout, *layers, *pending, *trust) = own.0);
-        Ok(inner.read_state(state)?.and(commit).and(own.1))
+        let (read, hypers) = state::read(self, &mut state.node("kfac")?)?;
+        let Self { layout, steps, layers, pending, trust, .. } = self;
+        Ok(Commit::new(move || (*layout, *steps, *layers, *pending, *trust) = read).and(hypers))
     }
 }

@@ -6,20 +6,19 @@ use super::settings::{apart, of_layer};
 use crate::curvature::tap::{LinearTap, shaped};
 use crate::error::Result;
 use crate::params::Scalar;
-use crate::step::Optimizer;
 
-impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
-    /// Whether the next step uses taps. With a [`factor_period`](Self::factor_period) only some steps do, and the others need no second
+impl<A: Scalar> Kfac<A> {
+    /// Whether the next step uses taps. With a [`factors_every`](crate::adaptor::Adapted::factors_every) only some steps do, and the others need no second
     /// backward pass.
     pub fn wants_taps(&self) -> bool {
-        self.layers.is_empty() || self.inner.steps().is_multiple_of(self.factor_period.max(1))
+        self.layers.is_empty() || self.steps.is_multiple_of(self.factors_every.max(1))
     }
 
     /// Adds a tap of a layer, with gradients of targets **sampled from the model**: see [`sample`](super::sample). Several taps of a layer before
     /// a step, as from micro-batches, are added up.
     ///
     /// `layer` is the path of a [`Params`](trait@crate::Params) struct with the field `weight` and possibly `bias`, the path of a single weight,
-    /// or a name given to [`layer`](Self::layer).
+    /// or a name given to [`layer`](crate::adaptor::Adapted::layer).
     ///
     /// # Errors
     /// [`Layer`](crate::Error::Layer) if the tap is invalid, is not finite, has values whose squares overflow, or does not match the weight's
@@ -48,7 +47,7 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
         let wanted = self.wants_taps() || !self.layers.contains_key(layer);
         let sums = || -> Result<Option<Pending<A>>> {
             tap.check_rows()?;
-            if let Some(layout) = self.layout.as_ref().or(self.inner.layout()) {
+            if let Some(layout) = &self.layout {
                 let place = self.place(layer, layout)?;
                 let others = self.layers.keys().chain(self.pending.keys());
                 let others = others.filter_map(|name| Some((name, self.place(name, layout).ok()?)));

@@ -9,7 +9,7 @@ use super::adaptor::Kfac;
 use super::layer::{Layer, Place};
 use crate::error::{ArgumentError, CurvatureError, Error, Result, StepError, ensure_count};
 use crate::params::{Layout, Scalar};
-use crate::step::{Optimizer, Step, norm};
+use crate::step::{Step, norm};
 
 /// What holds for one step.
 pub(super) struct Settings {
@@ -21,7 +21,7 @@ pub(super) struct Settings {
     pub(super) places: BTreeMap<String, Place>,
 }
 
-impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
+impl<A: Scalar> Kfac<A> {
     /// Where the tensors of a layer are.
     pub(super) fn place(&self, layer: &str, layout: &Layout) -> Result<Place> {
         match self.named.get(layer) {
@@ -30,17 +30,16 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
         }
     }
 
-    /// The hyper-parameters of this step, and where every layer is, if all is in order.
-    pub(super) fn settings(&self, step: &Step<'_, A>) -> Result<Settings> {
+    /// The hyper-parameters of the step of this number, and where every layer is, if all is in order.
+    pub(super) fn settings(&self, step: &Step<'_, A>, at: u64) -> Result<Settings> {
         step.ensure_whole("kfac")?;
         step.ensure_own_data("kfac")?;
-        let at = self.inner.steps();
         let above_0 = (Bound::Excluded(0.0), Bound::Unbounded);
         let damping = self.damping.within_as::<A>("damping", above_0, at)?;
         let decay = self.decay.within_as::<A>("decay", 0.0..1.0, at)?;
         let kl_clip = self.kl_clip.as_ref().map(|kl_clip| kl_clip.within("kl_clip", above_0, at)).transpose()?;
-        ensure_count("factor_period", self.factor_period)?;
-        ensure_count("inverse_period", self.inverse_period)?;
+        ensure_count("factors_every", self.factors_every)?;
+        ensure_count("inverses_every", self.inverses_every)?;
         Layout::ensure_known(self.layout.as_ref(), step.layout())?;
         let mut places = BTreeMap::new();
         for name in self.layers.keys().chain(self.pending.keys()) {

@@ -12,9 +12,8 @@ use crate::error::{Error, Result, StateError};
 use crate::params::{Layout, Scalar};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::Optimizer;
 
-impl<O, A> Kfac<O, A> {
+impl<A> Kfac<A> {
     fn hyper_parameters(&self) -> impl Iterator<Item = (&'static str, &Hyper)> {
         let kl_clip = self.kl_clip.iter().map(|kl_clip| ("kl_clip", kl_clip));
         [("damping", &self.damping), ("decay", &self.decay)].into_iter().chain(kl_clip)
@@ -28,8 +27,9 @@ const EIGENVECTORS: [&str; 2] = ["input_basis", "output_basis"];
 const EIGENVALUES: [&str; 2] = ["input_eigenvalues", "output_eigenvalues"];
 const PENDING: [&str; 2] = ["pending_input", "pending_output"];
 
-pub(super) fn write<O, A: Scalar>(kfac: &Kfac<O, A>, node: &mut StateWriter<'_>) {
+pub(super) fn write<A: Scalar>(kfac: &Kfac<A>, node: &mut StateWriter<'_>) {
     kfac.hyper_parameters().for_each(|(name, hyper)| hyper.write_state(name, node));
+    node.value("steps", kfac.steps);
     node.value("damping_factor", kfac.trust.factor);
     node.value("since_adapted", kfac.trust.since);
     if let Some(foretold) = kfac.trust.foretold {
@@ -63,14 +63,12 @@ pub(super) fn write<O, A: Scalar>(kfac: &Kfac<O, A>, node: &mut StateWriter<'_>)
 }
 
 /// Everything that is remembered.
-type Parts<A> = (Option<Arc<Layout>>, BTreeMap<String, Factors<A>>, BTreeMap<String, Pending<A>>, Trust);
+type Parts<A> = (Option<Arc<Layout>>, u64, BTreeMap<String, Factors<A>>, BTreeMap<String, Pending<A>>, Trust);
 
-pub(super) fn read<A: Scalar, O: Optimizer<A>>(
-    kfac: &Kfac<O, A>,
-    node: &mut StateReader<'_>,
-) -> Result<(Parts<A>, Commit<'static>)> {
+pub(super) fn read<A: Scalar>(kfac: &Kfac<A>, node: &mut StateReader<'_>) -> Result<(Parts<A>, Commit<'static>)> {
     let hypers =
         kfac.hyper_parameters().map(|(name, hyper)| hyper.read_state(name, node)).collect::<Result<Vec<_>>>()?;
+    let steps = node.value("steps", "a count")?;
     let within = |factor: &f64| (BOUNDS[0]..=BOUNDS[1]).contains(factor);
     let factor = node.value_where("damping_factor", "a number from 1e-6 to 1e6", within)?;
     let foretold = if node.has("foretold") { Some(node.value("foretold", "a number")?) } else { None };
@@ -121,7 +119,7 @@ pub(super) fn read<A: Scalar, O: Optimizer<A>>(
         pending.insert(name.to_owned(), Pending { input, input_sum, output, rows, examples, row_sums });
     }
     let commit = hypers.into_iter().fold(Commit::nothing(), Commit::and);
-    Ok(((layout, layers, pending, trust), commit))
+    Ok(((layout, steps, layers, pending, trust), commit))
 }
 
 /// Two matrices of these shapes, both there.

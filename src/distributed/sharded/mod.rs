@@ -110,7 +110,7 @@ pub use state::unshard;
 ///
 /// let ends = ThreadGroup::run(2, |group| {
 ///     let grads = if gradus::distributed::RankGroup::rank(&group) == 0 { array![3.0, 0.0] } else { array![3.0, 8.0] };
-///     let (mut opt, mut w) = (Sgd::new(1.0).clip_global_norm(2.5).exact().sharded(group), array![0.0, 0.0]);
+///     let (mut opt, mut w) = (Sgd::new(1.0).clip_global_norm(2.5).exact(true).sharded(group), array![0.0, 0.0]);
 ///     opt.step(&mut w, &grads).map(|report| (w, report.grad_norm)) // the mean gradient is (3, 4)
 /// });
 /// assert!(ends.into_iter().all(|end| end == Ok((array![-1.5, -2.0], Some(5.0)))));

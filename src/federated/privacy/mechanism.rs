@@ -125,7 +125,7 @@ impl GaussianMechanism {
     /// # Errors
     /// [`StepError::NonFiniteGradient`], [`StepError::NormOverflow`].
     pub fn clip_change<T: ParamsMut + ?Sized>(&self, mut change: &mut T) -> Result<f64> {
-        Norm::global(self.clip).exact().clip(&mut change)
+        Norm::global(self.clip).exact(true).clip(&mut change)
     }
 
     /// Adds the noise to a sum of clipped parts and records the step. Call it **once** per sum, with all of its tensors.
@@ -147,7 +147,7 @@ impl GaussianMechanism {
 
     fn noise<T: ParamsMut + ?Sized>(&mut self, mut sum: &mut T, divisor: f64) -> Result<()> {
         // Without a limit it only looks for what is not finite.
-        Norm::global(f64::INFINITY).exact().clip(&mut sum)?;
+        Norm::global(f64::INFINITY).exact(true).clip(&mut sum)?;
         self.ensure_countable()?;
         let mut tensors = Vec::new();
         for_each_mut(sum, |path, shape, values| {

@@ -5,6 +5,7 @@ mod memory;
 mod vector;
 mod wolfe;
 
+use std::any::{Any, TypeId};
 use std::fmt;
 use std::sync::Arc;
 
@@ -245,6 +246,18 @@ impl<A: Scalar> Optimizer<A> for Lbfgs<A> {
 
     fn learning_rate(&self) -> f64 {
         self.learning_rate.at(self.steps)
+    }
+
+    fn replace_learning_rate(&mut self, learning_rate: Hyper) {
+        self.learning_rate = learning_rate;
+    }
+
+    fn part(&self, of: TypeId) -> Option<&dyn Any> {
+        if of == TypeId::of::<Self>() { Some(self) } else { None }
+    }
+
+    fn part_mut(&mut self, of: TypeId) -> Option<&mut dyn Any> {
+        if of == TypeId::of::<Self>() { Some(self) } else { None }
     }
 
     fn steps(&self) -> u64 {

@@ -289,6 +289,16 @@ fn a_step_says_whether_tensors_are_cut() {
             Ok(Report::new(0.0, true))
         }
 
+        fn replace_learning_rate(&mut self, _: gradus::Hyper) {}
+
+        fn part(&self, _: std::any::TypeId) -> Option<&dyn std::any::Any> {
+            None
+        }
+
+        fn part_mut(&mut self, _: std::any::TypeId) -> Option<&mut dyn std::any::Any> {
+            None
+        }
+
         fn learning_rate(&self) -> f64 {
             0.0
         }

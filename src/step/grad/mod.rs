@@ -1,25 +1,23 @@
 //! A gradient as the adaptors describe it: read once, by whoever needs it, never copied or written.
 
-use std::mem::take;
+mod elements;
+
 use std::sync::Arc;
 
-use ndarray::{ArrayD, IxDyn};
+use ndarray::{Array, ArrayD, Dimension, IxDyn};
 
-use crate::error::{Error, Result, StepError};
-use crate::kernel::blocks;
+use crate::error::Result;
 use crate::params::{Element, Order, TensorInfo, Values};
+use crate::step::memo::{Described, DescribedSource, SourceId, new_ids};
+use elements::{apply, ensure_kept, read, scale_units};
 
-/// Sweeps and reductions go in blocks of at most this many elements.
-pub(crate) const BLOCK: usize = 2048;
-
-/// What lies in another order is read in blocks of this many elements: of a matrix's columns, several rows at once.
-pub(crate) const WIDE_BLOCK: usize = 8 * BLOCK;
+pub(crate) use elements::{BLOCK, WIDE_BLOCK, is_in_type, transform, with_buffer};
 
 /// A gradient with what adaptors have made of it: `clamp(scale · values, −limit, limit)`.
 ///
 /// Clipping by norm, averaging and sign changes set the scale, clipping by value the limit; the values stay the
 /// user's own, and are multiplied as they are read. The optimizer of a rule refuses a scale beyond the type's largest number:
-/// [`StepError::GradientScale`].
+/// [`StepError::GradientScale`](crate::error::StepError::GradientScale).
 ///
 /// A scale that is no normal number of the type is applied in `f64` when the values are read, and so is every scale in 16 bits,
 /// because the product may be a number of the type even if the scale is not.
@@ -32,12 +30,14 @@ pub struct Grad<'a, A> {
 
 #[derive(Debug)]
 enum Source<'a, A> {
-    Values(Values<'a, A>),
+    Values(Values<'a, A>, SourceId),
+    /// Values of the gradient's own, row by row.
+    Owned(Arc<[A]>, SourceId),
     /// Zero throughout.
     #[cfg(feature = "distributed")]
     Zero,
     /// A gradient not yet added to the sum of earlier ones.
-    Sum(Box<Grad<'a, A>>, Values<'a, A>),
+    Sum(Box<Grad<'a, A>>, Values<'a, A>, SourceId),
     /// A gradient with a factor for each index of its first axis, or one for all.
     Units(Box<Grad<'a, A>>, Arc<[f64]>),
     /// A gradient in another element type.
@@ -51,6 +51,8 @@ trait Widened<A>: std::fmt::Debug + Send + Sync {
     fn reborrow(&self) -> Box<dyn Widened<A> + '_>;
 
     fn order(&self) -> Order;
+
+    fn described(&self) -> Described;
 
     fn ensure_kept(&self, info: &TensorInfo) -> Result<()>;
 
@@ -67,6 +69,10 @@ impl<A: Element, H: Element> Widened<A> for &Grad<'_, H> {
         Grad::order(self)
     }
 
+    fn described(&self) -> Described {
+        Grad::described(self)
+    }
+
     fn ensure_kept(&self, info: &TensorInfo) -> Result<()> {
         ensure_kept::<A>(self.scale, self.limit, info)?;
         self.source.ensure_kept(info)
@@ -77,70 +83,81 @@ impl<A: Element, H: Element> Widened<A> for &Grad<'_, H> {
     }
 }
 
+impl<'a, A> From<Source<'a, A>> for Grad<'a, A> {
+    fn from(source: Source<'a, A>) -> Self {
+        Self { source, scale: 1.0, limit: f64::INFINITY }
+    }
+}
+
 impl<A: Element> Source<'_, A> {
     fn ensure_kept(&self, info: &TensorInfo) -> Result<()> {
         match self {
-            Self::Values(_) => Ok(()),
+            Self::Values(..) | Self::Owned(..) => Ok(()),
             #[cfg(feature = "distributed")]
             Self::Zero => Ok(()),
-            Self::Sum(grad, _) | Self::Units(grad, _) => grad.ensure_kept(info),
+            Self::Sum(grad, ..) | Self::Units(grad, _) => grad.ensure_kept(info),
             #[cfg(feature = "half")]
             Self::Widened(grad) => grad.ensure_kept(info),
         }
     }
 }
 
-/// Returns an error if the scale is beyond the largest number of `A`, or if a limit that is not 0 rounds to 0 in it. A smaller scale
-/// is applied in `f64`, and a limit that becomes infinite limits nothing, as there is no larger number.
-fn ensure_kept<A: Element>(scale: f64, limit: f64, info: &TensorInfo) -> Result<()> {
-    if scale == 1.0 && limit == f64::INFINITY {
-        return Ok(());
-    }
-    let refused = |quantity, value| {
-        Err(Error::Step(StepError::GradientScale { path: info.path().into(), quantity, value, dtype: A::DTYPE }))
-    };
-    // Halves are scaled and limited as wider numbers.
-    let is_wide = size_of::<A>() >= size_of::<f32>();
-    if !(if is_wide { A::from_f64(scale).as_f64() } else { scale }).is_finite() {
-        return refused("scale", scale);
-    }
-    if limit.is_nan() || (is_wide && limit != 0.0 && A::from_f64(limit) == A::zero()) {
-        return refused("limit", limit);
-    }
-    Ok(())
-}
-
 impl<'a, A: Element> Grad<'a, A> {
-    /// The gradient as the user gave it.
+    /// These values as a gradient.
     pub fn new(values: Values<'a, A>) -> Self {
-        Self { source: Source::Values(values), scale: 1.0, limit: f64::INFINITY }
+        Self::of(values, new_ids(1))
+    }
+
+    /// Values that stand for themselves under this number.
+    pub(crate) fn of(values: Values<'a, A>, id: SourceId) -> Self {
+        Source::Values(values, id).into()
+    }
+
+    /// A gradient that has been computed: it has the values of this array, which has the tensor's shape. For adaptors that cannot
+    /// describe on the user's gradient what they make of it.
+    ///
+    /// Reading the gradient panics if the array has fewer elements than the tensor.
+    pub fn from_array<D: Dimension>(array: Array<A, D>) -> Self {
+        Source::Owned(array.iter().copied().collect(), new_ids(1)).into()
     }
 
     /// A gradient of zeros, whatever the shape: in the place of one that is not known yet.
     #[cfg(feature = "distributed")]
     pub(crate) fn zero() -> Self {
-        Self { source: Source::Zero, scale: 1.0, limit: f64::INFINITY }
+        Source::Zero.into()
     }
 
     /// The sum of this gradient and `sum`, added when it is read.
     pub fn plus(self, sum: Values<'a, A>) -> Self {
-        Self { source: Source::Sum(Box::new(self), sum), scale: 1.0, limit: f64::INFINITY }
+        self.plus_known(sum, new_ids(1))
+    }
+
+    /// [`plus`](Self::plus) for a sum that stands for itself under this number.
+    pub(crate) fn plus_known(self, sum: Values<'a, A>, id: SourceId) -> Self {
+        Source::Sum(Box::new(self), sum, id).into()
     }
 
     /// This gradient with one factor for each index of its first axis, or a single one for the whole.
     ///
     /// Reading the gradient panics if there are fewer factors.
     pub fn scale_units(self, factors: impl Into<Arc<[f64]>>) -> Self {
-        Self { source: Source::Units(Box::new(self), factors.into()), scale: 1.0, limit: f64::INFINITY }
+        Source::Units(Box::new(self), factors.into()).into()
+    }
+
+    /// Changes the gradient by methods that take it.
+    pub(crate) fn replace_with(&mut self, change: impl FnOnce(Self) -> Self) {
+        let nothing = Source::Values(Values::Contiguous(&[], Order::C), 0).into();
+        *self = change(std::mem::replace(self, nothing));
     }
 
     /// The same gradient, borrowed from this one.
     pub(crate) fn reborrow(&self) -> Grad<'_, A> {
         let source = match &self.source {
-            Source::Values(values) => Source::Values(values.reborrow()),
+            Source::Values(values, id) => Source::Values(values.reborrow(), *id),
+            Source::Owned(values, id) => Source::Owned(Arc::clone(values), *id),
             #[cfg(feature = "distributed")]
             Source::Zero => Source::Zero,
-            Source::Sum(grad, sum) => Source::Sum(Box::new(grad.reborrow()), sum.reborrow()),
+            Source::Sum(grad, sum, id) => Source::Sum(Box::new(grad.reborrow()), sum.reborrow(), *id),
             Source::Units(grad, factors) => Source::Units(Box::new(grad.reborrow()), Arc::clone(factors)),
             #[cfg(feature = "half")]
             Source::Widened(grad) => Source::Widened(grad.reborrow()),
@@ -151,7 +168,24 @@ impl<'a, A: Element> Grad<'a, A> {
     /// This gradient in another element type; scale and limit are applied in that.
     #[cfg(feature = "half")]
     pub(crate) fn widened<W: Element>(&self) -> Grad<'_, W> {
-        Grad { source: Source::Widened(Box::new(self)), scale: 1.0, limit: f64::INFINITY }
+        Source::Widened(Box::new(self)).into()
+    }
+
+    /// What the gradient is, without the values.
+    pub(crate) fn described(&self) -> Described {
+        let source = match &self.source {
+            Source::Values(_, id) | Source::Owned(_, id) => DescribedSource::Values(*id),
+            #[cfg(feature = "distributed")]
+            Source::Zero => DescribedSource::Zero,
+            Source::Sum(grad, _, id) => DescribedSource::Sum(Box::new(grad.described()), *id),
+            Source::Units(grad, factors) => {
+                let factors = factors.iter().map(|factor| factor.to_bits()).collect();
+                DescribedSource::Units(Box::new(grad.described()), factors)
+            }
+            #[cfg(feature = "half")]
+            Source::Widened(grad) => DescribedSource::Widened(Box::new(grad.described())),
+        };
+        Described { source, scale: self.scale.to_bits(), limit: self.limit.to_bits() }
     }
 
     /// Multiplies the gradient by a factor.
@@ -196,16 +230,17 @@ impl<'a, A: Element> Grad<'a, A> {
 
     /// Whether scale and limit are all that the adaptors have made of the user's values.
     pub(crate) fn is_affine(&self) -> bool {
-        matches!(self.source, Source::Values(_))
+        matches!(self.source, Source::Values(..))
     }
 
     /// The order in which the gradient is read fastest.
     pub(crate) fn order(&self) -> Order {
         match &self.source {
-            Source::Values(values) => values.order(),
+            Source::Values(values, _) => values.order(),
+            Source::Owned(..) => Order::C,
             #[cfg(feature = "distributed")]
             Source::Zero => Order::C,
-            Source::Sum(grad, _) | Source::Units(grad, _) => grad.order(),
+            Source::Sum(grad, ..) | Source::Units(grad, _) => grad.order(),
             #[cfg(feature = "half")]
             Source::Widened(grad) => grad.order(),
         }
@@ -219,7 +254,8 @@ impl<'a, A: Element> Grad<'a, A> {
     /// The values before anything is applied as one slice in this order, if they lie so.
     pub(crate) fn source_as_slice(&self, order: Order) -> Option<&[A]> {
         match &self.source {
-            Source::Values(values) => values.as_slice(order),
+            Source::Values(values, _) => values.as_slice(order),
+            Source::Owned(values, _) => (order == Order::C).then_some(&**values),
             _ => None,
         }
     }
@@ -259,10 +295,11 @@ impl<'a, A: Element> Grad<'a, A> {
     /// Reads the values before anything is applied.
     pub(crate) fn read_source(&self, shape: &[usize], order: Order, start: usize, out: &mut [A]) {
         match &self.source {
-            Source::Values(values) => read(values, shape, order, start, out),
+            Source::Values(values, _) => read(values, shape, order, start, out),
+            Source::Owned(values, _) => read(&Values::Contiguous(values, Order::C), shape, order, start, out),
             #[cfg(feature = "distributed")]
             Source::Zero => out.fill(A::zero()),
-            Source::Sum(grad, sum) => {
+            Source::Sum(grad, sum, _) => {
                 grad.read(shape, order, start, out);
                 with_buffer(out.len(), |buffer| {
                     for (start, out) in (start..).step_by(WIDE_BLOCK).zip(out.chunks_mut(WIDE_BLOCK)) {
@@ -323,81 +360,4 @@ impl<'a, A: Element> Grad<'a, A> {
         }
         array
     }
-}
-
-/// Whether a product with this factor is taken in the type: it is 1, 0 or one of the type's normal numbers, and the type is
-/// one that is computed in.
-pub(crate) fn is_in_type<A: Element>(factor: f64) -> bool {
-    factor == 1.0 || factor == 0.0 || size_of::<A>() >= size_of::<f32>() && A::from_f64(factor).is_normal()
-}
-
-/// Scales and limits elements, in `f64` if the scale is not [in the type](is_in_type).
-pub(crate) fn apply<A: Element>(values: &mut [A], scale: f64, limit: f64) {
-    if scale == 1.0 && limit == f64::INFINITY {
-        return;
-    }
-    match is_in_type::<A>(scale) {
-        true => {
-            let (scale, limit) = (A::from_f64(scale), A::from_f64(limit));
-            values.iter_mut().for_each(|value| *value = transform(*value, scale, limit));
-        }
-        false => values.iter_mut().for_each(|value| *value = A::from_f64(transform(value.as_f64(), scale, limit))),
-    }
-}
-
-/// Multiplies elements `start …` of a tensor walked in this order by the factors of the first axis's indices.
-fn scale_units<A: Element>(factors: &[f64], shape: &[usize], order: Order, mut start: usize, mut out: &mut [A]) {
-    let units = factors.len();
-    // In C order a unit is a run of elements; in F order, and where every run is one element, the units take turns.
-    let run = if order == Order::C { shape.iter().product::<usize>() / units.max(1) } else { 1 };
-    while !out.is_empty() {
-        let (unit, offset) = (start / run % units, start % run);
-        let length = if run == 1 { units - unit } else { run - offset }.min(out.len());
-        let (now, later) = take(&mut out).split_at_mut(length);
-        (start, out) = (start + now.len(), later);
-        match run {
-            1 => now.iter_mut().zip(&factors[unit..]).for_each(|(out, factor)| match is_in_type::<A>(*factor) {
-                true => *out *= A::from_f64(*factor),
-                false => *out = A::from_f64(out.as_f64() * *factor),
-            }),
-            _ => apply(now, factors[unit], f64::INFINITY),
-        }
-    }
-}
-
-/// One element scaled and limited. NaN stays NaN.
-#[inline(always)]
-pub(crate) fn transform<A: Element>(value: A, scale: A, limit: A) -> A {
-    let value = value * scale;
-    if value > limit {
-        limit
-    } else if value < -limit {
-        -limit
-    } else {
-        value
-    }
-}
-
-/// A scratch slice on the stack for `len` elements, or as many as there are in a wide block.
-pub(crate) fn with_buffer<A: Element, T>(len: usize, f: impl FnOnce(&mut [A]) -> T) -> T {
-    const FEW: usize = 256;
-
-    #[inline(never)]
-    fn on_the_stack<A: Element, T, const N: usize>(len: usize, f: impl FnOnce(&mut [A]) -> T) -> T {
-        f(&mut [A::zero(); N][..len.min(N)])
-    }
-    match len {
-        0..=FEW => on_the_stack::<_, _, FEW>(len, f),
-        _ => on_the_stack::<_, _, WIDE_BLOCK>(len, f),
-    }
-}
-
-/// Reads elements `start …` of a tensor walked in this order.
-fn read<A: Element>(values: &Values<'_, A>, shape: &[usize], order: Order, start: usize, out: &mut [A]) {
-    if let Some(slice) = values.as_slice(order) {
-        out.copy_from_slice(&slice[start..start + out.len()]);
-        return;
-    }
-    let view = values.view(shape);
-    blocks::read(&if order == Order::F { view.reversed_axes() } else { view }, start, out);
 }

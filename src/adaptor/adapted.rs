@@ -1,0 +1,190 @@
+//! Adaptors apart from the optimizer inside, and the optimizer that both make.
+
+use std::any::{Any, TypeId};
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use super::Outcome;
+use crate::error::Result;
+use crate::params::{Element, Layout};
+use crate::schedule::Hyper;
+use crate::state::{Commit, StateReader, StateWriter};
+use crate::step::{Optimizer, Report, Step};
+
+/// What stands around an optimizer, without that optimizer: it takes the step into its own hands.
+///
+/// [`Adapted`] makes an optimizer of it. An adaptor that only changes the step on its way in is a [`Transform`](super::Transform), which
+/// is less to write; this trait is for those that remember something, or call the optimizer inside not exactly once.
+pub trait Adaptor<A: Element>: Send + Sized + 'static {
+    /// Returns an error if [`apply`](Self::apply) would refuse the step. [`check`] does it for an adaptor that describes something on
+    /// the step.
+    ///
+    /// # Errors
+    /// Those of `apply`.
+    fn check(&self, step: &Step<'_, A>, inner: &dyn Optimizer<A>) -> Result<()>;
+
+    /// Takes the step through the optimizer inside, all of it or, on an error, nothing: the adaptor remembers nothing of a step that
+    /// `inner` refuses. [`apply`] does it for an adaptor that describes something on the step.
+    ///
+    /// # Errors
+    /// The adaptor's own, and those of the optimizer inside.
+    fn apply(&mut self, step: Step<'_, A>, inner: &mut dyn Optimizer<A>) -> Result<Report>;
+
+    /// The layout of the parameters that the adaptor remembers something of, if it does.
+    fn layout(&self) -> Option<&Arc<Layout>>;
+
+    /// Writes what the adaptor remembers, into a node of its own, and the state of its hyper-parameters.
+    fn write_state(&self, state: &mut StateWriter<'_>);
+
+    /// Reads what [`write_state`](Self::write_state) wrote, and changes nothing before the [`Commit`] is made.
+    ///
+    /// # Errors
+    /// Those of [`StateReader`].
+    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>>;
+
+    /// What [`find`](crate::OptimizerExt::find) finds by its type.
+    fn part(&self) -> &dyn Any {
+        self
+    }
+
+    /// [`part`](Self::part), to be changed.
+    fn part_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+/// Returns an error if the optimizer inside would refuse the step as `describe` leaves it: the [`Adaptor::check`] of what describes
+/// something on the step, on a preview.
+///
+/// # Errors
+/// Those of `describe` and of the optimizer inside.
+pub fn check<'s, A: Element>(
+    step: &'s Step<'_, A>,
+    inner: &dyn Optimizer<A>,
+    describe: impl FnOnce(&mut Step<'s, A>) -> Result<Outcome>,
+) -> Result<()> {
+    let mut preview = step.preview();
+    preview.set_number(inner.steps());
+    if describe(&mut preview)?.skip { Ok(()) } else { inner.check(&preview) }
+}
+
+/// Has the optimizer inside take the step as `describe` leaves it: the [`Adaptor::apply`] of what describes something on the step. Nothing
+/// is remembered if it returns an error.
+///
+/// # Errors
+/// Those of `describe` and of the optimizer inside.
+pub fn apply<'s, A: Element>(
+    mut step: Step<'s, A>,
+    inner: &mut dyn Optimizer<A>,
+    describe: impl FnOnce(&mut Step<'s, A>) -> Result<Outcome>,
+) -> Result<(Report, Outcome)> {
+    step.set_number(inner.steps());
+    let outcome = describe(&mut step)?;
+    let report = if outcome.skip { Report::new(inner.learning_rate(), false) } else { inner.apply(step)? };
+    Ok((Report { grad_norm: outcome.grad_norm.or(report.grad_norm), ..report }, outcome))
+}
+
+/// An optimizer with an adaptor around it: what the methods of [`OptimizerExt`](crate::OptimizerExt) make.
+///
+/// The adaptor's own methods can be called on it, as `opt.swap(&mut params)` of an average.
+#[derive(Clone)]
+pub struct Adapted<O, P> {
+    inner: O,
+    adaptor: P,
+}
+
+impl<O, P> Adapted<O, P> {
+    /// The adaptor around this optimizer.
+    pub fn new(inner: O, adaptor: P) -> Self {
+        Self { inner, adaptor }
+    }
+
+    /// The optimizer inside.
+    pub fn inner(&self) -> &O {
+        &self.inner
+    }
+
+    /// The optimizer inside, to be changed.
+    pub fn inner_mut(&mut self) -> &mut O {
+        &mut self.inner
+    }
+
+    /// Takes the adaptor off.
+    pub fn into_inner(self) -> O {
+        self.inner
+    }
+
+    /// Changes the adaptor as its own setters do.
+    pub(crate) fn with(self, change: impl FnOnce(P) -> P) -> Self {
+        Self { adaptor: change(self.adaptor), ..self }
+    }
+}
+
+impl<O, P> Deref for Adapted<O, P> {
+    type Target = P;
+
+    fn deref(&self) -> &P {
+        &self.adaptor
+    }
+}
+
+impl<O, P> DerefMut for Adapted<O, P> {
+    fn deref_mut(&mut self) -> &mut P {
+        &mut self.adaptor
+    }
+}
+
+impl<A: Element, O: Optimizer<A>, P: Adaptor<A>> Optimizer<A> for Adapted<O, P> {
+    fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        Layout::ensure_known(self.layout(), step.layout())?;
+        self.adaptor.check(step, &self.inner)
+    }
+
+    fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
+        step.ensure_writable()?;
+        Layout::ensure_known(self.layout(), step.layout())?;
+        self.adaptor.apply(step, &mut self.inner)
+    }
+
+    fn learning_rate(&self) -> f64 {
+        self.inner.learning_rate()
+    }
+
+    fn replace_learning_rate(&mut self, learning_rate: Hyper) {
+        self.inner.replace_learning_rate(learning_rate);
+    }
+
+    fn part(&self, of: TypeId) -> Option<&dyn Any> {
+        Some(self.adaptor.part()).filter(|part| (**part).type_id() == of).or_else(|| self.inner.part(of))
+    }
+
+    fn part_mut(&mut self, of: TypeId) -> Option<&mut dyn Any> {
+        if (*self.adaptor.part()).type_id() == of { Some(self.adaptor.part_mut()) } else { self.inner.part_mut(of) }
+    }
+
+    fn steps(&self) -> u64 {
+        self.inner.steps()
+    }
+
+    fn layout(&self) -> Option<&Arc<Layout>> {
+        self.adaptor.layout().or_else(|| self.inner.layout())
+    }
+
+    fn write_state(&self, state: &mut StateWriter<'_>) {
+        self.adaptor.write_state(state);
+        self.inner.write_state(state);
+    }
+
+    fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
+        let Self { inner, adaptor } = self;
+        let own = adaptor.read_state(state)?;
+        Ok(inner.read_state(state)?.and(own))
+    }
+}
+
+impl<O: fmt::Debug, P: fmt::Debug> fmt::Debug for Adapted<O, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}.{:?}", self.inner, self.adaptor)
+    }
+}

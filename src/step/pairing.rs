@@ -1,0 +1,91 @@
+//! Parameters and gradients, matched by path.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use super::memo::{SourceId, new_ids};
+use super::{Grad, Tensor};
+use crate::error::{Error, Result, StepError};
+use crate::params::{Element, Layout, Params, ParamsMut, collect_mut, for_each};
+
+/// The parameters, still without gradients, with `known` as layout if it is theirs, else with a layout of their own.
+pub(super) fn walk_params<'a, A: Element>(
+    params: &'a mut (dyn ParamsMut<Elem = A> + '_),
+    known: Option<&Arc<Layout>>,
+) -> Result<(Arc<Layout>, Vec<Tensor<'a, A>>)> {
+    collect_mut(params, known, Tensor::new)
+}
+
+/// Gives every tensor its gradient, or none where the tree says so.
+pub(super) fn walk_grads<'a, A: Element>(
+    grads: &'a (dyn Params<Elem = A> + '_),
+    layout: &Layout,
+    tensors: &mut [Tensor<'a, A>],
+) -> Result<()> {
+    let (infos, first) = (layout.tensors(), new_ids(layout.len()));
+    let (mut next, mut in_order) = (0, true);
+    for_each(grads, |path, shape, values| match (values, infos.get(next)) {
+        (Some(values), Some(info)) if in_order && path.is(info.path()) && shape == info.shape() => {
+            _ = tensors[next].grad.get_or_insert_with(|| Grad::of(values, first + next as u64));
+            next += 1;
+        }
+        (None, Some(info)) if in_order && path.is(info.path()) => next += 1,
+        (None, _) if in_order => {
+            next += infos[next..].iter().take_while(|info| path.is_above(info.path())).count();
+        }
+        _ => in_order = false,
+    });
+    if in_order && next == infos.len() {
+        return Ok(());
+    }
+    match_by_path(grads, layout, tensors, first)
+}
+
+/// [`walk_grads`] for a tree of another order, and the errors of one that is not the parameters'.
+fn match_by_path<'a, A: Element>(
+    grads: &'a (dyn Params<Elem = A> + '_),
+    layout: &Layout,
+    tensors: &mut [Tensor<'a, A>],
+    first: SourceId,
+) -> Result<()> {
+    let infos = layout.tensors();
+    let mut seen = vec![false; infos.len()];
+    let (mut error, mut name) = (None, String::new());
+    tensors.iter_mut().for_each(|tensor| tensor.grad = None);
+    for_each(grads, |path, shape, values| {
+        name.clear();
+        _ = write!(name, "{path}"); // a `String` takes all
+        let at = layout.position(&name);
+        let Some(values) = values else {
+            match at {
+                Some(at) => seen[at] = true,
+                None if path.is_above("*") => seen.fill(true), // the root is above every name
+                None => {
+                    name.push('.');
+                    layout.positions_below(&name).for_each(|at| seen[at] = true);
+                }
+            }
+            return;
+        };
+        let result = match at {
+            None => Err(Error::Step(StepError::UnexpectedGradient { path: name.clone() })),
+            Some(at) if tensors[at].grad.is_some() => Err(Error::Step(StepError::DuplicatePath { path: name.clone() })),
+            Some(at) if infos[at].shape() != shape => Err(Error::Step(StepError::ShapeMismatch {
+                path: name.clone(),
+                parameter: infos[at].shape().to_vec(),
+                gradient: shape.to_vec(),
+            })),
+            Some(at) => {
+                tensors[at].grad = Some(Grad::of(values, first + at as u64));
+                seen[at] = true;
+                Ok(())
+            }
+        };
+        if let Err(first) = result {
+            error.get_or_insert(first);
+        }
+    });
+    let missing = infos.iter().zip(seen).find(|(_, seen)| !seen);
+    let missing = missing.map(|(info, _)| Error::Step(StepError::MissingGradient { path: info.path().into() }));
+    error.or(missing).map_or(Ok(()), Err)
+}

@@ -1,0 +1,175 @@
+//! What is remembered for each tensor.
+
+use std::sync::Arc;
+
+use super::{Step, Tensor};
+use crate::error::Result;
+use crate::params::{Element, Layout, Owned, TensorInfo};
+use crate::state::{StateReader, StateWriter};
+
+/// What an optimizer or an adaptor remembers for each tensor of the parameters: a sum, an average, a count.
+///
+/// It is empty until the first step that succeeds, and then belongs to the paths of that step's layout. A step may hold some of the
+/// tensors only, as it does inside a [`Router`](crate::adaptor::Router): each gets its memory when it is first held.
+///
+/// A step takes three calls: [`begin`](Self::begin) makes what is missing, [`each`](Self::each) walks the memory beside the step, and
+/// [`settle`](Self::settle) takes back what `begin` made if the optimizer inside has refused the step.
+///
+/// ```
+/// use gradus::{PerTensor, Result, Step};
+/// use ndarray::array;
+///
+/// let mut calls: PerTensor<u64> = PerTensor::new();
+/// let (mut w, grads) = ((array![1.0], array![2.0]), (array![0.5], array![0.5]));
+/// for _ in 0..2 {
+///     let mut step = Step::pair(&mut w, &grads, calls.layout())?;
+///     let made = calls.begin(&step, |_, _| 0);
+///     calls.each(&mut step, |_, _, calls| *calls += 1);
+///     calls.settle(made, Ok(()))?; // here an adaptor has the result of the optimizer inside
+/// }
+/// assert_eq!(calls.get("1"), Some(&2));
+/// # Ok::<(), gradus::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct PerTensor<T> {
+    layout: Option<Arc<Layout>>,
+    /// One for each tensor of the layout.
+    tensors: Vec<Option<T>>,
+    /// How many of these are `None`.
+    missing: usize,
+}
+
+impl<T> Default for PerTensor<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> PerTensor<T> {
+    /// Nothing, for no parameters yet.
+    pub const fn new() -> Self {
+        Self { layout: None, tensors: Vec::new(), missing: 0 }
+    }
+
+    /// The layout of the parameters; `None` before the first step.
+    pub fn layout(&self) -> Option<&Arc<Layout>> {
+        self.layout.as_ref()
+    }
+
+    /// Returns an error unless the step is on the parameters of the steps before.
+    ///
+    /// # Errors
+    /// [`StepError::ParametersChanged`](crate::error::StepError::ParametersChanged).
+    pub fn ensure_known<A: Element>(&self, step: &Step<'_, A>) -> Result<()> {
+        Layout::ensure_known(self.layout.as_ref(), step.layout())
+    }
+
+    /// What is remembered for the tensor at this path.
+    pub fn get(&self, path: &str) -> Option<&T> {
+        self.at(self.layout.as_ref()?.position(path)?)
+    }
+
+    /// What is remembered for the tensor at this position in the layout, which [`Tensor::index`] returns.
+    pub fn at(&self, index: usize) -> Option<&T> {
+        self.tensors.get(index)?.as_ref()
+    }
+
+    /// What is remembered, with the paths and shapes of the tensors.
+    pub fn iter(&self) -> impl Iterator<Item = (&TensorInfo, &T)> {
+        let tensors = self.layout.iter().flat_map(|layout| layout.tensors()).zip(&self.tensors);
+        tensors.filter_map(|(info, own)| Some((info, own.as_ref()?)))
+    }
+
+    /// What is remembered for each tensor of the layout, in its order, to be changed.
+    pub fn all_mut(&mut self) -> impl Iterator<Item = Option<&mut T>> {
+        self.tensors.iter_mut().map(Option::as_mut)
+    }
+
+    /// Makes what is missing for the tensors of a step, and the layout if it is the first step. Without anything missing it costs no
+    /// walk over the tensors.
+    pub fn begin<A: Element>(&mut self, step: &Step<'_, A>, make: impl Fn(&TensorInfo, &Tensor<'_, A>) -> T) -> Made {
+        let mut made = Made { is_first: self.layout.is_none(), tensors: Vec::new() };
+        if made.is_first {
+            self.layout = Some(Arc::clone(step.layout()));
+            self.missing = step.layout().len();
+            self.tensors.resize_with(self.missing, || None);
+        }
+        if self.missing == 0 {
+            return made;
+        }
+        for (info, tensor, own) in step.zip(&mut self.tensors) {
+            if own.is_none() {
+                *own = Some(make(info, tensor));
+                made.tensors.push(tensor.index());
+            }
+        }
+        self.missing -= made.tensors.len();
+        made
+    }
+
+    /// Calls `f` with each tensor of the step and what is remembered for it.
+    pub fn each<'s, 'a, A: Element>(
+        &'s mut self,
+        step: &mut Step<'a, A>,
+        mut f: impl FnMut(&TensorInfo, &mut Tensor<'a, A>, &'s mut T),
+    ) {
+        for (info, tensor, own) in step.zip_mut(&mut self.tensors) {
+            if let Some(own) = own {
+                f(info, tensor, own);
+            }
+        }
+    }
+
+    /// Keeps what [`begin`](Self::begin) made for a step, or takes it back if the step's `result` is an error. Returns the result.
+    ///
+    /// # Errors
+    /// That of `result`.
+    pub fn settle<R>(&mut self, made: Made, result: Result<R>) -> Result<R> {
+        if result.is_err() {
+            self.missing += made.tensors.len();
+            for index in made.tensors {
+                self.tensors.get_mut(index).into_iter().for_each(|own| *own = None);
+            }
+            if made.is_first {
+                *self = Self::new();
+            }
+        }
+        result
+    }
+
+    /// Writes what is remembered into a state: `write` is called for each tensor that has something.
+    pub fn write_state(&self, node: &mut StateWriter<'_>, write: impl Fn(&mut StateWriter<'_>, &TensorInfo, &T)) {
+        self.iter().for_each(|(info, own)| write(node, info, own));
+    }
+
+    /// Reads what [`write_state`](Self::write_state) wrote: `read` is called for each tensor of the state's layout, and returns `None`
+    /// where the state has nothing.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn read_state(node: &StateReader<'_>, read: impl Fn(&TensorInfo) -> Result<Option<T>>) -> Result<Self> {
+        let tensors = node.tensors().iter().map(read).collect::<Result<Vec<_>>>()?;
+        let missing = tensors.iter().filter(|own| own.is_none()).count();
+        Ok(Self { layout: node.layout().cloned(), tensors, missing })
+    }
+}
+
+impl<A: Element> PerTensor<Owned<A>> {
+    /// Writes the values under a name. Those of tensors without elements say nothing.
+    pub(crate) fn write(&self, node: &mut StateWriter<'_>, name: &str) {
+        self.iter().filter(|(_, values)| !values.is_empty()).for_each(|(info, values)| values.write(node, name, info));
+    }
+
+    /// Reads what [`write`](Self::write) wrote.
+    pub(crate) fn read(node: &StateReader<'_>, name: &str) -> Result<Self> {
+        Self::read_state(node, |info| Owned::read(node, name, info))
+    }
+}
+
+/// What [`PerTensor::begin`] made, until the step has been taken or refused.
+#[must_use = "pass it to `settle`: a step that is refused must leave nothing"]
+#[derive(Debug)]
+pub struct Made {
+    is_first: bool,
+    tensors: Vec<usize>,
+}
