@@ -296,7 +296,7 @@ mod tests {
     use ndarray::array;
 
     use super::*;
-    use crate::error::Error;
+    use crate::error::{Error, StepError};
     use crate::step::Optimizer;
 
     fn close(found: &Array2<f64>, expected: &Array2<f64>) -> bool {

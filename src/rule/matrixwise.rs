@@ -255,7 +255,7 @@ mod tests {
     use ndarray::{ArrayD, ArrayViewMut2, ShapeBuilder, array};
 
     use super::*;
-    use crate::error::Error;
+    use crate::error::{Error, StepError};
 
     crate::hyper_parameters! {
         /// Twice the gradient; if it strays, it tries to answer with something of another shape.
