@@ -24,7 +24,7 @@
 //! # Ok::<(), gradus::Error>(())
 //! ```
 //!
-//! [`Lora`] has the formulas. An adapter is a [`Params`] tree of its own, so an optimizer has state only for the adapter.
+//! [`Lora`] has the formulas. An adapter is a [`Params`](trait@crate::Params) tree of its own, so an optimizer has state only for the adapter.
 
 mod adapter;
 mod config;

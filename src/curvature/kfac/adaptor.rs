@@ -43,7 +43,7 @@ use crate::schedule::Hyper;
 /// # Conventions
 /// Both factors are means over the batch and start from those of the first batch. Some other implementations average the gradients of a mean
 /// loss, so their G is too small by a factor of batch²; others start from the identity, which stays in the factors for many steps.
-/// [`LinearTap`] has gradients of single examples, and [`observe_empirical`](Self::observe_empirical) detects most mistakes. The gradients of
+/// [`LinearTap`](crate::LinearTap) has gradients of single examples, and [`observe_empirical`](Self::observe_empirical) detects most mistakes. The gradients of
 /// the step are those of the mean loss. The defaults of λ and κ are common for classifiers. Both should grow with the loss; see the
 /// [guide](crate::guide::curvature).
 ///
@@ -71,7 +71,7 @@ use crate::schedule::Hyper;
 /// [`NonFiniteGradient`](crate::error::StepError::NonFiniteGradient) for a layer's gradient, [`HyperParameter`](crate::error::StepError::HyperParameter).
 /// The gradient of a tensor outside all observed layers is passed on unchanged, even if it is NaN.
 ///
-/// [`check`](Optimizer::check) does not precondition: it checks the optimizer inside with the original gradients. If numbers are close to
+/// [`check`](crate::Optimizer::check) does not precondition: it checks the optimizer inside with the original gradients. If numbers are close to
 /// overflow or underflow, its result may therefore differ from that of the step. Write `route` before `kfac`, where all optimizers are
 /// checked with the gradients that they get.
 ///
