@@ -58,7 +58,7 @@ use crate::schedule::Hyper;
 /// ```
 ///
 /// # References
-/// S. J. Reddi et al., *Adaptive Federated Optimization* (2021), arXiv:2003.00295, algorithm 2.
+/// S. J. Reddi et al., *Adaptive Federated Optimization* (2021), [arXiv:2003.00295](https://arxiv.org/abs/2003.00295), algorithm 2.
 pub type FedAdam<A> = Elementwise<FedRule<AdamMoment>, A>;
 
 /// FedYogi: FedAdam with a second moment that shrinks slowly when changes become small.
@@ -96,7 +96,7 @@ pub type FedAdam<A> = Elementwise<FedRule<AdamMoment>, A>;
 /// ```
 ///
 /// # References
-/// S. J. Reddi et al., *Adaptive Federated Optimization* (2021), arXiv:2003.00295, algorithm 2.
+/// S. J. Reddi et al., *Adaptive Federated Optimization* (2021), [arXiv:2003.00295](https://arxiv.org/abs/2003.00295), algorithm 2.
 pub type FedYogi<A> = Elementwise<FedRule<YogiMoment>, A>;
 
 /// FedAdagrad: FedAdam with a second moment that is the sum of all squares.
@@ -134,7 +134,7 @@ pub type FedYogi<A> = Elementwise<FedRule<YogiMoment>, A>;
 /// ```
 ///
 /// # References
-/// S. J. Reddi et al., *Adaptive Federated Optimization* (2021), arXiv:2003.00295, algorithm 2.
+/// S. J. Reddi et al., *Adaptive Federated Optimization* (2021), [arXiv:2003.00295](https://arxiv.org/abs/2003.00295), algorithm 2.
 pub type FedAdagrad<A> = Elementwise<FedRule<AdagradMoment>, A>;
 
 /// The rule of [`FedAdam`], [`FedYogi`] and [`FedAdagrad`], by their second moment.

@@ -90,7 +90,7 @@ impl Config {
     /// layer's output does not change.
     ///
     /// F. Meng, Z. Wang and M. Zhang, *PiSSA: Principal Singular Values and Singular Vectors Adaptation of Large Language
-    /// Models* (2024), arXiv:2404.02948, section 3.
+    /// Models* (2024), [arXiv:2404.02948](https://arxiv.org/abs/2404.02948), section 3.
     ///
     /// # Errors
     /// Those of [`adapt`](Self::adapt). α must be above 0, the rank at most the smaller side of the weight, and the weight finite. On an error the weight is

@@ -46,7 +46,7 @@ pub use init::Init;
 
 /// LoRA+: the learning rate of every B is `ratio` times that of A; the paper recommends 16.
 ///
-/// S. Hayou, N. Ghosh and B. Yu, *LoRA+: Efficient Low Rank Adaptation of Large Models* (2024), arXiv:2402.12354.
+/// S. Hayou, N. Ghosh and B. Yu, *LoRA+: Efficient Low Rank Adaptation of Large Models* (2024), [arXiv:2402.12354](https://arxiv.org/abs/2402.12354).
 ///
 /// ```
 /// use gradus::lora::{self, Config};

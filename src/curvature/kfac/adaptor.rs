@@ -80,9 +80,9 @@ use crate::schedule::Hyper;
 /// gradient would not be finite, the original gradient is used.
 ///
 /// # References
-/// J. Martens and R. Grosse, *Optimizing Neural Networks with Kronecker-factored Approximate Curvature* (2015), arXiv:1503.05671,
+/// J. Martens and R. Grosse, *Optimizing Neural Networks with Kronecker-factored Approximate Curvature* (2015), [arXiv:1503.05671](https://arxiv.org/abs/1503.05671),
 /// sections 3, 5 and 6.3.
-/// R. Grosse and J. Martens, *A Kronecker-factored approximate Fisher matrix for convolution layers* (2016), arXiv:1602.01407.
+/// R. Grosse and J. Martens, *A Kronecker-factored approximate Fisher matrix for convolution layers* (2016), [arXiv:1602.01407](https://arxiv.org/abs/1602.01407).
 /// J. Ba, R. Grosse and J. Martens, *Distributed Second-Order Optimization using Kronecker-Factored Approximations* (2017), section 5
 /// (κ).
 #[derive(Clone)]
