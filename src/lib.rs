@@ -31,9 +31,8 @@ pub use error::{Error, Result};
 pub use gradus_derive::Params;
 pub use kernel::simd;
 pub use ndarray;
-pub use optimizer::{Adam, AdamW, Lbfgs, Momentum, Muon, Nesterov, OptimizerExt, RmsProp, Sgd};
-#[cfg(feature = "second-order")]
-pub use optimizer::{Shampoo, Soap};
+pub use optimizer::OptimizerExt;
+pub use optimizer::list::*;
 pub use params::{Element, Params, ParamsMut, Pattern, Scalar};
 pub use schedule::Hyper;
 pub use state::{Commit, StateDict, StateReader, StateWriter};

@@ -90,18 +90,18 @@ fn contestants() -> [Contestant; 9] {
         contestant("Momentum", |rate| Box::new(Momentum::new(rate, 0.9)), [(1e-3, 1e-15), (3e-3, 1e-15)]),
         contestant(
             "Momentum, classical",
-            |rate| Box::new(Momentum::new(rate, 0.9).classical()),
+            |rate| Box::new(Momentum::new(rate, 0.9).classical(true)),
             [(1e-3, 1e-15), (3e-3, 1e-15)],
         ),
         contestant("Nesterov", |rate| Box::new(Nesterov::new(rate, 0.9)), [(1e-3, 1e-15), (3e-3, 1e-15)]),
         contestant("RMSProp", |rate| Box::new(RmsProp::new(rate)), [(2e-3, 1e-8), (3e-2, 1e-9)]),
         contestant(
             "RMSProp, centered, momentum",
-            |rate| Box::new(RmsProp::new(rate).centered().momentum(0.9)),
+            |rate| Box::new(RmsProp::new(rate).centered(true).momentum(0.9)),
             [(3e-4, 1e-20), (1.8e-2, 1e-20)],
         ),
         contestant("Adam", |rate| Box::new(Adam::new(rate)), [(5e-2, 1e-20), (2e-1, 1e-12)]),
-        contestant("AMSGrad", |rate| Box::new(Adam::new(rate).amsgrad()), [(2e-1, 1e-20), (3e-1, 1e-12)]),
+        contestant("AMSGrad", |rate| Box::new(Adam::new(rate).amsgrad(true)), [(2e-1, 1e-20), (3e-1, 1e-12)]),
         contestant("AdamW", |rate| Box::new(AdamW::new(rate)), [(3e-2, 1e-5), (2e-1, 1e-12)]),
     ]
 }

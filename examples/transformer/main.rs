@@ -53,7 +53,7 @@ fn main() -> Result<()> {
 
     // One line sends the matrices inside the blocks to Muon, as long as AdamW's steps usually are.
     let matrices = "blocks.*.{query_key_value,attention_output,up,down}";
-    let muon = |rate: Hyper| AdamW::new(rate.clone()).route(matrices, Muon::new(rate).match_rms_adamw());
+    let muon = |rate: Hyper| AdamW::new(rate.clone()).route(matrices, Muon::new(rate).match_rms_adamw(true));
     let (by_muon, muon_curve) =
         pretrain("Muon, AdamW", PRETRAINING / 2, muon, &sums, &mut ChaCha8Rng::seed_from_u64(1))?;
     let (base, pretraining) = pretrain("AdamW", PRETRAINING, AdamW::new, &sums, &mut rng)?;

@@ -157,14 +157,14 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Lookahead<O, A> {
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node("lookahead");
-        self.slow_step.write_state(&mut node);
+        self.slow_step.write_state("slow_step", &mut node);
         self.averages.write_state(&mut node);
         self.inner.write_state(state);
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
-        let mut node = state.node("lookahead")?;
-        let slow_step = self.slow_step.read_state(&mut node)?;
+        let node = state.node("lookahead")?;
+        let slow_step = self.slow_step.read_state("slow_step", &node)?;
         let read = Averages::read_state(&node)?;
         let Self { inner, averages, .. } = self;
         Ok(inner.read_state(state)?.and(Commit::new(move || *averages = read)).and(slow_step))

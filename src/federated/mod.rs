@@ -31,7 +31,7 @@ mod simulation;
 mod state;
 mod tensors;
 
-pub use adaptive::{AdagradMoment, AdamMoment, FedAdagrad, FedAdam, FedRule, FedYogi, Moment, YogiMoment};
+pub use adaptive::{FedAdagrad, FedAdam, FedRule, FedValues, FedYogi};
 pub use aggregation::{Aggregation, Mean};
 pub use client::{Client, Failure, Task, Update};
 pub use clients::{Clients, Reply};

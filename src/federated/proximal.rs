@@ -136,15 +136,15 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Proximal<O, A> {
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node("proximal");
         node.value("begun", self.start.is_some());
-        self.mu.write_state(&mut node);
+        self.mu.write_state("mu", &mut node);
         self.start.iter().for_each(|start| start.write(&mut node, "start"));
         self.inner.write_state(state);
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
-        let mut node = state.node("proximal")?;
+        let node = state.node("proximal")?;
         let begun: bool = node.value("begun", "true or false")?;
-        let mu = self.mu.read_state(&mut node)?;
+        let mu = self.mu.read_state("mu", &node)?;
         let read = if begun { Tensors::read(&node, "start")? } else { None };
         let Self { inner, start, .. } = self;
         Ok(inner.read_state(state)?.and(Commit::new(move || *start = read)).and(mu))

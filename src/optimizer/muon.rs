@@ -6,6 +6,7 @@ use std::ops::Bound;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Zip};
 
 use crate::error::{Error, Result, StepError};
+use crate::hyper_parameters;
 use crate::kernel::product::{gram, multiply};
 use crate::params::{Scalar, TensorInfo};
 use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise};
@@ -29,7 +30,7 @@ use crate::schedule::Hyper;
 /// |---|---|---|---|
 /// | `learning_rate` η | – | ≥ 0 | 0.02 is usual; with `match_rms_adamw` that of AdamW |
 /// | [`momentum`](Self::momentum) μ | 0.95 | 0 ≤ μ < 1 | decay of the average gradient |
-/// | [`no_nesterov`](Self::no_nesterov) | no | | the average itself, without looking ahead |
+/// | [`nesterov`](Self::nesterov) | yes | | looks ahead; `false` takes the average itself |
 /// | [`weight_decay`](Self::weight_decay) λ | 0.1 | ≥ 0 | decoupled |
 /// | [`match_rms_adamw`](Self::match_rms_adamw) | no | | the step is as long as AdamW's usually is |
 /// | [`eps`](Self::eps) ε | 1e-7 | > 0 | the least norm divided by |
@@ -63,59 +64,32 @@ use crate::schedule::Hyper;
 /// # References
 /// K. Jordan et al., *Muon: An optimizer for hidden layers in neural networks* (2024), kellerjordan.github.io/posts/muon.
 /// J. Liu et al., *Muon is Scalable for LLM Training* (2025), arXiv:2502.16982, section 2.2 (`match_rms_adamw`).
-pub type Muon<A> = Matrixwise<MuonRule, A>;
+pub type Muon<A = f32> = Matrixwise<MuonRule, A>;
 
-/// The rule of [`Muon`].
-#[derive(Debug, Clone)]
-pub struct MuonRule {
-    momentum: Hyper,
-    eps: Hyper,
-    nesterov: bool,
-    match_rms_adamw: bool,
+hyper_parameters! {
+    /// The rule of [`Muon`].
+    pub struct MuonRule => MuonValues for Matrixwise {
+        /// The momentum μ, 0 ≤ μ < 1.
+        momentum / set_momentum: 0.95, 0.0..1.0;
+        /// The least norm ε > 0 that is divided by.
+        eps / set_eps: 1e-7, (Bound::Excluded(0.0), Bound::Unbounded);
+    }
+    options {
+        /// Looks ahead, as is the default. With `false` the momentum itself is orthogonalized.
+        nesterov: bool = true;
+        /// Scales by 0.2·√max(rows, columns), with which learning rate and weight decay of AdamW serve for Muon.
+        match_rms_adamw: bool = false;
+    }
 }
 
 impl<A: Scalar> Muon<A> {
-    /// Muon with this learning rate, a number or a schedule.
+    /// Muon with PyTorch's defaults: μ 0.95, ε 1e-7, weight decay 0.1.
     pub fn new(learning_rate: impl Into<Hyper>) -> Self {
-        let rule = MuonRule { momentum: 0.95.into(), eps: 1e-7.into(), nesterov: true, match_rms_adamw: false };
-        Self::from_rule(rule, learning_rate).weight_decay(0.1)
+        Self::from_rule(MuonRule::default(), learning_rate).weight_decay(0.1)
     }
-
-    /// The momentum μ: a number or a schedule.
-    pub fn momentum(mut self, momentum: impl Into<Hyper>) -> Self {
-        self.rule.momentum = momentum.into();
-        self
-    }
-
-    /// Orthogonalises the momentum itself.
-    pub fn no_nesterov(mut self) -> Self {
-        self.rule.nesterov = false;
-        self
-    }
-
-    /// The least norm ε divided by: a number or a schedule.
-    pub fn eps(mut self, eps: impl Into<Hyper>) -> Self {
-        self.rule.eps = eps.into();
-        self
-    }
-
-    /// Scales by 0.2·√max(rows, columns), with which learning rate and weight decay of AdamW serve for Muon.
-    pub fn match_rms_adamw(mut self) -> Self {
-        self.rule.match_rms_adamw = true;
-        self
-    }
-}
-
-/// The hyper-parameters of one step.
-#[derive(Debug, Clone, Copy)]
-pub struct MuonValues {
-    momentum: f64,
-    eps: f64,
 }
 
 impl<A: Scalar> MatrixRule<A> for MuonRule {
-    type Values = MuonValues;
-
     fn name(&self) -> &'static str {
         "muon"
     }
@@ -133,16 +107,6 @@ impl<A: Scalar> MatrixRule<A> for MuonRule {
                 shape: shape.into(),
             })),
         }
-    }
-
-    fn values(&self, step: u64) -> Result<MuonValues> {
-        let momentum = self.momentum.within_as::<A>("momentum", 0.0..1.0, step)?;
-        let eps = self.eps.within_as::<A>("eps", (Bound::Excluded(0.0), Bound::Unbounded), step)?;
-        Ok(MuonValues { momentum, eps })
-    }
-
-    fn hyper_parameters(&self) -> Vec<&Hyper> {
-        vec![&self.momentum, &self.eps]
     }
 
     fn direction(&self, values: &MuonValues, _: &At, mut grad: ArrayViewMut2<'_, A>, slots: &mut [Array2<A>]) {
@@ -242,7 +206,7 @@ mod tests {
         let close = |w: Array2<f64>, expected: Array2<f64>| (&w - &expected).iter().all(|d| d.abs() < 1e-14);
         assert!(close(step(Muon::new(1.0), &wide), -&x));
         assert!(close(step(Muon::new(1.0), &wide.t().to_owned()), -&x.t() * 2.0_f64.sqrt()));
-        assert!(close(step(Muon::new(1.0).match_rms_adamw(), &wide), -&x * 0.4));
+        assert!(close(step(Muon::new(1.0).match_rms_adamw(true), &wide), -&x * 0.4));
     }
 
     /// Singular values from 0.002 to nearly 1 of the norm, between reflections: what becomes of each can be read off.
@@ -285,7 +249,7 @@ mod tests {
     #[test]
     fn without_nesterov_the_momentum_is_followed() {
         let grads = [array![[1.0, 0.0], [0.0, 2.0]], array![[0.0, 0.0], [0.0, 1.0]]];
-        let mut opt = Muon::new(1.0).weight_decay(0.0).momentum(0.5).no_nesterov();
+        let mut opt = Muon::new(1.0).weight_decay(0.0).momentum(0.5).nesterov(false);
         let mut w: Array2<f64> = Array2::zeros((2, 2));
         grads.iter().for_each(|grad| _ = opt.step(&mut w, grad).unwrap());
         // 0.5 g₁ = (0.5, 1), then (0.25, 1).

@@ -4,9 +4,9 @@ use std::fmt;
 
 use pulp::Arch;
 
-use super::precision::{
-    GOLDEN, GROUP, Reader, Rounding, StoredMut, narrow_group, nearest_bf16, random, stochastic_bf16, widen_bf16,
-};
+use super::precision::Rounding;
+use super::stored::StoredMut;
+use crate::kernel::narrow::{GOLDEN, GROUP, Reader, narrow_group, nearest_bf16, random, stochastic_bf16, widen_bf16};
 use crate::params::Scalar;
 use crate::step::grad::transform;
 
@@ -58,6 +58,7 @@ impl<A: Scalar> Prelude<A> {
 pub struct Lanes<'s, A> {
     pub(super) arch: Arch,
     pub(super) prelude: Prelude<A>,
+    pub(super) step_size: A,
     pub(super) param: &'s mut [A],
     pub(super) grad: &'s [A],
     pub(super) slots: StoredMut<'s, A>,
@@ -67,27 +68,39 @@ pub struct Lanes<'s, A> {
 }
 
 impl<'s, A: Scalar> Lanes<'s, A> {
-    /// Applies `update(coefficients, param, grad, [slots]) -> (param, [slots])` to every element.
+    /// Computes `rule(coefficients, param, grad, [slots]) -> (direction, [slots])` for every element and moves the parameter:
+    /// `θ ← θ − step_size·direction`, with the step size of [`Rule::step_size`](super::Rule::step_size).
     ///
-    /// The loop is compiled for the machine's SIMD width. Keep the update to `+ − × ÷ √` and selections: `mul_add`
+    /// The parameter that `rule` sees has been decayed already if the decay is decoupled; the gradient contains everything that
+    /// changes it. `rule` must depend on nothing but its arguments.
+    ///
+    /// The loop is compiled for the machine's SIMD width. Keep `rule` to `+ − × ÷ √` and selections: `mul_add`
     /// and functions of the mathematics library give other bits on other machines. Let it read its numbers from the
     /// coefficients instead of capturing them: only then can the compiler hold them in registers.
     ///
     /// # Panics
     /// If the number of slots is not that of [`Rule::slots`](super::Rule::slots).
-    pub fn each<C: Copy, S: Slots<A>>(self, coefficients: C, update: impl Fn(&C, A, A, S) -> (A, S) + Copy) {
-        assert_eq!(S::COUNT, self.slot_count, "the update's slots are not the rule's");
-        let prelude = self.prelude;
+    pub fn each<C: Copy, S: Slots<A>>(self, coefficients: C, rule: impl Fn(&C, A, A, S) -> (A, S) + Copy) {
+        assert_eq!(S::COUNT, self.slot_count, "the rule's function has another number of slots than the rule");
+        let (prelude, step_size) = (self.prelude, self.step_size);
         let shrink = prelude.shrink;
         if prelude.leaves_grad() && shrink == A::one() {
-            self.stored(move |param, grad, slots| update(&coefficients, param, grad, slots));
+            self.stored(move |param, grad, slots| {
+                let (direction, slots) = rule(&coefficients, param, grad, slots);
+                (param - step_size * direction, slots)
+            });
         } else if prelude.leaves_grad() {
             // AdamW without clipping: the whole prelude would take a quarter of the time.
-            self.stored(move |param, grad, slots| update(&coefficients, param * shrink, grad, slots));
+            self.stored(move |param, grad, slots| {
+                let param = param * shrink;
+                let (direction, slots) = rule(&coefficients, param, grad, slots);
+                (param - step_size * direction, slots)
+            });
         } else {
             self.stored(move |param, grad, slots| {
                 let (param, grad) = prelude.apply(param, grad);
-                update(&coefficients, param, grad, slots)
+                let (direction, slots) = rule(&coefficients, param, grad, slots);
+                (param - step_size * direction, slots)
             });
         }
     }

@@ -2,10 +2,11 @@
 
 use std::f64::consts::PI;
 
-use super::Schedule;
 use super::anneal::{floor_and_peak, left_out, mix, progress, require};
+use super::line::in_one_line;
 #[cfg(feature = "serde")]
 use super::number;
+use super::{Schedule, function_of_the_step};
 use crate::error::{AT_LEAST_1, Result};
 
 /// Falls from a peak to a floor along half a cosine wave, and stays there.
@@ -69,7 +70,7 @@ use crate::error::{AT_LEAST_1, Result};
 ///
 /// # References
 /// I. Loshchilov, F. Hutter, *SGDR: Stochastic Gradient Descent with Warm Restarts*, 2016, arXiv:1608.03983, eq. 5.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Cosine {
@@ -88,6 +89,8 @@ pub struct Cosine {
 }
 
 left_out!(left_out: Cosine::new(0.0, 0); floor: f64, exponent: f64, waves: f64, cycles: u64);
+
+in_one_line!(Cosine: peak, steps; Cosine::new(0.0, 0) => floor, exponent, waves, cycles);
 
 impl Cosine {
     /// From `peak` to 0 in `steps` steps.
@@ -142,6 +145,8 @@ impl Schedule for Cosine {
         // Of more, the step of a wave is lost in rounding.
         require((0.0..=1e15).contains(&self.waves), "Cosine", "waves", self.waves, "a number from 0 to 1e15")
     }
+
+    function_of_the_step!();
 }
 
 /// Cosine decay that jumps back to its peak, again and again (SGDR).
@@ -185,7 +190,7 @@ impl Schedule for Cosine {
 ///
 /// # References
 /// I. Loshchilov, F. Hutter, *SGDR: Stochastic Gradient Descent with Warm Restarts*, 2016, arXiv:1608.03983, eq. 5.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct CosineRestarts {
@@ -200,6 +205,8 @@ pub struct CosineRestarts {
 }
 
 left_out!(left_out_of_restarts: CosineRestarts::new(0.0, 1); factor: u64, floor: f64);
+
+in_one_line!(CosineRestarts: peak, period; CosineRestarts::new(0.0, 1) => factor, floor);
 
 impl CosineRestarts {
     /// From `peak` to 0 every `period` steps.
@@ -249,6 +256,8 @@ impl Schedule for CosineRestarts {
         require(self.period > 0, "CosineRestarts", "period", self.period as f64, AT_LEAST_1)?;
         require(self.factor > 0, "CosineRestarts", "factor", self.factor as f64, AT_LEAST_1)
     }
+
+    function_of_the_step!();
 }
 
 #[cfg(test)]

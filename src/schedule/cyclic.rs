@@ -1,9 +1,10 @@
 //! Triangles: up and down, again and again.
 
-use super::Schedule;
 use super::anneal::{decay_factor, finite, left_out, mix, product, progress, require};
+use super::line::in_one_line;
 #[cfg(feature = "serde")]
 use super::number;
+use super::{Schedule, function_of_the_step};
 use crate::error::Result;
 
 /// Rises and falls between two values in straight lines, again and again.
@@ -50,7 +51,7 @@ use crate::error::Result;
 ///
 /// # References
 /// L. N. Smith, *Cyclical Learning Rates for Training Neural Networks*, 2015, arXiv:1506.01186, sec. 3.1.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Cyclic {
@@ -77,6 +78,8 @@ enum Height {
 }
 
 left_out!(left_out: Cyclic::new(0.0, 0.0, 0); height: Height);
+
+in_one_line!(Cyclic: base, max, up; Cyclic::new(0.0, 0.0, 0) => down, height);
 
 impl Cyclic {
     /// From `base` to `max` in `up` steps, and back in as many.
@@ -129,6 +132,8 @@ impl Schedule for Cyclic {
             Height::Same | Height::Halved => Ok(()),
         }
     }
+
+    function_of_the_step!();
 }
 
 #[cfg(test)]

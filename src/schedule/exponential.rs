@@ -1,9 +1,10 @@
 //! Exponential decay.
 
-use super::Schedule;
 use super::anneal::{decay_factor, finite, left_out, product, require};
+use super::line::in_one_line;
 #[cfg(feature = "serde")]
 use super::number;
+use super::{Schedule, function_of_the_step};
 use crate::error::{AT_LEAST_1, Result};
 
 /// Multiplies the value by a factor at every step.
@@ -44,7 +45,7 @@ use crate::error::{AT_LEAST_1, Result};
 /// # References
 /// A. Senior, G. Heigold, M. Ranzato, K. Yang, *An Empirical Study of Learning Rates in Deep Neural Networks for
 /// Speech Recognition*, 2013, ICASSP.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Exponential {
@@ -60,6 +61,8 @@ pub struct Exponential {
 }
 
 left_out!(left_out: Exponential::new(0.0, 0.0); steps: u64);
+
+in_one_line!(Exponential: start, gamma; Exponential::new(0.0, 0.0) => steps);
 
 impl Exponential {
     /// `start`, times `gamma` after each step.
@@ -84,6 +87,8 @@ impl Schedule for Exponential {
         decay_factor("Exponential", self.gamma)?;
         require(self.steps > 0, "Exponential", "over", self.steps as f64, AT_LEAST_1)
     }
+
+    function_of_the_step!();
 }
 
 #[cfg(test)]

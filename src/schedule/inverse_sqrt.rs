@@ -1,9 +1,10 @@
 //! Decay with the inverse square root of the step.
 
-use super::Schedule;
 use super::anneal::{finite, require};
+use super::line::in_one_line;
 #[cfg(feature = "serde")]
 use super::number;
+use super::{Schedule, function_of_the_step};
 use crate::error::{AT_LEAST_1, Result};
 
 /// Falls with the inverse square root of the step.
@@ -41,7 +42,7 @@ use crate::error::{AT_LEAST_1, Result};
 ///
 /// # References
 /// X. Zhai, A. Kolesnikov, N. Houlsby, L. Beyer, *Scaling Vision Transformers*, 2021, arXiv:2106.04560, sec. 3.5.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct InverseSqrt {
@@ -50,6 +51,8 @@ pub struct InverseSqrt {
     #[cfg_attr(feature = "serde", serde(deserialize_with = "number::count"))]
     timescale: u64,
 }
+
+in_one_line!(InverseSqrt: peak, timescale);
 
 impl InverseSqrt {
     /// From `peak` down, to half of it after three times `timescale` steps.
@@ -68,6 +71,8 @@ impl Schedule for InverseSqrt {
         finite("InverseSqrt", "peak", self.peak)?;
         require(self.timescale > 0, "InverseSqrt", "timescale", self.timescale as f64, AT_LEAST_1)
     }
+
+    function_of_the_step!();
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! A straight line.
 
-use super::Schedule;
 use super::anneal::{finite, mix, progress};
+use super::line::in_one_line;
 #[cfg(feature = "serde")]
 use super::number;
+use super::{Schedule, function_of_the_step};
 use crate::error::Result;
 
 /// Goes from one value to another in a straight line.
@@ -43,7 +44,7 @@ use crate::error::Result;
 /// # References
 /// J. Devlin, M.-W. Chang, K. Lee, K. Toutanova, *BERT: Pre-training of Deep Bidirectional Transformers for Language
 /// Understanding*, 2018, arXiv:1810.04805, app. A.2.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Linear {
@@ -54,6 +55,8 @@ pub struct Linear {
     #[cfg_attr(feature = "serde", serde(deserialize_with = "number::count"))]
     steps: u64,
 }
+
+in_one_line!(Linear: start, end, steps);
 
 impl Linear {
     /// From `start` to `end` in `steps` steps.
@@ -75,6 +78,8 @@ impl Schedule for Linear {
         finite("Linear", "start", self.start)?;
         finite("Linear", "end", self.end)
     }
+
+    function_of_the_step!();
 }
 
 #[cfg(test)]

@@ -113,7 +113,9 @@ mod cyclic;
 mod exponential;
 mod hyper;
 mod inverse_sqrt;
+pub(crate) mod line;
 mod linear;
+mod memory;
 mod noam;
 #[cfg(feature = "serde")]
 mod number;
@@ -131,6 +133,7 @@ pub use exponential::Exponential;
 pub use hyper::Hyper;
 pub use inverse_sqrt::InverseSqrt;
 pub use linear::Linear;
+pub use memory::{Memory, Remember};
 pub use noam::Noam;
 pub use one_cycle::OneCycle;
 pub use piecewise::{PiecewiseConstant, PiecewiseCosine, PiecewiseLinear};
@@ -139,13 +142,15 @@ pub use polynomial::Polynomial;
 pub use step::{MultiStep, Step};
 pub use warmup_stable_decay::WarmupStableDecay;
 
+use std::fmt;
+
 use crate::error::Result;
 use combinators::{Clamp, Cycle, Delay, PerEpoch, Scale, Then, Times, Warmup};
 
 /// A hyper-parameter as a pure function of the step.
 ///
 /// Implemented by the schedules of this module, by `f64`, the constant schedule, and by closures `|step: u64| …`. To
-/// write another, implement [`at`](Self::at), and [`check`](Self::check) if it has arguments that can be wrong.
+/// write another, implement [`at`](Self::at), [`check`](Self::check) and [`memory`](Self::memory).
 ///
 /// The other methods make a schedule from this one, numbers included: `0.1.warmup(10)`. Only `clamp` of a number is
 /// `f64`'s own, whose result is a number: the same schedule, but it panics if `min > max`.
@@ -168,17 +173,27 @@ pub trait Schedule: Send + Sync {
         self.at(0)
     }
 
-    /// Whether the schedule's own arguments make sense.
+    /// Returns an error unless the schedule's own arguments make sense, and those of the schedules that it is made of.
     ///
     /// # Errors
     /// [`StepError::Schedule`](crate::error::StepError::Schedule) with the schedule, the argument, its value and what is accepted.
-    fn check(&self) -> Result<()> {
-        Ok(())
-    }
+    fn check(&self) -> Result<()>;
 
-    /// Shows the [`Plateau`]s in it, of which an optimizer's state tells what they have seen. A schedule that is made of
-    /// others passes this on to them.
-    fn plateaus(&self, _show: &mut dyn FnMut(&Plateau)) {}
+    /// The state of the schedule and of those that it is made of: [`Memory::none`] for a function of the step.
+    ///
+    /// An optimizer saves this state under the name of the hyper-parameter. Numbers and closures have none; a closure that asks a
+    /// [`Plateau`] loses what that has seen when it is saved.
+    fn memory(&self) -> Memory<'_>;
+
+    /// Writes the schedule as a person would: the name of its type by default.
+    ///
+    /// # Errors
+    /// Those of the formatter.
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = std::any::type_name::<Self>();
+        let name = name.split('<').next().unwrap_or(name);
+        f.write_str(name.rsplit("::").next().unwrap_or(name))
+    }
 
     /// Rises in a straight line from 0 to this schedule's first value in `steps` steps, then begins this schedule.
     ///
@@ -341,9 +356,36 @@ pub trait Schedule: Send + Sync {
     }
 }
 
+/// The rest of `impl Schedule` for a function of the step with a `Debug` of its own.
+macro_rules! function_of_the_step {
+    () => {
+        fn memory(&self) -> $crate::schedule::Memory<'_> {
+            $crate::schedule::Memory::none()
+        }
+
+        fn describe(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            std::fmt::Debug::fmt(self, f)
+        }
+    };
+}
+
+use function_of_the_step;
+
 impl Schedule for f64 {
     fn at(&self, _: u64) -> f64 {
         *self
+    }
+
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn memory(&self) -> Memory<'_> {
+        Memory::none()
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&line::short(self))
     }
 }
 
@@ -352,22 +394,38 @@ impl<F: Fn(u64) -> f64 + Send + Sync> Schedule for F {
     fn at(&self, step: u64) -> f64 {
         self(step)
     }
+
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn memory(&self) -> Memory<'_> {
+        Memory::none()
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("closure")
+    }
 }
 
 impl Schedule for Box<dyn Schedule> {
-    fn first_value(&self) -> f64 {
-        (**self).first_value()
-    }
-
-    fn plateaus(&self, show: &mut dyn FnMut(&Plateau)) {
-        (**self).plateaus(show);
-    }
-
     fn at(&self, step: u64) -> f64 {
         (**self).at(step)
     }
 
+    fn first_value(&self) -> f64 {
+        (**self).first_value()
+    }
+
     fn check(&self) -> Result<()> {
         (**self).check()
+    }
+
+    fn memory(&self) -> Memory<'_> {
+        (**self).memory()
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).describe(f)
     }
 }

@@ -1,9 +1,10 @@
 //! The schedule of the Transformer paper.
 
-use super::Schedule;
 use super::anneal::require;
+use super::line::in_one_line;
 #[cfg(feature = "serde")]
 use super::number;
+use super::{Schedule, function_of_the_step};
 use crate::error::{AT_LEAST_1, Result};
 
 /// Rises in a straight line, then falls with the inverse square root of the step, scaled by the model's width.
@@ -41,7 +42,7 @@ use crate::error::{AT_LEAST_1, Result};
 ///
 /// # References
 /// A. Vaswani et al., *Attention Is All You Need*, 2017, arXiv:1706.03762, eq. 3.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Noam {
@@ -50,6 +51,8 @@ pub struct Noam {
     #[cfg_attr(feature = "serde", serde(deserialize_with = "number::count"))]
     warmup: u64,
 }
+
+in_one_line!(Noam: d_model, warmup);
 
 impl Noam {
     /// For a model of width `d_model`, with a rise of `warmup` steps.
@@ -68,6 +71,8 @@ impl Schedule for Noam {
     fn check(&self) -> Result<()> {
         require(self.d_model > 0, "Noam", "d_model", self.d_model as f64, AT_LEAST_1)
     }
+
+    function_of_the_step!();
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! One cycle: up to a large value, and down to a tiny one.
 
-use super::Schedule;
 use super::anneal::{Anneal, finite, left_out, require};
+use super::line::in_one_line;
 #[cfg(feature = "serde")]
 use super::number;
+use super::{Schedule, function_of_the_step};
 use crate::error::Result;
 
 /// Rises to a peak and falls far below where it began, once.
@@ -60,7 +61,7 @@ use crate::error::Result;
 /// # References
 /// L. N. Smith, N. Topin, *Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates*, 2017,
 /// arXiv:1708.07120.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct OneCycle {
@@ -84,6 +85,8 @@ left_out!(
     left_out: OneCycle::new(0.0, 0);
     pct_start: f64, div_factor: f64, final_div_factor: f64, anneal: Anneal, three_phase: bool
 );
+
+in_one_line!(OneCycle: peak, steps; OneCycle::new(0.0, 0) => pct_start, div_factor, final_div_factor, anneal, three_phase);
 
 impl OneCycle {
     /// One cycle of `steps` steps, with PyTorch's defaults.
@@ -167,6 +170,8 @@ impl Schedule for OneCycle {
             require(value.is_finite(), "OneCycle", name, factor, "a number so large that its quotient is finite")
         })
     }
+
+    function_of_the_step!();
 }
 
 #[cfg(test)]

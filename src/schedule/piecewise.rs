@@ -1,9 +1,12 @@
 //! Values at given steps: constant, or joined by lines or by half cosine waves.
 
-use super::Schedule;
+use std::fmt;
+
 use super::anneal::{Anneal, finite, progress, require};
+use super::line::Line;
 #[cfg(feature = "serde")]
 use super::number;
+use super::{Schedule, function_of_the_step};
 use crate::error::Result;
 
 /// The values from given steps on, the first one from step 0 on.
@@ -82,7 +85,7 @@ impl Points {
 /// let schedule = PiecewiseConstant::new(0.1, [(100, 0.05), (300, 0.2)]);
 /// assert_eq!([0, 99, 100, 299, 300, 9000].map(|t| schedule.at(t)), [0.1, 0.1, 0.05, 0.05, 0.2, 0.2]);
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PiecewiseConstant(Points);
 
@@ -102,6 +105,8 @@ impl Schedule for PiecewiseConstant {
     fn check(&self) -> Result<()> {
         self.0.check("PiecewiseConstant")
     }
+
+    function_of_the_step!();
 }
 
 /// Joins given points by straight lines.
@@ -135,7 +140,7 @@ impl Schedule for PiecewiseConstant {
 /// let schedule = PiecewiseLinear::new(0.0, [(100, 1.0), (300, 0.5)]);
 /// assert_eq!([0, 50, 100, 200, 300, 9000].map(|t| schedule.at(t)), [0.0, 0.5, 1.0, 0.75, 0.5, 0.5]);
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PiecewiseLinear(Points);
 
@@ -158,6 +163,8 @@ impl Schedule for PiecewiseLinear {
     fn check(&self) -> Result<()> {
         self.0.check("PiecewiseLinear")
     }
+
+    function_of_the_step!();
 }
 
 /// Joins given points by half cosine waves, flat at every point.
@@ -190,7 +197,7 @@ impl Schedule for PiecewiseLinear {
 /// assert_eq!([0, 100, 200, 300, 9000].map(|t| schedule.at(t)), [0.0, 1.0, 0.75, 0.5, 0.5]);
 /// assert!(schedule.at(25) < 0.25);
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PiecewiseCosine(Points);
 
@@ -213,7 +220,25 @@ impl Schedule for PiecewiseCosine {
     fn check(&self) -> Result<()> {
         self.0.check("PiecewiseCosine")
     }
+
+    function_of_the_step!();
 }
+
+/// `Debug` shows the points.
+macro_rules! debug {
+    ($($schedule:ident)*) => {
+        $(
+            impl fmt::Debug for $schedule {
+                fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    let Points { start, points } = &self.0;
+                    write!(f, "{}", Line::new(stringify!($schedule)).field("start", start).field("points", points))
+                }
+            }
+        )*
+    };
+}
+
+debug!(PiecewiseConstant PiecewiseLinear PiecewiseCosine);
 
 #[cfg(test)]
 mod tests {

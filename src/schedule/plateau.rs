@@ -4,11 +4,13 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Schedule;
 use super::anneal::{finite, left_out, require};
+use super::line::in_one_line;
 #[cfg(feature = "serde")]
 use super::number;
+use super::{Memory, Remember, Schedule};
 use crate::error::Result;
+use crate::state::Commit;
 
 /// Multiplies the value by a factor when a metric has stopped improving.
 ///
@@ -69,7 +71,7 @@ use crate::error::Result;
 /// assert!(plateau.observe(4.0)); // no better again: reduced
 /// assert_eq!(schedule.at(300), 0.05);
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Plateau {
@@ -125,6 +127,8 @@ left_out!(
     left_out: Plateau::new(0.0);
     maximize: bool, factor: f64, patience: u64, threshold: Threshold, cooldown: u64, floor: f64, eps: f64
 );
+
+in_one_line!(Plateau: start; Plateau::new(0.0) => maximize, factor, patience, threshold, cooldown, floor, eps);
 
 impl Plateau {
     /// The value `start` until the metric stops falling, with PyTorch's defaults.
@@ -268,10 +272,6 @@ impl FromStr for PlateauState {
 }
 
 impl Schedule for Plateau {
-    fn plateaus(&self, show: &mut dyn FnMut(&Plateau)) {
-        show(self);
-    }
-
     /// The value now, whatever the step.
     fn at(&self, _: u64) -> f64 {
         self.lock().map_or(self.start, |state| state.value)
@@ -289,6 +289,29 @@ impl Schedule for Plateau {
         require(right, "Plateau", "threshold", threshold, accepted)?;
         finite("Plateau", "floor", self.floor)?;
         require(self.eps.is_finite() && self.eps >= 0.0, "Plateau", "eps", self.eps, SIZE)
+    }
+
+    fn memory(&self) -> Memory<'_> {
+        Memory::of(self)
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+impl Remember for Plateau {
+    fn key(&self) -> &'static str {
+        "plateau"
+    }
+
+    fn save(&self) -> String {
+        self.state().to_string()
+    }
+
+    fn load(&self, saved: &str) -> Option<Commit<'static>> {
+        let (state, shared) = (saved.parse().ok()?, self.clone());
+        Some(Commit::new(move || shared.restore(state)))
     }
 }
 

@@ -1,9 +1,10 @@
 //! Polynomial decay.
 
-use super::Schedule;
 use super::anneal::{floor_and_peak, left_out, mix, progress, require};
+use super::line::in_one_line;
 #[cfg(feature = "serde")]
 use super::number;
+use super::{Schedule, function_of_the_step};
 use crate::error::Result;
 
 /// Falls from a peak to a floor as a power of the steps that are left.
@@ -44,7 +45,7 @@ use crate::error::Result;
 /// # References
 /// L.-C. Chen, G. Papandreou, I. Kokkinos, K. Murphy, A. L. Yuille, *DeepLab: Semantic Image Segmentation with Deep
 /// Convolutional Nets, Atrous Convolution, and Fully Connected CRFs*, 2016, arXiv:1606.00915, sec. 4.1.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Polynomial {
@@ -59,6 +60,8 @@ pub struct Polynomial {
 }
 
 left_out!(left_out: Polynomial::new(0.0, 0); power: f64, floor: f64);
+
+in_one_line!(Polynomial: peak, steps; Polynomial::new(0.0, 0) => power, floor);
 
 impl Polynomial {
     /// From `peak` to 0 in `steps` steps, in a straight line until [`power`](Self::power) is set.
@@ -94,6 +97,8 @@ impl Schedule for Polynomial {
         let right = self.power.is_finite() && self.power > 0.0;
         require(right, "Polynomial", "power", self.power, "a finite number > 0")
     }
+
+    function_of_the_step!();
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! Decay in steps: every so many steps, or at given ones.
 
-use super::Schedule;
 use super::anneal::{decay_factor, finite, product, require};
+use super::line::in_one_line;
 #[cfg(feature = "serde")]
 use super::number;
+use super::{Schedule, function_of_the_step};
 use crate::error::{AT_LEAST_1, Result};
 
 /// Multiplies the value by a factor every `period` steps.
@@ -40,7 +41,7 @@ use crate::error::{AT_LEAST_1, Result};
 /// assert_eq!(schedule.at(30), 0.4);
 /// assert_eq!(schedule.at(60), 0.2);
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Step {
@@ -51,6 +52,8 @@ pub struct Step {
     #[cfg_attr(feature = "serde", serde(with = "number"))]
     gamma: f64,
 }
+
+in_one_line!(Step: start, period, gamma);
 
 impl Step {
     /// `start`, times `gamma` after every `period` steps.
@@ -70,6 +73,8 @@ impl Schedule for Step {
         require(self.period > 0, "Step", "period", self.period as f64, AT_LEAST_1)?;
         decay_factor("Step", self.gamma)
     }
+
+    function_of_the_step!();
 }
 
 /// Multiplies the value by a factor at each of the given steps.
@@ -108,7 +113,7 @@ impl Schedule for Step {
 ///
 /// # References
 /// K. He, X. Zhang, S. Ren, J. Sun, *Deep Residual Learning for Image Recognition*, 2015, arXiv:1512.03385, sec. 4.2.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct MultiStep {
@@ -119,6 +124,8 @@ pub struct MultiStep {
     #[cfg_attr(feature = "serde", serde(with = "number"))]
     gamma: f64,
 }
+
+in_one_line!(MultiStep: start, milestones, gamma);
 
 impl MultiStep {
     /// `start`, times `gamma` from each of the `milestones` on.
@@ -139,6 +146,8 @@ impl Schedule for MultiStep {
         finite("MultiStep", "start", self.start)?;
         decay_factor("MultiStep", self.gamma)
     }
+
+    function_of_the_step!();
 }
 
 #[cfg(test)]

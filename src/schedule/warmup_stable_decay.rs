@@ -1,9 +1,10 @@
 //! Warm-up, a long plateau, and a short decay.
 
-use super::Schedule;
 use super::anneal::{Anneal, finite, floor_and_peak, left_out, progress};
+use super::line::in_one_line;
 #[cfg(feature = "serde")]
 use super::number;
+use super::{Schedule, function_of_the_step};
 use crate::error::Result;
 
 /// Rises to a peak, stays there, and falls at the end (WSD, also called a trapezoid).
@@ -54,7 +55,7 @@ use crate::error::Result;
 /// S. Hu et al., *MiniCPM: Unveiling the Potential of Small Language Models with Scalable Training Strategies*, 2024,
 /// arXiv:2404.06395, sec. 4; `1 − √p`: A. Hägele et al., *Scaling Laws and Compute-Optimal Training Beyond Fixed
 /// Training Durations*, 2024, arXiv:2405.18392.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct WarmupStableDecay {
@@ -75,6 +76,8 @@ pub struct WarmupStableDecay {
 }
 
 left_out!(left_out: WarmupStableDecay::new(0.0, 0, 0, 0); start: f64, floor: f64, anneal: Anneal);
+
+in_one_line!(WarmupStableDecay: peak, warmup, stable, decay; WarmupStableDecay::new(0.0, 0, 0, 0) => start, floor, anneal);
 
 impl WarmupStableDecay {
     /// `warmup` steps up to the peak, `stable` steps there, `decay` steps down.
@@ -120,6 +123,8 @@ impl Schedule for WarmupStableDecay {
         finite("WarmupStableDecay", "start", self.start)?;
         floor_and_peak("WarmupStableDecay", self.floor, self.peak)
     }
+
+    function_of_the_step!();
 }
 
 #[cfg(test)]

@@ -257,14 +257,14 @@ impl<A: Scalar> Optimizer<A> for Lbfgs<A> {
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node("lbfgs");
-        self.learning_rate.write_state(&mut node);
+        self.learning_rate.write_state("learning_rate", &mut node);
         node.value("steps", self.steps);
         self.memory.write(&mut node, self.layout.as_deref());
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
-        let mut node = state.node("lbfgs")?;
-        let rate = self.learning_rate.read_state(&mut node)?;
+        let node = state.node("lbfgs")?;
+        let rate = self.learning_rate.read_state("learning_rate", &node)?;
         let steps = node.value("steps", "a count")?;
         let memory = Memory::read(&node, self.history)?;
         let layout = node.layout().cloned();
