@@ -32,9 +32,9 @@ use crate::schedule::Hyper;
 /// | name | default | range | meaning |
 /// |---|---|---|---|
 /// | `learning_rate` η | – | η ≥ 0 | length of the step, in units of the parameter |
-/// | `alpha` α | 0.99 | 0 ≤ α < 1 | share of the mean square kept a step |
+/// | `alpha` α | 0.99 | 0 ≤ α < 1 | fraction of the mean square kept per step |
 /// | `eps` ε | 1e-8 | ε ≥ 0 | keeps the division finite; unit of the gradient (its square inside the root) |
-/// | `momentum` μ | off | 0 ≤ μ < 1 | share of the velocity kept a step |
+/// | `momentum` μ | off | 0 ≤ μ < 1 | fraction of the velocity kept per step |
 /// | `weight_decay` λ | 0 | λ ≥ 0 | strength of the L2 penalty |
 ///
 /// # State
@@ -42,9 +42,11 @@ use crate::schedule::Hyper;
 /// three elements per parameter (4 to 12 bytes in f32).
 ///
 /// # Conventions
-/// The default is PyTorch's `RMSprop`. Keras' `RMSprop` has α = 0.9 (`rho`), ε = 1e-7 inside the root and the learning
-/// rate inside the velocity: `.alpha(0.9).eps(1e-7).eps_inside_sqrt(true).classical(true)`. optax's `rmsprop` has both inside too,
-/// with α = 0.9 and ε = 1e-8: `.alpha(0.9).eps_inside_sqrt(true).classical(true)`; its `eps_in_sqrt=False` is without `eps_inside_sqrt`.
+/// - PyTorch's `RMSprop`: the default.
+/// - Keras' `RMSprop`: α = 0.9 (`rho`), ε = 1e-7 inside the root, and the learning rate inside the velocity:
+///   `.alpha(0.9).eps(1e-7).eps_inside_sqrt(true).classical(true)`.
+/// - optax's `rmsprop`: both inside, with α = 0.9 and ε = 1e-8: `.alpha(0.9).eps_inside_sqrt(true).classical(true)`. With `eps_in_sqrt=False`, leave out
+///   `eps_inside_sqrt`.
 ///
 /// # Errors
 /// A step fails with [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) when a value leaves its range, and for

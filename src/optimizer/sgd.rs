@@ -5,10 +5,9 @@ use crate::params::Scalar;
 use crate::rule::{At, Elementwise, Lanes, Rule};
 use crate::schedule::Hyper;
 
-/// Gradient descent: a step against the gradient, as long as the learning rate says.
+/// Gradient descent: a step against the gradient, times the learning rate.
 ///
-/// Full-batch, stochastic and mini-batch gradient descent are this one step; they differ in the data that the
-/// gradient ∇J was computed from.
+/// Full-batch, stochastic and mini-batch gradient descent are the same step; they differ only in the data that the gradient ∇J is computed from.
 ///
 /// # Update rule
 /// ```text

@@ -12,7 +12,7 @@ use crate::params::Scalar;
 use crate::rule::{At, Decay, MatrixRule, MatrixSlot, Matrixwise};
 use crate::schedule::Hyper;
 
-/// Shampoo: gradients multiplied from both sides with roots of their second moments.
+/// Shampoo: gradients multiplied from both sides by inverse roots of their second moments.
 ///
 /// # Update rule
 /// ```text
@@ -23,8 +23,8 @@ use crate::schedule::Hyper;
 /// m ← μm + d                                         with momentum, which takes d's place
 /// θ ← θ − ηd
 /// ```
-/// A tensor is the matrix of its first axis and all others. A side of length 1 has no preconditioner, and the other one then has
-/// the exponent −1/2: vectors too. Matrices with a side above `block_size` are divided into blocks, each with its own L and R.
+/// A tensor is reshaped to a matrix of its first axis and all others. A side of length 1 has no preconditioner, and the other side then has the exponent
+/// −1/2; this includes vectors. Matrices with a side above `block_size` are divided into blocks, each with its own L and R.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning |
@@ -73,7 +73,7 @@ use crate::schedule::Hyper;
 /// R. Anil et al., *Scalable Second Order Optimization for Deep Learning* (2020), arXiv:2002.09018 (blocks, periods, grafting).
 pub type Shampoo<A = f32> = Matrixwise<ShampooRule, A>;
 
-/// Whose step length [`Shampoo`] takes.
+/// The optimizer whose step length [`Shampoo`] uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Graft {
     /// Its own.
@@ -99,7 +99,7 @@ hyper_parameters! {
         momentum / set_momentum: 0.0..1.0;
     }
     options {
-        /// Takes the direction from Shampoo and the length from another optimizer.
+        /// Uses the direction of Shampoo and the length of another optimizer.
         graft: Graft = Graft::None;
         /// Computes the roots every `every` steps, and more often during the first `every`.
         every: u64 = 10, at least 1;

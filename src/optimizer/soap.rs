@@ -12,7 +12,7 @@ use crate::params::Scalar;
 use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise};
 use crate::schedule::Hyper;
 
-/// SOAP: Adam, in the directions in which gradients have been seen to vary.
+/// SOAP: Adam in the eigenbasis of the gradients' second moments.
 ///
 /// # Update rule
 /// ```text
@@ -23,10 +23,9 @@ use crate::schedule::Hyper;
 /// L ← β₂L + (1 − β₂)ggᵀ,  R ← β₂R + (1 − β₂)gᵀg
 /// every `every` steps:  P ← QR(L·P) with the columns by falling eigenvalue, m and v turned with it; Q from R as well
 /// ```
-/// **The first step only begins**: it makes L and R, and P and Q by eigen-decomposition, and of the parameter only decays the
-/// weight; t counts the steps after it. So no gradient is turned into a basis that it has made. A side
-/// longer than `max_side` is not turned. A vector, and a matrix with a side of length 1, is not turned at all: it has Adam's steps. A
-/// tensor is the matrix of its first axis and all others.
+/// **The first step only initializes the preconditioners and applies weight decay**, so no gradient is projected onto a basis computed from itself. P and
+/// Q start from eigen-decompositions of L and R; t counts the steps after the first. A side longer than `max_side` is not rotated. Vectors, and matrices
+/// with a side of length 1, are not rotated at all and get Adam's steps. A tensor is reshaped to a matrix of its first axis and all others.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning |
@@ -86,7 +85,7 @@ hyper_parameters! {
     options {
         /// Turns the basis every `every` steps.
         every: u64 = 10, at least 1;
-        /// The longest side that is turned.
+        /// The longest side that is rotated.
         max_side: usize = 10_000, at least 1;
     }
 }
@@ -174,12 +173,12 @@ impl<A: Scalar> MatrixRule<A> for SoapRule {
     }
 }
 
-/// What turns a matrix into the bases,
+/// Rotates a matrix into the bases.
 fn bases<'s, A: Scalar>(sides: &'s [Option<Side<'_, A>>; 2]) -> [Option<ArrayView2<'s, A>>; 2] {
     sides.each_ref().map(|side| side.as_ref().map(|side| side.basis.view()))
 }
 
-/// and back.
+/// Rotates a matrix back from the bases.
 fn back<'s, A: Scalar>(sides: &'s [Option<Side<'_, A>>; 2]) -> [Option<ArrayView2<'s, A>>; 2] {
     sides.each_ref().map(|side| side.as_ref().map(|side| side.basis.t()))
 }
