@@ -164,6 +164,7 @@ impl<A: Scalar, const MOMENT: u8> Elementwise<FedRule<MOMENT>, A> {
 
 /// The numbers of one step and tensor.
 #[derive(Debug, Clone, Copy)]
+#[allow(unnameable_types, reason = "seen by the driver alone")]
 pub struct Coefficients<A> {
     first: [A; 2],
     second: [A; 2],

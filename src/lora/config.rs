@@ -22,6 +22,7 @@ use crate::params::{Element, Scalar};
 /// | [`dropout`](Self::dropout) | 0 | 0 ≤ p < 1 | fraction of the adapter's inputs that is dropped in training |
 /// | [`init`](Self::init) | Kaiming | [`Init`] | initial values of A; B starts from 0 |
 /// | [`dora`](Self::dora) | no | [`NormGradient`] | learns the length of every row separately (DoRA) |
+#[doc(alias = "LoraConfig")]
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Config {
     pub(super) rank: usize,

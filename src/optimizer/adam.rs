@@ -48,8 +48,8 @@ use crate::schedule::Hyper;
 /// the root like PyTorch (`eps_root = 0`).
 ///
 /// # Errors
-/// A step fails with [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) when a value leaves its range, and for
-/// the reasons of [`Step::pair`](crate::Step::pair) and a changed parameter tree.
+/// A step returns [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if a value is out of range, and the errors of
+/// [`Step::pair`](crate::Step::pair) and of changed parameters.
 ///
 /// # Example
 /// ```
@@ -65,7 +65,7 @@ use crate::schedule::Hyper;
 ///
 /// # References
 /// D. P. Kingma and J. Ba, *Adam: A Method for Stochastic Optimization* (2014), arXiv:1412.6980, algorithm 1;
-/// S. J. Reddi, S. Kale and S. Kumar, *On the Convergence of Adam and Beyond* (2018), arXiv:1904.09237, algorithm 2
+/// S. J. Reddi, S. Kale and S. Kumar, *On the Convergence of Adam and Beyond* (2018), [arXiv:1904.09237](https://arxiv.org/abs/1904.09237), algorithm 2
 /// (AMSGrad).
 pub type Adam<A = f32> = Elementwise<AdamRule<false>, A>;
 
@@ -108,7 +108,7 @@ pub type Adam<A = f32> = Elementwise<AdamRule<false>, A>;
 /// ```
 ///
 /// # References
-/// I. Loshchilov and F. Hutter, *Decoupled Weight Decay Regularization* (2017), arXiv:1711.05101, algorithm 2.
+/// I. Loshchilov and F. Hutter, *Decoupled Weight Decay Regularization* (2017), [arXiv:1711.05101](https://arxiv.org/abs/1711.05101), algorithm 2.
 pub type AdamW<A = f32> = Elementwise<AdamRule<true>, A>;
 
 hyper_parameters! {

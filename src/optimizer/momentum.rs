@@ -40,8 +40,8 @@ use crate::schedule::Hyper;
 /// `SGD(momentum=μ)` and the form of Sutskever et al. (2013, eqs. 1–2), with v of opposite sign.
 ///
 /// # Errors
-/// A step fails with [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) when a value leaves its range, and for
-/// the reasons of [`Step::pair`](crate::Step::pair) and a changed parameter tree.
+/// A step returns [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if a value is out of range, and the errors of
+/// [`Step::pair`](crate::Step::pair) and of changed parameters.
 ///
 /// # Example
 /// ```

@@ -63,7 +63,7 @@ use crate::schedule::Hyper;
 ///
 /// # References
 /// K. Jordan et al., *Muon: An optimizer for hidden layers in neural networks* (2024), kellerjordan.github.io/posts/muon.
-/// J. Liu et al., *Muon is Scalable for LLM Training* (2025), arXiv:2502.16982, section 2.2 (`match_rms_adamw`).
+/// J. Liu et al., *Muon is Scalable for LLM Training* (2025), [arXiv:2502.16982](https://arxiv.org/abs/2502.16982), section 2.2 (`match_rms_adamw`).
 pub type Muon<A = f32> = Matrixwise<MuonRule, A>;
 
 hyper_parameters! {

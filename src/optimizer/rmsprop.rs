@@ -49,8 +49,8 @@ use crate::schedule::Hyper;
 ///   `eps_inside_sqrt`.
 ///
 /// # Errors
-/// A step fails with [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) when a value leaves its range, and for
-/// the reasons of [`Step::pair`](crate::Step::pair) and a changed parameter tree.
+/// A step returns [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if a value is out of range, and the errors of
+/// [`Step::pair`](crate::Step::pair) and of changed parameters.
 ///
 /// # Example
 /// ```
@@ -67,6 +67,7 @@ use crate::schedule::Hyper;
 /// # References
 /// T. Tieleman and G. Hinton, *Lecture 6.5 – RMSProp*, COURSERA: Neural Networks for Machine Learning (2012);
 /// A. Graves, *Generating Sequences With Recurrent Neural Networks* (2013), arXiv:1308.0850, eqs. 38–45 (centered).
+#[doc(alias = "RMSprop")]
 pub type RmsProp<A = f32> = Elementwise<RmsPropRule, A>;
 
 hyper_parameters! {
@@ -100,6 +101,7 @@ impl<A: Scalar> RmsProp<A> {
 
 /// The numbers of one step and tensor.
 #[derive(Debug, Clone, Copy)]
+#[allow(unnameable_types, reason = "seen by the driver alone")]
 pub struct Coefficients<A> {
     alpha: A,
     one_minus_alpha: A,

@@ -30,8 +30,8 @@ use crate::schedule::Hyper;
 /// PyTorch's `SGD(momentum=0)`, Keras' `SGD` and optax's `sgd` agree.
 ///
 /// # Errors
-/// A step fails with [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) when a value leaves its range, and for
-/// the reasons of [`Step::pair`](crate::Step::pair) and a changed parameter tree.
+/// A step returns [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if a value is out of range, and the errors of
+/// [`Step::pair`](crate::Step::pair) and of changed parameters.
 ///
 /// # Example
 /// ```

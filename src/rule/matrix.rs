@@ -10,7 +10,7 @@ use crate::params::{Scalar, TensorInfo};
 
 /// One algorithm, matrix by matrix.
 ///
-/// [`Matrixwise`] makes an optimizer of it. A tensor is reshaped to a matrix of its first axis and all others: a convolution kernel (out, in, height,
+/// [`Matrixwise`](super::Matrixwise) makes an optimizer of it. A tensor is reshaped to a matrix of its first axis and all others: a convolution kernel (out, in, height,
 /// width) is a matrix (out, in·height·width), and a vector is a matrix of one column.
 ///
 /// This is gradient descent with steps of fixed length, complete:

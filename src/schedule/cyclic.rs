@@ -50,7 +50,8 @@ use crate::error::Result;
 /// ```
 ///
 /// # References
-/// L. N. Smith, *Cyclical Learning Rates for Training Neural Networks*, 2015, arXiv:1506.01186, sec. 3.1.
+/// L. N. Smith, *Cyclical Learning Rates for Training Neural Networks*, 2015, [arXiv:1506.01186](https://arxiv.org/abs/1506.01186), sec. 3.1.
+#[doc(alias = "CyclicLR")]
 #[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]

@@ -45,6 +45,7 @@ use crate::error::{AT_LEAST_1, Result};
 /// # References
 /// A. Senior, G. Heigold, M. Ranzato, K. Yang, *An Empirical Study of Learning Rates in Deep Neural Networks for
 /// Speech Recognition*, 2013, ICASSP.
+#[doc(alias("ExponentialLR", "exponential_decay"))]
 #[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]

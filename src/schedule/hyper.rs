@@ -63,8 +63,7 @@ impl Hyper {
     /// ```
     ///
     /// # Errors
-    /// [`StepError::HyperParameter`] with the name, the value and the range, or what the schedule's own
-    /// [`check`](Schedule::check) says.
+    /// [`StepError::HyperParameter`] with the name, the value and the range, and the errors of [`Schedule::check`].
     pub fn within(&self, name: &'static str, range: impl RangeBounds<f64>, step: u64) -> Result<f64> {
         self.0.check().map_err(|error| error.of_setter(name))?;
         let value = self.at(step);

@@ -43,7 +43,8 @@ use crate::error::Result;
 ///
 /// # References
 /// J. Devlin, M.-W. Chang, K. Lee, K. Toutanova, *BERT: Pre-training of Deep Bidirectional Transformers for Language
-/// Understanding*, 2018, arXiv:1810.04805, app. A.2.
+/// Understanding*, 2018, [arXiv:1810.04805](https://arxiv.org/abs/1810.04805), app. A.2.
+#[doc(alias("LinearLR", "linear_schedule"))]
 #[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]

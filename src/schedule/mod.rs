@@ -152,6 +152,7 @@ use combinators::{Clamp, Cycle, Delay, PerEpoch, Scale, Then, Times, Warmup};
 ///
 /// The other methods create a new schedule from this one, also from a number: `0.1.warmup(10)`. The exception is `clamp` of a number, which is
 /// `f64`'s own method: it returns a number, and panics if `min > max`.
+#[doc(alias("LRScheduler", "lr_scheduler", "LambdaLR"))]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a number, a schedule or a closure that a hyper-parameter takes",
     label = "not an `f64`, a schedule or a closure `|step: u64| -> f64`",
@@ -212,7 +213,7 @@ pub trait Schedule: Send + Sync {
     /// assert_eq!([0, 2, 4, 9, 14].map(|t| schedule.at(t)), [0.0, 0.25, 0.5, 0.25, 0.0]);
     /// ```
     ///
-    /// P. Goyal et al., *Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour*, 2017, arXiv:1706.02677, sec. 2.2.
+    /// P. Goyal et al., *Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour*, 2017, [arXiv:1706.02677](https://arxiv.org/abs/1706.02677), sec. 2.2.
     fn warmup(self, steps: u64) -> Warmup<Self>
     where
         Self: Sized,
@@ -252,6 +253,7 @@ pub trait Schedule: Send + Sync {
     /// let schedule = 0.5.then(100, Linear::new(0.5, 0.25, 10));
     /// assert_eq!([0, 99, 100, 105, 110].map(|t| schedule.at(t)), [0.5, 0.5, 0.5, 0.375, 0.25]);
     /// ```
+    #[doc(alias("SequentialLR", "join_schedules"))]
     fn then<T: Schedule>(self, at: u64, next: T) -> Then<Self, T>
     where
         Self: Sized,
@@ -281,6 +283,7 @@ pub trait Schedule: Send + Sync {
     /// let schedule = Step::new(1.0, 10, 0.5).times(Linear::new(0.0, 1.0, 20));
     /// assert_eq!([0, 5, 10, 20].map(|t| schedule.at(t)), [0.0, 0.25, 0.25, 0.25]);
     /// ```
+    #[doc(alias("ChainedScheduler", "MultiplicativeLR"))]
     fn times<T: Schedule>(self, other: T) -> Times<Self, T>
     where
         Self: Sized,

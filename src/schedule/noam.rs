@@ -41,7 +41,7 @@ use crate::error::{AT_LEAST_1, Result};
 /// ```
 ///
 /// # References
-/// A. Vaswani et al., *Attention Is All You Need*, 2017, arXiv:1706.03762, eq. 3.
+/// A. Vaswani et al., *Attention Is All You Need*, 2017, [arXiv:1706.03762](https://arxiv.org/abs/1706.03762), eq. 3.
 #[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]

@@ -58,7 +58,8 @@ use crate::error::Result;
 ///
 /// # References
 /// L. N. Smith, N. Topin, *Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates*, 2017,
-/// arXiv:1708.07120.
+/// [arXiv:1708.07120](https://arxiv.org/abs/1708.07120).
+#[doc(alias = "OneCycleLR")]
 #[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]

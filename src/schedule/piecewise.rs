@@ -84,6 +84,7 @@ impl Points {
 /// let schedule = PiecewiseConstant::new(0.1, [(100, 0.05), (300, 0.2)]);
 /// assert_eq!([0, 99, 100, 299, 300, 9000].map(|t| schedule.at(t)), [0.1, 0.1, 0.05, 0.05, 0.2, 0.2]);
 /// ```
+#[doc(alias("ConstantLR", "piecewise_constant_schedule"))]
 #[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PiecewiseConstant(Points);

@@ -70,6 +70,7 @@ use crate::state::Commit;
 /// assert!(plateau.observe(4.0)); // no better again: reduced
 /// assert_eq!(schedule.at(300), 0.05);
 /// ```
+#[doc(alias = "ReduceLROnPlateau")]
 #[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]

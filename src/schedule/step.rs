@@ -41,6 +41,7 @@ use crate::error::{AT_LEAST_1, Result};
 /// assert_eq!(schedule.at(30), 0.4);
 /// assert_eq!(schedule.at(60), 0.2);
 /// ```
+#[doc(alias = "StepLR")]
 #[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
@@ -112,7 +113,8 @@ impl Schedule for Step {
 /// ```
 ///
 /// # References
-/// K. He, X. Zhang, S. Ren, J. Sun, *Deep Residual Learning for Image Recognition*, 2015, arXiv:1512.03385, sec. 4.2.
+/// K. He, X. Zhang, S. Ren, J. Sun, *Deep Residual Learning for Image Recognition*, 2015, [arXiv:1512.03385](https://arxiv.org/abs/1512.03385), sec. 4.2.
+#[doc(alias = "MultiStepLR")]
 #[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]

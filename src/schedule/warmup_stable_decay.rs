@@ -51,8 +51,9 @@ use crate::error::Result;
 ///
 /// # References
 /// S. Hu et al., *MiniCPM: Unveiling the Potential of Small Language Models with Scalable Training Strategies*, 2024,
-/// arXiv:2404.06395, sec. 4; `1 − √p`: A. Hägele et al., *Scaling Laws and Compute-Optimal Training Beyond Fixed
-/// Training Durations*, 2024, arXiv:2405.18392.
+/// [arXiv:2404.06395](https://arxiv.org/abs/2404.06395), sec. 4; `1 − √p`: A. Hägele et al., *Scaling Laws and Compute-Optimal Training Beyond Fixed
+/// Training Durations*, 2024, [arXiv:2405.18392](https://arxiv.org/abs/2405.18392).
+#[doc(alias = "WSD")]
 #[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]

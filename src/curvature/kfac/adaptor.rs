@@ -85,6 +85,7 @@ use crate::schedule::Hyper;
 /// R. Grosse and J. Martens, *A Kronecker-factored approximate Fisher matrix for convolution layers* (2016), [arXiv:1602.01407](https://arxiv.org/abs/1602.01407).
 /// J. Ba, R. Grosse and J. Martens, *Distributed Second-Order Optimization using Kronecker-Factored Approximations* (2017), section 5
 /// (κ).
+#[doc(alias("K-FAC", "natural gradient"))]
 #[derive(Clone)]
 pub struct Kfac<O, A> {
     pub(super) inner: O,

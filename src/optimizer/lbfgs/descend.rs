@@ -47,9 +47,8 @@ impl<A: Scalar> Lbfgs<A> {
     /// Takes several iterations. `evaluate` returns the loss and its gradients. The loss must be that of all data, and deterministic.
     ///
     /// # Errors
-    /// [`ArgumentError::NotFinite`] or [`StepError::NonFiniteGradient`] at the beginning, [`StepError::HyperParameter`], and those of
-    /// [`Step::pair`]. Parameters and state are then what they were: a tree gets back what its first walk has shown, wherever the walk
-    /// that puts it back leads.
+    /// [`ArgumentError::NotFinite`] or [`StepError::NonFiniteGradient`] for the first evaluation, [`StepError::HyperParameter`], and those of [`Step::pair`]. Parameters
+    /// and state are then unchanged.
     pub fn step_with<P, G, L>(&mut self, params: &mut P, mut evaluate: impl FnMut(&P) -> (L, G)) -> Result<LbfgsReport>
     where
         P: ParamsMut<Elem = A>,

@@ -49,14 +49,15 @@ pub use descend::{LbfgsReport, Stop};
 /// `prev_grad`, `movement` and, per pair, `s.i` and `y.i`: 2 + 2 · history elements per parameter.
 ///
 /// # Conventions
-/// `torch.optim.LBFGS`; `steps` counts iterations, but not one that is taken back. Where a call there would end where it
-/// began, as its first search has too few evaluations, it goes on here, up to 25, unless `evaluations` was set. A tensor without a gradient is not part of the vector; when others have gradients
-/// than in the iteration before, or its pairs lead to a direction of more than the largest number, the history begins anew. A [group](crate::OptimizerExt::group)'s learning rate scales its own part of the step.
+/// `torch.optim.LBFGS`. Unlike PyTorch, a first line search that runs out of evaluations continues, up to 25, instead of returning without progress, unless
+/// `evaluations` is set. `steps` counts iterations, without those that are undone. A tensor without a gradient is not part of the vector. The history is
+/// reset if other tensors have gradients than in the last iteration, or if the direction overflows. The learning rate of a [group](crate::OptimizerExt::group)
+/// scales the group's part of the step.
 ///
 /// # Errors
-/// [`StepError::NonFiniteGradient`], [`ArgumentError::NotFinite`](crate::error::ArgumentError::NotFinite) for a loss, [`StepError::HyperParameter`]. On an error in any evaluation
-/// parameters and state are what they were before the call; a panic in it leaves the parameters that it was asked about. A loss or gradient that is not finite on the line is turned back from;
-/// without the search, the iteration is taken back and the call ends with [`Stop::NotFinite`].
+/// [`StepError::NonFiniteGradient`], [`ArgumentError::NotFinite`](crate::error::ArgumentError::NotFinite) for a loss, [`StepError::HyperParameter`]. If an evaluation
+/// returns an error, parameters and state are unchanged. If it panics, the parameters are those of that evaluation. If a loss or gradient is not finite
+/// during a line search, the search tries shorter steps. Without a line search, the iteration is undone and the call ends with [`Stop::NotFinite`].
 ///
 /// # Example
 /// ```
@@ -76,6 +77,7 @@ pub use descend::{LbfgsReport, Stop};
 /// # References
 /// J. Nocedal and S. J. Wright, *Numerical Optimization* (2006), algorithms 7.4, 7.5, 3.5 and 3.6.
 /// D. C. Liu and J. Nocedal, *On the limited memory BFGS method for large scale optimization* (1989).
+#[doc(alias("LBFGS", "L-BFGS"))]
 #[derive(Clone)]
 pub struct Lbfgs<A> {
     learning_rate: Hyper,
