@@ -223,7 +223,7 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
             optimizer: |lr| Box::new(Lion::new(lr)),
             oracle: Element(|_, lr, p, g, [m, ..]| lion(lr, p, g, m, 0.9, 0.99)) },
         Row { name: "lion, betas, weight decay", slots: &["exp_avg"], rests: false, parabola: 0.1, rosenbrock: (1e-3, 20_000),
-            pinned: Pinned::Bits(0.0, 0.0),
+            pinned: Pinned::Bits(0.63502437, 0.6350243009760475),
             optimizer: |lr| Box::new(Lion::new(lr).beta1(0.95).beta2(0.98).weight_decay(0.01)),
             oracle: Element(|_, lr, p, g, [m, ..]| lion(lr, p * (1.0 - lr * 0.01), g, m, 0.95, 0.98)) },
 
