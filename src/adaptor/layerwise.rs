@@ -40,7 +40,7 @@ use crate::step::{Optimizer, Report, Step};
 /// ```
 ///
 /// # References
-/// J. Howard and S. Ruder, *Universal Language Model Fine-tuning for Text Classification* (2018), arXiv:1801.06146, sec. 3.2.
+/// J. Howard and S. Ruder, *Universal Language Model Fine-tuning for Text Classification* (2018), [arXiv:1801.06146](https://arxiv.org/abs/1801.06146), sec. 3.2.
 #[derive(Debug, Clone)]
 pub struct LayerwiseDecay<O> {
     inner: O,

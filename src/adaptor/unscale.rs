@@ -21,6 +21,7 @@ use crate::step::{Optimizer, Report, Step};
 /// assert_eq!(w, array![-0.5]);
 /// # Ok::<(), gradus::Error>(())
 /// ```
+#[doc(alias = "GradScaler")]
 #[derive(Debug, Clone)]
 pub struct Unscale<O> {
     inner: O,

@@ -47,6 +47,7 @@ pub use adaptive::Adaptive;
 ///
 /// # Errors
 /// [`StepError::NonFiniteGradient`] or [`StepError::NormOverflow`], and [`StepError::HyperParameter`] unless `max_norm` ≥ 0.
+#[doc(alias("clip_grad_norm_", "clip_by_global_norm"))]
 pub fn global_norm<T: ParamsMut>(grads: &mut T, max_norm: f64) -> Result<f64> {
     Norm::global(max_norm).clip(grads)
 }
@@ -64,6 +65,7 @@ pub fn per_tensor_norm<T: ParamsMut>(grads: &mut T, max_norm: f64) -> Result<f64
 ///
 /// # Errors
 /// [`StepError::NonFiniteGradient`], and [`StepError::HyperParameter`] unless `limit` ≥ 0.
+#[doc(alias = "clip_grad_value_")]
 pub fn value<T: ParamsMut>(grads: &mut T, limit: f64) -> Result<f64> {
     in_place(&Value::new(limit), grads)
 }

@@ -53,7 +53,7 @@ use crate::step::{Optimizer, Report, Step};
 /// ```
 ///
 /// # References
-/// T. Li et al., *Federated Optimization in Heterogeneous Networks* (2020), arXiv:1812.06127, eq. 2.
+/// T. Li et al., *Federated Optimization in Heterogeneous Networks* (2020), [arXiv:1812.06127](https://arxiv.org/abs/1812.06127), eq. 2.
 #[derive(Debug, Clone)]
 pub struct Proximal<O, A> {
     inner: O,

@@ -54,7 +54,7 @@ use crate::step::{Optimizer, Report, Step};
 /// ```
 ///
 /// # References
-/// S. P. Karimireddy et al., *SCAFFOLD: Stochastic Controlled Averaging for Federated Learning* (2020), arXiv:1910.06378,
+/// S. P. Karimireddy et al., *SCAFFOLD: Stochastic Controlled Averaging for Federated Learning* (2020), [arXiv:1910.06378](https://arxiv.org/abs/1910.06378),
 /// algorithm 1.
 #[derive(Debug, Clone)]
 pub struct Scaffold<O, A> {
