@@ -113,7 +113,10 @@ fn the_state_of_a_schedule_is_that_of_one_hyper_parameter() {
     assert_eq!(state.keys().collect::<Vec<_>>(), ["momentum/learning_rate/plateau", "momentum/steps"]);
     let other = Plateau::new(0.9);
     let error = Momentum::<f64>::new(0.8, other.clone()).load_state_dict(&state).unwrap_err();
-    assert!(matches!(&error, Error::State(StateError::MissingEntry { key, .. }) if key == "momentum/momentum/plateau"), "{error}");
+    assert!(
+        matches!(&error, Error::State(StateError::MissingEntry { key, .. }) if key == "momentum/momentum/plateau"),
+        "{error}"
+    );
     let error = Momentum::<f64>::new(0.8, 0.5).load_state_dict(&state).unwrap_err();
     let key = "momentum/learning_rate/plateau".into();
     assert_eq!(error, Error::State(StateError::UnexpectedEntry { key, into: "optimizer" }));
