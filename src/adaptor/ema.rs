@@ -67,6 +67,7 @@ use crate::step::{Optimizer, Report, Step};
 /// # References
 /// B. T. Polyak and A. B. Juditsky, *Acceleration of stochastic approximation by averaging*, SIAM J. Control Optim. 30
 /// (1992).
+#[doc(alias = "AveragedModel")]
 #[derive(Clone)]
 pub struct Ema<A> {
     decay: Hyper,

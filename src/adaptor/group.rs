@@ -12,6 +12,7 @@ use crate::step::{Adjust, Step};
 /// What a group of tensors has of its own.
 ///
 /// Each value is a number or a schedule, evaluated at the optimizer's step counter.
+#[doc(alias = "param_groups")]
 #[derive(Clone, Default)]
 pub struct Group {
     learning_rate: Own,

@@ -43,7 +43,7 @@ const NAME: &str = "layerwise_decay";
 /// ```
 ///
 /// # References
-/// J. Howard and S. Ruder, *Universal Language Model Fine-tuning for Text Classification* (2018), arXiv:1801.06146, sec. 3.2.
+/// J. Howard and S. Ruder, *Universal Language Model Fine-tuning for Text Classification* (2018), [arXiv:1801.06146](https://arxiv.org/abs/1801.06146), sec. 3.2.
 #[derive(Clone)]
 pub struct LayerwiseDecay {
     rate: Hyper,

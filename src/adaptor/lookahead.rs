@@ -56,7 +56,7 @@ use crate::step::{Optimizer, Report, Step, Tensor};
 /// ```
 ///
 /// # References
-/// M. R. Zhang et al., *Lookahead Optimizer: k steps forward, 1 step back* (2019), arXiv:1907.08610, algorithm 1.
+/// M. R. Zhang et al., *Lookahead Optimizer: k steps forward, 1 step back* (2019), [arXiv:1907.08610](https://arxiv.org/abs/1907.08610), algorithm 1.
 #[derive(Clone)]
 pub struct Lookahead<A> {
     every: u64,

@@ -46,7 +46,7 @@ use crate::step::{Adjust, Grad, Optimizer, PerTensor, Report, Step, Tensor};
 /// ```
 ///
 /// # References
-/// P. Micikevicius et al., *Mixed Precision Training* (2017), arXiv:1710.03740, section 3.1.
+/// P. Micikevicius et al., *Mixed Precision Training* (2017), [arXiv:1710.03740](https://arxiv.org/abs/1710.03740), section 3.1.
 #[derive(Clone)]
 pub struct MasterWeights<O, H> {
     inner: O,

@@ -54,8 +54,9 @@ use crate::step::{Optimizer, Report, Step};
 /// ```
 ///
 /// # References
-/// P. Izmailov et al., *Averaging Weights Leads to Wider Optima and Better Generalization* (2018), arXiv:1803.05407,
+/// P. Izmailov et al., *Averaging Weights Leads to Wider Optima and Better Generalization* (2018), [arXiv:1803.05407](https://arxiv.org/abs/1803.05407),
 /// algorithm 1.
+#[doc(alias("AveragedModel", "SWALR"))]
 #[derive(Clone)]
 pub struct Swa<A> {
     start: u64,

@@ -23,6 +23,7 @@ use crate::step::Step;
 /// assert_eq!(w, array![-0.5]);
 /// # Ok::<(), gradus::Error>(())
 /// ```
+#[doc(alias = "GradScaler")]
 #[derive(Clone)]
 pub struct Unscale {
     loss_scale: Hyper,

@@ -45,6 +45,7 @@ use sample::Sample;
 ///
 /// # Errors
 /// Those of [`Gradients::compare`].
+#[doc(alias = "gradcheck")]
 pub fn gradients<P, L>(
     params: &mut P,
     grads: &dyn Params<Elem = P::Elem>,

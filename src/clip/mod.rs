@@ -49,6 +49,7 @@ pub use value::Value;
 ///
 /// # Errors
 /// [`StepError::NonFiniteGradient`](crate::error::StepError::NonFiniteGradient) or [`StepError::NormOverflow`](crate::error::StepError::NormOverflow), and [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) unless `max_norm` ≥ 0.
+#[doc(alias("clip_grad_norm_", "clip_by_global_norm"))]
 pub fn global_norm<T: ParamsMut>(grads: &mut T, max_norm: f64) -> Result<f64> {
     Norm::global(max_norm).clip(grads)
 }
@@ -66,6 +67,7 @@ pub fn per_tensor_norm<T: ParamsMut>(grads: &mut T, max_norm: f64) -> Result<f64
 ///
 /// # Errors
 /// [`StepError::NonFiniteGradient`](crate::error::StepError::NonFiniteGradient), and [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) unless `limit` ≥ 0.
+#[doc(alias = "clip_grad_value_")]
 pub fn value<T: ParamsMut>(grads: &mut T, limit: f64) -> Result<f64> {
     in_place(&Value::new(limit), grads)
 }

@@ -52,7 +52,7 @@ use crate::step::{Step, norm};
 ///
 /// # References
 /// R. Pascanu, T. Mikolov and Y. Bengio, *On the difficulty of training recurrent neural networks* (2013),
-/// arXiv:1211.5063, algorithm 1.
+/// [arXiv:1211.5063](https://arxiv.org/abs/1211.5063), algorithm 1.
 #[derive(Clone)]
 pub struct Norm {
     max_norm: Hyper,

@@ -102,7 +102,8 @@ use crate::step::{Grad, Optimizer, Ranks, Report, Step, Tensor};
 /// ```
 ///
 /// # References
-/// S. Li et al., *PyTorch Distributed: Experiences on Accelerating Data Parallel Training* (2020), arXiv:2006.15704.
+/// S. Li et al., *PyTorch Distributed: Experiences on Accelerating Data Parallel Training* (2020), [arXiv:2006.15704](https://arxiv.org/abs/2006.15704).
+#[doc(alias = "DistributedDataParallel")]
 #[doc(alias = "DDP")]
 #[doc(alias = "all_reduce")]
 pub struct DataParallel<O, G, A> {

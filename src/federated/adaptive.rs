@@ -55,7 +55,7 @@ use crate::schedule::Hyper;
 /// ```
 ///
 /// # References
-/// S. J. Reddi et al., *Adaptive Federated Optimization* (2021), arXiv:2003.00295, algorithm 2.
+/// S. J. Reddi et al., *Adaptive Federated Optimization* (2021), [arXiv:2003.00295](https://arxiv.org/abs/2003.00295), algorithm 2.
 pub type FedAdam<A = f32> = Elementwise<FedRule<ADAM>, A>;
 
 /// FedYogi: FedAdam with a second moment that shrinks slowly when changes become small.
@@ -93,7 +93,7 @@ pub type FedAdam<A = f32> = Elementwise<FedRule<ADAM>, A>;
 /// ```
 ///
 /// # References
-/// S. J. Reddi et al., *Adaptive Federated Optimization* (2021), arXiv:2003.00295, algorithm 2.
+/// S. J. Reddi et al., *Adaptive Federated Optimization* (2021), [arXiv:2003.00295](https://arxiv.org/abs/2003.00295), algorithm 2.
 pub type FedYogi<A = f32> = Elementwise<FedRule<YOGI>, A>;
 
 /// FedAdagrad: FedAdam with a second moment that is the sum of all squares.
@@ -131,7 +131,7 @@ pub type FedYogi<A = f32> = Elementwise<FedRule<YOGI>, A>;
 /// ```
 ///
 /// # References
-/// S. J. Reddi et al., *Adaptive Federated Optimization* (2021), arXiv:2003.00295, algorithm 2.
+/// S. J. Reddi et al., *Adaptive Federated Optimization* (2021), [arXiv:2003.00295](https://arxiv.org/abs/2003.00295), algorithm 2.
 pub type FedAdagrad<A = f32> = Elementwise<FedRule<ADAGRAD>, A>;
 
 /// The second moments: what distinguishes the three optimizers.
@@ -164,6 +164,7 @@ impl<A: Scalar, const MOMENT: u8> Elementwise<FedRule<MOMENT>, A> {
 
 /// The numbers of one step and tensor.
 #[derive(Debug, Clone, Copy)]
+#[allow(unnameable_types, reason = "seen by the driver alone")]
 pub struct Coefficients<A> {
     first: [A; 2],
     second: [A; 2],

@@ -55,7 +55,7 @@ use crate::step::{Optimizer, Report, Step};
 /// ```
 ///
 /// # References
-/// T. Li et al., *Federated Optimization in Heterogeneous Networks* (2020), arXiv:1812.06127, eq. 2.
+/// T. Li et al., *Federated Optimization in Heterogeneous Networks* (2020), [arXiv:1812.06127](https://arxiv.org/abs/1812.06127), eq. 2.
 #[derive(Clone)]
 pub struct Proximal<A> {
     mu: Hyper,

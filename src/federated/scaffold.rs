@@ -56,7 +56,7 @@ use crate::step::{Optimizer, Report, Step};
 /// ```
 ///
 /// # References
-/// S. P. Karimireddy et al., *SCAFFOLD: Stochastic Controlled Averaging for Federated Learning* (2020), arXiv:1910.06378,
+/// S. P. Karimireddy et al., *SCAFFOLD: Stochastic Controlled Averaging for Federated Learning* (2020), [arXiv:1910.06378](https://arxiv.org/abs/1910.06378),
 /// algorithm 1.
 #[derive(Clone)]
 pub struct Scaffold<A> {

@@ -73,6 +73,7 @@ const MAGNITUDE: u32 = 0x7fff_ffff;
 
 /// How the codes of one group are read.
 #[derive(Debug, Clone, Copy)]
+#[allow(unnameable_types, reason = "seen by the driver alone")]
 pub struct Reader {
     scale: f32,
     sign: u32,

@@ -30,9 +30,9 @@ use crate::params::{Element, Params, ParamsMut, Scalar, Visitor, VisitorMut};
 /// sum; here it is never masked.
 ///
 /// # References
-/// E. J. Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models* (2021), arXiv:2106.09685, section 4.1.
-/// D. Kalajdzievski, *A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA* (2023), arXiv:2312.03732.
-/// S.-Y. Liu et al., *DoRA: Weight-Decomposed Low-Rank Adaptation* (2024), arXiv:2402.09353, equations 5 and 11.
+/// E. J. Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models* (2021), [arXiv:2106.09685](https://arxiv.org/abs/2106.09685), section 4.1.
+/// D. Kalajdzievski, *A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA* (2023), [arXiv:2312.03732](https://arxiv.org/abs/2312.03732).
+/// S.-Y. Liu et al., *DoRA: Weight-Decomposed Low-Rank Adaptation* (2024), [arXiv:2402.09353](https://arxiv.org/abs/2402.09353), equations 5 and 11.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lora<A> {
     /// A, of shape (r, in).

@@ -22,6 +22,7 @@ use crate::params::{Element, Scalar};
 /// | [`dropout`](Self::dropout) | 0 | 0 ≤ p < 1 | fraction of the adapter's inputs that is dropped in training |
 /// | [`init`](Self::init) | Kaiming | [`Init`] | initial values of A; B starts from 0 |
 /// | [`dora`](Self::dora) | no | [`NormGradient`] | learns the length of every row separately (DoRA) |
+#[doc(alias = "LoraConfig")]
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Config {
     pub(super) rank: usize,
@@ -90,7 +91,7 @@ impl Config {
     /// layer's output does not change.
     ///
     /// F. Meng, Z. Wang and M. Zhang, *PiSSA: Principal Singular Values and Singular Vectors Adaptation of Large Language
-    /// Models* (2024), arXiv:2404.02948, section 3.
+    /// Models* (2024), [arXiv:2404.02948](https://arxiv.org/abs/2404.02948), section 3.
     ///
     /// # Errors
     /// Those of [`adapt`](Self::adapt). α must be above 0, the rank at most the smaller side of the weight, and the weight finite. On an error the weight is

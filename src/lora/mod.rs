@@ -24,7 +24,7 @@
 //! # Ok::<(), gradus::Error>(())
 //! ```
 //!
-//! [`Lora`] has the formulas. An adapter is a [`Params`] tree of its own, so an optimizer has state only for the adapter.
+//! [`Lora`] has the formulas. An adapter is a [`Params`](trait@crate::Params) tree of its own, so an optimizer has state only for the adapter.
 
 mod adapter;
 mod config;
@@ -46,7 +46,7 @@ pub use init::Init;
 
 /// LoRA+: the learning rate of every B is `ratio` times that of A; the paper recommends 16.
 ///
-/// S. Hayou, N. Ghosh and B. Yu, *LoRA+: Efficient Low Rank Adaptation of Large Models* (2024), arXiv:2402.12354.
+/// S. Hayou, N. Ghosh and B. Yu, *LoRA+: Efficient Low Rank Adaptation of Large Models* (2024), [arXiv:2402.12354](https://arxiv.org/abs/2402.12354).
 ///
 /// ```
 /// use gradus::lora::{self, Config};

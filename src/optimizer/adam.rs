@@ -15,16 +15,15 @@ use crate::schedule::Hyper;
 /// v̂ ← v/(1 − β₂ᵗ)
 /// θ ← θ − η·m̂/(√v̂ + ε)
 /// ```
-/// t counts the steps in which the tensor had a gradient, from 1. m and v begin at 0 and are therefore too small in
-/// the first steps; dividing by `1 − βᵗ` makes up for it. [`bias_correction(false)`](Adam::bias_correction) leaves
-/// that out: `θ ← θ − η·m/(√v + ε)`.
+/// t is the number of steps in which the tensor had a gradient, starting at 1. m and v start from 0 and are therefore too small in the first steps;
+/// dividing by `1 − βᵗ` corrects this. [`bias_correction(false)`](Adam::bias_correction) omits the correction: `θ ← θ − η·m/(√v + ε)`.
 ///
-/// [`amsgrad`](Adam::amsgrad) never lets the divisor shrink: with `w ← max(w, v)`, w takes the place of v in v̂.
+/// [`amsgrad`](Adam::amsgrad) keeps the divisor from shrinking: it uses `w ← max(w, v)` instead of v in v̂.
 /// [`eps_hat`](Adam::eps_hat) adds ε before the correction of v:
 /// ```text
 /// θ ← θ − η·√(1 − β₂ᵗ)/(1 − β₁ᵗ)·m/(√v + ε)
 /// ```
-/// With weight decay λ the gradient is `∇J(θ) + λθ`, in m and v too. [`AdamW`] decays apart from the gradient.
+/// With weight decay λ the gradient is `∇J(θ) + λθ`, also in m and v. In [`AdamW`] the decay is separate from the gradient.
 ///
 /// # Hyper-parameters
 /// Each is set by the method of its name and takes a number, a [schedule](crate::schedule) or a closure.
@@ -32,8 +31,8 @@ use crate::schedule::Hyper;
 /// | name | default | range | meaning |
 /// |---|---|---|---|
 /// | `learning_rate` η | – | η ≥ 0 | length of the step, in units of the parameter |
-/// | `beta1` β₁ | 0.9 | 0 ≤ β₁ < 1 | share of the first moment kept a step |
-/// | `beta2` β₂ | 0.999 | 0 ≤ β₂ < 1 | share of the second moment kept a step |
+/// | `beta1` β₁ | 0.9 | 0 ≤ β₁ < 1 | fraction of the first moment kept per step |
+/// | `beta2` β₂ | 0.999 | 0 ≤ β₂ < 1 | fraction of the second moment kept per step |
 /// | `eps` ε | 1e-8 | ε ≥ 0 | keeps the division finite; unit of the gradient |
 /// | `weight_decay` λ | 0 | λ ≥ 0 | strength of the L2 penalty |
 ///
@@ -49,8 +48,8 @@ use crate::schedule::Hyper;
 /// the root like PyTorch (`eps_root = 0`).
 ///
 /// # Errors
-/// A step fails with [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) when a value leaves its range, and for
-/// the reasons of [`Step::pair`](crate::Step::pair) and a changed parameter tree.
+/// A step returns [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if a value is out of range, and the errors of
+/// [`Step::pair`](crate::Step::pair) and of changed parameters.
 ///
 /// # Example
 /// ```
@@ -59,14 +58,14 @@ use crate::schedule::Hyper;
 ///
 /// let mut opt = Adam::new(0.1).eps(0.0);
 /// let mut w = array![1.0, 1.0];
-/// opt.step(&mut w, &array![0.001, -1000.0])?; // the first step has length η, whatever the gradient
+/// opt.step(&mut w, &array![0.001, -1000.0])?; // the first step has length η for any gradient
 /// assert!((w[0] - 0.9_f64).abs() < 1e-12 && (w[1] - 1.1).abs() < 1e-12);
 /// # Ok::<(), gradus::Error>(())
 /// ```
 ///
 /// # References
 /// D. P. Kingma and J. Ba, *Adam: A Method for Stochastic Optimization* (2014), arXiv:1412.6980, algorithm 1;
-/// S. J. Reddi, S. Kale and S. Kumar, *On the Convergence of Adam and Beyond* (2018), arXiv:1904.09237, algorithm 2
+/// S. J. Reddi, S. Kale and S. Kumar, *On the Convergence of Adam and Beyond* (2018), [arXiv:1904.09237](https://arxiv.org/abs/1904.09237), algorithm 2
 /// (AMSGrad).
 pub type Adam<A = f32> = Elementwise<AdamRule<false>, A>;
 
@@ -77,7 +76,7 @@ pub type Adam<A = f32> = Elementwise<AdamRule<false>, A>;
 /// θ ← θ(1 − ηλ)
 /// θ ← the update of Adam, its moments without the decay
 /// ```
-/// The shrinking is not divided by √v̂, so that all parameters decay at the same rate ηλ.
+/// The decay is not divided by √v̂, so all parameters decay at the same rate ηλ.
 ///
 /// # Hyper-parameters
 /// Those of [`Adam`], with its methods, and
@@ -90,9 +89,8 @@ pub type Adam<A = f32> = Elementwise<AdamRule<false>, A>;
 /// That of [`Adam`].
 ///
 /// # Conventions
-/// PyTorch's `AdamW`. The paper's decay is λ alone, scaled by the schedule multiplier; PyTorch's, Keras' and optax's
-/// is ηλ, as here. optax's default λ is 1e-4. The decay pulls every parameter towards zero; where that is not wanted, as
-/// in fitting a curve, take [`Adam`].
+/// PyTorch's `AdamW`. In the paper the decay is λ times the schedule multiplier; in PyTorch, Keras, optax and here it is ηλ. optax's default λ is
+/// 1e-4. The decay pulls every parameter towards zero; if you do not want that, for example when fitting a curve, use [`Adam`].
 ///
 /// # Errors
 /// Those of [`Adam`].
@@ -104,13 +102,13 @@ pub type Adam<A = f32> = Elementwise<AdamRule<false>, A>;
 ///
 /// let mut opt = AdamW::new(0.1).weight_decay(0.5);
 /// let mut w = array![1.0];
-/// opt.step(&mut w, &array![0.0])?; // no gradient to speak of: only the decay
+/// opt.step(&mut w, &array![0.0])?; // the gradient is 0: only the decay
 /// assert_eq!(w, array![0.95]);
 /// # Ok::<(), gradus::Error>(())
 /// ```
 ///
 /// # References
-/// I. Loshchilov and F. Hutter, *Decoupled Weight Decay Regularization* (2017), arXiv:1711.05101, algorithm 2.
+/// I. Loshchilov and F. Hutter, *Decoupled Weight Decay Regularization* (2017), [arXiv:1711.05101](https://arxiv.org/abs/1711.05101), algorithm 2.
 pub type AdamW<A = f32> = Elementwise<AdamRule<true>, A>;
 
 hyper_parameters! {
@@ -129,7 +127,7 @@ hyper_parameters! {
         amsgrad: bool = false;
         /// Adds ε to √v before the bias correction (the paper's ε̂; Keras).
         eps_hat: bool = false;
-        /// Divides the moments by 1 − βᵗ, as is the default. With `false` they are biased towards zero in the first steps.
+        /// Divides the moments by 1 − βᵗ, which is the default. With `false` they are biased towards zero in the first steps.
         bias_correction: bool = true;
     }
 }

@@ -77,6 +77,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     }
 
     /// Clips the norm of all gradients together to `max_norm`, a number or a schedule: see [`Norm`].
+    #[doc(alias("clip_grad_norm_", "clip_by_global_norm", "global_clipnorm"))]
     fn clip_global_norm(self, max_norm: impl Into<Hyper>) -> Adapted<Self, Transforming<Norm>>
     where
         Self: Sized,
@@ -85,6 +86,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     }
 
     /// Clips every tensor's own norm to `max_norm`, a number or a schedule: see [`Norm`].
+    #[doc(alias = "clipnorm")]
     fn clip_per_tensor_norm(self, max_norm: impl Into<Hyper>) -> Adapted<Self, Transforming<Norm>>
     where
         Self: Sized,
@@ -94,6 +96,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
 
     /// Limits every element of the gradients to −`limit` … `limit`, a number or a schedule: see
     /// [`Value`].
+    #[doc(alias("clip_grad_value_", "clipvalue"))]
     fn clip_value(self, limit: impl Into<Hyper>) -> Adapted<Self, Transforming<Value>>
     where
         Self: Sized,
@@ -103,6 +106,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
 
     /// Limits every unit's gradient norm to `clipping` times its parameter norm (AGC): see
     /// [`Adaptive`].
+    #[doc(alias("AGC", "adaptive_grad_clip"))]
     fn clip_adaptive(self, clipping: impl Into<Hyper>) -> Adapted<Self, Transforming<Adaptive>>
     where
         Self: Sized,
@@ -111,6 +115,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     }
 
     /// Moves the parameters once every `every` calls, by the mean of the gradients: see [`Accumulate`].
+    #[doc(alias("MultiSteps", "gradient_accumulation_steps"))]
     fn accumulate(self, every: u64) -> Adapted<Self, Accumulate<A>>
     where
         Self: Sized,
@@ -119,6 +124,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     }
 
     /// Keeps a running average of the parameters, with this decay: see [`Ema`].
+    #[doc(alias("AveragedModel", "get_ema_multi_avg_fn"))]
     fn ema(self, decay: impl Into<Hyper>) -> Adapted<Self, Ema<A>>
     where
         Self: Sized,
@@ -127,6 +133,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     }
 
     /// Keeps the mean of the parameters after step `start` and every `every` steps from there on: see [`Swa`].
+    #[doc(alias("AveragedModel", "SWALR"))]
     fn swa(self, start: u64, every: u64) -> Adapted<Self, Swa<A>>
     where
         Self: Sized,
@@ -144,6 +151,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
 
     /// Gives each of the layers, which patterns choose from the input to the output, `rate` times the learning rate of the
     /// one after it: see [`LayerwiseDecay`].
+    #[doc(alias("LLRD", "layer_decay"))]
     fn layerwise_decay(
         self,
         rate: impl Into<Hyper>,
@@ -156,6 +164,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     }
 
     /// Keeps the tensors that the pattern chooses as they are: see [`Freeze`]. Write it last, after clipping.
+    #[doc(alias("no_grad", "set_to_zero"))]
     #[doc(alias = "requires_grad")]
     fn freeze(self, pattern: impl Into<Pattern>) -> Adapted<Self, Freeze>
     where
@@ -165,6 +174,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     }
 
     /// Gives the tensors that the pattern chooses a learning rate or weight decay of their own: see [`Grouped`].
+    #[doc(alias("param_groups", "add_param_group"))]
     fn group(self, pattern: impl Into<Pattern>, group: Group) -> Adapted<Self, Transforming<Grouped>>
     where
         Self: Sized,
@@ -173,6 +183,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     }
 
     /// Gives the tensors that the pattern chooses to another optimizer: see [`Router`].
+    #[doc(alias = "multi_transform")]
     fn route(self, pattern: impl Into<Pattern>, optimizer: impl Optimizer<A> + 'static) -> Router<A>
     where
         Self: Sized + 'static,
@@ -199,6 +210,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
 
     /// Shares the optimizer's state and work between the ranks of a group, ZeRO-1: see
     /// [`Sharded`](crate::distributed::Sharded).
+    #[doc(alias("ZeroRedundancyOptimizer", "ZeRO"))]
     #[cfg(feature = "distributed")]
     fn sharded<G: crate::distributed::Collective<A>>(self, group: G) -> crate::distributed::Sharded<Self, G, A>
     where
@@ -239,6 +251,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
 
     /// Moves the parameters of all ranks of a group by the mean of their gradients: see
     /// [`DataParallel`](crate::distributed::DataParallel).
+    #[doc(alias("DistributedDataParallel", "DDP"))]
     #[cfg(feature = "distributed")]
     fn data_parallel<G>(self, group: G) -> crate::distributed::DataParallel<Self, G, A>
     where
@@ -251,6 +264,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     /// Takes `every` steps alone, then a step of `outer` along the mean change over all ranks, which are those given to
     /// [`across`](crate::distributed::LocalSteps::across), or without it this one alone: see
     /// [`LocalSteps`](crate::distributed::LocalSteps).
+    #[doc(alias("DiLoCo", "PostLocalSGDOptimizer"))]
     #[cfg(feature = "distributed")]
     fn local_steps<U: Optimizer<A>>(
         self,
@@ -264,6 +278,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     }
 
     /// Steps parameters of 16 bits through f32 copies: see [`MasterWeights`](crate::adaptor::MasterWeights).
+    #[doc(alias("autocast", "mixed_precision"))]
     #[cfg(feature = "half")]
     fn master_weights<H: Element>(self) -> crate::adaptor::MasterWeights<Self, H>
     where
@@ -273,6 +288,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     }
 
     /// Divides the gradients by the factor that the loss was multiplied with: a number or a schedule. See [`Unscale`].
+    #[doc(alias = "GradScaler")]
     fn unscale(self, loss_scale: impl Into<Hyper>) -> Adapted<Self, Transforming<Unscale>>
     where
         Self: Sized,

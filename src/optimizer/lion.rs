@@ -49,7 +49,7 @@ use crate::schedule::Hyper;
 /// ```
 ///
 /// # References
-/// X. Chen et al., *Symbolic Discovery of Optimization Algorithms* (2023), arXiv:2302.06675, algorithm 2.
+/// X. Chen et al., *Symbolic Discovery of Optimization Algorithms* (2023), [arXiv:2302.06675](https://arxiv.org/abs/2302.06675), algorithm 2.
 pub type Lion<A = f32> = Elementwise<LionRule, A>;
 
 hyper_parameters! {

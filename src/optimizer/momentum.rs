@@ -12,14 +12,13 @@ use crate::schedule::Hyper;
 /// v ← μv + (1 − τ)∇J(θ)        (first step of a tensor: v = ∇J(θ))
 /// θ ← θ − ηv
 /// ```
-/// With [`classical`](Momentum::classical) the learning rate stands inside the velocity, as in the literature:
+/// With [`classical`](Momentum::classical) the learning rate is inside the velocity, as in the literature:
 /// ```text
 /// v ← μv + η(1 − τ)∇J(θ)
 /// θ ← θ − v
 /// ```
-/// The two agree while η is constant, when the second velocity is η times the first. When a schedule changes η
-/// they part: outside the velocity the new η holds at once for everything accumulated, inside it the old steps keep
-/// the η they were made with.
+/// The two agree while η is constant; the second velocity is then η times the first. They differ when a schedule changes η: outside the velocity, the
+/// new η applies to the whole velocity at once; inside, earlier gradients keep their old η.
 ///
 /// With weight decay λ the gradient is `∇J(θ) + λθ`.
 ///
@@ -29,8 +28,8 @@ use crate::schedule::Hyper;
 /// | name | default | range | meaning |
 /// |---|---|---|---|
 /// | `learning_rate` η | – | η ≥ 0 | length of the step, per unit of velocity |
-/// | `momentum` μ | – | 0 ≤ μ < 1 | share of the velocity kept a step; it averages over about 1/(1 − μ) steps |
-/// | `dampening` τ | 0 | 0 ≤ τ ≤ 1 | share of the gradient held back, but for the first |
+/// | `momentum` μ | – | 0 ≤ μ < 1 | fraction of the velocity kept per step; it averages over about 1/(1 − μ) steps |
+/// | `dampening` τ | 0 | 0 ≤ τ ≤ 1 | fraction by which the gradient is reduced, except in a tensor's first step |
 /// | `weight_decay` λ | 0 | λ ≥ 0 | strength of the L2 penalty |
 ///
 /// # State
@@ -41,8 +40,8 @@ use crate::schedule::Hyper;
 /// `SGD(momentum=μ)` and the form of Sutskever et al. (2013, eqs. 1–2), with v of opposite sign.
 ///
 /// # Errors
-/// A step fails with [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) when a value leaves its range, and for
-/// the reasons of [`Step::pair`](crate::Step::pair) and a changed parameter tree.
+/// A step returns [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if a value is out of range, and the errors of
+/// [`Step::pair`](crate::Step::pair) and of changed parameters.
 ///
 /// # Example
 /// ```

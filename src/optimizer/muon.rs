@@ -1,4 +1,4 @@
-//! Muon: momentum whose matrices are orthogonalised.
+//! Muon: orthogonalized momentum.
 
 use std::mem::swap;
 use std::ops::Bound;
@@ -12,7 +12,7 @@ use crate::params::{Scalar, TensorInfo};
 use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise};
 use crate::schedule::Hyper;
 
-/// Muon, for the matrices inside a model: momentum, of which every singular value is made about 1.
+/// Muon, for the hidden matrices of a model: momentum whose singular values are all made about 1.
 ///
 /// # Update rule
 /// ```text
@@ -23,24 +23,24 @@ use crate::schedule::Hyper;
 /// θ ← θ(1 − ηλ)
 /// θ ← θ − η·√max(1, rows/columns)·X                        with match_rms_adamw η·0.2·√max(rows, columns)·X
 /// ```
-/// In the arithmetic of the parameters, f32 or f64. Singular values of at least 0.002‖u‖ become 0.68 … 1.21, smaller ones less.
+/// It computes in the parameters' type, f32 or f64. Singular values of at least 0.002‖u‖ become 0.68 to 1.21, smaller ones less.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
-/// | `learning_rate` η | – | ≥ 0 | 0.02 is usual; with `match_rms_adamw` that of AdamW |
+/// | `learning_rate` η | – | ≥ 0 | 0.02 is usual; with `match_rms_adamw` the learning rate of AdamW |
 /// | [`momentum`](Self::momentum) μ | 0.95 | 0 ≤ μ < 1 | decay of the average gradient |
-/// | [`nesterov`](Self::nesterov) | yes | | looks ahead; `false` takes the average itself |
+/// | [`nesterov`](Self::nesterov) | yes | | look-ahead; `false` uses the average itself |
 /// | [`weight_decay`](Self::weight_decay) λ | 0.1 | ≥ 0 | decoupled |
-/// | [`match_rms_adamw`](Self::match_rms_adamw) | no | | the step is as long as AdamW's usually is |
-/// | [`eps`](Self::eps) ε | 1e-7 | > 0 | the least norm divided by |
+/// | [`match_rms_adamw`](Self::match_rms_adamw) | no | | scales the step to the usual length of an AdamW step |
+/// | [`eps`](Self::eps) ε | 1e-7 | > 0 | the smallest divisor |
 ///
 /// # State
-/// `momentum_buffer`, a matrix of the parameter's elements: 4 bytes a parameter in f32.
+/// `momentum_buffer`, a matrix of the parameter's size: 4 bytes per parameter in f32.
 ///
 /// # Conventions
-/// `torch.optim.Muon`, which computes X in bf16. Meant for hidden layers; embeddings, heads, biases and norms go to AdamW in one
-/// line, see the example. Convolutions are matrices (out, in·height·width).
+/// `torch.optim.Muon`, which computes X in bf16. Use it for hidden layers. Embeddings, heads, biases and norms should use AdamW; the example shows how.
+/// Convolutions are matrices (out, in·height·width).
 ///
 /// # Errors
 /// [`StepError::NotAMatrix`] for tensors of fewer than two axes, [`StepError::NonFiniteGradient`], [`StepError::NormOverflow`],
@@ -63,7 +63,7 @@ use crate::schedule::Hyper;
 ///
 /// # References
 /// K. Jordan et al., *Muon: An optimizer for hidden layers in neural networks* (2024), kellerjordan.github.io/posts/muon.
-/// J. Liu et al., *Muon is Scalable for LLM Training* (2025), arXiv:2502.16982, section 2.2 (`match_rms_adamw`).
+/// J. Liu et al., *Muon is Scalable for LLM Training* (2025), [arXiv:2502.16982](https://arxiv.org/abs/2502.16982), section 2.2 (`match_rms_adamw`).
 pub type Muon<A = f32> = Matrixwise<MuonRule, A>;
 
 hyper_parameters! {
@@ -71,13 +71,13 @@ hyper_parameters! {
     pub struct MuonRule => MuonValues for Matrixwise {
         /// The momentum μ, 0 ≤ μ < 1.
         momentum / set_momentum: 0.95, 0.0..1.0;
-        /// The least norm ε > 0 that is divided by.
+        /// The smallest divisor ε > 0.
         eps / set_eps: 1e-7, (Bound::Excluded(0.0), Bound::Unbounded);
     }
     options {
-        /// Looks ahead, as is the default. With `false` the momentum itself is orthogonalized.
+        /// Uses the look-ahead, which is the default. With `false` the momentum itself is orthogonalized.
         nesterov: bool = true;
-        /// Scales by 0.2·√max(rows, columns), with which learning rate and weight decay of AdamW serve for Muon.
+        /// Scales by 0.2·√max(rows, columns), so that learning rate and weight decay of AdamW can be used for Muon.
         match_rms_adamw: bool = false;
     }
 }
@@ -132,10 +132,9 @@ impl<A: Scalar> MatrixRule<A> for MuonRule {
 const COEFFICIENTS: (f64, f64, f64) = (3.4445, -4.7750, 2.0315);
 const ROUNDS: usize = 5;
 
-/// The matrix with all singular values made about 1, by five rounds of Newton–Schulz's iteration: what [`Muon`] makes of a
-/// momentum.
+/// Makes all singular values of a matrix about 1, by five rounds of the Newton–Schulz iteration. [`Muon`] applies it to the momentum.
 ///
-/// What is at least 0.002 of the Frobenius norm becomes 0.68 … 1.21. A matrix of zeros stays one.
+/// Singular values of at least 0.002 of the Frobenius norm become 0.68 to 1.21. A matrix of zeros is unchanged.
 ///
 /// ```
 /// let x = gradus::optimizer::newton_schulz(ndarray::array![[3.0, 0.0, 0.0], [0.0, -0.1, 0.0]].view());

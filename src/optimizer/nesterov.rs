@@ -5,27 +5,26 @@ use crate::params::Scalar;
 use crate::rule::{At, Elementwise, Lanes, Rule};
 use crate::schedule::Hyper;
 
-/// Nesterov momentum: the gradient acts where the velocity is about to lead, not where it came from.
+/// Nesterov momentum: the gradient is used at the point that the velocity is about to reach.
 ///
 /// # Update rule
 /// ```text
 /// v ← μv + ∇J(θ)        (first step of a tensor: v = ∇J(θ))
 /// θ ← θ − η(∇J(θ) + μv)
 /// ```
-/// With [`classical`](Nesterov::classical) the learning rate stands inside the velocity:
+/// With [`classical`](Nesterov::classical) the learning rate is inside the velocity:
 /// ```text
 /// v ← μv + η∇J(θ)
 /// θ ← θ − (μv + η∇J(θ))
 /// ```
-/// **Why this is the look-ahead.** Nesterov's method, as Sutskever et al. write it, takes the gradient ahead of the
-/// position φ:
+/// **Why this is the look-ahead.** Nesterov's method, as Sutskever et al. write it, computes the gradient ahead of the position φ:
 /// ```text
 /// v' = μv + η∇J(φ − μv)
 /// φ' = φ − v'
 /// ```
 /// A training loop has its gradient at the parameters, so let the parameters *be* the point ahead: θ = φ − μv. Then
 /// v' = μv + η∇J(θ) and θ' = φ' − μv' = θ + μv − v' − μv' = θ − (μv' + η∇J(θ)), the classical form above. It needs no
-/// second evaluation; what is stored is the point where the gradient is wanted next, and φ = θ + μv.
+/// second evaluation, because the stored parameter θ is the point of the next gradient, and φ = θ + μv.
 /// The default form moves η outside, as for [`Momentum`](crate::Momentum); both agree while η is constant.
 ///
 /// With weight decay λ the gradient is `∇J(θ) + λθ`.
@@ -47,8 +46,8 @@ use crate::schedule::Hyper;
 /// `classical(true)` is Keras' `SGD(momentum=μ, nesterov=True)`.
 ///
 /// # Errors
-/// A step fails with [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) when a value leaves its range, and for
-/// the reasons of [`Step::pair`](crate::Step::pair) and a changed parameter tree.
+/// A step returns [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if a value is out of range, and the errors of
+/// [`Step::pair`](crate::Step::pair) and of changed parameters.
 ///
 /// # Example
 /// ```

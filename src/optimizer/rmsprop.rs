@@ -32,9 +32,9 @@ use crate::schedule::Hyper;
 /// | name | default | range | meaning |
 /// |---|---|---|---|
 /// | `learning_rate` η | – | η ≥ 0 | length of the step, in units of the parameter |
-/// | `alpha` α | 0.99 | 0 ≤ α < 1 | share of the mean square kept a step |
+/// | `alpha` α | 0.99 | 0 ≤ α < 1 | fraction of the mean square kept per step |
 /// | `eps` ε | 1e-8 | ε ≥ 0 | keeps the division finite; unit of the gradient (its square inside the root) |
-/// | `momentum` μ | off | 0 ≤ μ < 1 | share of the velocity kept a step |
+/// | `momentum` μ | off | 0 ≤ μ < 1 | fraction of the velocity kept per step |
 /// | `weight_decay` λ | 0 | λ ≥ 0 | strength of the L2 penalty |
 ///
 /// # State
@@ -42,13 +42,15 @@ use crate::schedule::Hyper;
 /// three elements per parameter (4 to 12 bytes in f32).
 ///
 /// # Conventions
-/// The default is PyTorch's `RMSprop`. Keras' `RMSprop` has α = 0.9 (`rho`), ε = 1e-7 inside the root and the learning
-/// rate inside the velocity: `.alpha(0.9).eps(1e-7).eps_inside_sqrt(true).classical(true)`. optax's `rmsprop` has both inside too,
-/// with α = 0.9 and ε = 1e-8: `.alpha(0.9).eps_inside_sqrt(true).classical(true)`; its `eps_in_sqrt=False` is without `eps_inside_sqrt`.
+/// - PyTorch's `RMSprop`: the default.
+/// - Keras' `RMSprop`: α = 0.9 (`rho`), ε = 1e-7 inside the root, and the learning rate inside the velocity:
+///   `.alpha(0.9).eps(1e-7).eps_inside_sqrt(true).classical(true)`.
+/// - optax's `rmsprop`: both inside, with α = 0.9 and ε = 1e-8: `.alpha(0.9).eps_inside_sqrt(true).classical(true)`. With `eps_in_sqrt=False`, leave out
+///   `eps_inside_sqrt`.
 ///
 /// # Errors
-/// A step fails with [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) when a value leaves its range, and for
-/// the reasons of [`Step::pair`](crate::Step::pair) and a changed parameter tree.
+/// A step returns [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if a value is out of range, and the errors of
+/// [`Step::pair`](crate::Step::pair) and of changed parameters.
 ///
 /// # Example
 /// ```
@@ -65,6 +67,7 @@ use crate::schedule::Hyper;
 /// # References
 /// T. Tieleman and G. Hinton, *Lecture 6.5 – RMSProp*, COURSERA: Neural Networks for Machine Learning (2012);
 /// A. Graves, *Generating Sequences With Recurrent Neural Networks* (2013), arXiv:1308.0850, eqs. 38–45 (centered).
+#[doc(alias = "RMSprop")]
 pub type RmsProp<A = f32> = Elementwise<RmsPropRule, A>;
 
 hyper_parameters! {
@@ -98,6 +101,7 @@ impl<A: Scalar> RmsProp<A> {
 
 /// The numbers of one step and tensor.
 #[derive(Debug, Clone, Copy)]
+#[allow(unnameable_types, reason = "seen by the driver alone")]
 pub struct Coefficients<A> {
     alpha: A,
     one_minus_alpha: A,

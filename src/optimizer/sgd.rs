@@ -5,10 +5,9 @@ use crate::params::Scalar;
 use crate::rule::{At, Elementwise, Lanes, Rule};
 use crate::schedule::Hyper;
 
-/// Gradient descent: a step against the gradient, as long as the learning rate says.
+/// Gradient descent: a step against the gradient, times the learning rate.
 ///
-/// Full-batch, stochastic and mini-batch gradient descent are this one step; they differ in the data that the
-/// gradient ∇J was computed from.
+/// Full-batch, stochastic and mini-batch gradient descent are the same step; they differ only in the data that the gradient ∇J is computed from.
 ///
 /// # Update rule
 /// ```text
@@ -31,8 +30,8 @@ use crate::schedule::Hyper;
 /// PyTorch's `SGD(momentum=0)`, Keras' `SGD` and optax's `sgd` agree.
 ///
 /// # Errors
-/// A step fails with [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) when a value leaves its range, and for
-/// the reasons of [`Step::pair`](crate::Step::pair) and a changed parameter tree.
+/// A step returns [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if a value is out of range, and the errors of
+/// [`Step::pair`](crate::Step::pair) and of changed parameters.
 ///
 /// # Example
 /// ```

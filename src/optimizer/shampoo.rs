@@ -12,7 +12,7 @@ use crate::params::Scalar;
 use crate::rule::{At, Decay, MatrixRule, MatrixSlot, Matrixwise};
 use crate::schedule::Hyper;
 
-/// Shampoo: gradients multiplied from both sides with roots of their second moments.
+/// Shampoo: gradients multiplied from both sides by inverse roots of their second moments.
 ///
 /// # Update rule
 /// ```text
@@ -23,37 +23,36 @@ use crate::schedule::Hyper;
 /// m ← μm + d                                         with momentum, which takes d's place
 /// θ ← θ − ηd
 /// ```
-/// A tensor is the matrix of its first axis and all others. A side of length 1 has no preconditioner, and the other one then has
-/// the exponent −1/2: vectors too. Matrices with a side above `block_size` are divided into blocks, each with its own L and R.
+/// A tensor is reshaped to a matrix of its first axis and all others. A side of length 1 has no preconditioner, and the other side then has the exponent
+/// −1/2; this includes vectors. Matrices with a side above `block_size` are divided into blocks, each with its own L and R.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
-/// | `learning_rate` η | – | ≥ 0 | begin with 0.1, grafted with what that optimizer has |
-/// | [`eps`](Self::eps) ε | 1e-6 | > 0 | least eigenvalue; unit of the gradient squared |
+/// | `learning_rate` η | – | ≥ 0 | start with 0.1, or with grafting, the learning rate of the grafted optimizer |
+/// | [`eps`](Self::eps) ε | 1e-6 | > 0 | smallest eigenvalue; unit of the gradient squared |
 /// | [`beta2`](Self::beta2) β₂ | – | 0 ≤ β₂ < 1 | averages L and R instead of summing |
-/// | [`momentum`](Self::momentum) μ | 0 | 0 ≤ μ < 1 | of the preconditioned gradients |
-/// | [`graft`](Self::graft) | none | [`Graft`] | whose step length is taken |
-/// | [`every`](Self::every) | 10 | ≥ 1 | steps from one P and Q to the next |
+/// | [`momentum`](Self::momentum) μ | 0 | 0 ≤ μ < 1 | momentum of the preconditioned gradients |
+/// | [`graft`](Self::graft) | none | [`Graft`] | the optimizer whose step length is used |
+/// | [`every`](Self::every) | 10 | ≥ 1 | steps per update of P and Q |
 /// | [`block_size`](Self::block_size) | 1024 | ≥ 1 | longest side of a block |
 /// | [`weight_decay`](Self::weight_decay) λ | 0 | ≥ 0 | coupled |
 ///
 /// # State
-/// Of every block (rows, columns) `left`, `left_root`, 2·rows² numbers, and `right`, `right_root`, 2·columns²; with several blocks
-/// their names end in `.i.j`. Momentum and grafting from RMSProp have one number a parameter, from Adam two.
+/// Per block (rows, columns): `left` and `left_root`, 2·rows² numbers, and `right` and `right_root`, 2·columns² numbers. With several blocks the names
+/// end in `.i.j`. Momentum and grafting from RMSProp have one number per parameter, grafting from Adam has two.
 ///
 /// # Conventions
-/// The paper's algorithm 1 has ε in L at the beginning, which for the sum is the same. Roots are computed in f64. Grafting takes
-/// the norm of the whole tensor. Roots of the first gradient alone would be far too large for those after it: up to `every`, each of the
-/// first ten steps has new ones, then the 16th, the 32nd and so on.
+/// In the paper's algorithm 1, L starts from ε; for the sum this is the same. Roots are computed in f64. Grafting uses the norm of the whole tensor. Roots
+/// of the first gradient alone would be far too large for later gradients. Therefore, up to `every`, the roots are recomputed in each of the first ten
+/// steps, then in the 16th, the 32nd and so on.
 ///
-/// On a running optimizer, or before a state is loaded, `block_size`, `graft` and `momentum` say what the state is: see
-/// [`Matrixwise`].
+/// `block_size`, `graft` and `momentum` determine the state: see [`Matrixwise`] before you change them on a running optimizer or load a state.
 ///
 /// # Errors
 /// [`NonFiniteGradient`](crate::error::StepError::NonFiniteGradient) and [`NormOverflow`](crate::error::StepError::NormOverflow), with a weight decay of
-/// that too; [`HyperParameter`](crate::error::StepError::HyperParameter). Should a root
-/// not be found, the one before it stays; before the first, the gradient itself is the direction.
+/// that too; [`HyperParameter`](crate::error::StepError::HyperParameter). If a root cannot be computed, the previous one is kept; if there is none, the gradient
+/// itself is the direction.
 ///
 /// # Example
 /// ```
@@ -69,11 +68,11 @@ use crate::schedule::Hyper;
 /// ```
 ///
 /// # References
-/// V. Gupta, T. Koren and Y. Singer, *Shampoo: Preconditioned Stochastic Tensor Optimization* (2018), arXiv:1802.09568, algorithm 1.
-/// R. Anil et al., *Scalable Second Order Optimization for Deep Learning* (2020), arXiv:2002.09018 (blocks, periods, grafting).
+/// V. Gupta, T. Koren and Y. Singer, *Shampoo: Preconditioned Stochastic Tensor Optimization* (2018), [arXiv:1802.09568](https://arxiv.org/abs/1802.09568), algorithm 1.
+/// R. Anil et al., *Scalable Second Order Optimization for Deep Learning* (2020), [arXiv:2002.09018](https://arxiv.org/abs/2002.09018) (blocks, periods, grafting).
 pub type Shampoo<A = f32> = Matrixwise<ShampooRule, A>;
 
-/// Whose step length [`Shampoo`] takes.
+/// The optimizer whose step length [`Shampoo`] uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Graft {
     /// Its own.
@@ -99,9 +98,9 @@ hyper_parameters! {
         momentum / set_momentum: 0.0..1.0;
     }
     options {
-        /// Takes the direction from Shampoo and the length from another optimizer.
+        /// Uses the direction of Shampoo and the length of another optimizer.
         graft: Graft = Graft::None;
-        /// Computes the roots every `every` steps, and more often during the first `every`.
+        /// Recomputes the roots every `every` steps, and more often during the first `every`.
         every: u64 = 10, at least 1;
         /// The longest side of a block.
         block_size: usize = 1024, at least 1;

@@ -12,7 +12,7 @@ use crate::params::Scalar;
 use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise};
 use crate::schedule::Hyper;
 
-/// SOAP: Adam, in the directions in which gradients have been seen to vary.
+/// SOAP: Adam in the eigenbasis of the gradients' second moments.
 ///
 /// # Update rule
 /// ```text
@@ -21,12 +21,11 @@ use crate::schedule::Hyper;
 /// m ← β₁m + (1 − β₁)g′,  v ← β₂v + (1 − β₂)g′²
 /// θ ← θ − η·√(1 − β₂ᵗ)/(1 − β₁ᵗ) · P (m / (√v + ε)) Qᵀ
 /// L ← β₂L + (1 − β₂)ggᵀ,  R ← β₂R + (1 − β₂)gᵀg
-/// every `every` steps:  P ← QR(L·P) with the columns by falling eigenvalue, m and v turned with it; Q from R as well
+/// every `every` steps:  P ← QR(L·P), columns by falling eigenvalue, m and v rotated too; Q from R in the same way
 /// ```
-/// **The first step only begins**: it makes L and R, and P and Q by eigen-decomposition, and of the parameter only decays the
-/// weight; t counts the steps after it. So no gradient is turned into a basis that it has made. A side
-/// longer than `max_side` is not turned. A vector, and a matrix with a side of length 1, is not turned at all: it has Adam's steps. A
-/// tensor is the matrix of its first axis and all others.
+/// **The first step only initializes the preconditioners and applies weight decay**, so no gradient is projected onto a basis computed from itself. P and
+/// Q start from eigen-decompositions of L and R; t counts the steps after the first. A side longer than `max_side` is not rotated. Vectors, and matrices
+/// with a side of length 1, are not rotated at all and get Adam's steps. A tensor is reshaped to a matrix of its first axis and all others.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning |
@@ -36,24 +35,23 @@ use crate::schedule::Hyper;
 /// | [`beta2`](Self::beta2) β₂ | 0.95 | 0 ≤ β₂ < 1 | decay of v, L and R |
 /// | [`eps`](Self::eps) ε | 1e-8 | ≥ 0 | keeps the division finite; unit of the gradient |
 /// | [`weight_decay`](Self::weight_decay) λ | 0.01 | ≥ 0 | decoupled |
-/// | [`every`](Self::every) | 10 | ≥ 1 | steps from one basis to the next |
-/// | [`max_side`](Self::max_side) | 10000 | ≥ 1 | longest side that is turned |
+/// | [`every`](Self::every) | 10 | ≥ 1 | steps per update of the basis |
+/// | [`max_side`](Self::max_side) | 10000 | ≥ 1 | longest side that is rotated |
 ///
 /// # State
-/// `exp_avg` and `exp_avg_sq`, in the eigenbasis, one number a parameter each; `left`, `left_basis`, 2·rows² numbers, and `right`,
-/// `right_basis`, 2·columns².
+/// `exp_avg` and `exp_avg_sq`, in the eigenbasis, one number per parameter each; `left` and `left_basis`, 2·rows² numbers; `right` and `right_basis`,
+/// 2·columns² numbers.
 ///
 /// # Conventions
-/// The authors' implementation, which however decays the weight after the step and holds m in the parameter's own directions while
-/// it changes the basis, as is done here. It also turns the long side of a matrix whose other side is 1, and tensors of more axes axis by
-/// axis. Decompositions are computed in f64.
+/// The authors' implementation, with these differences: there, weight decay is applied after the step, the long side of a matrix whose other side is 1
+/// is rotated too, and tensors of more axes are rotated axis by axis. As there, m keeps its directions in parameter space when the basis changes.
+/// Decompositions are computed in f64.
 ///
-/// `max_side` says what the state is: see [`Matrixwise`] before changing it on a running optimizer.
+/// `max_side` determines the state: see [`Matrixwise`] before you change it on a running optimizer.
 ///
 /// # Errors
 /// [`NonFiniteGradient`](crate::error::StepError::NonFiniteGradient), [`NormOverflow`](crate::error::StepError::NormOverflow),
-/// [`HyperParameter`](crate::error::StepError::HyperParameter). Should the first decomposition fail, the basis
-/// begins as the identity.
+/// [`HyperParameter`](crate::error::StepError::HyperParameter). If the first decomposition fails, the basis starts from the identity.
 ///
 /// # Example
 /// ```
@@ -70,7 +68,7 @@ use crate::schedule::Hyper;
 /// ```
 ///
 /// # References
-/// N. Vyas et al., *SOAP: Improving and Stabilizing Shampoo using Adam* (2024), arXiv:2409.11321, algorithm 3.
+/// N. Vyas et al., *SOAP: Improving and Stabilizing Shampoo using Adam* (2024), [arXiv:2409.11321](https://arxiv.org/abs/2409.11321), algorithm 3.
 pub type Soap<A = f32> = Matrixwise<SoapRule, A>;
 
 hyper_parameters! {
@@ -84,9 +82,9 @@ hyper_parameters! {
         eps / set_eps: 1e-8, 0.0..;
     }
     options {
-        /// Turns the basis every `every` steps.
+        /// Updates the basis every `every` steps.
         every: u64 = 10, at least 1;
-        /// The longest side that is turned.
+        /// The longest side that is rotated.
         max_side: usize = 10_000, at least 1;
     }
 }
@@ -174,12 +172,12 @@ impl<A: Scalar> MatrixRule<A> for SoapRule {
     }
 }
 
-/// What turns a matrix into the bases,
+/// Rotates a matrix into the bases.
 fn bases<'s, A: Scalar>(sides: &'s [Option<Side<'_, A>>; 2]) -> [Option<ArrayView2<'s, A>>; 2] {
     sides.each_ref().map(|side| side.as_ref().map(|side| side.basis.view()))
 }
 
-/// and back.
+/// Rotates a matrix back from the bases.
 fn back<'s, A: Scalar>(sides: &'s [Option<Side<'_, A>>; 2]) -> [Option<ArrayView2<'s, A>>; 2] {
     sides.each_ref().map(|side| side.as_ref().map(|side| side.basis.t()))
 }

@@ -20,15 +20,14 @@ use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Optimizer, Report, Step, Tensor, counter};
 
-/// The optimizer that a [`Rule`] makes: every named optimizer of this crate is one.
+/// An optimizer from a [`Rule`]. Every element-wise optimizer of this crate is one.
 ///
-/// It keeps the rule's slots and a step count per tensor, made when the tensor gets its first gradient. State
-/// belongs to the parameters' paths.
+/// It has the rule's slots and a step count per tensor, created when the tensor gets its first gradient. State is keyed by the parameters' paths.
 ///
-/// A step is computed in the parameters' element type. A hyper-parameter that rounds to 0, to infinity or out of its range in this
-/// type is an error before anything moves, and so are a scale of the gradients that becomes infinite and a limit that becomes 0. A
-/// smaller scale is applied in `f64`. A learning rate may be at most 2⁻⁵⁴ times the type's largest number, about 1.9e22 in `f32`, as
-/// bias corrections divide it. A learning rate or weight decay that rounds to 0 counts as 0, because schedules end there.
+/// A step is computed in the parameters' element type. The step returns an error before anything moves if a hyper-parameter becomes 0, infinite or
+/// out of range in this type, if the scale of a gradient becomes infinite, or if its limit becomes 0. A smaller scale is applied in `f64`. A
+/// learning rate may be at most 2⁻⁵⁴ times the type's largest number (about 1.9e22 in `f32`), because bias corrections divide it. A learning rate or
+/// weight decay that rounds to 0 counts as 0, because schedules end at 0.
 pub struct Elementwise<R, A> {
     pub(crate) rule: R,
     rates: Rates,
@@ -42,7 +41,7 @@ pub struct Elementwise<R, A> {
 }
 
 impl<R, A> Elementwise<R, A> {
-    /// The optimizer that follows this rule, without weight decay.
+    /// Creates an optimizer from a rule, without weight decay.
     pub fn from_rule(rule: R, learning_rate: impl Into<Hyper>) -> Self {
         Self {
             rule,
@@ -56,7 +55,7 @@ impl<R, A> Elementwise<R, A> {
         }
     }
 
-    /// Stores the state in fewer bits; tensors that have state already keep it as it is.
+    /// Stores the state in fewer bits. Tensors that already have state keep its precision.
     pub fn state_precision(mut self, precision: StatePrecision) -> Self {
         self.precision = precision;
         self
@@ -66,7 +65,7 @@ impl<R, A> Elementwise<R, A> {
 driver!(Elementwise);
 
 impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
-    /// The state slot `slot` of the tensor at `path`, with its shape, once the tensor has had a gradient.
+    /// The state slot `slot` of the tensor at `path`; `None` before the tensor's first gradient.
     pub fn slot(&self, path: &str, slot: &str) -> Option<ArrayD<A>> {
         let layout = self.layout.as_ref()?;
         let at = layout.position(path)?;
@@ -76,7 +75,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         ArrayD::from_shape_vec(shape, state.slots.values(number)).ok()
     }
 
-    /// The bytes that the state takes, of all tensors together.
+    /// The size of the state of all tensors in bytes.
     pub fn state_bytes(&self) -> usize {
         self.state.iter().map(|state| state.slots.bytes()).sum()
     }

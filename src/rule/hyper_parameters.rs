@@ -1,4 +1,4 @@
-//! What can be set on a rule, declared once.
+//! The hyper-parameters and options of a rule, declared in one place.
 
 use std::fmt;
 
@@ -9,8 +9,8 @@ use crate::schedule::line::{Line, short};
 
 /// The hyper-parameters and options of a rule.
 ///
-/// [`hyper_parameters!`](crate::hyper_parameters!) implements it. By hand, leave none out: a schedule with state is saved only if
-/// [`hyper_parameters`](Self::hyper_parameters) returns it.
+/// [`hyper_parameters!`](crate::hyper_parameters!) implements it. In a manual implementation, list every hyper-parameter: the state of a schedule is
+/// saved only if [`hyper_parameters`](Self::hyper_parameters) returns it.
 pub trait HyperParameters: Send + Sync {
     /// The values at one step, checked.
     type Values: Send + Sync;
@@ -18,14 +18,14 @@ pub trait HyperParameters: Send + Sync {
     /// The name that `Debug` shows.
     fn title(&self) -> &'static str;
 
-    /// The values at a step, of which 0 is the first, for a rule that computes in `A`.
+    /// The values at a step, for a rule that computes in `A`. The first step is 0.
     ///
     /// # Errors
     /// [`HyperParameter`](crate::error::StepError::HyperParameter) if one is out of range: see
     /// [`Hyper::within_as`](crate::Hyper::within_as).
     fn values<A: Element>(&self, step: u64) -> Result<Self::Values>;
 
-    /// All hyper-parameters by name. An optimizer's state contains that of the schedules among them, under these names.
+    /// All hyper-parameters by name. An optimizer's state contains the state of their schedules under these names.
     fn hyper_parameters(&self) -> Vec<(&'static str, &Hyper)>;
 
     /// The settings that differ from the default, as `Debug` shows them.
@@ -83,12 +83,14 @@ pub fn write_settings(f: &mut fmt::Formatter<'_>, rule: &impl HyperParameters) -
 /// rule.set_eps(1e-6);
 /// assert_eq!(format!("{rule:?}"), "Everything(momentum: 0.5, eps: 1e-6, sign: true)");
 /// ```
-/// This makes the struct, with a private [`Hyper`](crate::Hyper) or `Option<Hyper>` for each hyper-parameter and a field of its own
-/// type for each option, `Clone`, `Default`, a `Debug` that shows what differs from the default,
-/// [`HyperParameters`](crate::rule::HyperParameters), and the struct `EverythingValues` of the checked values at one step: an `f64`
-/// or `Option<f64>` for each hyper-parameter. Each gets a setter that takes and returns the rule, and, if a second name is given
-/// after `/`, a setter for a rule that is in use, to be reached through
-/// [`Elementwise::rule_mut`](crate::rule::Elementwise::rule_mut). `named …` before `=>` gives another name to `Debug`.
+/// The macro generates:
+/// - the struct, with a private [`Hyper`](crate::Hyper) or `Option<Hyper>` per hyper-parameter, and a field per option;
+/// - `Clone`, `Default`, a `Debug` that shows the settings that differ from the default, and [`HyperParameters`](crate::rule::HyperParameters);
+/// - the struct `EverythingValues` with the checked values at one step, an `f64` or `Option<f64>` per hyper-parameter;
+/// - a setter per name, which takes and returns the rule, and, for a second name after `/`, a setter with `&mut self`, which you can call through
+///   [`Elementwise::rule_mut`](crate::rule::Elementwise::rule_mut).
+///
+/// `named …` before `=>` sets another name for `Debug`.
 #[macro_export]
 macro_rules! hyper_parameters {
     // An optimizer of this crate has the setters, too.

@@ -71,15 +71,14 @@ impl<'s, A: Scalar> Lanes<'s, A> {
     /// Computes `rule(coefficients, param, grad, [slots]) -> (direction, [slots])` for every element and moves the parameter:
     /// `θ ← θ − step_size·direction`, with the step size of [`Rule::step_size`](super::Rule::step_size).
     ///
-    /// The parameter that `rule` sees has been decayed already if the decay is decoupled; the gradient contains everything that
-    /// changes it. `rule` must depend on nothing but its arguments.
+    /// `param` is the parameter after decoupled weight decay, and `grad` the gradient with scale, limit and coupled weight decay. `rule` must depend only
+    /// on its arguments.
     ///
-    /// The loop is compiled for the machine's SIMD width. Keep `rule` to `+ − × ÷ √` and selections: `mul_add`
-    /// and functions of the mathematics library give other bits on other machines. Let it read its numbers from the
-    /// coefficients instead of capturing them: only then can the compiler hold them in registers.
+    /// The loop is compiled for the machine's SIMD width. Use only `+ − × ÷ √` and selections in `rule`: `mul_add` and functions of the math library give
+    /// other bits on other machines. Read numbers from the coefficients instead of capturing them, so that the compiler can keep them in registers.
     ///
     /// # Panics
-    /// If the number of slots is not that of [`Rule::slots`](super::Rule::slots).
+    /// If the number of slots differs from that of [`Rule::slots`](super::Rule::slots).
     pub fn each<C: Copy, S: Slots<A>>(self, coefficients: C, rule: impl Fn(&C, A, A, S) -> (A, S) + Copy) {
         assert_eq!(S::COUNT, self.slot_count, "the rule's function has another number of slots than the rule");
         let (prelude, step_size) = (self.prelude, self.step_size);

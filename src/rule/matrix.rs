@@ -1,4 +1,4 @@
-//! Rules of whole matrices.
+//! Rules for whole matrices.
 
 use std::borrow::Cow;
 
@@ -10,10 +10,10 @@ use crate::params::{Scalar, TensorInfo};
 
 /// One algorithm, matrix by matrix.
 ///
-/// [`Matrixwise`] makes an optimizer of it. A tensor is the matrix of its first axis and all others: a convolution's
-/// kernel (out, in, height, width) is a matrix (out, in·height·width), a vector one of a single column.
+/// [`Matrixwise`](super::Matrixwise) makes an optimizer of it. A tensor is reshaped to a matrix of its first axis and all others: a convolution kernel (out, in, height,
+/// width) is a matrix (out, in·height·width), and a vector is a matrix of one column.
 ///
-/// This is all of descent by steps of fixed length:
+/// This is gradient descent with steps of fixed length, complete:
 ///
 /// ```
 /// use gradus::{prelude::*, rule::{At, MatrixRule, MatrixSlot, Matrixwise}};
@@ -47,42 +47,42 @@ pub trait MatrixRule<A: Scalar>: HyperParameters + 'static {
     /// The algorithm's name, lower case.
     fn name(&self) -> &'static str;
 
-    /// What is remembered of a matrix with these rows and columns, zero at first.
+    /// The state of a matrix with these rows and columns, zero at first.
     fn slots(&self, shape: (usize, usize)) -> Vec<MatrixSlot>;
 
-    /// At least how many slots there are for such a matrix, without making them. Where their number grows with the matrix, a file that
-    /// lies about its size then takes no memory: a state of fewer tensors is refused.
+    /// A lower bound of the number of slots for such a matrix. If their number grows with the matrix, implement it: a malicious file with a wrong size
+    /// is then rejected before memory is allocated.
     fn least_slots(&self, shape: (usize, usize)) -> usize {
         let _ = shape;
         0
     }
 
-    /// How weight decay enters.
+    /// The form of weight decay.
     fn decay(&self) -> Decay {
         Decay::Decoupled
     }
 
-    /// Whether the rule can step this tensor.
+    /// Returns an error unless the rule can step this tensor.
     ///
     /// # Errors
-    /// Whatever names the tensor and what would be accepted.
+    /// An error that names the tensor and describes what is accepted.
     fn accepts(&self, tensor: &TensorInfo) -> Result<()> {
         let _ = tensor;
         Ok(())
     }
 
-    /// Overwrites the gradient with the direction: the step is `θ ← θ − η·direction`, with η the learning rate. The gradient is finite
+    /// Overwrites the gradient with the direction. The driver then takes the step `θ ← θ − η·direction` with the learning rate η. The gradient is finite
     /// and in row-major order.
     ///
-    /// It cannot fail, because tensors are stepped in parallel and an error for one could not hold back the others. If it gives a slot
-    /// another shape, the state of that tensor starts over at its next step.
+    /// It cannot fail, because tensors are stepped in parallel, and other tensors may already have moved. If it changes the shape of a slot, the state of
+    /// that tensor is reset at its next step.
     ///
-    /// A panic unwinds to the caller of [`step`](crate::Optimizer::step). Some tensors have moved then, and the optimizer's state is
-    /// lost: restore both from a saved state.
+    /// A panic unwinds to the caller of [`step`](crate::Optimizer::step). Some tensors may have moved then, and the optimizer's state is lost: restore
+    /// both from a saved state.
     fn direction(&self, values: &Self::Values, at: &At, grad: ArrayViewMut2<'_, A>, slots: &mut [Array2<A>]);
 }
 
-/// A matrix that a [`MatrixRule`] remembers.
+/// A matrix in the state of a [`MatrixRule`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MatrixSlot {
     /// Its name in the state.

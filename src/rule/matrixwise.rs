@@ -17,15 +17,14 @@ use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::follower::follow;
 use crate::step::{Grad, Optimizer, Report, Step, Tensor, counter, norm};
 
-/// The optimizer that a [`MatrixRule`] makes.
+/// An optimizer from a [`MatrixRule`].
 ///
-/// It keeps the rule's slots and a step count per tensor, made when the tensor gets its first gradient. A setter that changes
-/// the slots of a running optimizer, as `block_size` or `graft` may, lets the tensors concerned begin anew; a state saved with other
-/// slots is not loaded. Tensors are shared
-/// between the threads, and so are the products of large ones; the bits do not depend on it. A gradient that is not finite is
-/// an error, as it would spoil a whole matrix; what else the element type has no number for is one as for
-/// [`Elementwise`](super::Elementwise). What a step needs beside the state it allocates, a few times the size of the
-/// tensors.
+/// It has the rule's slots and a step count per tensor, created when the tensor gets its first gradient. Changing `block_size` or `graft` on a running
+/// optimizer resets the state of the affected tensors. A state saved with other slots is rejected.
+///
+/// Tensors are divided between threads, and so are the products of large ones; the bits do not depend on the number of threads. A gradient that is
+/// not finite is an error, because it would make a whole matrix NaN. The other errors are those of [`Elementwise`](super::Elementwise). A step
+/// allocates scratch memory of a few times the size of the tensors.
 pub struct Matrixwise<R, A> {
     pub(crate) rule: R,
     rates: Rates,
@@ -55,7 +54,7 @@ struct Task<'s, 'a, A> {
 }
 
 impl<R, A> Matrixwise<R, A> {
-    /// The optimizer that follows this rule, without weight decay.
+    /// Creates an optimizer from a rule, without weight decay.
     pub fn from_rule(rule: R, learning_rate: impl Into<Hyper>) -> Self {
         Self { rule, rates: Rates::new(learning_rate), steps: 0, layout: None, state: Vec::new() }
     }
@@ -64,7 +63,7 @@ impl<R, A> Matrixwise<R, A> {
 driver!(Matrixwise);
 
 impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
-    /// The matrix `slot` of the tensor at `path`, once the tensor has had a gradient.
+    /// The matrix `slot` of the tensor at `path`; `None` before the tensor's first gradient.
     pub fn slot(&self, path: &str, slot: &str) -> Option<Array2<A>> {
         let layout = self.layout.as_ref()?;
         let at = layout.position(path)?;
@@ -73,7 +72,7 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
         state.slots.get(slots.iter().position(|known| known.name == slot)?).cloned()
     }
 
-    /// The bytes that the state takes, of all tensors together.
+    /// The size of the state of all tensors in bytes.
     pub fn state_bytes(&self) -> usize {
         self.state.iter().flat_map(|state| &state.slots).map(|slot| slot.len() * size_of::<A>()).sum()
     }

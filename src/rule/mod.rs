@@ -1,8 +1,7 @@
-//! Rules: one algorithm each, as arithmetic on single elements.
+//! Rules: the arithmetic of one algorithm.
 //!
-//! A [`Rule`] computes the direction of one element; [`Elementwise`] makes an optimizer of it: the move, weight decay, state, step
-//! counts, memory layouts, SIMD, threads, gradient scale. A rule of your own has the same speed as those of
-//! this crate. This is all of signSGD with momentum:
+//! A [`Rule`] computes the direction of one element. [`Elementwise`] makes an optimizer of it, which adds the move, weight decay, state, step counts,
+//! memory layouts, SIMD, threads and gradient scaling. A rule of your own is as fast as the built-in ones. This is signSGD with momentum, complete:
 //!
 //! ```
 //! use gradus::{prelude::*, rule::{At, Lanes, Rule}};
@@ -66,11 +65,11 @@ pub use matrix::{MatrixRule, MatrixSlot};
 pub use matrixwise::Matrixwise;
 pub use precision::{Rounding, StatePrecision};
 
-/// One algorithm, element by element. What can be set on it is its [`HyperParameters`].
+/// An element-wise algorithm. Its settings are declared with [`HyperParameters`].
 ///
 /// The driver calls [`values`](HyperParameters::values) at least once per step, [`coefficients`](Rule::coefficients) and
-/// [`step_size`](Rule::step_size) once per tensor and [`sweep`](Rule::sweep) once per block. Learning rate, weight decay, gradient
-/// scale and the move are the driver's: the rule sees a gradient that already contains them and returns a direction.
+/// [`step_size`](Rule::step_size) once per tensor, and [`sweep`](Rule::sweep) once per block. The driver applies the gradient's scale and the weight
+/// decay before it calls the rule, and moves the parameter afterwards. The rule only computes a direction.
 pub trait Rule<A: Scalar>: HyperParameters + 'static {
     /// The numbers of one step and tensor, computed in `f64` and cast once.
     type Coefficients: Copy + Send + Sync;
@@ -89,7 +88,7 @@ pub trait Rule<A: Scalar>: HyperParameters + 'static {
     /// The numbers that the loop needs for one tensor.
     fn coefficients(&self, values: &Self::Values, at: &At) -> Self::Coefficients;
 
-    /// The factor of the direction: `θ ← θ − step_size·direction`. The learning rate, unless the rule corrects it.
+    /// The factor of the direction: `θ ← θ − step_size·direction`. The default is the learning rate.
     ///
     /// The learning rate is at most 2⁻⁵⁴ times the element type's largest number, so that it can be divided by 1 − βᵗ.
     fn step_size(&self, values: &Self::Values, at: &At) -> f64 {
@@ -97,26 +96,27 @@ pub trait Rule<A: Scalar>: HyperParameters + 'static {
         at.learning_rate
     }
 
-    /// Calls [`Lanes::each`] with the direction and the new state of one element. Options are decided here, outside the loop.
+    /// Calls [`Lanes::each`] with a function that computes the direction and the new state of one element. Choose between options here, outside the
+    /// loop.
     ///
-    /// A panic in that function unwinds to the caller of [`step`](crate::Optimizer::step). Some parameters and slots have moved then:
-    /// restore both from a saved state.
+    /// A panic in that function unwinds to the caller of [`step`](crate::Optimizer::step). Some parameters and slots may have changed then: restore
+    /// both from a saved state.
     fn sweep(&self, coefficients: Self::Coefficients, lanes: Lanes<'_, A>);
 }
 
-/// Where one tensor stands in one step.
+/// The step count and learning rate of one tensor in one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct At {
-    /// How many steps the tensor has taken, this one included: 1 for its first.
+    /// The number of steps of this tensor, including the current one: 1 for its first step.
     pub step: u64,
-    /// The learning rate that holds for the tensor.
+    /// The tensor's learning rate.
     pub learning_rate: f64,
 }
 
 impl At {
-    /// 1 − βᵗ, with t the tensor's [step](Self::step): what an average that began at 0 is divided by.
+    /// 1 − βᵗ, where t is the tensor's [step](Self::step): the divisor of an average that started from 0.
     ///
-    /// It has the same bits on every machine, where `powf` has not.
+    /// Unlike `powf`, it has the same bits on every machine.
     pub fn bias_correction(&self, beta: f64) -> f64 {
         1.0 - power(beta, self.step)
     }
@@ -140,7 +140,7 @@ fn power(base: f64, exponent: u64) -> f64 {
     power
 }
 
-/// How weight decay λ enters the update.
+/// The form of weight decay λ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decay {
     /// L2 penalty: `g ← g + λθ` before the rule.

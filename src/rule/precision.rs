@@ -1,24 +1,22 @@
-//! How many bits the state has.
+//! The precision of the state.
 
 /// Tensors with fewer elements than this keep their state in full: there is nothing to gain.
 pub(super) const LEAST_ELEMENTS: usize = 4096;
 
-/// How the state slots of an optimizer are stored. The arithmetic is the same: blocks are widened in the cache, updated
-/// and narrowed again.
+/// The storage format of an optimizer's state slots. The arithmetic is the same for all: blocks are widened in the cache, updated and narrowed again.
 ///
-/// | | bytes a slot and parameter | relative spacing | range |
+/// | | bytes per slot and parameter | relative spacing | range |
 /// |---|---|---|---|
 /// | `Full` | 4 (f32), 8 (f64) | 2⁻²⁴, 2⁻⁵³ | all |
 /// | `Bf16` | 2 | 2⁻⁸ | that of f32 |
 /// | `Blockwise8` | 1 + 4/256 | 2⁻³ | the largest of 256 elements × 2⁻³² … 1 (2⁻¹⁶ … 1 where signs are mixed) |
 ///
-/// `Blockwise8` stores a scale for each group of 256 elements and for each element a floating-point number of 8 bits: an
-/// exponent of 5 bits and a fraction of 3 where the group has no negative element (second moments), a sign, an exponent
-/// of 4 and a fraction of 3 where it has. It rounds stochastically. Tensors of fewer than 4,096 elements keep full
-/// state.
+/// `Blockwise8` stores one scale per group of 256 elements and one 8-bit floating-point number per element. If the group has no negative element, as in
+/// second moments, the number has 5 bits of exponent and 3 of fraction; otherwise it has a sign, 4 bits of exponent and 3 of fraction. It rounds
+/// stochastically. Tensors of fewer than 4,096 elements keep full state.
 ///
-/// The random bits of stochastic rounding depend on nothing but step, tensor and the element's place in memory: runs
-/// repeat to the last bit, on any number of threads.
+/// The random bits of stochastic rounding depend only on the step, the tensor and the element's place in memory. Runs are therefore bit-identical, on
+/// any number of threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum StatePrecision {
@@ -38,14 +36,14 @@ impl StatePrecision {
     }
 }
 
-/// How a number is brought to fewer bits.
+/// The rounding to fewer bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Rounding {
-    /// Up or down at random, the nearer the likelier: right on average, so that changes much smaller than the spacing,
-    /// like those of a slow moving average, are not lost.
+    /// Up or down at random, with probabilities that make the result correct on average. Changes much smaller than the spacing, such as those of a slow
+    /// moving average, are not lost.
     #[default]
     Stochastic,
-    /// To the nearest number; of two equally near, to the even one.
+    /// To the nearest number, ties to even.
     Nearest,
 }

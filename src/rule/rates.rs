@@ -146,7 +146,7 @@ fn adjusted(name: &'static str, adjust: Adjust, own: f64, info: &TensorInfo, ste
 macro_rules! driver {
     ($driver:ident) => {
         impl<R, A> $driver<R, A> {
-            /// The weight decay λ ≥ 0: a number, a schedule or a closure. Coupled or decoupled as the rule says.
+            /// Sets the weight decay λ ≥ 0: a number, a schedule or a closure. The rule determines whether it is coupled or decoupled.
             pub fn weight_decay(mut self, weight_decay: impl Into<Hyper>) -> Self {
                 self.set_weight_decay(weight_decay);
                 self
@@ -157,8 +157,7 @@ macro_rules! driver {
                 self.rates.weight_decay = weight_decay.into();
             }
 
-            /// Changes the learning rate from the next step on: a number, a schedule, which is evaluated at the number of the step as
-            /// before, or a closure.
+            /// Changes the learning rate from the next step on: a number, a schedule or a closure. The step counter does not start over.
             pub fn set_learning_rate(&mut self, learning_rate: impl Into<Hyper>) {
                 self.rates.learning_rate = learning_rate.into();
             }
@@ -168,12 +167,12 @@ macro_rules! driver {
                 &self.rule
             }
 
-            /// The rule, whose hyper-parameters may be changed between steps.
+            /// The rule, mutable. Its hyper-parameters may be changed between steps.
             pub fn rule_mut(&mut self) -> &mut R {
                 &mut self.rule
             }
 
-            /// How many steps the tensor at `path` has taken: those in which it had a gradient.
+            /// The number of steps in which the tensor at `path` had a gradient.
             pub fn tensor_steps(&self, path: &str) -> u64 {
                 let at = self.layout.as_ref().and_then(|layout| layout.position(path));
                 at.and_then(|at| self.state.get(at)).map_or(0, |state| state.steps)

@@ -9,7 +9,7 @@ use super::number;
 use super::{Memory, Schedule};
 use crate::error::{AT_LEAST_1, Result};
 
-/// A straight rise to a schedule's first value, then the schedule: see [`Schedule::warmup`].
+/// A linear rise to a schedule's first value, then the schedule: see [`Schedule::warmup`].
 #[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(
@@ -261,7 +261,7 @@ impl<S: Schedule> Schedule for Clamp<S> {
     }
 }
 
-/// A schedule that begins later: see [`Schedule::delay`].
+/// A schedule that starts later: see [`Schedule::delay`].
 #[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(
@@ -304,7 +304,7 @@ impl<S: Schedule> Schedule for Delay<S> {
     }
 }
 
-/// A schedule that begins again and again: see [`Schedule::cycle`].
+/// A schedule that repeats: see [`Schedule::cycle`].
 #[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(

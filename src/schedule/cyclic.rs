@@ -1,4 +1,4 @@
-//! Triangles: up and down, again and again.
+//! Cyclic schedules: triangles.
 
 use super::anneal::{decay_factor, finite, left_out, mix, product, progress, require};
 use super::line::in_one_line;
@@ -7,7 +7,7 @@ use super::number;
 use super::{Schedule, function_of_the_step};
 use crate::error::Result;
 
-/// Rises and falls between two values in straight lines, again and again.
+/// Rises and falls linearly between two values, in repeated triangles.
 ///
 /// # Formula
 /// ```text
@@ -31,7 +31,7 @@ use crate::error::Result;
 /// | [`exp_range`](Self::exp_range) | no | `gamma` ≥ 0 | multiplies the height by `gamma` at each step | 1 |
 ///
 /// # Values
-/// `base` at step 0, `max` at step `up`, `base` at step `up + down`. There is no end. With `up` 0 it begins at the top.
+/// `base` at step 0, `max` at step `up`, `base` at step `up + down`. There is no end. If `up` is 0, the first value is `max`.
 ///
 /// # Conventions
 /// PyTorch's `CyclicLR(base_lr, max_lr, step_size_up, step_size_down, mode, gamma)` with `cycle_momentum=False`, step
@@ -50,7 +50,8 @@ use crate::error::Result;
 /// ```
 ///
 /// # References
-/// L. N. Smith, *Cyclical Learning Rates for Training Neural Networks*, 2015, arXiv:1506.01186, sec. 3.1.
+/// L. N. Smith, *Cyclical Learning Rates for Training Neural Networks*, 2015, [arXiv:1506.01186](https://arxiv.org/abs/1506.01186), sec. 3.1.
+#[doc(alias = "CyclicLR")]
 #[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
@@ -82,7 +83,7 @@ left_out!(left_out: Cyclic::new(0.0, 0.0, 0); height: Height);
 in_one_line!(Cyclic: base, max, up; Cyclic::new(0.0, 0.0, 0) => down, height);
 
 impl Cyclic {
-    /// From `base` to `max` in `up` steps, and back in as many.
+    /// From `base` to `max` in `up` steps, and back in `up` steps.
     pub fn new(base: f64, max: f64, up: u64) -> Self {
         Self { base, max, up, down: None, height: Height::Same }
     }

@@ -23,14 +23,14 @@ impl<S: Schedule + 'static> From<S> for Hyper {
 }
 
 impl Hyper {
-    /// The value at a step; 0 is the first.
+    /// The value at a step; the first step is 0.
     pub fn at(&self, step: u64) -> f64 {
         self.0.at(step)
     }
 
     /// Writes the state of the schedules in it under `name`, the name of the hyper-parameter; nothing if they have none.
     ///
-    /// For those who write an optimizer. The hyper-parameters of a [rule](crate::rule) are written by the driver.
+    /// Call it in your own optimizer. For a [rule](crate::rule), the driver does it.
     pub fn write_state(&self, name: &str, state: &mut StateWriter<'_>) {
         self.0.memory().keys(name).for_each(|(key, own)| state.value(&key, own.save()));
     }
@@ -63,8 +63,7 @@ impl Hyper {
     /// ```
     ///
     /// # Errors
-    /// [`StepError::HyperParameter`] with the name, the value and the range, or what the schedule's own
-    /// [`check`](Schedule::check) says.
+    /// [`StepError::HyperParameter`] with the name, the value and the range, and the errors of [`Schedule::check`].
     pub fn within(&self, name: &'static str, range: impl RangeBounds<f64>, step: u64) -> Result<f64> {
         self.0.check().map_err(|error| error.of_setter(name))?;
         let value = self.at(step);
@@ -74,8 +73,8 @@ impl Hyper {
         Err(Error::Step(StepError::HyperParameter { name, value, step, path: None, accepted: describe(name, &range) }))
     }
 
-    /// [`within`](Self::within) for a value that is computed with in `A`: rounded to that it must still be in `range`, and 0 or
-    /// infinite only if it was before. What every hyper-parameter of a rule goes through.
+    /// [`within`](Self::within) for a value that is used in the element type `A`. After rounding to `A` the value must still be in `range`, and it
+    /// must not become 0 or infinite. The driver checks every hyper-parameter of a rule in this way.
     ///
     /// ```
     /// use gradus::Hyper;

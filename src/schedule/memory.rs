@@ -7,8 +7,8 @@ use crate::state::Commit;
 
 /// A schedule with state of its own, as [`Plateau`](super::Plateau) has it.
 ///
-/// The optimizer that has the schedule as a hyper-parameter saves this state with its own. Clones of the schedule should share it,
-/// because the optimizer owns one of them.
+/// The optimizer saves this state together with its own. Clones of the schedule should share the state, because the optimizer owns one of
+/// them.
 pub trait Remember: Send + Sync {
     /// The key of the state, in lower case: `plateau`.
     fn key(&self) -> &'static str;
@@ -21,9 +21,9 @@ pub trait Remember: Send + Sync {
     fn load(&self, saved: &str) -> Option<Commit<'static>>;
 }
 
-/// What a schedule remembers: the answer to [`Schedule::memory`](super::Schedule::memory).
+/// The state of a schedule: the result of [`Schedule::memory`](super::Schedule::memory).
 ///
-/// | schedule | answer |
+/// | schedule | result |
 /// |---|---|
 /// | a function of the step | `Memory::none()` |
 /// | made of one other | `self.inner.memory()` |
@@ -43,7 +43,7 @@ impl<'m> Memory<'m> {
         Self(vec![own])
     }
 
-    /// This and the memory of another schedule.
+    /// Adds the state of another schedule.
     pub fn and(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self

@@ -11,6 +11,7 @@ pub trait CandleElement: gradus::Element + WithDType + sealed::Sealed {}
 pub(crate) mod sealed {
     use super::CpuStorage;
 
+    #[allow(unnameable_types, reason = "sealed")]
     pub trait Sealed: Sized {
         /// The elements of a storage, if it is of this type.
         fn elements(storage: &CpuStorage) -> Option<&[Self]>;

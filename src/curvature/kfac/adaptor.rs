@@ -42,7 +42,7 @@ use crate::schedule::Hyper;
 /// # Conventions
 /// Both factors are means over the batch and start from those of the first batch. Some other implementations average the gradients of a mean
 /// loss, so their G is too small by a factor of batch²; others start from the identity, which stays in the factors for many steps.
-/// [`LinearTap`] has gradients of single examples, and [`observe_empirical`](Self::observe_empirical) detects most mistakes. The gradients of
+/// [`LinearTap`](crate::LinearTap) has gradients of single examples, and [`observe_empirical`](Self::observe_empirical) detects most mistakes. The gradients of
 /// the step are those of the mean loss. The defaults of λ and κ are common for classifiers. Both should grow with the loss; see the
 /// [guide](crate::guide::curvature).
 ///
@@ -72,7 +72,7 @@ use crate::schedule::Hyper;
 /// [`NonFiniteGradient`](crate::error::StepError::NonFiniteGradient) for a layer's gradient, [`HyperParameter`](crate::error::StepError::HyperParameter).
 /// The gradient of a tensor outside all observed layers is passed on unchanged, even if it is NaN.
 ///
-/// [`check`](Optimizer::check) does not precondition: it checks the optimizer inside with the original gradients. If numbers are close to
+/// [`check`](crate::Optimizer::check) does not precondition: it checks the optimizer inside with the original gradients. If numbers are close to
 /// overflow or underflow, its result may therefore differ from that of the step. Write `route` before `kfac`, where all optimizers are
 /// checked with the gradients that they get.
 ///
@@ -81,11 +81,12 @@ use crate::schedule::Hyper;
 /// gradient would not be finite, the original gradient is used.
 ///
 /// # References
-/// J. Martens and R. Grosse, *Optimizing Neural Networks with Kronecker-factored Approximate Curvature* (2015), arXiv:1503.05671,
+/// J. Martens and R. Grosse, *Optimizing Neural Networks with Kronecker-factored Approximate Curvature* (2015), [arXiv:1503.05671](https://arxiv.org/abs/1503.05671),
 /// sections 3, 5 and 6.3.
-/// R. Grosse and J. Martens, *A Kronecker-factored approximate Fisher matrix for convolution layers* (2016), arXiv:1602.01407.
+/// R. Grosse and J. Martens, *A Kronecker-factored approximate Fisher matrix for convolution layers* (2016), [arXiv:1602.01407](https://arxiv.org/abs/1602.01407).
 /// J. Ba, R. Grosse and J. Martens, *Distributed Second-Order Optimization using Kronecker-Factored Approximations* (2017), section 5
 /// (κ).
+#[doc(alias("K-FAC", "natural gradient"))]
 #[derive(Clone)]
 pub struct Kfac<A> {
     pub(super) damping: Hyper,

@@ -39,7 +39,7 @@ use crate::params::Element;
 /// ```
 ///
 /// # References
-/// D. Kalamkar et al., *A Study of BFLOAT16 for Deep Learning Training* (2019), arXiv:1905.12322.
+/// D. Kalamkar et al., *A Study of BFLOAT16 for Deep Learning Training* (2019), [arXiv:1905.12322](https://arxiv.org/abs/1905.12322).
 #[derive(Debug, Clone, Default)]
 pub struct Bf16 {
     codes: Vec<u8>,

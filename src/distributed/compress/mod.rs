@@ -27,7 +27,7 @@
 //!
 //! # References
 //! S. P. Karimireddy, Q. Rebjock, S. U. Stich and M. Jaggi, *Error Feedback Fixes SignSGD and other Gradient Compression
-//! Schemes* (2019), arXiv:1901.09847, algorithm 2.
+//! Schemes* (2019), [arXiv:1901.09847](https://arxiv.org/abs/1901.09847), algorithm 2.
 
 mod bf16;
 mod orthogonal;

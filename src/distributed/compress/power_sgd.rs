@@ -61,7 +61,7 @@ use crate::state::{Commit, StateReader, StateWriter};
 ///
 /// # References
 /// T. Vogels, S. P. Karimireddy and M. Jaggi, *PowerSGD: Practical Low-Rank Gradient Compression for Distributed Optimization*
-/// (2019), arXiv:1905.13727, algorithms 1 and 2.
+/// (2019), [arXiv:1905.13727](https://arxiv.org/abs/1905.13727), algorithms 1 and 2.
 #[derive(Debug, Clone)]
 pub struct PowerSgd<A> {
     rank: usize,

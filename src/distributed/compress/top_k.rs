@@ -48,8 +48,8 @@ use crate::params::Element;
 /// ```
 ///
 /// # References
-/// Y. Lin, S. Han, H. Mao, Y. Wang and W. J. Dally, *Deep Gradient Compression* (2017), arXiv:1712.01887, section 3; S. U. Stich,
-/// J.-B. Cordonnier and M. Jaggi, *Sparsified SGD with Memory* (2018), arXiv:1809.07599.
+/// Y. Lin, S. Han, H. Mao, Y. Wang and W. J. Dally, *Deep Gradient Compression* (2017), [arXiv:1712.01887](https://arxiv.org/abs/1712.01887), section 3; S. U. Stich,
+/// J.-B. Cordonnier and M. Jaggi, *Sparsified SGD with Memory* (2018), [arXiv:1809.07599](https://arxiv.org/abs/1809.07599).
 #[derive(Debug, Clone)]
 pub struct TopK<A> {
     ratio: f64,

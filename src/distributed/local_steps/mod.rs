@@ -89,8 +89,9 @@ use crate::step::{Follower, Optimizer, Report, Step};
 /// ```
 ///
 /// # References
-/// A. Douillard et al., *DiLoCo: Distributed Low-Communication Training of Language Models* (2023), arXiv:2311.08105, algorithm 1;
-/// S. U. Stich, *Local SGD Converges Fast and Communicates Little* (2018), arXiv:1805.09767.
+/// A. Douillard et al., *DiLoCo: Distributed Low-Communication Training of Language Models* (2023), [arXiv:2311.08105](https://arxiv.org/abs/2311.08105), algorithm 1;
+/// S. U. Stich, *Local SGD Converges Fast and Communicates Little* (2018), [arXiv:1805.09767](https://arxiv.org/abs/1805.09767).
+#[doc(alias = "PostLocalSGDOptimizer")]
 #[doc(alias = "DiLoCo")]
 #[doc(alias = "local SGD")]
 pub struct LocalSteps<O, U, G, A> {

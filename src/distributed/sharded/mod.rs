@@ -118,7 +118,8 @@ pub use state::unshard;
 ///
 /// # References
 /// S. Rajbhandari, J. Rasley, O. Ruwase and Y. He, *ZeRO: Memory Optimizations Toward Training Trillion Parameter Models* (2020),
-/// arXiv:1910.02054, section 5.1 (P_os).
+/// [arXiv:1910.02054](https://arxiv.org/abs/1910.02054), section 5.1 (P_os).
+#[doc(alias("ZeroRedundancyOptimizer", "ZeRO"))]
 #[derive(Debug, Clone)]
 pub struct Sharded<O, G, A> {
     inner: O,

@@ -48,10 +48,11 @@ use crate::error::{Error, Result, ensure_count};
 /// ```
 ///
 /// # References
-/// I. Mironov, K. Talwar and L. Zhang, *Rényi differential privacy of the sampled Gaussian mechanism* (2019), arXiv:1908.10530,
+/// I. Mironov, K. Talwar and L. Zhang, *Rényi differential privacy of the sampled Gaussian mechanism* (2019), [arXiv:1908.10530](https://arxiv.org/abs/1908.10530),
 /// sec. 3.3. B. Balle, G. Barthe, M. Gaboardi, J. Hsu and T. Sato, *Hypothesis testing interpretations and Rényi differential
-/// privacy* (2020), arXiv:1905.09982, theorem 21. C. L. Canonne, G. Kamath and T. Steinke, *The discrete Gaussian for differential
-/// privacy* (2020), arXiv:2004.00010, proposition 12.
+/// privacy* (2020), [arXiv:1905.09982](https://arxiv.org/abs/1905.09982), theorem 21. C. L. Canonne, G. Kamath and T. Steinke, *The discrete Gaussian for differential
+/// privacy* (2020), [arXiv:2004.00010](https://arxiv.org/abs/2004.00010), proposition 12.
+#[doc(alias = "RDPAccountant")]
 #[derive(Debug, Clone, PartialEq)]
 pub struct Accountant {
     orders: Vec<f64>,

@@ -69,8 +69,8 @@ use crate::step::norm::unravel;
 /// ```
 ///
 /// # References
-/// M. Abadi et al., *Deep learning with differential privacy* (2016), arXiv:1607.00133, algorithm 1. H. B. McMahan, D. Ramage,
-/// K. Talwar and L. Zhang, *Learning differentially private recurrent language models* (2018), arXiv:1710.06963. I. Mironov, *On
+/// M. Abadi et al., *Deep learning with differential privacy* (2016), [arXiv:1607.00133](https://arxiv.org/abs/1607.00133), algorithm 1. H. B. McMahan, D. Ramage,
+/// K. Talwar and L. Zhang, *Learning differentially private recurrent language models* (2018), [arXiv:1710.06963](https://arxiv.org/abs/1710.06963). I. Mironov, *On
 /// significance of the least significant bits for differential privacy* (2012).
 #[derive(Debug)]
 pub struct GaussianMechanism {

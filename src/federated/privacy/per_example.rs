@@ -51,8 +51,9 @@ use crate::step::norm::unravel;
 /// ```
 ///
 /// # References
-/// I. Goodfellow, *Efficient per-example gradient computations* (2015), arXiv:1510.01799. X. Li, F. Tramèr, P. Liang and
-/// T. Hashimoto, *Large language models can be strong differentially private learners* (2022), arXiv:2110.05679, sec. 4 (positions).
+/// I. Goodfellow, *Efficient per-example gradient computations* (2015), [arXiv:1510.01799](https://arxiv.org/abs/1510.01799). X. Li, F. Tramèr, P. Liang and
+/// T. Hashimoto, *Large language models can be strong differentially private learners* (2022), [arXiv:2110.05679](https://arxiv.org/abs/2110.05679), sec. 4 (positions).
+#[doc(alias = "GradSampleModule")]
 #[derive(Debug, Clone)]
 pub struct PerExample<'a, A> {
     layers: Vec<Layer<'a, A>>,

@@ -71,7 +71,7 @@ impl<A: Element, O: Optimizer<A>> Server<O, A> {
     ///
     /// # References
     /// H. B. McMahan, D. Ramage, K. Talwar and L. Zhang, *Learning differentially private recurrent language models* (2018),
-    /// arXiv:1710.06963, algorithm 1.
+    /// [arXiv:1710.06963](https://arxiv.org/abs/1710.06963), algorithm 1.
     pub fn private(self, mechanism: GaussianMechanism) -> Server<O, A, Private> {
         let (sample, population) = (Sample::poisson(mechanism.rate()), mechanism.population());
         self.select(Members { sample, population }).aggregate_by(Private(mechanism))
