@@ -20,8 +20,8 @@ pub struct Group {
 }
 
 /// The names of replacement and factor.
-const LEARNING_RATE: [&str; 2] = ["learning_rate", "scale_learning_rate"];
-const WEIGHT_DECAY: [&str; 2] = ["weight_decay", "scale_weight_decay"];
+const RATE_NAMES: [&str; 2] = ["learning_rate", "scale_learning_rate"];
+const DECAY_NAMES: [&str; 2] = ["weight_decay", "scale_weight_decay"];
 
 /// A replacement and a factor for one hyper-parameter.
 #[derive(Clone, Default)]
@@ -105,8 +105,8 @@ impl Grouped {
     /// The changes at a step; an error names the first tensor of the group.
     fn adjusts(&self, step: u64, layout: &Layout) -> Result<(Adjust, Adjust)> {
         let Group { learning_rate, weight_decay } = &self.group;
-        let learning_rate = learning_rate.at(LEARNING_RATE, step);
-        let both = learning_rate.and_then(|learning_rate| Ok((learning_rate, weight_decay.at(WEIGHT_DECAY, step)?)));
+        let learning_rate = learning_rate.at(RATE_NAMES, step);
+        let both = learning_rate.and_then(|learning_rate| Ok((learning_rate, weight_decay.at(DECAY_NAMES, step)?)));
         both.map_err(|error| match error {
             Error::Step(StepError::HyperParameter { name, value, step, accepted, .. }) => {
                 Error::Step(StepError::HyperParameter {
@@ -146,7 +146,7 @@ impl<A: Element> Transform<A> for Grouped {
 
     fn hyper_parameters(&self) -> Vec<(&'static str, &Hyper)> {
         let Group { learning_rate, weight_decay } = &self.group;
-        let all = [(LEARNING_RATE, learning_rate), (WEIGHT_DECAY, weight_decay)];
+        let all = [(RATE_NAMES, learning_rate), (DECAY_NAMES, weight_decay)];
         let own = all.into_iter().flat_map(|(names, own)| names.into_iter().zip([&own.value, &own.scale]));
         own.filter_map(|(name, hyper)| Some((name, hyper.as_ref()?))).collect()
     }
