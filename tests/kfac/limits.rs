@@ -108,7 +108,7 @@ fn messages_say_what_would_be_right() {
     let error = opt.step(&mut (problem.w.clone(), problem.b.clone()), &problem.grads).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "layer \"1\": \"1\" has shape [3] which is not the shape of a weight; name the layer or its weight"
+        "layer \"1\": \"1\" has shape [3], which is not the shape of a weight; name the layer or its weight"
     );
     let error = opt.observe("0", problem.tap().positions(0)).unwrap_err();
     assert_eq!(error.to_string(), "layer \"0\": positions is 0; it must be at least 1");

@@ -98,7 +98,7 @@ fn the_first_step_finds_what_observing_could_not() {
     for (layer, words) in [
         (Layer::new("2"), "there is no weight \"2\"; the tensors are \"0\", \"1\""),
         (Layer::new("0").bias("c"), "there is no weight \"c\"; the tensors are \"0\", \"1\""),
-        (Layer::new("1"), "\"1\" has shape [3] which is not the shape of a weight; name the layer or its weight"),
+        (Layer::new("1"), "\"1\" has shape [3], which is not the shape of a weight; name the layer or its weight"),
         (Layer::new("0").bias("0"), "bias has shape [3, 4] where [3] is needed"),
     ] {
         let mut opt = Sgd::new(1.0).kfac().layer("l", layer);
@@ -161,7 +161,7 @@ fn a_refused_step_changes_nothing() {
         opt.observe("l", problem.tap()).unwrap();
         let found = opt.step(&mut params, &problem.grads).unwrap_err();
         assert!(
-            matches!(found, Error::Step(StepError::HyperParameter { name: found, .. }) if found == name),
+            matches!(found, Error::Step(StepError::HyperParameter { name: found, .. }) | Error::Argument(ArgumentError::Zero { argument: found }) if found == name),
             "{found}"
         );
         assert_eq!(params, kept);
@@ -184,7 +184,7 @@ fn settings_beyond_the_numbers() {
         let mut w = array![[1.0_f32, 2.0]];
         let found = opt.step(&mut w, &array![[1.0, 1.0]]).unwrap_err();
         assert!(
-            matches!(found, Error::Step(StepError::HyperParameter { name: found, .. }) if found == name),
+            matches!(found, Error::Step(StepError::HyperParameter { name: found, .. }) | Error::Argument(ArgumentError::Zero { argument: found }) if found == name),
             "{found}"
         );
         assert_eq!((w, opt.steps()), (array![[1.0, 2.0]], 0));
