@@ -2,7 +2,7 @@
 //!
 //! | variant of [`Error`] | returned by |
 //! |---|---|
-//! | [`Step`](Error::Step) | [`step`](crate::OptimizerExt::step), and swapping averages: hyper-parameters, trees, gradients, the order of a chain |
+//! | [`Step`](Error::Step) | [`step`](crate::Optimizer::step), and swapping averages: hyper-parameters, trees, gradients, the order of a chain |
 //! | [`Argument`](Error::Argument) | a function whose argument is out of range; `step`, if a count such as `accumulate(0)` is |
 //! | [`Curvature`](Error::Curvature) | `observe` and `step` of [K-FAC](crate::curvature) |
 //! | [`Loss`](Error::Loss) | the gradient [`check`](crate::check) |

@@ -24,7 +24,7 @@
 //! # Ok::<(), gradus::Error>(())
 //! ```
 //!
-//! [`Lora`] has the formulas. An adapter is a [`Params`] tree of its own, so that whatever optimizer steps it
+//! [`Lora`] has the formulas. An adapter is a [`Params`](trait@crate::Params) tree of its own, so that whatever optimizer steps it
 //! has state for nothing else.
 
 mod adapter;

@@ -43,7 +43,7 @@ use crate::schedule::Hyper;
 ///
 /// # Conventions
 /// Both factors are means over the batch and begin as the first batch's. Ports that average the gradients of a mean loss have a G
-/// that is batch² too small; those that begin with the identity keep a part of it for long. [`LinearTap`] has gradients of single
+/// that is batch² too small; those that begin with the identity keep a part of it for long. [`LinearTap`](crate::LinearTap) has gradients of single
 /// examples, and [`observe_empirical`](Self::observe_empirical) finds out most mistakes. The gradients of the step are those of the
 /// mean loss. The defaults of λ and κ are those of common implementations, for classifiers; both grow with the loss, see the
 /// [guide](crate::guide::curvature).
