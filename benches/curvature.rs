@@ -194,11 +194,11 @@ fn table() {
     for n in [256, 512, 1024] {
         let kfac = |period: u64| curved(Sgd::new(1e-6).kfac().inverse_period(period), n);
         let shampoo = |period: u64| {
-            let mut run = step(Shampoo::new(1e-6).period(period), n);
+            let mut run = step(Shampoo::new(1e-6).every(period), n);
             (0..16).for_each(|_| run()); // its first steps have roots of their own
             run
         };
-        let soap = |period: u64| step(Soap::new(1e-6).period(period), n);
+        let soap = |period: u64| step(Soap::new(1e-6).every(period), n);
         type Calls = fn(&mut Bare);
         type Steps = [Box<dyn FnMut()>; 2];
         let rows: [(&str, Steps, Calls, Calls); 3] = [

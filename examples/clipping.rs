@@ -1,16 +1,17 @@
-//! Clipping: the same recurrent net, seed and learning rate, with clipping and without.
+//! Gradient clipping: the same recurrent network, seed and learning rate, with clipping and without.
 //!
-//! The *adding problem* (Hochreiter and Schmidhuber, 1997): 80 random numbers pass by, two of them marked, and at the
-//! end the net has to say their sum. The error must travel back through up to 80 steps, where it grows or shrinks by a
-//! factor a step. The net here is that of Le, Jaitly and Hinton (2015), arXiv:1504.00941: rectified units that begin as
-//! the identity and so remember everything. When learning moves the recurrent weights a little above the identity, the
-//! gradient explodes (Pascanu, Mikolov and Bengio, 2013, arXiv:1211.5063): one step over the edge of such a cliff
-//! throws away what the net knew and the paths along which it could learn it again.
+//! In the *adding problem* (Hochreiter and Schmidhuber, 1997) the network reads 80 random numbers, two of them marked, and must output the sum of
+//! the two. The error travels back through up to 80 steps, and every step multiplies it by about the same factor, so it grows or shrinks
+//! exponentially. The network is that of Le, Jaitly and Hinton (2015, [arXiv:1504.00941](https://arxiv.org/abs/1504.00941)): rectified units whose
+//! recurrent weights start as the identity, so that they keep everything they have read. When learning moves these weights slightly above the
+//! identity, the gradient explodes (Pascanu, Mikolov and Bengio, 2013, [arXiv:1211.5063](https://arxiv.org/abs/1211.5063)), and one huge step
+//! destroys the network.
 //!
-//! `clip_global_norm(0.2)` shortens such a step and keeps its direction. Nothing else differs between the two runs.
+//! `clip_global_norm(0.2)` shortens such a step and keeps its direction. The two runs differ in nothing else. The picture is
+//! `target/clipping.svg`.
 //!
-//! ```text
-//! cargo run --release --example clipping        # about eight seconds; draws target/clipping.svg
+//! ```sh
+//! cargo run --release --example clipping
 //! ```
 
 use std::error::Error;

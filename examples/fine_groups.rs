@@ -1,17 +1,16 @@
-//! Groups, freezing and routing: different tensors, different treatment, all by name.
+//! Parameter groups, freezing and routing: different settings for different tensors, chosen by name.
 //!
-//! A small text model is fine-tuned: token embeddings, averaged over a sentence, pass a layer norm and a hidden layer
-//! (the body) and a linear head that says which of four topics the sentence is about. Each part below trains a copy of
-//! it in one of the ways in which people treat parts of a model differently, and asserts that this is what happened:
+//! A small text model is fine-tuned. It averages the token embeddings of a sentence, applies a layer norm and a hidden layer (the body), and a
+//! linear head says which of four topics the sentence is about. Each part below trains a copy of the model in one way, and asserts the effect:
 //!
 //! | | one line |
 //! |---|---|
-//! | no decay on biases and norms | `.group(["**.bias", "**.norm.*"], Group::no_decay())` |
-//! | a ten times smaller rate below the head | `.group(["embedding", "body.**"], Group::new().scale_learning_rate(0.1))` |
-//! | frozen, later thawed | `.freeze("body.**")` … `opt.unfreeze("**")` |
-//! | embeddings to another optimizer | `.route("embedding", Sgd::new(2.0))` |
+//! | no weight decay for biases and norms | `.group(["**.bias", "**.norm.*"], Group::no_decay())` |
+//! | a tenth of the learning rate below the head | `.group(["embedding", "body.**"], Group::new().scale_learning_rate(0.1))` |
+//! | freeze, and unfreeze later | `.freeze("body.**")` … `opt.unfreeze("**")` |
+//! | another optimizer for the embeddings | `.route("embedding", Sgd::new(2.0))` |
 //!
-//! ```text
+//! ```sh
 //! cargo run --release --example fine_groups
 //! ```
 

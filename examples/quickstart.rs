@@ -1,12 +1,11 @@
-//! Start here: find the weights of `y = X·w + b` from noisy measurements.
+//! The shortest training loop: find the weights of `y = X·w + b` from noisy measurements.
 //!
 //! ```sh
 //! cargo run --release --example quickstart
 //! ```
 //!
-//! Three things are yours: the parameters (any struct of arrays), their gradient and the loop. The fourth is the
-//! optimizer, and all that it asks of you is `opt.step(&mut model, &grads)?`. Next: the guide's chapter *training* for
-//! mini-batches, clipping and groups, and the example `digits` for a real network.
+//! You write the parameters (any struct of arrays), the gradient and the loop. The optimizer is one call: `opt.step(&mut model, &grads)?`.
+//! Next, read the guide's page *training* for mini-batches, clipping and groups, and the example `digits` for a real network.
 
 use gradus::prelude::*;
 use gradus::schedule::Cosine;

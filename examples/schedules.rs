@@ -1,11 +1,10 @@
 //! A picture of every schedule.
 //!
-//! A learning rate is easier to choose when one sees it. This draws each schedule of `gradus::schedule` over 1000 steps
-//! in a small panel, and below them one that is put together from parts, as one would for a long training: a warm-up,
-//! a stable phase, cosine restarts whose peaks get lower, all of it kept above a floor.
+//! This draws each schedule of `gradus::schedule` over 1000 steps in a small panel. The last panel is a combination for a long training: a
+//! warm-up, a constant phase and cosine restarts with decreasing peaks, kept above a lower limit. The picture is `target/schedules.svg`.
 //!
 //! ```sh
-//! cargo run --example schedules     # writes target/schedules.svg
+//! cargo run --release --example schedules
 //! ```
 
 use std::error::Error;

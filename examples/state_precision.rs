@@ -1,13 +1,13 @@
-//! The same training with the optimizer's state in 32, 16 and 8 bits.
+//! Optimizer state in 32, 16 and 8 bits: the same training with each.
 //!
 //! ```sh
 //! cargo run --release --example state_precision
 //! ```
 //!
-//! AdamW keeps two numbers beside every parameter. Stored as bf16 they take half the memory, in 8 bits a quarter, and
-//! what moves fewer bytes is also faster on large tensors. The network of the example `digits` is trained from five
-//! seeds with each; accuracy and loss must be those of full state. Rounding to nearest is shown for contrast: the slow
-//! average of squared gradients changes by less than the spacing of its numbers and is stuck.
+//! AdamW keeps two numbers per parameter. In bf16 they take half of the memory, in 8 bits a quarter, and on large tensors the step becomes
+//! faster too. The network of the example `digits` is trained from five seeds with each precision; accuracy and loss must equal those with full
+//! state. Rounding to nearest is shown for comparison. It fails: the running mean of the squared gradients changes by less than the distance of
+//! neighboring bf16 numbers, so it never moves.
 
 #[path = "digits/data.rs"]
 mod data;

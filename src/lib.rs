@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod adaptor;
 pub mod check;
@@ -29,9 +30,9 @@ pub use error::{Error, Result};
 #[cfg(feature = "derive")]
 pub use gradus_derive::Params;
 pub use kernel::simd;
-pub use optimizer::{Adam, AdamW, Lbfgs, Momentum, Muon, Nesterov, OptimizerExt, RmsProp, Sgd};
-#[cfg(feature = "second-order")]
-pub use optimizer::{Shampoo, Soap};
+pub use ndarray;
+pub use optimizer::OptimizerExt;
+pub use optimizer::list::*;
 pub use params::{Element, Params, ParamsMut, Pattern, Scalar};
 pub use schedule::Hyper;
 pub use state::{Commit, StateDict, StateReader, StateWriter};

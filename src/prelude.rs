@@ -5,9 +5,10 @@
 pub use gradus_derive::Params;
 
 pub use crate::adaptor::{Group, NonFinite};
-pub use crate::optimizer::{Adam, AdamW, Lbfgs, Momentum, Muon, Nesterov, OptimizerExt, RmsProp, Sgd};
-#[cfg(feature = "second-order")]
-pub use crate::optimizer::{Shampoo, Soap};
+pub use crate::optimizer::OptimizerExt;
+#[doc(hidden)]
+pub use crate::optimizer::features_off::FeaturesOff as _;
+pub use crate::optimizer::list::*;
 pub use crate::params::{Element, Params, ParamsMut, Scalar};
 pub use crate::rule::Elementwise;
 pub use crate::schedule::Schedule;

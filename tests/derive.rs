@@ -1,6 +1,6 @@
 //! `#[derive(Params)]`: every kind of struct and every attribute.
 
-#![allow(clippy::expect_used)]
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
 use gradus::params::{Layout, Params as Tree, ParamsMut};
 use gradus::prelude::*;

@@ -13,25 +13,29 @@ use gradus::schedule::Plateau;
 use gradus::{Commit, Error, Hyper, Report, Result, StateReader, StateWriter, Step};
 use ndarray::{Array1, Array2, ShapeBuilder, array, s};
 
-/// Lion with either kind of decay.
-#[derive(Clone)]
-struct Lion {
-    beta: Hyper,
-    decay: Decay,
-}
-
-impl Lion {
-    fn optimizer<A: Scalar>(decay: Decay) -> Elementwise<Lion, A> {
-        Elementwise::from_rule(Lion { beta: 0.9.into(), decay }, |step: u64| 0.1 / (step + 1) as f64)
+gradus::hyper_parameters! {
+    /// A sign of an average, with either kind of decay.
+    struct Signs => SignsValues {
+        /// The decay of the average.
+        beta / set_beta: 0.9, 0.0..1.0;
+    }
+    options {
+        /// How weight decay enters.
+        kind: Decay = Decay::Coupled;
     }
 }
 
-impl<A: Scalar> Rule<A> for Lion {
-    type Values = f64;
-    type Coefficients = [A; 3];
+impl Signs {
+    fn optimizer<A: Scalar>(decay: Decay) -> Elementwise<Signs, A> {
+        Elementwise::from_rule(Signs::default().kind(decay), |step: u64| 0.1 / (step + 1) as f64)
+    }
+}
+
+impl<A: Scalar> Rule<A> for Signs {
+    type Coefficients = [A; 2];
 
     fn name(&self) -> &'static str {
-        "lion"
+        "signs"
     }
 
     fn slots(&self) -> &'static [&'static str] {
@@ -39,25 +43,17 @@ impl<A: Scalar> Rule<A> for Lion {
     }
 
     fn decay(&self) -> Decay {
-        self.decay
+        self.kind
     }
 
-    fn values(&self, step: u64) -> Result<f64> {
-        self.beta.within_as::<A>("beta", 0.0..1.0, step)
+    fn coefficients(&self, values: &SignsValues, _: &At) -> [A; 2] {
+        [values.beta, 1.0 - values.beta].map(A::from_f64)
     }
 
-    fn hyper_parameters(&self) -> Vec<&Hyper> {
-        vec![&self.beta]
-    }
-
-    fn coefficients(&self, beta: &f64, at: &At) -> [A; 3] {
-        [at.learning_rate, *beta, 1.0 - beta].map(A::from_f64)
-    }
-
-    fn sweep(&self, coefficients: [A; 3], lanes: Lanes<'_, A>) {
-        lanes.each(coefficients, |&[lr, beta, rest], param, grad, [m]: [A; 1]| {
+    fn sweep(&self, coefficients: [A; 2], lanes: Lanes<'_, A>) {
+        lanes.each(coefficients, |&[beta, rest], _, grad, [m]: [A; 1]| {
             let m = beta * m + rest * grad;
-            (param - if m > A::zero() { lr } else { -lr }, [m])
+            (if m > A::zero() { A::one() } else { -A::one() }, [m])
         });
     }
 }
@@ -70,7 +66,7 @@ fn wave<A: Scalar>(rows: usize, columns: usize, phase: usize) -> Array2<A> {
     Array2::from_shape_fn((rows, columns), |(i, j)| A::from_f64(number(phase + i * columns + j)))
 }
 
-/// Lion as a loop over elements.
+/// The same as a loop over elements.
 fn naive<A: Scalar>(decay: Decay, steps: usize, (rows, columns): (usize, usize)) -> Array2<A> {
     let c = A::from_f64;
     let mut w = wave::<A>(rows, columns, 0);
@@ -106,7 +102,7 @@ fn a_rule_gets_layouts_threads_decay_and_adaptors() {
             wide.slice_mut(s![..;2, ..;2]).assign(&plain);
             let mut sliced = wide.slice_mut(s![..;2, ..;2]);
             let mut tree = (plain.clone(), &mut fortran, &mut sliced);
-            let mut opt = Lion::optimizer::<A>(decay).weight_decay(0.5).accumulate(1).clip_value(1e30);
+            let mut opt = Signs::optimizer::<A>(decay).weight_decay(0.5).accumulate(1).clip_value(1e30);
             for step in 0..3 {
                 let grads = wave::<A>(size.0, size.1, 31 * (step + 1));
                 opt.step(&mut tree, &(&grads, &grads, &grads)).unwrap();
@@ -124,7 +120,7 @@ fn a_rule_gets_layouts_threads_decay_and_adaptors() {
 
 #[test]
 fn a_rules_own_hyper_parameters_are_checked_by_name() {
-    let rule = Lion { beta: (|step: u64| if step == 0 { 0.5 } else { 1.5 }).into(), decay: Decay::Coupled };
+    let rule = Signs::default().beta(|step: u64| if step == 0 { 0.5 } else { 1.5 });
     let (mut opt, mut w) = (Elementwise::from_rule(rule, 0.1), array![1.0]);
     opt.step(&mut w, &array![1.0]).unwrap();
     let before = w.clone();
@@ -139,7 +135,7 @@ fn what_a_plateau_has_seen_is_saved() {
     let plateau = || Plateau::new(0.8).factor(0.5).patience(0);
     let reduced = plateau();
     assert!(!reduced.observe(1.0) && reduced.observe(1.0));
-    let rule = |plateau: &Plateau| Lion { beta: plateau.clone().into(), decay: Decay::Coupled };
+    let rule = |plateau: &Plateau| Signs::default().beta(plateau.clone());
     let saved = Elementwise::<_, f64>::from_rule(rule(&reduced), 0.1).state_dict();
     let fresh = plateau();
     Elementwise::<_, f64>::from_rule(rule(&fresh), 0.1).load_state_dict(&saved).unwrap();
@@ -291,11 +287,12 @@ fn a_branch_that_refuses_too_late() {
 /// As many slots as there may be, and none.
 #[test]
 fn rules_of_every_number_of_slots() {
-    #[derive(Clone)]
-    struct Counters<const N: usize>;
+    gradus::hyper_parameters! {
+        /// Slot k counts up by k + 1 a step; the parameter becomes their sum.
+        struct Counters<const N: usize> => CountersValues {}
+    }
 
     impl<A: Scalar, const N: usize> Rule<A> for Counters<N> {
-        type Values = ();
         type Coefficients = ();
 
         fn name(&self) -> &'static str {
@@ -306,38 +303,29 @@ fn rules_of_every_number_of_slots() {
             &["a", "b", "c", "d"][..N]
         }
 
-        fn values(&self, _: u64) -> Result<()> {
-            Ok(())
-        }
+        fn coefficients(&self, _: &CountersValues, _: &At) {}
 
-        fn hyper_parameters(&self) -> Vec<&Hyper> {
-            vec![]
-        }
-
-        fn coefficients(&self, (): &(), _: &At) {}
-
-        /// Slot k counts up by k + 1 a step; the parameter becomes their sum.
         fn sweep(&self, (): (), lanes: Lanes<'_, A>) {
-            fn sum<A: Scalar, const N: usize>(slots: [A; N]) -> (A, [A; N]) {
+            fn sum<A: Scalar, const N: usize>(param: A, slots: [A; N]) -> (A, [A; N]) {
                 let mut count = A::zero();
                 let slots = slots.map(|slot| {
                     count += A::one();
                     slot + count
                 });
-                (slots.iter().fold(A::zero(), |sum, slot| sum + *slot), slots)
+                (param - slots.iter().fold(A::zero(), |sum, slot| sum + *slot), slots)
             }
             match N {
-                0 => lanes.each((), |(), _, _, slots: [A; 0]| sum(slots)),
-                1 => lanes.each((), |(), _, _, slots: [A; 1]| sum(slots)),
-                2 => lanes.each((), |(), _, _, slots: [A; 2]| sum(slots)),
-                3 => lanes.each((), |(), _, _, slots: [A; 3]| sum(slots)),
-                _ => lanes.each((), |(), _, _, slots: [A; 4]| sum(slots)),
+                0 => lanes.each((), |(), param, _, slots: [A; 0]| sum(param, slots)),
+                1 => lanes.each((), |(), param, _, slots: [A; 1]| sum(param, slots)),
+                2 => lanes.each((), |(), param, _, slots: [A; 2]| sum(param, slots)),
+                3 => lanes.each((), |(), param, _, slots: [A; 3]| sum(param, slots)),
+                _ => lanes.each((), |(), param, _, slots: [A; 4]| sum(param, slots)),
             }
         }
     }
 
     fn after_two_steps<const N: usize>() -> f32 {
-        let (mut opt, mut w) = (Elementwise::from_rule(Counters::<N>, 1.0), Array1::from_elem(37, 9.0_f32));
+        let (mut opt, mut w) = (Elementwise::from_rule(Counters::<N>::default(), 1.0), Array1::from_elem(37, 9.0_f32));
         (0..2).for_each(|_| _ = opt.step(&mut w, &Array1::zeros(37)).unwrap());
         assert!(w.iter().all(|x| *x == w[0]), "{w}");
         let names: Vec<&str> =
@@ -396,13 +384,13 @@ impl Optimizer<f64> for RowNormalised {
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node("row_normalised");
         node.value("steps", self.steps);
-        self.learning_rate.write_state(&mut node);
+        self.learning_rate.write_state("learning_rate", &mut node);
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
-        let mut node = state.node("row_normalised")?;
+        let node = state.node("row_normalised")?;
         let steps = node.value("steps", "a count")?;
-        let rate = self.learning_rate.read_state(&mut node)?;
+        let rate = self.learning_rate.read_state("learning_rate", &node)?;
         Ok(rate.and(Commit::new(move || self.steps = steps)))
     }
 }
@@ -545,6 +533,14 @@ impl Schedule for Halving {
     fn at(&self, step: u64) -> f64 {
         self.start / (1_u64 << (step / self.every).min(60)) as f64
     }
+
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn memory(&self) -> gradus::schedule::Memory<'_> {
+        gradus::schedule::Memory::none()
+    }
 }
 
 #[test]
@@ -627,4 +623,38 @@ fn a_tree_that_lies() {
     {
         assert!(norm.is_ok() || matches!(norm, Err(Error::Step(StepError::MissingGradient { .. }))), "{norm:?}");
     }
+}
+
+/// Each optimizer in the words of the program that made it.
+#[test]
+fn debug_is_one_line() {
+    let shown = |opt: &dyn std::fmt::Debug| format!("{opt:?}");
+    let schedule = gradus::schedule::Cosine::new(1e-3, 9_500).warmup(500);
+    let adamw: AdamW = AdamW::new(schedule).amsgrad(true).eps(1e-6);
+    let text = "AdamW(learning_rate: Cosine(peak: 0.001, steps: 9500).warmup(500), eps: 1e-6, amsgrad: true, weight_decay: 0.01)";
+    assert_eq!(shown(&adamw), text);
+    assert_eq!(shown(&Adam::<f64>::new(1.0)), "Adam(learning_rate: 1)");
+    assert_eq!(shown(&Sgd::<f64>::new(|step: u64| step as f64)), "Sgd(learning_rate: closure)");
+    let halving = Halving { start: 1.0, every: 2 };
+    assert_eq!(shown(&Muon::<f32>::new(halving)), "Muon(learning_rate: Halving, weight_decay: 0.1)");
+    let rmsprop = RmsProp::<f32>::new(0.1).momentum(0.9).state_precision(gradus::rule::StatePrecision::Blockwise8);
+    assert_eq!(shown(&rmsprop), "RmsProp(learning_rate: 0.1, momentum: 0.9, state_precision: Blockwise8)");
+    assert_eq!(shown(&Signs::optimizer::<f32>(Decay::Decoupled)), "Signs(learning_rate: closure, kind: Decoupled)");
+}
+
+/// Settings of a running optimizer: of one of this crate by its own setters, of another through its rule.
+#[test]
+fn hyper_parameters_change_between_steps() {
+    let (mut opt, mut w) = (Momentum::new(0.5, 0.5), array![8.0]);
+    opt.step(&mut w, &array![4.0]).unwrap(); // v = 4
+    opt.set_learning_rate(0.25);
+    opt.set_momentum(0.25);
+    opt.set_weight_decay(1.0);
+    opt.step(&mut w, &array![1.0]).unwrap(); // v = 1 + 1 + 6
+    assert_eq!((w[0], opt.learning_rate(), opt.steps()), (6.0 - 2.0, 0.25, 2));
+
+    let mut opt = Elementwise::from_rule(Signs::default(), 0.5);
+    opt.rule_mut().set_beta(1.5);
+    let error = opt.step(&mut w, &array![1.0]).unwrap_err();
+    assert_eq!(error.to_string(), "beta is 1.5 at step 0; it must be a number in 0 ≤ beta < 1");
 }

@@ -62,25 +62,30 @@ const SHARE: usize = 64 * 1024;
 /// threads.
 pub(crate) fn move_bytes(param: &mut [f32], grad: &[f32], slots: &mut [Lines]) {
     match slots {
-        [] => shares(param, grad, [], |p, g, []: [&mut [f32]; 0]| {
-            p.iter_mut().zip(g).for_each(|(p, g)| *p = mix(*p, *g));
-        }),
-        [a] => shares(param, grad, [a], |p, g, [a]| {
-            for ((p, g), a) in p.iter_mut().zip(g).zip(a) {
-                (*a, *p) = (flip(*a), mix(*p, *g));
-            }
-        }),
-        [a, b] => shares(param, grad, [a, b], |p, g, [a, b]| {
-            for (((p, g), a), b) in p.iter_mut().zip(g).zip(a).zip(b) {
-                (*a, *b, *p) = (flip(*a), flip(*b), mix(*p, *g));
-            }
-        }),
-        [a, b, c, ..] => shares(param, grad, [a, b, c], |p, g, [a, b, c]| {
-            for ((((p, g), a), b), c) in p.iter_mut().zip(g).zip(a).zip(b).zip(c) {
-                (*a, *b, *c, *p) = (flip(*a), flip(*b), flip(*c), mix(*p, *g));
-            }
-        }),
+        [] => shares(param, grad, []),
+        [a] => shares(param, grad, [a]),
+        [a, b] => shares(param, grad, [a, b]),
+        [a, b, c, ..] => shares(param, grad, [a, b, c]),
     }
+}
+
+/// Elements that are read before the first of them is written, as in a step.
+const TOGETHER: usize = 64;
+
+#[inline(always)]
+fn of_one_share<const N: usize>(param: &mut [f32], grad: &[f32], slots: [&mut [f32]; N]) {
+    let ((params, param), (grads, grad)) = (param.as_chunks_mut::<TOGETHER>(), grad.as_chunks::<TOGETHER>());
+    let mut slots = slots.map(|slot| slot.as_chunks_mut::<TOGETHER>());
+    for (number, (params, grads)) in params.iter_mut().zip(grads).enumerate() {
+        let (old, grads) = (*params, *grads);
+        let old_slots: [_; N] = std::array::from_fn(|slot| slots[slot].0[number]);
+        for (slot, old) in slots.iter_mut().zip(old_slots) {
+            slot.0[number] = old.map(flip);
+        }
+        *params = std::array::from_fn(|i| mix(old[i], grads[i]));
+    }
+    slots.iter_mut().flat_map(|slot| slot.1.iter_mut()).for_each(|x| *x = flip(*x));
+    param.iter_mut().zip(grad).for_each(|(p, g)| *p = mix(*p, *g));
 }
 
 #[inline(always)]
@@ -93,17 +98,12 @@ fn mix(x: f32, y: f32) -> f32 {
     f32::from_bits(x.to_bits() ^ (y.to_bits() & 1))
 }
 
-fn shares<const N: usize>(
-    param: &mut [f32],
-    grad: &[f32],
-    slots: [&mut Lines; N],
-    body: impl Fn(&mut [f32], &[f32], [&mut [f32]; N]) + Copy + Sync,
-) {
+fn shares<const N: usize>(param: &mut [f32], grad: &[f32], slots: [&mut Lines; N]) {
     let arch = arch();
     let run = move |p: &mut [f32], g: &[f32], s: [&mut [f32]; N]| {
         arch.dispatch(
             #[inline(always)]
-            move || body(p, g, s),
+            move || of_one_share(p, g, s),
         )
     };
     if param.len() <= SHARE {

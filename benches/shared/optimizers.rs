@@ -10,9 +10,9 @@ pub(crate) fn optimizers<A: Scalar>() -> [(&'static str, usize, Build<A>); 8] {
     [
         ("Adam", 2, || Box::new(Adam::new(1e-3))),
         ("AdamW", 2, || Box::new(AdamW::new(1e-3))),
-        ("AMSGrad", 3, || Box::new(Adam::new(1e-3).amsgrad())),
+        ("AMSGrad", 3, || Box::new(Adam::new(1e-3).amsgrad(true))),
         ("RmsProp", 1, || Box::new(RmsProp::new(1e-3))),
-        ("RmsProp, centered, momentum", 3, || Box::new(RmsProp::new(1e-3).centered().momentum(0.9))),
+        ("RmsProp, centered, momentum", 3, || Box::new(RmsProp::new(1e-3).centered(true).momentum(0.9))),
         ("Momentum", 1, || Box::new(Momentum::new(1e-3, 0.9))),
         ("Nesterov", 1, || Box::new(Nesterov::new(1e-3, 0.9))),
         ("Sgd", 0, || Box::new(Sgd::new(1e-3))),

@@ -1,15 +1,14 @@
-//! Four ranks learn to read handwritten digits together, and end where one alone ends with the whole batch.
+//! Data-parallel training: four ranks learn to read handwritten digits, with the result of one rank and the whole batch.
 //!
 //! ```sh
 //! cargo run --release --example data_parallel --features distributed
 //! ```
 //!
-//! Every rank has all parameters and a quarter of each batch. AdamW, clipped by the global norm, is told to be `data_parallel`: before each
-//! step the ranks take the mean of their gradients, and so all take the same one. The closing table has the loss, the
-//! images that are read right and the bytes that each rank sent; the parameters must be the same on all ranks, bit for
-//! bit.
+//! Every rank has all parameters and a quarter of each batch. The optimizer is AdamW with clipping by global norm and `data_parallel`: before
+//! each step the ranks average their gradients, so all of them take the same step. The table at the end shows the loss, the accuracy and the bytes
+//! sent per rank. The parameters must be bit-identical on all ranks.
 //!
-//! Here the ranks are threads. As processes, on one machine or many, the same training runs under MPI:
+//! Here the ranks are threads. The same training also runs as processes under MPI, on one machine or many:
 //!
 //! ```sh
 //! cargo build --release -p gradus-mpi --example data_parallel_mpi

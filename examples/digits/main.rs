@@ -4,11 +4,10 @@
 //! cargo run --release --example digits
 //! ```
 //!
-//! A small network has a hand-written backward pass, which is first checked against difference quotients of the loss.
-//! Then it is trained once with each optimizer, from the same start, on the same mini-batches, with a warm-up and a cosine
-//! for the learning rate and the gradient clipped by its global norm. The closing table has the loss on the training
-//! images, the accuracy on the 360 images kept apart, and the time; the picture `target/digits.svg` shows loss and learning
-//! rate on the way. Every optimizer must read at least 96 % right.
+//! A small network has a hand-written backward pass. First it is checked against finite differences of the loss. Then the network is trained once
+//! with each optimizer, from the same start and with the same mini-batches, a learning rate with warm-up and cosine, and clipping by global norm.
+//! The table at the end shows the training loss, the accuracy on 360 test images, and the time; the picture `target/digits.svg` shows loss and
+//! learning rate by step. Every optimizer must read at least 96 % of the test images correctly.
 
 mod data;
 mod model;

@@ -1,22 +1,22 @@
-//! Ten owners of handwritten digits train one network, and nobody shows an image to anybody.
+//! Federated learning: ten clients train one network to read handwritten digits, and no client sends an image.
 //!
-//! Every client has two of the ten digits and no other: left to itself it learns to say nothing else, and the mean of such networks
-//! swings from round to round. The server's optimizer and the clients' own training are varied:
+//! Every client has images of two of the ten digits only. Left to itself it would learn to answer with these two, and the mean of such networks
+//! swings from round to round. Five methods are compared:
 //!
 //! | name | server | client |
 //! |---|---|---|
-//! | FedAvg | `Sgd::new(1.0)` | plain descent |
-//! | FedProx | `Sgd::new(1.0)` | pulled back to the server's model |
+//! | FedAvg | `Sgd::new(1.0)` | gradient descent |
+//! | FedProx | `Sgd::new(1.0)` | pulled towards the server's model |
 //! | SCAFFOLD | `Sgd::new(1.0)`, control variates | corrected by control variates |
-//! | FedAdam | `FedAdam` | plain descent |
-//! | private | `Sgd::new(1.0)` | descent with a limit on every image's gradient and noise on their sum |
+//! | FedAdam | `FedAdam` | gradient descent |
+//! | private | `Sgd::new(1.0)` | a limit on every image's gradient, and noise on their sum |
 //!
-//! A client of the last kind gives away almost nothing about any one of its images, whoever sees all that it ever sends: its answers
-//! are (ε, δ)-differentially private, δ being 1e-5 and ε in the table, where how many images it has is known to everybody. Its noise
-//! comes from the operating system and is another in every run.
+//! With the method "private", a client's answers reveal almost nothing about any one of its images: they are (ε, δ)-differentially private with
+//! δ = 1e-5 and the ε in the table. The number of a client's images is public. The noise comes from the operating system and differs in every
+//! run.
 //!
-//! In each round half of the clients, chosen by chance, take five passes through their images. The table has the accuracy on 360
-//! images kept apart and the rounds until nine tenths are read right, and the picture `target/federated_digits.svg` the accuracy by round.
+//! In each round half of the clients, chosen at random, take five passes through their images. The table shows the accuracy on 360 test images
+//! and the number of rounds until it reaches 90 %. The picture `target/federated_digits.svg` shows the accuracy by round.
 //!
 //! ```sh
 //! cargo run --release --example federated_digits --features federated

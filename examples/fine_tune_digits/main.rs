@@ -1,9 +1,9 @@
-//! A network that reads the digits 0 to 4 learns to read 5 to 9, in three ways: by moving everything, by moving only its
-//! output layer, or by low-rank adapters beside its frozen weights.
+//! Fine-tuning: a network that reads the digits 0 to 4 learns to read 5 to 9, by training everything, only its output layer, or low-rank
+//! adapters.
 //!
-//! The adapters here go the other way than those of the example `transformer`: the network runs with merged weights, and the
-//! adapter's gradients come from the weights' gradients. The closing table, and
-//! the picture `target/fine_tune_digits.svg`, have what each way costs and reaches.
+//! In the example `transformer`, adapters are computed beside the frozen weights. Here the network runs with merged weights, and the gradients of
+//! the adapters come from the gradients of the weights. The table at the end, and the picture `target/fine_tune_digits.svg`, show the cost and
+//! the accuracy of each way.
 //!
 //! ```sh
 //! cargo run --release --example fine_tune_digits --features lora

@@ -1,8 +1,8 @@
-//! Curvature pays: an autoencoder of handwritten digits, trained by gradients and by matrices of them.
+//! Second-order optimizers against Adam and SGD: an autoencoder of handwritten digits.
 //!
-//! 64 pixels are squeezed through 8 numbers and back, by eight layers; 1,500 images in batches of 500. Each method is tuned on the
-//! grid that stands here and then trained from three seeds until its cross-entropy is 2.5 above the least possible. K-FAC is told what every layer
-//! saw, in a second backward pass with pixels drawn from the model's own output: the true Fisher information.
+//! Eight layers compress 64 pixels to 8 numbers and restore them. The data are 1,500 images in batches of 500. Each method is tuned on the grid
+//! below and then trained from three seeds, until its cross-entropy is 2.5 above the smallest possible value. K-FAC gets its taps from a second
+//! backward pass with pixels sampled from the model's own output, which gives the true Fisher information.
 //!
 //! ```sh
 //! cargo run --release --example kfac_autoencoder --features second-order

@@ -49,7 +49,7 @@ pub(crate) fn methods() -> Vec<Method> {
     });
     let soap = pairs(&[2e-2, 4e-2], &[0.9, 0.95]).into_iter().map(|(rate, beta2)| {
         Setting::other(format!("η {rate}, β₂ {beta2}"), move || {
-            Soap::new(rate).beta1(0.9).beta2(beta2).weight_decay(0.0).period(5)
+            Soap::new(rate).beta1(0.9).beta2(beta2).weight_decay(0.0).every(5)
         })
     });
     let muon = [0.02, 0.05, 0.1].map(|rate| {

@@ -1,17 +1,16 @@
-//! Nine optimizers walk through two valleys.
+//! Nine optimizers on two test functions.
 //!
 //! ```sh
-//! cargo run --release --example optimizers      # draws target/optimizers.svg
+//! cargo run --release --example optimizers
 //! ```
 //!
-//! Rosenbrock's function (1960) is a bent valley with steep walls and a floor that is almost flat. The quadratic is a
-//! straight one, a hundred times as curved across as along, and turned, so that no axis lies along it: scaling each
-//! coordinate for itself, as RMSProp and Adam do, cannot undo it. Gradient descent has to be slow enough for the walls
-//! and then hardly moves along the floor. Momentum adds up what the small gradients there agree on.
+//! Rosenbrock's function (1960) is a curved valley with steep walls and an almost flat floor. The quadratic is a straight valley, a hundred times as
+//! curved across as along. It is rotated, so RMSProp and Adam, which scale each coordinate separately, cannot undo its shape. Gradient descent
+//! needs a small learning rate for the walls and then hardly moves along the floor. Momentum adds up the small gradients along the floor.
 //!
-//! Each optimizer begins with a learning rate that suits it and the valley, and a cosine takes it to 0. The table has
-//! the final loss, the distance to the optimum and the steps until the loss stays below 1e-4; the picture shows the
-//! ways there, and below them the losses. Every optimizer must end below the loss that `contestants` states for it.
+//! Each optimizer starts with a learning rate tuned for it and the function, and a cosine takes it to 0. The table shows the final loss, the
+//! distance to the optimum, and the number of steps after which the loss stays below 1e-4. The picture `target/optimizers.svg` shows the paths,
+//! and below them the losses. Every optimizer must end below the loss stated for it in `contestants`.
 
 mod picture;
 
@@ -91,18 +90,18 @@ fn contestants() -> [Contestant; 9] {
         contestant("Momentum", |rate| Box::new(Momentum::new(rate, 0.9)), [(1e-3, 1e-15), (3e-3, 1e-15)]),
         contestant(
             "Momentum, classical",
-            |rate| Box::new(Momentum::new(rate, 0.9).classical()),
+            |rate| Box::new(Momentum::new(rate, 0.9).classical(true)),
             [(1e-3, 1e-15), (3e-3, 1e-15)],
         ),
         contestant("Nesterov", |rate| Box::new(Nesterov::new(rate, 0.9)), [(1e-3, 1e-15), (3e-3, 1e-15)]),
         contestant("RMSProp", |rate| Box::new(RmsProp::new(rate)), [(2e-3, 1e-8), (3e-2, 1e-9)]),
         contestant(
             "RMSProp, centered, momentum",
-            |rate| Box::new(RmsProp::new(rate).centered().momentum(0.9)),
+            |rate| Box::new(RmsProp::new(rate).centered(true).momentum(0.9)),
             [(3e-4, 1e-20), (1.8e-2, 1e-20)],
         ),
         contestant("Adam", |rate| Box::new(Adam::new(rate)), [(5e-2, 1e-20), (2e-1, 1e-12)]),
-        contestant("AMSGrad", |rate| Box::new(Adam::new(rate).amsgrad()), [(2e-1, 1e-20), (3e-1, 1e-12)]),
+        contestant("AMSGrad", |rate| Box::new(Adam::new(rate).amsgrad(true)), [(2e-1, 1e-20), (3e-1, 1e-12)]),
         contestant("AdamW", |rate| Box::new(AdamW::new(rate)), [(3e-2, 1e-5), (2e-1, 1e-12)]),
     ]
 }

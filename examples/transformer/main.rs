@@ -1,15 +1,15 @@
-//! A small transformer is trained from nothing to add, then taught to subtract in three ways.
+//! A small transformer is pre-trained on sums, then fine-tuned on differences in three ways.
 //!
-//! The model reads `37+58=` and writes the answer from its last digit to its first, as one adds by hand. It is pre-trained on
-//! nine tenths of all sums of two numbers below 100 and asked for the others: AdamW, warm-up and cosine, clipping, two
-//! micro-batches a step, one on each thread, an average of the parameters, and in the middle a checkpoint from which a new
-//! process could go on, here a new model and a new optimizer.
+//! The model reads `37+58=` and writes the answer from its last digit to its first, as one adds by hand. It is pre-trained on nine tenths of all
+//! sums of two numbers below 100 and tested on the others. Pre-training uses AdamW, a warm-up and a cosine, clipping, two micro-batches per step
+//! (one per thread), and an average of the parameters. Halfway it saves a checkpoint and continues from it with a new model and a new optimizer, as
+//! a new process would.
 //!
-//! Before that, the same pre-training with half the steps: the blocks' matrices by Muon, everything else by AdamW.
+//! Before that, the same pre-training runs with half of the steps and Muon for the matrices of the blocks.
 //!
-//! Then it learns differences: by moving everything, by moving only the upper block, or by low-rank adapters beside frozen
-//! weights. A table at the end compares what each costs and keeps. What was fine-tuned has mostly forgotten how to add, as no
-//! sums were shown to it; taken off, the adapter leaves the model that could.
+//! Then the model learns differences: by training everything, by training only the upper block, or by low-rank adapters beside frozen weights. The
+//! table at the end shows the cost of each way and how many sums and differences are right. The fine-tuned models have mostly forgotten how to
+//! add, because they saw no sums; without its adapter, the adapted model can still add.
 //!
 //! ```sh
 //! cargo run --release --example transformer --features checkpoint,lora
@@ -53,7 +53,7 @@ fn main() -> Result<()> {
 
     // One line sends the matrices inside the blocks to Muon, as long as AdamW's steps usually are.
     let matrices = "blocks.*.{query_key_value,attention_output,up,down}";
-    let muon = |rate: Hyper| AdamW::new(rate.clone()).route(matrices, Muon::new(rate).match_rms_adamw());
+    let muon = |rate: Hyper| AdamW::new(rate.clone()).route(matrices, Muon::new(rate).match_rms_adamw(true));
     let (by_muon, muon_curve) =
         pretrain("Muon, AdamW", PRETRAINING / 2, muon, &sums, &mut ChaCha8Rng::seed_from_u64(1))?;
     let (base, pretraining) = pretrain("AdamW", PRETRAINING, AdamW::new, &sums, &mut rng)?;

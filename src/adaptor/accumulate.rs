@@ -8,7 +8,7 @@ use crate::params::{Element, Layout, Owned};
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Grad, Optimizer, Report, Step};
 
-/// Gathers the gradients of several micro-batches into one step: made by [`Optimizer::accumulate`].
+/// Gathers the gradients of several micro-batches into one step: made by [`OptimizerExt::accumulate`](crate::OptimizerExt::accumulate).
 ///
 /// Of every k calls of `step`, the first k − 1 add to a sum and report `moved: false`; the k-th moves the parameters
 /// by the mean of all k, or by their sum with [`sum`](Accumulate::sum). With equal parts of a batch and a mean loss
@@ -16,14 +16,14 @@ use crate::step::{Grad, Optimizer, Report, Step};
 /// without gradient in all of them is not moved.
 ///
 /// Every call is checked by the optimizer inside before anything is added, so that a bad micro-batch can be left
-/// out; [`skip_nonfinite`](Optimizer::skip_nonfinite) *after* `accumulate` leaves it out by itself. If it is the mean
+/// out; [`skip_nonfinite`](crate::OptimizerExt::skip_nonfinite) *after* `accumulate` leaves it out by itself. If it is the mean
 /// that is refused, because a sum overflowed, say, or because several ranks inside look at gradients only together, the
 /// earlier micro-batches stay: [`discard`](Accumulate::discard) begins anew. A tensor that is frozen meanwhile does not
 /// move, and what was gathered for it is forgotten.
 ///
 /// The sum takes one element per parameter (4 bytes in f32); the last micro-batch is added in the sweep that moves the
 /// parameters. Gradients of 16 bits are not summed, [`StepError::SumOfHalves`]: write `accumulate` before
-/// [`master_weights`](Optimizer::master_weights).
+/// [`master_weights`](crate::OptimizerExt::master_weights).
 ///
 /// ```
 /// use gradus::prelude::*;

@@ -111,7 +111,7 @@ macro_rules! shows_averages {
             #[doc = concat!("Writes ", $what, " into a tree of the parameters' layout.")]
             ///
             /// Tensors that no step has held are left as they are: all of them before the first step, and those that a
-            /// [`route`](Optimizer::route) gives to another optimizer.
+            /// [`route`](crate::OptimizerExt::route) gives to another optimizer.
             ///
             /// # Errors
             /// [`StepError::ParametersChanged`](crate::error::StepError::ParametersChanged) if the tree is another,

@@ -10,7 +10,7 @@ use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Optimizer, Report, Step};
 
-/// Clips gradients before the optimizer inside sees them: made by [`Optimizer::clip_global_norm`] and its siblings.
+/// Clips gradients before the optimizer inside sees them: made by [`OptimizerExt::clip_global_norm`](crate::OptimizerExt::clip_global_norm) and its siblings.
 ///
 /// Costs one read of the gradients, for the norm; the sweep applies the factor. The report's
 /// [`grad_norm`](Report::grad_norm) is the norm before clipping.

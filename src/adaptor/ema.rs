@@ -10,7 +10,7 @@ use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Optimizer, Report, Step};
 
-/// Keeps an exponential moving average of the parameters: made by [`Optimizer::ema`].
+/// Keeps an exponential moving average of the parameters: made by [`OptimizerExt::ema`](crate::OptimizerExt::ema).
 ///
 /// # Update rule
 /// ```text
@@ -63,6 +63,7 @@ use crate::step::{Optimizer, Report, Step};
 /// # References
 /// B. T. Polyak and A. B. Juditsky, *Acceleration of stochastic approximation by averaging*, SIAM J. Control Optim. 30
 /// (1992).
+#[doc(alias = "AveragedModel")]
 #[derive(Debug, Clone)]
 pub struct Ema<O, A> {
     inner: O,
@@ -145,16 +146,16 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Ema<O, A> {
         let mut node = state.node("ema");
         node.value("averaged", self.averaged);
         node.value("product", self.product);
-        self.decay.write_state(&mut node);
+        self.decay.write_state("decay", &mut node);
         self.averages.write_state(&mut node);
         self.inner.write_state(state);
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
-        let mut node = state.node("ema")?;
+        let node = state.node("ema")?;
         let count = node.value("averaged", "a count")?;
         let decays = node.value_where("product", "a number from 0 to 1", |product| (0.0..=1.0).contains(product))?;
-        let decay = self.decay.read_state(&mut node)?;
+        let decay = self.decay.read_state("decay", &node)?;
         let read = Averages::read_state(&node)?;
         let Self { inner, averages, averaged, product, .. } = self;
         let own = Commit::new(move || (*averages, *averaged, *product) = (read, count, decays));

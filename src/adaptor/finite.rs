@@ -9,7 +9,7 @@ use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Optimizer, Report, Step, norm};
 
 /// Looks for NaN and infinities before the optimizer inside sees the gradients: made by
-/// [`Optimizer::check_finite`] and [`Optimizer::skip_nonfinite`]. Costs one read of the gradients.
+/// [`OptimizerExt::check_finite`](crate::OptimizerExt::check_finite) and [`OptimizerExt::skip_nonfinite`](crate::OptimizerExt::skip_nonfinite). Costs one read of the gradients.
 ///
 /// ```
 /// use gradus::prelude::*;

@@ -9,7 +9,7 @@ use crate::params::{Element, Layout, Pattern};
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Optimizer, Report, Step};
 
-/// Keeps chosen parameters as they are: made by [`Optimizer::freeze`].
+/// Keeps chosen parameters as they are: made by [`OptimizerExt::freeze`](crate::OptimizerExt::freeze).
 ///
 /// A frozen tensor has no state and costs no pass; clipping inside does not see its gradient. After
 /// [`unfreeze`](Freeze::unfreeze) it begins with fresh state, at its own step 1, or goes on where it was frozen.

@@ -10,6 +10,7 @@ use crate::step::{Adjust, Optimizer, Report, Step};
 /// What a group of tensors has of its own.
 ///
 /// Each value is a number or a schedule, evaluated at the optimizer's step counter.
+#[doc(alias = "param_groups")]
 #[derive(Debug, Clone, Default)]
 pub struct Group {
     learning_rate: Own,
@@ -67,7 +68,7 @@ impl Own {
     }
 }
 
-/// An optimizer with a group: made by [`Optimizer::group`].
+/// An optimizer with a group: made by [`OptimizerExt::group`](crate::OptimizerExt::group).
 ///
 /// Where groups overlap, factors multiply, and of several replacements the outermost, given last, holds.
 ///

@@ -9,14 +9,14 @@ use crate::params::{Element, Layout};
 use crate::schedule::Hyper;
 use crate::step::{Optimizer, Report, Step};
 
-/// Gives each layer a smaller learning rate than the one after it: made by [`Optimizer::layerwise_decay`].
+/// Gives each layer a smaller learning rate than the one after it: made by [`OptimizerExt::layerwise_decay`](crate::OptimizerExt::layerwise_decay).
 ///
 /// # Update rule
 /// ```text
 /// η of layer i of the n given  =  η · rateⁿ⁻¹⁻ⁱ        (i = 0 … n − 1, from the input to the output)
 /// ```
 /// A tensor that several patterns choose belongs to the last of them; one that none chooses keeps η, as the last layer does.
-/// Factors multiply those of [groups](Optimizer::group) inside and outside.
+/// Factors multiply those of [groups](crate::OptimizerExt::group) inside and outside.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning |
@@ -40,7 +40,7 @@ use crate::step::{Optimizer, Report, Step};
 /// ```
 ///
 /// # References
-/// J. Howard and S. Ruder, *Universal Language Model Fine-tuning for Text Classification* (2018), arXiv:1801.06146, sec. 3.2.
+/// J. Howard and S. Ruder, *Universal Language Model Fine-tuning for Text Classification* (2018), [arXiv:1801.06146](https://arxiv.org/abs/1801.06146), sec. 3.2.
 #[derive(Debug, Clone)]
 pub struct LayerwiseDecay<O> {
     inner: O,

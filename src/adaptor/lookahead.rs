@@ -11,7 +11,7 @@ use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::follower::{Follower, follow};
 use crate::step::{Optimizer, Report, Step, Tensor};
 
-/// Explores with fast weights and follows with slow ones: made by [`Optimizer::lookahead`].
+/// Explores with fast weights and follows with slow ones: made by [`OptimizerExt::lookahead`](crate::OptimizerExt::lookahead).
 ///
 /// # Update rule
 /// ```text
@@ -55,7 +55,7 @@ use crate::step::{Optimizer, Report, Step, Tensor};
 /// ```
 ///
 /// # References
-/// M. R. Zhang et al., *Lookahead Optimizer: k steps forward, 1 step back* (2019), arXiv:1907.08610, algorithm 1.
+/// M. R. Zhang et al., *Lookahead Optimizer: k steps forward, 1 step back* (2019), [arXiv:1907.08610](https://arxiv.org/abs/1907.08610), algorithm 1.
 #[derive(Debug, Clone)]
 pub struct Lookahead<O, A> {
     inner: O,
@@ -157,14 +157,14 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Lookahead<O, A> {
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node("lookahead");
-        self.slow_step.write_state(&mut node);
+        self.slow_step.write_state("slow_step", &mut node);
         self.averages.write_state(&mut node);
         self.inner.write_state(state);
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
-        let mut node = state.node("lookahead")?;
-        let slow_step = self.slow_step.read_state(&mut node)?;
+        let node = state.node("lookahead")?;
+        let slow_step = self.slow_step.read_state("slow_step", &node)?;
         let read = Averages::read_state(&node)?;
         let Self { inner, averages, .. } = self;
         Ok(inner.read_state(state)?.and(Commit::new(move || *averages = read)).and(slow_step))

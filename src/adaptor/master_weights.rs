@@ -15,7 +15,7 @@ use crate::step::follower::{Follower, follow};
 use crate::step::{Adjust, Grad, Optimizer, Report, Step, Tensor};
 
 /// Steps parameters of 16 bits, `half::bf16` or `half::f16`, through f32 copies: made by
-/// [`Optimizer::master_weights`].
+/// [`OptimizerExt::master_weights`](crate::OptimizerExt::master_weights).
 ///
 /// Most steps are smaller than the spacing of 16-bit numbers and would round to nothing. So an f32 copy of every
 /// parameter, its master weight, takes the step of the optimizer inside, and the parameter is the copy rounded to
@@ -24,9 +24,9 @@ use crate::step::{Adjust, Grad, Optimizer, Report, Step, Tensor};
 /// 65,504 makes the f16 parameter infinite, which is no error.
 ///
 /// Everything inside is in f32: clipping, sums of micro-batches, averages. So give `master_weights` last; gradients of 16 bits
-/// are not summed, [`accumulate`](Optimizer::accumulate) after `master_weights` is an error. An average that is to be swapped into
+/// are not summed, [`accumulate`](crate::OptimizerExt::accumulate) after `master_weights` is an error. An average that is to be swapped into
 /// the parameters is of their type: `….master_weights().ema(decay)` keeps it in 16 bits. f16 needs a scaled loss;
-/// [`unscale`](Optimizer::unscale) divides the gradients again. The [guide](crate::guide::training) has the whole chain.
+/// [`unscale`](crate::OptimizerExt::unscale) divides the gradients again. The [guide](crate::guide::training) has the whole chain.
 ///
 /// # State
 /// One f32 per parameter, and that of the optimizer inside.
@@ -47,7 +47,7 @@ use crate::step::{Adjust, Grad, Optimizer, Report, Step, Tensor};
 /// ```
 ///
 /// # References
-/// P. Micikevicius et al., *Mixed Precision Training* (2017), arXiv:1710.03740, section 3.1.
+/// P. Micikevicius et al., *Mixed Precision Training* (2017), [arXiv:1710.03740](https://arxiv.org/abs/1710.03740), section 3.1.
 #[derive(Clone)]
 pub struct MasterWeights<O, H> {
     inner: O,

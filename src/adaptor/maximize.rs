@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::params::Element;
 use crate::step::{Optimizer, Report, Step};
 
-/// Climbs the objective instead of descending it: made by [`Optimizer::maximize`]. The gradient changes its sign;
+/// Climbs the objective instead of descending it: made by [`OptimizerExt::maximize`](crate::OptimizerExt::maximize). The gradient changes its sign;
 /// weight decay still pulls towards zero.
 ///
 /// ```

@@ -9,7 +9,7 @@ use crate::params::{Element, Layout};
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Optimizer, Report, Step};
 
-/// Gives each tensor to one of several optimizers: made by [`Optimizer::route`].
+/// Gives each tensor to one of several optimizers: made by [`OptimizerExt::route`](crate::OptimizerExt::route).
 ///
 /// Of several patterns that match, the last given holds; what none matches goes to the optimizer that the first
 /// `route` was called on, which is also the one that [`learning_rate`](Optimizer::learning_rate),
@@ -17,7 +17,7 @@ use crate::step::{Optimizer, Report, Step};
 ///
 /// An error in one branch stops all of them: every branch is asked before any moves. One that accepts in
 /// [`check`](Optimizer::check) and refuses in [`apply`](Optimizer::apply), as none of this crate does that computes alone, comes too
-/// late for those before it, [`Error::RefusedTooLate`](crate::Error::RefusedTooLate). A branch that skips, with [`skip_nonfinite`](Optimizer::skip_nonfinite) or
+/// late for those before it, [`Error::RefusedTooLate`](crate::Error::RefusedTooLate). A branch that skips, with [`skip_nonfinite`](crate::OptimizerExt::skip_nonfinite) or
 /// a clip's [`NonFinite::Skip`](super::NonFinite::Skip), or that still accumulates, stops nobody else; the report says
 /// `moved` if any branch moved. To skip all together, skip outside the router.
 ///

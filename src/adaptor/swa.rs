@@ -9,7 +9,7 @@ use crate::params::{Element, Layout, ParamsMut};
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Optimizer, Report, Step};
 
-/// Keeps the mean of the parameters after certain steps: made by [`Optimizer::swa`].
+/// Keeps the mean of the parameters after certain steps: made by [`OptimizerExt::swa`](crate::OptimizerExt::swa).
 ///
 /// # Update rule
 /// ```text
@@ -53,8 +53,9 @@ use crate::step::{Optimizer, Report, Step};
 /// ```
 ///
 /// # References
-/// P. Izmailov et al., *Averaging Weights Leads to Wider Optima and Better Generalization* (2018), arXiv:1803.05407,
+/// P. Izmailov et al., *Averaging Weights Leads to Wider Optima and Better Generalization* (2018), [arXiv:1803.05407](https://arxiv.org/abs/1803.05407),
 /// algorithm 1.
+#[doc(alias("AveragedModel", "SWALR"))]
 #[derive(Debug, Clone)]
 pub struct Swa<O, A> {
     inner: O,

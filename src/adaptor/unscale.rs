@@ -6,7 +6,7 @@ use crate::params::Element;
 use crate::schedule::Hyper;
 use crate::step::{Optimizer, Report, Step};
 
-/// Divides every gradient by a factor: made by [`Optimizer::unscale`].
+/// Divides every gradient by a factor: made by [`OptimizerExt::unscale`](crate::OptimizerExt::unscale).
 ///
 /// Gradients of f16 that would underflow are computed from a loss multiplied by some 2¹⁶. The sweep that moves the
 /// parameters divides again as it reads. Clipping given before `unscale` sees the divided gradients.
@@ -21,6 +21,7 @@ use crate::step::{Optimizer, Report, Step};
 /// assert_eq!(w, array![-0.5]);
 /// # Ok::<(), gradus::Error>(())
 /// ```
+#[doc(alias = "GradScaler")]
 #[derive(Debug, Clone)]
 pub struct Unscale<O> {
     inner: O,

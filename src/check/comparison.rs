@@ -1,11 +1,11 @@
-//! What a comparison has found, as data and as a table.
+//! The result of a comparison, as data and as a table.
 
 use std::fmt;
 
 use super::Judgement;
 use crate::error::Name;
 
-/// Gradients beside difference quotients. [`Display`](fmt::Display) is a table with the worst element in its first line.
+/// The result of comparing gradients with finite differences. [`Display`](fmt::Display) prints a table with the worst element first.
 #[derive(Debug, Clone, PartialEq, Default)]
 #[must_use = "assert that `worst_error` is small"]
 pub struct Comparison {
@@ -13,36 +13,36 @@ pub struct Comparison {
     pub(super) without_gradient: Vec<String>,
 }
 
-/// What was found in one tensor.
+/// The result for one tensor.
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq)]
 pub struct ComparedTensor {
     /// The tensor's path.
     pub path: String,
-    /// How many elements were compared.
+    /// The number of compared elements.
     pub checked: usize,
-    /// How many of them have a gradient and a quotient that rounding in the loss could explain, and not both 0: of these
-    /// nothing is known but that they are small.
+    /// The number of elements whose gradient and finite difference are within the rounding of the loss and not both 0. They are small, and
+    /// nothing else is known about them.
     pub below_rounding: usize,
-    /// How many of them agree only with the quotient of one side: there is a kink beside them.
+    /// The number of elements that agree only with a one-sided finite difference, because there is a kink near them.
     pub one_sided: usize,
-    /// The element with the largest error, of several the one farthest from its quotient; `None` if none was compared.
+    /// The element with the largest error; of equal ones, the one farthest from its finite difference. `None` if none was compared.
     pub worst: Option<ComparedElement>,
 }
 
-/// One element of the gradient beside its difference quotient.
+/// One element of the gradient and its finite difference.
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq)]
 pub struct ComparedElement {
     /// The tensor's path.
     pub path: String,
-    /// Where in the tensor it is.
+    /// Its index in the tensor.
     pub index: Vec<usize>,
-    /// The gradient, as it was given.
+    /// The gradient that you passed.
     pub grad: f64,
-    /// The difference quotient of the loss.
+    /// The finite difference of the loss.
     pub quotient: f64,
-    /// How far rounding in the loss may have moved the quotient.
+    /// The largest effect of the loss's rounding on the finite difference.
     pub rounding: f64,
     /// The relative error, from 0 to 2: see [`Gradients`](super::Gradients).
     pub error: f64,
@@ -54,29 +54,29 @@ impl Comparison {
         &self.tensors
     }
 
-    /// The paths of the tensors for which the gradient tree says `None`: they were not compared.
+    /// The paths of the tensors whose gradient is `None`; they were not compared.
     pub fn without_gradient(&self) -> &[String] {
         &self.without_gradient
     }
 
-    /// The tensors of which nothing was seen: their gradients and quotients are all within the rounding of the loss. They are zero, or too
-    /// small beside the loss; [`worst_error`](Self::worst_error) does not speak of them.
+    /// The tensors that could not be checked, because all of their gradients and finite differences are within the rounding of the loss.
+    /// [`worst_error`](Self::worst_error) ignores them.
     pub fn unseen(&self) -> impl Iterator<Item = &ComparedTensor> {
         self.tensors.iter().filter(|tensor| tensor.below_rounding > 0 && tensor.below_rounding == tensor.checked)
     }
 
-    /// How many elements were compared.
+    /// The number of compared elements.
     pub fn checked(&self) -> usize {
         self.tensors.iter().map(|tensor| tensor.checked).sum()
     }
 
-    /// The element with the largest error, of several the one farthest from its quotient; `None` if none was compared.
+    /// The element with the largest error; of equal ones, the one farthest from its finite difference. `None` if none was compared.
     pub fn worst(&self) -> Option<&ComparedElement> {
         let elements = self.tensors.iter().filter_map(|tensor| tensor.worst.as_ref());
         elements.reduce(|worst, other| if other.key() > worst.key() { other } else { worst })
     }
 
-    /// The largest error; NaN, which no tolerance accepts, if no element was compared or all are below rounding.
+    /// The largest error. It is NaN, which fails every comparison with a tolerance, if no element was compared or all are below rounding.
     pub fn worst_error(&self) -> f64 {
         match self.worst() {
             Some(worst) if self.tensors.iter().any(|tensor| tensor.below_rounding < tensor.checked) => worst.error,

@@ -1,4 +1,4 @@
-//! Whether a backward pass is right: its gradients beside difference quotients of the loss.
+//! Gradient checking: compares a backward pass with finite differences of the loss.
 
 mod comparison;
 mod moved;
@@ -18,11 +18,11 @@ use moved::{Moved, Place};
 use quotient::{Judgement, Point};
 use sample::Sample;
 
-/// Compares every element of the gradients with a difference quotient of the loss: [`Gradients`] with its defaults.
+/// Compares every element of the gradients with a finite difference of the loss: [`Gradients`] with its defaults.
 ///
-/// `loss` is the loss at the parameters that it is given, and the same number whenever it is asked: without dropout, or
-/// with the same one each time. It may be an `f64` where the parameters are `f32`. The parameters are moved in place, one
-/// element at a time, and are bit for bit what they were when this returns.
+/// `loss` computes the loss at the given parameters. It must be deterministic: without dropout, or with the same mask in every call. It may
+/// return an `f64` for `f32` parameters. The parameters are moved in place, one element at a time, and are bit-identical to their old values
+/// when this returns.
 ///
 /// ```
 /// use gradus::check;
@@ -45,6 +45,7 @@ use sample::Sample;
 ///
 /// # Errors
 /// Those of [`Gradients::compare`].
+#[doc(alias = "gradcheck")]
 pub fn gradients<P, L>(
     params: &mut P,
     grads: &dyn Params<Elem = P::Elem>,
@@ -57,47 +58,47 @@ where
     Gradients::new().compare(params, grads, loss)
 }
 
-/// Compares gradients with difference quotients of the loss, element by element.
+/// Compares gradients with finite differences of the loss, element by element.
 ///
 /// # Rule
 /// For the element θ of a parameter, its gradient g and the loss J as a function of θ alone:
 /// ```text
 /// d = h · max(1, |θ|)
-/// q = (J(θ + d) − J(θ − d)) / 2d                   2d: from the one number to the other, as they are represented
-/// ρ = 16ε (|J(θ + d)| + |J(θ − d)|) / 2d           what rounding in J may do to q
+/// q = (J(θ + d) − J(θ − d)) / 2d                   2d: the difference of the two representable numbers
+/// ρ = 16ε (|J(θ + d)| + |J(θ − d)|) / 2d           the largest effect of J's rounding on q
 /// error = max(0, |g − q| − ρ) / max(|g|, |q|)      0 where both are 0
 /// ```
-/// The error is relative to the element itself, not to its tensor: 2 is a wrong sign, 1 a forgotten term, 0.5 a factor
-/// of two, however small the element is beside others. Only what rounding explains is forgiven.
+/// The error is relative to the element itself, not to its tensor: 2 is a wrong sign, 1 a missing term, and 0.5 a wrong factor of two,
+/// however small the element is. Only an error that rounding can explain counts as 0.
 ///
-/// Where the error exceeds √ε, the loss is asked at θ ± 2d too, and the least of four errors counts: that of q, that of
-/// the quotient of fourth order through the four points, and those of the quotients of one side, through θ, θ + d and
-/// θ + 2d, and through θ, θ − d and θ − 2d, each with its own ρ. The first of these helps where the loss bends much, the
-/// others beside a kink, such as a rectifier's: the side without it is smooth.
+/// If the error exceeds √ε, the loss is also evaluated at θ ± 2d, and the smallest of four errors is used, each with its own ρ:
+/// - the error of q;
+/// - the error of the fourth-order difference through the four points, which helps if the loss is strongly curved;
+/// - the errors of the one-sided differences through θ, θ + d, θ + 2d and through θ, θ − d, θ − 2d, which help near a kink, such as that of
+///   a rectifier.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
-/// | [`step`](Self::step) h | ε^(1/3) | ε ≤ h ≤ 1 | how far an element is moved, relative to max(1, its size) |
-/// | [`sample`](Self::sample) | all | ≥ 1 | how many elements of each tensor are compared |
+/// | [`step`](Self::step) h | ε^(1/3) | ε ≤ h ≤ 1 | distance by which an element is moved, relative to max(1, its magnitude) |
+/// | [`sample`](Self::sample) | all | ≥ 1 | number of elements compared per tensor |
 ///
-/// A difference quotient errs by h²J‴/6, as the loss bends, and by εJ/h, as it is rounded. The default makes the two
-/// alike if J and J‴ are: it is 6.1·10⁻⁶ in `f64` and 4.9·10⁻³ in `f32`.
+/// A finite difference has an error of h²J‴/6 from curvature and of εJ/h from rounding. The default makes both about equal if J and J‴ have
+/// about the same size: it is 6.1·10⁻⁶ in `f64` and 4.9·10⁻³ in `f32`.
 ///
 /// # Conventions
-/// **Check in `f64`**, a model that is trained in `f32` too if it is generic over its elements: right gradients then have
-/// errors below 10⁻⁶. In `f32` a quotient has three digits, and 10⁻² is a tolerance; elements below ρ, there about
-/// 4·10⁻⁴·|J|, are not seen. 16-bit trees are refused by the compiler, as their quotients would say nothing.
+/// **Check in `f64`.** Make a model that you train in `f32` generic over its element type. Correct gradients then have errors below 10⁻⁶. In
+/// `f32` a finite difference has three digits: use a tolerance of 10⁻². Elements smaller than ρ, about 4·10⁻⁴·|J| in `f32`, cannot be
+/// checked. Trees of 16 bits do not compile, because their finite differences are useless.
 ///
-/// ε is that of the parameters' type, or of the loss's if that is coarser.
-/// [`below_rounding`](ComparedTensor::below_rounding) counts the elements of which ρ leaves nothing to say. A loss that is a
-/// small difference of large numbers is rounded more than ρ knows, and right gradients may then seem wrong: compare an untrained
-/// model, whose loss is not small.
+/// ε belongs to the type of the parameters, or of the loss if that is coarser. [`below_rounding`](ComparedTensor::below_rounding) counts the
+/// elements too small to be checked. If the loss is a small difference of large numbers, its rounding error is larger than ρ assumes, and
+/// correct gradients may appear wrong. Check an untrained model, whose loss is not small.
 ///
-/// Exactly at a kink the derivatives of both sides pass for right. Where moving an element moves many rectifiers, there may
-/// be kinks on both sides of it within 2d, and no quotient is good: take fewer examples or a smaller `step`.
+/// Exactly at a kink, the derivative of either side is accepted. If moving an element moves many rectifiers, there may be kinks on both
+/// sides within 2d, and no finite difference is accurate. Use fewer examples or a smaller `step`.
 ///
-/// The loss is asked twice, and then two or four times for each element.
+/// The loss is evaluated twice, plus two or four times per element.
 ///
 /// # Errors
 /// Those of [`compare`](Self::compare).
@@ -126,35 +127,39 @@ pub struct Gradients {
 }
 
 impl Gradients {
-    /// All elements, with the default step.
+    /// Creates a check of all elements with the default step.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Moves an element by `step` · max(1, its size).
+    /// Moves an element by `step` · max(1, its magnitude).
     pub fn step(mut self, step: f64) -> Self {
         self.step = Some(step);
         self
     }
 
-    /// Compares so many elements of each tensor, or all if it has no more: one from each of so many equal parts of it,
-    /// drawn by the seed.
+    /// Compares at most `elements` elements of each tensor: the tensor is divided into this many equal parts, and one element is drawn from
+    /// each with the seed.
     pub fn sample(mut self, elements: usize, seed: u64) -> Self {
         self.sample = Some((elements, seed));
         self
     }
 
-    /// Compares the gradients with difference quotients of the loss: [`gradients`] has the conditions.
+    /// Compares the gradients with finite differences of the loss. [`gradients`] lists the requirements.
     ///
-    /// A tensor for which the tree says `None` is not compared; [`Comparison::without_gradient`] names it.
+    /// A tensor whose gradient is `None` is not compared; [`Comparison::without_gradient`] names it.
     ///
     /// # Errors
-    /// Those of [`Step::pair`], if the trees differ; [`StepError::NonFiniteGradient`]; [`StepError::NonFiniteParameter`] if an
-    /// element is not finite, or would not be when it is moved; [`ArgumentError::NotFinite`] if the loss is not, [`LossError::LossChanged`], and
-    /// [`LossError::NonFiniteLoss`] if it is not when an element has been moved; [`ArgumentError::Range`] for a setting outside its
-    /// range; [`StepError::ParametersChanged`] if a walk of the tree shows other tensors than the one before. The parameters are
-    /// what they were, also if the loss panics. Only a tree that hides an element after it was moved, or panics itself
-    /// whenever it is walked from then on, keeps that one element where it is.
+    /// - those of [`Step::pair`] if the trees differ;
+    /// - [`StepError::NonFiniteGradient`];
+    /// - [`StepError::NonFiniteParameter`] if an element is not finite, or would not be after it is moved;
+    /// - [`ArgumentError::NotFinite`] if the loss is not finite, and [`LossError::NonFiniteLoss`] if it is not finite after an element was moved;
+    /// - [`LossError::LossChanged`] if the loss is not deterministic;
+    /// - [`ArgumentError::Range`] if a setting is out of range;
+    /// - [`StepError::ParametersChanged`] if the tree shows other tensors in a later walk.
+    ///
+    /// The parameters are then unchanged, also if the loss panics. There is one exception: if the tree hides an element after it was moved,
+    /// or panics in every later walk, that element cannot be restored.
     pub fn compare<P, L>(
         &self,
         params: &mut P,

@@ -27,16 +27,15 @@ const METADATA: &str = "__metadata__";
 const MARK: &str = "gradus.version";
 
 impl Checkpoint {
-    /// The file's bytes: for other places than a file system.
+    /// Returns the bytes of the file, to store them somewhere else.
     ///
     /// # Errors
-    /// [`FileError::ReservedName`] for a parameter `__metadata__`; [`FileError::NotACheckpoint`] if the header would have more than
-    /// 100 MB.
+    /// [`FileError::ReservedName`] for a parameter `__metadata__`; [`FileError::NotACheckpoint`] if the header would be larger than 100 MB.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         write(self)
     }
 
-    /// A checkpoint from the bytes of a file.
+    /// Reads a checkpoint from the bytes of a file.
     ///
     /// # Errors
     /// [`FileError::NotACheckpoint`], [`FileError::CheckpointVersion`], [`FileError::Corrupted`].

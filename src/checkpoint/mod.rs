@@ -1,4 +1,4 @@
-//! Checkpoints: parameters and optimizer state in a file that others can read.
+//! Checkpoints: parameters and optimizer state in a safetensors file.
 //!
 //! ```no_run
 //! use gradus::{checkpoint::Checkpoint, prelude::*};
@@ -7,47 +7,44 @@
 //!
 //! Checkpoint::of(&model, &opt)?.note("epoch", epoch).save("run.safetensors")?;
 //!
-//! // Later, with the model and the optimizer built as they were:
+//! // Later, with the model and the optimizer built in the same way:
 //! let saved = Checkpoint::open("run.safetensors")?;
 //! saved.load(&mut model, &mut opt)?;
 //! let epoch = saved.noted("epoch");
 //! # Ok::<(), gradus::Error>(())
 //! ```
 //!
-//! The training goes on bit for bit as if it had never stopped.
+//! Training then continues bit for bit as if uninterrupted.
 //!
-//! # The file
+//! # File format
 //! [safetensors](https://github.com/huggingface/safetensors), of format version 1:
 //!
-//! | where | what |
+//! | entry | contents |
 //! |---|---|
 //! | tensor `hidden.weight` | a parameter, by its path |
 //! | tensor `optimizer/adam/exp_avg/hidden.weight` | a tensor of the [`StateDict`], by its key |
-//! | metadata `format`, `version`, `checksum` | `gradus`, `1`, CRC-32 of everything else but the next |
+//! | metadata `format`, `version`, `checksum` | `gradus`, `1`, CRC-32 of everything except the next entry |
 //! | metadata `gradus.version` | `1`, a second mark of the format |
 //! | metadata `optimizer/adam/steps` | another entry of the state |
 //! | metadata `layout` | the parameters' paths and shapes in their order, as JSON |
-//! | metadata `note/epoch` | what [`note`](Checkpoint::note) said |
+//! | metadata `note/epoch` | the value of a [`note`](Checkpoint::note) |
 //!
-//! Parameters of other programs' files are loaded the same way; their checksums, if they have any, are not looked at. Tensors
-//! of integers or truth values, such as `num_batches_tracked`, are no parameters: they are left out, and are an error only
-//! where the tree has a parameter of that name. Every other tensor needs its place in the tree, as the `running_mean` and
-//! `running_var` beside `num_batches_tracked` do, though no gradient belongs to them: theirs is `None`. A name the format
-//! cannot hold, which is `__metadata__` alone, is an error of [`to_bytes`](Checkpoint::to_bytes) and [`save`](Checkpoint::save).
+//! Files of other programs are loaded in the same way, without a checksum. Tensors of integers or booleans, such as `num_batches_tracked`, are ignored; they
+//! are an error only if the tree has a parameter of that name. Every other tensor needs a place in the tree. For `running_mean` and `running_var`, use
+//! fields whose gradient is `None`. The only name that the format cannot store is `__metadata__`, which is an error of
+//! [`to_bytes`](Checkpoint::to_bytes) and [`save`](Checkpoint::save).
 //!
-//! # Safe
-//! [`save`](Checkpoint::save) writes a temporary file in the same folder and renames it: a process that is killed leaves the old
-//! file or the new one, whole. A file that is replaced keeps its mode and, if the process may give it away, its owner; a new
-//! one has the mode that the process's umask leaves. (For another, create the file empty, with that mode, before the first `save`.) A
-//! symbolic link is followed; what is no regular file is refused. Access control lists and other names of the same file (hard
-//! links) are not kept.
+//! # Atomic saving
+//! [`save`](Checkpoint::save) writes a temporary file in the same folder and renames it. If the process is killed, there is either the old file or the new
+//! one, complete. A replaced file keeps its mode and, if permitted, its owner. The mode of a new file is set by the process's umask; for another mode, create
+//! an empty file with that mode before the first `save`. A symbolic link is followed. Anything but a regular file is an error. Access control lists and hard
+//! links are not kept.
 //!
-//! A process that is killed while it writes leaves the temporary file, `.gradus-….tmp`. The next `save` into that folder removes
-//! it, if no process holds its lock: at once on the machine that wrote it (on Linux, until it is started again), elsewhere
-//! when it is a day old.
+//! A process that is killed while writing leaves the temporary file, `.gradus-….tmp`. The next `save` to that folder removes it if no process holds its lock.
+//! On the machine that wrote the file this happens at once (on Linux, until the next reboot), and elsewhere when the file is a day old.
 //!
-//! [`load`](Checkpoint::load) changes everything or nothing. A truncated, mutated or hostile file is an error, and takes no
-//! more memory than a small multiple of its length.
+//! [`load`](Checkpoint::load) changes everything or nothing. A truncated, modified or malicious file is an error, and reading it needs no more memory than a
+//! small multiple of its length.
 
 mod bytes;
 mod file;
@@ -74,7 +71,7 @@ pub(crate) use {file::at as at_file, format::write_plain as plain_bytes};
 /// What the names of the optimizer's entries begin with.
 const OPTIMIZER: &str = "optimizer/";
 
-/// Parameters, optimizer state and notes, as they were at one moment: see the [module](self).
+/// A copy of parameters, optimizer state and notes: see the [module](self).
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Checkpoint {
     pub(crate) params: BTreeMap<String, StateTensor>,
@@ -88,10 +85,10 @@ pub struct Checkpoint {
 type Checked<'p, A> = (Arc<Layout>, Vec<ValuesMut<'p, A>>);
 
 impl Checkpoint {
-    /// A copy of these parameters and of all that their optimizer remembers.
+    /// Copies parameters and the state of their optimizer.
     ///
     /// # Errors
-    /// [`StepError::DuplicatePath`], also of a parameter whose path begins with `optimizer/`.
+    /// [`StepError::DuplicatePath`], also for a parameter whose path starts with `optimizer/`.
     pub fn of<A: Element>(
         params: &(impl Params<Elem = A> + ?Sized),
         optimizer: &(impl Optimizer<A> + ?Sized),
@@ -99,7 +96,7 @@ impl Checkpoint {
         Ok(Self { optimizer: Some(optimizer.state_dict()), ..Self::of_params(params)? })
     }
 
-    /// A copy of these parameters: a model to be used.
+    /// Copies parameters without an optimizer: a model for inference.
     ///
     /// # Errors
     /// Those of [`of`](Self::of).
@@ -121,14 +118,13 @@ impl Checkpoint {
         }
     }
 
-    /// Adds something else to be remembered: an epoch, the seed of a generator. A second note of the same name replaces
-    /// the first.
+    /// Adds a note, such as an epoch or the seed of a generator. A second note of the same name replaces the first.
     pub fn note(mut self, name: impl Into<String>, value: impl ToString) -> Self {
         self.notes.insert(name.into(), value.to_string());
         self
     }
 
-    /// What was noted under this name.
+    /// The note of this name.
     pub fn noted(&self, name: &str) -> Option<&str> {
         self.notes.get(name).map(String::as_str)
     }
@@ -138,14 +134,13 @@ impl Checkpoint {
         self.optimizer.as_ref()
     }
 
-    /// Puts parameters and state in their places: all or, on an error, nothing. The tree may have its tensors in another order
-    /// than the one that was saved: they are known by their paths. What goes by the order of a tree, the rounding of a global norm and of
-    /// state in fewer bits, then differs from the run that was saved.
+    /// Loads parameters and optimizer state. On an error nothing changes. Tensors are matched by path, so the tree may have another order than the saved one.
+    /// With another tensor order, rounding that depends on it (global norms, low-precision state) differs from the saved run.
     ///
     /// # Errors
     /// Those of [`load_params`](Self::load_params) and of
-    /// [`Optimizer::load_state_dict`]; [`FileError::NoOptimizerState`] if no optimizer was saved, [`StepError::ParametersChanged`] if its
-    /// state is that of parameters of other shapes.
+    /// [`Optimizer::load_state_dict`]; [`FileError::NoOptimizerState`] if no optimizer was saved, [`StepError::ParametersChanged`] if its state belongs to parameters
+    /// of other shapes.
     pub fn load<A: Element>(
         &self,
         params: &mut (impl ParamsMut<Elem = A> + ?Sized),
@@ -163,8 +158,8 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// Puts the parameters in their places: all or, on an error, none. The tree has the same paths, shapes and element type
-    /// as the one that was saved. Tensors of the file that are no floating-point numbers of 16, 32 or 64 bits are left out.
+    /// Loads only the parameters. On an error nothing changes. The tree must have the same paths, shapes and element type as the saved one. Tensors in the
+    /// file that are not floating-point numbers of 16, 32 or 64 bits are ignored.
     ///
     /// # Errors
     /// [`StateError::MissingEntry`], [`StateError::UnexpectedEntry`], [`StateError::EntryShape`], [`StateError::EntryType`],
@@ -210,11 +205,10 @@ impl Checkpoint {
         }
     }
 
-    /// Writes the file, so that at every moment there is either the old one or the new one, whole.
+    /// Writes the file atomically: at every moment there is either the old file or the new one, complete.
     ///
     /// # Errors
-    /// Those of [`to_bytes`](Self::to_bytes); [`FileError::Io`]. Nothing has been replaced then, unless the error is that of the
-    /// folder when its entry is written to the disk.
+    /// Those of [`to_bytes`](Self::to_bytes); [`FileError::Io`]. The old file is then unchanged, except if syncing the folder to the disk has failed.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         write_atomically(path.as_ref(), &self.to_bytes()?)
     }

@@ -1,7 +1,6 @@
-//! The state of PyTorch's optimizers, there and back.
+//! Conversion of optimizer states between PyTorch and gradus.
 //!
-//! PyTorch numbers an optimizer's tensors; state that is to be carried over goes by name. In Python, with
-//! `safetensors.torch`:
+//! PyTorch identifies an optimizer's tensors by number, gradus by name. In Python, with `safetensors.torch`:
 //!
 //! ```python
 //! def save(model, optimizer, path):
@@ -16,7 +15,7 @@
 //!         optimizer.state[params[name]][slot] = value
 //! ```
 //!
-//! and here:
+//! In Rust:
 //!
 //! ```no_run
 //! use gradus::checkpoint::{Checkpoint, torch};
@@ -49,15 +48,14 @@ const STEP: &str = "step";
 /// The types that a slot may have.
 const FLOAT: &str = "f32, f64, bf16 or f16";
 
-/// The state of the optimizer `node`, such as `"adam"`, from a file with tensors `slot/parameter`.
+/// Converts a file with tensors `slot/parameter` to the state of the optimizer `node`, such as `"adam"`.
 ///
-/// `params` is the tree that the optimizer is going to step. `steps` is the number of steps taken, for PyTorch's SGD, which
-/// does not count; elsewhere the largest `step` holds. A `step` may have any type, of integers or of floating-point numbers.
+/// `params` is the tree that the optimizer will step. `steps` is the number of steps taken. It is used only for PyTorch's SGD, which does not count steps;
+/// for other optimizers, the largest `step` in the file is used. A `step` may have any integer or floating-point type.
 ///
 /// # Errors
-/// [`StateError::EntryValue`] for a `step` that is no count below 2⁵³, [`StateError::EntryType`] for integers elsewhere,
-/// [`StateError::UnexpectedEntry`] for a tensor whose name is not `slot/parameter`, [`StepError::DuplicatePath`](crate::error::StepError::DuplicatePath) of `params`. Missing or surplus
-/// entries are reported when the state is loaded.
+/// [`StateError::EntryValue`] if a `step` is not a count below 2⁵³, [`StateError::EntryType`] for integers elsewhere, [`StateError::UnexpectedEntry`] for a tensor whose
+/// name is not `slot/parameter`, [`StepError::DuplicatePath`](crate::error::StepError::DuplicatePath) for `params`. Missing or surplus entries are reported by `load_state_dict`.
 pub fn import(file: &Checkpoint, node: &str, params: &(impl Params + ?Sized), steps: u64) -> Result<StateDict> {
     let layout = Arc::new(Layout::of(params)?);
     let mut state = StateDict::new(Some(Arc::clone(&layout)));
@@ -100,10 +98,10 @@ pub fn import(file: &Checkpoint, node: &str, params: &(impl Params + ?Sized), st
     Ok(state)
 }
 
-/// The state of the optimizer `node` as tensors `slot/parameter`, for PyTorch; `step` in f32, as it is there.
+/// Converts the state of the optimizer `node` to tensors `slot/parameter` for PyTorch, with `step` in f32.
 ///
 /// # Errors
-/// [`StateError::WrongAlgorithm`] if there is no such node, [`StateError::EntryType`] for state in 8 bits.
+/// [`StateError::WrongAlgorithm`] if there is no such node, [`StateError::EntryType`] if the state is in 8 bits.
 pub fn export(state: &StateDict, node: &str) -> Result<Checkpoint> {
     let prefix = format!("{node}/");
     if !state.keys().any(|key| key.starts_with(&prefix)) {

@@ -30,7 +30,7 @@ use crate::step::{Grad, Step, Tensor, norm};
 ///
 /// # References
 /// A. Brock, S. De, S. L. Smith and K. Simonyan, *High-Performance Large-Scale Image Recognition Without
-/// Normalization* (2021), arXiv:2102.06171, eq. 3.
+/// Normalization* (2021), [arXiv:2102.06171](https://arxiv.org/abs/2102.06171), eq. 3.
 #[derive(Debug, Clone)]
 pub struct Adaptive {
     clipping: Hyper,

@@ -2,10 +2,10 @@
 //!
 //! | what is limited | function | adaptor |
 //! |---|---|---|
-//! | the norm of all gradients together | [`global_norm`] | [`clip_global_norm`](crate::Optimizer::clip_global_norm) |
-//! | each tensor's own norm | [`per_tensor_norm`] | [`clip_per_tensor_norm`](crate::Optimizer::clip_per_tensor_norm) |
-//! | each element | [`value`] | [`clip_value`](crate::Optimizer::clip_value) |
-//! | each unit's norm, relative to its parameters' | [`adaptive`] | [`clip_adaptive`](crate::Optimizer::clip_adaptive) |
+//! | the norm of all gradients together | [`global_norm`] | [`clip_global_norm`](crate::OptimizerExt::clip_global_norm) |
+//! | each tensor's own norm | [`per_tensor_norm`] | [`clip_per_tensor_norm`](crate::OptimizerExt::clip_per_tensor_norm) |
+//! | each element | [`value`] | [`clip_value`](crate::OptimizerExt::clip_value) |
+//! | each unit's norm, relative to its parameters' | [`adaptive`] | [`clip_adaptive`](crate::OptimizerExt::clip_adaptive) |
 //!
 //! All return the norm before clipping. An adaptor writes nothing: the step multiplies as it reads. The functions
 //! change the tree in place, for loops without an optimizer of this crate; on an error they leave it untouched.
@@ -47,6 +47,7 @@ pub use adaptive::Adaptive;
 ///
 /// # Errors
 /// [`StepError::NonFiniteGradient`] or [`StepError::NormOverflow`], and [`StepError::HyperParameter`] unless `max_norm` ≥ 0.
+#[doc(alias("clip_grad_norm_", "clip_by_global_norm"))]
 pub fn global_norm<T: ParamsMut>(grads: &mut T, max_norm: f64) -> Result<f64> {
     Norm::global(max_norm).clip(grads)
 }
@@ -64,6 +65,7 @@ pub fn per_tensor_norm<T: ParamsMut>(grads: &mut T, max_norm: f64) -> Result<f64
 ///
 /// # Errors
 /// [`StepError::NonFiniteGradient`], and [`StepError::HyperParameter`] unless `limit` ≥ 0.
+#[doc(alias = "clip_grad_value_")]
 pub fn value<T: ParamsMut>(grads: &mut T, limit: f64) -> Result<f64> {
     in_place(&Value::new(limit), grads)
 }

@@ -1,7 +1,7 @@
-//! Curvature: what layers saw, and steps that use it.
+//! Curvature: taps of layers, and K-FAC.
 //!
-//! A [`LinearTap`] is what one layer saw in a backward pass. With the feature `second-order`, `Kfac` preconditions gradients by it;
-//! adapters and norms of single examples read taps too.
+//! A [`LinearTap`] holds a layer's inputs and output gradients from a backward pass. With the feature `second-order`, `Kfac` uses taps to
+//! precondition gradients. Low-rank adapters and per-example norms use them too.
 
 #[cfg(feature = "second-order")]
 mod kfac;

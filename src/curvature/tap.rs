@@ -1,7 +1,7 @@
-//! What one layer saw: its input, and the gradient that came back to it, example by example.
+//! A layer's input and output gradient, example by example.
 //!
-//! Curvature (K-FAC, feature `second-order`), adapters and norms of single examples need more of a backward pass than the gradients of
-//! the weights. A [`LinearTap`] is that more; every backward pass has it at hand.
+//! K-FAC (feature `second-order`), low-rank adapters and per-example norms need a layer's inputs and output gradients, which every backward
+//! pass computes anyway. A [`LinearTap`] holds them.
 
 use ndarray::{Array1, Array2, ArrayRef2, ArrayView2, ArrayView4, Axis};
 
@@ -9,15 +9,15 @@ use crate::error::{ArgumentError, Error, Result, ensure_count};
 use crate::params::Scalar;
 use crate::step::norm;
 
-/// The input of a linear layer and the gradient at its pre-activation, a row for each example.
+/// The input of a linear layer and the gradient of its pre-activation, one row per example.
 ///
-/// With `z = xWᵀ + b` and the loss L of a *single* example, a row of `output_grad` is dL/dz of that example: **not divided by the
-/// batch**. A backward pass from the mean loss has it times 1/batch: multiply by the batch, or begin at the output with the
-/// gradient of single losses. Weights whose loss is the mean then have the gradients [`weight_grad`](Self::weight_grad) and
-/// [`bias_grad`](Self::bias_grad).
+/// With `z = xWᵀ + b` and the loss L of a *single* example, a row of `output_grad` is dL/dz of that example, **not divided by the batch
+/// size**. A backward pass from the mean loss computes dL/dz divided by the batch size: multiply it by the batch size, or start the backward
+/// pass from the gradients of single losses. [`weight_grad`](Self::weight_grad) and [`bias_grad`](Self::bias_grad) return the gradients of the
+/// mean loss.
 ///
-/// A layer that is applied at several positions of an example, as a convolution or one of a sequence, has a row for each: see
-/// [`positions`](Self::positions), and for the rows of a convolution [`unfold`] and [`rows`].
+/// If a layer is applied at several positions of an example, as in a convolution or a sequence, there is one row per position: see
+/// [`positions`](Self::positions). [`unfold`] and [`rows`] make the rows of a convolution.
 ///
 /// ```
 /// use gradus::LinearTap;
@@ -38,12 +38,12 @@ pub struct LinearTap<'a, A> {
 }
 
 impl<'a, A: Scalar> LinearTap<'a, A> {
-    /// The tap of a layer that saw `input`, (batch, in), and got back `output_grad`, (batch, out).
+    /// Creates a tap from `input` of shape (batch, in) and `output_grad` of shape (batch, out).
     pub fn new(input: &'a ArrayRef2<A>, output_grad: &'a ArrayRef2<A>) -> Self {
         Self { input: input.view(), output_grad: output_grad.view(), positions: 1 }
     }
 
-    /// The rows are `positions` positions of each example: of a convolution's output, of a sequence.
+    /// Sets the number of positions per example, of a convolution's output or of a sequence. Each position is a row.
     pub fn positions(mut self, positions: usize) -> Self {
         self.positions = positions;
         self
@@ -54,12 +54,12 @@ impl<'a, A: Scalar> LinearTap<'a, A> {
         self.input.nrows()
     }
 
-    /// The number of examples: rows by positions.
+    /// The number of examples: the number of rows divided by the number of positions.
     pub fn examples(&self) -> usize {
         self.rows() / self.positions.max(1)
     }
 
-    /// The gradient of the weight, of shape (out, in), of the mean loss.
+    /// The gradient of the mean loss with respect to the weight, of shape (out, in).
     ///
     /// # Errors
     /// Those of [`check`](Self::check).
@@ -68,7 +68,7 @@ impl<'a, A: Scalar> LinearTap<'a, A> {
         Ok(self.mean(self.output_grad.t().dot(&self.input)))
     }
 
-    /// The gradient of the bias, of shape (out), of the mean loss.
+    /// The gradient of the mean loss with respect to the bias, of shape (out).
     ///
     /// # Errors
     /// Those of [`check`](Self::check).
@@ -77,16 +77,17 @@ impl<'a, A: Scalar> LinearTap<'a, A> {
         Ok(self.mean(self.output_grad.sum_axis(Axis(0))))
     }
 
-    /// Whether both have as many rows, at least one and a multiple of the positions, and all is finite.
+    /// Returns an error unless input and output gradient have the same number of rows, there are whole examples and at least one, and all
+    /// values are finite.
     ///
     /// # Errors
-    /// [`ArgumentError::Shape`], [`ArgumentError::NotFinite`]; [`ArgumentError::Rows`] for rows that make no whole examples.
+    /// [`ArgumentError::Shape`], [`ArgumentError::NotFinite`]; [`ArgumentError::Rows`] if the number of rows is not a multiple of the positions.
     pub fn check(&self) -> Result<()> {
         self.check_rows()?;
         self.check_finite()
     }
 
-    /// The first half of [`check`](Self::check): whether the rows are in order.
+    /// The first half of [`check`](Self::check): the rows.
     pub(crate) fn check_rows(&self) -> Result<()> {
         let (rows, positions) = (self.rows(), self.positions);
         ensure_count("positions", positions as u64)?;
@@ -96,7 +97,7 @@ impl<'a, A: Scalar> LinearTap<'a, A> {
         shaped("output_grad", (rows, self.output_grad.ncols()), &self.output_grad)
     }
 
-    /// The second half of [`check`](Self::check).
+    /// The second half of [`check`](Self::check): the values.
     pub(crate) fn check_finite(&self) -> Result<()> {
         finite("input", &self.input)?;
         finite("output_grad", &self.output_grad)
@@ -109,7 +110,7 @@ impl<'a, A: Scalar> LinearTap<'a, A> {
     }
 }
 
-/// Nothing if the matrix has this shape.
+/// Returns an error unless the matrix has this shape.
 pub(crate) fn shaped<A>(argument: &'static str, expected: (usize, usize), matrix: &ArrayRef2<A>) -> Result<()> {
     match matrix.dim() == expected {
         true => Ok(()),
@@ -120,7 +121,7 @@ pub(crate) fn shaped<A>(argument: &'static str, expected: (usize, usize), matrix
     }
 }
 
-/// Nothing if all elements are finite, else the first that is not.
+/// Returns an error with the first element that is not finite, if there is one.
 pub(crate) fn finite<A: Scalar>(argument: &'static str, matrix: &ArrayRef2<A>) -> Result<()> {
     // Without indices first, which is many times as fast.
     if matrix.as_slice_memory_order().is_some_and(norm::finite) {
@@ -134,11 +135,11 @@ pub(crate) fn finite<A: Scalar>(argument: &'static str, matrix: &ArrayRef2<A>) -
     }
 }
 
-/// The gradient of a convolution's output as that of a linear layer: from (batch, out, height, width) to (batch·positions, out), in the
-/// order of the rows of [`unfold`].
+/// Reshapes the gradient of a convolution's output to that of a linear layer: from (batch, out, height, width) to (batch·positions, out), in
+/// the order of the rows of [`unfold`].
 ///
 /// ```
-/// use gradus::{LinearTap, tap::{rows, unfold}};
+/// use gradus::{LinearTap, curvature::{rows, unfold}};
 /// use ndarray::{Array4, array};
 ///
 /// // One image, a kernel of 2 × 2, two outputs: two positions.
@@ -158,11 +159,11 @@ pub fn rows<A: Scalar>(output_grad: ArrayView4<'_, A>) -> Array2<A> {
     })
 }
 
-/// The input of a convolution as that of a linear layer ("im2col"): what its kernel sees at every position.
+/// Reshapes the input of a convolution to that of a linear layer ("im2col"): one row per position, with the input values under the kernel.
 ///
-/// From (batch, channels, height, width) to (batch·positions, channels·kernel height·kernel width), the positions of an example
-/// row by row, zeros where the kernel reaches over the edge. Columns are in the order of a kernel (out, channels, height, width)
-/// as a matrix of its first axis and the others. `stride` and `padding` are (vertical, horizontal).
+/// The shape changes from (batch, channels, height, width) to (batch·positions, channels·kernel height·kernel width). The positions of an
+/// example are in row-major order, and values beyond the edge are 0. The columns are in the order of a kernel of shape (out, channels,
+/// height, width) that is reshaped to (out, channels·height·width). `stride` and `padding` are (vertical, horizontal).
 ///
 /// ```
 /// use gradus::curvature::unfold;
@@ -175,8 +176,8 @@ pub fn rows<A: Scalar>(output_grad: ArrayView4<'_, A>) -> Array2<A> {
 /// ```
 ///
 /// # Errors
-/// [`ArgumentError::Shape`] if the kernel is larger than the padded image, or has a side or a stride of 0; [`ArgumentError::TooLarge`] if the
-/// padded image or the rows have more elements than memory has addresses.
+/// [`ArgumentError::Shape`] if the kernel is larger than the padded image, or if a side of the kernel or a stride is 0;
+/// [`ArgumentError::TooLarge`] if the padded image or the rows have more elements than an array can hold.
 pub fn unfold<A: Scalar>(
     images: ArrayView4<'_, A>,
     kernel: (usize, usize),

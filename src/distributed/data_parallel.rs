@@ -1,4 +1,4 @@
-//! Every rank its part of the batch, and all the same step.
+//! Data-parallel training: every rank computes the gradient of its part of the batch, and all ranks take the same step.
 
 use std::fmt::{self, Write};
 use std::sync::Arc;
@@ -17,75 +17,75 @@ use crate::params::{Element, Layout, Order, Params, ParamsMut, Values};
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Grad, Optimizer, Ranks, Report, Step, Tensor};
 
-/// Moves the parameters of every rank by the mean of the gradients of all: made by
-/// [`Optimizer::data_parallel`].
+/// Moves the parameters of every rank along the mean gradient of all ranks: made by [`OptimizerExt::data_parallel`](crate::OptimizerExt::data_parallel).
 ///
 /// # Update rule
 /// ```text
 /// first step:  θ ← θ of rank 0
-/// g ← (g₀ + g₁ + … + gₙ₋₁)/n          gᵣ: the gradient of rank r, as the adaptors outside describe it
+/// g ← (g₀ + g₁ + … + gₙ₋₁)/n          gᵣ: the gradient of rank r, after the adaptors outside
 /// θ ← the step of the optimizer inside along g
 /// ```
-/// Where each rank has the mean gradient of an equal part of a batch, this is the step on the whole batch. Every rank computes
-/// the same bits, so that the parameters stay the same without being sent.
+/// If every rank has the mean gradient of an equal part of a batch, this is the step on the whole batch. Every rank computes
+/// the same bits, so the parameters stay equal without being sent.
 ///
-/// Gradients are packed tensor by tensor, in row-major order, and go in buckets of [`bucket_bytes`](Self::bucket_bytes), or
+/// Gradients are packed tensor by tensor, in row-major order. They are sent in buckets of [`bucket_bytes`](Self::bucket_bytes), or
 /// [compressed](Self::compress).
 ///
-/// Before anything is sent the ranks agree, in one short message, whether all can take a step and whether it is the same one:
-/// same parameters, same step number and learning rate, same tensors with a gradient. A tensor without gradient on some of the ranks only is an
-/// error; to give zero there is the caller's decision.
+/// Before anything else is sent, the ranks exchange one short message. It establishes that every rank can take the step and that all
+/// take the same one: same parameters, same step number and learning rate, same tensors with a gradient. It is an error if only some
+/// ranks have a gradient for a tensor; pass zeros on the other ranks if that is the meaning.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning | unit |
 /// |---|---|---|---|---|
 /// | `bucket_bytes` | 25 MiB | any | size of a message; at least one element | bytes |
-/// | `verify_every` | never | ≥ 1 | steps from one comparison of all parameters to the next | steps |
-/// | `non_finite` | [`Error`](NonFinite::Error) | | what all do if a gradient of one, or the mean, is not finite | |
+/// | `verify_every` | never | ≥ 1 | number of steps between comparisons of all parameters | steps |
+/// | `non_finite` | [`Error`](NonFinite::Error) | | policy of all ranks if the gradient of one rank, or the mean, is not finite | |
 ///
 /// # State
-/// A buffer of one element per parameter (4 bytes in f32), which is not saved. With [compression](Self::compress) two more, and the
-/// residuals, which are saved: they are the rank's own, so then every rank saves its own file. Otherwise the state is that of
-/// the optimizer inside, the same on all ranks and without any trace of them.
+/// A buffer of one element per parameter (4 bytes in f32), which is not saved. [Compression](Self::compress) adds two such buffers and
+/// the residuals. The residuals are saved; they differ between ranks, so every rank must save its own file. Without compression the
+/// saved state is that of the optimizer inside and is the same on all ranks.
 ///
 /// # Conventions
-/// PyTorch's `DistributedDataParallel`: the mean over ranks, its buckets of 25 MiB, parameters of rank 0 at the start. There a model
-/// is wrapped and its parameters are sent when that is done; here they are sent with the first step, whose gradients belong to
-/// what a rank had before. Call [`broadcast`](Self::broadcast) before the loop where ranks do not begin alike.
+/// PyTorch's `DistributedDataParallel`: the mean over ranks, buckets of 25 MiB, parameters of rank 0 at the start. PyTorch sends the
+/// parameters when a model is wrapped; here they are sent with the first step, whose gradients were computed from the rank's own
+/// parameters. If ranks do not start from the same parameters, call [`broadcast`](Self::broadcast) before the loop.
 ///
-/// What is inside sees the mean gradient, what is outside the rank's own:
+/// Adaptors inside see the mean gradient; adaptors outside see the rank's own gradient:
 ///
 /// | | inside, before `data_parallel` | outside, after it |
 /// |---|---|---|
 /// | clipping | of the mean gradient: **what you want** | of each rank's own |
-/// | `check_finite`, `skip_nonfinite` | of the mean | leaves the others waiting: use [`non_finite`](Self::non_finite) |
-/// | `accumulate` | communicates in every call | communicates once for each large step |
-/// | averages, `lookahead` | the same on all ranks | the same if ranks begin alike |
-/// | `freeze`, `group` | as alone | as alone, on every rank the same |
-/// | `route` | as alone | refused steps leave the others waiting: write it inside |
+/// | `check_finite`, `skip_nonfinite` | of the mean | leaves the other ranks waiting: use [`non_finite`](Self::non_finite) |
+/// | `accumulate` | communicates in every call | communicates once per combined step |
+/// | averages, `lookahead` | the same on all ranks | the same if ranks start from the same parameters |
+/// | `freeze`, `group` | as without ranks | as without ranks; must be the same on every rank |
+/// | `route` | as without ranks | a rejected step leaves the other ranks waiting: write it inside |
 /// | `master_weights` | – | sends the mean in f32 |
-/// | K-FAC | refused: it knows its own batch only | of each rank's own batch |
+/// | K-FAC | rejected, because it would see only its own batch | uses each rank's own batch |
 ///
-/// An adaptor outside that remembers parameters, as averages and `lookahead` do, remembers those before the first broadcast: call
-/// [`broadcast`](Self::broadcast) first. One outside that refuses or skips for what only its rank knows, be it a gradient that is
-/// missing from the tree, leaves the others waiting until their group's time is over.
+/// Averages, `lookahead` and other adaptors outside that store parameters store those before the first broadcast, so call
+/// [`broadcast`](Self::broadcast) first. If an adaptor outside rejects or skips a step for a reason that exists on one rank only, such
+/// as a missing gradient, the other ranks wait until the timeout of their group.
 ///
-/// Every rank computes the step itself. Element by element that gives the same bits on any processor; optimizers of matrices (Muon,
-/// Shampoo, SOAP) may round differently where ranks run on different ones: let [`verify_every`](Self::verify_every) look for it,
-/// or use [`sharded`](Optimizer::sharded)`.by_tensor()`, which sends what one rank has computed.
+/// Every rank computes the step itself. Element-wise optimizers give the same bits on any processor. Matrix optimizers (Muon, Shampoo,
+/// SOAP) may round differently if ranks run on different processors: detect this with [`verify_every`](Self::verify_every), or use
+/// [`sharded`](crate::OptimizerExt::sharded)`.by_tensor()`, which computes every tensor on one rank and sends the result.
 ///
 /// # Errors
-/// On all ranks, and nothing has changed: parameters, state, residuals.
-/// - [`StepError::NonFiniteGradient`](crate::error::StepError::NonFiniteGradient) on the rank that has it, [`RankError::RankRefused`](crate::error::RankError::RankRefused) on the others, as for whatever else one rank
-///   refuses;
-/// - [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree) if their steps are not the same one;
-/// - [`RankError::InsideSharded`](crate::error::RankError::InsideSharded) inside [`sharded`](Optimizer::sharded);
+/// All ranks return an error, and parameters, state and residuals are unchanged on all of them:
+/// - [`StepError::NonFiniteGradient`](crate::error::StepError::NonFiniteGradient) on the rank that has the gradient, and [`RankError::RankRefused`](crate::error::RankError::RankRefused) on the others. Any other reason of one
+///   rank to reject the step is reported in the same way;
+/// - [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree) if the ranks' steps differ;
+/// - [`RankError::InsideSharded`](crate::error::RankError::InsideSharded) inside [`sharded`](crate::OptimizerExt::sharded);
 /// - [`RankError::RankLeft`](crate::error::RankError::RankLeft), [`RankError::RankTimeout`](crate::error::RankError::RankTimeout), [`RankError::Transport`](crate::error::RankError::Transport) from the group.
 ///
-/// If all ranks skip the first step, nothing is remembered of it, not even which parameters it was on: the ranks have not yet begun.
+/// If all ranks skip the first step, it leaves no trace; the next step is again the first.
 ///
-/// An optimizer of your own inside must come to the same decision on all ranks in [`apply`](Optimizer::apply), where all give it the same
-/// gradients: if it refuses there on one rank alone, the others have moved, and the next step is [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree).
+/// Your own optimizer inside must make the same decision on all ranks in [`apply`](Optimizer::apply), where all ranks pass the same
+/// gradients. If it returns an error there on one rank only, the other ranks have moved, and the next step is
+/// [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree).
 ///
 /// # Example
 /// ```
@@ -102,7 +102,8 @@ use crate::step::{Grad, Optimizer, Ranks, Report, Step, Tensor};
 /// ```
 ///
 /// # References
-/// S. Li et al., *PyTorch Distributed: Experiences on Accelerating Data Parallel Training* (2020), arXiv:2006.15704.
+/// S. Li et al., *PyTorch Distributed: Experiences on Accelerating Data Parallel Training* (2020), [arXiv:2006.15704](https://arxiv.org/abs/2006.15704).
+#[doc(alias = "DistributedDataParallel")]
 #[doc(alias = "DDP")]
 #[doc(alias = "all_reduce")]
 pub struct DataParallel<O, G, A> {
@@ -138,23 +139,23 @@ impl<O, G, A> DataParallel<O, G, A> {
         }
     }
 
-    /// How many bytes are sent at once: 25 MiB unless this is called. A bucket holds several tensors or a part of one.
+    /// Sets the size of a message; the default is 25 MiB. A bucket holds several tensors or a part of one.
     pub fn bucket_bytes(mut self, bytes: usize) -> Self {
         self.bucket_bytes = bytes;
         self
     }
 
-    /// Compares the parameters of all ranks, bit for bit, every `steps` steps; not in the very first, in which those of rank 0 are
-    /// given to all. Costs a pass over the parameters. The first step after a state was loaded compares them in any case.
+    /// Compares the parameters of all ranks, bit for bit, every `steps` steps. This costs a pass over the parameters. The first step
+    /// does not compare, because it gives all ranks the parameters of rank 0. The first step after loading a state always compares.
     ///
-    /// Where they differ, which needs a fault of the machine or a parameter that was written by hand, the step is
-    /// [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree).
+    /// If the parameters differ, the step returns [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree). Possible causes are a hardware fault and a parameter that your
+    /// code changed on one rank.
     pub fn verify_every(mut self, steps: u64) -> Self {
         self.verify_every = Some(steps);
         self
     }
 
-    /// What happens when a gradient of any rank, or the mean, is NaN or infinite: an error unless this is called. All ranks act
+    /// Sets the policy for a NaN or an infinity in the gradient of any rank or in the mean; the default is an error. All ranks act
     /// alike.
     pub fn non_finite(mut self, policy: NonFinite) -> Self {
         self.non_finite = policy;
@@ -166,27 +167,27 @@ impl<O, G, A> DataParallel<O, G, A> {
         &self.group
     }
 
-    /// The bytes of gradients that this rank has handed to the group.
+    /// The bytes of gradients that this rank has passed to the group.
     pub fn traffic(&self) -> Traffic {
         self.traffic
     }
 }
 
 impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
-    /// Sends less: `compression` says what. What is not sent is added to the next gradient, see
+    /// Compresses gradients before they are sent. The part that is not sent is added to the next gradient: see
     /// [`compress`](super::compress).
     pub fn compress(mut self, compression: impl Compression<A> + 'static) -> Self {
         self.feedback = Some(Feedback::new(Box::new(compression)));
         self
     }
 
-    /// Gives all ranks the parameters of rank 0, for a first gradient at the same parameters; every rank calls it.
+    /// Gives all ranks the parameters of rank 0, so that the first gradients are computed from the same parameters. Every rank must
+    /// call it.
     ///
-    /// Not needed after [`load_state_dict`](Optimizer::load_state_dict), where every rank has loaded the parameters too, nor where
-    /// the ranks have made the same parameters from the same seed.
+    /// It is not needed if every rank has loaded the same parameters, or has initialized them from the same seed.
     ///
     /// # Errors
-    /// [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree) if the parameters are of other shapes, and the group's. Nothing has changed then.
+    /// [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree) if the ranks' parameters differ in shape, and those of the group. Nothing has changed then.
     pub fn broadcast(&mut self, params: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
         let bucket = bucket_elements::<A>(self.bucket_bytes);
         let known = broadcast(&self.group, params, self.layout(), bucket, |step| self.check_own(step))?;

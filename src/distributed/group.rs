@@ -1,60 +1,60 @@
-//! What ranks do together.
+//! The traits of a group of ranks: who takes part, and their collective calls.
 
 use crate::error::Result;
 
-/// Some ranks, 0 … `size` − 1, that train together: threads, or the processes of an engine such as MPI.
+/// Ranks 0 … `size` − 1 that train together: threads, or processes of an engine such as MPI.
 ///
-/// All ranks make the same calls in the same order, with the same lengths; each call returns when every rank has made it. Every
-/// call can fail, and then fails on every rank that is still there.
+/// All ranks must make the same calls in the same order, with the same lengths. A call returns when every rank has made it. If a call
+/// fails, it fails on every rank that has not left.
 ///
-/// An implementation of a new engine is this trait and [`Collective`] for `f32` and `f64`. [`ThreadGroup`](super::ThreadGroup) is
-/// one, [`Alone`](super::Alone) the smallest.
+/// To support a new engine, implement this trait, and [`Collective`] for `f32` and `f64`. [`ThreadGroup`](super::ThreadGroup) is an
+/// implementation, and [`Alone`](super::Alone) the smallest one.
 pub trait RankGroup: Send + Sync {
     /// Which rank this is.
     fn rank(&self) -> usize;
 
-    /// How many ranks there are, at least 1.
+    /// The number of ranks, at least 1.
     fn size(&self) -> usize;
 
-    /// Returns when every rank has called it.
+    /// Waits until every rank has called it.
     ///
     /// # Errors
-    /// [`RankError::RankLeft`](crate::error::RankError::RankLeft), [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree),
-    /// [`RankError::RankTimeout`](crate::error::RankError::RankTimeout), [`RankError::Transport`](crate::error::RankError::Transport), as every collective call.
+    /// As every collective call: [`RankError::RankLeft`](crate::error::RankError::RankLeft), [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree),
+    /// [`RankError::RankTimeout`](crate::error::RankError::RankTimeout), [`RankError::Transport`](crate::error::RankError::Transport).
     fn barrier(&self) -> Result<()>;
 
-    /// Puts the bytes of every rank one after the other into `all`, which is `size` times as long as `own`.
+    /// Concatenates the bytes of all ranks, in the order of the ranks, in `all`, which is `size` times as long as `own`.
     ///
     /// # Errors
-    /// As of [`barrier`](RankGroup::barrier).
+    /// Those of [`barrier`](RankGroup::barrier).
     fn all_gather_bytes(&self, own: &[u8], all: &mut [u8]) -> Result<()>;
 }
 
-/// What a [`RankGroup`] does with numbers of one type.
+/// The collective calls of a [`RankGroup`] for numbers of one type.
 pub trait Collective<A>: RankGroup {
     /// Replaces the values by their sums over all ranks. Every rank gets the same bits.
     ///
     /// # Errors
-    /// As of [`barrier`](RankGroup::barrier).
+    /// Those of [`barrier`](RankGroup::barrier).
     fn all_reduce(&self, values: &mut [A]) -> Result<()>;
 
-    /// Sums over all ranks, of which every rank gets its part: `values` is `size` times as long as `own`, and rank r gets the r-th
-    /// part.
+    /// Sums `values` over all ranks and returns one part of the sums to each rank: `values` is `size` times as long as `own`, and rank r
+    /// gets the r-th part.
     ///
     /// # Errors
-    /// As of [`barrier`](RankGroup::barrier).
+    /// Those of [`barrier`](RankGroup::barrier).
     fn reduce_scatter(&self, values: &[A], own: &mut [A]) -> Result<()>;
 
-    /// Puts the values of every rank one after the other into `all`, which is `size` times as long as `own`.
+    /// Concatenates the values of all ranks, in the order of the ranks, in `all`, which is `size` times as long as `own`.
     ///
     /// # Errors
-    /// As of [`barrier`](RankGroup::barrier).
+    /// Those of [`barrier`](RankGroup::barrier).
     fn all_gather(&self, own: &[A], all: &mut [A]) -> Result<()>;
 
     /// Replaces the values by those of rank `root`.
     ///
     /// # Errors
-    /// As of [`barrier`](RankGroup::barrier).
+    /// Those of [`barrier`](RankGroup::barrier).
     fn broadcast(&self, values: &mut [A], root: usize) -> Result<()>;
 }
 
@@ -102,7 +102,7 @@ macro_rules! forward {
 
 forward!(&G, Box<G>, std::sync::Arc<G>);
 
-/// The group of one rank: everything is there already.
+/// The group of one rank. Its calls only copy.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Alone;
 
@@ -148,7 +148,7 @@ fn copy<A: Copy>(from: &[A], to: &mut [A]) -> Result<()> {
     Ok(())
 }
 
-/// Nothing if `whole` elements are `size` parts of `part` elements.
+/// Returns an error unless `whole` elements are `size` parts of `part` elements.
 pub(super) fn ensure_parts(whole: usize, part: usize, size: usize) -> Result<()> {
     match part.checked_mul(size) == Some(whole) {
         true => Ok(()),
@@ -160,7 +160,7 @@ pub(super) fn ensure_parts(whole: usize, part: usize, size: usize) -> Result<()>
     }
 }
 
-/// Nothing if there is such a rank.
+/// Returns an error unless this rank exists.
 pub(super) fn ensure_root(root: usize, size: usize) -> Result<()> {
     match root < size {
         true => Ok(()),

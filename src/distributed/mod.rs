@@ -1,12 +1,12 @@
-//! One training loop on several ranks, threads or processes.
+//! Training on several ranks: threads or processes that run the same loop.
 //!
-//! | what | made by | every rank has |
+//! | adaptor | made by | every rank has |
 //! |---|---|---|
-//! | [`DataParallel`] | [`data_parallel(group)`](crate::Optimizer::data_parallel) | all state; with [`compress`] it sends less |
-//! | [`Sharded`] (ZeRO-1) | [`sharded(group)`](crate::Optimizer::sharded) | its share of the state; [`unshard`] joins them |
-//! | [`LocalSteps`] (DiLoCo) | [`local_steps(h, outer)`](crate::Optimizer::local_steps)`.across(group)` | its own steps, together every h |
+//! | [`DataParallel`] | [`data_parallel(group)`](crate::OptimizerExt::data_parallel) | all state; with [`compress`] it sends less |
+//! | [`Sharded`] (ZeRO-1) | [`sharded(group)`](crate::OptimizerExt::sharded) | its share of the state; [`unshard`] joins them |
+//! | [`LocalSteps`] (DiLoCo) | [`local_steps(h, outer)`](crate::OptimizerExt::local_steps)`.across(group)` | its own steps, and an exchange every h steps |
 //!
-//! A group is a [`ThreadGroup`], the processes of MPI (crate `gradus-mpi`), or whatever implements [`RankGroup`] and [`Collective`].
+//! A group is a [`ThreadGroup`], the processes of MPI (crate `gradus-mpi`), or any other type with [`RankGroup`] and [`Collective`].
 
 mod agreement;
 mod ahead;

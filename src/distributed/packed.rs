@@ -136,7 +136,7 @@ pub(super) fn all_finite<A: Element>(values: &[A]) -> bool {
     values.chunks(BLOCK).all(|block| block.iter().fold(true, |finite, value| finite & value.is_finite()))
 }
 
-/// Nothing if all are finite, else the first that is not.
+/// Returns an error with the first value that is not finite, if there is one.
 pub(super) fn ensure_finite<A: Element>(places: &[Place<'_>], packed: &[A], what: Packed) -> Result<()> {
     if all_finite(packed) {
         return Ok(());

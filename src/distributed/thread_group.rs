@@ -1,4 +1,4 @@
-//! Ranks that are threads of one process.
+//! Ranks as threads of one process.
 
 use std::any::Any;
 use std::ops::Range;
@@ -13,15 +13,15 @@ use crate::params::Scalar;
 /// The time that a rank waits for the others, unless another is given.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A rank among threads of this process: for a machine with several sockets, for tests, for trying a program out before it runs
-/// under MPI.
+/// A rank that is a thread of this process: for machines with several sockets, for tests, and to try a program before it runs under
+/// MPI.
 ///
-/// Sums are taken in the order of the ranks: the same bits at every call, and with [`reduce_scatter`](Collective::reduce_scatter)
-/// the same as with [`all_reduce`](Collective::all_reduce).
+/// Sums are computed in the order of the ranks, so every call gives the same bits, and so do
+/// [`reduce_scatter`](Collective::reduce_scatter) and [`all_reduce`](Collective::all_reduce).
 ///
-/// A rank that is dropped while others wait for it, because its thread is done or panicked, has left: the others get
-/// [`RankError::RankLeft`]. One that does not come in time is [`RankError::RankTimeout`]. Neither comes back: the group is then of no more
-/// use. Ranks that make different calls get [`RankError::RanksDisagree`], and may go on.
+/// If a rank is dropped while others wait for it, because its thread has returned or panicked, the others get [`RankError::RankLeft`]. If a
+/// rank is too late, the others get [`RankError::RankTimeout`]. After either error the group cannot be used any more. Ranks that make
+/// different calls get [`RankError::RanksDisagree`] and can continue.
 ///
 /// ```
 /// use gradus::distributed::{Collective, RankGroup, ThreadGroup};
@@ -85,7 +85,7 @@ impl Call {
 }
 
 impl ThreadGroup {
-    /// The ranks of a group, one for each thread.
+    /// Creates the ranks of a group; move each to a thread of its own.
     ///
     /// # Errors
     /// [`RankError::NoRank`] if `size` is 0.
@@ -104,10 +104,10 @@ impl ThreadGroup {
         Ok((0..size).map(|rank| Self { rank, timeout: TIMEOUT, shared: Arc::clone(&shared) }).collect())
     }
 
-    /// Runs `rank` on `size` threads, each with its rank of a group, and returns what they return, in the order of the ranks.
+    /// Runs a function on `size` threads, each with its rank of a group, and returns the results in the order of the ranks.
     ///
     /// # Panics
-    /// With the panic of a rank, when all have ended. The others are not left waiting.
+    /// If a rank panics. The other ranks get an error instead of waiting, and the panic continues when all have ended.
     pub fn run<T: Send>(size: usize, rank: impl Fn(Self) -> T + Sync) -> Vec<T> {
         let ranks = Self::new(size).unwrap_or_default();
         std::thread::scope(|scope| {
@@ -117,7 +117,7 @@ impl ThreadGroup {
         })
     }
 
-    /// How long this rank waits for the others in one call, 60 seconds unless this is called.
+    /// Sets how long this rank waits for the others in one call; the default is 60 seconds.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self

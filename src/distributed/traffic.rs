@@ -1,6 +1,6 @@
-//! What goes from rank to rank: how much, and how much at once.
+//! The number of bytes that ranks send, and the size of a message.
 
-/// The size of a message unless another is given: that of PyTorch's buckets.
+/// The default size of a message, that of PyTorch's buckets.
 pub(super) const BUCKET_BYTES: usize = 25 << 20;
 
 /// How many elements a bucket of so many bytes holds, at least one.
@@ -8,16 +8,15 @@ pub(super) fn bucket_elements<A>(bytes: usize) -> usize {
     (bytes / size_of::<A>()).max(1)
 }
 
-/// The bytes that a rank has handed to its group to bring gradients or parameters together, for each of them once: how often an
-/// engine sends them on is its own affair.
+/// The bytes of gradients and parameters that a rank has passed to its group, each counted once. An engine may send them several times.
 ///
-/// Parameters at the start and the few bytes with which ranks agree about a step are not in it.
+/// The parameters sent at the start, and the few bytes with which ranks agree on a step, are not counted.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Traffic {
-    /// Those of the last step in which something was sent.
+    /// Bytes of the last step that sent something.
     pub last_step: u64,
-    /// Those of all steps.
+    /// Bytes of all steps.
     pub total: u64,
 }
 

@@ -127,7 +127,6 @@ pub enum Error {
 
 impl Error {
     /// An [`ArgumentError::Range`].
-    #[cfg(any(feature = "federated", feature = "second-order"))]
     pub(crate) fn argument(argument: &'static str, value: f64, accepted: impl Into<String>) -> Self {
         Self::Argument(ArgumentError::Range { argument, value, accepted: accepted.into() })
     }

@@ -1,14 +1,11 @@
 //! The adaptive server optimizers: FedAdagrad, FedAdam and FedYogi.
 
-use std::fmt;
-use std::marker::PhantomData;
-
-use crate::error::Result;
+use crate::hyper_parameters;
 use crate::params::Scalar;
 use crate::rule::{At, Elementwise, Lanes, Rule};
 use crate::schedule::Hyper;
 
-/// FedAdam: the server moves as Adam does, along the mean change of the clients.
+/// FedAdam: the server uses Adam along the mean change of the clients.
 ///
 /// The mean change Δ is the negative of the gradient that a [`Server`](super::Server) gives its optimizer.
 ///
@@ -19,7 +16,7 @@ use crate::schedule::Hyper;
 /// v ← β₂v + (1 − β₂)Δ²                from v = τ²
 /// θ ← θ + η·m/(√v + τ)
 /// ```
-/// [`flower`](FedAdam::flower) begins with v = 0 and corrects the bias, with one more than the round in the exponents:
+/// [`flower`](FedAdam::flower) starts from v = 0 and corrects the bias, with exponents one larger than the round:
 /// ```text
 /// θ ← θ + η·√(1 − β₂ᵗ⁺¹)/(1 − β₁ᵗ⁺¹)·m/(√v + τ)        t = 1, 2, …
 /// ```
@@ -29,21 +26,21 @@ use crate::schedule::Hyper;
 /// | name | default | range | meaning |
 /// |---|---|---|---|
 /// | `learning_rate` η | – | η ≥ 0 | length of the server's step, in units of the parameter |
-/// | `beta1` β₁ | 0.9 | 0 ≤ β₁ < 1 | share of the first moment kept a round |
-/// | `beta2` β₂ | 0.99 | 0 ≤ β₂ < 1 | share of the second moment kept a round |
-/// | `tau` τ | 1e-3 | τ ≥ 0 | how adaptive: with a large τ all elements move alike; unit of the change. With 0, an element of v = 0 stays |
+/// | `beta1` β₁ | 0.9 | 0 ≤ β₁ < 1 | fraction of the first moment kept per round |
+/// | `beta2` β₂ | 0.99 | 0 ≤ β₂ < 1 | fraction of the second moment kept per round |
+/// | `tau` τ | 1e-3 | τ ≥ 0 | adaptivity: with a large τ all elements move alike; unit of the change. With τ = 0, an element with v = 0 does not move |
 /// | `weight_decay` λ | 0 | λ ≥ 0 | strength of an L2 penalty on the server |
 ///
 /// # State
 /// `exp_avg` −m and `exp_avg_sq` v: two elements per parameter (8 bytes in f32).
 ///
 /// # Conventions
-/// Algorithm 2 of the paper. `flower()` is the arithmetic of Flower 1.x, whose `FedAdam` has the defaults η 0.1 and τ 1e-9.
+/// Algorithm 2 of the paper. `flower(true)` is the arithmetic of Flower 1.x, whose `FedAdam` has the defaults η 0.1 and τ 1e-9.
 /// Against [`Adam`](crate::Adam): no bias correction, and v begins at τ² instead of 0.
 ///
 /// # Errors
-/// A step fails with [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) when a value leaves its range, and for
-/// the reasons of [`Step::pair`](crate::Step::pair) and a changed parameter tree.
+/// A step returns [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if a value is out of its range, and the errors of
+/// [`Step::pair`](crate::Step::pair) and of changed parameters.
 ///
 /// # Example
 /// ```
@@ -58,10 +55,10 @@ use crate::schedule::Hyper;
 /// ```
 ///
 /// # References
-/// S. J. Reddi et al., *Adaptive Federated Optimization* (2021), arXiv:2003.00295, algorithm 2.
-pub type FedAdam<A> = Elementwise<FedRule<AdamMoment>, A>;
+/// S. J. Reddi et al., *Adaptive Federated Optimization* (2021), [arXiv:2003.00295](https://arxiv.org/abs/2003.00295), algorithm 2.
+pub type FedAdam<A = f32> = Elementwise<FedRule<ADAM>, A>;
 
-/// FedYogi: FedAdam with a second moment that grows fast and shrinks slowly.
+/// FedYogi: FedAdam with a second moment that shrinks slowly when changes become small.
 ///
 /// # Update rule
 /// ```text
@@ -69,7 +66,7 @@ pub type FedAdam<A> = Elementwise<FedRule<AdamMoment>, A>;
 /// v ← v − (1 − β₂)Δ²·sign(v − Δ²)
 /// θ ← θ + η·m/(√v + τ)
 /// ```
-/// [`flower`](FedYogi::flower) begins with v = 0.
+/// [`flower`](FedYogi::flower) starts from v = 0.
 ///
 /// # Hyper-parameters
 /// Those of [`FedAdam`].
@@ -78,7 +75,7 @@ pub type FedAdam<A> = Elementwise<FedRule<AdamMoment>, A>;
 /// That of [`FedAdam`].
 ///
 /// # Conventions
-/// Algorithm 2 of the paper; `flower()` is Flower 1.x.
+/// Algorithm 2 of the paper; `flower(true)` is Flower 1.x.
 ///
 /// # Errors
 /// Those of [`FedAdam`].
@@ -96,8 +93,8 @@ pub type FedAdam<A> = Elementwise<FedRule<AdamMoment>, A>;
 /// ```
 ///
 /// # References
-/// S. J. Reddi et al., *Adaptive Federated Optimization* (2021), arXiv:2003.00295, algorithm 2.
-pub type FedYogi<A> = Elementwise<FedRule<YogiMoment>, A>;
+/// S. J. Reddi et al., *Adaptive Federated Optimization* (2021), [arXiv:2003.00295](https://arxiv.org/abs/2003.00295), algorithm 2.
+pub type FedYogi<A = f32> = Elementwise<FedRule<YOGI>, A>;
 
 /// FedAdagrad: FedAdam with a second moment that is the sum of all squares.
 ///
@@ -107,7 +104,7 @@ pub type FedYogi<A> = Elementwise<FedRule<YogiMoment>, A>;
 /// v ← v + Δ²
 /// θ ← θ + η·m/(√v + τ)
 /// ```
-/// [`flower`](FedAdagrad::flower) begins with v = 0.
+/// [`flower`](FedAdagrad::flower) starts from v = 0.
 ///
 /// # Hyper-parameters
 /// Those of [`FedAdam`] without β₂.
@@ -116,7 +113,7 @@ pub type FedYogi<A> = Elementwise<FedRule<YogiMoment>, A>;
 /// That of [`FedAdam`].
 ///
 /// # Conventions
-/// Algorithm 2 of the paper; `flower().beta1(0.0)` is Flower 1.x, which has no first moment here.
+/// Algorithm 2 of the paper; `flower(true).beta1(0.0)` is Flower 1.x, which has no first moment here.
 ///
 /// # Errors
 /// Those of [`FedAdam`].
@@ -134,191 +131,94 @@ pub type FedYogi<A> = Elementwise<FedRule<YogiMoment>, A>;
 /// ```
 ///
 /// # References
-/// S. J. Reddi et al., *Adaptive Federated Optimization* (2021), arXiv:2003.00295, algorithm 2.
-pub type FedAdagrad<A> = Elementwise<FedRule<AdagradMoment>, A>;
+/// S. J. Reddi et al., *Adaptive Federated Optimization* (2021), [arXiv:2003.00295](https://arxiv.org/abs/2003.00295), algorithm 2.
+pub type FedAdagrad<A = f32> = Elementwise<FedRule<ADAGRAD>, A>;
 
-/// The rule of [`FedAdam`], [`FedYogi`] and [`FedAdagrad`], by their second moment.
-#[derive(Debug, Clone)]
-pub struct FedRule<M> {
-    beta1: Hyper,
-    beta2: Hyper,
-    tau: Hyper,
-    flower: bool,
-    moment: PhantomData<M>,
-}
+/// The second moments: what distinguishes the three optimizers.
+const ADAM: u8 = 0;
+const YOGI: u8 = 1;
+const ADAGRAD: u8 = 2;
 
-impl<M> Default for FedRule<M> {
-    fn default() -> Self {
-        Self { beta1: 0.9.into(), beta2: 0.99.into(), tau: 1e-3.into(), flower: false, moment: PhantomData }
+hyper_parameters! {
+    /// The rule of [`FedAdam`], [`FedYogi`] and [`FedAdagrad`], by their second moment.
+    pub struct FedRule<const MOMENT: u8> named (["FedAdam", "FedYogi", "FedAdagrad"][MOMENT as usize]) => FedValues for Elementwise {
+        /// The decay β₁ of the first moment, 0 ≤ β₁ < 1.
+        beta1 / set_beta1: 0.9, 0.0..1.0;
+        /// The decay β₂ of the second moment, 0 ≤ β₂ < 1; FedAdagrad has none.
+        beta2 / set_beta2: 0.99, 0.0..1.0;
+        /// The τ ≥ 0 that is added to the root; its square is the first value of the second moment.
+        tau / set_tau: 1e-3, 0.0..;
+    }
+    options {
+        /// Uses Flower's formulas: v starts from 0, and FedAdam corrects the bias.
+        flower: bool = false;
     }
 }
 
-/// How the second moment goes on: what tells the three optimizers apart. Sealed.
-pub trait Moment: sealed::Sealed + fmt::Debug + Clone + Send + Sync + 'static {
-    /// The optimizer's name.
-    const NAME: &'static str;
-
-    /// Whether Flower corrects the bias.
-    const CORRECTED: bool = false;
-
-    /// The second moment after a change with this square; `kept` is β₂, `added` 1 − β₂.
-    fn next<A: Scalar>(v: A, square: A, kept: A, added: A) -> A;
-}
-
-mod sealed {
-    pub trait Sealed {}
-}
-
-/// `v ← β₂v + (1 − β₂)Δ²`.
-#[derive(Debug, Clone)]
-pub struct AdamMoment;
-
-/// `v ← v − (1 − β₂)Δ²·sign(v − Δ²)`.
-#[derive(Debug, Clone)]
-pub struct YogiMoment;
-
-/// `v ← v + Δ²`.
-#[derive(Debug, Clone)]
-pub struct AdagradMoment;
-
-impl sealed::Sealed for AdamMoment {}
-impl sealed::Sealed for YogiMoment {}
-impl sealed::Sealed for AdagradMoment {}
-
-impl Moment for AdamMoment {
-    const NAME: &'static str = "fedadam";
-    const CORRECTED: bool = true;
-
-    #[inline(always)]
-    fn next<A: Scalar>(v: A, square: A, kept: A, added: A) -> A {
-        kept * v + added * square
-    }
-}
-
-impl Moment for YogiMoment {
-    const NAME: &'static str = "fedyogi";
-
-    #[inline(always)]
-    fn next<A: Scalar>(v: A, square: A, _: A, added: A) -> A {
-        if v > square {
-            v - added * square
-        } else if v < square {
-            v + added * square
-        } else {
-            v
-        }
-    }
-}
-
-impl Moment for AdagradMoment {
-    const NAME: &'static str = "fedadagrad";
-
-    #[inline(always)]
-    fn next<A: Scalar>(v: A, square: A, _: A, _: A) -> A {
-        v + square
-    }
-}
-
-impl<A: Scalar, M: Moment> Elementwise<FedRule<M>, A> {
-    /// The optimizer with the paper's defaults: β₁ 0.9, β₂ 0.99, τ 1e-3.
+impl<A: Scalar, const MOMENT: u8> Elementwise<FedRule<MOMENT>, A> {
+    /// Creates the optimizer with the paper's defaults: β₁ 0.9, β₂ 0.99, τ 1e-3.
     pub fn new(learning_rate: impl Into<Hyper>) -> Self {
         Self::from_rule(FedRule::default(), learning_rate)
     }
-
-    /// The decay β₁ of the first moment, 0 ≤ β₁ < 1.
-    pub fn beta1(mut self, beta1: impl Into<Hyper>) -> Self {
-        self.rule.beta1 = beta1.into();
-        self
-    }
-
-    /// The decay β₂ of the second moment, 0 ≤ β₂ < 1; FedAdagrad has none.
-    pub fn beta2(mut self, beta2: impl Into<Hyper>) -> Self {
-        self.rule.beta2 = beta2.into();
-        self
-    }
-
-    /// The τ ≥ 0 that stands beside the root and, squared, begins the second moment.
-    pub fn tau(mut self, tau: impl Into<Hyper>) -> Self {
-        self.rule.tau = tau.into();
-        self
-    }
-
-    /// Flower's arithmetic: v from 0, and FedAdam's bias correction.
-    pub fn flower(mut self) -> Self {
-        self.rule.flower = true;
-        self
-    }
-}
-
-/// The hyper-parameters of one step.
-#[derive(Debug)]
-pub struct Values {
-    beta1: f64,
-    beta2: f64,
-    tau: f64,
 }
 
 /// The numbers of one step and tensor.
 #[derive(Debug, Clone, Copy)]
+#[allow(unnameable_types, reason = "seen by the driver alone")]
 pub struct Coefficients<A> {
     first: [A; 2],
     second: [A; 2],
     /// What v begins with; 0 after the tensor's first step.
     begin: A,
     tau: A,
-    learning_rate: A,
 }
 
-impl<A: Scalar, M: Moment> Rule<A> for FedRule<M> {
-    type Values = Values;
+impl<A: Scalar, const MOMENT: u8> Rule<A> for FedRule<MOMENT> {
     type Coefficients = Coefficients<A>;
 
     fn name(&self) -> &'static str {
-        M::NAME
+        ["fedadam", "fedyogi", "fedadagrad"][MOMENT as usize]
     }
 
     fn slots(&self) -> &'static [&'static str] {
         &["exp_avg", "exp_avg_sq"]
     }
 
-    fn values(&self, step: u64) -> Result<Values> {
-        Ok(Values {
-            beta1: self.beta1.within_as::<A>("beta1", 0.0..1.0, step)?,
-            beta2: self.beta2.within_as::<A>("beta2", 0.0..1.0, step)?,
-            tau: self.tau.within_as::<A>("tau", 0.0.., step)?,
-        })
+    fn coefficients(&self, &FedValues { beta1, beta2, tau }: &FedValues, at: &At) -> Coefficients<A> {
+        let begin = if at.step == 1 && !self.flower { tau * tau } else { 0.0 };
+        let moment = |beta: f64| [A::from_f64(beta), A::from_f64(1.0 - beta)];
+        Coefficients { first: moment(beta1), second: moment(beta2), begin: A::from_f64(begin), tau: A::from_f64(tau) }
     }
 
-    fn hyper_parameters(&self) -> Vec<&Hyper> {
-        vec![&self.beta1, &self.beta2, &self.tau]
-    }
-
-    fn coefficients(&self, &Values { beta1, beta2, tau }: &Values, at: &At) -> Coefficients<A> {
+    fn step_size(&self, &FedValues { beta1, beta2, .. }: &FedValues, at: &At) -> f64 {
         let exponent = at.step as f64 + 1.0;
-        let correction = match self.flower && M::CORRECTED {
+        let correction = match self.flower && MOMENT == ADAM {
             true => (1.0 - beta2.powf(exponent)).sqrt() / (1.0 - beta1.powf(exponent)),
             false => 1.0,
         };
-        let begin = if at.step == 1 && !self.flower { tau * tau } else { 0.0 };
-        let moment = |beta: f64| [A::from_f64(beta), A::from_f64(1.0 - beta)];
-        Coefficients {
-            first: moment(beta1),
-            second: moment(beta2),
-            begin: A::from_f64(begin),
-            tau: A::from_f64(tau),
-            learning_rate: A::from_f64(at.learning_rate * correction),
-        }
+        at.learning_rate * correction
     }
 
     fn sweep(&self, c: Coefficients<A>, lanes: Lanes<'_, A>) {
-        lanes.each(c, |c, param, grad, [m, v]: [A; 2]| {
+        lanes.each(c, |c, _, grad, [m, v]: [A; 2]| {
             let m = c.first[0] * m + c.first[1] * grad;
-            let v = M::next(v + c.begin, grad * grad, c.second[0], c.second[1]);
+            let v = second_moment::<A, MOMENT>(v + c.begin, grad * grad, c.second);
             // With τ = 0 nothing may be left of v: where nothing has ever moved, and where squares are too small for a number.
             let divisor = v.sqrt() + c.tau;
-            let step = if divisor == A::zero() { divisor } else { m / divisor };
-            (param - c.learning_rate * step, [m, v])
+            (if divisor == A::zero() { divisor } else { m / divisor }, [m, v])
         });
+    }
+}
+
+/// The second moment after a change with this square.
+#[inline(always)]
+fn second_moment<A: Scalar, const MOMENT: u8>(v: A, square: A, [kept, added]: [A; 2]) -> A {
+    match MOMENT {
+        ADAGRAD => v + square,
+        YOGI if v > square => v - added * square,
+        YOGI if v < square => v + added * square,
+        YOGI => v,
+        _ => kept * v + added * square,
     }
 }
 
@@ -361,7 +261,7 @@ mod tests {
     #[test]
     fn flower_begins_with_nothing() {
         // Δ = 2: m = 1, v = 3, and exponents of 2 in the correction.
-        let mut opt = FedAdam::new(1.0).beta1(0.5).beta2(0.25).tau(0.0).flower();
+        let mut opt = FedAdam::new(1.0).beta1(0.5).beta2(0.25).tau(0.0).flower(true);
         let mut w = array![0.0, 0.0];
         opt.step(&mut w, &array![-2.0, 0.0]).unwrap();
         assert!((w[0] - (1.0_f64 - 0.0625).sqrt() / 0.75 / 3_f64.sqrt()).abs() < TOLERANCE);
@@ -370,7 +270,7 @@ mod tests {
 
     #[test]
     fn changes_whose_squares_vanish_move_nothing() {
-        let mut opt = FedAdam::new(1.0).tau(0.0).flower();
+        let mut opt = FedAdam::new(1.0).tau(0.0).flower(true);
         let mut w = array![1.0_f32, 1.0];
         opt.step(&mut w, &array![1e-30, 1e-30]).unwrap();
         assert_eq!(w, array![1.0, 1.0]);

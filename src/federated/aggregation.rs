@@ -1,15 +1,15 @@
-//! How the changes of clients become one.
+//! The aggregation of the clients' changes.
 
 use crate::error::Result;
 use crate::state::{Commit, StateReader, StateWriter};
 
-/// How the changes of the clients become the change of the model: [`prepare`](Aggregation::prepare) each,
-/// add up, [`complete`](Aggregation::complete) the sum, divide by the [`divisor`](Aggregation::divisor).
+/// Combines the changes of the clients into the change of the model.
 ///
-/// What is written here is the weighted mean. Privacy limits every change, adds noise to the sum and divides by a number that does
-/// not depend on who answered.
+/// A round [prepares](Aggregation::prepare) each change, adds them up, [completes](Aggregation::complete) the sum, and divides it by the
+/// [`divisor`](Aggregation::divisor). The provided methods compute the weighted mean. The private aggregation limits every change, adds
+/// noise to the sum, and divides by a number that does not depend on who answered.
 pub trait Aggregation: Send {
-    /// Whether this round can be: called before any client is asked. Changes nothing.
+    /// Returns an error unless the round can take place. Called before any client trains; changes nothing.
     ///
     /// # Errors
     /// [`StepError::HyperParameter`](crate::error::StepError::HyperParameter).
@@ -17,62 +17,63 @@ pub trait Aggregation: Send {
         Ok(())
     }
 
-    /// What must be the same on all ranks of a group and can be seen neither in the [state](Aggregation::write_state) nor in the
-    /// [divisor](Aggregation::divisor): a limit, say. Ranks that differ in it do not begin a round.
+    /// Settings that must be the same on all ranks of a group and are neither in the [state](Aggregation::write_state) nor in the
+    /// [divisor](Aggregation::divisor), such as a limit. If ranks differ in them, a round returns an error.
     fn settings(&self) -> Vec<f64> {
         Vec::new()
     }
 
-    /// Changes what one client has changed, in place, and returns the weight that it has in the sum.
+    /// Modifies one client's change in place, and returns its weight in the sum.
     ///
-    /// `change` is finite and holds the tensors one after the other; `weight` is the client's own.
+    /// `change` is finite and contains the tensors one after the other; `weight` is the weight that the client returned.
     fn prepare(&mut self, change: &mut [f64], weight: f64) -> f64 {
         let _ = change;
         weight
     }
 
-    /// Changes the weighted sum, in place: once in every round with a valid answer, and in a group of ranks on one of them, before
-    /// the sums of the ranks are added up. What may fail, to find a seed say, belongs before the first round: here one rank would leave
-    /// the others waiting.
+    /// Modifies the weighted sum in place.
+    ///
+    /// It is called once per round with a valid answer. In a group of ranks it is called on one rank only, before the sums of the ranks
+    /// are added. It cannot fail, because the other ranks would be left waiting. Do work that can fail, such as drawing a seed, before the
+    /// first round.
     fn complete(&mut self, sum: &mut [f64]) {
         let _ = sum;
     }
 
-    /// Whether a round moves the model though nobody answered validly, by what [`complete`](Aggregation::complete) adds to nothing.
+    /// Whether a round without a valid answer moves the model, by the result of [`complete`](Aggregation::complete) on a sum of 0.
     ///
-    /// No, unless the accounting of privacy takes it for granted: that nobody was chosen is a secret, too.
+    /// The default is `false`. A private aggregation returns `true`, because it must be secret that no client was chosen.
     fn moves_without_answers(&self) -> bool {
         false
     }
 
-    /// Whether the sum of control variates, which is not completed, may be known: not with privacy.
+    /// Whether the sum of control variates may be revealed. A private aggregation returns `false`, because that sum gets no noise.
     fn allows_controls(&self) -> bool {
         true
     }
 
-    /// What the sum is divided by, given the sum of the weights.
+    /// The divisor of the sum, given the sum of the weights.
     fn divisor(&self, weights: f64) -> f64 {
         weights
     }
 
-    /// How large the noise is that [`complete`](Aggregation::complete) adds, in a model of this many elements: its expected norm, in
-    /// units of the largest norm that the mean change can have. `None` where there is no noise. The round's
-    /// [report](crate::federated::RoundReport::noise) has it.
+    /// The expected norm of the noise from [`complete`](Aggregation::complete), for a model of this many elements, divided by the largest
+    /// possible norm of the mean change. `None` without noise. It is shown in [`RoundReport::noise`](crate::federated::RoundReport::noise).
     fn noise(&self, elements: usize) -> Option<f64> {
         let _ = elements;
         None
     }
 
-    /// Called on every rank when the sum of a round is about to be put together: from here on it counts as known, whether or not the
-    /// model moves by it. What is changed here stays changed if the round fails.
+    /// Called on every rank just before the sum of a round is computed. From then on the sum counts as revealed, whether or not the model
+    /// moves. Changes made here are kept if the round fails.
     fn released(&mut self) {}
 
-    /// Writes what is remembered from round to round, into a [node](StateWriter::node) of its own.
+    /// Writes the aggregation's state to its own [node](StateWriter::node).
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let _ = state;
     }
 
-    /// Reads what [`write_state`](Aggregation::write_state) wrote; changes nothing before the [`Commit`] is made.
+    /// Reads the state that [`write_state`](Aggregation::write_state) wrote. Changes nothing before the [`Commit`] is made.
     ///
     /// # Errors
     /// Those of [`StateReader`].
@@ -82,7 +83,7 @@ pub trait Aggregation: Send {
     }
 }
 
-/// The mean of all changes, each with the client's weight.
+/// The weighted mean of all changes.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Mean;
 

@@ -87,7 +87,7 @@ impl Sums {
         answers
     }
 
-    /// Nothing if the update is what it should be; leaves its change in `self.change`.
+    /// Returns an error unless the update is valid; leaves its change in `self.change`.
     fn check<T: Params>(
         &mut self,
         layout: &Arc<Layout>,

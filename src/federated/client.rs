@@ -1,17 +1,17 @@
-//! What a client is given and what it gives back.
+//! A client, its task and its answer.
 
 use std::sync::Arc;
 
 use super::tensors::Tensors;
 use crate::params::Params;
 
-/// Why a client has no answer: any error, also a text with `?` or `.into()`.
+/// The reason why a client has no answer: any error, or a text, converted with `?` or `.into()`.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// An owner of data, with a training loop of its own.
+/// An owner of data, with its own training loop.
 ///
-/// A closure is one, too. The client begins with a copy of the task's model, trains it on data that stay with it, and returns it
-/// with the number of examples. What it keeps from round to round, an optimizer and its state say, is its own.
+/// Closures implement this trait. A client starts from a copy of the task's model, trains it on its own data, and returns the model and
+/// the number of examples. It may keep an optimizer or other state from round to round.
 ///
 /// ```
 /// use gradus::federated::{Client, Failure, Task, Update};
@@ -39,7 +39,7 @@ pub trait Client<T: Params>: Send {
     /// Trains the model of a task on the client's own data.
     ///
     /// # Errors
-    /// Whatever keeps the client from answering. The round goes on without it, and its report has the error's text.
+    /// Any error that keeps the client from answering. The round continues without the client, and the report contains the error's text.
     fn train(&mut self, task: &Task<T>) -> Result<Update<T>, Failure>;
 }
 
@@ -55,7 +55,7 @@ impl<T: Params> Client<T> for Box<dyn Client<T>> {
     }
 }
 
-/// What a client is to do in a round: train this model.
+/// A client's task in a round: train this model.
 #[derive(Debug)]
 pub struct Task<T: Params> {
     round: u64,
@@ -71,18 +71,18 @@ impl<T: Params> Clone for Task<T> {
 }
 
 impl<T: Params> Task<T> {
-    /// A task of this round, 0 for the first, with the server's model.
+    /// Creates a task with the number of the round (0 for the first) and the server's model.
     pub fn new(round: u64, model: T) -> Self {
         Self { round, accepted: None, model: Arc::new(model), control: None }
     }
 
-    /// The same with the server's control variate, for SCAFFOLD.
+    /// Adds the server's control variate, for SCAFFOLD.
     pub fn with_control(mut self, control: impl Into<Arc<Tensors<T::Elem>>>) -> Self {
         self.control = Some(control.into());
         self
     }
 
-    /// The same for a client whose last answer that counted was that of this round.
+    /// Sets the last round in which the client's answer was used.
     pub fn with_accepted(mut self, round: Option<u64>) -> Self {
         self.accepted = round;
         self
@@ -93,12 +93,12 @@ impl<T: Params> Task<T> {
         self.round
     }
 
-    /// The last round in which an answer of this client counted. Only a server of SCAFFOLD says so.
+    /// The last round in which this client's answer was used. Only a server with SCAFFOLD sets it.
     pub fn accepted(&self) -> Option<u64> {
         self.accepted
     }
 
-    /// The server's model, from which the client begins.
+    /// The server's model, from which the client starts.
     pub fn model(&self) -> &T {
         &self.model
     }
@@ -109,7 +109,7 @@ impl<T: Params> Task<T> {
     }
 }
 
-/// What a client answers: its model after training, and how much it counts.
+/// A client's answer: its model after training, and the weight of its change.
 #[derive(Debug, Clone)]
 pub struct Update<T: Params> {
     params: T,
@@ -118,12 +118,13 @@ pub struct Update<T: Params> {
 }
 
 impl<T: Params> Update<T> {
-    /// The parameters after training, and the weight > 0 that they have in the mean: the number of examples.
+    /// Creates an answer from the parameters after training and their weight in the mean, usually the number of examples. The weight must
+    /// be above 0.
     pub fn new(params: T, weight: f64) -> Self {
         Self { params, weight, control: None }
     }
 
-    /// The same with the change of the client's control variate, for SCAFFOLD.
+    /// Adds the change of the client's control variate, for SCAFFOLD.
     pub fn with_control(mut self, change: Tensors<T::Elem>) -> Self {
         self.control = Some(change);
         self

@@ -1,24 +1,25 @@
-//! Where the clients of a server are, and how their answers come in.
+//! The connection between a server and its clients.
 
 use super::client::{Task, Update};
 use super::report::{LeftOut, Reason};
 use crate::error::Result;
 use crate::params::Params;
 
-/// The clients of a server: threads of this process, [`Simulation`](super::Simulation); those of all ranks of a group,
-/// [`Ranks`](super::Ranks); or whatever a network of your own reaches, for which [`count`](Clients::count) and
-/// [`train`](Clients::train) are all there is to write.
+/// The clients of a server.
+///
+/// [`Simulation`](super::Simulation) runs them on threads of this process, [`Ranks`](super::Ranks) on all ranks of a group. For clients
+/// behind your own network, implement [`count`](Clients::count) and [`train`](Clients::train).
 pub trait Clients<T: Params> {
-    /// How many clients there are. Their numbers are 0 … `count` − 1.
+    /// The number of clients. They are numbered 0 … `count` − 1.
     fn count(&self) -> usize;
 
-    /// Gives the chosen clients their tasks, and returns when all have answered or none will any more.
+    /// Sends the tasks to the chosen clients, and returns when all have answered or no more answers are expected.
     ///
-    /// In any order. Whoever is not among the answers is named as silent, whoever is there twice is left out: the server believes
-    /// nothing.
+    /// The answers may be in any order. The server validates the answers: clients without one are reported as `Silent`, duplicates are
+    /// dropped.
     fn train(&mut self, tasks: Vec<(usize, Task<T>)>) -> Vec<Reply<T>>;
 
-    /// Tells all ranks of the server something and returns what all have told, in their order.
+    /// Sends a message to all ranks of the server and returns the messages of all ranks, in their order.
     ///
     /// # Errors
     /// Those of [`RankGroup`](crate::distributed::RankGroup).
@@ -35,7 +36,7 @@ pub trait Clients<T: Params> {
         Ok(())
     }
 
-    /// Which of the server's ranks this is.
+    /// This rank's number among the server's ranks.
     fn rank(&self) -> usize {
         0
     }
@@ -63,7 +64,7 @@ impl<T: Params, C: Clients<T> + ?Sized> Clients<T> for &mut C {
     }
 }
 
-/// What came back from one client, or why nothing did.
+/// The answer of one client, or the reason why there is none.
 #[derive(Debug)]
 pub struct Reply<T: Params> {
     pub(super) client: usize,
@@ -71,12 +72,12 @@ pub struct Reply<T: Params> {
 }
 
 impl<T: Params> Reply<T> {
-    /// A client's answer.
+    /// Creates a reply from a client's answer.
     pub fn new(client: usize, update: Update<T>) -> Self {
         Self { client, answer: Ok(update) }
     }
 
-    /// The reason why there is none, with what more there is to say.
+    /// Creates a reply without an answer, from a reason and details such as the text of an error.
     pub fn left_out(client: usize, reason: Reason, detail: impl ToString) -> Self {
         Self { client, answer: Err(LeftOut::new(client, reason, detail)) }
     }

@@ -1,17 +1,17 @@
-//! Training where the data may not leave its owners: rounds of clients and a server.
+//! Federated learning: a server and clients train one model, and the clients' data stay with the clients.
 //!
-//! In every round a [`Server`] gives its model to [`Client`]s, which train it on data of their own, with a training loop of their
-//! own, and moves it by the mean of their changes. The clients run on the [threads](Simulation) of one process, on the
-//! [ranks](Ranks) of a group, or wherever an implementation of [`Clients`] reaches them; some may fail, be late or answer nonsense.
+//! In every round a [`Server`] sends its model to [`Client`]s, which train it on their own data with their own training loop. The server
+//! then moves its model by the mean of their changes. The clients run on [threads](Simulation) of one process, on the [ranks](Ranks) of a
+//! group, or elsewhere through your own implementation of [`Clients`]. Some of them may fail, be late or return invalid answers.
 //!
-//! | where | what | how |
+//! | where | method | how |
 //! |---|---|---|
 //! | server | FedAvg, FedAvgM | `Server::new(Sgd::new(1.0))`, `Server::new(Momentum::new(1.0, 0.9))` |
 //! | server | FedAdagrad, FedAdam, FedYogi | `Server::new(FedAdam::new(0.01))` |
 //! | client | FedProx | `Sgd::new(0.1).proximal(0.01)`: see [`Proximal`] |
 //! | client and server | SCAFFOLD | `Sgd::new(0.1).scaffold()` and `server.scaffold()`: see [`Scaffold`] |
 //! | server | differential privacy of the clients | `server.private(mechanism)`: see [`privacy`] |
-//! | server | some of the clients in a round | `server.select(Sample::count(10))`: see [`Sample`] |
+//! | server | a sample of the clients in each round | `server.select(Sample::count(10))`: see [`Sample`] |
 
 mod adaptive;
 mod aggregation;
@@ -31,7 +31,7 @@ mod simulation;
 mod state;
 mod tensors;
 
-pub use adaptive::{AdagradMoment, AdamMoment, FedAdagrad, FedAdam, FedRule, FedYogi, Moment, YogiMoment};
+pub use adaptive::{FedAdagrad, FedAdam, FedRule, FedValues, FedYogi};
 pub use aggregation::{Aggregation, Mean};
 pub use client::{Client, Failure, Task, Update};
 pub use clients::{Clients, Reply};

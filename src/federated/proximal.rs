@@ -1,4 +1,4 @@
-//! FedProx: clients that stay near the model that they were given.
+//! FedProx: clients that stay near the server's model.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Optimizer, Report, Step};
 
-/// Pulls a client's parameters back to the server's model: made by [`Optimizer::proximal`].
+/// Pulls a client's parameters towards the server's model: made by [`OptimizerExt::proximal`](crate::OptimizerExt::proximal).
 ///
-/// Clients whose data differ drift apart, the further the longer they train. The pull is the gradient of μ/2·‖θ − θₜ‖², with θₜ
-/// the model with which the round began.
+/// Clients with different data drift apart, and further the longer they train. The pull is the gradient of μ/2·‖θ − θₜ‖², where θₜ is
+/// the model at the start of the round.
 ///
 /// # Update rule
 /// ```text
@@ -24,18 +24,18 @@ use crate::step::{Optimizer, Report, Step};
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
-/// | `mu` μ | – | μ ≥ 0 | strength of the pull; 0 is FedAvg, the paper has 0.001 to 1 |
+/// | `mu` μ | – | μ ≥ 0 | strength of the pull; 0 is FedAvg, the paper uses 0.001 to 1 |
 ///
 /// # State
-/// θₜ, one element per parameter, and as many for the pull (together 8 bytes in f32).
+/// θₜ and the pull, two elements per parameter (8 bytes in f32).
 ///
 /// # Conventions
-/// The objective of the paper, as Flower's FedProx; the paper lets the clients do different amounts of work, which is theirs here
-/// too.
+/// The objective of the paper, as in Flower's FedProx. In the paper, clients may do different amounts of work; here that is up to the
+/// client's own loop.
 ///
 /// # Errors
-/// A step before the first [`begin_round`](Proximal::begin_round) is [`FederatedError::NoRound`], a μ that is 0 or infinite in the parameters' type
-/// only [`StepError::HyperParameter`](crate::error::StepError::HyperParameter).
+/// [`FederatedError::NoRound`] for a step before the first [`begin_round`](Proximal::begin_round); [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if μ is out of range, or
+/// becomes 0 or infinite in the element type.
 ///
 /// # Example
 /// ```
@@ -53,7 +53,7 @@ use crate::step::{Optimizer, Report, Step};
 /// ```
 ///
 /// # References
-/// T. Li et al., *Federated Optimization in Heterogeneous Networks* (2020), arXiv:1812.06127, eq. 2.
+/// T. Li et al., *Federated Optimization in Heterogeneous Networks* (2020), [arXiv:1812.06127](https://arxiv.org/abs/1812.06127), eq. 2.
 #[derive(Debug, Clone)]
 pub struct Proximal<O, A> {
     inner: O,
@@ -72,7 +72,7 @@ impl<O, A> Proximal<O, A> {
 }
 
 impl<A: Element, O: Optimizer<A>> Proximal<O, A> {
-    /// Begins a round: from here on the pull is to the model of this task.
+    /// Starts a round: the pull is now towards the model of this task.
     ///
     /// # Errors
     /// [`StepError::ParametersChanged`](crate::error::StepError::ParametersChanged), [`StepError::DuplicatePath`](crate::error::StepError::DuplicatePath).
@@ -136,15 +136,15 @@ impl<A: Element, O: Optimizer<A>> Optimizer<A> for Proximal<O, A> {
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node("proximal");
         node.value("begun", self.start.is_some());
-        self.mu.write_state(&mut node);
+        self.mu.write_state("mu", &mut node);
         self.start.iter().for_each(|start| start.write(&mut node, "start"));
         self.inner.write_state(state);
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
-        let mut node = state.node("proximal")?;
+        let node = state.node("proximal")?;
         let begun: bool = node.value("begun", "true or false")?;
-        let mu = self.mu.read_state(&mut node)?;
+        let mu = self.mu.read_state("mu", &node)?;
         let read = if begun { Tensors::read(&node, "start")? } else { None };
         let Self { inner, start, .. } = self;
         Ok(inner.read_state(state)?.and(Commit::new(move || *start = read)).and(mu))

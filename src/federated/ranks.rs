@@ -8,12 +8,12 @@ use crate::distributed::{Collective, RankGroup};
 use crate::error::{Error, RankError, Result};
 use crate::params::Params;
 
-/// The clients of all ranks of a group, each rank with some of its own: threads or the processes of an engine such as MPI.
+/// The clients of all ranks of a group; each rank runs some of them.
 ///
-/// The clients are numbered rank by rank. Every rank has a [`Server`](super::Server), made alike, and the same model; it trains and
-/// judges its own clients, and what travels is the sum of their changes in f64, once a round, and a few bytes for each client.
+/// The clients are numbered rank by rank. Every rank has a [`Server`](super::Server), built in the same way, and the same model. It trains
+/// and validates its own clients. Per round, ranks exchange the sum of their clients' changes in f64, and a few bytes per client.
 ///
-/// A rank waits for the others while they train, as long as the group's own timeout says: give it more time than the clients'
+/// While clients train, ranks wait for each other, at most for the group's timeout. Set the timeout to more than the clients'
 /// [deadline](super::Simulation::deadline).
 ///
 /// ```
@@ -42,10 +42,10 @@ pub struct Ranks<G, C> {
 }
 
 impl<G: RankGroup, C> Ranks<G, C> {
-    /// This rank's clients, beside those that the others bring: every rank calls it.
+    /// Joins this rank's clients with those of the other ranks. Every rank must call it.
     ///
     /// # Errors
-    /// Those of [`RankGroup`]; [`ArgumentError::Range`](crate::error::ArgumentError::Range) for more clients than can be counted.
+    /// Those of [`RankGroup`]; [`ArgumentError::Range`](crate::error::ArgumentError::Range) if there are more clients than a `usize` can count.
     pub fn new<T: Params>(group: G, clients: C) -> Result<Self>
     where
         C: Clients<T>,

@@ -1,76 +1,76 @@
-//! What became of a round, client by client.
+//! The report of a round, client by client.
 
 use std::fmt;
 
 use crate::step::Report;
 
-/// What a round did.
+/// The result of a round.
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq)]
 pub struct RoundReport {
-    /// The number of the round, 0 for the first. One that nobody answered validly has the number of the next.
+    /// The number of the round, 0 for the first. After a round without a valid answer, the next round has the same number.
     pub round: u64,
-    /// Whether the model moved: not without a valid answer, nor where the server's optimizer only
-    /// [accumulates](crate::Optimizer::accumulate), as `step` then says.
+    /// Whether the model moved. It does not move without a valid answer, or if the server's optimizer only
+    /// [accumulated](crate::OptimizerExt::accumulate).
     pub moved: bool,
-    /// The clients whose answers counted, in their order.
+    /// The clients whose answers were used, in their order.
     pub counted: Vec<Counted>,
-    /// The other clients that were asked, and whoever else answered, each with the reason.
+    /// All other clients that were chosen or have answered, each with the reason why its answer was not used.
     pub left_out: Vec<LeftOut>,
-    /// What the server's optimizer says of its step, if it was asked for one.
+    /// The report of the server's optimizer, if it has taken a step.
     pub step: Option<Report>,
-    /// With [privacy](crate::federated::Server::private): how large the noise of a round is, its expected norm in units of the largest
-    /// norm that the mean of all changes can have. Above 1 a round is more noise than change, and the report's text says how many
-    /// clients would be enough: see [`noise_ratio`](crate::federated::privacy::GaussianMechanism::noise_ratio).
+    /// With a [private](crate::federated::Server::private) server, the expected norm of the noise divided by the largest possible norm of the
+    /// mean change. If it is above 1, a round has more noise than change, and the report's text says how many clients would be enough: see
+    /// [`noise_ratio`](crate::federated::privacy::GaussianMechanism::noise_ratio).
     pub noise: Option<f64>,
 }
 
-/// A client whose answer counted.
+/// A client whose answer was used.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Counted {
-    /// Which client.
+    /// The client's number.
     pub client: usize,
-    /// The weight that its change has in the sum.
+    /// The weight of its change in the sum.
     pub weight: f64,
 }
 
-/// A client that was left out of a round.
+/// A client whose answer was not used in a round.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LeftOut {
-    /// Which client.
+    /// The client's number.
     pub client: usize,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
-    /// What more there is to say: the text of an error or panic, the tensor and the value, the weight.
+    /// Details: the text of an error or panic, the tensor and its value, or the weight.
     pub detail: String,
 }
 
-/// Why a client was left out of a round.
+/// The reason why a client's answer was not used.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     /// It returned an error.
     Failed,
-    /// It panicked. It is asked again in later rounds, with whatever the panic left it.
+    /// It panicked. It can be chosen again in later rounds, with the state that the panic left.
     Panicked,
-    /// It did not answer before the deadline. Should it still answer, nobody listens.
+    /// It did not answer before the deadline. A late answer is discarded.
     Late,
-    /// It was still at the task of an earlier round, and was not asked.
+    /// It was still training for an earlier round, so it did not get a task.
     Busy,
-    /// There is no answer, and no word why.
+    /// No answer, for an unknown reason.
     Silent,
-    /// Its parameters are not the model's: other paths or shapes.
+    /// Its parameters have other paths or shapes than the model.
     OtherLayout,
-    /// A parameter or its change is NaN or infinite, or the change times the weight so large that a sum could become so.
+    /// A parameter or its change is NaN or infinite, or the weighted change is so large that the sum could become infinite.
     NotFinite,
-    /// Its weight is not a positive number, or so large that a sum could become infinite.
+    /// Its weight is not a positive number, or it is so large that the sum could become infinite.
     Weight,
-    /// With SCAFFOLD: there is no change of its control variate, or not one for this model, or one that is not finite or that would
-    /// make a sum so; without: there is one.
+    /// With SCAFFOLD, the change of its control variate is missing, has other shapes than the model, or is not finite or too large. Without
+    /// SCAFFOLD, the answer has a control variate.
     Control,
-    /// It answered more than once: nobody knows which answer holds.
+    /// It answered more than once.
     Duplicate,
-    /// It was not asked, or there is no such client.
+    /// It was not chosen, or there is no such client.
     Unasked,
 }
 

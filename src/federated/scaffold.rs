@@ -1,4 +1,4 @@
-//! SCAFFOLD: clients that know how their gradients differ from everybody's.
+//! SCAFFOLD: clients that correct their gradients by control variates.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use crate::params::{Element, Layout, Params};
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Optimizer, Report, Step};
 
-/// Corrects a client's gradients by control variates: made by [`Optimizer::scaffold`].
+/// Corrects a client's gradients by control variates: made by [`OptimizerExt::scaffold`](crate::OptimizerExt::scaffold).
 ///
-/// Each client keeps what its own gradients are on the average, cᵢ, the server what everybody's are, c. With their difference added,
-/// every client steps as if it had all data, however long it trains: the clients do not drift.
+/// Each client keeps an estimate cᵢ of its own mean gradient, and the server an estimate c of the mean gradient of all clients. Every
+/// client adds the difference c − cᵢ to its gradients. It then steps as if it had all data, and clients do not drift apart.
 ///
 /// # Update rule
 /// ```text
@@ -21,21 +21,21 @@ use crate::step::{Optimizer, Report, Step};
 /// end of the round:   cᵢ⁺ = cᵢ − c + (θₜ − θ)/Ση       Ση the sum of the learning rates since θₜ
 ///                     Δcᵢ = cᵢ⁺ − cᵢ                   to the server: c ← c + Σ Δcᵢ / N
 /// ```
-/// cᵢ⁺ takes the place of cᵢ when the server says in the client's next task that the answer counted. If it came too late or was
-/// refused, cᵢ stays, as c has: else they would part for good.
+/// cᵢ⁺ replaces cᵢ if the client's next task says that the server has used the answer. If the answer was late or rejected, cᵢ is kept,
+/// because c has not changed either.
 ///
 /// # State
-/// cᵢ, c − cᵢ and θₜ: three elements per parameter (12 bytes in f32), and room for another, which is not saved.
+/// cᵢ, c − cᵢ and θₜ: three elements per parameter (12 bytes in f32), and a scratch buffer of one more, which is not saved.
 ///
 /// # Conventions
-/// Option II of the paper's algorithm 1, with Ση in place of Kη. The optimizer inside is plain descent with one learning rate for all
-/// tensors: with momentum or Adam (θₜ − θ)/Ση is no mean of gradients. The paper weighs all clients alike, and
-/// c always does: weights of an [`Update`](super::Update) change the way, not the end, which is the minimum of the clients' plain mean.
-/// Whoever wants another mean scales the clients' losses.
+/// Option II of the paper's algorithm 1, with Ση in place of Kη. The optimizer inside must be plain gradient descent with one learning
+/// rate for all tensors; with momentum or Adam, (θₜ − θ)/Ση is not a mean of gradients. The paper gives all clients the same weight, and so
+/// does c. Weights of an [`Update`](super::Update) change the path of the model, but not its limit: the minimum of the unweighted mean of the
+/// clients' losses. For another mean, scale the clients' losses.
 ///
 /// # Errors
-/// A step, or the end of a round, without a beginning is [`FederatedError::NoRound`]; a round without steps [`StepError::NoStep`]; a task of a
-/// server without [`scaffold`](super::Server::scaffold) [`FederatedError::NoControl`].
+/// [`FederatedError::NoRound`] for a step or [`end_round`](Scaffold::end_round) before [`begin_round`](Scaffold::begin_round); [`StepError::NoStep`] for a
+/// round without steps; [`FederatedError::NoControl`] for a task from a server without [`scaffold`](super::Server::scaffold).
 ///
 /// # Example
 /// ```
@@ -54,7 +54,7 @@ use crate::step::{Optimizer, Report, Step};
 /// ```
 ///
 /// # References
-/// S. P. Karimireddy et al., *SCAFFOLD: Stochastic Controlled Averaging for Federated Learning* (2020), arXiv:1910.06378,
+/// S. P. Karimireddy et al., *SCAFFOLD: Stochastic Controlled Averaging for Federated Learning* (2020), [arXiv:1910.06378](https://arxiv.org/abs/1910.06378),
 /// algorithm 1.
 #[derive(Debug, Clone)]
 pub struct Scaffold<O, A> {
@@ -113,14 +113,14 @@ impl<O, A> Scaffold<O, A> {
         }
     }
 
-    /// The client's control variate cᵢ, as far as the server is known to have counted it.
+    /// The client's control variate cᵢ, as last confirmed by the server.
     pub fn control(&self) -> Option<&Tensors<A>> {
         self.control.as_ref()
     }
 }
 
 impl<A: Element, O: Optimizer<A>> Scaffold<O, A> {
-    /// Begins a round, with the model and the control variate of this task.
+    /// Starts a round with the model and the control variate of this task.
     ///
     /// # Errors
     /// [`FederatedError::NoControl`], [`StepError::ParametersChanged`], [`StepError::DuplicatePath`].
@@ -145,7 +145,7 @@ impl<A: Element, O: Optimizer<A>> Scaffold<O, A> {
     ///
     /// # Errors
     /// [`FederatedError::NoRound`], [`StepError::NoStep`], [`StepError::ParametersChanged`]; [`ArgumentError::NotFinite`] if the change is not finite. The round
-    /// then goes on.
+    /// has then not ended.
     pub fn end_round<T: Params<Elem = A>>(&mut self, params: &T) -> Result<Tensors<A>> {
         let (Phase::Training, Some(own), Some(correction), Some(start)) =
             (self.phase, &self.control, &self.spare, &self.start)

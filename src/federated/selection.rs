@@ -1,4 +1,4 @@
-//! Which clients take part in a round.
+//! The choice of clients for a round.
 
 use std::fmt;
 
@@ -10,11 +10,11 @@ use crate::error::{ArgumentError, Error, Result};
 
 /// Chooses the clients of a round.
 pub trait Selection: Send {
-    /// The clients of a round, of 0 … `clients` − 1. `draw` counts the choices: another number, another choice.
+    /// Chooses clients from 0 … `clients` − 1. `draw` is the number of the choice; another number gives another choice.
     ///
     /// # Errors
-    /// [`ArgumentError::Range`] if what was asked for cannot be, [`FederatedError::Entropy`](crate::error::FederatedError::Entropy) if the operating system has no randomness;
-    /// nothing has been drawn then.
+    /// [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if the settings are invalid, [`FederatedError::Entropy`](crate::error::FederatedError::Entropy) if the operating system has no randomness. Nothing has
+    /// been drawn then.
     fn select(&mut self, clients: usize, draw: u64) -> Result<Vec<usize>>;
 }
 
@@ -28,11 +28,10 @@ impl Selection for All {
     }
 }
 
-/// Some clients, by chance.
+/// A random sample of the clients.
 ///
-/// The chance is the operating system's, through ChaCha20, unless a seed or a generator is given. With a
-/// [`seed`](Sample::seed) the choice is a function of seed and round, so that a server that goes on from a saved state makes the
-/// choices that it would have made.
+/// Random numbers come from ChaCha20 with a key from the operating system, unless a seed or a generator is given. With a
+/// [`seed`](Sample::seed) the choice is a function of seed and round, so a resumed server makes the same choices as an uninterrupted one.
 ///
 /// ```
 /// use gradus::federated::{Sample, Selection};
@@ -61,23 +60,23 @@ enum Chance {
 }
 
 impl Sample {
-    /// So many clients, any set of them as likely as any other.
+    /// Chooses this many clients; every set of this size is equally likely.
     pub fn count(count: usize) -> Self {
         Self { how: How::Count(count), chance: Chance::System }
     }
 
-    /// Each client with this probability, by itself: what the accounting of privacy takes for granted. There may be none.
+    /// Chooses each client independently with this probability, as the accounting of privacy requires. The choice can be empty.
     pub fn poisson(probability: f64) -> Self {
         Self { how: How::Poisson(probability), chance: Chance::System }
     }
 
-    /// The choices of this seed: for experiments that are to be repeated.
+    /// Makes the choices reproducible with this seed.
     pub fn seed(mut self, seed: u64) -> Self {
         self.chance = Chance::Seed(seed);
         self
     }
 
-    /// The choices of a generator. Its state is not in that of the server.
+    /// Draws from a generator. The generator's state is not saved with the server.
     pub fn generator(mut self, generator: impl Rng + Send + 'static) -> Self {
         self.chance = Chance::Generator(Box::new(generator));
         self

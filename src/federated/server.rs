@@ -1,4 +1,4 @@
-//! The server: it gives out the model, takes in what the clients made of it, and moves it.
+//! The server: it sends out the model, collects the clients' answers, and moves the model.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,16 +15,16 @@ use crate::error::{ArgumentError, Error, FederatedError, RankError, Result, Step
 use crate::params::{Element, Layout, Params, ParamsMut};
 use crate::step::{Optimizer, Report, Step};
 
-/// Trains a model on data that it never sees, in rounds with clients.
+/// Trains a model in rounds with clients, without access to their data.
 ///
-/// In a round the chosen clients train the model on their own, and the server steps it by the mean of their changes: with the
-/// negative mean as the gradient, any optimizer of this crate is a server's.
+/// In a round the chosen clients train the model on their own data. The server's optimizer then takes a step with the negative mean of
+/// their changes as the gradient. Any gradus optimizer can be the server's optimizer.
 ///
 /// | server optimizer | algorithm |
 /// |---|---|
 /// | `Sgd::new(1.0)` | FedAvg |
 /// | `Momentum::new(1.0, 0.9)` | FedAvgM |
-/// | [`FedAdagrad`](super::FedAdagrad), [`FedAdam`](super::FedAdam), [`FedYogi`](super::FedYogi) | those |
+/// | [`FedAdagrad`](super::FedAdagrad), [`FedAdam`](super::FedAdam), [`FedYogi`](super::FedYogi) | FedAdagrad, FedAdam, FedYogi |
 ///
 /// # Update rule
 /// ```text
@@ -33,37 +33,42 @@ use crate::step::{Optimizer, Report, Step};
 /// θ ← the optimizer's step with ∇J(θ) = −Δ
 /// c ← c + Σ Δcᵢ / N                                with SCAFFOLD, N clients in all
 /// ```
-/// # Faults
-/// The round goes on with those that answered validly. Everyone else is [named](RoundReport::left_out) with the
-/// [reason](super::Reason): failed, panicked, late, other shapes, NaN, no weight, twice, not at all, or numbers so large that a sum could
-/// become infinite. If nobody answers validly, model and server are as before, bit for bit, and the report says `moved: false`; the
-/// next round has the same number and asks anew. Finite nonsense counts: no mean is proof against who lies within its limits.
+/// # Failures
+/// The round continues with the valid answers. [`left_out`](RoundReport::left_out) lists all other clients with a
+/// [reason](super::Reason): failed, panicked, late, other shapes, NaN, invalid weight, answered twice, no answer, or numbers so large that
+/// a sum could overflow. If no answer is valid, model and server are unchanged, bit for bit, and the report has `moved: false`; the next
+/// round has the same number and chooses clients again. Wrong but finite updates are not detected; a mean is not robust against
+/// malicious clients.
 ///
-/// What finite changes make of the model is looked at, too. If a number of the model or of the optimizer's state would not be finite
-/// after the step, the round is [`StepError::NonFiniteParameter`] or, with the state's entry, [`StateError::EntryValue`](crate::error::StateError::EntryValue); model and server are
-/// as before. One client can do that, in every round that it is chosen for, where the optimizer leads further than the mean: FedAdam in f32
-/// squares a change, which must stay below 1.8e19. An [`Aggregation`] that limits each change keeps it out.
+/// Finite changes can still make the model or the optimizer's state overflow. The round then returns [`StepError::NonFiniteParameter`] or, for
+/// an entry of the state, [`StateError::EntryValue`](crate::error::StateError::EntryValue), and model and server are unchanged. A single client can cause this in every round, if the
+/// optimizer amplifies changes: FedAdam in f32 squares a change, which must stay below 1.8e19. Use an [`Aggregation`] that limits each
+/// change to prevent it.
 ///
-/// With [`Ranks`](super::Ranks) every rank has a server of its own, made alike, and all end each round with the same bits; what keeps
-/// one rank from a round keeps all. Before anyone trains the ranks compare the model, how they are set, and what they remember, but
-/// for what the optimizer does: a difference in that shows in the model, in the next round. If a rank is lost in the last exchange of a
-/// round, the others may part, some of them a round ahead, each whole by itself: a later round says [`RankError::RanksDisagree`]. Load the
-/// same state and model on all then.
+/// With [`Ranks`](super::Ranks) every rank has its own server, built in the same way, and all ranks end a round with the same bits. An
+/// error on one rank is an error on all. At the start of a round, the ranks compare the model, their settings and the server's state. The
+/// optimizer's state is not compared; a difference in it shows in the model of the next round. If a rank is lost in the last exchange, the
+/// remaining ranks may end up a round apart, each in a consistent state. A later round then returns [`RankError::RanksDisagree`]; load the same
+/// state and model on all ranks.
 ///
 /// # State
-/// [`state_dict`](Server::state_dict) holds that of the optimizer, the number of the round, what the aggregation remembers, and with
-/// SCAFFOLD the control variate. The model is the user's, and so is what the clients keep. A round holds copies of the model and of the
-/// optimizer's state, to go back to. How often the next round was tried is not
-/// there: a round that nobody answered is tried with other choices while the server lives, and anew from the first after a resume.
+/// [`state_dict`](Server::state_dict) contains the optimizer's state, the number of the round, the state of the aggregation, and, with
+/// SCAFFOLD, the control variate. It does not contain the model and the clients' own state. During a round, copies of the model and of the
+/// optimizer's state are kept, to restore them after an error. A round without valid answers is repeated with another choice of clients;
+/// the number of repetitions is not saved.
 ///
 /// # Errors
-/// Before any client is asked: those of the optimizer's [`check`](Optimizer::check), of the [`Selection`] ([`StepError::HyperParameter`],
+/// Before any client trains: those of the optimizer's [`check`](Optimizer::check), of the [`Selection`] ([`StepError::HyperParameter`],
 /// [`FederatedError::Entropy`]) and of the [`Aggregation`]; [`StepError::DuplicatePath`] and, with SCAFFOLD, [`StepError::ParametersChanged`] of the
-/// model; [`FederatedError::ControlNotPrivate`]; [`StepError::CounterFull`]. In a group of ranks, before and after: [`RankError::RankRefused`], [`RankError::RanksDisagree`],
-/// [`RankError::RankLeft`], [`RankError::RankTimeout`], [`RankError::Transport`]. After: [`StepError::NonFiniteGradient`] if an aggregation of your own
-/// makes a change that is not finite, or if more clients than a private server expects bring large ones; [`ArgumentError::NotFinite`] if the
-/// control variate is not, [`StepError::NonFiniteParameter`] and [`StateError::EntryValue`](crate::error::StateError::EntryValue) if the model or the optimizer's state would not be, and
-/// what the optimizer's [`apply`](Optimizer::apply) says.
+/// model; [`FederatedError::ControlNotPrivate`]; [`StepError::CounterFull`].
+///
+/// After the clients have trained: [`StepError::NonFiniteGradient`] if your own aggregation produces a change that is not finite, or if more
+/// clients than a private server expects send large changes; [`ArgumentError::NotFinite`] if the control variate is not finite;
+/// [`StepError::NonFiniteParameter`] and [`StateError::EntryValue`](crate::error::StateError::EntryValue) if the model or the optimizer's state would not be finite; those of the
+/// optimizer's [`apply`](Optimizer::apply).
+///
+/// In a group of ranks, before and after: [`RankError::RankRefused`], [`RankError::RanksDisagree`], [`RankError::RankLeft`], [`RankError::RankTimeout`],
+/// [`RankError::Transport`].
 ///
 /// # Example
 /// ```
@@ -89,9 +94,9 @@ use crate::step::{Optimizer, Report, Step};
 /// ```
 ///
 /// # References
-/// H. B. McMahan et al., *Communication-Efficient Learning of Deep Networks from Decentralized Data* (2017), arXiv:1602.05629,
-/// algorithm 1; S. J. Reddi et al., *Adaptive Federated Optimization* (2021), arXiv:2003.00295, algorithm 1;
-/// S. P. Karimireddy et al., *SCAFFOLD* (2020), arXiv:1910.06378, algorithm 1.
+/// H. B. McMahan et al., *Communication-Efficient Learning of Deep Networks from Decentralized Data* (2017), [arXiv:1602.05629](https://arxiv.org/abs/1602.05629),
+/// algorithm 1; S. J. Reddi et al., *Adaptive Federated Optimization* (2021), [arXiv:2003.00295](https://arxiv.org/abs/2003.00295), algorithm 1;
+/// S. P. Karimireddy et al., *SCAFFOLD* (2020), [arXiv:1910.06378](https://arxiv.org/abs/1910.06378), algorithm 1.
 pub struct Server<O, A, G = Mean> {
     pub(super) optimizer: O,
     pub(super) aggregation: G,
@@ -118,7 +123,7 @@ impl<O: fmt::Debug, A: Element, G: fmt::Debug> fmt::Debug for Server<O, A, G> {
 }
 
 impl<A: Element, O: Optimizer<A>> Server<O, A> {
-    /// A server that asks every client in every round, takes their mean, and moves the model with this optimizer.
+    /// Creates a server with this optimizer. It chooses every client in every round and uses the weighted mean of their changes.
     pub fn new(optimizer: O) -> Self {
         Self {
             optimizer,
@@ -134,14 +139,14 @@ impl<A: Element, O: Optimizer<A>> Server<O, A> {
         }
     }
 
-    /// Asks only some of the clients in each round: see [`Sample`](super::Sample). Before
-    /// [`aggregate_by`](Self::aggregate_by): one that is [private](Self::private) makes its choice itself, as its account says.
+    /// Chooses only some of the clients in each round: see [`Sample`](super::Sample). Call it before
+    /// [`aggregate_by`](Self::aggregate_by). A [private](Self::private) server chooses its clients itself.
     pub fn select(mut self, selection: impl Selection + 'static) -> Self {
         self.selection = Box::new(selection);
         self
     }
 
-    /// Puts the changes together in another way than by their mean; for privacy see [`private`](Self::private).
+    /// Combines the changes in another way than by their weighted mean. For privacy, see [`private`](Self::private).
     pub fn aggregate_by<G: Aggregation>(self, aggregation: G) -> Server<O, A, G> {
         let Self { optimizer, selection, scaffold, round, attempts, accepted, control, sums, change, .. } = self;
         Server { optimizer, aggregation, selection, scaffold, round, attempts, accepted, control, sums, change }
@@ -149,15 +154,15 @@ impl<A: Element, O: Optimizer<A>> Server<O, A> {
 }
 
 impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
-    /// Keeps a control variate for clients that step with [`scaffold`](Optimizer::scaffold).
+    /// Keeps a control variate for clients that step with [`scaffold`](crate::OptimizerExt::scaffold).
     pub fn scaffold(mut self) -> Self {
         self.scaffold = true;
         self
     }
 
-    /// The number of the next round: how many have come to a step of the optimizer.
+    /// The number of the next round, which is the number of rounds in which the optimizer has taken a step.
     ///
-    /// With an optimizer that [accumulates](Optimizer::accumulate) they are more than have moved the model.
+    /// If the optimizer [accumulates](crate::OptimizerExt::accumulate), not all of these rounds have moved the model.
     pub fn rounds(&self) -> u64 {
         self.round
     }
@@ -167,21 +172,21 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
         &self.optimizer
     }
 
-    /// How the changes are put together.
+    /// The aggregation of the changes.
     pub fn aggregation(&self) -> &G {
         &self.aggregation
     }
 
-    /// The server's control variate, once there has been a round with SCAFFOLD.
+    /// The server's control variate; `None` before the first round with SCAFFOLD.
     pub fn control(&self) -> Option<&Tensors<A>> {
         self.control.as_deref()
     }
 
-    /// Trains one round.
+    /// Runs one round.
     ///
     /// # Errors
-    /// Those that [`Server`] lists. Model and server are then as before, but for the account of a [private](Self::private) server,
-    /// which counts a sum that was put together.
+    /// Those listed at [`Server`]. Model and server are then unchanged, except for the accountant of a [private](Self::private) server: it
+    /// counts a sum that was already computed.
     pub fn round<T, C>(&mut self, model: &mut T, clients: &mut C) -> Result<RoundReport>
     where
         T: ParamsMut<Elem = A> + Clone + Send + Sync,

@@ -14,12 +14,12 @@ use super::clients::{Clients, Reply};
 use super::report::Reason;
 use crate::params::Params;
 
-/// Clients that are trained on threads of this process: for research, for tests, and for the clients of one rank.
+/// Clients that train on threads of this process: for research, for tests, and for the clients of one rank.
 ///
-/// At most as many at a time as there are [threads](Simulation::threads), which stay from round to round. A client that panics is
-/// named in the report, the others go on. With a [deadline](Simulation::deadline) a round ends without those that have not answered
-/// by then: who has not begun does not begin any more; who is at it goes on, keeps its thread, for which the others get a new one,
-/// and is named as busy until it is done, and what it then answers is forgotten.
+/// The number of [threads](Simulation::threads) limits how many clients train at the same time. If a client panics, the report names it
+/// and the others continue. With a [deadline](Simulation::deadline) a round ends without clients that are late. A late client that has
+/// not started yet does not start. A late client that has started keeps its thread until it returns, and the other clients get a new
+/// thread. Until then it is reported as busy, and its answer is discarded.
 ///
 /// ```
 /// use gradus::federated::{Client, Failure, Reason, Server, Simulation, Task, Update};
@@ -110,7 +110,7 @@ impl<T: Params, C: Client<T>> Shared<T, C> {
 }
 
 impl<T: Params, C: Client<T>> Simulation<T, C> {
-    /// These clients, numbered in their order; of different kinds as `Box<dyn Client<T>>`.
+    /// Creates a simulation of these clients, numbered in their order. For clients of different types, use `Box<dyn Client<T>>`.
     pub fn new(clients: impl IntoIterator<Item = C>) -> Self {
         let clients: Vec<_> = clients.into_iter().map(Mutex::new).collect();
         let busy = vec![None; clients.len()];
@@ -121,23 +121,23 @@ impl<T: Params, C: Client<T>> Simulation<T, C> {
         Self { shared, threads, deadline: None, ticket: 0, sender, receiver }
     }
 
-    /// How many clients are trained at a time, at least 1; as many as the machine has processors unless this is called.
+    /// Sets how many clients train at the same time, at least 1; the default is the number of processors.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads.max(1);
         self
     }
 
-    /// How long a round waits for its clients, all together; without end unless this is called.
+    /// Sets how long a round waits for all of its clients together; the default is to wait forever.
     ///
-    /// Whether a client is in time depends on the others, with whom it shares the threads: one that takes long may be what makes
-    /// another one late. Where it must stay a secret [who took part](super::Server::private) that gives something away.
+    /// Clients share the threads, so a slow client can make another one late. With a [private](super::Server::private) server, this can
+    /// reveal who took part.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self
     }
 
-    /// Looks at a client, or changes it: to save its state between rounds, say. `None` if there is no such client, or if it is
-    /// still at a task.
+    /// Gives access to a client between rounds, for example to save its state. Returns `None` if there is no such client, or if it is still
+    /// training.
     pub fn with_client<R>(&self, client: usize, look: impl FnOnce(&mut C) -> R) -> Option<R> {
         let client = self.shared.clients.get(client)?;
         let mut client = match client.try_lock() {

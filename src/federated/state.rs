@@ -13,7 +13,7 @@ use crate::state::{Commit, StateDict, StateReader, StateWriter, load};
 use crate::step::Optimizer;
 
 impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
-    /// A copy of everything that is remembered from round to round.
+    /// Returns a copy of the server's state.
     pub fn state_dict(&self) -> StateDict {
         let layout = self.optimizer.layout().or(self.control.as_ref().map(|control| control.layout()));
         let mut state = StateDict::new(layout.cloned());
@@ -35,10 +35,11 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
         self.aggregation.write_state(writer);
     }
 
-    /// Goes on from a state that was saved, bit for bit as if it had never stopped. All of it or, on an error, nothing.
+    /// Restores a saved state. Training then continues bit for bit as if uninterrupted. On an error nothing changes.
     ///
-    /// The server is built as it was before. A [`Sample`](super::Sample) with a seed goes on with its choices; other chance, and so
-    /// the choices and the noise of a [private](Server::private) server, is new. A private server's account never falls: see there.
+    /// Build the server in the same way as before. A [`Sample`](super::Sample) with a seed continues its choices. Other random numbers, such
+    /// as the choices and the noise of a [private](Server::private) server, are new. The accountant of a private server never decreases; see
+    /// [`private`](Server::private).
     ///
     /// # Errors
     /// Those of [`Optimizer::load_state_dict`].

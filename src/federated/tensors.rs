@@ -1,4 +1,4 @@
-//! Values that travel beside a model: a change, a sum of changes, a control variate.
+//! Values of a model's shape: a change, a sum of changes, a control variate.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use crate::params::{Element, Layout, Order, Params, ParamsMut, TensorInfo, Value
 use crate::state::{StateReader, StateWriter};
 use crate::step::Step;
 
-/// One value for each element of a model: the tensors of its layout one after the other, each row by row.
+/// One value per element of a model: the tensors of its layout one after the other, each row by row.
 ///
-/// A tree itself, with the model's paths and shapes.
+/// It is a parameter tree with the model's paths and shapes.
 ///
 /// ```
 /// use gradus::federated::Tensors;
@@ -31,12 +31,12 @@ pub struct Tensors<A> {
 }
 
 impl<A: Element> Tensors<A> {
-    /// Zeros for a model of this layout.
+    /// Creates zeros for a model of this layout.
     pub fn zeros(layout: Arc<Layout>) -> Self {
         Self { values: vec![A::zero(); layout.elements()], layout }
     }
 
-    /// The values of a tree.
+    /// Copies the values of a tree.
     ///
     /// # Errors
     /// [`StepError::DuplicatePath`](crate::error::StepError::DuplicatePath).
@@ -92,7 +92,7 @@ impl<A: Element> Tensors<A> {
         &self.values
     }
 
-    /// All values, to be changed.
+    /// All values, mutable.
     pub fn values_mut(&mut self) -> &mut [A] {
         &mut self.values
     }

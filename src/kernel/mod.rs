@@ -5,6 +5,7 @@ pub(crate) mod blocks;
 #[cfg(feature = "second-order")]
 pub(crate) mod decomposition;
 pub(crate) mod level;
+pub(crate) mod narrow;
 pub(crate) mod product;
 pub mod simd;
 pub(crate) mod threads;

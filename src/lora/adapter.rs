@@ -1,4 +1,4 @@
-//! An adapter, its gradients, and the trees that they are.
+//! An adapter and its gradients.
 
 use ndarray::{Array1, Array2, ArrayRef2};
 use rand::{Rng, RngExt};
@@ -15,24 +15,24 @@ use crate::params::{Element, Params, ParamsMut, Scalar, Visitor, VisitorMut};
 /// dA = s·(δB)ᵀx         = s·Bᵀ·G
 /// dx = δW + s·(δB)A
 /// ```
-/// With dropout the x of the adapter, not that of W, is masked. With DoRA, row by row,
+/// With dropout, the adapter's x is masked, and the x of W is not. With DoRA, row by row:
 /// ```text
-/// y = (m/n)(xWᵀ + s(xAᵀ)Bᵀ)                 n = ‖W + sBA‖, m begins as n
+/// y = (m/n)(xWᵀ + s(xAᵀ)Bᵀ)                 n = ‖W + sBA‖, m starts from n
 /// ```
-/// and the gradients pass through n, or not: see [`NormGradient`]. Nothing of the size of W is formed: of W + sBA some rows at a time, in
-/// `f64`, so that norm and direction are those of the same numbers also where W and sBA nearly cancel.
+/// [`NormGradient`] determines whether gradients pass through n. No matrix of W's size is formed: W + sBA is computed a few rows at a time, in `f64`, so that
+/// norm and direction belong to the same numbers even if W and sBA nearly cancel.
 ///
 /// # State
-/// `lora_a`, `lora_b` and with DoRA `magnitude` are its tensors, by these paths.
+/// Its tensors have the paths `lora_a`, `lora_b` and, with DoRA, `magnitude`.
 ///
 /// # Conventions
-/// Hugging Face's peft, [`peft`](super::peft) reads and writes its files. With DoRA and dropout together peft also masks the x of W for a part
-/// of the sum; here it is never masked.
+/// Hugging Face's `peft`, whose files [`peft`](super::peft) reads and writes. With DoRA and dropout together, `peft` also masks the x of W in a part of the
+/// sum; here it is never masked.
 ///
 /// # References
-/// E. J. Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models* (2021), arXiv:2106.09685, section 4.1.
-/// D. Kalajdzievski, *A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA* (2023), arXiv:2312.03732.
-/// S.-Y. Liu et al., *DoRA: Weight-Decomposed Low-Rank Adaptation* (2024), arXiv:2402.09353, equations 5 and 11.
+/// E. J. Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models* (2021), [arXiv:2106.09685](https://arxiv.org/abs/2106.09685), section 4.1.
+/// D. Kalajdzievski, *A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA* (2023), [arXiv:2312.03732](https://arxiv.org/abs/2312.03732).
+/// S.-Y. Liu et al., *DoRA: Weight-Decomposed Low-Rank Adaptation* (2024), [arXiv:2402.09353](https://arxiv.org/abs/2402.09353), equations 5 and 11.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lora<A> {
     /// A, of shape (r, in).
@@ -57,16 +57,16 @@ pub struct Grads<A> {
     pub magnitude: Option<Array1<A>>,
 }
 
-/// What the backward pass through an adapted layer finds.
+/// The result of the backward pass through an adapted layer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Backward<A> {
-    /// For the optimizer.
+    /// The gradients for the optimizer.
     pub grads: Grads<A>,
-    /// dL/dx, of shape (batch, in): for the layer before.
+    /// dL/dx, of shape (batch, in), for the previous layer.
     pub input: Array2<A>,
 }
 
-/// What [`Lora::unmerge`] needs to know to find the weight that was.
+/// The values that [`Lora::unmerge`] needs to restore the weight.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use = "without it the weight cannot be unmerged"]
 pub struct Merged<A> {
@@ -77,10 +77,10 @@ pub struct Merged<A> {
 /// Whether gradients pass through the norm n that DoRA divides by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum NormGradient {
-    /// n is a constant to the gradients: peft's way and the paper's advice (section 4.3), which saves memory there.
+    /// n is a constant for the gradients, as in `peft` and as recommended in the paper (section 4.3).
     #[default]
     Detached,
-    /// The whole derivative.
+    /// The exact derivative.
     Through,
 }
 
@@ -117,8 +117,7 @@ impl<A: Scalar> Lora<A> {
         self.scale
     }
 
-    /// What to multiply the adapter's x with in one pass of training: 0 with the probability p of the
-    /// [dropout](super::Config::dropout), else 1/(1 − p).
+    /// Draws a dropout mask for the adapter's x: 0 with the probability p of the [dropout](super::Config::dropout), and 1/(1 − p) otherwise.
     pub fn mask(&self, shape: (usize, usize), rng: &mut impl Rng) -> Array2<A> {
         let kept = A::from_f64(1.0 / (1.0 - self.dropout));
         Array2::from_shape_simple_fn(shape, || if rng.random_bool(self.dropout) { A::zero() } else { kept })

@@ -1,4 +1,4 @@
-//! What an adapter is to be, and how it is made.
+//! The configuration of an adapter, and its creation.
 
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayRef2};
@@ -11,7 +11,7 @@ use crate::curvature::tap::finite;
 use crate::error::{ArgumentError, Error, Result, ensure_count};
 use crate::params::{Element, Scalar};
 
-/// What an adapter is to be: its rank and α, and the variants of LoRA.
+/// The configuration of an adapter: its rank, α, and the variant of LoRA.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning |
@@ -19,9 +19,10 @@ use crate::params::{Element, Scalar};
 /// | `rank` r | – | ≥ 1 | columns of B, rows of A |
 /// | `alpha` α | – | finite | the scale is s = α/r |
 /// | [`rank_stabilized`](Self::rank_stabilized) | no | | s = α/√r instead (rsLoRA) |
-/// | [`dropout`](Self::dropout) | 0 | 0 ≤ p < 1 | share of the adapter's inputs left out in training |
-/// | [`init`](Self::init) | Kaiming | [`Init`] | what A begins with; B begins with 0 |
-/// | [`dora`](Self::dora) | no | [`NormGradient`] | learn the length of every row apart (DoRA) |
+/// | [`dropout`](Self::dropout) | 0 | 0 ≤ p < 1 | fraction of the adapter's inputs that is dropped in training |
+/// | [`init`](Self::init) | Kaiming | [`Init`] | initial values of A; B starts from 0 |
+/// | [`dora`](Self::dora) | no | [`NormGradient`] | learns the length of every row separately (DoRA) |
+#[doc(alias = "LoraConfig")]
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Config {
     pub(super) rank: usize,
@@ -33,30 +34,30 @@ pub struct Config {
 }
 
 impl Config {
-    /// Rank r and α.
+    /// Creates a configuration from the rank r and α.
     pub fn new(rank: usize, alpha: f64) -> Self {
         Self { rank, alpha, rank_stabilized: false, dropout: 0.0, init: Init::Kaiming, dora: None }
     }
 
-    /// The scale is α/√r, so that it does not fade as the rank grows.
+    /// Uses the scale α/√r, which shrinks less as the rank grows.
     pub fn rank_stabilized(mut self) -> Self {
         self.rank_stabilized = true;
         self
     }
 
-    /// The share of the adapter's inputs that [`Lora::mask`] leaves out.
+    /// Sets the fraction of the adapter's inputs that [`Lora::mask`] drops.
     pub fn dropout(mut self, dropout: f64) -> Self {
         self.dropout = dropout;
         self
     }
 
-    /// What A begins with.
+    /// Sets the initial values of A.
     pub fn init(mut self, init: Init) -> Self {
         self.init = init;
         self
     }
 
-    /// Learns the length of every row of the weight apart from its direction.
+    /// Learns the length of every row of the weight separately from its direction.
     pub fn dora(mut self, norm: NormGradient) -> Self {
         self.dora = Some(norm);
         self
@@ -68,12 +69,11 @@ impl Config {
         self.alpha / if self.rank_stabilized { rank.sqrt() } else { rank }
     }
 
-    /// An adapter that changes nothing yet, for a weight of shape (out, in).
+    /// Creates an adapter for a weight of shape (out, in). It does not change the layer's output yet.
     ///
     /// # Errors
-    /// [`ArgumentError::Zero`] for a rank of 0; [`ArgumentError::Range`] for a rank whose matrices do not fit into memory, an α that
-    /// is not finite in the element type, and a dropout outside its range;
-    /// [`ArgumentError::NotFinite`] for DoRA of a weight that is not finite.
+    /// [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if the rank is 0 or too large for memory, α is not finite in the element type, or the dropout is out of range;
+    /// [`ArgumentError::NotFinite`] with DoRA if the weight is not finite.
     pub fn adapt<A: Scalar>(&self, weight: &ArrayRef2<A>, rng: &mut impl Rng) -> Result<Lora<A>> {
         self.check()?;
         let (outputs, inputs) = weight.dim();
@@ -85,17 +85,17 @@ impl Config {
         self.with(weight, lora_a, Array2::zeros((outputs, self.rank)))
     }
 
-    /// An adapter that begins with the largest singular values of the weight, which keeps the rest (PiSSA).
+    /// Creates an adapter from the largest singular values of the weight, and removes them from the weight (PiSSA).
     ///
-    /// With `weight = U·diag(σ)·Vᵀ`, s·B·A is the part of the r largest σ, divided evenly: `B = U_r·√(σ_r/s)`,
-    /// `A = √(σ_r/s)·V_rᵀ`. The weight becomes what is left, so that the layer computes the same as before.
+    /// With `weight = U·diag(σ)·Vᵀ`, s·B·A is the part of the r largest σ: `B = U_r·√(σ_r/s)`, `A = √(σ_r/s)·V_rᵀ`. The rest stays in the weight, so the
+    /// layer's output does not change.
     ///
     /// F. Meng, Z. Wang and M. Zhang, *PiSSA: Principal Singular Values and Singular Vectors Adaptation of Large Language
-    /// Models* (2024), arXiv:2404.02948, section 3.
+    /// Models* (2024), [arXiv:2404.02948](https://arxiv.org/abs/2404.02948), section 3.
     ///
     /// # Errors
-    /// Those of [`adapt`](Self::adapt); α must be above 0, the rank at most the smaller side of the weight, and the weight
-    /// finite. The weight is then as it was.
+    /// Those of [`adapt`](Self::adapt). α must be above 0, the rank at most the smaller side of the weight, and the weight finite. On an error the weight is
+    /// unchanged.
     pub fn pissa<A: Scalar>(&self, weight: &mut ArrayRef2<A>) -> Result<Lora<A>> {
         self.check()?;
         within("alpha", self.alpha, self.alpha > 0.0, "above 0")?;

@@ -1,4 +1,4 @@
-//! What an adapter begins with.
+//! The initial values of an adapter.
 
 use faer::Mat;
 use ndarray::{Array2, ArrayRef2};
@@ -8,14 +8,14 @@ use rand_distr::StandardNormal;
 use crate::error::{Error, Result};
 use crate::params::Scalar;
 
-/// What A begins with; B begins with 0, so that the layer computes the same as before. For a beginning from the weight itself
-/// see [`Config::pissa`](super::Config::pissa).
+/// The initial values of A. B starts from 0, so that the layer's output does not change. To start from the weight itself, see
+/// [`Config::pissa`](super::Config::pissa).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Init {
-    /// Uniform between −1/√in and 1/√in: Kaiming's with a = √5, as in PyTorch's linear layers and in peft.
+    /// Uniform between −1/√in and 1/√in: Kaiming's initialization with a = √5, as in PyTorch's linear layers and in `peft`.
     #[default]
     Kaiming,
-    /// Normal with standard deviation 1/r: peft's `"gaussian"`.
+    /// Normal with standard deviation 1/r: `"gaussian"` in `peft`.
     Gaussian,
 }
 

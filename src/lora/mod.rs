@@ -1,4 +1,4 @@
-//! Low-rank adapters (LoRA): a large weight is kept, a small product of two matrices beside it learns.
+//! Low-rank adapters (LoRA): a large weight is frozen, and a small product of two matrices that is added to it is trained.
 //!
 //! ```
 //! use gradus::lora::Config;
@@ -24,8 +24,7 @@
 //! # Ok::<(), gradus::Error>(())
 //! ```
 //!
-//! [`Lora`] has the formulas. An adapter is a [`Params`](trait@crate::Params) tree of its own, so that whatever optimizer steps it
-//! has state for nothing else.
+//! [`Lora`] has the formulas. An adapter is a [`Params`](trait@crate::Params) tree of its own, so an optimizer has state only for the adapter.
 
 mod adapter;
 mod config;
@@ -45,9 +44,9 @@ pub use adapter::{Backward, Grads, Lora, Merged, NormGradient};
 pub use config::Config;
 pub use init::Init;
 
-/// LoRA+: the B of every adapter learns `ratio` times as fast as the A; 16 is the paper's advice.
+/// LoRA+: the learning rate of every B is `ratio` times that of A; the paper recommends 16.
 ///
-/// S. Hayou, N. Ghosh and B. Yu, *LoRA+: Efficient Low Rank Adaptation of Large Models* (2024), arXiv:2402.12354.
+/// S. Hayou, N. Ghosh and B. Yu, *LoRA+: Efficient Low Rank Adaptation of Large Models* (2024), [arXiv:2402.12354](https://arxiv.org/abs/2402.12354).
 ///
 /// ```
 /// use gradus::lora::{self, Config};

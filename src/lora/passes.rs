@@ -1,4 +1,4 @@
-//! Forward and backward through an adapted layer; into the weight, and out of it.
+//! Forward and backward passes through an adapted layer; merging an adapter into the weight.
 
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayRef2};
@@ -19,7 +19,7 @@ impl<A: Scalar> Lora<A> {
         Ok(self.outputs(weight, x, None))
     }
 
-    /// [`forward`](Self::forward) with dropout: `mask` is of x's shape, from [`mask`](Self::mask).
+    /// [`forward`](Self::forward) with dropout; `mask` has x's shape and comes from [`mask`](Self::mask).
     ///
     /// # Errors
     /// [`ArgumentError::Shape`](crate::error::ArgumentError::Shape).
@@ -39,7 +39,7 @@ impl<A: Scalar> Lora<A> {
         Ok(self.gradients(weight, x, None, output_grad))
     }
 
-    /// The gradients of the mean loss, from what the layer saw: see [`LinearTap`], whose `output_grad` is that of single losses.
+    /// The gradients of the mean loss, from a [`LinearTap`] of the layer.
     ///
     /// # Errors
     /// [`ArgumentError::Shape`](crate::error::ArgumentError::Shape), and those of [`LinearTap::check`].
@@ -67,8 +67,7 @@ impl<A: Scalar> Lora<A> {
         Ok(self.gradients(weight, x, Some([&(x * mask), mask]), output_grad))
     }
 
-    /// The gradients from dL/dW′ of shape (out, in), with W′ the [merged](Self::merge) weight: where that is what the backward
-    /// pass has.
+    /// The gradients from dL/dW′ of shape (out, in), where W′ is the [merged](Self::merge) weight. Use it if your backward pass computes dL/dW′.
     ///
     /// # Errors
     /// [`ArgumentError::Shape`](crate::error::ArgumentError::Shape).
@@ -86,8 +85,8 @@ impl<A: Scalar> Lora<A> {
         })
     }
 
-    /// Makes the adapter part of the weight: `W ← W + sBA`, with DoRA `W ← (m/n)(W + sBA)`. Checked: the weight is as it was if
-    /// the result is not finite.
+    /// Merges the adapter into the weight: `W ← W + sBA`, with DoRA `W ← (m/n)(W + sBA)`. If the result is not finite, it returns an error and the weight is
+    /// unchanged.
     ///
     /// # Errors
     /// [`ArgumentError::Shape`](crate::error::ArgumentError::Shape), [`ArgumentError::NotFinite`](crate::error::ArgumentError::NotFinite).
@@ -103,13 +102,13 @@ impl<A: Scalar> Lora<A> {
         Ok(Merged { factors })
     }
 
-    /// Takes the adapter out of the weight again; the adapter must be as it was when it was merged.
+    /// Removes the merged adapter from the weight. The adapter must be the same as when it was merged.
     ///
-    /// The weight is what it was but for rounding: about 10⁻⁷ relative in f32.
+    /// The weight is restored up to rounding, about 10⁻⁷ relative in f32.
     ///
     /// # Errors
-    /// [`ArgumentError::Shape`](crate::error::ArgumentError::Shape); [`ArgumentError::NotFinite`](crate::error::ArgumentError::NotFinite) if a magnitude of DoRA is 0, which lets nothing through. The weight is
-    /// then as it was.
+    /// [`ArgumentError::Shape`](crate::error::ArgumentError::Shape); [`ArgumentError::NotFinite`](crate::error::ArgumentError::NotFinite) if a magnitude of DoRA is 0, because the
+    /// weight cannot be restored then. On an error the weight is unchanged.
     pub fn unmerge(&self, weight: &mut ArrayRef2<A>, merged: Merged<A>) -> Result<()> {
         self.check_weight(weight)?;
         shape("what was merged", lengths(&self.magnitude), lengths(&merged.factors))?;

@@ -60,11 +60,10 @@ const WITHOUT_EFFECT: [&str; 14] = [
     "task_type",
 ];
 
-/// Writes the adapters of a model, by the names of their modules, into a folder that peft loads. Each of the two files is
-/// replaced as a whole.
+/// Writes the adapters of a model, by the names of their modules, to a folder that `peft` can load. Each of the two files is replaced atomically.
 ///
-/// All adapters have been made with `config`; others are refused before a file is touched. Of a weight that
-/// [`Config::pissa`] changed, peft needs what it became.
+/// All adapters must be made with `config`; otherwise an error is returned before a file is written. For adapters from [`Config::pissa`], `peft` needs the
+/// changed weight too.
 ///
 /// # Errors
 /// [`ArgumentError::Range`](crate::error::ArgumentError::Range), [`ArgumentError::Shape`](crate::error::ArgumentError::Shape) for an adapter that is not of this configuration;
@@ -111,9 +110,8 @@ pub fn save<'l, A: Scalar>(
 /// Reads the adapters of a folder that peft or [`save`] wrote, by the names of their modules.
 ///
 /// # Errors
-/// [`FileError::Io`], [`FileError::NotACheckpoint`]; [`StateError::EntryValue`] for a setting that changes the numbers in a way that is
-/// not known here, such as a rank of its own for one module; [`StateError::MissingEntry`], [`StateError::UnexpectedEntry`],
-/// [`StateError::EntryShape`], [`StateError::EntryType`] for tensors that are no adapters.
+/// [`FileError::Io`], [`FileError::NotACheckpoint`]; [`StateError::EntryValue`] for a setting that is not supported and changes the numbers, such as a separate rank for
+/// one module; [`StateError::MissingEntry`], [`StateError::UnexpectedEntry`], [`StateError::EntryShape`], [`StateError::EntryType`] if the tensors are not adapters.
 pub fn load<A: Scalar>(folder: impl AsRef<Path>) -> Result<(Config, BTreeMap<String, Lora<A>>)> {
     let folder = folder.as_ref();
     let path = folder.join(CONFIG);

@@ -22,6 +22,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     }
 
     /// Clips the norm of all gradients together to `max_norm`, a number or a schedule: see [`Norm`].
+    #[doc(alias("clip_grad_norm_", "clip_by_global_norm", "global_clipnorm"))]
     fn clip_global_norm(self, max_norm: impl Into<Hyper>) -> Clip<Self, Norm>
     where
         Self: Sized,
@@ -30,6 +31,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     }
 
     /// Clips every tensor's own norm to `max_norm`, a number or a schedule: see [`Norm`].
+    #[doc(alias = "clipnorm")]
     fn clip_per_tensor_norm(self, max_norm: impl Into<Hyper>) -> Clip<Self, Norm>
     where
         Self: Sized,
@@ -39,6 +41,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
 
     /// Limits every element of the gradients to −`limit` … `limit`, a number or a schedule: see
     /// [`Value`].
+    #[doc(alias("clip_grad_value_", "clipvalue"))]
     fn clip_value(self, limit: impl Into<Hyper>) -> Clip<Self, Value>
     where
         Self: Sized,
@@ -48,6 +51,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
 
     /// Limits every unit's gradient norm to `clipping` times its parameter norm (AGC): see
     /// [`Adaptive`].
+    #[doc(alias("AGC", "adaptive_grad_clip"))]
     fn clip_adaptive(self, clipping: impl Into<Hyper>) -> Clip<Self, Adaptive>
     where
         Self: Sized,
@@ -64,6 +68,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     }
 
     /// Moves the parameters once every `every` calls, by the mean of the gradients: see [`Accumulate`].
+    #[doc(alias("MultiSteps", "gradient_accumulation_steps"))]
     fn accumulate(self, every: u64) -> Accumulate<Self, A>
     where
         Self: Sized,
@@ -72,6 +77,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     }
 
     /// Keeps a running average of the parameters, with this decay: see [`Ema`].
+    #[doc(alias("AveragedModel", "get_ema_multi_avg_fn"))]
     fn ema(self, decay: impl Into<Hyper>) -> Ema<Self, A>
     where
         Self: Sized,
@@ -80,6 +86,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     }
 
     /// Keeps the mean of the parameters after step `start` and every `every` steps from there on: see [`Swa`].
+    #[doc(alias("AveragedModel", "SWALR"))]
     fn swa(self, start: u64, every: u64) -> Swa<Self, A>
     where
         Self: Sized,
@@ -97,6 +104,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
 
     /// Gives each of the layers, which patterns choose from the input to the output, `rate` times the learning rate of the
     /// one after it: see [`LayerwiseDecay`].
+    #[doc(alias("LLRD", "layer_decay"))]
     fn layerwise_decay(
         self,
         rate: impl Into<Hyper>,
@@ -109,6 +117,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     }
 
     /// Keeps the tensors that the pattern chooses as they are: see [`Freeze`]. Write it last, after clipping.
+    #[doc(alias("no_grad", "set_to_zero"))]
     #[doc(alias = "requires_grad")]
     fn freeze(self, pattern: impl Into<Pattern>) -> Freeze<Self>
     where
@@ -118,6 +127,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     }
 
     /// Gives the tensors that the pattern chooses a learning rate or weight decay of their own: see [`Grouped`].
+    #[doc(alias("param_groups", "add_param_group"))]
     fn group(self, pattern: impl Into<Pattern>, group: Group) -> Grouped<Self>
     where
         Self: Sized,
@@ -126,6 +136,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     }
 
     /// Gives the tensors that the pattern chooses to another optimizer: see [`Router`].
+    #[doc(alias = "multi_transform")]
     fn route(self, pattern: impl Into<Pattern>, optimizer: impl Optimizer<A> + 'static) -> Router<A>
     where
         Self: Sized + 'static,
@@ -141,7 +152,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         Finite::new(self, NonFinite::Error)
     }
 
-    /// Skips steps with NaN or infinities in a gradient: see [`Finite`]. After [`accumulate`](Optimizer::accumulate) it
+    /// Skips steps with NaN or infinities in a gradient: see [`Finite`]. After [`accumulate`](crate::OptimizerExt::accumulate) it
     /// leaves out a bad micro-batch, before it the whole sum.
     fn skip_nonfinite(self) -> Finite<Self>
     where
@@ -152,6 +163,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
 
     /// Shares the optimizer's state and work between the ranks of a group, ZeRO-1: see
     /// [`Sharded`](crate::distributed::Sharded).
+    #[doc(alias("ZeroRedundancyOptimizer", "ZeRO"))]
     #[cfg(feature = "distributed")]
     fn sharded<G: crate::distributed::Collective<A>>(self, group: G) -> crate::distributed::Sharded<Self, G, A>
     where
@@ -191,6 +203,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
 
     /// Moves the parameters of all ranks of a group by the mean of their gradients: see
     /// [`DataParallel`](crate::distributed::DataParallel).
+    #[doc(alias("DistributedDataParallel", "DDP"))]
     #[cfg(feature = "distributed")]
     fn data_parallel<G>(self, group: G) -> crate::distributed::DataParallel<Self, G, A>
     where
@@ -203,6 +216,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     /// Takes `every` steps alone, then a step of `outer` along the mean change over all ranks, which are those given to
     /// [`across`](crate::distributed::LocalSteps::across), or without it this one alone: see
     /// [`LocalSteps`](crate::distributed::LocalSteps).
+    #[doc(alias("DiLoCo", "PostLocalSGDOptimizer"))]
     #[cfg(feature = "distributed")]
     fn local_steps<U: Optimizer<A>>(
         self,
@@ -216,6 +230,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     }
 
     /// Steps parameters of 16 bits through f32 copies: see [`MasterWeights`](crate::adaptor::MasterWeights).
+    #[doc(alias("autocast", "mixed_precision"))]
     #[cfg(feature = "half")]
     fn master_weights<H: Element>(self) -> crate::adaptor::MasterWeights<Self, H>
     where
@@ -225,6 +240,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     }
 
     /// Divides the gradients by the factor that the loss was multiplied with: a number or a schedule. See [`Unscale`].
+    #[doc(alias = "GradScaler")]
     fn unscale(self, loss_scale: impl Into<Hyper>) -> Unscale<Self>
     where
         Self: Sized,

@@ -1,11 +1,14 @@
 //! The optimizers, one algorithm a file, and the methods that chain adaptors to them.
 //!
-//! Every named optimizer is [`Elementwise`](crate::rule::Elementwise) over a rule of its own: the rule holds the
-//! hyper-parameters and the arithmetic, `Elementwise` the state and the way over memory.
+//! Every named optimizer is [`Elementwise`](crate::rule::Elementwise) or [`Matrixwise`](crate::rule::Matrixwise) over a rule of its
+//! own, except [`Lbfgs`]: the rule holds the hyper-parameters and the arithmetic, the driver the state and the way over memory.
 
 mod adam;
 mod ext;
+#[doc(hidden)]
+pub mod features_off;
 mod lbfgs;
+mod lion;
 mod momentum;
 mod muon;
 mod nesterov;
@@ -16,15 +19,36 @@ mod shampoo;
 #[cfg(feature = "second-order")]
 mod soap;
 
-pub use adam::{Adam, AdamRule, AdamW};
 pub use ext::OptimizerExt;
-pub use lbfgs::{Lbfgs, LbfgsReport, Stop};
-pub use momentum::{Momentum, MomentumRule};
-pub use muon::{Muon, MuonRule, MuonValues, newton_schulz};
-pub use nesterov::{Nesterov, NesterovRule};
-pub use rmsprop::{RmsProp, RmsPropRule};
-pub use sgd::{Sgd, SgdRule};
-#[cfg(feature = "second-order")]
-pub use shampoo::{Graft, Shampoo, ShampooRule, ShampooValues};
-#[cfg(feature = "second-order")]
-pub use soap::{Soap, SoapRule, SoapValues};
+
+/// The one list of all optimizers: the crate and its prelude export what is in it, and the tests name what one of them lacks.
+macro_rules! optimizers {
+    ($($(#[$when:meta])* $module:ident: $($optimizer:ident),+; $($other:ident),*;)*) => {
+        $($(#[$when])* pub use $module::{$($optimizer,)+ $($other),*};)*
+
+        /// All optimizers, without what belongs to them.
+        pub mod list {
+            $($(#[$when])* pub use super::{$($optimizer),+};)*
+        }
+
+        /// Their names, file by file.
+        #[doc(hidden)]
+        pub const NAMES: &[&[&str]] = &[$($(#[$when])* &[$(stringify!($optimizer)),+],)*];
+    };
+}
+
+// File: optimizers; what else it exports.
+optimizers! {
+    adam: Adam, AdamW; AdamRule, AdamValues;
+    lbfgs: Lbfgs; LbfgsReport, Stop;
+    lion: Lion; LionRule, LionValues;
+    momentum: Momentum; MomentumRule, MomentumValues;
+    muon: Muon; MuonRule, MuonValues, newton_schulz;
+    nesterov: Nesterov; NesterovRule, NesterovValues;
+    rmsprop: RmsProp; RmsPropRule, RmsPropValues;
+    sgd: Sgd; SgdRule, SgdValues;
+    #[cfg(feature = "second-order")]
+    shampoo: Shampoo; Graft, ShampooRule, ShampooValues;
+    #[cfg(feature = "second-order")]
+    soap: Soap; SoapRule, SoapValues;
+}

@@ -1,6 +1,6 @@
 //! Gradient descent with momentum (the heavy ball).
 
-use crate::error::Result;
+use crate::hyper_parameters;
 use crate::params::Scalar;
 use crate::rule::{At, Elementwise, Lanes, Rule};
 use crate::schedule::Hyper;
@@ -12,14 +12,13 @@ use crate::schedule::Hyper;
 /// v ← μv + (1 − τ)∇J(θ)        (first step of a tensor: v = ∇J(θ))
 /// θ ← θ − ηv
 /// ```
-/// With [`classical`](Momentum::classical) the learning rate stands inside the velocity, as in the literature:
+/// With [`classical`](Momentum::classical) the learning rate is inside the velocity, as in the literature:
 /// ```text
 /// v ← μv + η(1 − τ)∇J(θ)
 /// θ ← θ − v
 /// ```
-/// The two agree while η is constant, when the second velocity is η times the first. When a schedule changes η
-/// they part: outside the velocity the new η holds at once for everything accumulated, inside it the old steps keep
-/// the η they were made with.
+/// The two agree while η is constant; the second velocity is then η times the first. They differ when a schedule changes η: outside the velocity, the
+/// new η applies to the whole velocity at once; inside, earlier gradients keep their old η.
 ///
 /// With weight decay λ the gradient is `∇J(θ) + λθ`.
 ///
@@ -29,20 +28,20 @@ use crate::schedule::Hyper;
 /// | name | default | range | meaning |
 /// |---|---|---|---|
 /// | `learning_rate` η | – | η ≥ 0 | length of the step, per unit of velocity |
-/// | `momentum` μ | – | 0 ≤ μ < 1 | share of the velocity kept a step; it averages over about 1/(1 − μ) steps |
-/// | `dampening` τ | 0 | 0 ≤ τ ≤ 1 | share of the gradient held back, but for the first |
+/// | `momentum` μ | – | 0 ≤ μ < 1 | fraction of the velocity kept per step; it averages over about 1/(1 − μ) steps |
+/// | `dampening` τ | 0 | 0 ≤ τ ≤ 1 | fraction by which the gradient is reduced, except in a tensor's first step |
 /// | `weight_decay` λ | 0 | λ ≥ 0 | strength of the L2 penalty |
 ///
 /// # State
 /// `momentum_buffer` v, of the parameter's shape: one element per parameter (4 bytes in f32).
 ///
 /// # Conventions
-/// The default is PyTorch's `SGD(momentum=μ)`, which is also optax's `sgd(momentum=μ)`. `classical()` is Keras'
+/// The default is PyTorch's `SGD(momentum=μ)`, which is also optax's `sgd(momentum=μ)`. `classical(true)` is Keras'
 /// `SGD(momentum=μ)` and the form of Sutskever et al. (2013, eqs. 1–2), with v of opposite sign.
 ///
 /// # Errors
-/// A step fails with [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) when a value leaves its range, and for
-/// the reasons of [`Step::pair`](crate::Step::pair) and a changed parameter tree.
+/// A step returns [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if a value is out of range, and the errors of
+/// [`Step::pair`](crate::Step::pair) and of changed parameters.
 ///
 /// # Example
 /// ```
@@ -62,54 +61,32 @@ use crate::schedule::Hyper;
 /// (1964); I. Sutskever, J. Martens, G. Dahl and G. Hinton, *On the importance of initialization and momentum in deep
 /// learning*, ICML 2013.
 #[doc(alias = "heavy ball")]
-pub type Momentum<A> = Elementwise<MomentumRule, A>;
+pub type Momentum<A = f32> = Elementwise<MomentumRule, A>;
 
-/// The rule of [`Momentum`].
-#[derive(Debug, Clone)]
-pub struct MomentumRule {
-    momentum: Hyper,
-    dampening: Hyper,
-    classical: bool,
+hyper_parameters! {
+    /// The rule of [`Momentum`].
+    pub struct MomentumRule => MomentumValues for Elementwise {
+        /// The momentum μ, 0 ≤ μ < 1.
+        momentum / set_momentum: 0.0, 0.0..1.0;
+        /// The dampening τ, 0 ≤ τ ≤ 1.
+        dampening / set_dampening: 0.0, 0.0..=1.0;
+    }
+    options {
+        /// Puts the learning rate inside the velocity: `v ← μv + ηg`, `θ ← θ − v`.
+        classical: bool = false;
+    }
 }
 
 impl<A: Scalar> Momentum<A> {
     /// Momentum without dampening and weight decay.
     pub fn new(learning_rate: impl Into<Hyper>, momentum: impl Into<Hyper>) -> Self {
-        let rule = MomentumRule { momentum: momentum.into(), dampening: 0.0.into(), classical: false };
-        Self::from_rule(rule, learning_rate)
+        Self::from_rule(MomentumRule::default().momentum(momentum), learning_rate)
     }
-
-    /// The dampening τ, 0 ≤ τ ≤ 1: a number or a schedule.
-    pub fn dampening(mut self, dampening: impl Into<Hyper>) -> Self {
-        self.rule.dampening = dampening.into();
-        self
-    }
-
-    /// Puts the learning rate inside the velocity: `v ← μv + ηg`, `θ ← θ − v`.
-    pub fn classical(mut self) -> Self {
-        self.rule.classical = true;
-        self
-    }
-}
-
-/// The hyper-parameters of one step.
-#[derive(Debug)]
-pub struct Values {
-    momentum: f64,
-    dampening: f64,
-}
-
-/// The numbers of one step and tensor: `v ← momentum·v + inside·g`, `θ ← θ − outside·v`.
-#[derive(Debug, Clone, Copy)]
-pub struct Coefficients<A> {
-    momentum: A,
-    inside: A,
-    outside: A,
 }
 
 impl<A: Scalar> Rule<A> for MomentumRule {
-    type Values = Values;
-    type Coefficients = Coefficients<A>;
+    /// `v ← momentum·v + inside·g`.
+    type Coefficients = [A; 2];
 
     fn name(&self) -> &'static str {
         "momentum"
@@ -119,30 +96,20 @@ impl<A: Scalar> Rule<A> for MomentumRule {
         &["momentum_buffer"]
     }
 
-    fn values(&self, step: u64) -> Result<Values> {
-        Ok(Values {
-            momentum: self.momentum.within_as::<A>("momentum", 0.0..1.0, step)?,
-            dampening: self.dampening.within_as::<A>("dampening", 0.0..=1.0, step)?,
-        })
+    fn coefficients(&self, values: &MomentumValues, at: &At) -> [A; 2] {
+        let kept = if at.step == 1 { 1.0 } else { 1.0 - values.dampening };
+        let inside = if self.classical { at.learning_rate * kept } else { kept };
+        [values.momentum, inside].map(A::from_f64)
     }
 
-    fn hyper_parameters(&self) -> Vec<&Hyper> {
-        vec![&self.momentum, &self.dampening]
+    fn step_size(&self, _: &MomentumValues, at: &At) -> f64 {
+        if self.classical { 1.0 } else { at.learning_rate }
     }
 
-    fn coefficients(&self, &Values { momentum, dampening }: &Values, at: &At) -> Coefficients<A> {
-        let kept = if at.step == 1 { 1.0 } else { 1.0 - dampening };
-        let (inside, outside) = match self.classical {
-            false => (kept, at.learning_rate),
-            true => (at.learning_rate * kept, 1.0),
-        };
-        Coefficients { momentum: A::from_f64(momentum), inside: A::from_f64(inside), outside: A::from_f64(outside) }
-    }
-
-    fn sweep(&self, c: Coefficients<A>, lanes: Lanes<'_, A>) {
-        lanes.each(c, |c, param, grad, [v]: [A; 1]| {
-            let v = c.momentum * v + c.inside * grad;
-            (param - c.outside * v, [v])
+    fn sweep(&self, c: [A; 2], lanes: Lanes<'_, A>) {
+        lanes.each(c, |&[momentum, inside], _, grad, [v]: [A; 1]| {
+            let v = momentum * v + inside * grad;
+            (v, [v])
         });
     }
 }
@@ -173,10 +140,10 @@ mod tests {
             w[0]
         };
         let halving = |step: u64| 0.5_f64.powi(step as i32);
-        assert_eq!(run(Momentum::new(0.5, 0.5)), run(Momentum::new(0.5, 0.5).classical()));
+        assert_eq!(run(Momentum::new(0.5, 0.5)), run(Momentum::new(0.5, 0.5).classical(true)));
         // v = 1, 3/2, 7/4 and η = 1, 1/2, 1/4.
         assert_eq!(run(Momentum::new(halving, 0.5)), -(1.0 + 0.75 + 0.4375));
         // v = 1, 1/2 + 1/2, 1/2 + 1/4.
-        assert_eq!(run(Momentum::new(halving, 0.5).classical()), -(1.0 + 1.0 + 0.75));
+        assert_eq!(run(Momentum::new(halving, 0.5).classical(true)), -(1.0 + 1.0 + 0.75));
     }
 }

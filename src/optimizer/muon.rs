@@ -1,4 +1,4 @@
-//! Muon: momentum whose matrices are orthogonalised.
+//! Muon: orthogonalized momentum.
 
 use std::mem::swap;
 use std::ops::Bound;
@@ -6,12 +6,13 @@ use std::ops::Bound;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Zip};
 
 use crate::error::{Error, Result, StepError};
+use crate::hyper_parameters;
 use crate::kernel::product::{gram, multiply};
 use crate::params::{Scalar, TensorInfo};
 use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise};
 use crate::schedule::Hyper;
 
-/// Muon, for the matrices inside a model: momentum, of which every singular value is made about 1.
+/// Muon, for the hidden matrices of a model: momentum whose singular values are all made about 1.
 ///
 /// # Update rule
 /// ```text
@@ -22,24 +23,24 @@ use crate::schedule::Hyper;
 /// θ ← θ(1 − ηλ)
 /// θ ← θ − η·√max(1, rows/columns)·X                        with match_rms_adamw η·0.2·√max(rows, columns)·X
 /// ```
-/// In the arithmetic of the parameters, f32 or f64. Singular values of at least 0.002‖u‖ become 0.68 … 1.21, smaller ones less.
+/// It computes in the parameters' type, f32 or f64. Singular values of at least 0.002‖u‖ become 0.68 to 1.21, smaller ones less.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
-/// | `learning_rate` η | – | ≥ 0 | 0.02 is usual; with `match_rms_adamw` that of AdamW |
+/// | `learning_rate` η | – | ≥ 0 | 0.02 is usual; with `match_rms_adamw` the learning rate of AdamW |
 /// | [`momentum`](Self::momentum) μ | 0.95 | 0 ≤ μ < 1 | decay of the average gradient |
-/// | [`no_nesterov`](Self::no_nesterov) | no | | the average itself, without looking ahead |
+/// | [`nesterov`](Self::nesterov) | yes | | look-ahead; `false` uses the average itself |
 /// | [`weight_decay`](Self::weight_decay) λ | 0.1 | ≥ 0 | decoupled |
-/// | [`match_rms_adamw`](Self::match_rms_adamw) | no | | the step is as long as AdamW's usually is |
-/// | [`eps`](Self::eps) ε | 1e-7 | > 0 | the least norm divided by |
+/// | [`match_rms_adamw`](Self::match_rms_adamw) | no | | scales the step to the usual length of an AdamW step |
+/// | [`eps`](Self::eps) ε | 1e-7 | > 0 | the smallest divisor |
 ///
 /// # State
-/// `momentum_buffer`, a matrix of the parameter's elements: 4 bytes a parameter in f32.
+/// `momentum_buffer`, a matrix of the parameter's size: 4 bytes per parameter in f32.
 ///
 /// # Conventions
-/// `torch.optim.Muon`, which computes X in bf16. Meant for hidden layers; embeddings, heads, biases and norms go to AdamW in one
-/// line, see the example. Convolutions are matrices (out, in·height·width).
+/// `torch.optim.Muon`, which computes X in bf16. Use it for hidden layers. Embeddings, heads, biases and norms should use AdamW; the example shows how.
+/// Convolutions are matrices (out, in·height·width).
 ///
 /// # Errors
 /// [`StepError::NotAMatrix`] for tensors of fewer than two axes, [`StepError::NonFiniteGradient`], [`StepError::NormOverflow`],
@@ -62,60 +63,33 @@ use crate::schedule::Hyper;
 ///
 /// # References
 /// K. Jordan et al., *Muon: An optimizer for hidden layers in neural networks* (2024), kellerjordan.github.io/posts/muon.
-/// J. Liu et al., *Muon is Scalable for LLM Training* (2025), arXiv:2502.16982, section 2.2 (`match_rms_adamw`).
-pub type Muon<A> = Matrixwise<MuonRule, A>;
+/// J. Liu et al., *Muon is Scalable for LLM Training* (2025), [arXiv:2502.16982](https://arxiv.org/abs/2502.16982), section 2.2 (`match_rms_adamw`).
+pub type Muon<A = f32> = Matrixwise<MuonRule, A>;
 
-/// The rule of [`Muon`].
-#[derive(Debug, Clone)]
-pub struct MuonRule {
-    momentum: Hyper,
-    eps: Hyper,
-    nesterov: bool,
-    match_rms_adamw: bool,
+hyper_parameters! {
+    /// The rule of [`Muon`].
+    pub struct MuonRule => MuonValues for Matrixwise {
+        /// The momentum μ, 0 ≤ μ < 1.
+        momentum / set_momentum: 0.95, 0.0..1.0;
+        /// The smallest divisor ε > 0.
+        eps / set_eps: 1e-7, (Bound::Excluded(0.0), Bound::Unbounded);
+    }
+    options {
+        /// Uses the look-ahead, which is the default. With `false` the momentum itself is orthogonalized.
+        nesterov: bool = true;
+        /// Scales by 0.2·√max(rows, columns), so that learning rate and weight decay of AdamW can be used for Muon.
+        match_rms_adamw: bool = false;
+    }
 }
 
 impl<A: Scalar> Muon<A> {
-    /// Muon with this learning rate, a number or a schedule.
+    /// Muon with PyTorch's defaults: μ 0.95, ε 1e-7, weight decay 0.1.
     pub fn new(learning_rate: impl Into<Hyper>) -> Self {
-        let rule = MuonRule { momentum: 0.95.into(), eps: 1e-7.into(), nesterov: true, match_rms_adamw: false };
-        Self::from_rule(rule, learning_rate).weight_decay(0.1)
+        Self::from_rule(MuonRule::default(), learning_rate).weight_decay(0.1)
     }
-
-    /// The momentum μ: a number or a schedule.
-    pub fn momentum(mut self, momentum: impl Into<Hyper>) -> Self {
-        self.rule.momentum = momentum.into();
-        self
-    }
-
-    /// Orthogonalises the momentum itself.
-    pub fn no_nesterov(mut self) -> Self {
-        self.rule.nesterov = false;
-        self
-    }
-
-    /// The least norm ε divided by: a number or a schedule.
-    pub fn eps(mut self, eps: impl Into<Hyper>) -> Self {
-        self.rule.eps = eps.into();
-        self
-    }
-
-    /// Scales by 0.2·√max(rows, columns), with which learning rate and weight decay of AdamW serve for Muon.
-    pub fn match_rms_adamw(mut self) -> Self {
-        self.rule.match_rms_adamw = true;
-        self
-    }
-}
-
-/// The hyper-parameters of one step.
-#[derive(Debug, Clone, Copy)]
-pub struct MuonValues {
-    momentum: f64,
-    eps: f64,
 }
 
 impl<A: Scalar> MatrixRule<A> for MuonRule {
-    type Values = MuonValues;
-
     fn name(&self) -> &'static str {
         "muon"
     }
@@ -133,16 +107,6 @@ impl<A: Scalar> MatrixRule<A> for MuonRule {
                 shape: shape.into(),
             })),
         }
-    }
-
-    fn values(&self, step: u64) -> Result<MuonValues> {
-        let momentum = self.momentum.within_as::<A>("momentum", 0.0..1.0, step)?;
-        let eps = self.eps.within_as::<A>("eps", (Bound::Excluded(0.0), Bound::Unbounded), step)?;
-        Ok(MuonValues { momentum, eps })
-    }
-
-    fn hyper_parameters(&self) -> Vec<&Hyper> {
-        vec![&self.momentum, &self.eps]
     }
 
     fn direction(&self, values: &MuonValues, _: &At, mut grad: ArrayViewMut2<'_, A>, slots: &mut [Array2<A>]) {
@@ -168,10 +132,9 @@ impl<A: Scalar> MatrixRule<A> for MuonRule {
 const COEFFICIENTS: (f64, f64, f64) = (3.4445, -4.7750, 2.0315);
 const ROUNDS: usize = 5;
 
-/// The matrix with all singular values made about 1, by five rounds of Newton–Schulz's iteration: what [`Muon`] makes of a
-/// momentum.
+/// Makes all singular values of a matrix about 1, by five rounds of the Newton–Schulz iteration. [`Muon`] applies it to the momentum.
 ///
-/// What is at least 0.002 of the Frobenius norm becomes 0.68 … 1.21. A matrix of zeros stays one.
+/// Singular values of at least 0.002 of the Frobenius norm become 0.68 to 1.21. A matrix of zeros is unchanged.
 ///
 /// ```
 /// let x = gradus::optimizer::newton_schulz(ndarray::array![[3.0, 0.0, 0.0], [0.0, -0.1, 0.0]].view());
@@ -242,7 +205,7 @@ mod tests {
         let close = |w: Array2<f64>, expected: Array2<f64>| (&w - &expected).iter().all(|d| d.abs() < 1e-14);
         assert!(close(step(Muon::new(1.0), &wide), -&x));
         assert!(close(step(Muon::new(1.0), &wide.t().to_owned()), -&x.t() * 2.0_f64.sqrt()));
-        assert!(close(step(Muon::new(1.0).match_rms_adamw(), &wide), -&x * 0.4));
+        assert!(close(step(Muon::new(1.0).match_rms_adamw(true), &wide), -&x * 0.4));
     }
 
     /// Singular values from 0.002 to nearly 1 of the norm, between reflections: what becomes of each can be read off.
@@ -285,7 +248,7 @@ mod tests {
     #[test]
     fn without_nesterov_the_momentum_is_followed() {
         let grads = [array![[1.0, 0.0], [0.0, 2.0]], array![[0.0, 0.0], [0.0, 1.0]]];
-        let mut opt = Muon::new(1.0).weight_decay(0.0).momentum(0.5).no_nesterov();
+        let mut opt = Muon::new(1.0).weight_decay(0.0).momentum(0.5).nesterov(false);
         let mut w: Array2<f64> = Array2::zeros((2, 2));
         grads.iter().for_each(|grad| _ = opt.step(&mut w, grad).unwrap());
         // 0.5 g₁ = (0.5, 1), then (0.25, 1).

@@ -1,31 +1,30 @@
 //! Nesterov's accelerated gradient.
 
-use crate::error::Result;
+use crate::hyper_parameters;
 use crate::params::Scalar;
 use crate::rule::{At, Elementwise, Lanes, Rule};
 use crate::schedule::Hyper;
 
-/// Nesterov momentum: the gradient acts where the velocity is about to lead, not where it came from.
+/// Nesterov momentum: the gradient is used at the point that the velocity is about to reach.
 ///
 /// # Update rule
 /// ```text
 /// v ← μv + ∇J(θ)        (first step of a tensor: v = ∇J(θ))
 /// θ ← θ − η(∇J(θ) + μv)
 /// ```
-/// With [`classical`](Nesterov::classical) the learning rate stands inside the velocity:
+/// With [`classical`](Nesterov::classical) the learning rate is inside the velocity:
 /// ```text
 /// v ← μv + η∇J(θ)
 /// θ ← θ − (μv + η∇J(θ))
 /// ```
-/// **Why this is the look-ahead.** Nesterov's method, as Sutskever et al. write it, takes the gradient ahead of the
-/// position φ:
+/// **Why this is the look-ahead.** Nesterov's method, as Sutskever et al. write it, computes the gradient ahead of the position φ:
 /// ```text
 /// v' = μv + η∇J(φ − μv)
 /// φ' = φ − v'
 /// ```
 /// A training loop has its gradient at the parameters, so let the parameters *be* the point ahead: θ = φ − μv. Then
 /// v' = μv + η∇J(θ) and θ' = φ' − μv' = θ + μv − v' − μv' = θ − (μv' + η∇J(θ)), the classical form above. It needs no
-/// second evaluation; what is stored is the point where the gradient is wanted next, and φ = θ + μv.
+/// second evaluation, because the stored parameter θ is the point of the next gradient, and φ = θ + μv.
 /// The default form moves η outside, as for [`Momentum`](crate::Momentum); both agree while η is constant.
 ///
 /// With weight decay λ the gradient is `∇J(θ) + λθ`.
@@ -44,11 +43,11 @@ use crate::schedule::Hyper;
 ///
 /// # Conventions
 /// The default is PyTorch's `SGD(momentum=μ, nesterov=True)` and optax's `sgd(momentum=μ, nesterov=True)`;
-/// `classical()` is Keras' `SGD(momentum=μ, nesterov=True)`.
+/// `classical(true)` is Keras' `SGD(momentum=μ, nesterov=True)`.
 ///
 /// # Errors
-/// A step fails with [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) when a value leaves its range, and for
-/// the reasons of [`Step::pair`](crate::Step::pair) and a changed parameter tree.
+/// A step returns [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if a value is out of range, and the errors of
+/// [`Step::pair`](crate::Step::pair) and of changed parameters.
 ///
 /// # Example
 /// ```
@@ -67,39 +66,30 @@ use crate::schedule::Hyper;
 /// SSSR 269 (1983); I. Sutskever, J. Martens, G. Dahl and G. Hinton, *On the importance of initialization and momentum
 /// in deep learning*, ICML 2013, eqs. 3–4.
 #[doc(alias = "NAG")]
-pub type Nesterov<A> = Elementwise<NesterovRule, A>;
+pub type Nesterov<A = f32> = Elementwise<NesterovRule, A>;
 
-/// The rule of [`Nesterov`].
-#[derive(Debug, Clone)]
-pub struct NesterovRule {
-    momentum: Hyper,
-    classical: bool,
+hyper_parameters! {
+    /// The rule of [`Nesterov`].
+    pub struct NesterovRule => NesterovValues for Elementwise {
+        /// The momentum μ, 0 ≤ μ < 1.
+        momentum / set_momentum: 0.0, 0.0..1.0;
+    }
+    options {
+        /// Puts the learning rate inside the velocity: `v ← μv + ηg`, `θ ← θ − (μv + ηg)`.
+        classical: bool = false;
+    }
 }
 
 impl<A: Scalar> Nesterov<A> {
     /// Nesterov momentum without weight decay.
     pub fn new(learning_rate: impl Into<Hyper>, momentum: impl Into<Hyper>) -> Self {
-        Self::from_rule(NesterovRule { momentum: momentum.into(), classical: false }, learning_rate)
+        Self::from_rule(NesterovRule::default().momentum(momentum), learning_rate)
     }
-
-    /// Puts the learning rate inside the velocity: `v ← μv + ηg`, `θ ← θ − (μv + ηg)`.
-    pub fn classical(mut self) -> Self {
-        self.rule.classical = true;
-        self
-    }
-}
-
-/// The numbers of one step and tensor: `v ← momentum·v + inside·g`, `θ ← θ − outside·(inside·g + momentum·v)`.
-#[derive(Debug, Clone, Copy)]
-pub struct Coefficients<A> {
-    momentum: A,
-    inside: A,
-    outside: A,
 }
 
 impl<A: Scalar> Rule<A> for NesterovRule {
-    type Values = f64;
-    type Coefficients = Coefficients<A>;
+    /// `v ← momentum·v + inside·g`, and the direction is `inside·g + momentum·v`.
+    type Coefficients = [A; 2];
 
     fn name(&self) -> &'static str {
         "nesterov"
@@ -109,27 +99,19 @@ impl<A: Scalar> Rule<A> for NesterovRule {
         &["momentum_buffer"]
     }
 
-    fn values(&self, step: u64) -> Result<f64> {
-        self.momentum.within_as::<A>("momentum", 0.0..1.0, step)
+    fn coefficients(&self, values: &NesterovValues, at: &At) -> [A; 2] {
+        [values.momentum, if self.classical { at.learning_rate } else { 1.0 }].map(A::from_f64)
     }
 
-    fn hyper_parameters(&self) -> Vec<&Hyper> {
-        vec![&self.momentum]
+    fn step_size(&self, _: &NesterovValues, at: &At) -> f64 {
+        if self.classical { 1.0 } else { at.learning_rate }
     }
 
-    fn coefficients(&self, &momentum: &f64, at: &At) -> Coefficients<A> {
-        let (inside, outside) = match self.classical {
-            false => (1.0, at.learning_rate),
-            true => (at.learning_rate, 1.0),
-        };
-        Coefficients { momentum: A::from_f64(momentum), inside: A::from_f64(inside), outside: A::from_f64(outside) }
-    }
-
-    fn sweep(&self, c: Coefficients<A>, lanes: Lanes<'_, A>) {
-        lanes.each(c, |c, param, grad, [v]: [A; 1]| {
-            let grad = c.inside * grad;
-            let v = c.momentum * v + grad;
-            (param - c.outside * (grad + c.momentum * v), [v])
+    fn sweep(&self, c: [A; 2], lanes: Lanes<'_, A>) {
+        lanes.each(c, |&[momentum, inside], _, grad, [v]: [A; 1]| {
+            let grad = inside * grad;
+            let v = momentum * v + grad;
+            (grad + momentum * v, [v])
         });
     }
 }
@@ -156,7 +138,7 @@ mod tests {
         let (eta, mu) = (0.125, 0.5);
         let gradient = |x: f64| 3.0 * x - 1.0;
         let (mut phi, mut velocity) = (2.0, 0.0);
-        let mut opt = Nesterov::new(eta, mu).classical();
+        let mut opt = Nesterov::new(eta, mu).classical(true);
         let mut w = array![2.0];
         for _ in 0..20 {
             let grad = w.mapv(gradient);

@@ -1,6 +1,6 @@
 //! RMSProp.
 
-use crate::error::Result;
+use crate::hyper_parameters;
 use crate::params::Scalar;
 use crate::rule::{At, Elementwise, Lanes, Rule};
 use crate::schedule::Hyper;
@@ -32,9 +32,9 @@ use crate::schedule::Hyper;
 /// | name | default | range | meaning |
 /// |---|---|---|---|
 /// | `learning_rate` η | – | η ≥ 0 | length of the step, in units of the parameter |
-/// | `alpha` α | 0.99 | 0 ≤ α < 1 | share of the mean square kept a step |
+/// | `alpha` α | 0.99 | 0 ≤ α < 1 | fraction of the mean square kept per step |
 /// | `eps` ε | 1e-8 | ε ≥ 0 | keeps the division finite; unit of the gradient (its square inside the root) |
-/// | `momentum` μ | off | 0 ≤ μ < 1 | share of the velocity kept a step |
+/// | `momentum` μ | off | 0 ≤ μ < 1 | fraction of the velocity kept per step |
 /// | `weight_decay` λ | 0 | λ ≥ 0 | strength of the L2 penalty |
 ///
 /// # State
@@ -42,13 +42,15 @@ use crate::schedule::Hyper;
 /// three elements per parameter (4 to 12 bytes in f32).
 ///
 /// # Conventions
-/// The default is PyTorch's `RMSprop`. Keras' `RMSprop` has α = 0.9 (`rho`), ε = 1e-7 inside the root and the learning
-/// rate inside the velocity: `.alpha(0.9).eps(1e-7).eps_inside_sqrt().classical()`. optax's `rmsprop` has both inside too,
-/// with α = 0.9 and ε = 1e-8: `.alpha(0.9).eps_inside_sqrt().classical()`; its `eps_in_sqrt=False` is without `eps_inside_sqrt`.
+/// - PyTorch's `RMSprop`: the default.
+/// - Keras' `RMSprop`: α = 0.9 (`rho`), ε = 1e-7 inside the root, and the learning rate inside the velocity:
+///   `.alpha(0.9).eps(1e-7).eps_inside_sqrt(true).classical(true)`.
+/// - optax's `rmsprop`: both inside, with α = 0.9 and ε = 1e-8: `.alpha(0.9).eps_inside_sqrt(true).classical(true)`. With `eps_in_sqrt=False`, leave out
+///   `eps_inside_sqrt`.
 ///
 /// # Errors
-/// A step fails with [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) when a value leaves its range, and for
-/// the reasons of [`Step::pair`](crate::Step::pair) and a changed parameter tree.
+/// A step returns [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if a value is out of range, and the errors of
+/// [`Step::pair`](crate::Step::pair) and of changed parameters.
 ///
 /// # Example
 /// ```
@@ -65,80 +67,41 @@ use crate::schedule::Hyper;
 /// # References
 /// T. Tieleman and G. Hinton, *Lecture 6.5 – RMSProp*, COURSERA: Neural Networks for Machine Learning (2012);
 /// A. Graves, *Generating Sequences With Recurrent Neural Networks* (2013), arXiv:1308.0850, eqs. 38–45 (centered).
-pub type RmsProp<A> = Elementwise<RmsPropRule, A>;
+#[doc(alias = "RMSprop")]
+pub type RmsProp<A = f32> = Elementwise<RmsPropRule, A>;
 
-/// The rule of [`RmsProp`].
-#[derive(Debug, Clone)]
-pub struct RmsPropRule {
-    alpha: Hyper,
-    eps: Hyper,
-    momentum: Option<Hyper>,
-    centered: bool,
-    eps_inside_sqrt: bool,
-    classical: bool,
+hyper_parameters! {
+    /// The rule of [`RmsProp`].
+    pub struct RmsPropRule => RmsPropValues for Elementwise {
+        /// The decay α of the mean square, 0 ≤ α < 1.
+        alpha / set_alpha: 0.99, 0.0..1.0;
+        /// The ε ≥ 0 that keeps the division finite.
+        eps / set_eps: 1e-8, 0.0..;
+    }
+    optional {
+        /// The momentum μ, 0 ≤ μ < 1. Adds a slot.
+        momentum / set_momentum: 0.0..1.0;
+    }
+    options {
+        /// Divides by an estimate of the standard deviation instead of the root mean square. Adds a slot.
+        centered: bool = false;
+        /// Adds ε under the root instead of to the root.
+        eps_inside_sqrt: bool = false;
+        /// With momentum, puts the learning rate inside the velocity.
+        classical: bool = false;
+    }
 }
 
 impl<A: Scalar> RmsProp<A> {
     /// RMSProp with PyTorch's defaults: α 0.99, ε 1e-8, no momentum, not centered, no weight decay.
     pub fn new(learning_rate: impl Into<Hyper>) -> Self {
-        let rule = RmsPropRule {
-            alpha: 0.99.into(),
-            eps: 1e-8.into(),
-            momentum: None,
-            centered: false,
-            eps_inside_sqrt: false,
-            classical: false,
-        };
-        Self::from_rule(rule, learning_rate)
+        Self::from_rule(RmsPropRule::default(), learning_rate)
     }
-
-    /// The decay α of the mean square, 0 ≤ α < 1: a number or a schedule.
-    pub fn alpha(mut self, alpha: impl Into<Hyper>) -> Self {
-        self.rule.alpha = alpha.into();
-        self
-    }
-
-    /// The ε ≥ 0 that keeps the division finite: a number or a schedule.
-    pub fn eps(mut self, eps: impl Into<Hyper>) -> Self {
-        self.rule.eps = eps.into();
-        self
-    }
-
-    /// The momentum μ, 0 ≤ μ < 1: a number or a schedule. Adds a slot.
-    pub fn momentum(mut self, momentum: impl Into<Hyper>) -> Self {
-        self.rule.momentum = Some(momentum.into());
-        self
-    }
-
-    /// Divides by an estimate of the standard deviation instead of the root mean square. Adds a slot.
-    pub fn centered(mut self) -> Self {
-        self.rule.centered = true;
-        self
-    }
-
-    /// Adds ε under the root instead of to the root.
-    pub fn eps_inside_sqrt(mut self) -> Self {
-        self.rule.eps_inside_sqrt = true;
-        self
-    }
-
-    /// With momentum, puts the learning rate inside the velocity.
-    pub fn classical(mut self) -> Self {
-        self.rule.classical = true;
-        self
-    }
-}
-
-/// The hyper-parameters of one step.
-#[derive(Debug)]
-pub struct Values {
-    alpha: f64,
-    eps: f64,
-    momentum: f64,
 }
 
 /// The numbers of one step and tensor.
 #[derive(Debug, Clone, Copy)]
+#[allow(unnameable_types, reason = "seen by the driver alone")]
 pub struct Coefficients<A> {
     alpha: A,
     one_minus_alpha: A,
@@ -147,12 +110,9 @@ pub struct Coefficients<A> {
     momentum: A,
     /// The learning rate inside the velocity, or 1.
     inside: A,
-    /// The learning rate outside the velocity, or 1.
-    outside: A,
 }
 
 impl<A: Scalar> Rule<A> for RmsPropRule {
-    type Values = Values;
     type Coefficients = Coefficients<A>;
 
     fn name(&self) -> &'static str {
@@ -168,52 +128,41 @@ impl<A: Scalar> Rule<A> for RmsPropRule {
         }
     }
 
-    fn values(&self, step: u64) -> Result<Values> {
-        let momentum = self.momentum.as_ref().map(|momentum| momentum.within_as::<A>("momentum", 0.0..1.0, step));
-        Ok(Values {
-            alpha: self.alpha.within_as::<A>("alpha", 0.0..1.0, step)?,
-            eps: self.eps.within_as::<A>("eps", 0.0.., step)?,
-            momentum: momentum.transpose()?.unwrap_or(0.0),
-        })
-    }
-
-    fn hyper_parameters(&self) -> Vec<&Hyper> {
-        [&self.alpha, &self.eps].into_iter().chain(&self.momentum).collect()
-    }
-
-    fn coefficients(&self, &Values { alpha, eps, momentum }: &Values, at: &At) -> Coefficients<A> {
+    fn coefficients(&self, &RmsPropValues { alpha, eps, momentum }: &RmsPropValues, at: &At) -> Coefficients<A> {
         let (eps_inside, eps_outside) = if self.eps_inside_sqrt { (eps, 0.0) } else { (0.0, eps) };
-        let (inside, outside) = if self.classical { (at.learning_rate, 1.0) } else { (1.0, at.learning_rate) };
         Coefficients {
             alpha: A::from_f64(alpha),
             one_minus_alpha: A::from_f64(1.0 - alpha),
             eps_inside: A::from_f64(eps_inside),
             eps_outside: A::from_f64(eps_outside),
-            momentum: A::from_f64(momentum),
-            inside: A::from_f64(inside),
-            outside: A::from_f64(outside),
+            momentum: A::from_f64(momentum.unwrap_or(0.0)),
+            inside: A::from_f64(if self.classical { at.learning_rate } else { 1.0 }),
         }
+    }
+
+    fn step_size(&self, _: &RmsPropValues, at: &At) -> f64 {
+        if self.classical { 1.0 } else { at.learning_rate }
     }
 
     fn sweep(&self, c: Coefficients<A>, lanes: Lanes<'_, A>) {
         match (self.centered, self.momentum.is_some()) {
-            (false, false) => lanes.each(c, |c, param, grad, [s]: [A; 1]| {
+            (false, false) => lanes.each(c, |c, _, grad, [s]: [A; 1]| {
                 let s = c.average(s, grad * grad);
-                (param - c.outside * c.divided(grad, s), [s])
+                (c.divided(grad, s), [s])
             }),
-            (true, false) => lanes.each(c, |c, param, grad, [s, a]: [A; 2]| {
+            (true, false) => lanes.each(c, |c, _, grad, [s, a]: [A; 2]| {
                 let (s, a) = (c.average(s, grad * grad), c.average(a, grad));
-                (param - c.outside * c.divided(grad, variance(s, a)), [s, a])
+                (c.divided(grad, variance(s, a)), [s, a])
             }),
-            (false, true) => lanes.each(c, |c, param, grad, [s, b]: [A; 2]| {
+            (false, true) => lanes.each(c, |c, _, grad, [s, b]: [A; 2]| {
                 let s = c.average(s, grad * grad);
                 let b = c.momentum * b + c.divided(grad, s);
-                (param - c.outside * b, [s, b])
+                (b, [s, b])
             }),
-            (true, true) => lanes.each(c, |c, param, grad, [s, a, b]: [A; 3]| {
+            (true, true) => lanes.each(c, |c, _, grad, [s, a, b]: [A; 3]| {
                 let (s, a) = (c.average(s, grad * grad), c.average(a, grad));
                 let b = c.momentum * b + c.divided(grad, variance(s, a));
-                (param - c.outside * b, [s, a, b])
+                (b, [s, a, b])
             }),
         }
     }
@@ -258,7 +207,7 @@ mod tests {
     #[test]
     fn classical_is_optax_s_momentum() {
         let rates = |step: u64| if step == 0 { 0.1 } else { 0.01 };
-        let mut opt = RmsProp::new(rates).alpha(0.9).eps_inside_sqrt().momentum(0.9).classical();
+        let mut opt = RmsProp::new(rates).alpha(0.9).eps_inside_sqrt(true).momentum(0.9).classical(true);
         let mut w = array![1.0];
         (0..2).for_each(|_| _ = opt.step(&mut w, &array![1.0]).unwrap());
         assert!((w[0] - 0.376226_f64).abs() < 5e-7, "{w}");
@@ -271,12 +220,12 @@ mod tests {
             opt.step(&mut w, &array![6.0]).unwrap();
             w[0]
         };
-        assert_eq!(run(RmsProp::new(0.5).alpha(0.75)), run(RmsProp::new(0.5).alpha(0.75).classical()));
+        assert_eq!(run(RmsProp::new(0.5).alpha(0.75)), run(RmsProp::new(0.5).alpha(0.75).classical(true)));
     }
 
     #[test]
     fn a_constant_gradient_has_no_negative_variance() {
-        let mut opt = RmsProp::new(1e-3).centered();
+        let mut opt = RmsProp::new(1e-3).centered(true);
         let mut w = array![1.0_f32];
         for _ in 0..5_000 {
             opt.step(&mut w, &array![0.1]).unwrap();

@@ -1,14 +1,13 @@
 //! Plain gradient descent.
 
-use crate::error::Result;
+use crate::hyper_parameters;
 use crate::params::Scalar;
 use crate::rule::{At, Elementwise, Lanes, Rule};
 use crate::schedule::Hyper;
 
-/// Gradient descent: a step against the gradient, as long as the learning rate says.
+/// Gradient descent: a step against the gradient, times the learning rate.
 ///
-/// Full-batch, stochastic and mini-batch gradient descent are this one step; they differ in the data that the
-/// gradient ∇J was computed from.
+/// Full-batch, stochastic and mini-batch gradient descent are the same step; they differ only in the data that the gradient ∇J is computed from.
 ///
 /// # Update rule
 /// ```text
@@ -31,8 +30,8 @@ use crate::schedule::Hyper;
 /// PyTorch's `SGD(momentum=0)`, Keras' `SGD` and optax's `sgd` agree.
 ///
 /// # Errors
-/// A step fails with [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) when a value leaves its range, and for
-/// the reasons of [`Step::pair`](crate::Step::pair) and a changed parameter tree.
+/// A step returns [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if a value is out of range, and the errors of
+/// [`Step::pair`](crate::Step::pair) and of changed parameters.
 ///
 /// # Example
 /// ```
@@ -50,22 +49,22 @@ use crate::schedule::Hyper;
 /// H. Robbins and S. Monro, *A Stochastic Approximation Method*, Ann. Math. Statist. 22 (1951);
 /// A. Cauchy, *Méthode générale pour la résolution des systèmes d'équations simultanées* (1847).
 #[doc(alias = "SGD")]
-pub type Sgd<A> = Elementwise<SgdRule, A>;
+pub type Sgd<A = f32> = Elementwise<SgdRule, A>;
 
-/// The rule of [`Sgd`].
-#[derive(Debug, Clone)]
-pub struct SgdRule;
+hyper_parameters! {
+    /// The rule of [`Sgd`].
+    pub struct SgdRule => SgdValues for Elementwise {}
+}
 
 impl<A: Scalar> Sgd<A> {
     /// Gradient descent without weight decay.
     pub fn new(learning_rate: impl Into<Hyper>) -> Self {
-        Self::from_rule(SgdRule, learning_rate)
+        Self::from_rule(SgdRule::default(), learning_rate)
     }
 }
 
 impl<A: Scalar> Rule<A> for SgdRule {
-    type Values = ();
-    type Coefficients = A;
+    type Coefficients = ();
 
     fn name(&self) -> &'static str {
         "sgd"
@@ -75,20 +74,10 @@ impl<A: Scalar> Rule<A> for SgdRule {
         &[]
     }
 
-    fn values(&self, _: u64) -> Result<()> {
-        Ok(())
-    }
+    fn coefficients(&self, _: &SgdValues, _: &At) {}
 
-    fn hyper_parameters(&self) -> Vec<&Hyper> {
-        vec![]
-    }
-
-    fn coefficients(&self, (): &(), at: &At) -> A {
-        A::from_f64(at.learning_rate)
-    }
-
-    fn sweep(&self, learning_rate: A, lanes: Lanes<'_, A>) {
-        lanes.each(learning_rate, |&learning_rate, param, grad, []: [A; 0]| (param - learning_rate * grad, []));
+    fn sweep(&self, (): (), lanes: Lanes<'_, A>) {
+        lanes.each((), |(), _, grad, []: [A; 0]| (grad, []));
     }
 }
 

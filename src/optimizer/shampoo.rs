@@ -5,54 +5,54 @@ use std::ops::{Bound, Range};
 
 use ndarray::{Array2, ArrayRef2, ArrayView2, ArrayViewMut2, Axis, Slice};
 
-use crate::error::{Result, ensure_count};
+use crate::hyper_parameters;
 use crate::kernel::decomposition::shifted_power;
 use crate::kernel::product::faer::{blend_gram, multiply};
 use crate::params::Scalar;
 use crate::rule::{At, Decay, MatrixRule, MatrixSlot, Matrixwise};
 use crate::schedule::Hyper;
 
-/// Shampoo: gradients multiplied from both sides with roots of their second moments.
+/// Shampoo: gradients multiplied from both sides by inverse roots of their second moments.
 ///
 /// # Update rule
 /// ```text
 /// g ← g + λθ
 /// L ← L + ggᵀ,  R ← R + gᵀg                          with beta2  L ← β₂L + (1 − β₂)ggᵀ, divided by 1 − β₂ᵗ below
-/// P = (L + εI)^(−1/4),  Q = (R + εI)^(−1/4)          every `period` steps; in the first `period` more often
+/// P = (L + εI)^(−1/4),  Q = (R + εI)^(−1/4)          every `every` steps; in the first `every` more often
 /// d = PgQ                                            times ‖graft‖/‖d‖ with grafting
 /// m ← μm + d                                         with momentum, which takes d's place
 /// θ ← θ − ηd
 /// ```
-/// A tensor is the matrix of its first axis and all others. A side of length 1 has no preconditioner, and the other one then has
-/// the exponent −1/2: vectors too. Matrices with a side above `block_size` are divided into blocks, each with its own L and R.
+/// A tensor is reshaped to a matrix of its first axis and all others. A side of length 1 has no preconditioner, and the other side then has the exponent
+/// −1/2; this includes vectors. Matrices with a side above `block_size` are divided into blocks, each with its own L and R.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
-/// | `learning_rate` η | – | ≥ 0 | begin with 0.1, grafted with what that optimizer has |
-/// | [`eps`](Self::eps) ε | 1e-6 | > 0 | least eigenvalue; unit of the gradient squared |
+/// | `learning_rate` η | – | ≥ 0 | start with 0.1, or with grafting, the learning rate of the grafted optimizer |
+/// | [`eps`](Self::eps) ε | 1e-6 | > 0 | smallest eigenvalue; unit of the gradient squared |
 /// | [`beta2`](Self::beta2) β₂ | – | 0 ≤ β₂ < 1 | averages L and R instead of summing |
-/// | [`momentum`](Self::momentum) μ | 0 | 0 ≤ μ < 1 | of the preconditioned gradients |
-/// | [`graft`](Self::graft) | none | [`Graft`] | whose step length is taken |
-/// | [`period`](Self::period) | 10 | ≥ 1 | steps from one P and Q to the next |
+/// | [`momentum`](Self::momentum) μ | 0 | 0 ≤ μ < 1 | momentum of the preconditioned gradients |
+/// | [`graft`](Self::graft) | none | [`Graft`] | the optimizer whose step length is used |
+/// | [`every`](Self::every) | 10 | ≥ 1 | steps per update of P and Q |
 /// | [`block_size`](Self::block_size) | 1024 | ≥ 1 | longest side of a block |
 /// | [`weight_decay`](Self::weight_decay) λ | 0 | ≥ 0 | coupled |
 ///
 /// # State
-/// Of every block (rows, columns) `left`, `left_root`, 2·rows² numbers, and `right`, `right_root`, 2·columns²; with several blocks
-/// their names end in `.i.j`. Momentum and grafting from RMSProp have one number a parameter, from Adam two.
+/// Per block (rows, columns): `left` and `left_root`, 2·rows² numbers, and `right` and `right_root`, 2·columns² numbers. With several blocks the names
+/// end in `.i.j`. Momentum and grafting from RMSProp have one number per parameter, grafting from Adam has two.
 ///
 /// # Conventions
-/// The paper's algorithm 1 has ε in L at the beginning, which for the sum is the same. Roots are computed in f64. Grafting takes
-/// the norm of the whole tensor. Roots of the first gradient alone would be far too large for those after it: up to `period`, each of the
-/// first ten steps has new ones, then the 16th, the 32nd and so on.
+/// In the paper's algorithm 1, L starts from ε; for the sum this is the same. Roots are computed in f64. Grafting uses the norm of the whole tensor. Roots
+/// of the first gradient alone would be far too large for later gradients. Therefore, up to `every`, the roots are recomputed in each of the first ten
+/// steps, then in the 16th, the 32nd and so on.
 ///
-/// On a running optimizer, or before a state is loaded, `block_size`, `graft` and `momentum` say what the state is: see
-/// [`Matrixwise`].
+/// `block_size`, `graft` and `momentum` determine the state: see [`Matrixwise`] before you change them on a running optimizer or load a state.
 ///
 /// # Errors
-/// [`StepError::NonFiniteGradient`](crate::error::StepError::NonFiniteGradient) and [`StepError::NormOverflow`](crate::error::StepError::NormOverflow), with a weight decay of that too; [`StepError::HyperParameter`](crate::error::StepError::HyperParameter). Should a root
-/// not be found, the one before it stays; before the first, the gradient itself is the direction.
+/// [`NonFiniteGradient`](crate::error::StepError::NonFiniteGradient) and [`NormOverflow`](crate::error::StepError::NormOverflow), with a weight decay of
+/// that too; [`HyperParameter`](crate::error::StepError::HyperParameter). If a root cannot be computed, the previous one is kept; if there is none, the gradient
+/// itself is the direction.
 ///
 /// # Example
 /// ```
@@ -68,13 +68,15 @@ use crate::schedule::Hyper;
 /// ```
 ///
 /// # References
-/// V. Gupta, T. Koren and Y. Singer, *Shampoo: Preconditioned Stochastic Tensor Optimization* (2018), arXiv:1802.09568, algorithm 1.
-/// R. Anil et al., *Scalable Second Order Optimization for Deep Learning* (2020), arXiv:2002.09018 (blocks, periods, grafting).
-pub type Shampoo<A> = Matrixwise<ShampooRule, A>;
+/// V. Gupta, T. Koren and Y. Singer, *Shampoo: Preconditioned Stochastic Tensor Optimization* (2018), [arXiv:1802.09568](https://arxiv.org/abs/1802.09568), algorithm 1.
+/// R. Anil et al., *Scalable Second Order Optimization for Deep Learning* (2020), [arXiv:2002.09018](https://arxiv.org/abs/2002.09018) (blocks, periods, grafting).
+pub type Shampoo<A = f32> = Matrixwise<ShampooRule, A>;
 
-/// Whose step length [`Shampoo`] takes.
+/// The optimizer whose step length [`Shampoo`] uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Graft {
+    /// Its own.
+    None,
     /// That of the gradient.
     Sgd,
     /// That of [`RmsProp`](crate::RmsProp), α = 0.99, ε = 1e-8.
@@ -83,68 +85,33 @@ pub enum Graft {
     Adam,
 }
 
-/// The rule of [`Shampoo`].
-#[derive(Debug, Clone)]
-pub struct ShampooRule {
-    eps: Hyper,
-    beta2: Option<Hyper>,
-    momentum: Option<Hyper>,
-    graft: Option<Graft>,
-    period: u64,
-    block_size: usize,
+hyper_parameters! {
+    /// The rule of [`Shampoo`].
+    pub struct ShampooRule => ShampooValues for Matrixwise {
+        /// The ε > 0 added to the eigenvalues.
+        eps / set_eps: 1e-6, (Bound::Excluded(0.0), Bound::Unbounded);
+    }
+    optional {
+        /// Averages L and R with this decay β₂, 0 ≤ β₂ < 1, instead of summing.
+        beta2 / set_beta2: 0.0..1.0;
+        /// The momentum μ of the preconditioned gradients, 0 ≤ μ < 1.
+        momentum / set_momentum: 0.0..1.0;
+    }
+    options {
+        /// Uses the direction of Shampoo and the length of another optimizer.
+        graft: Graft = Graft::None;
+        /// Recomputes the roots every `every` steps, and more often during the first `every`.
+        every: u64 = 10, at least 1;
+        /// The longest side of a block.
+        block_size: usize = 1024, at least 1;
+    }
 }
 
 impl<A: Scalar> Shampoo<A> {
-    /// Shampoo with this learning rate, a number or a schedule.
+    /// Shampoo without grafting, momentum and weight decay.
     pub fn new(learning_rate: impl Into<Hyper>) -> Self {
-        let rule =
-            ShampooRule { eps: 1e-6.into(), beta2: None, momentum: None, graft: None, period: 10, block_size: 1024 };
-        Self::from_rule(rule, learning_rate)
+        Self::from_rule(ShampooRule::default(), learning_rate)
     }
-
-    /// The ε > 0 added to the eigenvalues: a number or a schedule.
-    pub fn eps(mut self, eps: impl Into<Hyper>) -> Self {
-        self.rule.eps = eps.into();
-        self
-    }
-
-    /// Averages L and R with this decay, a number or a schedule, instead of summing.
-    pub fn beta2(mut self, beta2: impl Into<Hyper>) -> Self {
-        self.rule.beta2 = Some(beta2.into());
-        self
-    }
-
-    /// The momentum μ of the preconditioned gradients: a number or a schedule.
-    pub fn momentum(mut self, momentum: impl Into<Hyper>) -> Self {
-        self.rule.momentum = Some(momentum.into());
-        self
-    }
-
-    /// Takes the direction from Shampoo and the length from another optimizer.
-    pub fn graft(mut self, graft: Graft) -> Self {
-        self.rule.graft = Some(graft);
-        self
-    }
-
-    /// Computes the roots every `steps` steps, and more often in the first as many.
-    pub fn period(mut self, steps: u64) -> Self {
-        self.rule.period = steps;
-        self
-    }
-
-    /// The longest side of a block.
-    pub fn block_size(mut self, block_size: usize) -> Self {
-        self.rule.block_size = block_size;
-        self
-    }
-}
-
-/// The hyper-parameters of one step.
-#[derive(Debug, Clone, Copy)]
-pub struct ShampooValues {
-    eps: f64,
-    beta2: Option<f64>,
-    momentum: f64,
 }
 
 /// Within the first period roots are computed at each of so many steps, and then whenever the sums have about doubled.
@@ -176,7 +143,8 @@ impl ShampooRule {
         let average = |slot: &mut Array2<A>, beta: f64, of: fn(f64) -> f64| {
             slot.zip_mut_with(grad, |m, g| *m = A::from_f64(beta * m.as_f64() + (1.0 - beta) * of(g.as_f64())));
         };
-        match (self.graft?, slots) {
+        match (self.graft, slots) {
+            (Graft::None, _) => None,
             (Graft::Sgd, _) => Some(norm(&mut grad.iter().map(|g| g.as_f64()))),
             (Graft::RmsProp, [square, ..]) => {
                 average(square, 0.99, |g| g * g);
@@ -196,8 +164,6 @@ impl ShampooRule {
 }
 
 impl<A: Scalar> MatrixRule<A> for ShampooRule {
-    type Values = ShampooValues;
-
     fn name(&self) -> &'static str {
         "shampoo"
     }
@@ -208,9 +174,9 @@ impl<A: Scalar> MatrixRule<A> for ShampooRule {
             slots.push(MatrixSlot::new("momentum_buffer", shape));
         }
         let graft: &[&'static str] = match self.graft {
-            None | Some(Graft::Sgd) => &[],
-            Some(Graft::RmsProp) => &["graft_square_avg"],
-            Some(Graft::Adam) => &["graft_exp_avg_sq", "graft_exp_avg"],
+            Graft::None | Graft::Sgd => &[],
+            Graft::RmsProp => &["graft_square_avg"],
+            Graft::Adam => &["graft_exp_avg_sq", "graft_exp_avg"],
         };
         slots.extend(graft.iter().map(|name| MatrixSlot::new(*name, shape)));
         let blocks = self.blocks(shape);
@@ -239,26 +205,11 @@ impl<A: Scalar> MatrixRule<A> for ShampooRule {
         Decay::Coupled
     }
 
-    fn values(&self, step: u64) -> Result<ShampooValues> {
-        ensure_count("period", self.period)?;
-        ensure_count("block_size", self.block_size as u64)?;
-        let below_1 = |hyper: &Option<Hyper>, name| {
-            hyper.as_ref().map(|hyper| hyper.within_as::<A>(name, 0.0..1.0, step)).transpose()
-        };
-        let eps = self.eps.within_as::<A>("eps", (Bound::Excluded(0.0), Bound::Unbounded), step)?;
-        let momentum = below_1(&self.momentum, "momentum")?.unwrap_or(0.0);
-        Ok(ShampooValues { eps, beta2: below_1(&self.beta2, "beta2")?, momentum })
-    }
-
-    fn hyper_parameters(&self) -> Vec<&Hyper> {
-        [&self.eps].into_iter().chain(&self.beta2).chain(&self.momentum).collect()
-    }
-
     fn direction(&self, values: &ShampooValues, at: &At, mut grad: ArrayViewMut2<'_, A>, slots: &mut [Array2<A>]) {
         let (whole, blocks) = slots.split_at_mut(<Self as MatrixRule<A>>::slots(self, (0, 0)).len());
         let (momentum, graft) = whole.split_at_mut(usize::from(self.momentum.is_some()));
-        let early = at.step <= self.period && (at.step <= EARLY || at.step.is_power_of_two());
-        let due = early || (at.step - 1).is_multiple_of(self.period);
+        let early = at.step <= self.every && (at.step <= EARLY || at.step.is_power_of_two());
+        let due = early || (at.step - 1).is_multiple_of(self.every);
         let length = self.grafted(at, &grad, graft);
         let mut sides = blocks.chunks_exact_mut(2);
         let mut turned = |block: &[Range<usize>; 2], mut own: Array2<A>| {
@@ -300,7 +251,7 @@ impl<A: Scalar> MatrixRule<A> for ShampooRule {
         }
         match momentum {
             [buffer] => {
-                let momentum = A::from_f64(values.momentum);
+                let momentum = A::from_f64(values.momentum.unwrap_or(0.0));
                 buffer.zip_mut_with(&direction, |m, d| *m = momentum * *m + *d);
                 grad.assign(buffer);
             }
@@ -355,7 +306,7 @@ mod tests {
     fn first_steps_by_hand() {
         // Diagonal: every element by itself, d = g / √(Σg² + ε).
         let grads = [array![[3.0, 0.0], [0.0, 4.0]], array![[4.0, 0.0], [0.0, -3.0]]];
-        let mut opt = Shampoo::new(0.1).eps(0.5).period(1);
+        let mut opt = Shampoo::new(0.1).eps(0.5).every(1);
         let mut w: Array2<f64> = Array2::zeros((2, 2));
         grads.iter().for_each(|grad| _ = opt.step(&mut w, grad).unwrap());
         let expected = [3.0 / 9.5_f64.sqrt() + 4.0 / 25.5_f64.sqrt(), 4.0 / 16.5_f64.sqrt() - 3.0 / 25.5_f64.sqrt()];
@@ -371,7 +322,7 @@ mod tests {
     /// The first two steps have roots of their own, the third one that the fourth has too; momentum adds up.
     #[test]
     fn periods_and_momentum() {
-        let (mut opt, mut w) = (Shampoo::new(1.0).eps(1e-12).period(2).momentum(0.5), array![[0.0]]);
+        let (mut opt, mut w) = (Shampoo::new(1.0).eps(1e-12).every(2).momentum(0.5), array![[0.0]]);
         let steps = [2.0, 1.0, 2.0, 6.0].map(|grad| {
             let before = w[[0, 0]];
             opt.step(&mut w, &array![[grad]]).unwrap();
@@ -402,7 +353,7 @@ mod tests {
     fn roots_are_fresh_at_the_beginning() {
         let grad = |t: usize| array![[(t as f64).sin(), 0.1], [0.2, (2.0 * t as f64).cos()]];
         let run = |period: u64, steps: usize| {
-            let (mut opt, mut w) = (Shampoo::new(0.1).period(period), Array2::zeros((2, 2)));
+            let (mut opt, mut w) = (Shampoo::new(0.1).every(period), Array2::zeros((2, 2)));
             (0..steps).for_each(|t| _ = opt.step(&mut w, &grad(t)).unwrap());
             w
         };

@@ -4,7 +4,7 @@ use std::mem::swap;
 
 use ndarray::{Array2, ArrayRef2, ArrayView2, ArrayViewMut2, Axis};
 
-use crate::error::{Result, ensure_count};
+use crate::hyper_parameters;
 use crate::kernel::decomposition::{eigen, orthonormal};
 use crate::kernel::product::faer::{blend_gram, multiplied, multiply};
 use crate::kernel::simd;
@@ -12,7 +12,7 @@ use crate::params::Scalar;
 use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise};
 use crate::schedule::Hyper;
 
-/// SOAP: Adam, in the directions in which gradients have been seen to vary.
+/// SOAP: Adam in the eigenbasis of the gradients' second moments.
 ///
 /// # Update rule
 /// ```text
@@ -21,12 +21,11 @@ use crate::schedule::Hyper;
 /// m ← β₁m + (1 − β₁)g′,  v ← β₂v + (1 − β₂)g′²
 /// θ ← θ − η·√(1 − β₂ᵗ)/(1 − β₁ᵗ) · P (m / (√v + ε)) Qᵀ
 /// L ← β₂L + (1 − β₂)ggᵀ,  R ← β₂R + (1 − β₂)gᵀg
-/// every `period` steps:  P ← QR(L·P) with the columns by falling eigenvalue, m and v turned with it; Q from R as well
+/// every `every` steps:  P ← QR(L·P), columns by falling eigenvalue, m and v rotated too; Q from R in the same way
 /// ```
-/// **The first step only begins**: it makes L and R, and P and Q by eigen-decomposition, and of the parameter only decays the
-/// weight; t counts the steps after it. So no gradient is turned into a basis that it has made. A side
-/// longer than `max_side` is not turned. A vector, and a matrix with a side of length 1, is not turned at all: it has Adam's steps. A
-/// tensor is the matrix of its first axis and all others.
+/// **The first step only initializes the preconditioners and applies weight decay**, so no gradient is projected onto a basis computed from itself. P and
+/// Q start from eigen-decompositions of L and R; t counts the steps after the first. A side longer than `max_side` is not rotated. Vectors, and matrices
+/// with a side of length 1, are not rotated at all and get Adam's steps. A tensor is reshaped to a matrix of its first axis and all others.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning |
@@ -36,23 +35,23 @@ use crate::schedule::Hyper;
 /// | [`beta2`](Self::beta2) β₂ | 0.95 | 0 ≤ β₂ < 1 | decay of v, L and R |
 /// | [`eps`](Self::eps) ε | 1e-8 | ≥ 0 | keeps the division finite; unit of the gradient |
 /// | [`weight_decay`](Self::weight_decay) λ | 0.01 | ≥ 0 | decoupled |
-/// | [`period`](Self::period) | 10 | ≥ 1 | steps from one basis to the next |
-/// | [`max_side`](Self::max_side) | 10000 | ≥ 1 | longest side that is turned |
+/// | [`every`](Self::every) | 10 | ≥ 1 | steps per update of the basis |
+/// | [`max_side`](Self::max_side) | 10000 | ≥ 1 | longest side that is rotated |
 ///
 /// # State
-/// `exp_avg` and `exp_avg_sq`, in the eigenbasis, one number a parameter each; `left`, `left_basis`, 2·rows² numbers, and `right`,
-/// `right_basis`, 2·columns².
+/// `exp_avg` and `exp_avg_sq`, in the eigenbasis, one number per parameter each; `left` and `left_basis`, 2·rows² numbers; `right` and `right_basis`,
+/// 2·columns² numbers.
 ///
 /// # Conventions
-/// The authors' implementation, which however decays the weight after the step and holds m in the parameter's own directions while
-/// it changes the basis, as is done here. It also turns the long side of a matrix whose other side is 1, and tensors of more axes axis by
-/// axis. Decompositions are computed in f64.
+/// The authors' implementation, with these differences: there, weight decay is applied after the step, the long side of a matrix whose other side is 1
+/// is rotated too, and tensors of more axes are rotated axis by axis. As there, m keeps its directions in parameter space when the basis changes.
+/// Decompositions are computed in f64.
 ///
-/// `max_side` says what the state is: see [`Matrixwise`] before changing it on a running optimizer.
+/// `max_side` determines the state: see [`Matrixwise`] before you change it on a running optimizer.
 ///
 /// # Errors
-/// [`StepError::NonFiniteGradient`](crate::error::StepError::NonFiniteGradient), [`StepError::NormOverflow`](crate::error::StepError::NormOverflow), [`StepError::HyperParameter`](crate::error::StepError::HyperParameter). Should the first decomposition fail, the basis
-/// begins as the identity.
+/// [`NonFiniteGradient`](crate::error::StepError::NonFiniteGradient), [`NormOverflow`](crate::error::StepError::NormOverflow),
+/// [`HyperParameter`](crate::error::StepError::HyperParameter). If the first decomposition fails, the basis starts from the identity.
 ///
 /// # Example
 /// ```
@@ -69,63 +68,32 @@ use crate::schedule::Hyper;
 /// ```
 ///
 /// # References
-/// N. Vyas et al., *SOAP: Improving and Stabilizing Shampoo using Adam* (2024), arXiv:2409.11321, algorithm 3.
-pub type Soap<A> = Matrixwise<SoapRule, A>;
+/// N. Vyas et al., *SOAP: Improving and Stabilizing Shampoo using Adam* (2024), [arXiv:2409.11321](https://arxiv.org/abs/2409.11321), algorithm 3.
+pub type Soap<A = f32> = Matrixwise<SoapRule, A>;
 
-/// The rule of [`Soap`].
-#[derive(Debug, Clone)]
-pub struct SoapRule {
-    beta1: Hyper,
-    beta2: Hyper,
-    eps: Hyper,
-    period: u64,
-    max_side: usize,
+hyper_parameters! {
+    /// The rule of [`Soap`].
+    pub struct SoapRule => SoapValues for Matrixwise {
+        /// The decay β₁ of the mean, 0 ≤ β₁ < 1.
+        beta1 / set_beta1: 0.95, 0.0..1.0;
+        /// The decay β₂ of the squares and of L and R, 0 ≤ β₂ < 1.
+        beta2 / set_beta2: 0.95, 0.0..1.0;
+        /// The ε ≥ 0 that keeps the division finite.
+        eps / set_eps: 1e-8, 0.0..;
+    }
+    options {
+        /// Updates the basis every `every` steps.
+        every: u64 = 10, at least 1;
+        /// The longest side that is rotated.
+        max_side: usize = 10_000, at least 1;
+    }
 }
 
 impl<A: Scalar> Soap<A> {
-    /// SOAP with this learning rate, a number or a schedule.
+    /// SOAP with the authors' defaults, among them weight decay 0.01.
     pub fn new(learning_rate: impl Into<Hyper>) -> Self {
-        let rule = SoapRule { beta1: 0.95.into(), beta2: 0.95.into(), eps: 1e-8.into(), period: 10, max_side: 10_000 };
-        Self::from_rule(rule, learning_rate).weight_decay(0.01)
+        Self::from_rule(SoapRule::default(), learning_rate).weight_decay(0.01)
     }
-
-    /// The decay β₁ of the mean: a number or a schedule.
-    pub fn beta1(mut self, beta1: impl Into<Hyper>) -> Self {
-        self.rule.beta1 = beta1.into();
-        self
-    }
-
-    /// The decay β₂ of the squares and of L and R: a number or a schedule.
-    pub fn beta2(mut self, beta2: impl Into<Hyper>) -> Self {
-        self.rule.beta2 = beta2.into();
-        self
-    }
-
-    /// The ε ≥ 0 that keeps the division finite: a number or a schedule.
-    pub fn eps(mut self, eps: impl Into<Hyper>) -> Self {
-        self.rule.eps = eps.into();
-        self
-    }
-
-    /// Turns the basis every `steps` steps.
-    pub fn period(mut self, steps: u64) -> Self {
-        self.rule.period = steps;
-        self
-    }
-
-    /// The longest side that is turned.
-    pub fn max_side(mut self, max_side: usize) -> Self {
-        self.rule.max_side = max_side;
-        self
-    }
-}
-
-/// The hyper-parameters of one step.
-#[derive(Debug, Clone, Copy)]
-pub struct SoapValues {
-    beta1: f64,
-    beta2: f64,
-    eps: f64,
 }
 
 impl SoapRule {
@@ -167,8 +135,6 @@ fn turn<A: Scalar>(matrix: &mut Array2<A>, room: &mut Array2<A>, [left, right]: 
 }
 
 impl<A: Scalar> MatrixRule<A> for SoapRule {
-    type Values = SoapValues;
-
     fn name(&self) -> &'static str {
         "soap"
     }
@@ -180,21 +146,6 @@ impl<A: Scalar> MatrixRule<A> for SoapRule {
             slots.extend(names.map(|name| MatrixSlot::new(name, (side, side))));
         }
         slots
-    }
-
-    fn values(&self, step: u64) -> Result<SoapValues> {
-        for (name, value) in [("period", self.period), ("max_side", self.max_side as u64)] {
-            ensure_count(name, value)?;
-        }
-        Ok(SoapValues {
-            beta1: self.beta1.within_as::<A>("beta1", 0.0..1.0, step)?,
-            beta2: self.beta2.within_as::<A>("beta2", 0.0..1.0, step)?,
-            eps: self.eps.within_as::<A>("eps", 0.0.., step)?,
-        })
-    }
-
-    fn hyper_parameters(&self) -> Vec<&Hyper> {
-        vec![&self.beta1, &self.beta2, &self.eps]
     }
 
     fn direction(&self, values: &SoapValues, at: &At, mut grad: ArrayViewMut2<'_, A>, slots: &mut [Array2<A>]) {
@@ -214,19 +165,19 @@ impl<A: Scalar> MatrixRule<A> for SoapRule {
         turn(&mut direction, &mut room, bases(&sides));
         adam((values, at.step - 1), &mut direction, mean, square);
         turn(&mut direction, &mut room, back(&sides));
-        if (at.step - 1).is_multiple_of(self.period) {
+        if (at.step - 1).is_multiple_of(self.every) {
             iterate(&mut sides, mean, square, &mut room);
         }
         grad.assign(&direction);
     }
 }
 
-/// What turns a matrix into the bases,
+/// Rotates a matrix into the bases.
 fn bases<'s, A: Scalar>(sides: &'s [Option<Side<'_, A>>; 2]) -> [Option<ArrayView2<'s, A>>; 2] {
     sides.each_ref().map(|side| side.as_ref().map(|side| side.basis.view()))
 }
 
-/// and back.
+/// Rotates a matrix back from the bases.
 fn back<'s, A: Scalar>(sides: &'s [Option<Side<'_, A>>; 2]) -> [Option<ArrayView2<'s, A>>; 2] {
     sides.each_ref().map(|side| side.as_ref().map(|side| side.basis.t()))
 }
@@ -376,7 +327,7 @@ mod tests {
             let slot = |name| opt.slot("", name).unwrap();
             slot("left_basis").dot(&slot("exp_avg")).dot(&slot("right_basis").t())
         };
-        let (mut opt, mut w) = (Soap::new(0.1).period(3), Array2::zeros((4, 4)));
+        let (mut opt, mut w) = (Soap::new(0.1).every(3), Array2::zeros((4, 4)));
         let mut expected: Array2<f64> = Array2::zeros((4, 4));
         let mut bases = vec![];
         for t in 0..8 {

@@ -41,6 +41,7 @@ pub trait Scalar: Element + sealed::Computed {}
 impl Scalar for f32 {}
 impl Scalar for f64 {}
 
+#[allow(unnameable_types, reason = "sealed")]
 mod sealed {
     pub trait Sealed {}
 

@@ -37,7 +37,9 @@ use super::values::{Values, ValuesMut};
     message = "`{Self}` holds no parameters",
     label = "not a tree of arrays",
     note = "parameters are `ndarray` arrays and views of `f32` or `f64` (feature `half`: also `bf16`, `f16`), and tuples, `Vec`, `Option`, `Box`, `BTreeMap` and structs of them",
-    note = "a field without parameters is left out with `#[params(skip)]`; a struct becomes a tree with `#[derive(Params)]`"
+    note = "a struct becomes a tree with `#[derive(Params)]`; a field without parameters is left out with `#[params(skip)]`",
+    note = "numbers become an array with `Array1::from(vec)`, or a view with `ArrayView1::from(&slice)`; a `HashMap` has no fixed order: use a `BTreeMap`",
+    note = "an array of another version of `ndarray` is another type: `gradus::ndarray` is the version that gradus uses"
 )]
 pub trait Params {
     /// The element type of every tensor in the tree.
@@ -54,7 +56,7 @@ pub trait Params {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` holds no parameters that can be moved",
     label = "not a mutable tree of arrays",
-    note = "read-only views can be gradients, not parameters; a struct of them is derived with `#[params(read_only)]`"
+    note = "read-only views can be gradients, but not parameters: use `view_mut()`; a struct of read-only views is derived with `#[params(read_only)]`"
 )]
 pub trait ParamsMut: Params {
     /// Shows every tensor to the visitor, mutably, in the order of [`Params::visit`].

@@ -1,6 +1,5 @@
 //! The driver: makes an optimizer of a rule.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,27 +7,26 @@ use ndarray::{ArrayD, ShapeBuilder};
 use pulp::Arch;
 
 use super::lanes::{MAX_SLOTS, Prelude};
-use super::precision::{StatePrecision, Stored};
-use super::rates::{Rates, RatesAt};
+use super::memory::State;
+use super::precision::StatePrecision;
+use super::rates::{Pull, Rates, RatesAt, driver};
 use super::sweep::{Scratch, Shared, Sweep};
-use super::{At, Decay, Rule};
+use super::{At, HyperParameters, Rule};
 use crate::error::{Error, Result};
-use crate::kernel::aligned::before_line;
 use crate::kernel::simd;
-use crate::params::{Layout, Order, Scalar, TensorInfo, ValuesMut};
+use crate::params::{Layout, Order, Scalar};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Optimizer, Report, Step, Tensor, counter};
 
-/// The optimizer that a [`Rule`] makes: every named optimizer of this crate is one.
+/// An optimizer from a [`Rule`]. Every element-wise optimizer of this crate is one.
 ///
-/// It keeps the rule's slots and a step count per tensor, made when the tensor gets its first gradient. State
-/// belongs to the parameters' paths.
+/// It has the rule's slots and a step count per tensor, created when the tensor gets its first gradient. State is keyed by the parameters' paths.
 ///
-/// A step is computed in the parameters' element type. A hyper-parameter that rounds to 0, to infinity or out of its range in this
-/// type is an error before anything moves, and so are a scale of the gradients that becomes infinite and a limit that becomes 0. A
-/// smaller scale is applied in `f64`. A learning rate may be at most 2⁻⁵⁴ times the type's largest number, about 1.9e22 in `f32`, as
-/// bias corrections divide it. A learning rate or weight decay that rounds to 0 counts as 0, because schedules end there.
+/// A step is computed in the parameters' element type. The step returns an error before anything moves if a hyper-parameter becomes 0, infinite or
+/// out of range in this type, if the scale of a gradient becomes infinite, or if its limit becomes 0. A smaller scale is applied in `f64`. A
+/// learning rate may be at most 2⁻⁵⁴ times the type's largest number (about 1.9e22 in `f32`), because bias corrections divide it. A learning rate or
+/// weight decay that rounds to 0 counts as 0, because schedules end at 0.
 pub struct Elementwise<R, A> {
     pub(crate) rule: R,
     rates: Rates,
@@ -41,28 +39,12 @@ pub struct Elementwise<R, A> {
     scratch: Scratch<A>,
 }
 
-/// The state of one tensor.
-#[derive(Clone)]
-struct State<A> {
-    steps: u64,
-    order: Order,
-    /// The slots' names: a setter may give the rule other slots later.
-    names: &'static [&'static str],
-    slots: Stored<A>,
-}
-
-impl<A> Default for State<A> {
-    fn default() -> Self {
-        Self { steps: 0, order: Order::C, names: &[], slots: Default::default() }
-    }
-}
-
 impl<R, A> Elementwise<R, A> {
-    /// The optimizer that follows this rule, without weight decay.
+    /// Creates an optimizer from a rule, without weight decay.
     pub fn from_rule(rule: R, learning_rate: impl Into<Hyper>) -> Self {
         Self {
             rule,
-            rates: Rates { learning_rate: learning_rate.into(), weight_decay: Hyper::from(0.0) },
+            rates: Rates::new(learning_rate),
             precision: StatePrecision::Full,
             steps: 0,
             most_steps: 0,
@@ -72,26 +54,17 @@ impl<R, A> Elementwise<R, A> {
         }
     }
 
-    /// The weight decay λ ≥ 0: a number or a schedule. Coupled or decoupled as the rule says.
-    pub fn weight_decay(mut self, weight_decay: impl Into<Hyper>) -> Self {
-        self.rates.weight_decay = weight_decay.into();
-        self
-    }
-
-    /// Stores the state in fewer bits; tensors that have state already keep it as it is.
+    /// Stores the state in fewer bits. Tensors that already have state keep its precision.
     pub fn state_precision(mut self, precision: StatePrecision) -> Self {
         self.precision = precision;
         self
     }
-
-    /// The rule, with its hyper-parameters.
-    pub fn rule(&self) -> &R {
-        &self.rule
-    }
 }
 
+driver!(Elementwise);
+
 impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
-    /// The state slot `slot` of the tensor at `path`, with its shape, once the tensor has had a gradient.
+    /// The state slot `slot` of the tensor at `path`; `None` before the tensor's first gradient.
     pub fn slot(&self, path: &str, slot: &str) -> Option<ArrayD<A>> {
         let layout = self.layout.as_ref()?;
         let at = layout.position(path)?;
@@ -101,15 +74,9 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         ArrayD::from_shape_vec(shape, state.slots.values(number)).ok()
     }
 
-    /// The bytes that the state takes, of all tensors together.
+    /// The size of the state of all tensors in bytes.
     pub fn state_bytes(&self) -> usize {
         self.state.iter().map(|state| state.slots.bytes()).sum()
-    }
-
-    /// How many steps the tensor at `path` has taken: those in which it had a gradient.
-    pub fn tensor_steps(&self, path: &str) -> u64 {
-        let at = self.layout.as_ref().and_then(|layout| layout.position(path));
-        at.and_then(|at| self.state.get(at)).map_or(0, |state| state.steps)
     }
 
     /// The hyper-parameters of this step, if they and the step are in order.
@@ -130,51 +97,13 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
             counter::ensure_next_of(info, self.state.get(tensor.index()).map_or(0, |state| state.steps))?;
         }
         rates.ensure::<A>(decay, None, self.steps)?;
-        Ok(StepValues { rates, rule: self.rule.values(self.steps)? })
+        Ok(StepValues { rates, rule: self.rule.values::<A>(self.steps)? })
     }
 }
 
 struct StepValues<V> {
     rates: RatesAt,
     rule: V,
-}
-
-impl<A: Scalar> State<A> {
-    /// The state with the slots of these names: a setter may have changed them since the last step.
-    fn with(&self, names: &'static [&'static str], elements: usize) -> Cow<'_, Self> {
-        if self.names == names {
-            return Cow::Borrowed(self);
-        }
-        let mut state = self.clone();
-        state.slots.rename(self.names, names, elements, 0);
-        Cow::Owned(state)
-    }
-
-    /// Makes the slots if this is the tensor's first gradient, and those that the rule has had no need of before.
-    fn prepare(
-        &mut self,
-        names: &'static [&'static str],
-        precision: StatePrecision,
-        param: &ValuesMut<'_, A>,
-        info: &TensorInfo,
-    ) {
-        let line = match param {
-            ValuesMut::Contiguous(param, _) => before_line(param),
-            ValuesMut::Strided(_) => 0,
-        };
-        if self.steps == 0 {
-            self.order = match param {
-                ValuesMut::Contiguous(_, order) => *order,
-                ValuesMut::Strided(_) => Order::C,
-            };
-            self.slots = Stored::zeros(names.len(), info.elements(), line, precision.of(info.whole_elements()));
-            self.names = names;
-        } else if self.names != names {
-            self.slots.rename(self.names, names, info.elements(), line);
-            self.names = names;
-        }
-        self.steps += 1;
-    }
 }
 
 impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
@@ -201,28 +130,17 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node(self.rule.name());
         node.value("steps", self.steps);
-        self.rates.hyper_parameters(self.rule.hyper_parameters()).for_each(|hyper| hyper.write_state(&mut node));
-        let names = self.rule.slots();
+        self.rates.write_state(&self.rule, &mut node);
         let tensors = self.layout.iter().flat_map(|layout| layout.tensors()).zip(&self.state);
-        for (info, state) in tensors.filter(|(_, state)| state.steps > 0) {
-            node.count("step", info, state.steps);
-            node.order(info, state.order);
-            state.with(names, info.elements()).slots.write(&mut node, info, names, state.order);
-        }
+        let tensors = tensors.filter(|(_, state)| state.steps > 0);
+        tensors.for_each(|(info, state)| state.write(self.rule.slots(), info, &mut node));
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
-        let mut node = state.node(self.rule.name())?;
+        let node = state.node(self.rule.name())?;
         let steps = node.value("steps", "a count")?;
-        let hypers = self.rates.hyper_parameters(self.rule.hyper_parameters());
-        let hypers = hypers.map(|hyper| hyper.read_state(&mut node)).collect::<Result<Vec<_>>>()?;
-        let names = self.rule.slots();
-        let tensor = |info: &TensorInfo| {
-            let Some(steps) = node.count("step", info)? else { return Ok(State::default()) };
-            let order = node.order(info)?;
-            let slots = Stored::read(&node, info, names, order, self.precision)?;
-            Ok(State { steps, order, names, slots })
-        };
+        let schedules = self.rates.read_state(&self.rule, &node)?;
+        let tensor = |info| State::read(self.rule.slots(), info, self.precision, &node);
         let tensors = node.tensors().iter().map(tensor).collect::<Result<Vec<_>>>()?;
         let layout = node.layout().cloned();
         let most_steps = tensors.iter().map(|state| state.steps).max().unwrap_or(0);
@@ -230,7 +148,7 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
             (self.steps, self.most_steps) = (steps, most_steps);
             (self.state, self.layout) = (tensors, layout);
         });
-        Ok(hypers.into_iter().fold(own, Commit::and))
+        Ok(own.and(schedules))
     }
 }
 
@@ -242,9 +160,9 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         let layout = self.layout.get_or_insert_with(|| Arc::clone(step.layout()));
         self.state.resize_with(layout.len(), State::default);
 
-        let names = self.rule.slots();
+        let (names, decay) = (self.rule.slots(), self.rule.decay());
         let mut sweep = Sweep::new(&self.rule, arch, layout.elements());
-        let mut coefficients: Option<(At, R::Coefficients)> = None;
+        let mut known: Option<(At, R::Coefficients, A)> = None;
         let mut moved = false;
         let (mut states, mut next) = (self.state.iter_mut(), 0);
         for (info, tensor) in step.iter_mut() {
@@ -254,17 +172,15 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
                 continue;
             };
             state.prepare(names, self.precision, param, info);
-            let learning_rate = learning_rate.apply(values.rates.learning_rate);
-            let weight_decay = weight_decay.apply(values.rates.weight_decay);
-            let (coupled, shrink) = match self.rule.decay() {
-                Decay::Coupled => (weight_decay, 1.0),
-                Decay::Decoupled => (0.0, 1.0 - learning_rate * weight_decay),
-            };
+            let Pull { learning_rate, coupled, shrink } = values.rates.of(decay, *learning_rate, *weight_decay);
             let at = At { step: state.steps, learning_rate };
             // Most tensors of a step have the same coefficients.
-            let coefficients = match coefficients {
-                Some((known, coefficients)) if known == at => coefficients,
-                _ => coefficients.insert((at, self.rule.coefficients(&values.rule, &at))).1,
+            let (_, coefficients, step_size) = match known {
+                Some(same) if same.0 == at => same,
+                _ => {
+                    let step_size = A::from_f64(self.rule.step_size(&values.rule, &at));
+                    *known.insert((at, self.rule.coefficients(&values.rule, &at), step_size))
+                }
             };
             let prelude = Prelude {
                 scale: A::from_f64(grad.scale()),
@@ -274,6 +190,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
             };
             let shared = Shared {
                 coefficients,
+                step_size,
                 prelude,
                 scratch: &self.scratch,
                 grad: &*grad,
@@ -312,15 +229,11 @@ impl<R: Clone, A: Clone> Clone for Elementwise<R, A> {
     }
 }
 
-impl<R: fmt::Debug, A> fmt::Debug for Elementwise<R, A> {
+/// The rule's name, and what was given or is not the default: `Adam(learning_rate: 0.001, beta1: 0.8)`.
+impl<R: HyperParameters, A> fmt::Debug for Elementwise<R, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Elementwise")
-            .field("rule", &self.rule)
-            .field("learning_rate", &self.rates.learning_rate)
-            .field("weight_decay", &self.rates.weight_decay)
-            .field("precision", &self.precision)
-            .field("steps", &self.steps)
-            .finish_non_exhaustive()
+        let line = self.rates.describe(&self.rule);
+        write!(f, "{}", line.unless("state_precision", self.precision, StatePrecision::Full))
     }
 }
 
@@ -368,7 +281,7 @@ mod tests {
     fn where_a_tensor_begins_in_memory_does_not_change_the_bits() {
         for precision in PRECISIONS {
             let run = |offset: usize| {
-                let mut opt = Adam::new(0.1).amsgrad().state_precision(precision).ema(0.9);
+                let mut opt = Adam::new(0.1).amsgrad(true).state_precision(precision).ema(0.9);
                 let (mut params, grads) = (vec![0.5_f32; 5000 + offset], wave::<f32>(5000, 1.0));
                 for _ in 0..3 {
                     opt.step(&mut aview_mut1(&mut params[offset..]), &grads).unwrap();
@@ -388,7 +301,7 @@ mod tests {
             let grads = wave::<f32>(5000, 1.0);
             let (mut opt, mut params) = (RmsProp::new(0.1).momentum(0.5).state_precision(precision), grads.clone());
             opt.step(&mut params, &grads).unwrap();
-            let mut centered = opt.clone().centered();
+            let mut centered = opt.clone().centered(true);
             let (kept, mut same) = (centered.slot("", "momentum_buffer"), params.clone());
             assert!(kept.is_some() && kept == opt.slot("", "momentum_buffer"));
             assert_eq!(centered.slot("", "grad_avg"), None);
@@ -405,7 +318,7 @@ mod tests {
         let (mut opt, grads) = (Adam::new(0.1), (wave::<f64>(3, 0.0), wave(2, 1.0)));
         let mut params = grads.clone();
         opt.step(&mut params, &grads).unwrap();
-        opt.state[1].steps = u64::MAX;
+        (opt.state[1].steps, opt.most_steps) = (u64::MAX, u64::MAX);
         let (before, state) = (params.clone(), opt.state_dict());
         let error = opt.step(&mut params, &grads).unwrap_err();
         assert_eq!(error, Error::Step(StepError::CounterFull { counter: "steps", path: Some("1".into()) }));
@@ -422,11 +335,12 @@ mod tests {
         assert_eq!(opt.inner().slot("", "momentum_buffer"), Some(Array1::from_elem(2, 1.0).into_dyn()));
     }
 
-    /// A rule with more slots than there is room for.
-    struct Greedy;
+    crate::hyper_parameters! {
+        /// A rule with more slots than there is room for.
+        struct Greedy => GreedyValues {}
+    }
 
     impl<A: Scalar> Rule<A> for Greedy {
-        type Values = ();
         type Coefficients = ();
 
         fn name(&self) -> &'static str {
@@ -437,22 +351,15 @@ mod tests {
             &["a", "b", "c", "d", "e"]
         }
 
-        fn values(&self, _: u64) -> Result<()> {
-            Ok(())
-        }
-
-        fn hyper_parameters(&self) -> Vec<&Hyper> {
-            vec![]
-        }
-
-        fn coefficients(&self, (): &(), _: &At) {}
+        fn coefficients(&self, _: &GreedyValues, _: &At) {}
 
         fn sweep(&self, (): (), _: crate::rule::Lanes<'_, A>) {}
     }
 
     #[test]
     fn too_many_slots_are_an_error() {
-        let error = Elementwise::from_rule(Greedy, 0.1).step(&mut wave::<f64>(2, 0.0), &wave(2, 1.0)).unwrap_err();
+        let error =
+            Elementwise::from_rule(Greedy::default(), 0.1).step(&mut wave::<f64>(2, 0.0), &wave(2, 1.0)).unwrap_err();
         assert_eq!(error.to_string(), "greedy has 5 state slots where 4 are possible");
     }
 
@@ -463,9 +370,9 @@ mod tests {
             agrees_at_every_level::<A, _>(Momentum::new(0.1, 0.9).dampening(0.1));
             agrees_at_every_level::<A, _>(Nesterov::new(0.1, 0.9));
             agrees_at_every_level::<A, _>(RmsProp::new(0.1));
-            agrees_at_every_level::<A, _>(RmsProp::new(0.1).centered().momentum(0.5).weight_decay(0.1));
+            agrees_at_every_level::<A, _>(RmsProp::new(0.1).centered(true).momentum(0.5).weight_decay(0.1));
             agrees_at_every_level::<A, _>(Adam::new(0.1).weight_decay(0.1));
-            agrees_at_every_level::<A, _>(Adam::new(0.1).amsgrad());
+            agrees_at_every_level::<A, _>(Adam::new(0.1).amsgrad(true));
             agrees_at_every_level::<A, _>(AdamW::new(0.1));
         }
         all::<f32>();

@@ -1,13 +1,13 @@
 //! The driver for algorithms on whole matrices.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use ndarray::{Array2, ArrayViewMut2, Zip};
+use ndarray::{Array2, Zip};
 
-use super::rates::{Rates, RatesAt};
-use super::{At, Decay};
+use super::matrix::{MatrixRule, MatrixSlot, as_matrix};
+use super::rates::{Pull, Rates, RatesAt, driver};
+use super::{At, HyperParameters};
 use crate::error::Result;
 use crate::kernel::threads;
 use crate::params::{Layout, Scalar, TensorInfo};
@@ -16,117 +16,14 @@ use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::follower::follow;
 use crate::step::{Grad, Optimizer, Report, Step, Tensor, counter, norm};
 
-/// One algorithm, matrix by matrix.
+/// An optimizer from a [`MatrixRule`].
 ///
-/// [`Matrixwise`] makes an optimizer of it. A tensor is the matrix of its first axis and all others: a convolution's
-/// kernel (out, in, height, width) is a matrix (out, in·height·width), a vector one of a single column.
+/// It has the rule's slots and a step count per tensor, created when the tensor gets its first gradient. Changing `block_size` or `graft` on a running
+/// optimizer resets the state of the affected tensors. A state saved with other slots is rejected.
 ///
-/// This is all of descent by steps of fixed length:
-///
-/// ```
-/// use gradus::{prelude::*, Hyper, Result, rule::{At, MatrixRule, Matrixwise, MatrixSlot}};
-/// use ndarray::{Array2, ArrayViewMut2, array};
-///
-/// struct Normalised;
-///
-/// impl<A: Scalar> MatrixRule<A> for Normalised {
-///     type Values = ();
-///
-///     fn name(&self) -> &'static str { "normalised" }
-///     fn values(&self, _: u64) -> Result<()> { Ok(()) }
-///     fn hyper_parameters(&self) -> Vec<&Hyper> { vec![] }
-///     fn slots(&self, _: (usize, usize)) -> Vec<MatrixSlot> { vec![] }
-///
-///     fn direction(&self, _: &(), _: &At, mut grad: ArrayViewMut2<'_, A>, _: &mut [Array2<A>]) {
-///         let norm = grad.iter().map(|g| g.as_f64().powi(2)).sum::<f64>().sqrt();
-///         grad.mapv_inplace(|g| A::from_f64(g.as_f64() / norm.max(1e-12)));
-///     }
-/// }
-///
-/// let mut opt = Matrixwise::from_rule(Normalised, 0.5);
-/// let mut w = array![[0.0, 1.0]];
-/// opt.step(&mut w, &array![[3.0, 4.0]])?;
-/// assert_eq!(w, array![[-0.3, 0.6]]);
-/// # Ok::<(), gradus::Error>(())
-/// ```
-pub trait MatrixRule<A: Scalar>: Send + Sync {
-    /// The hyper-parameters of one step, checked.
-    type Values: Sync;
-
-    /// The algorithm's name, lower case.
-    fn name(&self) -> &'static str;
-
-    /// What is remembered of a matrix with these rows and columns, zero at first.
-    fn slots(&self, shape: (usize, usize)) -> Vec<MatrixSlot>;
-
-    /// At least how many slots there are for such a matrix, without making them. Where their number grows with the matrix, a file that
-    /// lies about its size then takes no memory: a state of fewer tensors is refused.
-    fn least_slots(&self, shape: (usize, usize)) -> usize {
-        let _ = shape;
-        0
-    }
-
-    /// How weight decay enters.
-    fn decay(&self) -> Decay {
-        Decay::Decoupled
-    }
-
-    /// Whether the rule can step this tensor.
-    ///
-    /// # Errors
-    /// Whatever names the tensor and what would be accepted.
-    fn accepts(&self, tensor: &TensorInfo) -> Result<()> {
-        let _ = tensor;
-        Ok(())
-    }
-
-    /// The rule's own hyper-parameters at a step; 0 is the first.
-    ///
-    /// # Errors
-    /// [`HyperParameter`](crate::error::StepError::HyperParameter) if one is out of range: see
-    /// [`Hyper::within_as`](crate::Hyper::within_as).
-    fn values(&self, step: u64) -> Result<Self::Values>;
-
-    /// The rule's own hyper-parameters as they were set, all of them: see
-    /// [`Rule::hyper_parameters`](super::Rule::hyper_parameters).
-    fn hyper_parameters(&self) -> Vec<&Hyper>;
-
-    /// Overwrites the gradient with the direction: the step is `θ ← θ − η·direction`, with η the learning rate. The gradient is finite
-    /// and in row-major order.
-    ///
-    /// It cannot fail, because tensors are stepped in parallel and an error for one could not hold back the others. If it gives a slot
-    /// another shape, the state of that tensor starts over at its next step.
-    ///
-    /// A panic unwinds to the caller of [`step`](crate::Optimizer::step). Some tensors have moved then, and the optimizer's state is
-    /// lost: restore both from a saved state.
-    fn direction(&self, values: &Self::Values, at: &At, grad: ArrayViewMut2<'_, A>, slots: &mut [Array2<A>]);
-}
-
-/// A matrix that a [`MatrixRule`] remembers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MatrixSlot {
-    /// Its name in the state.
-    pub name: Cow<'static, str>,
-    /// Rows and columns.
-    pub shape: (usize, usize),
-}
-
-impl MatrixSlot {
-    /// A slot of this name and shape.
-    pub fn new(name: impl Into<Cow<'static, str>>, shape: (usize, usize)) -> Self {
-        Self { name: name.into(), shape }
-    }
-}
-
-/// The optimizer that a [`MatrixRule`] makes.
-///
-/// It keeps the rule's slots and a step count per tensor, made when the tensor gets its first gradient. A setter that changes
-/// the slots of a running optimizer, as `block_size` or `graft` may, lets the tensors concerned begin anew; a state saved with other
-/// slots is not loaded. Tensors are shared
-/// between the threads, and so are the products of large ones; the bits do not depend on it. A gradient that is not finite is
-/// an error, as it would spoil a whole matrix; what else the element type has no number for is one as for
-/// [`Elementwise`](super::Elementwise). What a step needs beside the state it allocates, a few times the size of the
-/// tensors.
+/// Tensors are divided between threads, and so are the products of large ones; the bits do not depend on the number of threads. A gradient that is
+/// not finite is an error, because it would make a whole matrix NaN. The other errors are those of [`Elementwise`](super::Elementwise). A step
+/// allocates scratch memory of a few times the size of the tensors.
 pub struct Matrixwise<R, A> {
     pub(crate) rule: R,
     rates: Rates,
@@ -155,35 +52,17 @@ struct Task<'s, 'a, A> {
     state: &'s mut State<A>,
 }
 
-/// The rows and columns of a tensor as a matrix.
-pub(crate) fn as_matrix(shape: &[usize]) -> (usize, usize) {
-    match shape {
-        [] => (1, 1),
-        [rows, columns @ ..] => (*rows, columns.iter().product()),
-    }
-}
-
 impl<R, A> Matrixwise<R, A> {
-    /// The optimizer that follows this rule, without weight decay.
+    /// Creates an optimizer from a rule, without weight decay.
     pub fn from_rule(rule: R, learning_rate: impl Into<Hyper>) -> Self {
-        let rates = Rates { learning_rate: learning_rate.into(), weight_decay: Hyper::from(0.0) };
-        Self { rule, rates, steps: 0, layout: None, state: Vec::new() }
-    }
-
-    /// The weight decay λ ≥ 0: a number or a schedule. Coupled or decoupled as the rule says.
-    pub fn weight_decay(mut self, weight_decay: impl Into<Hyper>) -> Self {
-        self.rates.weight_decay = weight_decay.into();
-        self
-    }
-
-    /// The rule, with its hyper-parameters.
-    pub fn rule(&self) -> &R {
-        &self.rule
+        Self { rule, rates: Rates::new(learning_rate), steps: 0, layout: None, state: Vec::new() }
     }
 }
+
+driver!(Matrixwise);
 
 impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
-    /// The matrix `slot` of the tensor at `path`, once the tensor has had a gradient.
+    /// The matrix `slot` of the tensor at `path`; `None` before the tensor's first gradient.
     pub fn slot(&self, path: &str, slot: &str) -> Option<Array2<A>> {
         let layout = self.layout.as_ref()?;
         let at = layout.position(path)?;
@@ -192,15 +71,9 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
         state.slots.get(slots.iter().position(|known| known.name == slot)?).cloned()
     }
 
-    /// The bytes that the state takes, of all tensors together.
+    /// The size of the state of all tensors in bytes.
     pub fn state_bytes(&self) -> usize {
         self.state.iter().flat_map(|state| &state.slots).map(|slot| slot.len() * size_of::<A>()).sum()
-    }
-
-    /// How many steps the tensor at `path` has taken: those in which it had a gradient.
-    pub fn tensor_steps(&self, path: &str) -> u64 {
-        let at = self.layout.as_ref().and_then(|layout| layout.position(path));
-        at.and_then(|at| self.state.get(at)).map_or(0, |state| state.steps)
     }
 
     /// The hyper-parameters of this step, if they and the step are in order.
@@ -212,7 +85,7 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
         let mut stepped = step.iter().filter(|(_, tensor)| tensor.grad.is_some());
         stepped.try_for_each(|pair| rates.ensure_adjusted(decay, pair, self.steps))?;
         rates.ensure::<A>(decay, None, self.steps)?;
-        let values = (rates, self.rule.values(self.steps)?);
+        let values = (rates, self.rule.values::<A>(self.steps)?);
         // Sums of squares over many steps stay finite below this.
         let limit = A::max_value().as_f64().sqrt() * 1e-3;
         let within = |norm: f64| norm <= limit;
@@ -228,11 +101,11 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
             if !within(norm) {
                 return Err(norm::non_finite(&[(info, grad)]));
             }
-            let weight_decay = tensor.weight_decay.apply(values.0.weight_decay);
-            if weight_decay > 0.0 && decay == Decay::Coupled {
+            let coupled = rates.of(decay, tensor.learning_rate, tensor.weight_decay).coupled;
+            if coupled > 0.0 {
                 // The decay becomes a part of the gradient.
                 let param = [(info, &Grad::new(tensor.param()))];
-                if !within(norm + weight_decay * norm::norm(&param, 2.0)) {
+                if !within(norm + coupled * norm::norm(&param, 2.0)) {
                     return Err(norm::non_finite(&param));
                 }
             }
@@ -255,25 +128,23 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
             **state = State { steps: 0, slots: slots.iter().map(|slot| Array2::zeros(slot.shape)).collect() };
         }
         state.steps += 1;
-        let learning_rate = tensor.learning_rate.apply(rates.learning_rate);
-        let weight_decay = tensor.weight_decay.apply(rates.weight_decay);
+        let Pull { learning_rate, coupled, shrink } =
+            rates.of(self.rule.decay(), tensor.learning_rate, tensor.weight_decay);
         let at = At { step: state.steps, learning_rate };
-        let decoupled = weight_decay > 0.0 && self.rule.decay() == Decay::Decoupled;
-        let coupled = weight_decay > 0.0 && !decoupled;
         tensor.update(info, |mut param, mut grad| {
-            if coupled {
-                grad.scaled_add(A::from_f64(weight_decay), &param);
+            if coupled > 0.0 {
+                grad.scaled_add(A::from_f64(coupled), &param);
             }
             let Ok(matrix) = grad.view_mut().into_shape_with_order((rows, columns)) else {
                 unreachable!("a copy of the gradient lies row by row")
             };
             self.rule.direction(values, &at, matrix, &mut state.slots);
-            if decoupled {
-                let shrink = A::from_f64(1.0 - learning_rate * weight_decay);
+            if shrink != 1.0 {
+                let shrink = A::from_f64(shrink);
                 param.mapv_inplace(|param| param * shrink);
             }
-            let learning_rate = A::from_f64(learning_rate);
-            Zip::from(param).and(&grad).for_each(|param, direction| *param -= learning_rate * *direction);
+            let step_size = A::from_f64(learning_rate);
+            Zip::from(param).and(&grad).for_each(|param, direction| *param -= step_size * *direction);
         });
     }
 }
@@ -326,7 +197,7 @@ impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node(self.rule.name());
         node.value("steps", self.steps);
-        self.rates.hyper_parameters(self.rule.hyper_parameters()).for_each(|hyper| hyper.write_state(&mut node));
+        self.rates.write_state(&self.rule, &mut node);
         let tensors = self.layout.iter().flat_map(|layout| layout.tensors()).zip(&self.state);
         for (info, state) in tensors.filter(|(_, state)| state.steps > 0) {
             node.count("step", info, state.steps);
@@ -337,10 +208,9 @@ impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
-        let mut node = state.node(self.rule.name())?;
+        let node = state.node(self.rule.name())?;
         let steps = node.value("steps", "a count")?;
-        let hypers = self.rates.hyper_parameters(self.rule.hyper_parameters());
-        let hypers = hypers.map(|hyper| hyper.read_state(&mut node)).collect::<Result<Vec<_>>>()?;
+        let schedules = self.rates.read_state(&self.rule, &node)?;
         let tensor = |info: &TensorInfo| {
             let Some(steps) = node.count("step", info)? else { return Ok(State::default()) };
             let shape = as_matrix(info.shape());
@@ -356,7 +226,7 @@ impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
         let tensors = node.tensors().iter().map(tensor).collect::<Result<Vec<_>>>()?;
         let layout = node.layout().cloned();
         let own = Commit::new(move || (self.steps, self.state, self.layout) = (steps, tensors, layout));
-        Ok(hypers.into_iter().fold(own, Commit::and))
+        Ok(own.and(schedules))
     }
 }
 
@@ -372,33 +242,29 @@ impl<R: Clone, A: Clone> Clone for Matrixwise<R, A> {
     }
 }
 
-impl<R: fmt::Debug, A> fmt::Debug for Matrixwise<R, A> {
+/// The rule's name, and what was given or is not the default: `Muon(learning_rate: 0.02, weight_decay: 0.1)`.
+impl<R: HyperParameters, A> fmt::Debug for Matrixwise<R, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Matrixwise")
-            .field("rule", &self.rule)
-            .field("rates", &self.rates)
-            .field("steps", &self.steps)
-            .finish_non_exhaustive()
+        write!(f, "{}", self.rates.describe(&self.rule))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use ndarray::{ArrayD, ShapeBuilder, array};
+    use ndarray::{ArrayD, ArrayViewMut2, ShapeBuilder, array};
 
     use super::*;
-    use crate::error::Error;
-    use crate::error::StepError;
+    use crate::error::{Error, StepError};
 
-    /// Twice the gradient; and where it is told so, it tries to answer with something of another shape.
-    #[derive(Clone)]
-    struct Doubled {
-        strays: bool,
+    crate::hyper_parameters! {
+        /// Twice the gradient; if it strays, it tries to answer with something of another shape.
+        struct Doubled => DoubledValues {}
+        options {
+            strays: bool = false;
+        }
     }
 
     impl MatrixRule<f64> for Doubled {
-        type Values = ();
-
         fn name(&self) -> &'static str {
             "doubled"
         }
@@ -407,15 +273,7 @@ mod tests {
             vec![MatrixSlot::new("sum", shape)]
         }
 
-        fn values(&self, _: u64) -> Result<()> {
-            Ok(())
-        }
-
-        fn hyper_parameters(&self) -> Vec<&Hyper> {
-            vec![]
-        }
-
-        fn direction(&self, _: &(), _: &At, mut grad: ArrayViewMut2<'_, f64>, slots: &mut [Array2<f64>]) {
+        fn direction(&self, _: &DoubledValues, _: &At, mut grad: ArrayViewMut2<'_, f64>, slots: &mut [Array2<f64>]) {
             slots[0] += &grad;
             grad *= 2.0;
             if self.strays {
@@ -435,7 +293,7 @@ mod tests {
         turned.assign(&grad);
         for grad in [grad, turned] {
             for mut w in [ArrayD::zeros(vec![3, 2, 2]), ArrayD::zeros(vec![3, 2, 2].f())] {
-                let mut opt = Matrixwise::from_rule(Doubled { strays: false }, 0.5);
+                let mut opt = Matrixwise::from_rule(Doubled::default(), 0.5);
                 opt.step(&mut w, &grad).unwrap();
                 assert_eq!(w, -&grad);
             }
@@ -446,7 +304,7 @@ mod tests {
     /// its tensor begin anew.
     #[test]
     fn nothing_has_another_shape() {
-        let mut opt = Matrixwise::from_rule(Doubled { strays: true }, 0.5);
+        let mut opt = Matrixwise::from_rule(Doubled::default().strays(true), 0.5);
         let (mut w, grads) = ((array![[1.0, 1.0]], array![1.0]), (array![[1.0, 2.0]], array![3.0]));
         opt.step(&mut w, &grads).unwrap();
         assert_eq!(w, (array![[0.0, -1.0]], array![-2.0]));
@@ -457,7 +315,7 @@ mod tests {
 
     #[test]
     fn a_tensor_s_counter_ends() {
-        let mut opt = Matrixwise::from_rule(Doubled { strays: false }, 0.5);
+        let mut opt = Matrixwise::from_rule(Doubled::default(), 0.5);
         let (mut w, grads) = ((array![1.0], array![1.0]), (array![1.0], array![1.0]));
         opt.step(&mut w, &grads).unwrap();
         opt.state[1].steps = u64::MAX;

@@ -1,76 +1,76 @@
-//! Rules: one algorithm each, as arithmetic on single elements.
+//! Rules: the arithmetic of one algorithm.
 //!
-//! A [`Rule`] says what happens to one element; [`Elementwise`] makes an optimizer of it: state, step counts,
-//! memory layouts, SIMD, threads, weight decay, gradient scale. A rule of your own has the same speed as those of
-//! this crate. This is all of signSGD with momentum:
+//! A [`Rule`] computes the direction of one element. [`Elementwise`] makes an optimizer of it, which adds the move, weight decay, state, step counts,
+//! memory layouts, SIMD, threads and gradient scaling. A rule of your own is as fast as the built-in ones. This is signSGD with momentum, complete:
 //!
 //! ```
-//! use gradus::{prelude::*, Hyper, Result, rule::{At, Lanes, Rule}};
+//! use gradus::{prelude::*, rule::{At, Lanes, Rule}};
 //! use ndarray::array;
 //!
-//! struct SignSgd { momentum: Hyper }
+//! gradus::hyper_parameters! {
+//!     /// The sign of an average gradient.
+//!     struct SignSgd => SignSgdValues {
+//!         /// The share of the average that is kept per step.
+//!         momentum: 0.9, 0.0..1.0;
+//!     }
+//! }
 //!
 //! impl<A: Scalar> Rule<A> for SignSgd {
-//!     type Values = f64;
-//!     type Coefficients = (A, A);
+//!     type Coefficients = [A; 2];
 //!
 //!     fn name(&self) -> &'static str { "signsgd" }
 //!     fn slots(&self) -> &'static [&'static str] { &["momentum_buffer"] }
 //!
-//!     fn values(&self, step: u64) -> Result<f64> {
-//!         self.momentum.within_as::<A>("momentum", 0.0..1.0, step)
+//!     fn coefficients(&self, values: &SignSgdValues, _: &At) -> [A; 2] {
+//!         [values.momentum, 1.0 - values.momentum].map(A::from_f64)
 //!     }
 //!
-//!     fn hyper_parameters(&self) -> Vec<&Hyper> { vec![&self.momentum] }
-//!
-//!     fn coefficients(&self, momentum: &f64, at: &At) -> (A, A) {
-//!         (A::from_f64(at.learning_rate), A::from_f64(*momentum))
-//!     }
-//!
-//!     fn sweep(&self, coefficients: (A, A), lanes: Lanes<'_, A>) {
-//!         lanes.each(coefficients, |&(learning_rate, momentum), param, grad, [m]: [A; 1]| {
-//!             let m = momentum * m + (A::one() - momentum) * grad;
-//!             (param - learning_rate * m.signum(), [m])
+//!     fn sweep(&self, coefficients: [A; 2], lanes: Lanes<'_, A>) {
+//!         lanes.each(coefficients, |&[momentum, rest], _param, grad, [m]: [A; 1]| {
+//!             let m = momentum * m + rest * grad;
+//!             (m.signum(), [m]) // the direction, and the state
 //!         });
 //!     }
 //! }
 //!
-//! let mut opt = Elementwise::from_rule(SignSgd { momentum: 0.9.into() }, 0.1);
+//! let mut opt = Elementwise::from_rule(SignSgd::default(), 0.1);
 //! let mut w = array![1.0_f32, -1.0];
 //! opt.step(&mut w, &array![0.5, -0.5])?;
 //! assert_eq!(w, array![0.9, -0.9]);
+//! assert_eq!(format!("{opt:?}"), "SignSgd(learning_rate: 0.1)");
 //! # Ok::<(), gradus::Error>(())
 //! ```
 
 mod elementwise;
+mod hyper_parameters;
 mod lanes;
+mod matrix;
 mod matrixwise;
+mod memory;
 mod precision;
 mod rates;
+mod stored;
 mod sweep;
 
-use crate::error::Result;
 use crate::params::Scalar;
-use crate::schedule::Hyper;
 
 pub use elementwise::Elementwise;
+pub use hyper_parameters::HyperParameters;
+#[doc(hidden)]
+pub use hyper_parameters::{ensure_at_least, if_changed, write_settings};
 pub use lanes::{Lanes, MAX_SLOTS, Slots};
 #[cfg(feature = "distributed")]
-pub(crate) use matrixwise::as_matrix;
-pub use matrixwise::{MatrixRule, MatrixSlot, Matrixwise};
-#[cfg(feature = "distributed")]
-pub(crate) use precision::GROUP;
+pub(crate) use matrix::as_matrix;
+pub use matrix::{MatrixRule, MatrixSlot};
+pub use matrixwise::Matrixwise;
 pub use precision::{Rounding, StatePrecision};
 
-/// One algorithm, element by element.
+/// An element-wise algorithm. Its settings are declared with [`HyperParameters`].
 ///
-/// The driver calls [`values`](Rule::values) at least once a step, [`coefficients`](Rule::coefficients) once a tensor and
-/// [`sweep`](Rule::sweep) once a block. Learning rate, weight decay and gradient scale are the driver's: the rule
-/// sees a gradient that already holds them.
-pub trait Rule<A: Scalar>: Send + Sync {
-    /// The hyper-parameters of one step, checked.
-    type Values;
-
+/// The driver calls [`values`](HyperParameters::values) at least once per step, [`coefficients`](Rule::coefficients) and
+/// [`step_size`](Rule::step_size) once per tensor, and [`sweep`](Rule::sweep) once per block. The driver applies the gradient's scale and the weight
+/// decay before it calls the rule, and moves the parameter afterwards. The rule only computes a direction.
+pub trait Rule<A: Scalar>: HyperParameters {
     /// The numbers of one step and tensor, computed in `f64` and cast once.
     type Coefficients: Copy + Send + Sync;
 
@@ -85,43 +85,82 @@ pub trait Rule<A: Scalar>: Send + Sync {
         Decay::Coupled
     }
 
-    /// The rule's own hyper-parameters at a step; 0 is the first.
-    ///
-    /// # Errors
-    /// [`HyperParameter`](crate::error::StepError::HyperParameter) if one is out of range: see
-    /// [`Hyper::within_as`](crate::Hyper::within_as).
-    fn values(&self, step: u64) -> Result<Self::Values>;
-
-    /// The rule's own hyper-parameters as they were set: all of them, always in the same order. With them an optimizer's state holds
-    /// what each [`Plateau`](crate::schedule::Plateau) among them has seen; a hyper-parameter that is left out loses that.
-    fn hyper_parameters(&self) -> Vec<&Hyper>;
-
-    /// What the loop needs for one tensor.
-    ///
-    /// The learning rate is at most 2⁻⁵⁴ times the element type's largest number, so that it can be divided by 1 − βᵗ.
+    /// The numbers that the loop needs for one tensor.
     fn coefficients(&self, values: &Self::Values, at: &At) -> Self::Coefficients;
 
-    /// Calls [`Lanes::each`] with the update of one element. Options are decided here, outside the loop.
+    /// The factor of the direction: `θ ← θ − step_size·direction`. The default is the learning rate.
     ///
-    /// A panic in the update unwinds to the caller of [`step`](crate::Optimizer::step). Some parameters and slots have moved then:
-    /// restore both from a saved state.
+    /// The learning rate is at most 2⁻⁵⁴ times the element type's largest number, so that it can be divided by 1 − βᵗ.
+    fn step_size(&self, values: &Self::Values, at: &At) -> f64 {
+        let _ = values;
+        at.learning_rate
+    }
+
+    /// Calls [`Lanes::each`] with a function that computes the direction and the new state of one element. Choose between options here, outside the
+    /// loop.
+    ///
+    /// A panic in that function unwinds to the caller of [`step`](crate::Optimizer::step). Some parameters and slots may have changed then: restore
+    /// both from a saved state.
     fn sweep(&self, coefficients: Self::Coefficients, lanes: Lanes<'_, A>);
 }
 
-/// Where one tensor stands in one step.
+/// The step count and learning rate of one tensor in one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct At {
-    /// How many steps the tensor has taken, this one included: 1 for its first.
+    /// The number of steps of this tensor, including the current one: 1 for its first step.
     pub step: u64,
-    /// The learning rate that holds for the tensor.
+    /// The tensor's learning rate.
     pub learning_rate: f64,
 }
 
-/// How weight decay λ enters the update.
+impl At {
+    /// 1 − βᵗ, where t is the tensor's [step](Self::step): the divisor of an average that started from 0.
+    ///
+    /// Unlike `powf`, it has the same bits on every machine.
+    pub fn bias_correction(&self, beta: f64) -> f64 {
+        1.0 - power(beta, self.step)
+    }
+}
+
+/// By squaring: `powf` is the platform's own, and its last bit is not the same on all. What does not show in
+/// 1 − βᵗ is 0; denormal numbers would take longer than the rest of the step.
+fn power(base: f64, exponent: u64) -> f64 {
+    const LEAST: f64 = 1e-20;
+    let (mut power, mut square, mut remaining) = (1.0, base, exponent);
+    while remaining > 0 {
+        if square < LEAST {
+            return 0.0;
+        }
+        // `square` or 1, without a jump that no processor could predict.
+        let odd = 0_u64.wrapping_sub(remaining & 1);
+        power *= f64::from_bits((square.to_bits() & odd) | (1.0_f64.to_bits() & !odd));
+        square *= square;
+        remaining /= 2;
+    }
+    power
+}
+
+/// The form of weight decay λ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decay {
     /// L2 penalty: `g ← g + λθ` before the rule.
     Coupled,
     /// Decoupled: `θ ← θ(1 − ηλ)` before the rule.
     Decoupled,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::power;
+
+    #[test]
+    fn powers_by_squaring() {
+        for (base, exponent) in [(0.9, 0), (0.9, 1), (0.5, 10), (0.999, 100), (0.999, 12_345), (0.0, 3)] {
+            let expected = f64::powf(base, exponent as f64);
+            // Each squaring doubles the relative error of what it squares.
+            let tolerance = exponent as f64 * f64::EPSILON * expected;
+            assert!((power(base, exponent) - expected).abs() <= tolerance, "{base}^{exponent}");
+        }
+        assert_eq!(power(0.999, u64::MAX), 0.0);
+    }
 }

@@ -1,9 +1,11 @@
 //! Learning rate and weight decay: the hyper-parameters that every rule's driver has.
 
-use super::Decay;
+use super::{Decay, HyperParameters};
 use crate::error::{Error, Result, StepError};
 use crate::params::{Element, TensorInfo};
 use crate::schedule::Hyper;
+use crate::schedule::line::Line;
+use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Adjust, Tensor};
 
 const LEARNING_RATE: &str = "learning_rate";
@@ -13,7 +15,7 @@ const WEIGHT_DECAY: &str = "weight_decay";
 const ROOM: f64 = (1_u64 << 54) as f64;
 
 /// Both as they were set.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Rates {
     pub(super) learning_rate: Hyper,
     pub(super) weight_decay: Hyper,
@@ -26,10 +28,20 @@ pub(super) struct RatesAt {
     pub(super) weight_decay: f64,
 }
 
+/// What the driver does to one tensor beside the rule, at one step.
+#[derive(Clone, Copy)]
+pub(super) struct Pull {
+    /// That of its group, if it is in one.
+    pub(super) learning_rate: f64,
+    /// λ of coupled weight decay: `g ← g + λθ`.
+    pub(super) coupled: f64,
+    /// 1 − ηλ of decoupled weight decay: `θ ← θ(1 − ηλ)`.
+    pub(super) shrink: f64,
+}
+
 impl Rates {
-    /// Those that may be schedules with a memory, the rule's own after these.
-    pub(super) fn hyper_parameters<'h>(&'h self, own: Vec<&'h Hyper>) -> impl Iterator<Item = &'h Hyper> {
-        [&self.learning_rate, &self.weight_decay].into_iter().chain(own)
+    pub(super) fn new(learning_rate: impl Into<Hyper>) -> Self {
+        Self { learning_rate: learning_rate.into(), weight_decay: Hyper::from(0.0) }
     }
 
     /// The values of a step, if they are in range.
@@ -38,9 +50,43 @@ impl Rates {
         let weight_decay = self.weight_decay.within(WEIGHT_DECAY, 0.0.., step)?;
         Ok(RatesAt { learning_rate, weight_decay })
     }
+
+    /// These and the rule's own.
+    fn all<'h>(&'h self, rule: &'h impl HyperParameters) -> impl Iterator<Item = (&'static str, &'h Hyper)> {
+        let both = [(LEARNING_RATE, &self.learning_rate), (WEIGHT_DECAY, &self.weight_decay)];
+        both.into_iter().chain(rule.hyper_parameters())
+    }
+
+    /// Writes the state of all schedules, each under the name of its hyper-parameter.
+    pub(super) fn write_state(&self, rule: &impl HyperParameters, node: &mut StateWriter<'_>) {
+        self.all(rule).for_each(|(name, hyper)| hyper.write_state(name, node));
+    }
+
+    pub(super) fn read_state(&self, rule: &impl HyperParameters, node: &StateReader<'_>) -> Result<Commit<'static>> {
+        let mut read = self.all(rule).map(|(name, hyper)| hyper.read_state(name, node));
+        read.try_fold(Commit::nothing(), |all, commit| Ok(all.and(commit?)))
+    }
+
+    /// The optimizer in one line.
+    pub(super) fn describe(&self, rule: &impl HyperParameters) -> Line {
+        let line = Line::new(rule.title()).field(LEARNING_RATE, &self.learning_rate);
+        let line = rule.changed().iter().fold(line, |line, (name, value)| line.text(name, value));
+        line.unless(WEIGHT_DECAY, &self.weight_decay, &Hyper::from(0.0))
+    }
 }
 
 impl RatesAt {
+    /// What holds for one tensor, with the changes of its group.
+    pub(super) fn of(self, decay: Decay, learning_rate: Adjust, weight_decay: Adjust) -> Pull {
+        let learning_rate = learning_rate.apply(self.learning_rate);
+        let weight_decay = weight_decay.apply(self.weight_decay);
+        let (coupled, shrink) = match decay {
+            Decay::Coupled => (weight_decay, 1.0),
+            Decay::Decoupled => (0.0, 1.0 - learning_rate * weight_decay),
+        };
+        Pull { learning_rate, coupled, shrink }
+    }
+
     /// [`ensure`](Self::ensure) for what groups make of these for one tensor, if they are in range then.
     pub(super) fn ensure_adjusted<A: Element>(
         self,
@@ -95,3 +141,44 @@ fn adjusted(name: &'static str, adjust: Adjust, own: f64, info: &TensorInfo, ste
     let accepted = "a finite number ≥ 0".into();
     Err(Error::Step(StepError::HyperParameter { name, value, step, path: Some(info.path().into()), accepted }))
 }
+
+/// What both drivers have: their rule, and the setters of learning rate and weight decay.
+macro_rules! driver {
+    ($driver:ident) => {
+        impl<R, A> $driver<R, A> {
+            /// Sets the weight decay λ ≥ 0: a number, a schedule or a closure. The rule determines whether it is coupled or decoupled.
+            pub fn weight_decay(mut self, weight_decay: impl Into<Hyper>) -> Self {
+                self.set_weight_decay(weight_decay);
+                self
+            }
+
+            /// Changes the weight decay from the next step on.
+            pub fn set_weight_decay(&mut self, weight_decay: impl Into<Hyper>) {
+                self.rates.weight_decay = weight_decay.into();
+            }
+
+            /// Changes the learning rate from the next step on: a number, a schedule or a closure. The step counter does not start over.
+            pub fn set_learning_rate(&mut self, learning_rate: impl Into<Hyper>) {
+                self.rates.learning_rate = learning_rate.into();
+            }
+
+            /// The rule, with its hyper-parameters.
+            pub fn rule(&self) -> &R {
+                &self.rule
+            }
+
+            /// The rule, mutable. Its hyper-parameters may be changed between steps.
+            pub fn rule_mut(&mut self) -> &mut R {
+                &mut self.rule
+            }
+
+            /// The number of steps in which the tensor at `path` had a gradient.
+            pub fn tensor_steps(&self, path: &str) -> u64 {
+                let at = self.layout.as_ref().and_then(|layout| layout.position(path));
+                at.and_then(|at| self.state.get(at)).map_or(0, |state| state.steps)
+            }
+        }
+    };
+}
+
+pub(super) use driver;

@@ -8,8 +8,9 @@ use pulp::Arch;
 
 use super::Rule;
 use super::lanes::{Lanes, MAX_SLOTS, Prelude};
-use super::precision::{StoredMut, seed};
+use super::stored::StoredMut;
 use crate::kernel::aligned::{Aligned, before_line};
+use crate::kernel::narrow::seed;
 use crate::kernel::{blocks, threads};
 use crate::params::{Order, Scalar, ValuesMut};
 use crate::step::follower::Following;
@@ -48,6 +49,7 @@ impl<A: Scalar> Scratch<A> {
 #[derive(Clone, Copy)]
 pub(super) struct Shared<'s, A, C> {
     pub(super) coefficients: C,
+    pub(super) step_size: A,
     pub(super) prelude: Prelude<A>,
     pub(super) scratch: &'s Scratch<A>,
     pub(super) grad: &'s Grad<'s, A>,
@@ -291,7 +293,8 @@ impl<A: Scalar, C: Copy> Shared<'_, A, C> {
     ) {
         let seed =
             if slots.is_full() { 0 } else { seed(self.tensor, self.step).wrapping_add((self.offset + start) as u32) };
-        let lanes = Lanes { arch, prelude: self.prelude, param, grad, slots, seed, slot_count: rule.slots().len() };
+        let (prelude, step_size, slot_count) = (self.prelude, self.step_size, rule.slots().len());
+        let lanes = Lanes { arch, prelude, step_size, param, grad, slots, seed, slot_count };
         rule.sweep(self.coefficients, lanes);
     }
 }

@@ -1,14 +1,14 @@
-//! The way from one value to another, shared by the schedules that have a beginning and an end.
+//! The shape of a transition from one value to another.
 
 use std::f64::consts::PI;
 
 use crate::error::{Error, Result, StepError};
 
-/// The shape of the way from one value to another.
+/// The shape of a transition from one value to another.
 ///
-/// With `p` the part of the way that is done, 0 at its beginning and 1 at its end:
+/// `p` is the completed fraction of the transition, from 0 at its start to 1 at its end:
 ///
-/// | shape | value on the way from `a` to `b` | PyTorch's and Hugging Face's name |
+/// | shape | value between `a` and `b` | PyTorch's and Hugging Face's name |
 /// |---|---|---|
 /// | `Linear` | `a + (b − a) p` | `"linear"` |
 /// | `Cosine` | `a + (b − a) (1 − cos πp) / 2` | `"cos"`, `"cosine"` |
@@ -21,7 +21,7 @@ pub enum Anneal {
     Linear,
     /// Half a cosine wave: flat at both ends.
     Cosine,
-    /// Steep at first, then ever flatter.
+    /// Steep at first, then flatter.
     OneMinusSqrt,
 }
 

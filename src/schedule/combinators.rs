@@ -1,13 +1,16 @@
 //! Schedules made from schedules: what the provided methods of [`Schedule`] return.
 
+use std::fmt;
+
 use super::anneal::{clamp, finite, mix, product, progress, require};
+use super::line::short;
 #[cfg(feature = "serde")]
 use super::number;
-use super::{Plateau, Schedule};
+use super::{Memory, Schedule};
 use crate::error::{AT_LEAST_1, Result};
 
-/// A straight rise to a schedule's first value, then the schedule: see [`Schedule::warmup`].
-#[derive(Debug, Clone)]
+/// A linear rise to a schedule's first value, then the schedule: see [`Schedule::warmup`].
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(
     feature = "serde",
@@ -33,10 +36,6 @@ impl<S: Schedule> Warmup<S> {
 }
 
 impl<S: Schedule> Schedule for Warmup<S> {
-    fn plateaus(&self, show: &mut dyn FnMut(&Plateau)) {
-        self.inner.plateaus(show);
-    }
-
     fn at(&self, step: u64) -> f64 {
         match step.checked_sub(self.steps) {
             Some(step) => self.inner.at(step),
@@ -52,10 +51,23 @@ impl<S: Schedule> Schedule for Warmup<S> {
         finite("Warmup", "start_factor", self.start_factor)?;
         self.inner.check()
     }
+
+    fn memory(&self) -> Memory<'_> {
+        self.inner.memory()
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { inner, start_factor, steps } = self;
+        inner.describe(f)?;
+        match *start_factor {
+            0.0 => write!(f, ".warmup({steps})"),
+            start_factor => write!(f, ".warmup_from({}, {steps})", short(start_factor)),
+        }
+    }
 }
 
 /// One schedule, then another: see [`Schedule::then`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(
     feature = "serde",
@@ -77,11 +89,6 @@ pub struct Then<S, T> {
 }
 
 impl<S: Schedule, T: Schedule> Schedule for Then<S, T> {
-    fn plateaus(&self, show: &mut dyn FnMut(&Plateau)) {
-        self.first.plateaus(show);
-        self.next.plateaus(show);
-    }
-
     fn at(&self, step: u64) -> f64 {
         match step.checked_sub(self.at) {
             Some(step) => self.next.at(step),
@@ -100,10 +107,21 @@ impl<S: Schedule, T: Schedule> Schedule for Then<S, T> {
         }
         self.next.check()
     }
+
+    fn memory(&self) -> Memory<'_> {
+        self.first.memory().and(self.next.memory())
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.first.describe(f)?;
+        write!(f, ".then({}, ", self.at)?;
+        self.next.describe(f)?;
+        f.write_str(")")
+    }
 }
 
 /// A schedule times a number: see [`Schedule::scale`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(
     feature = "serde",
@@ -120,10 +138,6 @@ pub struct Scale<S> {
 }
 
 impl<S: Schedule> Schedule for Scale<S> {
-    fn plateaus(&self, show: &mut dyn FnMut(&Plateau)) {
-        self.inner.plateaus(show);
-    }
-
     fn at(&self, step: u64) -> f64 {
         product(self.inner.at(step), self.factor)
     }
@@ -136,10 +150,19 @@ impl<S: Schedule> Schedule for Scale<S> {
         finite("Scale", "factor", self.factor)?;
         self.inner.check()
     }
+
+    fn memory(&self) -> Memory<'_> {
+        self.inner.memory()
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.describe(f)?;
+        write!(f, ".scale({})", short(self.factor))
+    }
 }
 
 /// The product of two schedules: see [`Schedule::times`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(
     feature = "serde",
@@ -159,11 +182,6 @@ pub struct Times<S, T> {
 }
 
 impl<S: Schedule, T: Schedule> Schedule for Times<S, T> {
-    fn plateaus(&self, show: &mut dyn FnMut(&Plateau)) {
-        self.left.plateaus(show);
-        self.right.plateaus(show);
-    }
-
     fn at(&self, step: u64) -> f64 {
         product(self.left.at(step), self.right.at(step))
     }
@@ -176,10 +194,21 @@ impl<S: Schedule, T: Schedule> Schedule for Times<S, T> {
         self.left.check()?;
         self.right.check()
     }
+
+    fn memory(&self) -> Memory<'_> {
+        self.left.memory().and(self.right.memory())
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.left.describe(f)?;
+        f.write_str(".times(")?;
+        self.right.describe(f)?;
+        f.write_str(")")
+    }
 }
 
 /// A schedule kept within bounds: see [`Schedule::clamp`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(
     feature = "serde",
@@ -208,10 +237,6 @@ fn no_max() -> f64 {
 }
 
 impl<S: Schedule> Schedule for Clamp<S> {
-    fn plateaus(&self, show: &mut dyn FnMut(&Plateau)) {
-        self.inner.plateaus(show);
-    }
-
     fn at(&self, step: u64) -> f64 {
         clamp(self.inner.at(step), self.min, self.max)
     }
@@ -225,10 +250,19 @@ impl<S: Schedule> Schedule for Clamp<S> {
         require(self.min <= self.max, "Clamp", "min", self.min, "a number, at most the max")?;
         self.inner.check()
     }
+
+    fn memory(&self) -> Memory<'_> {
+        self.inner.memory()
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.describe(f)?;
+        write!(f, ".clamp({}, {})", short(self.min), short(self.max))
+    }
 }
 
-/// A schedule that begins later: see [`Schedule::delay`].
-#[derive(Debug, Clone)]
+/// A schedule that starts later: see [`Schedule::delay`].
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(
     feature = "serde",
@@ -245,10 +279,6 @@ pub struct Delay<S> {
 }
 
 impl<S: Schedule> Schedule for Delay<S> {
-    fn plateaus(&self, show: &mut dyn FnMut(&Plateau)) {
-        self.inner.plateaus(show);
-    }
-
     fn at(&self, step: u64) -> f64 {
         match step.checked_sub(self.steps) {
             Some(step) => self.inner.at(step),
@@ -263,10 +293,19 @@ impl<S: Schedule> Schedule for Delay<S> {
     fn check(&self) -> Result<()> {
         self.inner.check()
     }
+
+    fn memory(&self) -> Memory<'_> {
+        self.inner.memory()
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.describe(f)?;
+        write!(f, ".delay({})", self.steps)
+    }
 }
 
-/// A schedule that begins again and again: see [`Schedule::cycle`].
-#[derive(Debug, Clone)]
+/// A schedule that repeats: see [`Schedule::cycle`].
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(
     feature = "serde",
@@ -283,10 +322,6 @@ pub struct Cycle<S> {
 }
 
 impl<S: Schedule> Schedule for Cycle<S> {
-    fn plateaus(&self, show: &mut dyn FnMut(&Plateau)) {
-        self.inner.plateaus(show);
-    }
-
     fn at(&self, step: u64) -> f64 {
         self.inner.at(step.checked_rem(self.steps).unwrap_or(0))
     }
@@ -299,10 +334,19 @@ impl<S: Schedule> Schedule for Cycle<S> {
         require(self.steps > 0, "Cycle", "steps", self.steps as f64, AT_LEAST_1)?;
         self.inner.check()
     }
+
+    fn memory(&self) -> Memory<'_> {
+        self.inner.memory()
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.describe(f)?;
+        write!(f, ".cycle({})", self.steps)
+    }
 }
 
 /// A schedule that counts epochs: see [`Schedule::per_epoch`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(
     feature = "serde",
@@ -319,10 +363,6 @@ pub struct PerEpoch<S> {
 }
 
 impl<S: Schedule> Schedule for PerEpoch<S> {
-    fn plateaus(&self, show: &mut dyn FnMut(&Plateau)) {
-        self.inner.plateaus(show);
-    }
-
     fn at(&self, step: u64) -> f64 {
         self.inner.at(step.checked_div(self.steps_per_epoch).unwrap_or(0))
     }
@@ -336,11 +376,35 @@ impl<S: Schedule> Schedule for PerEpoch<S> {
         require(steps > 0, "PerEpoch", "steps_per_epoch", steps as f64, AT_LEAST_1)?;
         self.inner.check()
     }
+
+    fn memory(&self) -> Memory<'_> {
+        self.inner.memory()
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.describe(f)?;
+        write!(f, ".per_epoch({})", self.steps_per_epoch)
+    }
 }
+
+/// `Debug` is the description.
+macro_rules! debug {
+    ($($name:ident<$($inner:ident),*>)*) => {
+        $(
+            impl<$($inner: Schedule),*> fmt::Debug for $name<$($inner),*> {
+                fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    self.describe(f)
+                }
+            }
+        )*
+    };
+}
+
+debug!(Warmup<S> Then<S, T> Scale<S> Times<S, T> Clamp<S> Delay<S> Cycle<S> PerEpoch<S>);
 
 #[cfg(test)]
 mod tests {
-    use crate::schedule::{Cosine, Linear, Schedule};
+    use crate::schedule::{Cosine, Hyper, Linear, PiecewiseLinear, Plateau, Schedule};
 
     /// A schedule that shows which step it was asked for.
     fn own_step(step: u64) -> f64 {
@@ -384,6 +448,18 @@ mod tests {
     #[test]
     fn nan_passes_a_clamp_so_that_the_step_can_report_it() {
         assert!((|_: u64| f64::NAN).clamp(0.0, 1.0).at(0).is_nan());
+    }
+
+    #[test]
+    fn one_line_as_a_person_writes_it() {
+        let cosine = Cosine::new(1e-3, 9_500).floor(1e-5).warmup(500).clamp(1e-5, f64::INFINITY);
+        assert_eq!(format!("{cosine:?}"), "Cosine(peak: 0.001, steps: 9500, floor: 1e-5).warmup(500).clamp(1e-5, inf)");
+        let joined = 0.5.warmup_from(0.1, 3).then(10, own_step.times(2.0)).delay(1).cycle(20).scale(3.0).per_epoch(4);
+        let text = "0.5.warmup_from(0.1, 3).then(10, closure.times(2)).delay(1).cycle(20).scale(3).per_epoch(4)";
+        assert_eq!(format!("{joined:?}"), text);
+        assert_eq!(format!("{:?}", Hyper::from(Plateau::new(0.1).maximize())), "Plateau(start: 0.1, maximize: true)");
+        let points = PiecewiseLinear::new(0.0, [(100, 1.0)]);
+        assert_eq!(format!("{points:?}"), "PiecewiseLinear(start: 0, points: [(100, 1.0)])");
     }
 
     #[test]

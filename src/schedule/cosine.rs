@@ -1,14 +1,15 @@
-//! Half a cosine wave, once or again and again.
+//! Cosine decay, once or with restarts.
 
 use std::f64::consts::PI;
 
-use super::Schedule;
 use super::anneal::{floor_and_peak, left_out, mix, progress, require};
+use super::line::in_one_line;
 #[cfg(feature = "serde")]
 use super::number;
+use super::{Schedule, function_of_the_step};
 use crate::error::{AT_LEAST_1, Result};
 
-/// Falls from a peak to a floor along half a cosine wave, and stays there.
+/// Falls from a peak to a floor along half a cosine wave, and stays at the floor.
 ///
 /// # Formula
 /// ```text
@@ -25,30 +26,30 @@ use crate::error::{AT_LEAST_1, Result};
 /// | name | default | range | meaning | unit |
 /// |---|---|---|---|---|
 /// | `peak` | – | finite | the value at step 0 | the hyper-parameter's |
-/// | `steps` | – | any | the length of the decay, a [warm-up](Schedule::warmup) not included | steps |
+/// | `steps` | – | any | the length of the decay, without a [warm-up](Schedule::warmup) | steps |
 /// | [`floor`](Self::floor) | 0 | ≤ `peak` | the value at the end | the hyper-parameter's |
-/// | [`exponent`](Self::exponent) | 1 | > 0 | above 1 it falls earlier | 1 |
-/// | [`cycles`](Self::cycles) | 1 | any | how many times it falls from the peak; with 0 it stays there until the end | 1 |
-/// | [`waves`](Self::waves) | ½ | 0 to 10¹⁵ | how many waves there are, in each cycle | 1 |
+/// | [`exponent`](Self::exponent) | 1 | > 0 | above 1 the value falls earlier | 1 |
+/// | [`cycles`](Self::cycles) | 1 | any | number of falls from the peak; with 0 the value stays at the peak until the end | 1 |
+/// | [`waves`](Self::waves) | ½ | 0 to 10¹⁵ | number of waves in each cycle | 1 |
 ///
 /// # Values
-/// `peak` at step 0, `floor` at step `steps` and beyond; with `waves` it stays at the value that these end with. With 0 steps
-/// it is that everywhere.
+/// `peak` at step 0, `floor` from step `steps` on. With `waves` the end value is that of the last wave. With 0 steps the value is the end value
+/// everywhere.
 ///
 /// # Conventions
-/// Up to its end this is PyTorch's `CosineAnnealingLR(T_max, eta_min)`. Beyond `T_max` PyTorch follows the wave up
-/// again, to the peak at `2 · T_max`, and so does Hugging Face's `get_cosine_schedule_with_warmup`; this schedule stays at its
-/// floor, as optax's `cosine_decay_schedule` does (there `floor = alpha · peak`).
+/// Up to its end this is PyTorch's `CosineAnnealingLR(T_max, eta_min)`. After `T_max`, PyTorch and Hugging Face's
+/// `get_cosine_schedule_with_warmup` rise again, to the peak at `2 · T_max`. This schedule stays at its floor, as optax's
+/// `cosine_decay_schedule` does (there `floor = alpha · peak`).
 ///
-/// `steps` is the length of the decay alone. Hugging Face's `num_training_steps` and optax's `decay_steps` of
-/// `warmup_cosine_decay_schedule` include the warm-up. For 10 000 steps of which 500 warm up, write
+/// `steps` is the length of the decay only. Hugging Face's `num_training_steps` and the `decay_steps` of optax's
+/// `warmup_cosine_decay_schedule` include the warm-up. For 10 000 steps including a warm-up of 500, write
 /// `Cosine::new(lr, 9_500).warmup(500)`; `Cosine::new(lr, 10_000).warmup(500)` ends at step 10 500.
 ///
-/// Of `n` steps of which `w` warm up, Hugging Face's `get_cosine_schedule_with_warmup(w, n, num_cycles)` is
+/// For `n` steps including a warm-up of `w`, Hugging Face's `get_cosine_schedule_with_warmup(w, n, num_cycles)` is
 /// `Cosine::new(lr, n - w).waves(num_cycles).warmup(w)`, and `get_cosine_with_hard_restarts_schedule_with_warmup` is
-/// `Cosine::new(lr, n - w).cycles(num_cycles).warmup(w)`, step for step. A restart that falls between two steps comes at the
-/// second, some way down. `cycles · p` is rounded as it is there: in rare cases, as with 49 cycles of 20 steps, a restart
-/// that falls on a step comes one step late.
+/// `Cosine::new(lr, n - w).cycles(num_cycles).warmup(w)`, step for step. If a restart is between two steps, it takes place at the second, where
+/// the value is already below the peak. `cycles · p` is rounded as in Hugging Face's code: in rare cases, such as 49 cycles of 20 steps, a
+/// restart takes place one step late.
 ///
 /// # Errors
 /// [`check`](Schedule::check) reports an argument outside its range.
@@ -68,8 +69,9 @@ use crate::error::{AT_LEAST_1, Result};
 /// ```
 ///
 /// # References
-/// I. Loshchilov, F. Hutter, *SGDR: Stochastic Gradient Descent with Warm Restarts*, 2016, arXiv:1608.03983, eq. 5.
-#[derive(Debug, Clone)]
+/// I. Loshchilov, F. Hutter, *SGDR: Stochastic Gradient Descent with Warm Restarts*, 2016, [arXiv:1608.03983](https://arxiv.org/abs/1608.03983), eq. 5.
+#[doc(alias("CosineAnnealingLR", "cosine_decay_schedule"))]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Cosine {
@@ -89,6 +91,8 @@ pub struct Cosine {
 
 left_out!(left_out: Cosine::new(0.0, 0); floor: f64, exponent: f64, waves: f64, cycles: u64);
 
+in_one_line!(Cosine: peak, steps; Cosine::new(0.0, 0) => floor, exponent, waves, cycles);
+
 impl Cosine {
     /// From `peak` to 0 in `steps` steps.
     pub fn new(peak: f64, steps: u64) -> Self {
@@ -101,15 +105,15 @@ impl Cosine {
         self
     }
 
-    /// How many whole waves there are, from peak to peak; ½ by default, from the peak to the floor. 1½ ends at the floor
-    /// too, 1 and 2 at the peak. Hugging Face's `num_cycles` of `get_cosine_schedule_with_warmup`.
+    /// Sets the number of waves; one wave goes from peak to peak. The default, ½, goes from the peak to the floor. 1½ also ends at the floor,
+    /// 1 and 2 end at the peak. This is `num_cycles` of Hugging Face's `get_cosine_schedule_with_warmup`.
     pub fn waves(mut self, waves: f64) -> Self {
         self.waves = waves;
         self
     }
 
-    /// How many times it falls from the peak, each time in `steps / cycles` steps, which need not be a whole number; 1 by
-    /// default. Hugging Face's `num_cycles` of `get_cosine_with_hard_restarts_schedule_with_warmup`.
+    /// Sets the number of falls from the peak; the default is 1. Each takes `steps / cycles` steps, which need not be a whole number. This is
+    /// `num_cycles` of Hugging Face's `get_cosine_with_hard_restarts_schedule_with_warmup`.
     pub fn cycles(mut self, cycles: u64) -> Self {
         self.cycles = cycles;
         self
@@ -142,9 +146,11 @@ impl Schedule for Cosine {
         // Of more, the step of a wave is lost in rounding.
         require((0.0..=1e15).contains(&self.waves), "Cosine", "waves", self.waves, "a number from 0 to 1e15")
     }
+
+    function_of_the_step!();
 }
 
-/// Cosine decay that jumps back to its peak, again and again (SGDR).
+/// Cosine decay with restarts at the peak (SGDR).
 ///
 /// # Formula
 /// ```text
@@ -156,21 +162,19 @@ impl Schedule for Cosine {
 /// # Arguments
 /// | name | default | range | meaning | unit |
 /// |---|---|---|---|---|
-/// | `peak` | – | finite | the value at the beginning of each decay | the hyper-parameter's |
+/// | `peak` | – | finite | the value at the start of each decay | the hyper-parameter's |
 /// | `period` | – | ≥ 1 | the length of the first decay | steps |
 /// | [`factor`](Self::factor) | 1 | ≥ 1 | each decay lasts this many times as long as the one before | 1 |
-/// | [`floor`](Self::floor) | 0 | ≤ `peak` | the value each decay leads to | the hyper-parameter's |
+/// | [`floor`](Self::floor) | 0 | ≤ `peak` | the value that each decay approaches | the hyper-parameter's |
 ///
 /// # Values
-/// `peak` at step 0 and at every restart (`period`, `period · (1 + factor)`, …). The floor itself is never reached:
-/// the step at which it would be is the first one of the next decay. There is no end;
-/// `.then(n, floor)` makes one. `at` takes a number of operations logarithmic in the step.
+/// `peak` at step 0 and at every restart (`period`, `period · (1 + factor)`, …). The floor is never reached, because its step is the first step
+/// of the next decay. There is no end; use `.then(n, floor)` to add one. `at` takes a number of operations logarithmic in the step.
 ///
 /// # Conventions
-/// PyTorch's `CosineAnnealingWarmRestarts(T_0, T_mult, eta_min)`, step for step. PyTorch finds the decay with a
-/// floating-point logarithm, which can be one step off at a late restart; this is exact. Hugging Face's
-/// `get_cosine_with_hard_restarts_schedule_with_warmup` divides a length into cycles that need not be whole numbers of steps:
-/// it is [`Cosine::cycles`].
+/// PyTorch's `CosineAnnealingWarmRestarts(T_0, T_mult, eta_min)`, step for step. PyTorch finds the current decay with a floating-point
+/// logarithm, which can be one step off at a late restart; here it is exact. Hugging Face's
+/// `get_cosine_with_hard_restarts_schedule_with_warmup`, whose cycles need not be whole numbers of steps, is [`Cosine::cycles`].
 ///
 /// # Errors
 /// [`check`](Schedule::check) reports an argument outside its range.
@@ -184,8 +188,9 @@ impl Schedule for Cosine {
 /// ```
 ///
 /// # References
-/// I. Loshchilov, F. Hutter, *SGDR: Stochastic Gradient Descent with Warm Restarts*, 2016, arXiv:1608.03983, eq. 5.
-#[derive(Debug, Clone)]
+/// I. Loshchilov, F. Hutter, *SGDR: Stochastic Gradient Descent with Warm Restarts*, 2016, [arXiv:1608.03983](https://arxiv.org/abs/1608.03983), eq. 5.
+#[doc(alias("CosineAnnealingWarmRestarts", "SGDR"))]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct CosineRestarts {
@@ -200,6 +205,8 @@ pub struct CosineRestarts {
 }
 
 left_out!(left_out_of_restarts: CosineRestarts::new(0.0, 1); factor: u64, floor: f64);
+
+in_one_line!(CosineRestarts: peak, period; CosineRestarts::new(0.0, 1) => factor, floor);
 
 impl CosineRestarts {
     /// From `peak` to 0 every `period` steps.
@@ -249,6 +256,8 @@ impl Schedule for CosineRestarts {
         require(self.period > 0, "CosineRestarts", "period", self.period as f64, AT_LEAST_1)?;
         require(self.factor > 0, "CosineRestarts", "factor", self.factor as f64, AT_LEAST_1)
     }
+
+    function_of_the_step!();
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
-//! Triangles: up and down, again and again.
+//! Cyclic schedules: triangles.
 
-use super::Schedule;
 use super::anneal::{decay_factor, finite, left_out, mix, product, progress, require};
+use super::line::in_one_line;
 #[cfg(feature = "serde")]
 use super::number;
+use super::{Schedule, function_of_the_step};
 use crate::error::Result;
 
-/// Rises and falls between two values in straight lines, again and again.
+/// Rises and falls linearly between two values, in repeated triangles.
 ///
 /// # Formula
 /// ```text
@@ -30,7 +31,7 @@ use crate::error::Result;
 /// | [`exp_range`](Self::exp_range) | no | `gamma` ≥ 0 | multiplies the height by `gamma` at each step | 1 |
 ///
 /// # Values
-/// `base` at step 0, `max` at step `up`, `base` at step `up + down`. There is no end. With `up` 0 it begins at the top.
+/// `base` at step 0, `max` at step `up`, `base` at step `up + down`. There is no end. If `up` is 0, the first value is `max`.
 ///
 /// # Conventions
 /// PyTorch's `CyclicLR(base_lr, max_lr, step_size_up, step_size_down, mode, gamma)` with `cycle_momentum=False`, step
@@ -49,8 +50,9 @@ use crate::error::Result;
 /// ```
 ///
 /// # References
-/// L. N. Smith, *Cyclical Learning Rates for Training Neural Networks*, 2015, arXiv:1506.01186, sec. 3.1.
-#[derive(Debug, Clone)]
+/// L. N. Smith, *Cyclical Learning Rates for Training Neural Networks*, 2015, [arXiv:1506.01186](https://arxiv.org/abs/1506.01186), sec. 3.1.
+#[doc(alias = "CyclicLR")]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Cyclic {
@@ -78,8 +80,10 @@ enum Height {
 
 left_out!(left_out: Cyclic::new(0.0, 0.0, 0); height: Height);
 
+in_one_line!(Cyclic: base, max, up; Cyclic::new(0.0, 0.0, 0) => down, height);
+
 impl Cyclic {
-    /// From `base` to `max` in `up` steps, and back in as many.
+    /// From `base` to `max` in `up` steps, and back in `up` steps.
     pub fn new(base: f64, max: f64, up: u64) -> Self {
         Self { base, max, up, down: None, height: Height::Same }
     }
@@ -129,6 +133,8 @@ impl Schedule for Cyclic {
             Height::Same | Height::Halved => Ok(()),
         }
     }
+
+    function_of_the_step!();
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! Exponential decay.
 
-use super::Schedule;
 use super::anneal::{decay_factor, finite, left_out, product, require};
+use super::line::in_one_line;
 #[cfg(feature = "serde")]
 use super::number;
+use super::{Schedule, function_of_the_step};
 use crate::error::{AT_LEAST_1, Result};
 
 /// Multiplies the value by a factor at every step.
@@ -18,11 +19,11 @@ use crate::error::{AT_LEAST_1, Result};
 /// |---|---|---|---|---|
 /// | `start` | – | finite | the value at step 0 | the hyper-parameter's |
 /// | `gamma` | – | ≥ 0 | the factor of `steps` steps; above 1 the value grows | 1 |
-/// | [`over`](Self::over) | 1 | ≥ 1 | how many steps `gamma` stands for | steps |
+/// | [`over`](Self::over) | 1 | ≥ 1 | the number of steps for one factor of `gamma` | steps |
 ///
 /// # Values
-/// `start` at step 0, `start · gamma` at step `steps`. There is no end: the value tends to 0 if `gamma < 1`, and
-/// beyond every bound, in the end to infinity, if `gamma > 1`. [`clamp`](Schedule::clamp) gives it a bound.
+/// `start` at step 0, `start · gamma` at step `steps`. There is no end: the value tends to 0 if `gamma < 1`, and to infinity if `gamma > 1`. Use
+/// [`clamp`](Schedule::clamp) to limit it.
 ///
 /// # Conventions
 /// PyTorch's `ExponentialLR(gamma)`; with [`over`](Self::over) optax's `exponential_decay(transition_steps,
@@ -44,7 +45,8 @@ use crate::error::{AT_LEAST_1, Result};
 /// # References
 /// A. Senior, G. Heigold, M. Ranzato, K. Yang, *An Empirical Study of Learning Rates in Deep Neural Networks for
 /// Speech Recognition*, 2013, ICASSP.
-#[derive(Debug, Clone)]
+#[doc(alias("ExponentialLR", "exponential_decay"))]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Exponential {
@@ -61,13 +63,15 @@ pub struct Exponential {
 
 left_out!(left_out: Exponential::new(0.0, 0.0); steps: u64);
 
+in_one_line!(Exponential: start, gamma; Exponential::new(0.0, 0.0) => steps);
+
 impl Exponential {
     /// `start`, times `gamma` after each step.
     pub fn new(start: f64, gamma: f64) -> Self {
         Self { start, gamma, steps: 1 }
     }
 
-    /// The factor is that of this many steps, not of one.
+    /// Applies the factor once per this many steps instead of once per step.
     pub fn over(mut self, steps: u64) -> Self {
         self.steps = steps;
         self
@@ -84,6 +88,8 @@ impl Schedule for Exponential {
         decay_factor("Exponential", self.gamma)?;
         require(self.steps > 0, "Exponential", "over", self.steps as f64, AT_LEAST_1)
     }
+
+    function_of_the_step!();
 }
 
 #[cfg(test)]

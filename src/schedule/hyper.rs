@@ -23,30 +23,33 @@ impl<S: Schedule + 'static> From<S> for Hyper {
 }
 
 impl Hyper {
-    /// The value at a step; 0 is the first.
+    /// The value at a step; the first step is 0.
     pub fn at(&self, step: u64) -> f64 {
         self.0.at(step)
     }
 
-    /// Writes what the [`Plateau`](crate::schedule::Plateau)s in it have seen; nothing for all other schedules. For those who write
-    /// an optimizer: a rule's are written by [`hyper_parameters`](crate::rule::Rule::hyper_parameters).
-    pub fn write_state(&self, state: &mut StateWriter<'_>) {
-        self.0.plateaus(&mut |plateau| state.node("plateau").value("state", plateau.state()));
+    /// Writes the state of the schedules in it under `name`, the name of the hyper-parameter; nothing if they have none.
+    ///
+    /// Call it in your own optimizer. For a [rule](crate::rule), the driver does it.
+    pub fn write_state(&self, name: &str, state: &mut StateWriter<'_>) {
+        self.0.memory().keys(name).for_each(|(key, own)| state.value(&key, own.save()));
     }
 
-    /// Reads what [`write_state`](Self::write_state) wrote.
+    /// Reads what [`write_state`](Self::write_state) wrote under the same name.
     ///
     /// # Errors
     /// Those of [`StateReader`].
-    pub fn read_state(&self, state: &mut StateReader<'_>) -> Result<Commit<'static>> {
-        let mut result = Ok(Commit::nothing());
-        self.0.plateaus(&mut |plateau| {
-            let read = state.node("plateau").and_then(|node| node.value("state", "four numbers"));
-            let plateau = plateau.clone();
-            let restore = |read| Commit::new(move || plateau.restore(read));
-            result = std::mem::replace(&mut result, Ok(Commit::nothing())).and_then(|all| Ok(all.and(restore(read?))));
-        });
-        result
+    pub fn read_state(&self, name: &str, state: &StateReader<'_>) -> Result<Commit<'static>> {
+        let mut all = Commit::nothing();
+        for (key, own) in self.0.memory().keys(name) {
+            let mut commit = None;
+            state.value_where(&key, "what this schedule has saved", |saved: &String| {
+                commit = own.load(saved);
+                commit.is_some()
+            })?;
+            all = commit.into_iter().fold(all, Commit::and);
+        }
+        Ok(all)
     }
 
     /// The value at a step, if it is finite and in `range`.
@@ -60,8 +63,7 @@ impl Hyper {
     /// ```
     ///
     /// # Errors
-    /// [`StepError::HyperParameter`] with the name, the value and the range, or what the schedule's own
-    /// [`check`](Schedule::check) says.
+    /// [`StepError::HyperParameter`] with the name, the value and the range, and the errors of [`Schedule::check`].
     pub fn within(&self, name: &'static str, range: impl RangeBounds<f64>, step: u64) -> Result<f64> {
         self.0.check().map_err(|error| error.of_setter(name))?;
         let value = self.at(step);
@@ -71,8 +73,8 @@ impl Hyper {
         Err(Error::Step(StepError::HyperParameter { name, value, step, path: None, accepted: describe(name, &range) }))
     }
 
-    /// [`within`](Self::within) for a value that is computed with in `A`: rounded to that it must still be in `range`, and 0 or
-    /// infinite only if it was before. What every hyper-parameter of a rule goes through.
+    /// [`within`](Self::within) for a value that is used in the element type `A`. After rounding to `A` the value must still be in `range`, and it
+    /// must not become 0 or infinite. The driver checks every hyper-parameter of a rule in this way.
     ///
     /// ```
     /// use gradus::Hyper;
@@ -101,9 +103,10 @@ impl Hyper {
     }
 }
 
+/// The schedule that it is, in one line: `0.001`, `Cosine(peak: 0.001, steps: 9500).warmup(500)`.
 impl fmt::Debug for Hyper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Hyper({} at step 0)", self.at(0))
+        self.0.describe(f)
     }
 }
 

@@ -1,9 +1,10 @@
 //! Decay with the inverse square root of the step.
 
-use super::Schedule;
 use super::anneal::{finite, require};
+use super::line::in_one_line;
 #[cfg(feature = "serde")]
 use super::number;
+use super::{Schedule, function_of_the_step};
 use crate::error::{AT_LEAST_1, Result};
 
 /// Falls with the inverse square root of the step.
@@ -17,16 +18,15 @@ use crate::error::{AT_LEAST_1, Result};
 /// | name | range | meaning | unit |
 /// |---|---|---|---|
 /// | `peak` | finite | the value at step 0 | the hyper-parameter's |
-/// | `timescale` | ≥ 1 | `peak / 2` is reached after three of these, `peak / 10` after 99 | steps |
+/// | `timescale` | ≥ 1 | the value is `peak / 2` after 3 timescales, and `peak / 10` after 99 | steps |
 ///
 /// # Values
 /// `peak` at step 0. There is no end: the value tends to 0, slowly.
 ///
 /// # Conventions
 /// Hugging Face's `get_inverse_sqrt_schedule(num_warmup_steps, timescale)` is
-/// `InverseSqrt::new(lr, timescale).warmup(num_warmup_steps)`, step for step; there `timescale` is by default
-/// `num_warmup_steps`, or 10 000 without a warm-up. The Transformer's own scaling is [`Noam`](super::Noam). PyTorch
-/// and optax have no counterpart.
+/// `InverseSqrt::new(lr, timescale).warmup(num_warmup_steps)`, step for step; its default `timescale` is `num_warmup_steps`, or 10 000 without
+/// a warm-up. The schedule of the Transformer paper is [`Noam`](super::Noam). PyTorch and optax have no counterpart.
 ///
 /// # Errors
 /// [`check`](Schedule::check) reports an argument outside its range.
@@ -40,8 +40,8 @@ use crate::error::{AT_LEAST_1, Result};
 /// ```
 ///
 /// # References
-/// X. Zhai, A. Kolesnikov, N. Houlsby, L. Beyer, *Scaling Vision Transformers*, 2021, arXiv:2106.04560, sec. 3.5.
-#[derive(Debug, Clone)]
+/// X. Zhai, A. Kolesnikov, N. Houlsby, L. Beyer, *Scaling Vision Transformers*, 2021, [arXiv:2106.04560](https://arxiv.org/abs/2106.04560), sec. 3.5.
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct InverseSqrt {
@@ -51,8 +51,10 @@ pub struct InverseSqrt {
     timescale: u64,
 }
 
+in_one_line!(InverseSqrt: peak, timescale);
+
 impl InverseSqrt {
-    /// From `peak` down, to half of it after three times `timescale` steps.
+    /// From `peak` down; `peak / 2` after 3 · `timescale` steps.
     pub fn new(peak: f64, timescale: u64) -> Self {
         Self { peak, timescale }
     }
@@ -68,6 +70,8 @@ impl Schedule for InverseSqrt {
         finite("InverseSqrt", "peak", self.peak)?;
         require(self.timescale > 0, "InverseSqrt", "timescale", self.timescale as f64, AT_LEAST_1)
     }
+
+    function_of_the_step!();
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
-//! A straight line.
+//! Linear schedules.
 
-use super::Schedule;
 use super::anneal::{finite, mix, progress};
+use super::line::in_one_line;
 #[cfg(feature = "serde")]
 use super::number;
+use super::{Schedule, function_of_the_step};
 use crate::error::Result;
 
-/// Goes from one value to another in a straight line.
+/// Changes linearly from one value to another.
 ///
 /// # Formula
 /// ```text
@@ -18,8 +19,8 @@ use crate::error::Result;
 /// | name | range | meaning | unit |
 /// |---|---|---|---|
 /// | `start` | finite | the value at step 0 | the hyper-parameter's |
-/// | `end` | finite | the value from step `steps` on; may lie above `start` | the hyper-parameter's |
-/// | `steps` | any | the length of the way | steps |
+/// | `end` | finite | the value from step `steps` on; may be above `start` | the hyper-parameter's |
+/// | `steps` | any | the number of steps from `start` to `end` | steps |
 ///
 /// # Values
 /// `start` at step 0, `end` at step `steps` and beyond. With 0 steps it is `end` everywhere.
@@ -42,8 +43,9 @@ use crate::error::Result;
 ///
 /// # References
 /// J. Devlin, M.-W. Chang, K. Lee, K. Toutanova, *BERT: Pre-training of Deep Bidirectional Transformers for Language
-/// Understanding*, 2018, arXiv:1810.04805, app. A.2.
-#[derive(Debug, Clone)]
+/// Understanding*, 2018, [arXiv:1810.04805](https://arxiv.org/abs/1810.04805), app. A.2.
+#[doc(alias("LinearLR", "linear_schedule"))]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Linear {
@@ -54,6 +56,8 @@ pub struct Linear {
     #[cfg_attr(feature = "serde", serde(deserialize_with = "number::count"))]
     steps: u64,
 }
+
+in_one_line!(Linear: start, end, steps);
 
 impl Linear {
     /// From `start` to `end` in `steps` steps.
@@ -75,6 +79,8 @@ impl Schedule for Linear {
         finite("Linear", "start", self.start)?;
         finite("Linear", "end", self.end)
     }
+
+    function_of_the_step!();
 }
 
 #[cfg(test)]

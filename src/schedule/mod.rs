@@ -1,7 +1,7 @@
 //! Schedules: a hyper-parameter as a pure function of the step.
 //!
-//! Wherever a hyper-parameter is set, a number, a schedule of this module or a closure will do. The optimizer evaluates
-//! it at its own step counter, so there is nothing to call once a step, and resuming is resuming one integer.
+//! Every hyper-parameter takes a number, a schedule of this module or a closure. The optimizer evaluates it at its own step counter. You
+//! never step a scheduler, and to resume a schedule is to resume one integer.
 //!
 //! ```
 //! use gradus::{Adam, Optimizer, schedule::{Cosine, Schedule}};
@@ -14,7 +14,7 @@
 //! # Ok::<(), gradus::Error>(())
 //! ```
 //!
-//! A schedule can also be asked by itself.
+//! You can also evaluate a schedule yourself:
 //!
 //! ```
 //! use gradus::schedule::{Cosine, Schedule};
@@ -30,22 +30,20 @@
 //! ```
 //!
 //! # Conventions
-//! - **Step 0 is the first.** `at(t)` is in force for the optimizer step that `t` steps came before. PyTorch's
-//!   schedulers, Hugging Face's and optax's count the same way.
-//! - **The end value is at step `steps`**, not at `steps − 1`: in a run of exactly `steps` steps the last one is taken
-//!   just before the end value. So it is in PyTorch, Hugging Face and optax too. The one exception is
-//!   [`OneCycle`], as in PyTorch.
-//! - **Beyond its end a schedule keeps its end value.** PyTorch's `CosineAnnealingLR` and Hugging Face's
+//! - **The first step is step 0.** The optimizer uses `at(t)` for the step after `t` steps. PyTorch, Hugging Face and optax count the same way.
+//! - **The end value is at step `steps`**, not at `steps − 1`. A run of exactly `steps` steps therefore ends just before the end value.
+//!   PyTorch, Hugging Face and optax do the same. The exception is [`OneCycle`], as in PyTorch.
+//! - **After its end, a schedule keeps its end value.** PyTorch's `CosineAnnealingLR` and Hugging Face's
 //!   `get_cosine_schedule_with_warmup` rise again instead, and PyTorch's `OneCycleLR` raises an error.
-//! - **A part of 0 steps is over at once.** A warm-up before it rises to the value that it would have begun with, so
-//!   `Cosine::new(lr, n - w).warmup(w)` is right for `w = n`, too. Where `w` may exceed `n`, write `n.saturating_sub(w)`.
-//! - **Combinators shift the step.** What follows a [`warmup`](Schedule::warmup) or comes
-//!   [`then`](Schedule::then) begins at its own step 0; its length does not include what came before.
-//! - **A schedule is any number.** Whether it may be negative, say, is checked by the optimizer's setter, at every step.
-//!   What is wrong with the schedule itself, [`check`](Schedule::check) tells the optimizer, before a step changes
-//!   anything. What `at` returns for arguments that `check` refuses is not specified, except that it does not panic.
+//! - **A part of 0 steps is skipped.** A warm-up before a schedule of 0 steps rises to that schedule's first value, so
+//!   `Cosine::new(lr, n - w).warmup(w)` is right for `w = n` too. If `w` may exceed `n`, write `n.saturating_sub(w)`.
+//! - **Combinators shift the step.** The schedule after a [`warmup`](Schedule::warmup) or a [`then`](Schedule::then) starts at its own step 0,
+//!   and its length does not include the earlier part.
+//! - **A schedule can have any value.** The optimizer checks at every step that the value is in the hyper-parameter's range, for example not
+//!   negative. [`check`](Schedule::check) reports invalid arguments of the schedule itself, before a step changes anything. If `check`
+//!   returns an error, the value of `at` is unspecified, but `at` does not panic.
 //!
-//! # Which one is it?
+//! # Names in other libraries
 //! | PyTorch | here |
 //! |---|---|
 //! | `StepLR`, `MultiStepLR`, `ExponentialLR` | [`Step`], [`MultiStep`], [`Exponential`] |
@@ -55,10 +53,10 @@
 //! | `ReduceLROnPlateau` | [`Plateau`] |
 //! | `SequentialLR`, `ChainedScheduler`, `LambdaLR` | [`then`](Schedule::then), [`times`](Schedule::times), a closure |
 //!
-//! `ChainedScheduler` is a product only of schedulers that multiply what they find: `StepLR`, `MultiStepLR`,
-//! `ExponentialLR`, `ConstantLR`, `LinearLR`, `PolynomialLR`, `MultiplicativeLR`, and `CosineAnnealingLR` with `eta_min=0`. With
-//! another `eta_min` the recursion of `CosineAnnealingLR` pulls what it finds towards that, which no schedule here does;
-//! the others (`LambdaLR`, `CosineAnnealingWarmRestarts`, `OneCycleLR`, `CyclicLR`) overwrite what came before.
+//! `ChainedScheduler` is a product only if all of its schedulers multiply the learning rate: `StepLR`, `MultiStepLR`, `ExponentialLR`,
+//! `ConstantLR`, `LinearLR`, `PolynomialLR`, `MultiplicativeLR`, and `CosineAnnealingLR` with `eta_min=0`. With another `eta_min`,
+//! `CosineAnnealingLR` pulls the current learning rate towards `eta_min`, which no schedule here does. The other schedulers (`LambdaLR`,
+//! `CosineAnnealingWarmRestarts`, `OneCycleLR`, `CyclicLR`) overwrite the learning rate.
 //!
 //! | Hugging Face `get_…_schedule…`, `n` training steps of which `w` warm up | here |
 //! |---|---|
@@ -79,11 +77,11 @@
 //! | `piecewise_interpolate_schedule`, `linear_onecycle_schedule`, `cosine_onecycle_schedule` | [`PiecewiseLinear`], [`PiecewiseCosine`] |
 //! | `join_schedules`, `sgdr_schedule` | [`then`](Schedule::then) |
 //!
-//! # In a file
-//! With the feature `serde` a schedule is read from a configuration file and written to one. The keys are the names of the
-//! arguments and of the methods that set them. What has a default may be left out; a key that the schedule does not have is an error
-//! that names it. A count may be written `1e4`, and infinity is `"inf"`, as JSON has no number for it. Whether a value is in its
-//! range is not looked at when it is read, but by [`check`](Schedule::check) and at the optimizer's first step.
+//! # Configuration files
+//! With the feature `serde` a schedule can be read from a configuration file and written to one. The keys are the names of the constructor's
+//! arguments and of the setters. Arguments with a default are optional, and an unknown key is an error. A count may be written as `1e4`, and
+//! infinity as `"inf"`, because JSON has no number for it. Ranges are not checked when a file is read, but by [`check`](Schedule::check) and
+//! at the optimizer's first step.
 //!
 //! ```
 //! # #[cfg(feature = "serde")] {
@@ -98,9 +96,9 @@
 //! # }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-//! | what | keys |
+//! | schedule | keys |
 //! |---|---|
-//! | the combinators of one schedule | `inner`, beside their arguments: `start_factor`, `steps`, `factor`, `min`, `max`, `steps_per_epoch` |
+//! | combinators of one schedule | `inner`, and their arguments: `start_factor`, `steps`, `factor`, `min`, `max`, `steps_per_epoch` |
 //! | [`then`](Schedule::then), [`times`](Schedule::times) | `first`, `at`, `next`; `left`, `right` |
 //! | [`Cyclic`] | `height` for its modes: `"Same"`, `"Halved"` (triangular2) or `{"Power": gamma}` (exp_range) |
 //! | [`PiecewiseConstant`], [`PiecewiseLinear`], [`PiecewiseCosine`] | `start`, and `points`, a list of `[step, value]` |
@@ -113,7 +111,9 @@ mod cyclic;
 mod exponential;
 mod hyper;
 mod inverse_sqrt;
+pub(crate) mod line;
 mod linear;
+mod memory;
 mod noam;
 #[cfg(feature = "serde")]
 mod number;
@@ -131,6 +131,7 @@ pub use exponential::Exponential;
 pub use hyper::Hyper;
 pub use inverse_sqrt::InverseSqrt;
 pub use linear::Linear;
+pub use memory::{Memory, Remember};
 pub use noam::Noam;
 pub use one_cycle::OneCycle;
 pub use piecewise::{PiecewiseConstant, PiecewiseCosine, PiecewiseLinear};
@@ -139,56 +140,71 @@ pub use polynomial::Polynomial;
 pub use step::{MultiStep, Step};
 pub use warmup_stable_decay::WarmupStableDecay;
 
+use std::fmt;
+
 use crate::error::Result;
 use combinators::{Clamp, Cycle, Delay, PerEpoch, Scale, Then, Times, Warmup};
 
 /// A hyper-parameter as a pure function of the step.
 ///
-/// Implemented by the schedules of this module, by `f64`, the constant schedule, and by closures `|step: u64| …`. To
-/// write another, implement [`at`](Self::at), and [`check`](Self::check) if it has arguments that can be wrong.
+/// The schedules of this module, `f64` (the constant schedule) and closures `|step: u64| …` implement it. For a schedule of your own,
+/// implement [`at`](Self::at), [`check`](Self::check) and [`memory`](Self::memory).
 ///
-/// The other methods make a schedule from this one, numbers included: `0.1.warmup(10)`. Only `clamp` of a number is
-/// `f64`'s own, whose result is a number: the same schedule, but it panics if `min > max`.
+/// The other methods create a new schedule from this one, also from a number: `0.1.warmup(10)`. The exception is `clamp` of a number, which is
+/// `f64`'s own method: it returns a number, and panics if `min > max`.
+#[doc(alias("LRScheduler", "lr_scheduler", "LambdaLR"))]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a number, a schedule or a closure that a hyper-parameter takes",
+    label = "not an `f64`, a schedule or a closure `|step: u64| -> f64`",
+    note = "write an integer with a decimal point, `1.0`; convert other numbers with `f64::from(x)`"
+)]
 pub trait Schedule: Send + Sync {
-    /// The value at a step; 0 is the first. The same step gives the same value, in whatever order it is asked for.
+    /// The value at a step; the first step is 0. The value depends only on the step.
     fn at(&self, step: u64) -> f64;
 
-    /// The value that the schedule sets out from: what a [`warmup`](Self::warmup) before it rises to and a
-    /// [`delay`](Self::delay) holds.
+    /// The value that the schedule starts from. A [`warmup`](Self::warmup) before it rises to this value, and a [`delay`](Self::delay) holds it.
     ///
-    /// This is `at(0)` unless a part of the schedule has 0 steps. `Cosine::new(1.0, 0)` is 0 at step 0, where it is
-    /// already over, but its first value is 1. So `Cosine::new(1.0, n - w).warmup(w)` is right for `w = n` too. A schedule that
-    /// is made of others passes this on to the first of them.
+    /// This is `at(0)` unless a part of the schedule has 0 steps. For example, `Cosine::new(1.0, 0)` has ended at step 0, so `at(0)` is 0, but
+    /// its first value is 1. A schedule made of others returns the first value of the first one.
     fn first_value(&self) -> f64 {
         self.at(0)
     }
 
-    /// Whether the schedule's own arguments make sense.
+    /// Returns an error unless the arguments of the schedule, and of the schedules that it is made of, are valid.
     ///
     /// # Errors
     /// [`StepError::Schedule`](crate::error::StepError::Schedule) with the schedule, the argument, its value and what is accepted.
-    fn check(&self) -> Result<()> {
-        Ok(())
+    fn check(&self) -> Result<()>;
+
+    /// The state of the schedule and of those that it is made of: [`Memory::none`] for a function of the step.
+    ///
+    /// An optimizer saves this state under the name of the hyper-parameter. Numbers and closures have no state. If a closure uses a
+    /// [`Plateau`], the plateau's state is not saved.
+    fn memory(&self) -> Memory<'_>;
+
+    /// Writes the schedule in short form for `Debug`; the default is the name of its type.
+    ///
+    /// # Errors
+    /// Those of the formatter.
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = std::any::type_name::<Self>();
+        let name = name.split('<').next().unwrap_or(name);
+        f.write_str(name.rsplit("::").next().unwrap_or(name))
     }
 
-    /// Shows the [`Plateau`]s in it, of which an optimizer's state tells what they have seen. A schedule that is made of
-    /// others passes this on to them.
-    fn plateaus(&self, _show: &mut dyn FnMut(&Plateau)) {}
-
-    /// Rises in a straight line from 0 to this schedule's first value in `steps` steps, then begins this schedule.
+    /// Rises linearly from 0 to this schedule's first value in `steps` steps, then starts this schedule.
     ///
     /// ```text
     /// t < steps   at(t) = first · t / steps              first = inner's first value
     /// otherwise   at(t) = inner(t − steps)
     /// ```
-    /// The value is 0 at step 0, so the first step moves nothing, and `inner(0)` at step `steps`. This is the convention
-    /// of Hugging Face's `get_…_with_warmup` and of optax's `warmup_…_schedule` with `init_value=0`, but for the length:
-    /// theirs includes the warm-up. `Cosine::new(lr, 10_000).warmup(500)` ends at step 10 500,
-    /// `Cosine::new(lr, 9_500).warmup(500)` at step 10 000.
+    /// The value is 0 at step 0, so the first step does not change the parameters, and `inner(0)` at step `steps`. Hugging Face's
+    /// `get_…_with_warmup` and optax's `warmup_…_schedule` with `init_value=0` do the same, except that their length includes the warm-up:
+    /// `Cosine::new(lr, 10_000).warmup(500)` ends at step 10 500, and `Cosine::new(lr, 9_500).warmup(500)` at step 10 000.
     ///
-    /// PyTorch's `LinearLR` starts from a factor above 0, which is [`warmup_from`](Self::warmup_from). For a warm-up of
-    /// `n` steps by `(t + 1) / n`, of which none is lost, write `.warmup_from(1.0 / n, n - 1)`. To warm up *during* the
-    /// schedule rather than before it, as PyTorch's `ChainedScheduler` does, write `.times(Linear::new(0.0, 1.0, n))`.
+    /// PyTorch's `LinearLR` starts from a factor above 0; use [`warmup_from`](Self::warmup_from). For a warm-up of `n` steps by `(t + 1) / n`,
+    /// which has no step with value 0, write `.warmup_from(1.0 / n, n - 1)`. To warm up *during* the schedule instead of before it, as
+    /// PyTorch's `ChainedScheduler` does, write `.times(Linear::new(0.0, 1.0, n))`.
     ///
     /// ```
     /// use gradus::schedule::{Linear, Schedule};
@@ -197,7 +213,7 @@ pub trait Schedule: Send + Sync {
     /// assert_eq!([0, 2, 4, 9, 14].map(|t| schedule.at(t)), [0.0, 0.25, 0.5, 0.25, 0.0]);
     /// ```
     ///
-    /// P. Goyal et al., *Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour*, 2017, arXiv:1706.02677, sec. 2.2.
+    /// P. Goyal et al., *Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour*, 2017, [arXiv:1706.02677](https://arxiv.org/abs/1706.02677), sec. 2.2.
     fn warmup(self, steps: u64) -> Warmup<Self>
     where
         Self: Sized,
@@ -205,7 +221,7 @@ pub trait Schedule: Send + Sync {
         self.warmup_from(0.0, steps)
     }
 
-    /// Rises in a straight line from a part of this schedule's first value in `steps` steps, then begins this schedule.
+    /// Rises linearly from a fraction of this schedule's first value to all of it in `steps` steps, then starts this schedule.
     ///
     /// ```text
     /// t < steps   at(t) = first · (start_factor + (1 − start_factor) · t / steps)       first = inner's first value
@@ -227,7 +243,7 @@ pub trait Schedule: Send + Sync {
         Warmup { inner: self, start_factor, steps }
     }
 
-    /// This schedule before step `at`, and `next`, from its own step 0, from there on.
+    /// This schedule before step `at`, and `next` from step `at` on. `next` starts at its own step 0.
     ///
     /// PyTorch's `SequentialLR([self, next], [at])` and optax's `join_schedules`.
     ///
@@ -237,6 +253,7 @@ pub trait Schedule: Send + Sync {
     /// let schedule = 0.5.then(100, Linear::new(0.5, 0.25, 10));
     /// assert_eq!([0, 99, 100, 105, 110].map(|t| schedule.at(t)), [0.5, 0.5, 0.5, 0.375, 0.25]);
     /// ```
+    #[doc(alias("SequentialLR", "join_schedules"))]
     fn then<T: Schedule>(self, at: u64, next: T) -> Then<Self, T>
     where
         Self: Sized,
@@ -266,6 +283,7 @@ pub trait Schedule: Send + Sync {
     /// let schedule = Step::new(1.0, 10, 0.5).times(Linear::new(0.0, 1.0, 20));
     /// assert_eq!([0, 5, 10, 20].map(|t| schedule.at(t)), [0.0, 0.25, 0.25, 0.25]);
     /// ```
+    #[doc(alias("ChainedScheduler", "MultiplicativeLR"))]
     fn times<T: Schedule>(self, other: T) -> Times<Self, T>
     where
         Self: Sized,
@@ -273,7 +291,7 @@ pub trait Schedule: Send + Sync {
         Times { left: self, right: other }
     }
 
-    /// This schedule, but never below `min` nor above `max`; infinities are no bound. NaN stays NaN.
+    /// This schedule, limited to `min` … `max`. An infinity is no limit, and NaN stays NaN.
     ///
     /// ```
     /// use gradus::schedule::{Exponential, Schedule};
@@ -288,7 +306,7 @@ pub trait Schedule: Send + Sync {
         Clamp { inner: self, min, max }
     }
 
-    /// Holds this schedule's first value for `steps` steps, then begins it. optax's `transition_begin`.
+    /// Holds this schedule's first value for `steps` steps, then starts it. This is optax's `transition_begin`.
     ///
     /// ```
     /// use gradus::schedule::{Exponential, Schedule};
@@ -303,7 +321,7 @@ pub trait Schedule: Send + Sync {
         Delay { inner: self, steps }
     }
 
-    /// Begins this schedule again every `steps` steps, at least 1: steps 0 to `steps − 1`, over and over.
+    /// Repeats steps 0 to `steps − 1` of this schedule; `steps` is at least 1.
     ///
     /// ```
     /// use gradus::schedule::{Linear, Schedule};
@@ -318,9 +336,9 @@ pub trait Schedule: Send + Sync {
         Cycle { inner: self, steps }
     }
 
-    /// Makes a schedule of epochs one of steps: it goes on by one every `steps_per_epoch` steps, at least 1.
+    /// Converts a schedule of epochs to one of steps: it advances by one every `steps_per_epoch` steps, at least 1.
     ///
-    /// In PyTorch: calling `scheduler.step()` once an epoch.
+    /// In PyTorch, this is calling `scheduler.step()` once per epoch.
     ///
     /// ```
     /// use gradus::schedule::{MultiStep, Schedule};
@@ -336,32 +354,76 @@ pub trait Schedule: Send + Sync {
     }
 }
 
+/// The rest of `impl Schedule` for a function of the step with a `Debug` of its own.
+macro_rules! function_of_the_step {
+    () => {
+        fn memory(&self) -> $crate::schedule::Memory<'_> {
+            $crate::schedule::Memory::none()
+        }
+
+        fn describe(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            std::fmt::Debug::fmt(self, f)
+        }
+    };
+}
+
+use function_of_the_step;
+
 impl Schedule for f64 {
     fn at(&self, _: u64) -> f64 {
         *self
     }
+
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn memory(&self) -> Memory<'_> {
+        Memory::none()
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&line::short(self))
+    }
 }
 
+#[diagnostic::do_not_recommend]
 impl<F: Fn(u64) -> f64 + Send + Sync> Schedule for F {
     fn at(&self, step: u64) -> f64 {
         self(step)
     }
+
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn memory(&self) -> Memory<'_> {
+        Memory::none()
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("closure")
+    }
 }
 
 impl Schedule for Box<dyn Schedule> {
-    fn first_value(&self) -> f64 {
-        (**self).first_value()
-    }
-
-    fn plateaus(&self, show: &mut dyn FnMut(&Plateau)) {
-        (**self).plateaus(show);
-    }
-
     fn at(&self, step: u64) -> f64 {
         (**self).at(step)
     }
 
+    fn first_value(&self) -> f64 {
+        (**self).first_value()
+    }
+
     fn check(&self) -> Result<()> {
         (**self).check()
+    }
+
+    fn memory(&self) -> Memory<'_> {
+        (**self).memory()
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).describe(f)
     }
 }

@@ -1,12 +1,13 @@
 //! The schedule of the Transformer paper.
 
-use super::Schedule;
 use super::anneal::require;
+use super::line::in_one_line;
 #[cfg(feature = "serde")]
 use super::number;
+use super::{Schedule, function_of_the_step};
 use crate::error::{AT_LEAST_1, Result};
 
-/// Rises in a straight line, then falls with the inverse square root of the step, scaled by the model's width.
+/// Rises linearly, then falls with the inverse square root of the step, scaled by the model's width.
 ///
 /// # Formula
 /// ```text
@@ -18,11 +19,11 @@ use crate::error::{AT_LEAST_1, Result};
 /// | name | range | meaning | unit |
 /// |---|---|---|---|
 /// | `d_model` | ≥ 1 | the width of the model | features |
-/// | `warmup` | any | the length of the rise; without one it falls from the first step on | steps |
+/// | `warmup` | any | the length of the rise; with 0 the value falls from the first step on | steps |
 ///
 /// # Values
-/// `d_model^−½ · warmup^−3⁄2` at step 0, so no step is lost. The largest value, `(d_model · warmup)^−½`, comes at step
-/// `warmup − 1`. There is no end: the value tends to 0. [`scale`](Schedule::scale) multiplies it.
+/// `d_model^−½ · warmup^−3⁄2` at step 0, so the first step already moves the parameters. The largest value, `(d_model · warmup)^−½`, is at step
+/// `warmup − 1`. There is no end: the value tends to 0. Use [`scale`](Schedule::scale) to multiply it.
 ///
 /// # Conventions
 /// The paper counts steps from 1, this library from 0: the value at step 0 is the paper's for step 1. PyTorch, Hugging
@@ -40,8 +41,8 @@ use crate::error::{AT_LEAST_1, Result};
 /// ```
 ///
 /// # References
-/// A. Vaswani et al., *Attention Is All You Need*, 2017, arXiv:1706.03762, eq. 3.
-#[derive(Debug, Clone)]
+/// A. Vaswani et al., *Attention Is All You Need*, 2017, [arXiv:1706.03762](https://arxiv.org/abs/1706.03762), eq. 3.
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Noam {
@@ -50,6 +51,8 @@ pub struct Noam {
     #[cfg_attr(feature = "serde", serde(deserialize_with = "number::count"))]
     warmup: u64,
 }
+
+in_one_line!(Noam: d_model, warmup);
 
 impl Noam {
     /// For a model of width `d_model`, with a rise of `warmup` steps.
@@ -68,6 +71,8 @@ impl Schedule for Noam {
     fn check(&self) -> Result<()> {
         require(self.d_model > 0, "Noam", "d_model", self.d_model as f64, AT_LEAST_1)
     }
+
+    function_of_the_step!();
 }
 
 #[cfg(test)]

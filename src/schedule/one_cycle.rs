@@ -1,12 +1,13 @@
-//! One cycle: up to a large value, and down to a tiny one.
+//! The one-cycle schedule: up to a large value, then down to a tiny one.
 
-use super::Schedule;
 use super::anneal::{Anneal, finite, left_out, require};
+use super::line::in_one_line;
 #[cfg(feature = "serde")]
 use super::number;
+use super::{Schedule, function_of_the_step};
 use crate::error::Result;
 
-/// Rises to a peak and falls far below where it began, once.
+/// Rises to a peak once, and then falls far below the first value.
 ///
 /// # Formula
 /// ```text
@@ -26,25 +27,23 @@ use crate::error::Result;
 /// | name | default | range | meaning | unit |
 /// |---|---|---|---|---|
 /// | `peak` | – | finite | the largest value | the hyper-parameter's |
-/// | `steps` | – | any | the number of steps, of which `steps − 1` is the last | steps |
-/// | [`pct_start`](Self::pct_start) | 0.3 | 0 to 1; three phases: to 0.5 | the part of the steps in which it rises | 1 |
-/// | [`div_factor`](Self::div_factor) | 25 | > 0 | peak over first value | 1 |
-/// | [`final_div_factor`](Self::final_div_factor) | 10⁴ | > 0 | first value over last | 1 |
+/// | `steps` | – | any | the number of steps; the last one is `steps − 1` | steps |
+/// | [`pct_start`](Self::pct_start) | 0.3 | 0 to 1; three phases: to 0.5 | the fraction of the steps in which the value rises | 1 |
+/// | [`div_factor`](Self::div_factor) | 25 | > 0 | peak divided by first value | 1 |
+/// | [`final_div_factor`](Self::final_div_factor) | 10⁴ | > 0 | first value divided by last value | 1 |
 /// | [`anneal`](Self::anneal) | `Cosine` | | the shape of the phases | |
-/// | [`three_phase`](Self::three_phase) | no | | whether it comes back to the first value, then goes to the last | |
+/// | [`three_phase`](Self::three_phase) | no | | first back to the first value, then to the last value | |
 ///
 /// # Values
-/// `peak / div_factor` at step 0, `end` at step `steps − 1` and beyond. The step at which it peaks need not be a
-/// whole number, so the peak itself may lie between two steps. With 0 steps it is `end` everywhere.
+/// `peak / div_factor` at step 0, `end` from step `steps − 1` on. The peak may be between two steps, because its position need not be a whole
+/// number. With 0 steps the value is `end` everywhere.
 ///
 /// # Conventions
-/// PyTorch's `OneCycleLR(max_lr, total_steps, …)`, step for step, with `cycle_momentum=False`; beyond its last step
-/// PyTorch raises an error. The momentum that `cycle_momentum=True` moves against the learning rate is
-/// `OneCycle::new(base_momentum, steps).div_factor(base_momentum / max_momentum).final_div_factor(1.0)` with the other options
-/// the same: give it to `momentum` or `beta1`.
-/// optax's `cosine_onecycle_schedule` ends each phase one step later, at whole numbers:
-/// it is [`PiecewiseCosine`](super::PiecewiseCosine), and its `linear_onecycle_schedule` is
-/// [`PiecewiseLinear`](super::PiecewiseLinear).
+/// PyTorch's `OneCycleLR(max_lr, total_steps, …)` with `cycle_momentum=False`, step for step; after its last step PyTorch raises an error. For
+/// `cycle_momentum=True`, set `momentum` or `beta1` to
+/// `OneCycle::new(base_momentum, steps).div_factor(base_momentum / max_momentum).final_div_factor(1.0)` with the same other options.
+/// optax's `cosine_onecycle_schedule` ends each phase one step later, at a whole step: use [`PiecewiseCosine`](super::PiecewiseCosine), and
+/// [`PiecewiseLinear`](super::PiecewiseLinear) for its `linear_onecycle_schedule`.
 ///
 /// # Errors
 /// [`check`](Schedule::check) reports an argument outside its range.
@@ -59,8 +58,9 @@ use crate::error::Result;
 ///
 /// # References
 /// L. N. Smith, N. Topin, *Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates*, 2017,
-/// arXiv:1708.07120.
-#[derive(Debug, Clone)]
+/// [arXiv:1708.07120](https://arxiv.org/abs/1708.07120).
+#[doc(alias = "OneCycleLR")]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct OneCycle {
@@ -85,6 +85,8 @@ left_out!(
     pct_start: f64, div_factor: f64, final_div_factor: f64, anneal: Anneal, three_phase: bool
 );
 
+in_one_line!(OneCycle: peak, steps; OneCycle::new(0.0, 0) => pct_start, div_factor, final_div_factor, anneal, three_phase);
+
 impl OneCycle {
     /// One cycle of `steps` steps, with PyTorch's defaults.
     pub fn new(peak: f64, steps: u64) -> Self {
@@ -99,7 +101,7 @@ impl OneCycle {
         }
     }
 
-    /// The part of the steps in which the value rises; 0.3 by default.
+    /// The fraction of the steps in which the value rises; 0.3 by default.
     pub fn pct_start(mut self, pct_start: f64) -> Self {
         self.pct_start = pct_start;
         self
@@ -123,7 +125,7 @@ impl OneCycle {
         self
     }
 
-    /// Falls to the first value as fast as it rose, and then to the last.
+    /// Falls to the first value in as many steps as it rose, and then to the last value.
     pub fn three_phase(mut self) -> Self {
         self.three_phase = true;
         self
@@ -167,6 +169,8 @@ impl Schedule for OneCycle {
             require(value.is_finite(), "OneCycle", name, factor, "a number so large that its quotient is finite")
         })
     }
+
+    function_of_the_step!();
 }
 
 #[cfg(test)]

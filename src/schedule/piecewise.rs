@@ -1,9 +1,12 @@
-//! Values at given steps: constant, or joined by lines or by half cosine waves.
+//! Values at given steps: constant in between, or joined by lines or half cosine waves.
 
-use super::Schedule;
+use std::fmt;
+
 use super::anneal::{Anneal, finite, progress, require};
+use super::line::Line;
 #[cfg(feature = "serde")]
 use super::number;
+use super::{Schedule, function_of_the_step};
 use crate::error::Result;
 
 /// The values from given steps on, the first one from step 0 on.
@@ -67,10 +70,9 @@ impl Points {
 /// `start` at step 0, unless the first change is at 0. The last value stays.
 ///
 /// # Conventions
-/// optax's `piecewise_constant_schedule` takes the *factor* of each change, this takes the value itself; the steps are
-/// the same. Keras' `PiecewiseConstantDecay` changes one step later: at a boundary it still has the old value.
-/// PyTorch's `ConstantLR(factor, total_iters)` is `PiecewiseConstant::new(lr * factor, [(total_iters, lr)])`; with one
-/// factor for all changes see [`MultiStep`](super::MultiStep).
+/// optax's `piecewise_constant_schedule` takes the *factor* of each change instead of the value; the steps are the same. Keras'
+/// `PiecewiseConstantDecay` changes one step later: at a boundary it still has the old value. PyTorch's `ConstantLR(factor, total_iters)` is
+/// `PiecewiseConstant::new(lr * factor, [(total_iters, lr)])`. If all changes have the same factor, use [`MultiStep`](super::MultiStep).
 ///
 /// # Errors
 /// [`check`](Schedule::check) reports a number that is not finite, and a step that is not later than the one before.
@@ -82,12 +84,13 @@ impl Points {
 /// let schedule = PiecewiseConstant::new(0.1, [(100, 0.05), (300, 0.2)]);
 /// assert_eq!([0, 99, 100, 299, 300, 9000].map(|t| schedule.at(t)), [0.1, 0.1, 0.05, 0.05, 0.2, 0.2]);
 /// ```
-#[derive(Debug, Clone)]
+#[doc(alias("ConstantLR", "piecewise_constant_schedule"))]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PiecewiseConstant(Points);
 
 impl PiecewiseConstant {
-    /// `start`, and from each of these steps on the value beside it.
+    /// `start`, and from each given step on the value that belongs to it.
     pub fn new(start: f64, changes: impl IntoIterator<Item = (u64, f64)>) -> Self {
         Self(Points::new(start, changes))
     }
@@ -102,9 +105,11 @@ impl Schedule for PiecewiseConstant {
     fn check(&self) -> Result<()> {
         self.0.check("PiecewiseConstant")
     }
+
+    function_of_the_step!();
 }
 
-/// Joins given points by straight lines.
+/// Interpolates linearly between given points.
 ///
 /// # Formula
 /// ```text
@@ -122,8 +127,8 @@ impl Schedule for PiecewiseConstant {
 /// `start` at step 0, unless the first point is at 0. The last value stays.
 ///
 /// # Conventions
-/// optax's `piecewise_interpolate_schedule("linear", …)` takes the *factor* from each value to the next, this takes the
-/// value itself; the steps are the same. So it is for its `linear_onecycle_schedule`. PyTorch has no counterpart.
+/// optax's `piecewise_interpolate_schedule("linear", …)` and `linear_onecycle_schedule` take the *factor* from each value to the next instead of
+/// the value; the steps are the same. PyTorch has no counterpart.
 ///
 /// # Errors
 /// [`check`](Schedule::check) reports a number that is not finite, and a step that is not later than the one before.
@@ -135,7 +140,7 @@ impl Schedule for PiecewiseConstant {
 /// let schedule = PiecewiseLinear::new(0.0, [(100, 1.0), (300, 0.5)]);
 /// assert_eq!([0, 50, 100, 200, 300, 9000].map(|t| schedule.at(t)), [0.0, 0.5, 1.0, 0.75, 0.5, 0.5]);
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PiecewiseLinear(Points);
 
@@ -158,9 +163,11 @@ impl Schedule for PiecewiseLinear {
     fn check(&self) -> Result<()> {
         self.0.check("PiecewiseLinear")
     }
+
+    function_of_the_step!();
 }
 
-/// Joins given points by half cosine waves, flat at every point.
+/// Interpolates between given points by half cosine waves, which are flat at every point.
 ///
 /// # Formula
 /// ```text
@@ -175,9 +182,9 @@ impl Schedule for PiecewiseLinear {
 /// `start` at step 0, unless the first point is at 0. The last value stays.
 ///
 /// # Conventions
-/// optax's `piecewise_interpolate_schedule("cosine", …)` takes the *factor* from each value to the next, this takes the
-/// value itself; the steps are the same. So it is for its `cosine_onecycle_schedule`. The wave of Hugging Face's
-/// `get_cosine_schedule_with_warmup`, which need not turn at a whole step, is [`Cosine::waves`](super::Cosine::waves).
+/// optax's `piecewise_interpolate_schedule("cosine", …)` and `cosine_onecycle_schedule` take the *factor* from each value to the next instead of
+/// the value; the steps are the same. Hugging Face's `get_cosine_schedule_with_warmup`, whose waves need not turn at whole steps, is
+/// [`Cosine::waves`](super::Cosine::waves).
 ///
 /// # Errors
 /// [`check`](Schedule::check) reports a number that is not finite, and a step that is not later than the one before.
@@ -190,7 +197,7 @@ impl Schedule for PiecewiseLinear {
 /// assert_eq!([0, 100, 200, 300, 9000].map(|t| schedule.at(t)), [0.0, 1.0, 0.75, 0.5, 0.5]);
 /// assert!(schedule.at(25) < 0.25);
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PiecewiseCosine(Points);
 
@@ -213,7 +220,25 @@ impl Schedule for PiecewiseCosine {
     fn check(&self) -> Result<()> {
         self.0.check("PiecewiseCosine")
     }
+
+    function_of_the_step!();
 }
+
+/// `Debug` shows the points.
+macro_rules! debug {
+    ($($schedule:ident)*) => {
+        $(
+            impl fmt::Debug for $schedule {
+                fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    let Points { start, points } = &self.0;
+                    write!(f, "{}", Line::new(stringify!($schedule)).field("start", start).field("points", points))
+                }
+            }
+        )*
+    };
+}
+
+debug!(PiecewiseConstant PiecewiseLinear PiecewiseCosine);
 
 #[cfg(test)]
 mod tests {

@@ -4,16 +4,18 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Schedule;
 use super::anneal::{finite, left_out, require};
+use super::line::in_one_line;
 #[cfg(feature = "serde")]
 use super::number;
+use super::{Memory, Remember, Schedule};
 use crate::error::Result;
+use crate::state::Commit;
 
 /// Multiplies the value by a factor when a metric has stopped improving.
 ///
-/// The one schedule that depends on more than the step. A clone is a handle to the same plateau: give one to the
-/// optimizer, keep the other, and tell it the metric, as a rule once an epoch. Set the options before cloning.
+/// This schedule depends on more than the step. A clone is a handle to the same plateau: pass one to the optimizer, keep the other, and call
+/// [`observe`](Self::observe) with the metric, usually once per epoch. Set the options before you clone it.
 ///
 /// # Update rule
 /// `observe(metric)`, in this order:
@@ -33,12 +35,12 @@ use crate::error::Result;
 /// | `start` | – | finite | the first value | the hyper-parameter's |
 /// | [`maximize`](Self::maximize) | no | | whether a larger metric is better | |
 /// | [`factor`](Self::factor) | 0.1 | 0 ≤ factor < 1 | the factor of each reduction | 1 |
-/// | [`patience`](Self::patience) | 10 | any | how many observations without improvement are borne; the next one reduces | observations |
-/// | [`relative_threshold`](Self::relative_threshold) | 10⁻⁴ | 0 ≤ threshold < 1 | how much better counts as better, as a part of the best | 1 |
-/// | [`absolute_threshold`](Self::absolute_threshold) | – | ≥ 0 | the same as a difference; the two exclude each other, the last set holds | the metric's |
-/// | [`cooldown`](Self::cooldown) | 0 | any | how many observations after a reduction are not counted | observations |
-/// | [`floor`](Self::floor) | 0 | finite | no reduction goes below | the hyper-parameter's |
-/// | [`eps`](Self::eps) | 10⁻⁸ | ≥ 0 | a reduction by this or less is not made | the hyper-parameter's |
+/// | [`patience`](Self::patience) | 10 | any | allowed number of observations without improvement; the next one reduces the value | observations |
+/// | [`relative_threshold`](Self::relative_threshold) | 10⁻⁴ | 0 ≤ threshold < 1 | smallest improvement, as a fraction of the best metric | 1 |
+/// | [`absolute_threshold`](Self::absolute_threshold) | – | ≥ 0 | smallest improvement, as a difference; it replaces the relative threshold | the metric's |
+/// | [`cooldown`](Self::cooldown) | 0 | any | number of observations after a reduction that are ignored | observations |
+/// | [`floor`](Self::floor) | 0 | finite | lower limit of reductions | the hyper-parameter's |
+/// | [`eps`](Self::eps) | 10⁻⁸ | ≥ 0 | a reduction by this or less is skipped | the hyper-parameter's |
 ///
 /// # State
 /// [`PlateauState`]: the value, the best metric and two counts. It is in the optimizer's
@@ -47,13 +49,12 @@ use crate::error::Result;
 /// [`restore`](Self::restore).
 ///
 /// # Conventions
-/// PyTorch's `ReduceLROnPlateau`, observation for observation, with its defaults. PyTorch changes whatever rate the
-/// optimizer has; this is a value of its own: to reduce another schedule write `schedule.times(Plateau::new(1.0))`,
-/// where `floor` and `eps` apply to the factor. optax's `contrib.reduce_on_plateau` also averages the metric.
+/// PyTorch's `ReduceLROnPlateau`, observation for observation, with its defaults. PyTorch reduces the optimizer's current learning rate; this
+/// schedule has its own value. To reduce another schedule, write `schedule.times(Plateau::new(1.0))`; `floor` and `eps` then apply to the
+/// factor. optax's `contrib.reduce_on_plateau` also averages the metric.
 ///
-/// A NaN metric is never better, so it counts as an observation without improvement, as in PyTorch. With a relative
-/// threshold and a negative best metric, a slightly *worse* metric counts as better, as in PyTorch: use
-/// [`absolute_threshold`](Self::absolute_threshold) where the metric may be negative.
+/// As in PyTorch, a NaN metric is an observation without improvement, and with a relative threshold and a negative best metric, a slightly
+/// *worse* metric counts as better. If the metric can be negative, use [`absolute_threshold`](Self::absolute_threshold).
 ///
 /// # Errors
 /// [`check`](Schedule::check) reports an argument outside its range.
@@ -69,7 +70,8 @@ use crate::error::Result;
 /// assert!(plateau.observe(4.0)); // no better again: reduced
 /// assert_eq!(schedule.at(300), 0.05);
 /// ```
-#[derive(Debug, Clone)]
+#[doc(alias = "ReduceLROnPlateau")]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Plateau {
@@ -94,7 +96,7 @@ pub struct Plateau {
     state: Arc<Mutex<Option<PlateauState>>>,
 }
 
-/// What a [`Plateau`] remembers.
+/// The state of a [`Plateau`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
@@ -105,10 +107,10 @@ pub struct PlateauState {
     /// The best metric so far; before the first one +∞, or −∞ if larger is better.
     #[cfg_attr(feature = "serde", serde(with = "number"))]
     pub best: f64,
-    /// How many observations in a row were no better.
+    /// The number of consecutive observations without improvement.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "number::count"))]
     pub bad: u64,
-    /// How many of the next observations will not be counted.
+    /// The number of next observations that will be ignored.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "number::count"))]
     pub pause: u64,
 }
@@ -126,6 +128,8 @@ left_out!(
     maximize: bool, factor: f64, patience: u64, threshold: Threshold, cooldown: u64, floor: f64, eps: f64
 );
 
+in_one_line!(Plateau: start; Plateau::new(0.0) => maximize, factor, patience, threshold, cooldown, floor, eps);
+
 impl Plateau {
     /// The value `start` until the metric stops falling, with PyTorch's defaults.
     pub fn new(start: f64) -> Self {
@@ -142,7 +146,7 @@ impl Plateau {
         }
     }
 
-    /// A larger metric is better, as with an accuracy.
+    /// Declares that a larger metric is better, such as an accuracy.
     pub fn maximize(mut self) -> Self {
         self.maximize = true;
         self
@@ -154,43 +158,43 @@ impl Plateau {
         self
     }
 
-    /// How many observations without improvement are borne; 10 by default.
+    /// The allowed number of observations without improvement; 10 by default.
     pub fn patience(mut self, patience: u64) -> Self {
         self.patience = patience;
         self
     }
 
-    /// By what part of the best metric a better one must differ; 10⁻⁴ by default.
+    /// The smallest improvement as a fraction of the best metric; 10⁻⁴ by default.
     pub fn relative_threshold(mut self, threshold: f64) -> Self {
         self.threshold = Threshold::Relative(threshold);
         self
     }
 
-    /// By how much a better metric must differ from the best.
+    /// The smallest improvement as a difference.
     pub fn absolute_threshold(mut self, threshold: f64) -> Self {
         self.threshold = Threshold::Absolute(threshold);
         self
     }
 
-    /// How many observations after a reduction are not counted; 0 by default.
+    /// The number of observations after a reduction that are ignored; 0 by default.
     pub fn cooldown(mut self, cooldown: u64) -> Self {
         self.cooldown = cooldown;
         self
     }
 
-    /// The value below which no reduction goes; 0 by default.
+    /// The lower limit of reductions; 0 by default.
     pub fn floor(mut self, floor: f64) -> Self {
         self.floor = floor;
         self
     }
 
-    /// A reduction by this or less is not made; 10⁻⁸ by default.
+    /// A reduction by this or less is skipped; 10⁻⁸ by default.
     pub fn eps(mut self, eps: f64) -> Self {
         self.eps = eps;
         self
     }
 
-    /// Takes a new metric into account, and says whether it reduced the value.
+    /// Records a new metric, and returns whether the value was reduced.
     pub fn observe(&self, metric: f64) -> bool {
         let mut shared = self.lock();
         let mut state = shared.unwrap_or(self.initial());
@@ -218,12 +222,12 @@ impl Plateau {
         reduced
     }
 
-    /// What is remembered, to be saved.
+    /// A copy of the state, to be saved.
     pub fn state(&self) -> PlateauState {
         self.lock().unwrap_or(self.initial())
     }
 
-    /// Goes on from what was saved; so do all clones.
+    /// Restores a saved state, for all clones.
     pub fn restore(&self, state: PlateauState) {
         *self.lock() = Some(state);
     }
@@ -268,10 +272,6 @@ impl FromStr for PlateauState {
 }
 
 impl Schedule for Plateau {
-    fn plateaus(&self, show: &mut dyn FnMut(&Plateau)) {
-        show(self);
-    }
-
     /// The value now, whatever the step.
     fn at(&self, _: u64) -> f64 {
         self.lock().map_or(self.start, |state| state.value)
@@ -289,6 +289,29 @@ impl Schedule for Plateau {
         require(right, "Plateau", "threshold", threshold, accepted)?;
         finite("Plateau", "floor", self.floor)?;
         require(self.eps.is_finite() && self.eps >= 0.0, "Plateau", "eps", self.eps, SIZE)
+    }
+
+    fn memory(&self) -> Memory<'_> {
+        Memory::of(self)
+    }
+
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+impl Remember for Plateau {
+    fn key(&self) -> &'static str {
+        "plateau"
+    }
+
+    fn save(&self) -> String {
+        self.state().to_string()
+    }
+
+    fn load(&self, saved: &str) -> Option<Commit<'static>> {
+        let (state, shared) = (saved.parse().ok()?, self.clone());
+        Some(Commit::new(move || shared.restore(state)))
     }
 }
 

@@ -1,12 +1,13 @@
 //! Polynomial decay.
 
-use super::Schedule;
 use super::anneal::{floor_and_peak, left_out, mix, progress, require};
+use super::line::in_one_line;
 #[cfg(feature = "serde")]
 use super::number;
+use super::{Schedule, function_of_the_step};
 use crate::error::Result;
 
-/// Falls from a peak to a floor as a power of the steps that are left.
+/// Falls from a peak to a floor as a power of the remaining steps.
 ///
 /// # Formula
 /// ```text
@@ -19,7 +20,7 @@ use crate::error::Result;
 /// |---|---|---|---|---|
 /// | `peak` | – | finite | the value at step 0 | the hyper-parameter's |
 /// | `steps` | – | any | the length of the decay | steps |
-/// | [`power`](Self::power) | 1 | > 0 | above 1 it falls fast first, below 1 it falls fast last | 1 |
+/// | [`power`](Self::power) | 1 | > 0 | above 1 the value falls faster at the start, below 1 faster at the end | 1 |
 /// | [`floor`](Self::floor) | 0 | ≤ `peak` | the value at the end | the hyper-parameter's |
 ///
 /// # Values
@@ -43,8 +44,9 @@ use crate::error::Result;
 ///
 /// # References
 /// L.-C. Chen, G. Papandreou, I. Kokkinos, K. Murphy, A. L. Yuille, *DeepLab: Semantic Image Segmentation with Deep
-/// Convolutional Nets, Atrous Convolution, and Fully Connected CRFs*, 2016, arXiv:1606.00915, sec. 4.1.
-#[derive(Debug, Clone)]
+/// Convolutional Nets, Atrous Convolution, and Fully Connected CRFs*, 2016, [arXiv:1606.00915](https://arxiv.org/abs/1606.00915), sec. 4.1.
+#[doc(alias("PolynomialLR", "polynomial_schedule"))]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Polynomial {
@@ -60,13 +62,15 @@ pub struct Polynomial {
 
 left_out!(left_out: Polynomial::new(0.0, 0); power: f64, floor: f64);
 
+in_one_line!(Polynomial: peak, steps; Polynomial::new(0.0, 0) => power, floor);
+
 impl Polynomial {
-    /// From `peak` to 0 in `steps` steps, in a straight line until [`power`](Self::power) is set.
+    /// From `peak` to 0 in `steps` steps, linearly unless [`power`](Self::power) is set.
     pub fn new(peak: f64, steps: u64) -> Self {
         Self { peak, steps, power: 1.0, floor: 0.0 }
     }
 
-    /// The power of the part that is left; 1 by default.
+    /// The power of the remaining fraction; 1 by default.
     pub fn power(mut self, power: f64) -> Self {
         self.power = power;
         self
@@ -94,6 +98,8 @@ impl Schedule for Polynomial {
         let right = self.power.is_finite() && self.power > 0.0;
         require(right, "Polynomial", "power", self.power, "a finite number > 0")
     }
+
+    function_of_the_step!();
 }
 
 #[cfg(test)]

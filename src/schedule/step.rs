@@ -1,9 +1,10 @@
-//! Decay in steps: every so many steps, or at given ones.
+//! Step decay: after a fixed number of steps, or at given steps.
 
-use super::Schedule;
 use super::anneal::{decay_factor, finite, product, require};
+use super::line::in_one_line;
 #[cfg(feature = "serde")]
 use super::number;
+use super::{Schedule, function_of_the_step};
 use crate::error::{AT_LEAST_1, Result};
 
 /// Multiplies the value by a factor every `period` steps.
@@ -17,16 +18,16 @@ use crate::error::{AT_LEAST_1, Result};
 /// | name | range | meaning | unit |
 /// |---|---|---|---|
 /// | `start` | finite | the value before the first change | the hyper-parameter's |
-/// | `period` | ≥ 1 | how long each value lasts | steps |
+/// | `period` | ≥ 1 | the number of steps with the same value | steps |
 /// | `gamma` | ≥ 0 | the factor of each change | 1 |
 ///
 /// # Values
-/// `start` at steps 0 to `period − 1`; `start · gamma` from step `period` on. There is no end: the value tends to
-/// 0 if `gamma < 1`, and beyond every bound, in the end to infinity, if `gamma > 1`.
+/// `start` at steps 0 to `period − 1`, then `start · gamma`, and so on. There is no end: the value tends to 0 if `gamma < 1`, and to infinity if
+/// `gamma > 1`.
 ///
 /// # Conventions
-/// PyTorch's `StepLR(step_size, gamma)`, and optax's `exponential_decay(…, staircase=True)`, step for step. Where the
-/// period is one of epochs, add [`per_epoch`](Schedule::per_epoch).
+/// PyTorch's `StepLR(step_size, gamma)`, and optax's `exponential_decay(…, staircase=True)`, step for step. If the period counts epochs, add
+/// [`per_epoch`](Schedule::per_epoch).
 ///
 /// # Errors
 /// [`check`](Schedule::check) reports an argument outside its range.
@@ -40,7 +41,8 @@ use crate::error::{AT_LEAST_1, Result};
 /// assert_eq!(schedule.at(30), 0.4);
 /// assert_eq!(schedule.at(60), 0.2);
 /// ```
-#[derive(Debug, Clone)]
+#[doc(alias = "StepLR")]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct Step {
@@ -51,6 +53,8 @@ pub struct Step {
     #[cfg_attr(feature = "serde", serde(with = "number"))]
     gamma: f64,
 }
+
+in_one_line!(Step: start, period, gamma);
 
 impl Step {
     /// `start`, times `gamma` after every `period` steps.
@@ -70,6 +74,8 @@ impl Schedule for Step {
         require(self.period > 0, "Step", "period", self.period as f64, AT_LEAST_1)?;
         decay_factor("Step", self.gamma)
     }
+
+    function_of_the_step!();
 }
 
 /// Multiplies the value by a factor at each of the given steps.
@@ -83,15 +89,15 @@ impl Schedule for Step {
 /// | name | range | meaning | unit |
 /// |---|---|---|---|
 /// | `start` | finite | the value before the first milestone | the hyper-parameter's |
-/// | `milestones` | any number, in any order | the first step of each new value; one given twice counts twice | steps |
+/// | `milestones` | any number, in any order | the first step of each new value; a milestone given twice counts twice | steps |
 /// | `gamma` | ≥ 0 | the factor of each change | 1 |
 ///
 /// # Values
-/// `start` at step 0, unless 0 is a milestone. Beyond the last milestone the value stays.
+/// `start` at step 0, unless 0 is a milestone. After the last milestone the value stays constant.
 ///
 /// # Conventions
-/// PyTorch's `MultiStepLR(milestones, gamma)`, step for step. optax's `piecewise_constant_schedule`, where each
-/// change has a factor of its own, is [`PiecewiseConstant`](super::PiecewiseConstant).
+/// PyTorch's `MultiStepLR(milestones, gamma)`, step for step. optax's `piecewise_constant_schedule`, which has a separate factor for each change,
+/// is [`PiecewiseConstant`](super::PiecewiseConstant).
 ///
 /// # Errors
 /// [`check`](Schedule::check) reports an argument outside its range.
@@ -107,8 +113,9 @@ impl Schedule for Step {
 /// ```
 ///
 /// # References
-/// K. He, X. Zhang, S. Ren, J. Sun, *Deep Residual Learning for Image Recognition*, 2015, arXiv:1512.03385, sec. 4.2.
-#[derive(Debug, Clone)]
+/// K. He, X. Zhang, S. Ren, J. Sun, *Deep Residual Learning for Image Recognition*, 2015, [arXiv:1512.03385](https://arxiv.org/abs/1512.03385), sec. 4.2.
+#[doc(alias = "MultiStepLR")]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct MultiStep {
@@ -119,6 +126,8 @@ pub struct MultiStep {
     #[cfg_attr(feature = "serde", serde(with = "number"))]
     gamma: f64,
 }
+
+in_one_line!(MultiStep: start, milestones, gamma);
 
 impl MultiStep {
     /// `start`, times `gamma` from each of the `milestones` on.
@@ -139,6 +148,8 @@ impl Schedule for MultiStep {
         finite("MultiStep", "start", self.start)?;
         decay_factor("MultiStep", self.gamma)
     }
+
+    function_of_the_step!();
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! Warm-up, a long plateau, and a short decay.
 
-use super::Schedule;
 use super::anneal::{Anneal, finite, floor_and_peak, left_out, progress};
+use super::line::in_one_line;
 #[cfg(feature = "serde")]
 use super::number;
+use super::{Schedule, function_of_the_step};
 use crate::error::Result;
 
-/// Rises to a peak, stays there, and falls at the end (WSD, also called a trapezoid).
+/// Rises to a peak, stays at the peak, and falls at the end (WSD, also called a trapezoid).
 ///
 /// # Formula
 /// ```text
@@ -23,21 +24,19 @@ use crate::error::Result;
 /// # Arguments
 /// | name | default | range | meaning | unit |
 /// |---|---|---|---|---|
-/// | `peak` | – | finite | the value of the long middle | the hyper-parameter's |
+/// | `peak` | – | finite | the value of the stable part | the hyper-parameter's |
 /// | `warmup`, `stable`, `decay` | – | any | the length of each part | steps |
 /// | [`start`](Self::start) | 0 | finite | the value at step 0 | the hyper-parameter's |
 /// | [`floor`](Self::floor) | 0 | ≤ `peak` | the value at the end | the hyper-parameter's |
 /// | [`anneal`](Self::anneal) | `Cosine` | | the shape of the decay | |
 ///
 /// # Values
-/// `start` at step 0, `peak` at steps `warmup` to `warmup + stable`, `floor` at step `warmup + stable + decay` and
-/// beyond. A part of 0 steps is left out.
+/// `start` at step 0, `peak` at steps `warmup` to `warmup + stable`, `floor` from step `warmup + stable + decay` on. A part of 0 steps is skipped.
 ///
 /// # Conventions
 /// Hugging Face's `get_wsd_schedule(num_warmup_steps, num_decay_steps, num_stable_steps=…, warmup_type="linear",
-/// decay_type=…)`, step for step; its `min_lr_ratio` sets both ends: `.start(ratio * peak).floor(ratio * peak)`. PyTorch
-/// and optax have no counterpart. As the length of the middle need not be known before, training can go on from
-/// any point of it.
+/// decay_type=…)`, step for step; its `min_lr_ratio` sets both ends: `.start(ratio * peak).floor(ratio * peak)`. PyTorch and optax have no
+/// counterpart. The length of the stable part need not be known in advance: a run can be extended from any point of it.
 ///
 /// # Errors
 /// [`check`](Schedule::check) reports an argument outside its range.
@@ -52,9 +51,10 @@ use crate::error::Result;
 ///
 /// # References
 /// S. Hu et al., *MiniCPM: Unveiling the Potential of Small Language Models with Scalable Training Strategies*, 2024,
-/// arXiv:2404.06395, sec. 4; `1 − √p`: A. Hägele et al., *Scaling Laws and Compute-Optimal Training Beyond Fixed
-/// Training Durations*, 2024, arXiv:2405.18392.
-#[derive(Debug, Clone)]
+/// [arXiv:2404.06395](https://arxiv.org/abs/2404.06395), sec. 4; `1 − √p`: A. Hägele et al., *Scaling Laws and Compute-Optimal Training Beyond Fixed
+/// Training Durations*, 2024, [arXiv:2405.18392](https://arxiv.org/abs/2405.18392).
+#[doc(alias = "WSD")]
+#[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct WarmupStableDecay {
@@ -76,8 +76,10 @@ pub struct WarmupStableDecay {
 
 left_out!(left_out: WarmupStableDecay::new(0.0, 0, 0, 0); start: f64, floor: f64, anneal: Anneal);
 
+in_one_line!(WarmupStableDecay: peak, warmup, stable, decay; WarmupStableDecay::new(0.0, 0, 0, 0) => start, floor, anneal);
+
 impl WarmupStableDecay {
-    /// `warmup` steps up to the peak, `stable` steps there, `decay` steps down.
+    /// `warmup` steps up to the peak, `stable` steps at the peak, `decay` steps down.
     pub fn new(peak: f64, warmup: u64, stable: u64, decay: u64) -> Self {
         Self { peak, warmup, stable, decay, start: 0.0, floor: 0.0, anneal: Anneal::Cosine }
     }
@@ -120,6 +122,8 @@ impl Schedule for WarmupStableDecay {
         finite("WarmupStableDecay", "start", self.start)?;
         floor_and_peak("WarmupStableDecay", self.floor, self.peak)
     }
+
+    function_of_the_step!();
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use crate::params::Order;
 
 /// Numbers of one type.
 #[derive(Debug, Clone)]
+#[allow(unnameable_types, reason = "the types of a sealed trait")]
 pub enum Data {
     /// `f32`.
     F32(Vec<f32>),
@@ -117,6 +118,7 @@ impl PartialEq for Data {
 }
 
 /// Types that [`Data`] holds.
+#[allow(unnameable_types, reason = "the types of a sealed trait")]
 pub trait Stored: Copy + 'static {
     /// As data.
     fn pack(values: Vec<Self>) -> Data;

@@ -1,4 +1,4 @@
-//! State dictionaries: what an optimizer remembers, by name.
+//! State dictionaries: the state of an optimizer, by name.
 
 pub(crate) mod data;
 #[cfg(feature = "distributed")]
@@ -20,16 +20,15 @@ pub(crate) use reader::load;
 pub use reader::{Commit, StateReader};
 pub use writer::StateWriter;
 
-/// What an optimizer with its adaptors remembers, by name: made by
-/// [`Optimizer::state_dict`](crate::Optimizer::state_dict).
+/// The state of an optimizer and its adaptors, by name: made by [`Optimizer::state_dict`](crate::Optimizer::state_dict).
 ///
-/// Every part of a chain that remembers something has a node with its name, `adam` or `ema`; a second one of the same
-/// name is `adam#2`. Branches of a router are nodes around nodes, `rest/adam`, `route.1/momentum`. In a node stand
-/// counters, `adam/steps`, and tensors by the parameter's path, `adam/exp_avg/hidden.weight`. Parts that remember nothing,
-/// as clipping, have no node: they can be added or left out between saving and loading.
+/// Every optimizer or adaptor that has state has a node with its name, such as `adam` or `ema`; a second one of the same name is `adam#2`.
+/// The branches of a router are nodes around nodes, such as `rest/adam` and `route.1/momentum`. A node contains counters, such as
+/// `adam/steps`, and tensors by the parameter's path, such as `adam/exp_avg/hidden.weight`. Adaptors without state, such as clipping, have no
+/// node; you can add or remove them between saving and loading.
 ///
-/// Tensors have their parameter's shape, in row-major order. State in 8 bits stands as it is: codes in the order of
-/// memory, and a scale for each 256 of them, `adam/exp_avg.scales/hidden.weight`.
+/// Tensors have their parameter's shape, in row-major order. State in 8 bits is stored as codes in the order of memory, with one scale per 256
+/// codes, `adam/exp_avg.scales/hidden.weight`.
 ///
 /// ```
 /// use gradus::prelude::*;
@@ -62,7 +61,7 @@ pub(crate) struct StateTensor {
 }
 
 impl StateTensor {
-    /// Nothing if the tensor has this type and shape, and as many elements as it says.
+    /// Returns an error unless the tensor has this type and shape, and the number of elements of its shape.
     pub(crate) fn ensure(&self, key: &str, shape: &[usize], dtype: &'static str) -> Result<()> {
         if self.data.dtype() != dtype {
             return Err(Error::State(StateError::EntryType {
@@ -81,7 +80,7 @@ impl StateTensor {
 }
 
 impl StateDict {
-    /// A dictionary without entries, of parameters of this layout.
+    /// Creates a dictionary without entries, for parameters of this layout.
     pub fn new(layout: Option<Arc<Layout>>) -> Self {
         Self { layout, ..Self::default() }
     }
@@ -96,7 +95,7 @@ impl StateDict {
         self.texts.keys().chain(self.tensors.keys()).map(String::as_str)
     }
 
-    /// Whether there is an entry whose name begins like this.
+    /// Whether there is an entry whose name starts with this.
     pub(crate) fn has_below(&self, prefix: &str) -> bool {
         fn first<'d, T>(map: &'d BTreeMap<String, T>, prefix: &str) -> Option<&'d String> {
             map.range::<str, _>((Bound::Included(prefix), Bound::Unbounded)).next().map(|(key, _)| key)
@@ -105,18 +104,18 @@ impl StateDict {
         found.into_iter().flatten().any(|key| key.starts_with(prefix))
     }
 
-    /// A counter or another entry that is no tensor, as text.
+    /// A counter or another entry that is not a tensor, as text.
     pub fn text(&self, key: &str) -> Option<&str> {
         self.texts.get(key).map(String::as_str)
     }
 
-    /// A tensor, if it is there and has this type.
+    /// The tensor of this name, if it exists and has this type.
     pub fn tensor<A: Element>(&self, key: &str) -> Option<ArrayD<A>> {
         let tensor = self.tensors.get(key)?;
         ArrayD::from_shape_vec(IxDyn(&tensor.shape), A::unpack(&tensor.data)?).ok()
     }
 
-    /// Sets a counter or another entry that is no tensor.
+    /// Sets a counter or another entry that is not a tensor.
     pub fn insert_text(&mut self, key: impl Into<String>, value: impl ToString) {
         self.texts.insert(key.into(), value.to_string());
     }
@@ -127,7 +126,7 @@ impl StateDict {
         self.tensors.insert(key.into(), StateTensor { shape: values.shape().into(), data });
     }
 
-    /// Takes an entry out, and says whether it was there.
+    /// Removes an entry, and returns whether it existed.
     pub fn remove(&mut self, key: &str) -> bool {
         self.texts.remove(key).is_some() | self.tensors.remove(key).is_some()
     }

@@ -1,4 +1,4 @@
-//! The way out of a state dictionary: everything is read and checked before anything is changed.
+//! Reading a state dictionary: everything is read and checked before anything changes.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,10 +14,9 @@ use super::writer::numbered;
 use crate::error::{Error, Result, StateError};
 use crate::params::{Element, Layout, Order, TensorInfo};
 
-/// Gives each part of an optimizer what it remembered: the argument of
-/// [`Optimizer::read_state`](crate::Optimizer::read_state).
+/// Reads the saved state of each part of an optimizer: the argument of [`Optimizer::read_state`](crate::Optimizer::read_state).
 ///
-/// What nobody has asked for when all have read is an error.
+/// After all parts have read their state, an entry that was not read is an error.
 #[derive(Debug)]
 pub struct StateReader<'r> {
     dict: &'r StateDict,
@@ -27,30 +26,30 @@ pub struct StateReader<'r> {
     nodes: BTreeMap<String, usize>,
 }
 
-/// What remains to be done when everything has been read and found to be right: to put it in its place.
+/// The second half of loading a state: it changes the optimizer, after everything has been read and checked.
 ///
-/// It cannot fail. So a chain of adaptors, or a router, changes all of its parts or none.
+/// It cannot fail, so a chain of adaptors or a router changes all of its parts or none.
 #[must_use = "nothing has been loaded before `make` is called"]
 pub struct Commit<'c>(Vec<Box<dyn FnOnce() + 'c>>);
 
 impl<'c> Commit<'c> {
-    /// What `change` does.
+    /// Creates a commit from a function.
     pub fn new(change: impl FnOnce() + 'c) -> Self {
         Self(vec![Box::new(change)])
     }
 
-    /// Nothing: for an optimizer that remembers nothing.
+    /// Creates a commit that does nothing, for an optimizer without state.
     pub fn nothing() -> Self {
         Self(Vec::new())
     }
 
-    /// This and something else.
+    /// Combines two commits.
     pub fn and(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self
     }
 
-    /// Makes the change.
+    /// Changes the optimizer.
     pub fn make(self) {
         self.0.into_iter().for_each(|change| change());
     }
@@ -86,10 +85,10 @@ pub(crate) fn load<'c>(
 }
 
 impl<'r> StateReader<'r> {
-    /// The node that [`StateWriter::node`](super::StateWriter::node) made.
+    /// Reads the next node of this name, as written by [`StateWriter::node`](super::StateWriter::node).
     ///
     /// # Errors
-    /// [`StateError::WrongAlgorithm`] if the state is that of another optimizer.
+    /// [`StateError::WrongAlgorithm`] if the state belongs to another optimizer.
     pub fn node(&mut self, name: &str) -> Result<Self> {
         let prefix = numbered(&self.prefix, &mut self.nodes, name);
         if !self.dict.has_below(&prefix) {
@@ -135,7 +134,7 @@ impl<'r> StateReader<'r> {
         Ok(result)
     }
 
-    /// The layout of the parameters that the state belongs to; `None` if there had been no step.
+    /// The layout of the parameters that the state belongs to; `None` if it was saved before the first step.
     pub fn layout(&self) -> Option<&'r Arc<Layout>> {
         self.layout
     }
@@ -150,7 +149,7 @@ impl<'r> StateReader<'r> {
         self.dict.tensors.len()
     }
 
-    /// Reads a value that is no tensor. `accepted` says in words what it may be.
+    /// Reads a value that is not a tensor. `accepted` describes valid values, for the error message.
     ///
     /// # Errors
     /// [`StateError::MissingEntry`], [`StateError::EntryValue`].

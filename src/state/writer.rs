@@ -1,4 +1,4 @@
-//! The way into a state dictionary.
+//! Writing a state dictionary.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,7 @@ use super::data::Data;
 use super::{StateDict, StateTensor};
 use crate::params::{Element, Order, TensorInfo};
 
-/// Takes what one part of an optimizer remembers: the argument of
-/// [`Optimizer::write_state`](crate::Optimizer::write_state).
+/// Writes the state of one part of an optimizer: the argument of [`Optimizer::write_state`](crate::Optimizer::write_state).
 #[derive(Debug)]
 pub struct StateWriter<'w> {
     dict: &'w mut StateDict,
@@ -23,26 +22,25 @@ impl<'w> StateWriter<'w> {
         Self { dict, prefix: String::new(), nodes: BTreeMap::new() }
     }
 
-    /// A node of its own for a part of the chain, by the name of the algorithm. A second one of the same name becomes
-    /// `name#2`.
+    /// Creates a node for a part of the chain, with the name of its algorithm. A second node of the same name becomes `name#2`.
     pub fn node(&mut self, name: &str) -> StateWriter<'_> {
         let prefix = numbered(&self.prefix, &mut self.nodes, name);
         StateWriter { dict: self.dict, prefix, nodes: BTreeMap::new() }
     }
 
-    /// Writes a counter or another value that is no tensor.
+    /// Writes a counter or another value that is not a tensor.
     pub fn value(&mut self, name: &str, value: impl ToString) {
         self.dict.texts.insert(format!("{}{name}", self.prefix), value.to_string());
     }
 
-    /// Writes a count that belongs to one tensor of the parameters.
+    /// Writes a count for one tensor of the parameters.
     pub fn count(&mut self, name: &str, info: &TensorInfo, count: u64) {
         self.insert(name, info.path(), &[], Data::U64(vec![count]));
     }
 
     /// Writes a tensor, with the shape of one of the parameters, in row-major order.
     ///
-    /// `values` beyond or below the shape's number of elements make an entry that will not load.
+    /// If the number of `values` differs from the shape's number of elements, the entry cannot be loaded.
     pub fn tensor<A: Element>(&mut self, name: &str, info: &TensorInfo, values: impl IntoIterator<Item = A>) {
         self.insert(name, info.path(), info.shape(), A::pack(values.into_iter().collect()));
     }

@@ -97,6 +97,7 @@ pub trait Optimizer<A: Element>: Send {
     /// # Errors
     /// Those of [`Step::pair`] and of [`apply`](Optimizer::apply). Parameters, state and counters are then bit for
     /// bit what they were.
+    #[doc(alias = "zero_grad")]
     fn step(&mut self, params: &mut dyn ParamsMut<Elem = A>, grads: &dyn Params<Elem = A>) -> Result<Report> {
         let step = Step::pair(params, grads, self.layout())?;
         Layout::ensure_known(self.layout(), step.layout())?;

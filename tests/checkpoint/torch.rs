@@ -44,11 +44,11 @@ fn distance(a: &Model, b: &Model) -> f64 {
 
 fn optimizers() -> [(&'static str, Box<dyn Optimizer<f64>>); 5] {
     [
-        ("adam", Box::new(Adam::new(0.1).amsgrad())),
+        ("adam", Box::new(Adam::new(0.1).amsgrad(true))),
         ("adamw", Box::new(AdamW::new(0.1))),
         ("momentum", Box::new(Momentum::new(0.1, 0.9).dampening(0.5))),
         ("nesterov", Box::new(Nesterov::new(0.1, 0.9))),
-        ("rmsprop", Box::new(RmsProp::new(0.01).momentum(0.9).centered())),
+        ("rmsprop", Box::new(RmsProp::new(0.01).momentum(0.9).centered(true))),
     ]
 }
 

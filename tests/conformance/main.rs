@@ -4,6 +4,7 @@
 
 mod convergence;
 mod levels;
+mod listed;
 mod matrices;
 mod properties;
 mod rows;

@@ -57,6 +57,15 @@ pub(crate) enum Oracle {
 pub(crate) type MatrixOracle =
     fn(t: i32, learning_rate: f64, param: &mut Array2<f64>, grad: &Array2<f64>, memory: &mut Vec<Array2<f64>>);
 
+/// Where an element is after the five steps of [`value_stability`](super::value_stability).
+#[derive(Clone, Copy)]
+pub(crate) enum Pinned {
+    /// In f32 and in f64, to the last bit.
+    Bits(f32, f64),
+    /// In f64. Matrix products round as the processor's instructions make them, so the last bits are free.
+    Near(f64),
+}
+
 /// One optimizer with one choice of options.
 pub(crate) struct Row<A> {
     pub(crate) name: &'static str,
@@ -70,6 +79,7 @@ pub(crate) struct Row<A> {
     pub(crate) parabola: f64,
     /// The peak learning rate with which Rosenbrock's valley is walked to its end, and the steps it takes.
     pub(crate) rosenbrock: (f64, u64),
+    pub(crate) pinned: Pinned,
 }
 
 impl<A: Scalar> Row<A> {
@@ -110,16 +120,20 @@ const AMSGRAD: &[&str] = &["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
 pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
     let mut rows = vec![
         Row { name: "sgd", slots: &[], rests: true, parabola: 0.1, rosenbrock: (2e-3, 20_000),
+            pinned: Pinned::Bits(0.72646827, 0.7264683546069802),
             optimizer: |lr| Box::new(Sgd::new(lr)),
             oracle: Element(|_, lr, p, g, _| p - lr * g) },
         Row { name: "sgd, weight decay", slots: &[], rests: false, parabola: 0.1, rosenbrock: (2e-3, 20_000),
+            pinned: Pinned::Bits(0.7256278, 0.7256277704644899),
             optimizer: |lr| Box::new(Sgd::new(lr).weight_decay(0.01)),
             oracle: Element(|_, lr, p, g, _| p - lr * (g + 0.01 * p)) },
 
         Row { name: "momentum", slots: BUFFER, rests: true, parabola: 0.1, rosenbrock: (5e-4, 10_000),
+            pinned: Pinned::Bits(0.70276064, 0.7027606656634291),
             optimizer: |lr| Box::new(Momentum::new(lr, 0.9)),
             oracle: Element(|_, lr, p, g, [v, ..]| { *v = 0.9 * *v + g; p - lr * *v }) },
         Row { name: "momentum, dampening, weight decay", slots: BUFFER, rests: false, parabola: 0.1, rosenbrock: (5e-4, 10_000),
+            pinned: Pinned::Bits(0.700549, 0.7005490208724872),
             optimizer: |lr| Box::new(Momentum::new(lr, 0.9).dampening(0.3).weight_decay(0.01)),
             oracle: Element(|t, lr, p, g, [v, ..]| {
                 let g = g + 0.01 * p;
@@ -127,19 +141,23 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
                 p - lr * *v
             }) },
         Row { name: "momentum, classical", slots: BUFFER, rests: true, parabola: 0.1, rosenbrock: (5e-4, 10_000),
-            optimizer: |lr| Box::new(Momentum::new(lr, 0.9).classical()),
+            pinned: Pinned::Bits(0.6533886, 0.6533886108801966),
+            optimizer: |lr| Box::new(Momentum::new(lr, 0.9).classical(true)),
             oracle: Element(|_, lr, p, g, [v, ..]| { *v = 0.9 * *v + lr * g; p - *v }) },
         Row { name: "momentum, classical, dampening", slots: BUFFER, rests: true, parabola: 0.1, rosenbrock: (5e-4, 10_000),
-            optimizer: |lr| Box::new(Momentum::new(lr, 0.9).classical().dampening(0.3)),
+            pinned: Pinned::Bits(0.6521773, 0.6521772775465228),
+            optimizer: |lr| Box::new(Momentum::new(lr, 0.9).classical(true).dampening(0.3)),
             oracle: Element(|t, lr, p, g, [v, ..]| {
                 *v = if t == 1 { lr * g } else { 0.9 * *v + (lr * (1.0 - 0.3)) * g };
                 p - *v
             }) },
 
         Row { name: "nesterov", slots: BUFFER, rests: true, parabola: 0.1, rosenbrock: (5e-4, 10_000),
+            pinned: Pinned::Bits(0.6839529, 0.6839529537040664),
             optimizer: |lr| Box::new(Nesterov::new(lr, 0.9)),
             oracle: Element(|_, lr, p, g, [v, ..]| { *v = 0.9 * *v + g; p - lr * (g + 0.9 * *v) }) },
         Row { name: "nesterov, weight decay", slots: BUFFER, rests: false, parabola: 0.1, rosenbrock: (5e-4, 10_000),
+            pinned: Pinned::Bits(0.6816628, 0.6816628171235083),
             optimizer: |lr| Box::new(Nesterov::new(lr, 0.9).weight_decay(0.01)),
             oracle: Element(|_, lr, p, g, [v, ..]| {
                 let g = g + 0.01 * p;
@@ -147,16 +165,19 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
                 p - lr * (g + 0.9 * *v)
             }) },
         Row { name: "nesterov, classical", slots: BUFFER, rests: true, parabola: 0.1, rosenbrock: (5e-4, 10_000),
-            optimizer: |lr| Box::new(Nesterov::new(lr, 0.9).classical()),
+            pinned: Pinned::Bits(0.63951814, 0.6395181043991572),
+            optimizer: |lr| Box::new(Nesterov::new(lr, 0.9).classical(true)),
             oracle: Element(|_, lr, p, g, [v, ..]| { *v = 0.9 * *v + lr * g; p - (0.9 * *v + lr * g) }) },
 
         Row { name: "rmsprop", slots: &["square_avg"], rests: true, parabola: 0.1, rosenbrock: (1e-2, 10_000),
+            pinned: Pinned::Bits(0.27277592, 0.2727758677707267),
             optimizer: |lr| Box::new(RmsProp::new(lr)),
             oracle: Element(|_, lr, p, g, [s, ..]| {
                 *s = 0.99 * *s + (1.0 - 0.99) * g * g;
                 p - lr * g / (s.sqrt() + 1e-8)
             }) },
         Row { name: "rmsprop, weight decay", slots: &["square_avg"], rests: false, parabola: 0.1, rosenbrock: (1e-2, 10_000),
+            pinned: Pinned::Bits(0.5969213, 0.5969214049084544),
             optimizer: |lr| Box::new(RmsProp::new(lr).alpha(0.9).eps(1e-6).weight_decay(0.01)),
             oracle: Element(|_, lr, p, g, [s, ..]| {
                 let g = g + 0.01 * p;
@@ -164,19 +185,22 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
                 p - lr * g / (s.sqrt() + 1e-6)
             }) },
         Row { name: "rmsprop, eps inside", slots: &["square_avg"], rests: true, parabola: 0.1, rosenbrock: (1e-2, 10_000),
-            optimizer: |lr| Box::new(RmsProp::new(lr).alpha(0.9).eps(1e-3).eps_inside_sqrt()),
+            pinned: Pinned::Bits(0.60246736, 0.6024673168470843),
+            optimizer: |lr| Box::new(RmsProp::new(lr).alpha(0.9).eps(1e-3).eps_inside_sqrt(true)),
             oracle: Element(|_, lr, p, g, [s, ..]| {
                 *s = 0.9 * *s + (1.0 - 0.9) * g * g;
                 p - lr * g / (*s + 1e-3).sqrt()
             }) },
         Row { name: "rmsprop, centered", slots: &["square_avg", "grad_avg"], rests: true, parabola: 0.1, rosenbrock: (1e-3, 20_000),
-            optimizer: |lr| Box::new(RmsProp::new(lr).eps(1e-3).centered()),
+            pinned: Pinned::Bits(0.2798121, 0.2798120916023567),
+            optimizer: |lr| Box::new(RmsProp::new(lr).eps(1e-3).centered(true)),
             oracle: Element(|_, lr, p, g, [s, a, _]| {
                 *s = 0.99 * *s + (1.0 - 0.99) * g * g;
                 *a = 0.99 * *a + (1.0 - 0.99) * g;
                 p - lr * g / ((*s - *a * *a).max(0.0).sqrt() + 1e-3)
             }) },
         Row { name: "rmsprop, momentum", slots: &["square_avg", "momentum_buffer"], rests: true, parabola: 0.1, rosenbrock: (2e-3, 10_000),
+            pinned: Pinned::Bits(-0.20869943, -0.20869954580911393),
             optimizer: |lr| Box::new(RmsProp::new(lr).momentum(0.9)),
             oracle: Element(|_, lr, p, g, [s, b, _]| {
                 *s = 0.99 * *s + (1.0 - 0.99) * g * g;
@@ -185,7 +209,8 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
             }) },
         Row { name: "rmsprop, centered, momentum, eps inside, classical", slots: &["square_avg", "grad_avg", "momentum_buffer"],
             rests: true, parabola: 0.1, rosenbrock: (2e-4, 20_000),
-            optimizer: |lr| Box::new(RmsProp::new(lr).centered().momentum(0.9).eps(1e-3).eps_inside_sqrt().classical()),
+            pinned: Pinned::Bits(-0.9077474, -0.907747439015675),
+            optimizer: |lr| Box::new(RmsProp::new(lr).centered(true).momentum(0.9).eps(1e-3).eps_inside_sqrt(true).classical(true)),
             oracle: Element(|_, lr, p, g, [s, a, b]| {
                 *s = 0.99 * *s + (1.0 - 0.99) * g * g;
                 *a = 0.99 * *a + (1.0 - 0.99) * g;
@@ -193,19 +218,32 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
                 p - *b
             }) },
 
+        Row { name: "lion", slots: &["exp_avg"], rests: true, parabola: 0.1, rosenbrock: (1e-3, 20_000),
+            pinned: Pinned::Bits(0.68916667, 0.6891666666666667),
+            optimizer: |lr| Box::new(Lion::new(lr)),
+            oracle: Element(|_, lr, p, g, [m, ..]| lion(lr, p, g, m, 0.9, 0.99)) },
+        Row { name: "lion, betas, weight decay", slots: &["exp_avg"], rests: false, parabola: 0.1, rosenbrock: (1e-3, 20_000),
+            pinned: Pinned::Bits(0.63502437, 0.6350243009760475),
+            optimizer: |lr| Box::new(Lion::new(lr).beta1(0.95).beta2(0.98).weight_decay(0.01)),
+            oracle: Element(|_, lr, p, g, [m, ..]| lion(lr, p * (1.0 - lr * 0.01), g, m, 0.95, 0.98)) },
+
         Row { name: "adam", slots: MOMENTS, rests: true, parabola: 0.1, rosenbrock: (1e-2, 10_000),
+            pinned: Pinned::Bits(0.6706532, 0.6706532725855109),
             optimizer: |lr| Box::new(Adam::new(lr)),
             oracle: Element(|t, lr, p, g, s| adam(t, lr, p, g, s, Moments::default())) },
         Row { name: "adam, betas, eps, weight decay", slots: MOMENTS, rests: false, parabola: 0.1, rosenbrock: (1e-2, 10_000),
+            pinned: Pinned::Bits(0.6731077, 0.6731077002894772),
             optimizer: |lr| Box::new(Adam::new(lr).beta1(0.8).beta2(0.98).eps(1e-3).weight_decay(0.01)),
             oracle: Element(|t, lr, p, g, s| {
                 adam(t, lr, p, g + 0.01 * p, s, Moments { beta1: 0.8, beta2: 0.98, eps: 1e-3, ..Moments::default() })
             }) },
         Row { name: "adam, amsgrad", slots: AMSGRAD, rests: true, parabola: 0.1, rosenbrock: (1e-2, 20_000),
-            optimizer: |lr| Box::new(Adam::new(lr).amsgrad()),
+            pinned: Pinned::Bits(0.670659, 0.6706590660222471),
+            optimizer: |lr| Box::new(Adam::new(lr).amsgrad(true)),
             oracle: Element(|t, lr, p, g, s| adam(t, lr, p, g, s, Moments { amsgrad: true, ..Moments::default() })) },
         Row { name: "adam, eps hat", slots: MOMENTS, rests: true, parabola: 0.1, rosenbrock: (1e-2, 10_000),
-            optimizer: |lr| Box::new(Adam::new(lr).eps_hat().eps(1e-3)),
+            pinned: Pinned::Bits(0.6753841, 0.6753841170204876),
+            optimizer: |lr| Box::new(Adam::new(lr).eps_hat(true).eps(1e-3)),
             oracle: Element(|t, lr, p, g, [m, v, _]| {
                 *m = 0.9 * *m + (1.0 - 0.9) * g;
                 *v = 0.999 * *v + (1.0 - 0.999) * g * g;
@@ -213,17 +251,20 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
                 p - (lr * second.sqrt() / first) * (*m / (v.sqrt() + 1e-3))
             }) },
         Row { name: "adam, no bias correction", slots: MOMENTS, rests: true, parabola: 0.1, rosenbrock: (1e-2, 10_000),
-            optimizer: |lr| Box::new(Adam::new(lr).no_bias_correction()),
+            pinned: Pinned::Bits(0.4530109, 0.4530108605255341),
+            optimizer: |lr| Box::new(Adam::new(lr).bias_correction(false)),
             oracle: Element(|_, lr, p, g, [m, v, _]| {
                 *m = 0.9 * *m + (1.0 - 0.9) * g;
                 *v = 0.999 * *v + (1.0 - 0.999) * g * g;
                 p - lr * (*m / (v.sqrt() + 1e-8))
             }) },
         Row { name: "adamw", slots: MOMENTS, rests: false, parabola: 0.1, rosenbrock: (1e-2, 10_000),
+            pinned: Pinned::Bits(0.6698374, 0.6698374609163863),
             optimizer: |lr| Box::new(AdamW::new(lr)),
             oracle: Element(|t, lr, p, g, s| adam(t, lr, p * (1.0 - lr * 0.01), g, s, Moments::default())) },
         Row { name: "adamw, amsgrad, weight decay", slots: AMSGRAD, rests: false, parabola: 0.1, rosenbrock: (1e-2, 20_000),
-            optimizer: |lr| Box::new(AdamW::new(lr).amsgrad().weight_decay(1e-3)),
+            pinned: Pinned::Bits(0.6705774, 0.6705774537391271),
+            optimizer: |lr| Box::new(AdamW::new(lr).amsgrad(true).weight_decay(1e-3)),
             oracle: Element(|t, lr, p, g, s| {
                 adam(t, lr, p * (1.0 - lr * 1e-3), g, s, Moments { amsgrad: true, ..Moments::default() })
             }) },
@@ -232,6 +273,13 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
     #[cfg(feature = "federated")]
     rows.extend(super::servers::rows());
     rows
+}
+
+fn lion(learning_rate: f64, param: f64, grad: f64, m: &mut f64, beta1: f64, beta2: f64) -> f64 {
+    let average = beta1 * *m + (1.0 - beta1) * grad;
+    *m = beta2 * *m + (1.0 - beta2) * grad;
+    let direction = if average == 0.0 { 0.0 } else { average.signum() };
+    param - learning_rate * direction
 }
 
 struct Moments {

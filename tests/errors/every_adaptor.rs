@@ -80,6 +80,10 @@ impl Schedule for Dial {
             _ => Ok(()),
         }
     }
+
+    fn memory(&self) -> gradus::schedule::Memory<'_> {
+        gradus::schedule::Memory::none()
+    }
 }
 
 /// An Adam whose state can be seen from outside whatever is wrapped around it.

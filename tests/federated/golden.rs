@@ -76,13 +76,15 @@ fn flowers_numbers() {
         let optimizer: Box<dyn Optimizer<f64>> = match name {
             "fedavg" => Box::new(Sgd::new(1.0)),
             "fedavgm" => Box::new(Momentum::new(option("learning_rate"), option("momentum"))),
-            "fedadagrad" => Box::new(FedAdagrad::new(option("learning_rate")).flower().beta1(0.0).tau(option("tau"))),
+            "fedadagrad" => {
+                Box::new(FedAdagrad::new(option("learning_rate")).flower(true).beta1(0.0).tau(option("tau")))
+            }
             "fedadam" => {
-                let opt = FedAdam::new(option("learning_rate")).flower().tau(option("tau"));
+                let opt = FedAdam::new(option("learning_rate")).flower(true).tau(option("tau"));
                 Box::new(opt.beta1(option("beta1")).beta2(option("beta2")))
             }
             "fedyogi" => {
-                let opt = FedYogi::new(option("learning_rate")).flower().tau(option("tau"));
+                let opt = FedYogi::new(option("learning_rate")).flower(true).tau(option("tau"));
                 Box::new(opt.beta1(option("beta1")).beta2(option("beta2")))
             }
             other => panic!("{other}"),

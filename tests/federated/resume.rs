@@ -69,7 +69,7 @@ fn resumes<O: Optimizer<f64>>(optimizer: impl Fn() -> O) {
 fn rounds_go_on_bit_for_bit() {
     resumes(|| Momentum::new(0.5, 0.9));
     resumes(|| FedAdam::new(0.05));
-    resumes(|| FedYogi::new(0.05).flower());
+    resumes(|| FedYogi::new(0.05).flower(true));
     resumes(|| FedAdagrad::new(0.05));
 }
 

@@ -1,5 +1,5 @@
 //! Trajectories of PyTorch and of a naive reference, from `tests/golden/*.json`: the README there has the format.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 
@@ -35,6 +35,9 @@ const F32: Tolerance = Tolerance { absolute: F32_EPSILON, relative: F32_EPSILON 
 
 /// RMSProp's steps are up to a hundred times longer than Adam's, and centering cancels digits of the divisor: some ulp.
 const F32_RMSPROP: Tolerance = Tolerance { absolute: 8.0 * F32_EPSILON, relative: 8.0 * F32_EPSILON };
+
+/// optax adds the decay to the direction, where ours shrinks the parameter first: in each of 100 steps half an ulp of the parameter.
+const F32_LION: Tolerance = Tolerance { absolute: 16.0 * F32_EPSILON, relative: 16.0 * F32_EPSILON };
 
 const F32_EPSILON: f64 = f32::EPSILON as f64;
 
@@ -74,12 +77,12 @@ fn optimizer<A: Scalar>(name: &str, case: &Case) -> Box<dyn Optimizer<A>> {
         "momentum" => Box::new(with(Momentum::new(rate, momentum()), &options, |opt, setting| match setting {
             ("dampening", Setting::Number(x)) => opt.dampening(x),
             ("weight_decay", Setting::Number(x)) => opt.weight_decay(x),
-            ("classical", Setting::On) => opt.classical(),
+            ("classical", Setting::Switch(on)) => opt.classical(on),
             unknown => panic!("momentum has no {unknown:?}"),
         })),
         "nesterov" => Box::new(with(Nesterov::new(rate, momentum()), &options, |opt, setting| match setting {
             ("weight_decay", Setting::Number(x)) => opt.weight_decay(x),
-            ("classical", Setting::On) => opt.classical(),
+            ("classical", Setting::Switch(on)) => opt.classical(on),
             unknown => panic!("nesterov has no {unknown:?}"),
         })),
         "rmsprop" => Box::new(with(RmsProp::new(rate), &options, |opt, setting| match setting {
@@ -87,10 +90,16 @@ fn optimizer<A: Scalar>(name: &str, case: &Case) -> Box<dyn Optimizer<A>> {
             ("eps", Setting::Number(x)) => opt.eps(x),
             ("momentum", Setting::Number(x)) => opt.momentum(x),
             ("weight_decay", Setting::Number(x)) => opt.weight_decay(x),
-            ("centered", Setting::On) => opt.centered(),
-            ("eps_inside_sqrt", Setting::On) => opt.eps_inside_sqrt(),
-            ("classical", Setting::On) => opt.classical(),
+            ("centered", Setting::Switch(on)) => opt.centered(on),
+            ("eps_inside_sqrt", Setting::Switch(on)) => opt.eps_inside_sqrt(on),
+            ("classical", Setting::Switch(on)) => opt.classical(on),
             unknown => panic!("rmsprop has no {unknown:?}"),
+        })),
+        "lion" => Box::new(with(Lion::new(rate), &options, |opt, setting| match setting {
+            ("beta1", Setting::Number(x)) => opt.beta1(x),
+            ("beta2", Setting::Number(x)) => opt.beta2(x),
+            ("weight_decay", Setting::Number(x)) => opt.weight_decay(x),
+            unknown => panic!("lion has no {unknown:?}"),
         })),
         "adam" => Box::new(with(Adam::new(rate), &options, adam)),
         "adamw" => Box::new(with(AdamW::new(rate), &options, adam)),
@@ -111,9 +120,9 @@ fn adam<A: Scalar, const DECOUPLED: bool>(
         ("beta2", Setting::Number(x)) => opt.beta2(x),
         ("eps", Setting::Number(x)) => opt.eps(x),
         ("weight_decay", Setting::Number(x)) => opt.weight_decay(x),
-        ("amsgrad", Setting::On) => opt.amsgrad(),
-        ("eps_hat", Setting::On) => opt.eps_hat(),
-        ("no_bias_correction", Setting::On) => opt.no_bias_correction(),
+        ("amsgrad", Setting::Switch(on)) => opt.amsgrad(on),
+        ("eps_hat", Setting::Switch(on)) => opt.eps_hat(on),
+        ("bias_correction", Setting::Switch(on)) => opt.bias_correction(on),
         unknown => panic!("adam has no {unknown:?}"),
     }
 }
@@ -198,6 +207,11 @@ fn rmsprop_agrees() {
 }
 
 #[test]
+fn lion_agrees() {
+    agrees("lion", F64, F32_LION);
+}
+
+#[test]
 fn adam_agrees() {
     agrees("adam", F64, F32);
 }
@@ -209,7 +223,7 @@ fn adamw_agrees() {
 
 /// The README's own test values.
 #[test]
-#[allow(clippy::excessive_precision)] // all digits of an f64
+#[allow(clippy::excessive_precision, reason = "all digits of an f64")]
 fn the_inputs_are_the_generators() {
     assert_eq!(splitmix64(0), 0xe220_a839_7b1d_cdaf);
     assert_eq!([unit(0), unit(1), unit(2)], [0.7666215896606445, 0.13312304019927979, 0.1823793649673462]);

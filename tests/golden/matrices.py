@@ -39,7 +39,7 @@ def torch_muon(shape, dtype, wide, learning_rate, options):
     """The trajectory of torch.optim.Muon."""
     names = {"momentum": "momentum", "weight_decay": "weight_decay"}
     known = {names[name]: value for name, value in options.items() if name in names}
-    known["nesterov"] = not options.get("no_nesterov", False)
+    known["nesterov"] = options.get("nesterov", True)
     if options.get("match_rms_adamw"):
         known["adjust_lr_fn"] = "match_rms_adamw"
     theta = torch.nn.Parameter(torch.from_numpy(param(shape).astype(DTYPES[dtype])))
@@ -59,13 +59,13 @@ def torch_muon(shape, dtype, wide, learning_rate, options):
     return recorded
 
 
-def muon(momentum=0.95, weight_decay=0.1, no_nesterov=False, match_rms_adamw=False):
+def muon(momentum=0.95, weight_decay=0.1, nesterov=True, match_rms_adamw=False):
     m = 0.0
 
     def update(theta, g, lr, t):
         nonlocal m
         m = momentum * m + (1 - momentum) * g
-        x = m if no_nesterov else (1 - momentum) * g + momentum * m
+        x = (1 - momentum) * g + momentum * m if nesterov else m
         rows, columns = g.shape
         x = x / max(np.linalg.norm(x), 1e-7)
         x = x.T if rows > columns else x
@@ -84,7 +84,7 @@ def power(matrix, shift, exponent):
     return (vectors * (np.maximum(values, 0) + shift) ** exponent) @ vectors.T
 
 
-def shampoo(eps=1e-6, beta2=None, momentum=0.0, period=10, weight_decay=0.0, graft=None):
+def shampoo(eps=1e-6, beta2=None, momentum=0.0, every=10, weight_decay=0.0, graft=None):
     left, right, roots, m, first, second = 0.0, 0.0, None, 0.0, 0.0, 0.0
 
     def update(theta, g, lr, t):
@@ -92,7 +92,7 @@ def shampoo(eps=1e-6, beta2=None, momentum=0.0, period=10, weight_decay=0.0, gra
         g = g + weight_decay * theta
         kept, fresh = (1, 1) if beta2 is None else (beta2, 1 - beta2)
         left, right = kept * left + fresh * g @ g.T, kept * right + fresh * g.T @ g
-        if t < min(period, 10) or t % period == 0:
+        if t < min(every, 10) or t % every == 0:
             bias = 1 if beta2 is None else 1 - beta2 ** (t + 1)
             roots = power(left / bias, eps, -0.25), power(right / bias, eps, -0.25)
         d = roots[0] @ g @ roots[1]
@@ -111,7 +111,7 @@ def shampoo(eps=1e-6, beta2=None, momentum=0.0, period=10, weight_decay=0.0, gra
     return update
 
 
-def soap(beta1=0.95, beta2=0.95, eps=1e-8, weight_decay=0.01, period=10, max_side=10_000):
+def soap(beta1=0.95, beta2=0.95, eps=1e-8, weight_decay=0.01, every=10, max_side=10_000):
     m = v = 0.0
     moments, bases = [0.0, 0.0], [None, None]
 
@@ -133,7 +133,7 @@ def soap(beta1=0.95, beta2=0.95, eps=1e-8, weight_decay=0.01, period=10, max_sid
             for axis in range(2):
                 identity = np.eye(g.shape[axis])
                 bases[axis] = np.linalg.eigh(moments[axis])[1][:, ::-1] if sides[axis] else identity
-        elif t % period == 0:
+        elif t % every == 0:
             plain = turn(m, [basis.T for basis in bases])
             for axis in range(2):
                 if sides[axis]:
@@ -178,7 +178,7 @@ def main():
             )
         )
 
-    for options in [{}, {"momentum": 0.9, "no_nesterov": True}, {"match_rms_adamw": True, "weight_decay": 0.0}]:
+    for options in [{}, {"momentum": 0.9, "nesterov": False}, {"match_rms_adamw": True, "weight_decay": 0.0}]:
         for shape in [(6, 4), (4, 6), (9, 9)]:
             reference = naive("muon", shape, 0.02, options)
             for dtype in DTYPES:
@@ -190,10 +190,10 @@ def main():
 
     both = ["f32", "f64"]
     for options, shape in [
-        ({"period": 1}, (6, 6)),
+        ({"every": 1}, (6, 6)),
         ({"eps": 1e-2}, (5, 8)),
         ({"beta2": 0.9, "momentum": 0.9, "eps": 1e-3}, (8, 5)),
-        ({"graft": "sgd", "weight_decay": 0.1, "period": 3}, (5, 5)),
+        ({"graft": "sgd", "weight_decay": 0.1, "every": 3}, (5, 5)),
         ({"graft": "rmsprop"}, (5, 5)),
         ({"graft": "adam", "beta2": 0.99, "eps": 1e-3}, (4, 7)),
     ]:
@@ -202,9 +202,9 @@ def main():
             case("shampoo", shape, dtype, "naive f64 reference", rate, options, naive("shampoo", shape, rate, options))
     for options, shape in [
         ({}, (6, 6)),
-        ({"period": 1, "weight_decay": 0.0}, (5, 5)),
+        ({"every": 1, "weight_decay": 0.0}, (5, 5)),
         ({"beta1": 0.9, "beta2": 0.99, "eps": 1e-4, "max_side": 5}, (5, 9)),
-        ({"period": 4, "max_side": 4}, (7, 4)),
+        ({"every": 4, "max_side": 4}, (7, 4)),
     ]:
         for dtype in both:
             case("soap", shape, dtype, "naive f64 reference", 0.01, options, naive("soap", shape, 0.01, options))

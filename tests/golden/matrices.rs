@@ -30,7 +30,7 @@ fn optimizer<A: Scalar>(case: &Value) -> Option<Box<dyn Optimizer<A>>> {
                 opt = match name.as_str() {
                     $(stringify!($number) => opt.$number(value.as_f64().unwrap()),)*
                     $(stringify!($count) => opt.$count(value.as_u64().unwrap().try_into().unwrap()),)*
-                    $(stringify!($switch) => { assert_eq!(value.as_bool(), Some(true)); opt.$switch() })*
+                    $(stringify!($switch) => opt.$switch(value.as_bool().unwrap()),)*
                     name => $others(opt, name, value),
                 };
             }
@@ -38,7 +38,7 @@ fn optimizer<A: Scalar>(case: &Value) -> Option<Box<dyn Optimizer<A>>> {
         }};
     }
     match case["name"].as_str().unwrap() {
-        "muon" => with!(Muon::new(rate); momentum weight_decay; ; no_nesterov match_rms_adamw;
+        "muon" => with!(Muon::new(rate); momentum weight_decay; ; nesterov match_rms_adamw;
             |_, name: &str, _: &Value| unknown(name)),
         #[cfg(feature = "second-order")]
         "shampoo" => {
@@ -49,10 +49,10 @@ fn optimizer<A: Scalar>(case: &Value) -> Option<Box<dyn Optimizer<A>>> {
                 ("graft", Some("adam")) => opt.graft(Graft::Adam),
                 _ => unknown(name),
             };
-            with!(Shampoo::new(rate); eps beta2 momentum weight_decay; period; ; graft)
+            with!(Shampoo::new(rate); eps beta2 momentum weight_decay; every; ; graft)
         }
         #[cfg(feature = "second-order")]
-        "soap" => with!(Soap::new(rate); beta1 beta2 eps weight_decay; period max_side; ;
+        "soap" => with!(Soap::new(rate); beta1 beta2 eps weight_decay; every max_side; ;
             |_, name: &str, _: &Value| unknown(name)),
         #[cfg(not(feature = "second-order"))]
         "shampoo" | "soap" => None,

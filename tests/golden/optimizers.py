@@ -13,7 +13,7 @@ is neither damped nor amplified by the problem.
 Three sources:
 
 - "torch": `torch.optim`, the plain path for one tensor (`foreach=False`).
-- "optax": its RMSProp, in f64, whose learning rate is inside the velocity.
+- "optax": its RMSProp, in f64, whose learning rate is inside the velocity, and its Lion, which PyTorch does not have.
 - "naive f64 reference": the formulas of the documentation, written out in numpy below, for the
   named alternatives that PyTorch does not have. With the alternatives switched off, the same
   functions must agree with every f64 run of PyTorch; the script stops if they do not.
@@ -117,7 +117,7 @@ def adam_reference(
     amsgrad=False,
     decoupled=False,
     eps_hat=False,
-    no_bias_correction=False,
+    bias_correction=True,
 ):
     """Adam and, with `decoupled`, AdamW."""
     t = 0
@@ -134,12 +134,37 @@ def adam_reference(
         v = beta2 * v + (1 - beta2) * g * g
         v_max = np.maximum(v_max, v)
         second = v_max if amsgrad else v
-        bc1, bc2 = (1.0, 1.0) if no_bias_correction else (1 - beta1**t, 1 - beta2**t)
+        bc1, bc2 = (1 - beta1**t, 1 - beta2**t) if bias_correction else (1.0, 1.0)
         if eps_hat:
             return theta - lr * bc2**0.5 / bc1 * m / (np.sqrt(second) + eps)
         return theta - lr / bc1 * m / (np.sqrt(second) / bc2**0.5 + eps)
 
     return update
+
+
+def lion_reference(beta1=0.9, beta2=0.99, weight_decay=0.0):
+    """Lion, algorithm 2 of the paper."""
+    m = 0.0
+
+    def update(theta, g, lr):
+        nonlocal m
+        direction = np.sign(beta1 * m + (1 - beta1) * g)
+        m = beta2 * m + (1 - beta2) * g
+        return theta * (1 - lr * weight_decay) - lr * direction
+
+    return update
+
+
+def optax_rmsprop(rate, options):
+    """optax's RMSProp; its learning rate is always inside the velocity: `classical`."""
+    names = {"alpha": "decay", "eps_inside_sqrt": "eps_in_sqrt", "centered": "centered", "momentum": "momentum"}
+    return optax.rmsprop(rate, **{names[name]: value for name, value in options.items() if name != "classical"})
+
+
+def optax_lion(rate, options):
+    """optax's Lion without its default weight decay."""
+    names = {"beta1": "b1", "beta2": "b2", "weight_decay": "weight_decay"}
+    return optax.lion(rate, **({"weight_decay": 0.0} | {names[name]: value for name, value in options.items()}))
 
 
 def with_betas(options):
@@ -154,17 +179,18 @@ def with_betas(options):
 class Optimizer:
     """One golden file: how to run the optimizer and the options to run it with.
 
-    `fixed` holds arguments of the PyTorch class that make it this optimizer, `fixed_reference`
+    `cases` are run with PyTorch, or with optax if PyTorch does not have the optimizer; `of_optax` with optax. `fixed` holds arguments of the PyTorch class that make it this optimizer, `fixed_reference`
     the same for the naive reference.
     """
 
     name: str
-    torch_class: type
+    torch_class: type | None
     reference: Callable
     learning_rate: float
     cases: dict
     alternatives: dict = field(default_factory=dict)
     of_optax: dict = field(default_factory=dict)
+    optax_rule: Callable | None = None
     maximize: list = field(default_factory=list)
     fixed: dict = field(default_factory=dict)
     fixed_reference: dict = field(default_factory=dict)
@@ -243,6 +269,20 @@ OPTIMIZERS = [
                 "classical": True,
             },
         },
+        optax_rule=optax_rmsprop,
+    ),
+    Optimizer(
+        "lion",
+        None,
+        lion_reference,
+        0.001,
+        {
+            "plain": {},
+            "beta1": {"beta1": 0.8},
+            "beta2": {"beta2": 0.9},
+            "weight_decay": {"weight_decay": 0.1},
+        },
+        optax_rule=optax_lion,
     ),
     Optimizer(
         "adam",
@@ -261,7 +301,7 @@ OPTIMIZERS = [
         alternatives={
             "eps_hat": {"eps_hat": True},
             "eps_hat+eps": {"eps_hat": True, "eps": 1e-4},
-            "no_bias_correction": {"no_bias_correction": True},
+            "bias_correction": {"bias_correction": False},
         },
         maximize=["plain"],
         translate=with_betas,
@@ -310,18 +350,16 @@ def run_torch(optimizer, options, maximize, dtype, size, rates):
     return recorded(values_after)
 
 
-def run_optax(options, size, rates):
-    """Sampled values from optax's RMSProp. Its learning rate is always inside the velocity: `classical`."""
-    names = {"alpha": "decay", "eps_inside_sqrt": "eps_in_sqrt", "centered": "centered", "momentum": "momentum"}
-    arguments = {names[name]: value for name, value in options.items() if name != "classical"}
-    schedule = jax.numpy.asarray(rates)
-    rule = optax.rmsprop(lambda t: schedule[t], **arguments)
-    theta = jax.numpy.asarray(param(size))
+def run_optax(optimizer, options, dtype, size, rates):
+    """Sampled values from optax."""
+    schedule = jax.numpy.asarray(rates, dtype)
+    rule = optimizer.optax_rule(lambda t: schedule[t], options)
+    theta = jax.numpy.asarray(param(size), dtype)
     state = rule.init(theta)
 
     def values_after(t):
         nonlocal theta, state
-        updates, state = rule.update(jax.numpy.asarray(grad(size, t)), state, theta)
+        updates, state = rule.update(jax.numpy.asarray(grad(size, t), dtype), state, theta)
         theta = optax.apply_updates(theta, updates)
         return np.asarray(theta)[sampled_indices(size)]
 
@@ -345,7 +383,8 @@ def run_naive(optimizer, options, maximize, size, rates):
 
 def runs(optimizer):
     """Every run of one optimizer as (case name, source, options, maximize, dtype, size, rates)."""
-    table = [(name, TORCH, options, False) for name, options in optimizer.cases.items()]
+    library = TORCH if optimizer.torch_class else OPTAX
+    table = [(name, library, options, False) for name, options in optimizer.cases.items()]
     table += [("maximize", TORCH, optimizer.cases[name], True) for name in optimizer.maximize]
     table += [(name, NAIVE, options, False) for name, options in optimizer.alternatives.items()]
     table += [(name, OPTAX, options, False) for name, options in optimizer.of_optax.items()]
@@ -354,7 +393,7 @@ def runs(optimizer):
     for name, source, options, maximize in table:
         constant_sizes = ALL_SIZES if name == "plain" else FEW_SIZES
         plan = [(constant, constant_sizes), (changing, CHANGING_RATE_SIZES)]
-        for dtype in DTYPES if source == TORCH else ["f64"]:
+        for dtype in DTYPES if source == library else ["f64"]:
             for rates, sizes in plan:
                 for size in sizes:
                     yield name, source, options, maximize, dtype, size, rates
@@ -368,8 +407,9 @@ def case(optimizer, name, source, options, maximize, dtype, size, rates):
         tolerance = 1e-12 if dtype == "f64" else 1e-4
         np.testing.assert_allclose(values, naive, rtol=tolerance, atol=tolerance, err_msg=name)
     elif source == OPTAX:
-        values = run_optax(options, size, rates)
-        np.testing.assert_allclose(values, naive, rtol=1e-12, atol=1e-12, err_msg=name)
+        values = run_optax(optimizer, options, DTYPES[dtype], size, rates)
+        tolerance = 1e-12 if dtype == "f64" else 1e-4
+        np.testing.assert_allclose(values, naive, rtol=tolerance, atol=tolerance, err_msg=name)
     else:
         values = naive
     return {
@@ -389,9 +429,10 @@ def case(optimizer, name, source, options, maximize, dtype, size, rates):
 def main():
     use_generic_kernels(torch)
     for optimizer in OPTIMIZERS:
+        library = torch if optimizer.torch_class else optax
         header = {
-            "library": TORCH,
-            "version": torch.__version__,
+            "library": library.__name__,
+            "version": library.__version__,
             "naive_reference": f"numpy {np.__version__}",
             "generator": Path(__file__).name,
         }

@@ -8,7 +8,7 @@ use super::case::{Case, Setting, cases};
 use super::{F32, F32_RMSPROP, F64, Tolerance, compare};
 
 /// The name of every file.
-const OPTIMIZERS: [&str; 6] = ["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw"];
+const OPTIMIZERS: [&str; 7] = ["sgd", "momentum", "nesterov", "rmsprop", "lion", "adam", "adamw"];
 
 /// The cases of 9 elements in f64.
 fn small_cases(name: &str) -> Vec<Case> {
@@ -29,10 +29,14 @@ fn a_setting_that_is_slightly_off_is_noticed() {
             for (option, setting) in &case.options {
                 let mut wrong = case.clone();
                 match setting {
+                    // Only a larger difference turns a sign.
+                    Setting::Number(x) if name == "lion" && option != "weight_decay" => {
+                        wrong.options.insert(option.clone(), Setting::Number(x * 0.9))
+                    }
                     Setting::Number(x) => wrong.options.insert(option.clone(), Setting::Number(x * (1.0 - 1e-6))),
                     // With a constant learning rate it makes no difference where it stands.
-                    Setting::On if option == "classical" && !case.has_changing_rates() => continue,
-                    Setting::On => wrong.options.remove(option),
+                    Setting::Switch(_) if option == "classical" && !case.has_changing_rates() => continue,
+                    Setting::Switch(_) => wrong.options.remove(option),
                 };
                 rejects(name, &wrong, F64, option);
                 noticed += 1;
@@ -73,6 +77,9 @@ fn a_default_that_is_slightly_off_is_noticed() {
         ("rmsprop", "eps", 1.01e-8),
         ("rmsprop", "momentum", 1e-9),
         ("rmsprop", "weight_decay", 1e-9),
+        ("lion", "beta1", 0.95),
+        ("lion", "beta2", 0.98),
+        ("lion", "weight_decay", 1e-9),
         ("adam", "beta1", 0.900_001),
         ("adam", "beta2", 0.999_000_1),
         ("adam", "eps", 1.01e-8),
@@ -84,17 +91,17 @@ fn a_default_that_is_slightly_off_is_noticed() {
     ] {
         noticed(name, "f64", F64, option, Setting::Number(value));
     }
-    for (name, option) in [
-        ("rmsprop", "centered"),
-        ("rmsprop", "eps_inside_sqrt"),
-        ("adam", "amsgrad"),
-        ("adam", "eps_hat"),
-        ("adam", "no_bias_correction"),
-        ("adamw", "amsgrad"),
-        ("adamw", "eps_hat"),
-        ("adamw", "no_bias_correction"),
+    for (name, option, on) in [
+        ("rmsprop", "centered", true),
+        ("rmsprop", "eps_inside_sqrt", true),
+        ("adam", "amsgrad", true),
+        ("adam", "eps_hat", true),
+        ("adam", "bias_correction", false),
+        ("adamw", "amsgrad", true),
+        ("adamw", "eps_hat", true),
+        ("adamw", "bias_correction", false),
     ] {
-        noticed(name, "f64", F64, option, Setting::On);
+        noticed(name, "f64", F64, option, Setting::Switch(on));
     }
     for name in ["adam", "adamw"] {
         noticed(name, "f32", F32, "beta2", Setting::Number(0.9991));
@@ -106,7 +113,9 @@ fn a_default_that_is_slightly_off_is_noticed() {
 fn the_place_of_the_learning_rate_matters_only_if_it_changes() {
     for name in ["momentum", "nesterov"] {
         let mut plain: Vec<Case> = small_cases(name).into_iter().filter(|case| case.name == "plain").collect();
-        plain.iter_mut().for_each(|case| assert_eq!(case.options.insert("classical".into(), Setting::On), None));
+        plain
+            .iter_mut()
+            .for_each(|case| assert_eq!(case.options.insert("classical".into(), Setting::Switch(true)), None));
         let [constant, changing] = &plain[..] else { panic!("{} cases of 9 elements", plain.len()) };
         assert!(!constant.has_changing_rates() && changing.has_changing_rates());
         compare(name, constant, F64).unwrap();

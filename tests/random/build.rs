@@ -236,7 +236,7 @@ fn base<A: Scalar>(base: &Base, dials: &mut Dials) -> Boxed<A> {
         ($opt:expr $(, $setter:ident $value:expr)* $(; $option:ident $on:expr)*) => {{
             let opt = $opt;
             $(let opt = match $value { Some(value) => opt.$setter(value), None => opt };)*
-            $(let opt = if $on { opt.$option() } else { opt };)*
+            $(let opt = opt.$option($on);)*
             match decay { Some(decay) => opt.weight_decay(decay), None => opt }
         }};
     }
@@ -258,19 +258,19 @@ fn base<A: Scalar>(base: &Base, dials: &mut Dials) -> Boxed<A> {
         }
         Algorithm::Adam => {
             let opt = with!(Adam::<A>::new(rate), beta1 a, beta2 b, eps c;
-                amsgrad first; eps_hat second; no_bias_correction third);
+                amsgrad first; eps_hat second; bias_correction !third);
             Box::new(opt.state_precision(precision))
         }
         Algorithm::AdamW => {
             let opt = with!(AdamW::<A>::new(rate), beta1 a, beta2 b, eps c;
-                amsgrad first; eps_hat second; no_bias_correction third);
+                amsgrad first; eps_hat second; bias_correction !third);
             Box::new(opt.state_precision(precision))
         }
         Algorithm::FedAdam => Box::new(with!(FedAdam::<A>::new(rate), beta1 a, beta2 b, tau c; flower first)),
         Algorithm::FedYogi => Box::new(with!(FedYogi::<A>::new(rate), beta1 a, beta2 b, tau c; flower first)),
         Algorithm::FedAdagrad => Box::new(with!(FedAdagrad::<A>::new(rate), beta1 a, tau c; flower first)),
         Algorithm::Signs => {
-            let opt = Elementwise::<_, A>::from_rule(Signs { momentum: momentum() }, rate);
+            let opt = Elementwise::<_, A>::from_rule(Signs::default().momentum(momentum()), rate);
             Box::new(with!(opt).state_precision(precision))
         }
         Algorithm::Own => Box::new(OwnOptimizer { rate, steps: 0, layout: None }),
@@ -279,19 +279,21 @@ fn base<A: Scalar>(base: &Base, dials: &mut Dials) -> Boxed<A> {
             Box::new(opt)
         }
         Algorithm::Muon => {
-            Box::new(with!(Muon::<A>::new(rate), momentum a, eps b; no_nesterov first; match_rms_adamw second))
+            Box::new(with!(Muon::<A>::new(rate), momentum a, eps b; nesterov !first; match_rms_adamw second))
         }
         Algorithm::Shampoo => {
             let opt = with!(Shampoo::<A>::new(rate), eps a, beta2 b, momentum c);
-            let opt = if first { opt.period(2) } else { opt };
+            let opt = if first { opt.every(2) } else { opt };
             let opt = opt.block_size(if second { 2 } else { 64 }); // decompositions of larger ones take seconds
             Box::new(if third { opt.graft(Graft::Adam) } else { opt })
         }
         Algorithm::Soap => {
             let opt = with!(Soap::<A>::new(rate), beta1 a, beta2 b, eps c);
-            let opt = if first { opt.period(2) } else { opt };
+            let opt = if first { opt.every(2) } else { opt };
             Box::new(opt.max_side(if second { 2 } else { 64 }))
         }
-        Algorithm::OwnMatrix => Box::new(with!(Matrixwise::<_, A>::from_rule(Rows { momentum: momentum() }, rate))),
+        Algorithm::OwnMatrix => {
+            Box::new(with!(Matrixwise::<_, A>::from_rule(Rows::default().momentum(momentum()), rate)))
+        }
     }
 }

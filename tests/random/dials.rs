@@ -76,6 +76,14 @@ impl Schedule for Dial {
             Some(Turn::Panic) => panic!("{USER} in a schedule"),
         }
     }
+
+    fn check(&self) -> gradus::Result<()> {
+        Ok(())
+    }
+
+    fn memory(&self) -> gradus::schedule::Memory<'_> {
+        gradus::schedule::Memory::none()
+    }
 }
 
 impl Dials {

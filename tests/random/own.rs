@@ -10,14 +10,16 @@ use ndarray::{Array2, ArrayViewMut2};
 
 use crate::actions::Boxed;
 
-/// A rule as the docs show one.
-pub(crate) struct Signs {
-    pub(crate) momentum: Hyper,
+gradus::hyper_parameters! {
+    /// A rule as the docs show one.
+    pub(crate) struct Signs => SignsValues {
+        /// The share of the average that is kept per step.
+        momentum: 0.9, 0.0..1.0;
+    }
 }
 
 impl<A: Scalar> Rule<A> for Signs {
-    type Values = f64;
-    type Coefficients = (A, A);
+    type Coefficients = [A; 2];
 
     fn name(&self) -> &'static str {
         "signs"
@@ -27,34 +29,27 @@ impl<A: Scalar> Rule<A> for Signs {
         &["momentum_buffer"]
     }
 
-    fn values(&self, step: u64) -> Result<f64> {
-        self.momentum.within("momentum", 0.0..1.0, step)
+    fn coefficients(&self, values: &SignsValues, _: &At) -> [A; 2] {
+        [values.momentum, 1.0 - values.momentum].map(A::from_f64)
     }
 
-    fn hyper_parameters(&self) -> Vec<&Hyper> {
-        vec![&self.momentum]
-    }
-
-    fn coefficients(&self, momentum: &f64, at: &At) -> (A, A) {
-        (A::from_f64(at.learning_rate), A::from_f64(*momentum))
-    }
-
-    fn sweep(&self, coefficients: (A, A), lanes: Lanes<'_, A>) {
-        lanes.each(coefficients, |&(rate, momentum), param, grad, [m]: [A; 1]| {
-            let m = momentum * m + (A::one() - momentum) * grad;
-            (param - rate * m.signum(), [m])
+    fn sweep(&self, coefficients: [A; 2], lanes: Lanes<'_, A>) {
+        lanes.each(coefficients, |&[momentum, rest], _, grad, [m]: [A; 1]| {
+            let m = momentum * m + rest * grad;
+            (m.signum(), [m])
         });
     }
 }
 
-/// A rule of matrices: momentum, and shorter rows.
-pub(crate) struct Rows {
-    pub(crate) momentum: Hyper,
+gradus::hyper_parameters! {
+    /// A rule of matrices: momentum, and shorter rows.
+    pub(crate) struct Rows => RowsValues {
+        /// The momentum.
+        momentum: 0.9, 0.0..1.0;
+    }
 }
 
 impl<A: Scalar> MatrixRule<A> for Rows {
-    type Values = f64;
-
     fn name(&self) -> &'static str {
         "rows"
     }
@@ -63,16 +58,8 @@ impl<A: Scalar> MatrixRule<A> for Rows {
         vec![MatrixSlot::new("momentum_buffer", shape)]
     }
 
-    fn values(&self, step: u64) -> Result<f64> {
-        self.momentum.within("momentum", 0.0..1.0, step)
-    }
-
-    fn hyper_parameters(&self) -> Vec<&Hyper> {
-        vec![&self.momentum]
-    }
-
-    fn direction(&self, momentum: &f64, _: &At, mut grad: ArrayViewMut2<'_, A>, slots: &mut [Array2<A>]) {
-        let momentum = A::from_f64(*momentum);
+    fn direction(&self, values: &RowsValues, _: &At, mut grad: ArrayViewMut2<'_, A>, slots: &mut [Array2<A>]) {
+        let momentum = A::from_f64(values.momentum);
         slots[0].zip_mut_with(&grad, |m, grad| *m = momentum * *m + *grad);
         grad.assign(&slots[0]);
         for mut row in grad.rows_mut() {
@@ -144,13 +131,13 @@ impl<A: Scalar> Optimizer<A> for OwnOptimizer {
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node("own");
         node.value("steps", self.steps);
-        self.rate.write_state(&mut node);
+        self.rate.write_state("rate", &mut node);
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
-        let mut node = state.node("own")?;
+        let node = state.node("own")?;
         let (steps, layout) = (node.value("steps", "a count")?, state.layout().cloned());
-        let rate = self.rate.read_state(&mut node)?;
+        let rate = self.rate.read_state("rate", &node)?;
         Ok(Commit::new(move || (self.steps, self.layout) = (steps, layout)).and(rate))
     }
 }

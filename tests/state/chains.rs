@@ -82,8 +82,8 @@ mod curvature {
         ("kfac", || Box::new(tapped(Momentum::new(0.05, 0.9).kfac().damping(0.1)))),
         ("kfac by eigenvalues, clipped, accumulated", || Box::new(
             tapped(Sgd::new(0.05).kfac().eigen()).clip_global_norm(1.0).accumulate(2))),
-        ("shampoo in blocks", || Box::new(Shampoo::new(0.05).block_size(34).period(2).graft(Graft::Adam).momentum(0.9))),
-        ("soap beside muon", || Box::new(Soap::new(0.02).period(7).max_side(66).route("b.*", Muon::new(0.02)))),
+        ("shampoo in blocks", || Box::new(Shampoo::new(0.05).block_size(34).every(2).graft(Graft::Adam).momentum(0.9))),
+        ("soap beside muon", || Box::new(Soap::new(0.02).every(7).max_side(66).route("b.*", Muon::new(0.02)))),
     ];
 }
 
@@ -94,12 +94,12 @@ const PLAIN: [(&str, Build); 36] = [
     ("muon beside adamw", || Box::new(AdamW::new(0.05).route("*.weight", Muon::new(0.02)))),
     ("sgd", || Box::new(Sgd::new(0.1))),
     ("adam with a schedule", || Box::new(Adam::new(Cosine::new(0.05, 20).warmup(3)).weight_decay(0.01))),
-    ("amsgrad", || Box::new(Adam::new(0.05).amsgrad())),
+    ("amsgrad", || Box::new(Adam::new(0.05).amsgrad(true))),
     ("adam in bf16", || Box::new(Adam::new(0.05).state_precision(StatePrecision::Bf16(Rounding::Stochastic)))),
     ("adam in bf16, to nearest", || Box::new(Adam::new(0.05).state_precision(StatePrecision::Bf16(Rounding::Nearest)))),
     ("adam in 8 bits", || Box::new(Adam::new(0.05).state_precision(StatePrecision::Blockwise8))),
     ("momentum in 8 bits", || Box::new(Momentum::new(0.05, 0.9).state_precision(StatePrecision::Blockwise8))),
-    ("rmsprop", || Box::new(RmsProp::new(0.01).centered().momentum(0.9))),
+    ("rmsprop", || Box::new(RmsProp::new(0.01).centered(true).momentum(0.9))),
     ("clip_global_norm", || Box::new(AdamW::new(0.05).clip_global_norm(0.5))),
     ("clip_value", || Box::new(AdamW::new(0.05).clip_value(0.5))),
     ("clip_adaptive", || Box::new(AdamW::new(0.05).clip_adaptive(0.1))),

@@ -1,8 +1,11 @@
 //! A run that stops and goes on is the run that never stopped.
 
+use std::sync::{Arc, Mutex};
+
+use gradus::error::StateError;
 use gradus::prelude::*;
-use gradus::schedule::Plateau;
-use gradus::{Pattern, StateDict};
+use gradus::schedule::{Memory, Plateau, Remember};
+use gradus::{Commit, Error, Pattern, StateDict};
 use ndarray::array;
 
 use crate::chains::{CHAINS, Tree, grads, number, tree};
@@ -99,4 +102,70 @@ fn freezing_that_was_changed_on_the_way_is_remembered() {
     resumed.load_state_dict(&opt.state_dict()).unwrap();
     resumed.step(&mut params, &grads).unwrap();
     assert_eq!(params, (array![0.5], array![0.5]));
+}
+
+/// The state of a schedule belongs to its hyper-parameter.
+#[test]
+fn the_state_of_a_schedule_is_that_of_one_hyper_parameter() {
+    let reduced = Plateau::new(0.8).factor(0.5).patience(0);
+    (0..2).for_each(|_| _ = reduced.observe(1.0));
+    let state = Optimizer::<f64>::state_dict(&Momentum::new(reduced, 0.5));
+    assert_eq!(state.keys().collect::<Vec<_>>(), ["momentum/learning_rate/plateau", "momentum/steps"]);
+    let other = Plateau::new(0.9);
+    let error = Momentum::<f64>::new(0.8, other.clone()).load_state_dict(&state).unwrap_err();
+    assert!(
+        matches!(&error, Error::State(StateError::MissingEntry { key, .. }) if key == "momentum/momentum/plateau"),
+        "{error}"
+    );
+    let error = Momentum::<f64>::new(0.8, 0.5).load_state_dict(&state).unwrap_err();
+    let key = "momentum/learning_rate/plateau".into();
+    assert_eq!(error, Error::State(StateError::UnexpectedEntry { key, into: "optimizer" }));
+    assert_eq!(other.at(0), 0.9);
+}
+
+/// A schedule of the user's that remembers the best metric, and is no `Plateau`.
+#[derive(Clone)]
+struct Best(Arc<Mutex<f64>>);
+
+impl Schedule for Best {
+    fn at(&self, _: u64) -> f64 {
+        *self.0.lock().unwrap()
+    }
+
+    fn check(&self) -> gradus::Result<()> {
+        Ok(())
+    }
+
+    fn memory(&self) -> Memory<'_> {
+        Memory::of(self)
+    }
+}
+
+impl Remember for Best {
+    fn key(&self) -> &'static str {
+        "best"
+    }
+
+    fn save(&self) -> String {
+        self.at(0).to_string()
+    }
+
+    fn load(&self, saved: &str) -> Option<Commit<'static>> {
+        let (best, own) = (saved.parse().ok()?, Arc::clone(&self.0));
+        Some(Commit::new(move || *own.lock().unwrap() = best))
+    }
+}
+
+#[test]
+fn any_schedule_may_have_state() {
+    let best = |value| Best(Arc::new(Mutex::new(value)));
+    // Two of one kind in one hyper-parameter, and one in an optional one.
+    let opt = |[a, b, c, d]: &[Best; 4]| {
+        RmsProp::<f64>::new(a.clone().warmup(2).times(b.clone())).alpha(c.clone()).momentum(d.clone().scale(0.5))
+    };
+    let (known, fresh) = ([0.1, 0.2, 0.3, 0.4].map(best), [0.0; 4].map(best));
+    let state = opt(&known).state_dict();
+    opt(&fresh).load_state_dict(&state).unwrap();
+    assert_eq!(fresh.map(|best| best.at(0)), [0.1, 0.2, 0.3, 0.4]);
+    assert!(state.keys().any(|key| key == "rmsprop/learning_rate/best#2"));
 }

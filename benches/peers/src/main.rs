@@ -4,7 +4,7 @@ mod frameworks;
 #[path = "../../shared/level.rs"]
 mod level;
 mod muon;
-mod python;
+mod process;
 #[path = "../../shared/record.rs"]
 mod record;
 mod rust;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use gradus::simd;
 
-use python::Python;
+use process::Process;
 use record::Record;
 
 const ROUNDS: usize = 9;
@@ -79,6 +79,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         frameworks::table();
         return Ok(());
     }
+    if given("--serve") {
+        return Ok(serve()?);
+    }
     level::begin()?;
     let mut record = Record::default();
     let (name, with) = if given("--frameworks") {
@@ -87,19 +90,19 @@ fn main() -> Result<(), Box<dyn Error>> {
         ("frameworks", rust::versions())
     } else if given("--muon") {
         muon::table(&python, &mut record);
-        ("muon", [rust::versions(), python::versions(&python)].concat())
+        ("muon", [rust::versions(), process::versions(&python)].concat())
     } else {
         record.say(&format!(
             "AdamW on f32, medians of {ROUNDS} interleaved rounds; how many times as long as gradus. {} threads.",
             rayon::current_num_threads()
         ));
         on_both_heaps(&mut record, &[vec!["--table".into()], sizes.clone()].concat())?;
-        ("peers", [rust::versions(), python::versions(&python)].concat())
+        ("peers", [rust::versions(), process::versions(&python)].concat())
     };
     if given("--record") {
         let level = simd::level();
         let given = [options, vec![format!("--simd {level}")], sizes].concat().join(" ");
-        let held: Vec<_> = python::held_to(level).iter().map(|(name, value)| format!(" `{name}={value}`")).collect();
+        let held: Vec<_> = process::held_to(level).iter().map(|(name, value)| format!(" `{name}={value}`")).collect();
         let held = if held.is_empty() { String::new() } else { format!("; Python with{}", held.concat()) };
         let made_by = format!("`cargo run --release -- {given}` in `benches/peers`, with {}{held}", with.join(", "));
         record.write(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../record"), name, &made_by)?;
@@ -127,7 +130,7 @@ fn problems(sizes: &[String]) -> Vec<Problem> {
 }
 
 fn table(python: &str, sizes: &[String]) {
-    let names: Vec<&str> = rust::NAMES.into_iter().chain(python::NAMES).collect();
+    let names: Vec<&str> = rust::NAMES.into_iter().chain(process::NAMES).collect();
     println!("| tensors | {} |\n|---|{}", names.join(" | "), "---|".repeat(names.len()));
     let mut rows = Vec::new();
     for problem in problems(sizes) {
@@ -149,6 +152,35 @@ fn table(python: &str, sizes: &[String]) {
     );
 }
 
+/// Runs one Rust library as `peer.py` runs those of Python: each line of the standard input is a command.
+fn serve() -> std::io::Result<()> {
+    let mut peer: Option<Box<dyn Peer>> = None;
+    for line in std::io::stdin().lines() {
+        let line = line?;
+        let words: Vec<&str> = line.split(' ').collect();
+        match (&words[..], &mut peer) {
+            (["setup", library, count, length, clip, _], _) => {
+                let number = |text: &str| text.parse().map_err(std::io::Error::other);
+                let problem = Problem {
+                    count: number(count)?,
+                    length: number(length)?,
+                    clip: clip.parse().map_err(std::io::Error::other)?,
+                };
+                peer = Some(rust::peer(number(library)?, problem));
+                println!("ready");
+            }
+            (["run", repeats], Some(peer)) => {
+                println!("{}", peer.time(repeats.parse().map_err(std::io::Error::other)?))
+            }
+            (["values"], Some(peer)) => {
+                println!("{}", peer.values().iter().map(f32::to_string).collect::<Vec<_>>().join(" "));
+            }
+            _ => return Err(std::io::Error::other(format!("no command: {line}"))),
+        }
+    }
+    Ok(())
+}
+
 fn cells(ratios: &[Option<f64>]) -> String {
     let cell = |ratio: &Option<f64>| ratio.map_or("–".into(), |ratio| format!("{ratio:.2}"));
     ratios.iter().map(cell).collect::<Vec<_>>().join(" | ")
@@ -156,9 +188,12 @@ fn cells(ratios: &[Option<f64>]) -> String {
 
 /// How many times as long as the first each takes; nothing for those that are not there.
 fn ratios(python: &str, names: &[&str], problem: Problem) -> Vec<Option<f64>> {
-    let mut peers: Vec<(&str, Box<dyn Peer>)> = rust::peers(problem);
-    for library in python::NAMES {
-        match Python::start(python, library, problem) {
+    // Each in a process of its own: the time of a step depends on which pages of memory its arrays get.
+    let of_rust = rust::able(problem).map(|number| (rust::NAMES[number], Process::rust(number, problem)));
+    let of_python = process::NAMES.map(|library| (library, Process::python(python, library, problem)));
+    let mut peers: Vec<(&str, Box<dyn Peer>)> = Vec::new();
+    for (library, process) in of_rust.chain(of_python) {
+        match process {
             Some(peer) => peers.push((library, Box::new(peer))),
             None => eprintln!("{library}: not there"),
         }

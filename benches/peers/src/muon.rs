@@ -3,7 +3,7 @@
 use gradus::{Muon, Optimizer};
 use ndarray::Array2;
 
-use crate::python::Python;
+use crate::process::Process;
 use crate::record::Record;
 use crate::{LEARNING_RATE, PAUSE, Peer, Problem, ROUNDS, measure, median, wave};
 
@@ -33,7 +33,7 @@ pub(crate) fn table(python: &str, record: &mut Record) {
         let matrix = |phase| Array2::from_shape_vec((n, n), wave(n * n, phase)).unwrap_or_default();
         let mut ours = Ours { opt: Muon::new(LEARNING_RATE), param: matrix(0.0), grad: matrix(1.0) };
         let peers = ["torch-muon", "torch-muon-f32"];
-        let peers = peers.map(|library| Python::start(python, library, Problem { count: 1, length: n, clip: 0.0 }));
+        let peers = peers.map(|library| Process::python(python, library, Problem { count: 1, length: n, clip: 0.0 }));
         let [Some(mut narrow), Some(mut wide)] = peers else {
             eprintln!("torch: not there");
             continue;

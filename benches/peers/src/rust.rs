@@ -30,21 +30,22 @@ pub(crate) fn versions() -> Vec<String> {
     ["candle-nn", "burn", "rlx-optim", "optirs-core"].into_iter().filter_map(version).collect()
 }
 
-/// The libraries that can do the problem; none but gradus clips by the global norm out of the box.
-pub(crate) fn peers(problem: Problem) -> Vec<(&'static str, Box<dyn Peer>)> {
-    let gradus: (_, Box<dyn Peer>) = (NAMES[0], Box::new(Gradus::new(problem)));
-    if problem.clip > 0.0 {
-        return vec![gradus];
+/// The numbers of the libraries that can do the problem; none but gradus clips by the global norm out of the box.
+pub(crate) fn able(problem: Problem) -> impl Iterator<Item = usize> {
+    if problem.clip > 0.0 { 0..1 } else { 0..NAMES.len() }
+}
+
+/// A library by its number in [`NAMES`].
+pub(crate) fn peer(number: usize, problem: Problem) -> Box<dyn Peer> {
+    match number {
+        0 => Box::new(Gradus::new(problem)),
+        1 => Box::new(Loop::new(problem)),
+        2 => Box::new(Candle::new(problem)),
+        3 => Box::new(Burn::new(problem)),
+        4 => Box::new(Rlx::new(problem, true)),
+        5 => Box::new(Rlx::new(problem, false)),
+        _ => Box::new(Optirs::new(problem)),
     }
-    vec![
-        gradus,
-        (NAMES[1], Box::new(Loop::new(problem))),
-        (NAMES[2], Box::new(Candle::new(problem))),
-        (NAMES[3], Box::new(Burn::new(problem))),
-        (NAMES[4], Box::new(Rlx::new(problem, true))),
-        (NAMES[5], Box::new(Rlx::new(problem, false))),
-        (NAMES[6], Box::new(Optirs::new(problem))),
-    ]
 }
 
 fn arrays(problem: Problem, phase: f32) -> Vec<Array1<f32>> {

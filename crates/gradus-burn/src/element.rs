@@ -4,8 +4,7 @@ use bytemuck::Pod;
 
 /// An element type of parameters: `f32`, `f64`, `bf16`, `f16`.
 ///
-/// The 16-bit ones are stepped through [`Optimizer::master_weights`](gradus::Optimizer::master_weights). Implemented for
-/// all that it asks for.
+/// 16-bit parameters need [`master_weights`](gradus::OptimizerExt::master_weights). The trait is implemented for every type that qualifies.
 pub trait BurnElement: gradus::Element + burn::tensor::Element + Pod {}
 
 impl<A: gradus::Element + burn::tensor::Element + Pod> BurnElement for A {}

@@ -1,13 +1,13 @@
-//! What can go wrong between burn and gradus.
+//! The errors between burn and gradus.
 
 use std::fmt;
 
 use burn::tensor::{DType, Device};
 
-/// The result of what may fail here.
+/// A result with this crate's error.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong between burn and gradus. On an error, module and optimizer are as they were.
+/// An error of this crate. On an error, module and optimizer are unchanged.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -24,14 +24,14 @@ pub enum Error {
         expected: DType,
     },
 
-    /// A parameter or gradient lives on another backend than flex.
+    /// A parameter or gradient is on another backend than flex.
     #[error("{what} {} is on {device:?}; gradus steps what is on burn's flex backend, `Device::flex()`", Name(.path))]
     NotFlex {
         /// The parameter's path.
         path: String,
         /// `"parameter"` or `"gradient"`.
         what: &'static str,
-        /// Where it is.
+        /// Its device.
         device: Box<Device>,
     },
 
@@ -42,22 +42,21 @@ pub enum Error {
         path: String,
     },
 
-    /// A parameter is empty, because what it holds is lent: to a clone of the module, which shares its running statistics.
-    #[error("parameter {} is empty, as it is lent; drop its `Lent` first", Name(.path))]
+    /// A parameter is empty because it is lent out, possibly through a clone of the module, which shares its running statistics.
+    #[error("parameter {} is empty because it is lent out; drop the `Lent` guard first", Name(.path))]
     Lent {
         /// The parameter's path.
         path: String,
     },
 
-    /// Some gradients belong to none of the module's parameters: it is not the module they were taken for, or a parameter has got
-    /// a new id since.
+    /// Some gradients belong to no parameter of the module. Either they were computed for another module, or a parameter has a new id.
     #[error("{count} of the gradients belong to no parameter of the module")]
     UnexpectedGradients {
-        /// How many there are; burn does not say which.
+        /// The number of such gradients. Their names are not known.
         count: usize,
     },
 
-    /// What gradus found.
+    /// An error of gradus.
     #[error(transparent)]
     Gradus(#[from] gradus::Error),
 }

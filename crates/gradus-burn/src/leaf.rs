@@ -1,4 +1,4 @@
-//! One parameter while gradus has it.
+//! A parameter borrowed from burn.
 
 use burn::backend::DispatchTensor;
 use burn::module::{Param, ParamId};
@@ -16,7 +16,7 @@ pub(crate) fn placeholder<const D: usize>(device: &Device) -> Tensor<D> {
     Tensor::empty([0; D], (device, PLACEHOLDER))
 }
 
-/// One parameter: its memory, and what burn has it back with.
+/// A parameter borrowed from burn: its buffer, and what is needed to give it back.
 #[derive(Debug)]
 pub(crate) struct Leaf<A> {
     path: String,

@@ -14,7 +14,7 @@ use crate::leaf::{Leaf, placeholder};
 use crate::way::Way;
 use crate::{BurnElement, Result};
 
-/// The `f32` parameters of a module as a tree of gradus: see [`Lent`].
+/// Lends the `f32` parameters of a module to gradus, as a parameter tree: see [`Lent`].
 ///
 /// # Errors
 /// [`Error::Dtype`](crate::Error::Dtype), [`Error::NotFlex`](crate::Error::NotFlex),
@@ -38,19 +38,17 @@ pub fn lend_as<A: BurnElement>(module: &mut impl Module) -> Result<Lent<'_, A>> 
     Ok(lent)
 }
 
-/// The parameters of a module, lent by [`lend`]: a tree for everything in gradus that takes one, such as a checkpoint.
+/// The parameters of a module, lent by [`lend`]: a tree for everything in gradus that takes parameters, such as a checkpoint.
 ///
-/// The paths are those of the module, `hidden.weight`, in its order. The module has the parameters back when the tree is
-/// dropped; until then its tensors are empty. A panic that unwinds puts the parameters back too, as it left them: some may have
-/// moved. (Only a hand-written `Module::map` that panics while it puts back loses them.)
+/// Paths are the names of the module's fields, such as `hidden.weight`, in its order. When the tree is dropped, the module has the parameters
+/// back; until then its tensors are empty. A panic puts the parameters back too, but some may have moved. (The parameters are lost only if a
+/// hand-written `Module::map` panics while they are put back.)
 ///
-/// What is only read comes back as the very tensor it was. What is shown to be written, in a step all of the tree, is copied
-/// first if something else holds its memory too, and comes back as a leaf that no graph knows: do not write between a forward
-/// pass and its `backward`.
+/// A tensor that was only read comes back as the same tensor. A tensor that is written (in a step, every tensor) is copied first if something
+/// else also holds its memory, and comes back as a leaf without a graph. Therefore do not write between a forward pass and its `backward`.
 ///
-/// Frozen parameters and running statistics are tensors of the tree as well. Parameters of integers or booleans and
-/// quantized ones are not: they stay in the module. Clones of a module share its running statistics: while it is lent, these
-/// are empty in the clones too.
+/// Frozen parameters and running statistics are part of the tree. Parameters of integers or booleans and quantized parameters are not; they
+/// stay in the module. Clones of a module share its running statistics, which are empty in the clones too while the module is lent.
 ///
 /// # Example
 /// ```
@@ -73,7 +71,7 @@ pub struct Lent<'m, A: BurnElement = f32> {
 type Home<'m, A> = Box<dyn FnMut(Walk<A>) + Send + 'm>;
 
 impl<A: BurnElement> Lent<'_, A> {
-    /// The paths of what was copied when it was shown to be written, because its memory was shared: see
+    /// The paths of the tensors that were copied before they were written, because their memory was shared: see
     /// [`Report::copied`](crate::Report::copied).
     pub fn copied(&self) -> impl Iterator<Item = &str> {
         self.leaves.iter().filter(|leaf| leaf.is_copied()).map(Leaf::path)

@@ -9,18 +9,18 @@ use gradus::Optimizer;
 use crate::gradients::Gradients;
 use crate::{BurnElement, Result, lend_as};
 
-/// What a step did: all that [`gradus::Report`] says, and what was copied.
+/// The result of a step: the fields of [`gradus::Report`], and the tensors that were copied.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Report {
-    /// What the optimizer reports.
+    /// The report of the optimizer.
     pub step: gradus::Report,
-    /// The paths of the tensors whose memory was held elsewhere (by a clone of the module, another parameter, a graph that
-    /// still lives) or not filled one element after the other, in whatever order of axes: they were copied before the step, once,
-    /// and have memory of their own now. Empty in a loop that copies nothing.
+    /// The paths of the tensors that were copied before the step. A tensor is copied once, if a clone of the module, another parameter or a
+    /// graph also holds its memory, or if its elements are not contiguous in any order of axes. Afterwards it has its own memory, so the list
+    /// is usually empty.
     ///
-    /// Frozen parameters and running statistics are among them, although no step changes their values: of two models over one
-    /// frozen base, the first to be stepped gets a base of its own.
+    /// Frozen parameters and running statistics can be in the list, although no step changes their values: if two models share a frozen base,
+    /// the first one that is stepped gets its own copy of the base.
     pub copied: Vec<String>,
 }
 
@@ -34,11 +34,10 @@ impl Deref for Report {
 
 /// Moves the `f32` parameters of a module along their gradients, in their own memory.
 ///
-/// A parameter without a gradient keeps its values, its state and its step count. Parameters are known by their path in the
-/// module. A graph that was recorded before the step, taken or refused, does not reach the parameters any more.
+/// A parameter without a gradient keeps its values, its state and its step count. Parameters are identified by their path in the module. A graph
+/// recorded before the step is not connected to the parameters any more, even if the step fails.
 ///
-/// Memory that something else holds too is copied first, that of parameters without a gradient as well: see
-/// [`Report::copied`].
+/// A tensor is copied first if something else also holds its memory, even if it has no gradient: see [`Report::copied`].
 ///
 /// # Errors
 /// [`Error::Dtype`](crate::Error::Dtype), [`Error::NotFlex`](crate::Error::NotFlex),
@@ -71,8 +70,8 @@ pub fn step(
     step_as(optimizer, module, grads)
 }
 
-/// [`step`] for parameters of another element type, `step_as::<f64>(…)`; an optimizer with `master_weights::<bf16>()` says
-/// its own.
+/// [`step`] for parameters of another element type, `step_as::<f64>(…)`. The type is inferred from an optimizer with
+/// `master_weights::<bf16>()`.
 ///
 /// # Errors
 /// Those of [`step`].

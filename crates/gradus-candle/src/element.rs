@@ -5,12 +5,13 @@ use half::{bf16, f16};
 
 /// An element type of variables: `f32`, `f64`, `bf16`, `f16`. The trait is sealed.
 ///
-/// The 16-bit ones are stepped through [`Optimizer::master_weights`](gradus::Optimizer::master_weights).
+/// 16-bit variables need [`master_weights`](gradus::OptimizerExt::master_weights).
 pub trait CandleElement: gradus::Element + WithDType + sealed::Sealed {}
 
 pub(crate) mod sealed {
     use super::CpuStorage;
 
+    #[allow(unnameable_types, reason = "sealed")]
     pub trait Sealed: Sized {
         /// The elements of a storage, if it is of this type.
         fn elements(storage: &CpuStorage) -> Option<&[Self]>;

@@ -1,11 +1,11 @@
-//! What can go wrong between candle and gradus.
+//! The errors between candle and gradus.
 
 use candle_core::DeviceLocation;
 
-/// The result of what may fail here.
+/// A result with this crate's error.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong between candle and gradus. On an error, variables and optimizer are as they were.
+/// An error of this crate. On an error, variables and optimizer are unchanged.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -29,7 +29,7 @@ pub enum Error {
         path: String,
         /// `"variable"` or `"gradient"`.
         what: &'static str,
-        /// Where it is.
+        /// Its device.
         device: DeviceLocation,
     },
 
@@ -44,7 +44,7 @@ pub enum Error {
         path: String,
     },
 
-    /// One variable stands there under two names.
+    /// One variable was given under two names.
     #[error("{path:?} and {first:?} are one variable; name it once")]
     SameVariable {
         /// The second name.
@@ -53,25 +53,25 @@ pub enum Error {
         first: String,
     },
 
-    /// A variable holds nothing, because its values are lent already.
+    /// A variable is empty because it is lent out.
     #[error("variable {path:?} is lent already; drop the other `Lent` first")]
     Lent {
         /// The variable's name.
         path: String,
     },
 
-    /// A gradient lies in the memory of a variable, which cannot be read while it is written.
+    /// A gradient shares the memory of a variable, and it cannot be read while the variable is written.
     #[error("gradient {path:?} lies in a variable's own memory; give a copy, `Tensor::copy`")]
     GradientIsVariable {
         /// The name of the variable that the gradient is for.
         path: String,
     },
 
-    /// What gradus found.
+    /// An error of gradus.
     #[error(transparent)]
     Gradus(#[from] gradus::Error),
 
-    /// What candle found.
+    /// An error of candle.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
 }

@@ -13,10 +13,9 @@ use ndarray::{ArrayView, ArrayViewD, IxDyn, ShapeBuilder};
 use crate::vars::ensure_fits;
 use crate::{CandleElement, Error, Result};
 
-/// The gradients of named variables as a tree, made by [`Vars::gradients`](crate::Vars::gradients). A variable without one
-/// has no gradient this step.
+/// The gradients of named variables as a tree, made by [`Vars::gradients`](crate::Vars::gradients). A variable may have no gradient.
 ///
-/// They are read in candle's own memory, transposed and broadcast ones too.
+/// Gradients are read in candle's own memory, even if they are transposed or broadcast.
 pub struct Gradients<'g, A> {
     named: Arc<[(String, Var)]>,
     gradients: Vec<Option<Gradient<'g, A>>>,
@@ -70,7 +69,7 @@ impl<A: CandleElement> Params for Gradient<'_, A> {
 }
 
 impl<A: CandleElement> Gradient<'_, A> {
-    /// Nothing if the memory is not there.
+    /// `None` if the memory is not there.
     fn view(&self) -> Option<ArrayViewD<'_, A>> {
         let (elements, shape) = (elements(&self.storage)?, IxDyn(self.layout.dims()));
         if let Some((start, end)) = self.layout.contiguous_offsets() {

@@ -11,7 +11,8 @@ use ndarray::{ArrayView, ArrayViewMut};
 
 use crate::{CandleElement, Error, Result};
 
-/// The values of variables as a tree, made by [`Vars::lend`](crate::Vars::lend). Dropping it gives them back, also in a panic.
+/// The values of variables as a tree, made by [`Vars::lend`](crate::Vars::lend). When it is dropped, even by a panic, the variables have their
+/// values back.
 ///
 /// ```
 /// use candle_core::{Device, Var};

@@ -11,10 +11,9 @@ use gradus::{Optimizer, Report};
 
 use crate::{CandleElement, Error, Gradients, Lent, Result};
 
-/// The variables of a model, named, as what an optimizer steps.
+/// The named variables of a model.
 ///
-/// The names are the paths of groups, errors and checkpoints. A `Vars` holds handles, not values: what is stepped through it
-/// is the model's own memory.
+/// The names are the paths for groups, errors and checkpoints. A `Vars` holds handles, not values: a step changes the model's own memory.
 ///
 /// # Example
 /// ```
@@ -36,7 +35,7 @@ pub struct Vars<A = f32> {
 }
 
 impl<A: CandleElement> Vars<A> {
-    /// The variables that are in a map now, sorted by name: make the model first.
+    /// Takes the variables of a map, sorted by name. Build the model first.
     ///
     /// # Errors
     /// [`Error::NoVariables`] if there are none, and those of [`named`](Self::named).
@@ -51,11 +50,11 @@ impl<A: CandleElement> Vars<A> {
         Self::named(named)
     }
 
-    /// These variables, in this order.
+    /// Takes these variables, in this order.
     ///
     /// # Errors
-    /// [`Error::Dtype`] for a variable of another type than `A`, [`Error::NotOnCpu`], [`Error::DuplicateName`], and
-    /// [`Error::SameVariable`] where one stands under two names.
+    /// [`Error::Dtype`] if a variable has another type than `A`, [`Error::NotOnCpu`], [`Error::DuplicateName`], and
+    /// [`Error::SameVariable`] if one variable has two names.
     pub fn named<N: Into<String>>(named: impl IntoIterator<Item = (N, Var)>) -> Result<Self> {
         let named: Arc<[(String, Var)]> = named.into_iter().map(|(name, var)| (name.into(), var)).collect();
         let (mut names, mut vars) = (HashSet::new(), HashMap::new());
@@ -76,35 +75,33 @@ impl<A: CandleElement> Vars<A> {
         self.named.iter().map(|(name, var)| (name.as_str(), var))
     }
 
-    /// Takes a step along the gradients of a backward pass. A variable without a gradient stays as it is, with its state;
-    /// if none has one, the report says that nothing moved.
+    /// Takes a step along the gradients of a backward pass. A variable without a gradient keeps its value and its state. If no variable has a
+    /// gradient, the report has `moved: false`.
     ///
-    /// For the time of the step, the variables are [lent](Self::lend).
+    /// During the step, the variables are [lent](Self::lend).
     ///
     /// # Errors
-    /// Those of [`lend`](Self::lend), of [`gradients`](Self::gradients) and of the optimizer; variables and optimizer are then
-    /// as they were.
+    /// Those of [`lend`](Self::lend), of [`gradients`](Self::gradients) and of the optimizer. Variables and optimizer are then unchanged.
     pub fn step<O: Optimizer<A> + ?Sized>(&mut self, optimizer: &mut O, grads: &GradStore) -> Result<Report> {
         let gradients = self.gradients(grads)?;
         Ok(optimizer.step(&mut self.lend()?, &gradients)?)
     }
 
-    /// The values of the variables as a tree for gradus: to be stepped, saved, loaded, averaged.
+    /// Lends the values of the variables to gradus, as a tree that can be stepped, saved, loaded or averaged.
     ///
-    /// They are moved, not copied. Until the tree is dropped the variables hold nothing, and what reads them, a forward pass in another
-    /// thread too, gets an error from candle. So make the call a statement of its own: in `match opt.swap(&mut vars.lend()?) { … }` the tree
-    /// lives to the end of the `match`.
+    /// The values are moved, not copied. Until the tree is dropped the variables are empty, and a forward pass on any thread gets an error from
+    /// candle. Make the call a statement of its own: in `match opt.swap(&mut vars.lend()?) { … }` the tree lives to the end of the `match`.
     ///
     /// # Errors
-    /// [`Error::Lent`] if they are moved out already.
+    /// [`Error::Lent`] if the values are already lent.
     pub fn lend(&mut self) -> Result<Lent<A>> {
         Lent::new(Arc::clone(&self.named))
     }
 
-    /// The gradients of the variables as a tree for gradus, in candle's memory, whatever its layout.
+    /// The gradients of the variables as a tree, read in candle's memory in any layout.
     ///
     /// # Errors
-    /// [`Error::Dtype`] and [`Error::NotOnCpu`] for a gradient that is not like its variable, and
+    /// [`Error::Dtype`] and [`Error::NotOnCpu`] if a gradient has another type or device than its variable, and
     /// [`Error::GradientIsVariable`].
     pub fn gradients<'g>(&self, grads: &'g GradStore) -> Result<Gradients<'g, A>> {
         Gradients::new(&self.named, grads)

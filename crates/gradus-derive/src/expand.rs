@@ -3,7 +3,7 @@
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote};
 use syn::spanned::Spanned;
-use syn::{DeriveInput, Generics, Ident, Result, TypeParam};
+use syn::{DeriveInput, GenericParam, Generics, Ident, Result, TypeParam};
 
 use crate::attributes::StructAttributes;
 use crate::fields::{self, Field};
@@ -73,7 +73,7 @@ impl Tree<'_> {
         let visits = fields.iter().map(|field| visit(field, access));
         quote! {
             #[automatically_derived]
-            #[allow(unused_qualifications)]
+            #[allow(unused_qualifications, reason = "paths are absolute")]
             impl #parameters #gradus::params::#name for #ident #arguments where #(#bounds,)* {
                 #elem
 
@@ -90,7 +90,7 @@ impl Tree<'_> {
     /// The struct's generics and the element type.
     fn generics(&self) -> Generics {
         let mut generics = self.input.generics.clone();
-        generics.params.push(TypeParam::from(self.elem.clone()).into());
+        generics.params.push(GenericParam::Type(TypeParam::from(self.elem.clone())));
         generics
     }
 

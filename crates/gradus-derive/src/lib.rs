@@ -10,8 +10,8 @@ use syn::{DeriveInput, parse_macro_input};
 
 /// Makes a struct of arrays a tree of parameters: implements `gradus::params::Params` and `ParamsMut`.
 ///
-/// The fields are visited in the order of their declaration, each under its name; those of a tuple struct under
-/// their position. Any type that is a tree can be a field: arrays and views, containers of them, other structs.
+/// Fields are visited in declaration order, each under its name; fields of a tuple struct are visited under their position. A field can have any type
+/// that is a tree: arrays and views, containers of them, other structs.
 ///
 /// ```
 /// use gradus::prelude::*;
@@ -43,28 +43,26 @@ use syn::{DeriveInput, parse_macro_input};
 ///
 /// | attribute | on | effect |
 /// |---|---|---|
-/// | `#[params(skip)]` | field | the field is no parameter: it is never visited and may be of any type |
-/// | `#[params(rename = "…")]` | field | the name in paths, in place of the field's own; neither empty nor with a dot, which separates the levels of a path |
-/// | `#[params(read_only)]` | struct | implements `Params` alone: for gradients made of read-only views |
-/// | `#[params(crate = "…")]` | struct | the path of the crate gradus, where it is not `::gradus`: for crates that re-export it |
+/// | `#[params(skip)]` | field | the field is not a parameter: it is never visited and may have any type |
+/// | `#[params(rename = "…")]` | field | the name in paths instead of the field's name; it must not be empty or contain a dot, which separates the levels of a path |
+/// | `#[params(read_only)]` | struct | implements only `Params`: for gradients made of read-only views |
+/// | `#[params(crate = "…")]` | struct | the path of the crate gradus, if it is not `::gradus`: for crates that re-export it |
 ///
-/// A skipped field leaves the names of the others alone: the second field of a tuple struct is `1`, whether or not
-/// the first is skipped. A raw identifier loses its prefix: `r#type` is named `type`.
+/// A skipped field does not change the names of other fields: the second field of a tuple struct is `1`, even if the first one is skipped. A raw
+/// identifier loses its prefix: `r#type` is named `type`.
 ///
-/// A struct of read-only views that has a lifetime is a tree of gradients without `read_only`, too. The attribute says
-/// so where the struct is declared; without a lifetime it is needed.
+/// A struct of read-only views with a lifetime is a tree of gradients even without `read_only`. Without a lifetime the attribute is needed.
 ///
 /// # Bounds
 ///
-/// The implementations hold where every visited field is a tree, all of the same element type. `Linear<A>` above is a
-/// tree for `f32` and for `f64`, and with the feature `half` for `bf16` and `f16`, without a bound written on `A`. A struct that mixes
-/// element types is no tree. Fields that hold the struct itself, as in `children: Vec<Node>`, add no bound. Of structs that hold each
-/// other, one is implemented by hand.
+/// The struct is a tree if every visited field is a tree and all have the same element type. `Linear<A>` above is a tree for `f32` and `f64`, and with the
+/// feature `half` for `bf16` and `f16`; no bound on `A` is needed. A struct with several element types is not a tree. Fields that contain the struct
+/// itself, such as `children: Vec<Node>`, add no bound. If two structs contain each other, implement the traits for one of them by hand.
 ///
 /// # Errors
 ///
-/// Enums, unions, structs without a visited field, fields that hold no parameters and fields that share a name do not
-/// compile. A field whose type names a parameter or lifetime of the struct is checked where the struct is used.
+/// Enums, unions, structs without a visited field, fields without parameters, and fields with the same name do not compile. If a field's type contains a
+/// type parameter or lifetime of the struct, the field is checked where the struct is used.
 #[proc_macro_derive(Params, attributes(params))]
 pub fn params(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);

@@ -1,4 +1,4 @@
-//! What the compiler says of a struct that is no tree.
+//! The compiler explains common mistakes: a struct that is not a tree, a learning rate that is not a schedule, a feature that is off.
 
 #[test]
 fn misuse_is_explained() {

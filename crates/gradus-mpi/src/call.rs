@@ -65,7 +65,7 @@ impl Call {
     }
 }
 
-/// Nothing if all ranks are about to make the same call, else the error that all of them get.
+/// Returns an error, the same on all ranks, unless all of them are about to make the same call.
 pub(crate) fn compare(calls: &[u64]) -> Result<(), Error> {
     let (calls, _) = calls.as_chunks::<WORDS>();
     let leaves = |call: &[u64; WORDS]| call[0] == Operation::Leave as u64;

@@ -1,4 +1,4 @@
-//! The group of all processes that MPI has started.
+//! The group of all processes started by MPI.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,30 +25,29 @@ const LARGEST_SETTING: usize = 1 << 30;
 /// This process among all that `mpirun` has started.
 ///
 /// # Order of the sums
-/// [`all_reduce`](Collective::all_reduce) and [`reduce_scatter`](Collective::reduce_scatter) are MPI's own, which sum in an order
-/// of their own: the two need not agree in the last bit, nor two runs on different numbers of nodes. That each rank gets the same
-/// bits from `all_reduce` is what the MPI standard strongly recommends and what Open MPI and MPICH do. With
-/// [`fixed_order`](MpiGroup::fixed_order) nothing of it depends on MPI.
+/// [`all_reduce`](Collective::all_reduce) and [`reduce_scatter`](Collective::reduce_scatter) use MPI's own sums, whose order MPI chooses. The two
+/// may differ in the last bit, and so may runs on different numbers of nodes. Each rank gets the same bits from `all_reduce`: the MPI standard
+/// strongly recommends it, and Open MPI and MPICH do it. With [`fixed_order`](MpiGroup::fixed_order) the order does not depend on MPI.
 ///
 /// # Agreement
-/// Before each call ranks tell each other, in 56 bytes, what they are about to do. What differs is
-/// [`RankError::RanksDisagree`](gradus::error::RankError::RanksDisagree) on all of them, and they may go on. A group that is dropped, at the end of the program, by an early return
-/// or by a panic, says that this rank leaves: the others get [`RankError::RankLeft`](gradus::error::RankError::RankLeft), from this call and all later ones, instead of waiting
-/// for ever. The drop returns when every rank has made a call or has dropped its group.
+/// Before each call the ranks exchange a description of the call, 56 bytes per rank. If the descriptions differ, all ranks get
+/// [`RankError::RanksDisagree`](gradus::error::RankError::RanksDisagree) and can continue. If a group is dropped (at the end of the program, by an early return or by a panic), this rank
+/// leaves: the others get [`RankError::RankLeft`](gradus::error::RankError::RankLeft) from this and all later calls instead of waiting forever. The drop returns when every rank has
+/// made a call or dropped its group.
 ///
-/// # What ends the job
-/// MPI cannot take back a call in which a rank waits. So:
-/// - A process that is killed, or exits without dropping its group, is noticed by `mpirun`, which ends the others.
-/// - A rank that does not come within the [`timeout`](MpiGroup::timeout) ends the job through `MPI_Abort`, with a line on standard
-///   error that names the call. Without a timeout the others wait for it.
-/// - An error inside MPI ends the job with MPI's message: the `mpi` crate leaves MPI's error handler as it is, and that is its work.
+/// # Failures that end the job
+/// A rank that waits inside an MPI call cannot cancel it. Therefore:
+/// - If a process is killed, or exits without dropping its group, `mpirun` ends the others.
+/// - If a rank does not come within the [`timeout`](MpiGroup::timeout), the job ends through `MPI_Abort`, with a line on standard error that
+///   names the call. Without a timeout the others wait.
+/// - An error inside MPI ends the job with MPI's message, because the crate `mpi` does not replace MPI's error handler.
 ///
-/// [`RankError::Transport`](gradus::error::RankError::Transport) is left for an MPI that cannot be started.
+/// [`RankError::Transport`](gradus::error::RankError::Transport) means that MPI cannot be started.
 ///
 /// # Threads
-/// Calls from several threads of a process are made one after the other, by a lock; MPI is asked for the level `Serialized`. The
-/// group is [`Send`] and [`Sync`] without `unsafe`: it holds no handle of MPI, but asks for that of the world, a constant, at each call.
-/// Drop it in the thread that made it: the MPI standard asks that for `MPI_Finalize`.
+/// A lock serializes calls from several threads of a process; MPI is initialized with the level `Serialized`. The group is [`Send`] and [`Sync`]
+/// without `unsafe`, because it stores no MPI handle: every call uses the constant world communicator. Drop the group in the thread that created
+/// it, as the MPI standard requires for `MPI_Finalize`.
 ///
 /// # Example
 /// ```
@@ -124,31 +123,29 @@ impl MpiGroup {
         })
     }
 
-    /// Ends the job if a rank has to wait for the others longer than this in one call. Unless this is called, it waits as long as it
-    /// takes.
+    /// Ends the job if a rank waits for the others longer than this in one call. The default is to wait forever.
     ///
-    /// Ranks wait for the slowest: the time must be longer than what one of them does alone between two calls, such as to evaluate or to
-    /// write a checkpoint. The drop of the group waits without limit.
+    /// Ranks wait for the slowest one, so the time must be longer than anything that one rank does alone between two calls, such as an
+    /// evaluation or a checkpoint. Dropping the group waits without a limit.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Sums are taken in the order of the ranks, whatever MPI does: [`reduce_scatter`](Collective::reduce_scatter) and
-    /// [`all_reduce`](Collective::all_reduce) give the same bits as each other, as on any MPI and as
-    /// [`ThreadGroup`](gradus::distributed::ThreadGroup)'s.
+    /// Computes sums in the order of the ranks. [`reduce_scatter`](Collective::reduce_scatter) and [`all_reduce`](Collective::all_reduce) then
+    /// give the same bits, with any MPI, and the same as [`ThreadGroup`](gradus::distributed::ThreadGroup).
     ///
-    /// Every rank sends to each other its part, sums, and sends the sums back: as many bytes as the best algorithms send, in N − 1
-    /// messages where those need about log₂ N.
+    /// Every rank sends one part to each other rank, sums its own part, and sends the sums back. This sends as few bytes as the best algorithms,
+    /// but in N − 1 messages instead of about log₂ N.
     pub fn fixed_order(mut self) -> Self {
         self.settings.fixed_order = true;
         self
     }
 
-    /// The elements of a message, those of all ranks together, 2²⁷ unless this is called; from 1 to 2³⁰, others are brought to that.
-    /// What is longer is sent in pieces.
+    /// Sets the number of elements per message, over all ranks together; the default is 2²⁷. Values are clamped to 1 … 2³⁰. Longer data are sent
+    /// in pieces.
     ///
-    /// A call needs memory of its own for a message or two; it is kept for the next.
+    /// A call needs scratch memory for one or two messages, which is kept for the next call.
     pub fn longest_message(mut self, elements: usize) -> Self {
         self.settings.longest_message = elements.clamp(1, LARGEST_SETTING);
         self
@@ -198,7 +195,7 @@ impl MpiGroup {
         });
     }
 
-    /// Nothing if `whole` elements are one part of `part` elements for each rank.
+    /// Returns an error unless `whole` elements are one part of `part` elements per rank.
     fn ensure_parts(&self, whole: usize, part: usize) -> Result<()> {
         match part.checked_mul(self.size) == Some(whole) {
             true => Ok(()),

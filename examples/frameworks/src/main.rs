@@ -1,15 +1,15 @@
-//! One classifier of handwritten digits, with gradients by hand, from candle and from burn.
+//! One classifier of handwritten digits, with gradients computed by hand, by candle and by burn.
 //!
 //! ```sh
 //! cargo run --release -p gradus-frameworks
 //! ```
 //!
-//! The same network starts from the same weights three times, sees the same mini-batches, and is moved by the same chain of gradus:
-//! AdamW with a warm-up and a cosine, clipped by the global norm, without weight decay on biases. Only where the gradients come from
-//! differs. The table has the mean loss of every epoch; the three columns must be equal in every digit that is
-//! printed. The picture `target/frameworks.svg` shows the three curves, one on the other.
+//! The same network starts from the same weights three times and sees the same mini-batches. The optimizer chain is the same too: AdamW with a
+//! warm-up and a cosine, clipping by global norm, and no weight decay for biases. Only the source of the gradients differs. The table shows the
+//! mean loss of every epoch, and the three columns must agree in every printed digit. The picture `target/frameworks.svg` shows the three curves on
+//! top of each other.
 //!
-//! The start is a checkpoint of the first model, which the others load: the names of their tensors agree.
+//! The starting weights are a checkpoint of the first model, which the others load: their tensors have the same names.
 
 mod by_hand;
 #[cfg(test)]

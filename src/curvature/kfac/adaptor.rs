@@ -12,7 +12,7 @@ use crate::adaptor::around;
 use crate::params::Layout;
 use crate::schedule::Hyper;
 
-/// Preconditions the gradients of layers with their curvature: made by [`Optimizer::kfac`].
+/// Preconditions the gradients of layers with their curvature: made by [`OptimizerExt::kfac`](crate::OptimizerExt::kfac).
 ///
 /// # Update rule
 /// ```text
@@ -23,34 +23,33 @@ use crate::schedule::Hyper;
 /// ν = min(1, √(κ/|Ση²⟨V, ∇⟩|))          over all layers that have factors, η the learning rate of each tensor
 /// ∇ ← νV, and the step of the optimizer inside
 /// ```
-/// Layers are linear, or convolutions as [linear layers of their unfolded inputs](crate::curvature::tap::unfold) with Ω and Γ of Grosse and
-/// Martens as A and G. What no tap was given for passes through to the optimizer inside as it is.
+/// A layer is linear, or a convolution as a [linear layer of its unfolded input](crate::curvature::unfold), with Ω and Γ of Grosse and Martens
+/// as A and G. Gradients of tensors without a tap are passed to the optimizer inside unchanged.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
 /// | [`damping`](Self::damping) λ | 1e-3 | > 0 | added to the curvature; unit of the loss by parameter² |
-/// | [`decay`](Self::decay) | 0.95 | 0 ≤ decay < 1 | how much of the factors an update keeps, at most |
-/// | [`kl_clip`](Self::kl_clip) κ | 1e-3 | > 0 | the largest η²⟨V, ∇⟩, twice the Kullback–Leibler divergence that a step makes |
-/// | [`factor_period`](Self::factor_period) | 1 | ≥ 1 | steps from one update of the factors to the next |
-/// | [`inverse_period`](Self::inverse_period) | 10 | ≥ 1 | steps from one decomposition to the next |
+/// | [`decay`](Self::decay) | 0.95 | 0 ≤ decay < 1 | largest fraction of the factors that an update keeps |
+/// | [`kl_clip`](Self::kl_clip) κ | 1e-3 | > 0 | the largest η²⟨V, ∇⟩, which is twice the Kullback–Leibler divergence of a step |
+/// | [`factor_period`](Self::factor_period) | 1 | ≥ 1 | steps per update of the factors |
+/// | [`inverse_period`](Self::inverse_period) | 10 | ≥ 1 | steps per decomposition |
 /// | [`eigen`](Self::eigen) | no | | eigen-decompositions instead of inverses |
 ///
 /// # State
-/// Of every layer A and G and their inverses, 2(in + 1)² + 2·out² numbers; with `eigen` in + 1 + out more. Taps that have been
-/// observed since the last step are part of it. Beside it a step leaves about as much memory to the next, without which that would
-/// have to be asked for anew.
+/// Per layer A, G and their inverses, 2(in + 1)² + 2·out² numbers; with `eigen` in + 1 + out more. Taps of an unfinished step are part of the
+/// state. Scratch memory of about the same size is kept between steps.
 ///
 /// # Conventions
-/// Both factors are means over the batch and begin as the first batch's. Ports that average the gradients of a mean loss have a G
-/// that is batch² too small; those that begin with the identity keep a part of it for long. [`LinearTap`](crate::LinearTap) has gradients of single
-/// examples, and [`observe_empirical`](Self::observe_empirical) finds out most mistakes. The gradients of the step are those of the
-/// mean loss. The defaults of λ and κ are those of common implementations, for classifiers; both grow with the loss, see the
+/// Both factors are means over the batch and start from those of the first batch. Some other implementations average the gradients of a mean
+/// loss, so their G is too small by a factor of batch²; others start from the identity, which stays in the factors for many steps.
+/// [`LinearTap`](crate::LinearTap) has gradients of single examples, and [`observe_empirical`](Self::observe_empirical) detects most mistakes. The gradients of
+/// the step are those of the mean loss. The defaults of λ and κ are common for classifiers. Both should grow with the loss; see the
 /// [guide](crate::guide::curvature).
 ///
-/// Write clipping, accumulation and groups after `kfac`, routes before it. What is outside sees the gradients first, and κ counts
-/// every tensor with the learning rate of its group. Taps go through by [`inner_mut`](crate::adaptor::Clip::inner_mut), once for
-/// each adaptor outside:
+/// Write clipping, accumulation and groups after `kfac`, and routes before it. Adaptors outside see the gradients first, and κ uses the
+/// learning rate of each tensor's group. To pass taps through adaptors, call [`inner_mut`](crate::adaptor::Clip::inner_mut) once per adaptor
+/// outside:
 ///
 /// ```
 /// # use gradus::{LinearTap, prelude::*};
@@ -68,24 +67,25 @@ use crate::schedule::Hyper;
 /// The type of `Momentum::new(…).kfac()` over f64 is `gradus::curvature::Kfac<Momentum<f64>, f64>`.
 ///
 /// # Errors
-/// [`Layer`](crate::Error::Layer) with the layer's name and what is wrong with it or its tap;
+/// [`Layer`](crate::Error::Layer) with the layer's name and the problem with the layer or its tap;
 /// [`NonFiniteGradient`](crate::error::StepError::NonFiniteGradient) for a layer's gradient, [`HyperParameter`](crate::error::StepError::HyperParameter).
-/// A gradient of a tensor that belongs to no observed layer is passed on as it is, NaN too.
+/// The gradient of a tensor outside all observed layers is passed on unchanged, even if it is NaN.
 ///
-/// [`check`](Optimizer::check) preconditions nothing and asks the optimizer inside about the gradients as they come. Near the ends of the
-/// numbers, a norm that overflows or a scale that becomes 0, its answer may be another than that of the step. Beside other
-/// optimizers write the route before `kfac`, where all are asked about the gradients that they get.
+/// [`check`](crate::Optimizer::check) does not precondition: it checks the optimizer inside with the original gradients. If numbers are close to
+/// overflow or underflow, its result may therefore differ from that of the step. Write `route` before `kfac`, where all optimizers are
+/// checked with the gradients that they get.
 ///
-/// Fallbacks: a batch of any rank, or of one example, is damped; a zero G has π = 1; a factor that rounding has made indefinite is
-/// inverted through its eigenvalues, those below 0 taken as 0. A layer without a tap keeps its factors; if its step would not be
-/// finite, its gradient goes in as it is.
+/// Fallbacks: damping makes the factors of any batch invertible, even of one example. If G is 0, π is 1. A factor that rounding has made
+/// indefinite is inverted through its eigenvalues, with negative ones set to 0. A layer without a tap keeps its factors; if its preconditioned
+/// gradient would not be finite, the original gradient is used.
 ///
 /// # References
-/// J. Martens and R. Grosse, *Optimizing Neural Networks with Kronecker-factored Approximate Curvature* (2015), arXiv:1503.05671,
+/// J. Martens and R. Grosse, *Optimizing Neural Networks with Kronecker-factored Approximate Curvature* (2015), [arXiv:1503.05671](https://arxiv.org/abs/1503.05671),
 /// sections 3, 5 and 6.3.
-/// R. Grosse and J. Martens, *A Kronecker-factored approximate Fisher matrix for convolution layers* (2016), arXiv:1602.01407.
+/// R. Grosse and J. Martens, *A Kronecker-factored approximate Fisher matrix for convolution layers* (2016), [arXiv:1602.01407](https://arxiv.org/abs/1602.01407).
 /// J. Ba, R. Grosse and J. Martens, *Distributed Second-Order Optimization using Kronecker-Factored Approximations* (2017), section 5
 /// (κ).
+#[doc(alias("K-FAC", "natural gradient"))]
 #[derive(Clone)]
 pub struct Kfac<O, A> {
     pub(super) inner: O,
@@ -124,32 +124,31 @@ impl<O, A> Kfac<O, A> {
         }
     }
 
-    /// The damping λ > 0: a number or a schedule. The inverses have that of the step in which they were computed.
+    /// Sets the damping λ > 0: a number or a schedule. The inverses use the damping of the step that computes them.
     pub fn damping(mut self, damping: impl Into<Hyper>) -> Self {
         self.damping = damping.into();
         self
     }
 
-    /// How much of the factors an update keeps at most: a number or a schedule.
+    /// Sets the largest fraction of the factors that an update keeps: a number or a schedule.
     pub fn decay(mut self, decay: impl Into<Hyper>) -> Self {
         self.decay = decay.into();
         self
     }
 
-    /// The κ > 0 that limits a step: a number or a schedule.
+    /// Sets the limit κ > 0 of a step: a number or a schedule.
     pub fn kl_clip(mut self, kl_clip: impl Into<Hyper>) -> Self {
         self.kl_clip = Some(kl_clip.into());
         self
     }
 
-    /// Limits nothing.
+    /// Removes the limit κ.
     pub fn no_kl_clip(mut self) -> Self {
         self.kl_clip = None;
         self
     }
 
-    /// Updates the factors every `steps` steps; taps observed in between are not computed with. See
-    /// [`wants_taps`](Self::wants_taps).
+    /// Updates the factors every `steps` steps and ignores taps in between. See [`wants_taps`](Self::wants_taps).
     pub fn factor_period(mut self, steps: u64) -> Self {
         self.factor_period = steps;
         self
@@ -161,19 +160,19 @@ impl<O, A> Kfac<O, A> {
         self
     }
 
-    /// Divides by the Kronecker product plus λI, exactly, in its eigenbasis: eigen-decompositions cost about ten times an inverse.
+    /// Divides by the Kronecker product plus λI exactly, in its eigenbasis. An eigen-decomposition costs about ten times as much as an inverse.
     pub fn eigen(mut self) -> Self {
         self.mode = Mode::Eigen;
         self
     }
 
-    /// The tensors of a layer that are not called `name.weight` and `name.bias`.
+    /// Defines a layer whose tensors are not called `name.weight` and `name.bias`.
     pub fn layer(mut self, name: impl Into<String>, layer: Layer) -> Self {
         self.named.insert(name.into(), layer);
         self
     }
 
-    /// Forgets the taps that have been observed since the last step: after one that a step does not accept.
+    /// Discards the taps observed since the last step. Use it after a step has rejected a tap.
     pub fn discard(&mut self) {
         self.pending.clear();
     }

@@ -6,18 +6,17 @@ use crate::params::Scalar;
 use crate::step::Optimizer;
 
 impl<O, A> Kfac<O, A> {
-    /// Adapts the damping to how well the last step's model foretold its success (Levenberg and Marquardt), and returns the ratio ρ
-    /// of the change of the loss to the one foretold.
+    /// Adapts the damping (Levenberg–Marquardt), and returns ρ, the actual change of the loss divided by the predicted change.
     ///
-    /// Both losses are those of the step's batch, before and after. With ρ > 3/4 the damping is multiplied by (19/20)ⁿ, with
-    /// ρ < 1/4 divided by it, n being the steps since this was called last, at most 20; the paper has n = 5. All in all it is
-    /// multiplied by 1e-6 … 1e6. [`current_damping`](Self::current_damping) tells what came of it.
+    /// Pass the losses of the step's batch before and after the step. If ρ > 3/4, the damping is multiplied by (19/20)ⁿ; if ρ < 1/4, it is
+    /// divided by it. n is the number of steps since the last call, at most 20; the paper uses n = 5. The total factor stays between 1e-6 and
+    /// 1e6. [`current_damping`](Self::current_damping) returns the result.
     ///
-    /// The model is `⟨∇, d⟩ + ½⟨d, (F + λI)d⟩`, **with the damping**, for d a plain step along the preconditioned gradient: for
-    /// [`Sgd`](crate::Sgd) inside, and of the layers that have factors.
+    /// The prediction is `⟨∇, d⟩ + ½⟨d, (F + λI)d⟩`, **with the damping**, where d is a plain step along the preconditioned gradient. It is
+    /// exact for [`Sgd`](crate::Sgd) inside, and covers only layers with factors.
     ///
     /// # Errors
-    /// [`ArgumentError::NotFinite`] for a loss; [`StepError::NoStep`](crate::error::StepError::NoStep) before there has been a step of which the model foretold anything.
+    /// [`ArgumentError::NotFinite`] if a loss is not finite; [`StepError::NoStep`](crate::error::StepError::NoStep) before the first step with a prediction.
     pub fn adapt_damping(&mut self, loss_before: f64, loss_after: f64) -> Result<f64> {
         for (argument, value) in [("loss_before", loss_before), ("loss_after", loss_after)] {
             if !value.is_finite() {
@@ -29,8 +28,7 @@ impl<O, A> Kfac<O, A> {
 }
 
 impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
-    /// The damping that the coming step uses: [`damping`](Self::damping) as
-    /// [`adapt_damping`](Self::adapt_damping) has changed it.
+    /// The damping of the next step: [`damping`](Self::damping), adapted by [`adapt_damping`](Self::adapt_damping).
     pub fn current_damping(&self) -> f64 {
         self.damping.at(self.inner.steps()) * self.trust.factor
     }

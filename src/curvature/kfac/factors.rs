@@ -12,7 +12,7 @@ use crate::kernel::product::faer::{lower_gram, multiplied, multiply};
 use crate::kernel::product::mirror;
 use crate::params::Scalar;
 
-/// What the curvature is divided out by.
+/// The method of dividing by the curvature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
     Inverse,
@@ -71,7 +71,7 @@ impl<A: Scalar> Pending<A> {
         Ok(())
     }
 
-    /// Nothing if no sum has grown beyond the numbers: if the traces have not, no other element has, and no eigenvalue.
+    /// Returns an error if a sum has overflowed. If the traces are finite, so is every element and every eigenvalue.
     pub(super) fn ensure_finite(&self) -> Result<()> {
         for (argument, sum) in [("the sum of input²", &self.input), ("the sum of output_grad²", &self.output)] {
             let trace = sum.diag().sum().as_f64();

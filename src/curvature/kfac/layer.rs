@@ -1,4 +1,4 @@
-//! Which tensors make a layer.
+//! The tensors of a layer.
 
 use ndarray::{Array2, ArrayD, ArrayRef2, ArrayView2, Axis, CowArray, Ix2};
 
@@ -6,7 +6,7 @@ use crate::error::{ArgumentError, CurvatureError, Error, Result};
 use crate::params::{Layout, Order, Scalar, TensorInfo};
 use crate::step::Step;
 
-/// The tensors of a layer, where their paths are not `name.weight` and `name.bias`.
+/// The tensors of a layer whose paths are not `name.weight` and `name.bias`.
 ///
 /// ```
 /// use gradus::curvature::Layer;
@@ -28,18 +28,18 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// A layer of this weight, (out, in), without a bias.
+    /// Creates a layer with this weight, of shape (out, in), and no bias.
     pub fn new(weight: impl Into<String>) -> Self {
         Self { weight: weight.into(), bias: None, input_first: false }
     }
 
-    /// The bias, of shape (out).
+    /// Adds a bias of shape (out).
     pub fn bias(mut self, bias: impl Into<String>) -> Self {
         self.bias = Some(bias.into());
         self
     }
 
-    /// The weight has the shape (in, out).
+    /// Declares that the weight has the shape (in, out).
     pub fn input_first(mut self) -> Self {
         self.input_first = true;
         self

@@ -1,6 +1,6 @@
-//! Kronecker-factored curvature (K-FAC): natural gradient descent at the price of a few small matrices a layer.
+//! Kronecker-factored curvature (K-FAC): natural gradient descent with a few small matrices per layer.
 //!
-//! [`Kfac`] is an adaptor around any optimizer. The training loop tells it what each layer saw, and steps:
+//! [`Kfac`] is an adaptor around any optimizer. The training loop passes it a tap of each layer, and steps:
 //!
 //! ```
 //! use gradus::curvature::sample;
@@ -138,8 +138,8 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
 }
 
 impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Kfac<O, A> {
-    /// Whether the hyper-parameters, taps and gradients are in order, and the optimizer inside would accept the gradients **as they come**.
-    /// Those that it will be given are not computed for a question: that is most of a step's work, and `accumulate` asks in every call.
+    // The optimizer inside is checked with the original gradients: to precondition them is most of a step's work, and `accumulate` checks in
+    // every call.
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         self.settings(step)?;
         self.inner.check(step)

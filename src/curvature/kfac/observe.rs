@@ -9,33 +9,34 @@ use crate::params::Scalar;
 use crate::step::Optimizer;
 
 impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
-    /// Whether the coming step takes taps: with a [`factor_period`](Self::factor_period) one in so many. Otherwise a second
-    /// backward pass need not be made.
+    /// Whether the next step uses taps. With a [`factor_period`](Self::factor_period) only some steps do, and the others need no second
+    /// backward pass.
     pub fn wants_taps(&self) -> bool {
         self.layers.is_empty() || self.inner.steps().is_multiple_of(self.factor_period.max(1))
     }
 
-    /// Takes in what a layer saw, with gradients of targets **drawn from the model**: see [`sample`](super::sample). Of several taps of a layer
-    /// before a step, as of micro-batches, the sums are taken.
+    /// Adds a tap of a layer, with gradients of targets **sampled from the model**: see [`sample`](super::sample). Several taps of a layer before
+    /// a step, as from micro-batches, are added up.
     ///
-    /// `layer` is the path of a [`Params`](trait@crate::Params) struct with the fields `weight` and perhaps `bias`, the path of a weight
-    /// alone, or a name given to [`layer`](Self::layer).
+    /// `layer` is the path of a [`Params`](trait@crate::Params) struct with the field `weight` and possibly `bias`, the path of a single weight,
+    /// or a name given to [`layer`](Self::layer).
     ///
     /// # Errors
-    /// [`Layer`](crate::Error::Layer): the tap is none, not finite, so large that its squares are not, or of other shapes than the
-    /// weight; there is no such weight, or it has been observed under another name. What names and shapes the weights have, before the first step
-    /// only that can tell: it is an error then, and every other step, until [`discard`](Self::discard) forgets the tap.
+    /// [`Layer`](crate::Error::Layer) if the tap is invalid, is not finite, has values whose squares overflow, or does not match the weight's
+    /// shape; or if there is no such weight, or it was already observed under another name. Before the first step, names and shapes of the
+    /// weights cannot be checked. The first step then returns the error, and so does every other step until [`discard`](Self::discard) is
+    /// called.
     pub fn observe(&mut self, layer: &str, tap: LinearTap<'_, A>) -> Result<()> {
         self.take(layer, &tap, false)
     }
 
-    /// [`observe`](Self::observe) with the gradients of the **real targets**, whose curvature is called the empirical Fisher. No
-    /// second backward pass is needed, but far from the minimum it is another matrix.
+    /// Adds a tap of a layer, with the gradients of the **real targets**. The resulting curvature is the empirical Fisher. It needs no second
+    /// backward pass, but far from the minimum it differs from the Fisher of [`observe`](Self::observe).
     ///
-    /// The step that follows is an error, [`NotTheMean`](crate::error::CurvatureError::NotTheMean), if its gradient is a multiple of that of the mean
-    /// over these examples: if the tap is divided by the batch, the gradient that of a sum, or the tap lacks its
-    /// [`positions`](LinearTap::positions). What is shorter than the mean, as clipping makes it, is let through, and of layers with
-    /// less than three outputs all but the sum.
+    /// The next step returns [`NotTheMean`](crate::error::CurvatureError::NotTheMean) if its gradient is a multiple of the mean gradient of the examples in
+    /// the taps. This happens if a tap is divided by the batch size, if the gradient is that of a sum, or if the tap lacks its
+    /// [`positions`](LinearTap::positions). A smaller gradient is accepted, because clipping produces one. If a layer has fewer than three
+    /// outputs, only the gradient of a sum is detected.
     ///
     /// # Errors
     /// Those of [`observe`](Self::observe).

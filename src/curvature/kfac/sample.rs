@@ -1,9 +1,9 @@
-//! Targets from the model's own output distribution: what makes the curvature the Fisher information.
+//! Targets sampled from the model's own output distribution, for the Fisher information.
 //!
-//! The Fisher is the mean of ∇log p(y|x)·∇log p(y|x)ᵀ over y drawn from the *model*, not over the targets of the data. So the
-//! taps for [`Kfac::observe`](super::Kfac::observe) come from a second backward pass, which begins at the output with the gradient
-//! that a drawn target gives. The functions here draw one for each row and return that gradient, row by row and not divided by the
-//! batch, as a [`LinearTap`](crate::LinearTap) has it.
+//! The Fisher information is the mean of ∇log p(y|x)·∇log p(y|x)ᵀ over y sampled from the *model*, not over the targets in the data. The
+//! taps for [`Kfac::observe`](super::Kfac::observe) therefore come from a second backward pass, from the gradient of a sampled target. The
+//! functions here sample one target per row and return the gradient of the output, row by row and not divided by the batch size, as a
+//! [`LinearTap`](crate::LinearTap) needs it.
 //!
 //! ```
 //! use gradus::curvature::sample;
@@ -22,7 +22,7 @@ use rand_distr::StandardNormal;
 
 use crate::params::Scalar;
 
-/// For softmax and cross-entropy over the columns: `p − onehot(y)`, y drawn from p = softmax(logits).
+/// For softmax and cross-entropy over the columns: `p − onehot(y)`, y sampled from p = softmax(logits).
 pub fn categorical<A: Scalar>(logits: &ArrayRef2<A>, rng: &mut impl Rng) -> Array2<A> {
     let mut grads = logits.to_owned();
     for mut row in grads.rows_mut() {
@@ -43,7 +43,7 @@ pub fn categorical<A: Scalar>(logits: &ArrayRef2<A>, rng: &mut impl Rng) -> Arra
     grads
 }
 
-/// For sigmoid and cross-entropy of every column: `p − y`, y drawn from Bernoulli(p), p = 1/(1 + exp(−logit)).
+/// For sigmoid and cross-entropy of every column: `p − y`, y sampled from Bernoulli(p), p = 1/(1 + exp(−logit)).
 pub fn bernoulli<A: Scalar>(logits: &ArrayRef2<A>, rng: &mut impl Rng) -> Array2<A> {
     logits.mapv(|logit| {
         let p = 1.0 / (1.0 + (-logit.as_f64()).exp());
@@ -51,7 +51,7 @@ pub fn bernoulli<A: Scalar>(logits: &ArrayRef2<A>, rng: &mut impl Rng) -> Array2
     })
 }
 
-/// For the squared error ½‖output − y‖²: standard normal noise, whatever the output.
+/// For the squared error ½‖output − y‖²: standard normal noise, independent of the output.
 pub fn gaussian<A: Scalar>(outputs: &ArrayRef2<A>, rng: &mut impl Rng) -> Array2<A> {
     outputs.mapv(|_| A::from_f64(rng.sample::<f64, _>(StandardNormal)))
 }

@@ -70,7 +70,7 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
         }
     }
 
-    /// Nothing if what was observed of a layer has its shape and, from the real targets, its gradient.
+    /// Returns an error unless the taps of a layer match its shape and, for the real targets, its gradient.
     fn fits(&self, name: &str, place: &Place, step: &Step<'_, A>) -> Result<()> {
         let Some(pending) = self.pending.get(name) else { return Ok(()) };
         let rows = pending.rows as usize;
@@ -96,7 +96,7 @@ impl<A: Scalar, O: Optimizer<A>> Kfac<O, A> {
     }
 }
 
-/// Nothing if no other layer has these tensors.
+/// Returns an error if another layer has one of these tensors.
 pub(super) fn apart<'p>(
     name: &str,
     place: &Place,
@@ -108,7 +108,7 @@ pub(super) fn apart<'p>(
     }
 }
 
-/// Nothing if the gradients of a layer are finite.
+/// Returns an error unless the gradients of a layer are finite.
 fn finite_gradient<A: Scalar>(place: &Place, step: &Step<'_, A>) -> Result<()> {
     let of_layer = |at: usize| at == place.weight || Some(at) == place.bias;
     let tensors = step.iter().filter(|(_, tensor)| of_layer(tensor.index()));
@@ -116,7 +116,7 @@ fn finite_gradient<A: Scalar>(place: &Place, step: &Step<'_, A>) -> Result<()> {
     if norm::all_finite(&grads) { Ok(()) } else { Err(norm::non_finite(&grads)) }
 }
 
-/// Nothing if a gradient is not a multiple of the mean over the examples, both summed over the inputs.
+/// Returns an error if a gradient is a multiple of the mean over the examples, both summed over the inputs.
 ///
 /// Clipping outside makes it shorter, and of few numbers any other is a multiple: these pass.
 fn ensure_mean(sums: &Array1<f64>, found: &Array1<f64>, examples: usize) -> Result<()> {

@@ -15,8 +15,9 @@ use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::Optimizer;
 
 impl<O, A> Kfac<O, A> {
-    fn hyper_parameters(&self) -> impl Iterator<Item = &Hyper> {
-        [&self.damping, &self.decay].into_iter().chain(&self.kl_clip)
+    fn hyper_parameters(&self) -> impl Iterator<Item = (&'static str, &Hyper)> {
+        let kl_clip = self.kl_clip.iter().map(|kl_clip| ("kl_clip", kl_clip));
+        [("damping", &self.damping), ("decay", &self.decay)].into_iter().chain(kl_clip)
     }
 }
 
@@ -28,7 +29,7 @@ const EIGENVALUES: [&str; 2] = ["input_eigenvalues", "output_eigenvalues"];
 const PENDING: [&str; 2] = ["pending_input", "pending_output"];
 
 pub(super) fn write<O, A: Scalar>(kfac: &Kfac<O, A>, node: &mut StateWriter<'_>) {
-    kfac.hyper_parameters().for_each(|hyper| hyper.write_state(node));
+    kfac.hyper_parameters().for_each(|(name, hyper)| hyper.write_state(name, node));
     node.value("damping_factor", kfac.trust.factor);
     node.value("since_adapted", kfac.trust.since);
     if let Some(foretold) = kfac.trust.foretold {
@@ -68,7 +69,8 @@ pub(super) fn read<A: Scalar, O: Optimizer<A>>(
     kfac: &Kfac<O, A>,
     node: &mut StateReader<'_>,
 ) -> Result<(Parts<A>, Commit<'static>)> {
-    let hypers = kfac.hyper_parameters().map(|hyper| hyper.read_state(node)).collect::<Result<Vec<_>>>()?;
+    let hypers =
+        kfac.hyper_parameters().map(|(name, hyper)| hyper.read_state(name, node)).collect::<Result<Vec<_>>>()?;
     let within = |factor: &f64| (BOUNDS[0]..=BOUNDS[1]).contains(factor);
     let factor = node.value_where("damping_factor", "a number from 1e-6 to 1e6", within)?;
     let foretold = if node.has("foretold") { Some(node.value("foretold", "a number")?) } else { None };

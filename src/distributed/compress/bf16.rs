@@ -1,4 +1,4 @@
-//! Half of the bits.
+//! Compression by rounding to bf16.
 
 use super::Compression;
 use crate::distributed::{Collective, Place};
@@ -13,16 +13,17 @@ use crate::params::Element;
 /// C(v) = v rounded to bf16, to nearest, ties to even
 /// mean = (C(v₀) + C(v₁) + …)/n, summed in the order of the ranks in the element type
 /// ```
-/// A finite number stays finite: beyond the range of bf16 it is its largest. f64 is rounded to f32 first.
+/// A finite number stays finite: a number beyond the range of bf16 becomes the largest bf16. f64 is rounded to f32 first.
 ///
 /// # State
-/// None of its own; the residuals, which are at most 1/256 of v.
+/// Only the residuals, which are at most 1/256 of v.
 ///
 /// # Conventions
-/// PyTorch's `bf16_compress_hook` sums in bf16 too and keeps no residual.
+/// PyTorch's `bf16_compress_hook` also sums in bf16 and keeps no residual.
 ///
-/// Sent are 2 bytes an element, by an all-gather: each rank receives what all others send, where an all-reduce receives about twice
-/// what it sends. On more than a handful of ranks [`PowerSgd`](super::PowerSgd), which all-reduces, is the better choice.
+/// Each rank sends 2 bytes per element by an all-gather and receives as many from every other rank. With an all-reduce, a rank receives
+/// only about twice as many bytes as it sends. On more than a handful of ranks, prefer [`PowerSgd`](super::PowerSgd), which uses an
+/// all-reduce.
 ///
 /// # Example
 /// ```
@@ -38,7 +39,7 @@ use crate::params::Element;
 /// ```
 ///
 /// # References
-/// D. Kalamkar et al., *A Study of BFLOAT16 for Deep Learning Training* (2019), arXiv:1905.12322.
+/// D. Kalamkar et al., *A Study of BFLOAT16 for Deep Learning Training* (2019), [arXiv:1905.12322](https://arxiv.org/abs/1905.12322).
 #[derive(Debug, Clone, Default)]
 pub struct Bf16 {
     codes: Vec<u8>,
@@ -52,7 +53,7 @@ const MESSAGE: usize = 1 << 20;
 const BYTES: usize = 2;
 
 impl Bf16 {
-    /// Gradients as bf16.
+    /// Creates the compression.
     pub fn new() -> Self {
         Self::default()
     }

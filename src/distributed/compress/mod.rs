@@ -1,15 +1,15 @@
-//! Sending less than the gradients, and making up for it later.
+//! Gradient compression with error feedback.
 //!
-//! A [`Compression`] sends a part C(v) of what it is given. The rest is not lost: it is added to the gradient of the next step
-//! (error feedback), so that in the sum over steps everything arrives:
+//! A [`Compression`] sends a part C(v) of its input v. The rest is added to the gradient of the next step (error feedback), so over many
+//! steps the whole gradient is sent:
 //!
 //! ```text
 //! v ← g + e            g: the rank's gradient;  e: its residual, 0 at first
 //! e ← v − C(v)
 //! θ ← the step of the optimizer inside along the mean of C(v) over all ranks
 //! ```
-//! for [`DataParallel::compress`](super::DataParallel::compress), which keeps the residuals. They change only with a step
-//! that is taken, and where a residual would not be finite it is 0.
+//! [`DataParallel::compress`](super::DataParallel::compress) keeps the residuals. They change only if the step succeeds. A residual that
+//! would not be finite is set to 0.
 //!
 //! ```
 //! use gradus::distributed::{Alone, compress::TopK};
@@ -27,7 +27,7 @@
 //!
 //! # References
 //! S. P. Karimireddy, Q. Rebjock, S. U. Stich and M. Jaggi, *Error Feedback Fixes SignSGD and other Gradient Compression
-//! Schemes* (2019), arXiv:1901.09847, algorithm 2.
+//! Schemes* (2019), [arXiv:1901.09847](https://arxiv.org/abs/1901.09847), algorithm 2.
 
 mod bf16;
 mod orthogonal;
@@ -46,19 +46,19 @@ pub use bf16::Bf16;
 pub use power_sgd::PowerSgd;
 pub use top_k::TopK;
 
-/// How a rank sends its gradients to the others in fewer bytes.
+/// A method for sending gradients in fewer bytes.
 ///
-/// Ranks have the same compression and the same tensors, and must come to the same bits.
+/// All ranks have the same compression and the same tensors, and must compute the same bits.
 pub trait Compression<A: Element>: Send {
-    /// The name of the algorithm, under which it is saved.
+    /// The name of the algorithm, used in the saved state.
     fn name(&self) -> &'static str;
 
-    /// The name and all that must be the same on every rank.
+    /// The name and every setting that must be the same on all ranks.
     fn describe(&self) -> String {
         self.name().into()
     }
 
-    /// Nothing if the hyper-parameters are in order.
+    /// Returns an error unless the hyper-parameters are valid.
     ///
     /// # Errors
     /// [`ArgumentError::Range`](crate::error::ArgumentError::Range).
@@ -66,11 +66,10 @@ pub trait Compression<A: Element>: Send {
         Ok(())
     }
 
-    /// Puts the mean over all ranks of what they send of their `values` in the place of these, and what this rank does not
-    /// send of its own into `rest`: its values minus what it sends. Returns how many bytes it has handed to the group.
+    /// Replaces `values` by the mean over all ranks of the compressed values, and writes this rank's residual, its values minus its
+    /// compressed values, to `rest`. Returns the number of bytes passed to the group.
     ///
-    /// `places` says which tensors the values are. What is remembered from step to step must not change before
-    /// [`commit`](Self::commit).
+    /// `places` lists the tensors that the values belong to. State must not change before [`commit`](Self::commit).
     ///
     /// # Errors
     /// Those of the group.
@@ -82,16 +81,15 @@ pub trait Compression<A: Element>: Send {
         rest: &mut [A],
     ) -> Result<u64>;
 
-    /// The step with the last reduction was taken.
+    /// Updates the state after the step of the last reduction has succeeded.
     fn commit(&mut self) {}
 
-    /// Writes what is remembered from step to step. Before the first step there is no tensor in the layout, though in what is read later
-    /// there may be all.
+    /// Writes the state. Before the first step the layout has no tensors; a state that is read later may have all of them.
     fn write_state(&self, state: &mut StateWriter<'_>, layout: &Layout) {
         let _ = (state, layout);
     }
 
-    /// Reads what [`write_state`](Self::write_state) wrote, as [`Optimizer::read_state`](crate::Optimizer::read_state) does.
+    /// Reads the state that [`write_state`](Self::write_state) wrote, as [`Optimizer::read_state`](crate::Optimizer::read_state) does.
     ///
     /// # Errors
     /// Those of [`StateReader`].

@@ -1,4 +1,4 @@
-//! Matrices of low rank in the place of gradients.
+//! Compression by low-rank matrices.
 
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
@@ -12,7 +12,7 @@ use crate::params::{Element, Layout, TensorInfo};
 use crate::rule::as_matrix;
 use crate::state::{Commit, StateReader, StateWriter};
 
-/// Sends a matrix of low rank instead of every gradient, found by one step of subspace iteration, for
+/// Sends a low-rank approximation of every gradient, computed by one step of subspace iteration, for
 /// [`DataParallel::compress`](crate::distributed::DataParallel::compress).
 ///
 /// # Update rule
@@ -24,23 +24,23 @@ use crate::state::{Commit, StateReader, StateWriter};
 /// mean = P·Qᵀ,   C(M) = P·(Mᵀ·P)ᵀ        with this rank's own M
 /// Q ← Q with orthonormal columns          for the next step (warm start)
 /// ```
-/// Vectors, and matrices of which P and Q would be no smaller, go as they are, with the P of the others.
+/// Vectors, and matrices for which P and Q would not be smaller, are sent uncompressed in the first all-reduce.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
-/// | `rank` r | – | ≥ 1 | rank of what is sent; the paper has 1 to 4 |
-/// | `seed` | 0 | any | of the first Q; the same on all ranks |
+/// | `rank` r | – | ≥ 1 | rank of the approximation; the paper uses 1 to 4 |
+/// | `seed` | 0 | any | seed of the first Q; the same on all ranks |
 ///
 /// # State
-/// Q, n·r elements for a matrix, and the residuals.
+/// Q, n·r elements per matrix, and the residuals.
 ///
 /// # Conventions
-/// Vogels et al.: every rank's residual is what its own C(M) lacks. PyTorch's `powerSGD_hook` takes the difference to the mean
-/// instead, the sum of which over the ranks is the same. Columns are orthonormalised by Gram–Schmidt in f64, twice; one that
-/// vanishes becomes a fixed other direction, so that a gradient of zero does no lasting harm.
+/// Vogels et al.: the residual of a rank is M − C(M). PyTorch's `powerSGD_hook` uses the difference to the mean instead; the sum over
+/// all ranks is the same. Columns are orthonormalized by Gram–Schmidt in f64, twice. A column that vanishes is replaced by a fixed other
+/// direction, so that a gradient of zero does no lasting harm.
 ///
-/// Sent are r(m + n) elements for an m × n matrix.
+/// A rank sends r(m + n) elements per m × n matrix.
 ///
 /// # Errors
 /// [`ArgumentError::Zero`](crate::error::ArgumentError::Zero).
@@ -61,7 +61,7 @@ use crate::state::{Commit, StateReader, StateWriter};
 ///
 /// # References
 /// T. Vogels, S. P. Karimireddy and M. Jaggi, *PowerSGD: Practical Low-Rank Gradient Compression for Distributed Optimization*
-/// (2019), arXiv:1905.13727, algorithms 1 and 2.
+/// (2019), [arXiv:1905.13727](https://arxiv.org/abs/1905.13727), algorithms 1 and 2.
 #[derive(Debug, Clone)]
 pub struct PowerSgd<A> {
     rank: usize,
@@ -89,7 +89,7 @@ impl<A: Element> PowerSgd<A> {
         }
     }
 
-    /// The seed of the directions that the first step begins with, 0 unless this is called.
+    /// Sets the seed of the directions that the first step starts from; the default is 0.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self

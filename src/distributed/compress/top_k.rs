@@ -1,4 +1,4 @@
-//! The largest elements only.
+//! Compression by sending only the largest elements.
 
 use super::Compression;
 use crate::distributed::{Collective, Place};
@@ -13,22 +13,22 @@ use crate::params::Element;
 /// C(v) = v where |v| is one of the k largest of its tensor, else 0          k = ⌈ratio · elements⌉
 /// mean = (C(v₀) + C(v₁) + …)/n, summed in the order of the ranks
 /// ```
-/// Of equal magnitudes the first in row-major order counts; NaN is larger than all. Each tensor has its own k, so that none
-/// waits for ever behind one with larger gradients, and every rank sends as much.
+/// If magnitudes are equal, the first in row-major order is sent; NaN counts as the largest. Each tensor has its own k, so tensors with
+/// small gradients are sent too, and every rank sends the same number of bytes.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
-/// | `ratio` | – | 0 < ratio ≤ 1 | share of the elements that is sent |
+/// | `ratio` | – | 0 < ratio ≤ 1 | fraction of the elements that is sent |
 ///
 /// # State
-/// None of its own; the residuals. An element may wait 1/ratio steps and more: learning rate warm-up and clipping inside help at
-/// the start.
+/// Only the residuals. An element may be sent only after 1/ratio steps or more. At the start of a run, a learning-rate warm-up and
+/// clipping inside help.
 ///
 /// # Conventions
-/// Deep Gradient Compression without its momentum correction: the momentum is that of the optimizer inside.
+/// Deep Gradient Compression without its momentum correction: momentum belongs to the optimizer inside.
 ///
-/// Sent are 8 bytes for each of the k elements in f32 (its index in 4, its value), 12 in f64.
+/// For each of the k elements a rank sends 8 bytes in f32 (4 for the index, 4 for the value), and 12 in f64.
 ///
 /// # Errors
 /// [`ArgumentError::Range`].
@@ -48,8 +48,8 @@ use crate::params::Element;
 /// ```
 ///
 /// # References
-/// Y. Lin, S. Han, H. Mao, Y. Wang and W. J. Dally, *Deep Gradient Compression* (2017), arXiv:1712.01887, section 3; S. U. Stich,
-/// J.-B. Cordonnier and M. Jaggi, *Sparsified SGD with Memory* (2018), arXiv:1809.07599.
+/// Y. Lin, S. Han, H. Mao, Y. Wang and W. J. Dally, *Deep Gradient Compression* (2017), [arXiv:1712.01887](https://arxiv.org/abs/1712.01887), section 3; S. U. Stich,
+/// J.-B. Cordonnier and M. Jaggi, *Sparsified SGD with Memory* (2018), [arXiv:1809.07599](https://arxiv.org/abs/1809.07599).
 #[derive(Debug, Clone)]
 pub struct TopK<A> {
     ratio: f64,
@@ -70,7 +70,7 @@ const INDEX: usize = size_of::<u32>();
 const PART: usize = u32::MAX as usize;
 
 impl<A: Element> TopK<A> {
-    /// This share of the elements of every tensor, and at least one.
+    /// Sends this fraction of the elements of every tensor, and at least one element.
     pub fn new(ratio: f64) -> Self {
         let (candidates, chosen, indices, all_indices) = Default::default();
         Self { ratio, candidates, chosen, indices, all_indices, own: Vec::new(), all: Vec::new() }

@@ -1,4 +1,4 @@
-//! Ranks that train on their own and come together from time to time.
+//! Local SGD and DiLoCo: ranks train alone and average their changes every few steps.
 
 mod round;
 
@@ -18,8 +18,8 @@ use crate::params::{Element, Layout, Order, Owned, Params, ParamsMut, TensorInfo
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Follower, Optimizer, Report, Step};
 
-/// Takes h steps on each rank alone, then lets an outer optimizer step along the mean change: made by
-/// [`Optimizer::local_steps`].
+/// Takes h steps on each rank alone, then one step of an outer optimizer along the mean change of all ranks: made by
+/// [`OptimizerExt::local_steps`](crate::OptimizerExt::local_steps).
 ///
 /// # Update rule
 /// ```text
@@ -29,47 +29,49 @@ use crate::step::{Follower, Optimizer, Report, Step};
 ///               φ ← the outer optimizer's step along Δ
 ///               θ ← φ
 /// ```
-/// Ranks speak to each other once in h steps. With `Sgd::new(1.0)` outside φ becomes the mean of the parameters: local SGD. With
-/// `Nesterov::new(0.7, 0.9)` outside and AdamW inside this is DiLoCo. Without [`across`](Self::across) there is one rank, and the
-/// outer optimizer makes slow weights of a single training, as [`lookahead`](Optimizer::lookahead) does with
-/// `Sgd::new(slow_step)` outside.
+/// Ranks communicate once in h steps; the step that communicates ends a *round*. With `Sgd::new(1.0)` as the outer optimizer, φ becomes
+/// the mean of the parameters: local SGD. With `Nesterov::new(0.7, 0.9)` outside and AdamW inside, this is DiLoCo. Without
+/// [`across`](Self::across) there is one rank, and the outer optimizer moves slow weights of a single run; with `Sgd::new(slow_step)`
+/// that is [`lookahead`](crate::OptimizerExt::lookahead).
 ///
-/// Steps are calls that were not refused. One that is skipped inside counts: it leaves the ranks together. So micro-batches are
-/// gathered outside, `.local_steps(50, outer).accumulate(4)`. A call that is refused on one rank between two rounds is not
-/// counted there, and the others wait at the next round until that rank has made up for it.
+/// Every call that returns `Ok` counts as a step, even if an inner adaptor skipped it, so that ranks stay in sync. Write `accumulate`
+/// outside: `.local_steps(50, outer).accumulate(4)`. If a call fails on one rank between two rounds, it does not count there, and the
+/// other ranks wait at the end of the round until that rank has taken the missing step.
 ///
-/// In a round take part the tensors that the optimizer inside has moved since the last one, be it on one rank only, and that are not
-/// frozen outside; any other, and its φ, is left as it is. Tensors without gradient may differ between ranks, frozen ones may not. What follows the parameters, as averages do, follows θ between rounds
-/// and φ in one. The state of the optimizer inside is the rank's own and is kept in a round.
+/// A tensor takes part in a round if the optimizer inside has moved it since the last round, on any rank, and no adaptor outside has
+/// frozen it. Other tensors and their φ are unchanged. Tensors without a gradient may differ between ranks; frozen tensors must be the
+/// same. Averages follow θ between rounds and φ at the end of a round. Each rank keeps the state of its own inner optimizer.
 ///
-/// An adaptor outside that remembers parameters, as averages and `lookahead` do, remembers those before the first step gives all
-/// ranks those of rank 0: call [`broadcast`](Self::broadcast) first where ranks do not begin alike. A router belongs inside: outside
-/// it asks first, and an answer of this rank alone says nothing of the others. `master_weights` belongs outside: θ and φ are then
-/// f32, and the 16-bit parameters follow them.
+/// Averages, `lookahead` and other adaptors outside that store parameters store those before the first step gives all ranks the
+/// parameters of rank 0. If ranks do not start from the same parameters, call [`broadcast`](Self::broadcast) first. Write `route`
+/// inside. Write `master_weights` outside: θ and φ are then f32, and the 16-bit parameters follow them.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning | unit |
 /// |---|---|---|---|---|
-/// | `every` h | – | ≥ 1 | steps from one round to the next; DiLoCo has 500 | steps |
-/// | `outer` | – | any | moves the anchor; DiLoCo has Nesterov with 0.7 and 0.9 | |
+/// | `every` h | – | ≥ 1 | steps per round; DiLoCo uses 500 | steps |
+/// | `outer` | – | any | optimizer of the anchor; DiLoCo uses Nesterov with 0.7 and 0.9 | |
 ///
 /// # State
-/// φ and a buffer for Δ, two elements per parameter (8 bytes in f32), and the state of both optimizers. Saved are φ, the steps
-/// since the last round, which tensors have moved in them, and both states: each rank saves its own, with its own parameters. A round holds copies of the
-/// parameters, of φ and of both optimizers' state, to go back to if it fails.
+/// φ and a buffer for Δ, two elements per parameter (8 bytes in f32), and the state of both optimizers. The saved state contains φ, the
+/// number of steps since the last round, the tensors that moved in them, and the states of both optimizers. Each rank saves its own
+/// state and parameters. While a round is being completed, copies of the parameters, φ and both states are kept, to restore them if it
+/// fails.
 ///
 /// # Conventions
-/// DiLoCo's algorithm 1 with Δ as there, "old minus new", so that the outer optimizer descends along it; PyTorch's
-/// `PostLocalSGDOptimizer` is `Sgd::new(1.0)` outside.
+/// DiLoCo's algorithm 1: Δ is "old minus new", so that the outer optimizer descends along it. PyTorch's `PostLocalSGDOptimizer` is
+/// `Sgd::new(1.0)` outside.
 ///
 /// # Errors
-/// In a round and in the first step, on all ranks, and nothing has changed; not even this step of the optimizer inside holds.
-/// - [`StepError::NonFiniteParameter`](crate::error::StepError::NonFiniteParameter) on a rank whose parameters are not finite after its last step, [`RankError::RankRefused`](crate::error::RankError::RankRefused) on the
-///   others, as for whatever else one rank refuses. Since the parameters may have been so for many steps, keep bad gradients
-///   out: `check_finite` or `skip_nonfinite` inside. The same on all if the mean change is not finite, or φ after the outer
-///   optimizer's step, and [`StateError::EntryValue`](crate::error::StateError::EntryValue) if the state of that is not;
-/// - [`RankError::InsideSharded`](crate::error::RankError::InsideSharded) inside [`sharded`](Optimizer::sharded);
-/// - [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree) if the ranks are not at the same round with the same parameters, anchors and learning rates;
+/// In the first step and at the end of a round, all ranks return the error and nothing has changed; the last step of the optimizer
+/// inside is undone too.
+/// - [`StepError::NonFiniteParameter`](crate::error::StepError::NonFiniteParameter) on a rank whose parameters are not finite after its last step, and [`RankError::RankRefused`](crate::error::RankError::RankRefused) on the
+///   others. Any other reason of one rank is reported in the same way. The parameters may have been wrong for many steps, so reject bad
+///   gradients early, with `check_finite` or `skip_nonfinite` inside;
+/// - [`StepError::NonFiniteParameter`](crate::error::StepError::NonFiniteParameter) on all ranks if the mean change, or φ after the outer step, is not finite;
+/// - [`StateError::EntryValue`](crate::error::StateError::EntryValue) on all ranks if the state of the outer optimizer is not finite;
+/// - [`RankError::InsideSharded`](crate::error::RankError::InsideSharded) inside [`sharded`](crate::OptimizerExt::sharded);
+/// - [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree) if the ranks differ in round, parameters, anchors or learning rates;
 /// - [`RankError::RankLeft`](crate::error::RankError::RankLeft), [`RankError::RankTimeout`](crate::error::RankError::RankTimeout), [`RankError::Transport`](crate::error::RankError::Transport) from the group.
 ///
 /// # Example
@@ -87,8 +89,9 @@ use crate::step::{Follower, Optimizer, Report, Step};
 /// ```
 ///
 /// # References
-/// A. Douillard et al., *DiLoCo: Distributed Low-Communication Training of Language Models* (2023), arXiv:2311.08105, algorithm 1;
-/// S. U. Stich, *Local SGD Converges Fast and Communicates Little* (2018), arXiv:1805.09767.
+/// A. Douillard et al., *DiLoCo: Distributed Low-Communication Training of Language Models* (2023), [arXiv:2311.08105](https://arxiv.org/abs/2311.08105), algorithm 1;
+/// S. U. Stich, *Local SGD Converges Fast and Communicates Little* (2018), [arXiv:1805.09767](https://arxiv.org/abs/1805.09767).
+#[doc(alias = "PostLocalSGDOptimizer")]
 #[doc(alias = "DiLoCo")]
 #[doc(alias = "local SGD")]
 pub struct LocalSteps<O, U, G, A> {
@@ -127,8 +130,8 @@ impl<O, U, A> LocalSteps<O, U, Alone, A> {
         }
     }
 
-    /// Takes the mean over the ranks of a group. What has been trained or loaded before begins anew with them: with the parameters
-    /// of rank 0 and a whole number of steps to the next round.
+    /// Averages over the ranks of a group. If steps have been taken or a state has been loaded before, training starts over with the
+    /// parameters of rank 0 and a full round.
     pub fn across<G: Collective<A>>(self, group: G) -> LocalSteps<O, U, G, A> {
         let Self { inner, outer, every, change, traffic, .. } = self;
         let (anchors, moved) = (Vec::new(), Vec::new());
@@ -152,7 +155,7 @@ impl<O, U, G, A> LocalSteps<O, U, G, A> {
         &self.group
     }
 
-    /// The bytes that this rank has handed to the group in rounds.
+    /// The bytes that this rank has passed to the group at the end of rounds.
     pub fn traffic(&self) -> Traffic {
         self.traffic
     }
@@ -169,11 +172,11 @@ impl<O, U, G, A> LocalSteps<O, U, G, A> {
 }
 
 impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<O, U, G, A> {
-    /// Gives all ranks the parameters of rank 0, for a first gradient at the same parameters; every rank calls it. The next round is
-    /// then `every` steps away.
+    /// Gives all ranks the parameters of rank 0, so that the first gradients are computed from the same parameters. Every rank must
+    /// call it. The next round then ends after `every` steps.
     ///
     /// # Errors
-    /// [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree) if the parameters are of other shapes, and the group's. Nothing has changed then.
+    /// [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree) if the ranks' parameters differ in shape, and those of the group. Nothing has changed then.
     pub fn broadcast(&mut self, params: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
         let bucket = bucket_elements::<A>(BUCKET_BYTES);
         let known = broadcast(&self.group, params, self.layout(), bucket, |step| self.check_own(step))?;

@@ -22,7 +22,7 @@ impl<'g, G: RankGroup> Across<'g, G> {
         Self { group, are_tensors_cut, failed: Mutex::new(None) }
     }
 
-    /// Nothing if no call has failed.
+    /// Returns an error if a call has failed.
     pub(super) fn ensure_sound(&self) -> Result<()> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone().map_or(Ok(()), Err)
     }

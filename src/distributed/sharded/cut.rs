@@ -3,9 +3,9 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::params::{Layout, TensorInfo};
 /// Tensors are cut at multiples of this from their first element, so that no rank has a part of what shares a scale of 8-bit state.
-pub(super) use crate::rule::GROUP as BLOCK;
+pub(super) use crate::kernel::narrow::GROUP as BLOCK;
+use crate::params::{Layout, TensorInfo};
 
 /// How the parameters are divided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

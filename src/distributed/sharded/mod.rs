@@ -1,4 +1,4 @@
-//! The state of an optimizer divided between ranks: ZeRO, stage 1.
+//! Sharded optimizer state: ZeRO, stage 1.
 
 mod across;
 mod cut;
@@ -30,10 +30,10 @@ use state::{Fingerprint, split};
 
 pub use state::unshard;
 
-/// Shares an optimizer's state and work between the ranks of a group: made by [`Optimizer::sharded`].
+/// Divides an optimizer's state and work between the ranks of a group: made by [`OptimizerExt::sharded`](crate::OptimizerExt::sharded).
 ///
-/// Every rank has all parameters and the gradients of its own part of the batch. Each moves its share of the parameters, keeps
-/// state for that share only, and sends it to the others.
+/// Every rank has all parameters and the gradients of its own part of the batch. Each rank keeps state for one share of the
+/// parameters, moves that share, and sends it to the other ranks.
 ///
 /// # Update rule
 /// ```text
@@ -42,63 +42,66 @@ pub use state::unshard;
 /// θᵢ, state ← the step of the optimizer inside     for these
 /// θ ← the shares of all ranks                      all-gather: the same bits on every rank
 /// ```
-/// With the first step all ranks take over the parameters of rank 0. That step's gradients have been computed before, so begin
-/// with [`broadcast`](Self::broadcast) where ranks do not initialise alike.
+/// The first step gives all ranks the parameters of rank 0. The gradients of that step were computed earlier, so call
+/// [`broadcast`](Self::broadcast) first if ranks do not start from the same parameters.
 ///
-/// The elements of all tensors, row by row, are divided into ranges of equal length up to a block of 256 elements; no range
-/// begins within a block of its tensor. The optimizer inside sees of every tensor the part that is here, as a vector where it is not all of
-/// it: what works element by element does what it would do unsharded. Patterns choose by the paths and shapes of the whole.
-/// [`by_tensor`](Self::by_tensor) gives whole tensors to the ranks instead, for optimizers of matrices.
+/// Elements are split into N ranges of nearly equal length, cut only at multiples of 256 within a tensor. The inner optimizer sees the
+/// local part of each tensor, flattened if it is not the whole tensor. Element-wise optimizers therefore compute the same as without
+/// sharding. Patterns match the paths and shapes of whole tensors. [`by_tensor`](Self::by_tensor) gives each rank whole tensors
+/// instead, for matrix optimizers.
 ///
 /// # Hyper-parameters
 /// | name | default | meaning |
 /// |---|---|---|
-/// | [`by_tensor`](Self::by_tensor) | no | whole tensors, the largest first, each to the rank that has least |
-/// | [`non_finite`](Self::non_finite) | error | what all ranks do about a NaN or an infinity in the gradients of one |
+/// | [`by_tensor`](Self::by_tensor) | no | whole tensors: the largest first, each to the rank with the fewest elements |
+/// | [`non_finite`](Self::non_finite) | error | policy of all ranks for a NaN or an infinity in the gradients of one rank |
 ///
 /// # State
-/// That of the optimizer inside for a share of at most 1/N of the tensors' elements, trained or frozen, and a block of 256. Buffers for all gradients or
-/// parameters once, and for a share of both. A step sends as much as an all-reduce of the gradients does, half of it as parameters,
-/// and three messages of 9 bytes; each norm that is asked for inside takes two more. With its parameters each rank sends one number more,
-/// which says whether its optimizer has stepped.
+/// The state of the optimizer inside, for at most 1/N of all elements (trained or frozen) plus a block of 256. Buffers for one copy of
+/// all gradients or parameters, and for a share of both. A step sends as many bytes as an all-reduce of the gradients, half of them as
+/// parameters, and three messages of 9 bytes; each norm inside needs two more messages. Each rank also sends one number that says
+/// whether its optimizer has stepped.
 ///
-/// A rank's [`state_dict`](Optimizer::state_dict) has the entries of its share; nothing is sent for it. [`unshard`] joins those of
-/// all ranks. A rank loads its own again, or a state that is not divided, of which it takes its part: so a checkpoint of 4 ranks
-/// resumes on 4, 2 or 1.
+/// A rank's [`state_dict`](Optimizer::state_dict) contains the entries of its share and needs no communication. [`unshard`] joins the
+/// states of all ranks. A rank can load its own state, or its part of a joined state. A checkpoint of 4 ranks can therefore be resumed
+/// on 4, 2 or 1.
 ///
 /// # Conventions
-/// With one process that steps with the mean gradient (summed in the order of the ranks, as [`ThreadGroup`](super::ThreadGroup) sums)
-/// results agree bit for bit, also with state of 16 or 8 bits where parameters lie in row-major order. A global norm is that of the
-/// whole mean gradient; only its sum has another order.
+/// Results agree bit for bit with one process that uses the mean gradient, summed in the order of the ranks as
+/// [`ThreadGroup`](super::ThreadGroup) does. With state of 16 or 8 bits this holds for row-major parameters. A global norm is the norm of
+/// the whole mean gradient, but it is summed in another order.
 ///
-/// What is inside sees the mean gradient and the share, what is outside the rank's own gradient and all parameters:
+/// Adaptors inside see the mean gradient and the local share; adaptors outside see the rank's own gradient and all parameters:
 ///
 /// | | inside, before `sharded` | outside, after it |
 /// |---|---|---|
 /// | clipping by global norm, by value | of the mean gradient: **what you want** | of each rank's own |
-/// | clipping by tensor or unit | refused, but with [`by_tensor`](Self::by_tensor) | of each rank's own |
-/// | `accumulate` | communicates in every call | communicates once for each large step |
-/// | averages, `lookahead` | divided; to be read after [`unshard`] | whole on every rank |
-/// | `freeze`, `group`, `route` | as unsharded | freeze and group: as unsharded |
+/// | clipping by tensor or unit | only with [`by_tensor`](Self::by_tensor) | of each rank's own |
+/// | `accumulate` | communicates in every call | communicates once per combined step |
+/// | averages, `lookahead` | sharded; read them after [`unshard`] | whole on every rank |
+/// | `freeze`, `group`, `route` | as without ranks | `freeze` and `group`: as without ranks |
 /// | [`Muon`](crate::Muon), Shampoo, SOAP | with [`by_tensor`](Self::by_tensor) | – |
-/// | K-FAC, [`Lbfgs`](crate::Lbfgs) | refused | K-FAC: of each rank's own batch |
-/// | `data_parallel`, `local_steps`, `sharded` | refused | the first two: over other groups of ranks, or their own |
+/// | K-FAC, [`Lbfgs`](crate::Lbfgs) | rejected | K-FAC: uses each rank's own batch |
+/// | `data_parallel`, `local_steps`, `sharded` | rejected | `data_parallel`, `local_steps`: with the same group or another |
 ///
-/// An adaptor outside that remembers parameters, as averages do, remembers those before the first broadcast: call
+/// Averages and other adaptors outside that store parameters store those before the first broadcast, so call
 /// [`broadcast`](Self::broadcast) first.
 ///
-/// [`check`](Optimizer::check) never communicates: it knows neither what other ranks will say nor what the mean gradient and its norm will
-/// be, on which the optimizer inside may refuse, and on many ranks an answer of one leaves the others waiting. A router belongs inside.
+/// [`check`](Optimizer::check) never communicates. It does not know the mean gradient or whether other ranks can step, so it may accept a
+/// step that is rejected later. Write `route` inside, because a router relies on `check`.
 ///
 /// # Errors
-/// All ranks return an error, and nothing has changed on any: [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree) if their steps are not the same;
-/// [`StepError::NonFiniteGradient`](crate::error::StepError::NonFiniteGradient) on the rank that has it, or whatever else one refuses the step for, and
-/// [`RankError::RankRefused`](crate::error::RankError::RankRefused) on the others; [`RankError::RankLeft`](crate::error::RankError::RankLeft) and its like if the group is broken. If it breaks in the last call, after the
-/// optimizers have stepped, or if an optimizer of your own refuses to [`apply`](Optimizer::apply) what its [`check`](Optimizer::check)
-/// accepted, and not on all ranks, then parameters are unchanged but state is not: all later steps are refused, and the state does not
-/// load. [`RankError::InsideSharded`](crate::error::RankError::InsideSharded) for what speaks to ranks itself: `sharded`, `data_parallel` and `local_steps`, the last also alone.
+/// All ranks return an error, and nothing has changed on any of them:
+/// - [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree) if the ranks' steps differ;
+/// - [`StepError::NonFiniteGradient`](crate::error::StepError::NonFiniteGradient), or another reason to reject the step, on the rank that has it, and [`RankError::RankRefused`](crate::error::RankError::RankRefused) on the others;
+/// - [`RankError::InsideSharded`](crate::error::RankError::InsideSharded) if `sharded`, `data_parallel` or `local_steps` is inside, `local_steps` even without `across`;
+/// - [`RankError::RankLeft`](crate::error::RankError::RankLeft), [`RankError::RankTimeout`](crate::error::RankError::RankTimeout), [`RankError::Transport`](crate::error::RankError::Transport) from the group.
 ///
-/// If all ranks skip the first step, nothing is remembered of it, not even which parameters it was on: the ranks have not yet begun.
+/// In two cases the parameters are unchanged but the state has changed: if the group fails in the last call, after the optimizers have
+/// stepped; or if your own optimizer inside returns an error from [`apply`](Optimizer::apply) for a step that its
+/// [`check`](Optimizer::check) accepted, on some ranks only. All later steps are then rejected, and the state cannot be loaded.
+///
+/// If all ranks skip the first step, it leaves no trace; the next step is again the first.
 ///
 /// # Example
 /// ```
@@ -115,7 +118,8 @@ pub use state::unshard;
 ///
 /// # References
 /// S. Rajbhandari, J. Rasley, O. Ruwase and Y. He, *ZeRO: Memory Optimizations Toward Training Trillion Parameter Models* (2020),
-/// arXiv:1910.02054, section 5.1 (P_os).
+/// [arXiv:1910.02054](https://arxiv.org/abs/1910.02054), section 5.1 (P_os).
+#[doc(alias("ZeroRedundancyOptimizer", "ZeRO"))]
 #[derive(Debug, Clone)]
 pub struct Sharded<O, G, A> {
     inner: O,
@@ -148,15 +152,14 @@ impl<O, G, A> Sharded<O, G, A> {
         }
     }
 
-    /// Gives whole tensors to the ranks: for optimizers of matrices, and for clipping by tensor or unit. Before the first step.
+    /// Gives each rank whole tensors: for matrix optimizers, and for clipping by tensor or unit. Call it before the first step.
     pub fn by_tensor(mut self) -> Self {
         self.how = How::ByTensor;
         self.share = None;
         self
     }
 
-    /// What all ranks do when a gradient of one of them has a NaN or an infinity, or the mean gradient has: an error unless this is
-    /// called.
+    /// Sets the policy of all ranks for a NaN or an infinity in the gradient of one of them, or in the mean; the default is an error.
     pub fn non_finite(mut self, policy: NonFinite) -> Self {
         self.non_finite = policy;
         self
@@ -175,7 +178,7 @@ impl<O, G, A> Sharded<O, G, A> {
         self.share.clone().unwrap_or_else(|| Arc::new(Share::new(layout, &self.group, self.how)))
     }
 
-    /// Nothing if a step may be taken on parameters of this layout.
+    /// Returns an error unless a step may be taken on parameters of this layout.
     fn ensure_ready(&self, layout: &Arc<Layout>) -> Result<()> {
         if let Some(torn) = &self.torn {
             return Err(torn.clone());
@@ -185,12 +188,12 @@ impl<O, G, A> Sharded<O, G, A> {
 }
 
 impl<A: Element, O: Optimizer<A>, G: Collective<A>> Sharded<O, G, A> {
-    /// Gives all ranks the parameters of rank 0; all of them call it. Where ranks do not initialise alike, call it before the first
-    /// gradients are computed. Without it the first step does it.
+    /// Gives all ranks the parameters of rank 0. Every rank must call it. If ranks do not start from the same parameters, call it before
+    /// the first gradients are computed; otherwise the first step does it.
     ///
     /// # Errors
-    /// [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree) if the trees are not the same, [`StepError::ParametersChanged`](crate::error::StepError::ParametersChanged), and those of the group; the parameters are then
-    /// what they were.
+    /// [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree) if the ranks' trees differ, [`StepError::ParametersChanged`](crate::error::StepError::ParametersChanged), and those of the group. The parameters are then
+    /// unchanged.
     pub fn broadcast(&mut self, params: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
         let bucket = bucket_elements::<A>(BUCKET_BYTES);
         broadcast(&self.group, params, self.layout(), bucket, |step| self.ensure_ready(step.layout()))?;
@@ -261,9 +264,8 @@ fn word<A: Element>(policy: NonFinite, finite: bool, step: &Step<'_, A>) -> Resu
 }
 
 impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, G, A> {
-    /// Whether the parameters are those of the steps before, and whether the optimizer inside would accept a step of this rank's share.
-    /// It says nothing of the gradients, which are taken as 0, nor of norms across ranks, and before the first step it takes this rank's
-    /// parameters for those of rank 0: a rank that refused here alone would leave the others waiting.
+    // A rank that refused here alone would leave the others waiting. So this checks only what is the same on all ranks: the layout, and
+    // the step of the optimizer inside with gradients of 0. Before the first step, this rank's parameters stand for those of rank 0.
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         self.check_own(step)?;
         // One rank alone knows whether all gradients are finite.

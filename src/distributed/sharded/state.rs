@@ -1,4 +1,4 @@
-//! The state of all ranks as one, and one as that of a rank.
+//! Joins the states of all ranks into one, and takes a rank's part of a joined state.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -78,14 +78,14 @@ impl FromStr for How {
     }
 }
 
-/// Joins the states that all ranks of a [`Sharded`](super::Sharded) optimizer saved, in any order, into the one that the optimizer
-/// would have saved unsharded.
+/// Joins the states that all ranks of a [`Sharded`](super::Sharded) optimizer saved, in any order, into the state of the optimizer
+/// without `sharded`.
 ///
-/// It can be loaded by the optimizer without `sharded`, and with it on any number of ranks.
+/// The joined state can be loaded by the optimizer without `sharded`, and by the sharded optimizer on any number of ranks.
 ///
-/// What differs from a state that has never been divided: nothing of parameters in row-major order; of others the note of their
-/// order, so that state goes on in row-major order beside them. What an adaptor outside `sharded` remembers must be the same on all
-/// ranks, so between large steps where gradients are accumulated there.
+/// For row-major parameters the joined state equals one that was never sharded. For other parameters it lacks the memory order, so the
+/// loaded state is row-major. The state of adaptors outside `sharded` must be the same on all ranks; with `accumulate` outside, save
+/// between combined steps.
 ///
 /// ```
 /// use gradus::distributed::{ThreadGroup, unshard};
@@ -105,7 +105,7 @@ impl FromStr for How {
 /// ```
 ///
 /// # Errors
-/// [`StateError::MissingRank`]; [`RankError::RanksDisagree`] for states of different runs or steps; [`StepError::ParametersChanged`](crate::error::StepError::ParametersChanged),
+/// [`StateError::MissingRank`]; [`RankError::RanksDisagree`] if the states come from different runs or steps; [`StepError::ParametersChanged`](crate::error::StepError::ParametersChanged),
 /// [`StateError::MissingEntry`], [`StateError::EntryValue`], [`StateError::EntryShape`], [`StateError::EntryType`].
 pub fn unshard<'s>(states: impl IntoIterator<Item = &'s StateDict>) -> Result<StateDict> {
     let states = in_order_of_ranks(states)?;
@@ -165,7 +165,7 @@ fn in_order_of_ranks<'s>(states: impl IntoIterator<Item = &'s StateDict>) -> Res
     Ok(ranked.into_iter().map(|(_, state)| state).collect())
 }
 
-/// Nothing if a rank's state is of the same moment of the same training as that of rank 0.
+/// Returns an error unless a rank's state comes from the same step of the same run as that of rank 0.
 fn ensure_same_run(first: &StateDict, rank: usize, other: &StateDict) -> Result<()> {
     let disagree =
         |expected: String, found: String| Err(Error::Ranks(RankError::RanksDisagree { rank, expected, found }));

@@ -1,37 +1,37 @@
-//! What noisy steps have cost.
+//! The privacy spent by noisy steps.
 
 use super::rdp::divergence;
 use crate::error::{Error, Result, ensure_count};
 
-/// Adds up the privacy that steps of the sampled Gaussian mechanism spend, by Rényi differential privacy.
+/// Adds up the privacy spent by steps of the sampled Gaussian mechanism, with Rényi differential privacy.
 ///
-/// A step takes each of the examples (or clients) with probability q, limits each one's part of a sum to the norm C, and adds
-/// Gaussian noise of standard deviation σC to the sum. What the steps give away together is (ε, δ)-differential privacy: whether any
-/// one example was there changes the probability of no outcome by more than the factor exp(ε), but for a probability of δ.
+/// A step samples each example (or client) with probability q, clips each part to the norm C, and adds Gaussian noise of standard deviation
+/// σC to the sum. All steps together are (ε, δ)-differentially private: adding or removing one example changes the probability of any
+/// outcome by at most a factor of exp(ε), except with probability δ.
 ///
 /// # Update rule
 /// ```text
 /// rdp(α) ← rdp(α) + steps·D(α, q, σ)                            D = ln(E[r^α])/(α − 1), r the likelihood ratio of one step
 /// ε = min over α of rdp(α) − (ln δ + ln α)/(α − 1) + ln((α − 1)/α)
 /// ```
-/// not below 0, and 0 if nothing was spent. q = 0 costs nothing; q = 1 is the plain Gaussian mechanism, D = α/2σ².
+/// ε is at least 0, and 0 without steps. q = 0 costs nothing; q = 1 is the plain Gaussian mechanism, D = α/2σ².
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
-/// | [`orders`](Self::orders) α | 1.1, 1.2, … 10.9, 12, 13, … 63 | 1 < α ≤ 10 000 | where the divergence is known |
+/// | [`orders`](Self::orders) α | 1.1, 1.2, … 10.9, 12, 13, … 63 | 1 < α ≤ 10 000 | orders at which the divergence is computed |
 ///
 /// # State
-/// What was spent, as one [`Spending`] for each different (q, σ): [`spendings`](Self::spendings). To go on after a restart, give
-/// them to [`steps`](Self::steps) of a new accountant.
+/// One [`Spending`] per different (q, σ): [`spendings`](Self::spendings). After a restart, pass them to [`steps`](Self::steps) of a new
+/// accountant.
 ///
 /// # Conventions
-/// The orders and the conversion are those of Opacus' `RDPAccountant`. Neighbours are data sets of which one has one example more,
-/// and examples are sampled **independently** ([`GaussianMechanism::sample`](super::GaussianMechanism::sample)): for shuffled batches
-/// of a fixed size these numbers are not a guarantee.
+/// The orders and the conversion are those of Opacus' `RDPAccountant`. Neighboring data sets differ by one added or removed example.
+/// Examples must be sampled **independently** ([`GaussianMechanism::sample`](super::GaussianMechanism::sample)). For shuffled batches of
+/// a fixed size, ε is not a guarantee.
 ///
 /// # Errors
-/// [`ArgumentError::Range`](crate::error::ArgumentError::Range) for q outside 0 … 1, σ that is not a finite number above 0, δ not between 0 and 1, an order outside its range.
+/// [`ArgumentError::Range`](crate::error::ArgumentError::Range) if q is outside 0 … 1, σ is not a finite number above 0, δ is not between 0 and 1, or an order is out of range.
 ///
 /// # Example
 /// ```
@@ -48,35 +48,36 @@ use crate::error::{Error, Result, ensure_count};
 /// ```
 ///
 /// # References
-/// I. Mironov, K. Talwar and L. Zhang, *Rényi differential privacy of the sampled Gaussian mechanism* (2019), arXiv:1908.10530,
+/// I. Mironov, K. Talwar and L. Zhang, *Rényi differential privacy of the sampled Gaussian mechanism* (2019), [arXiv:1908.10530](https://arxiv.org/abs/1908.10530),
 /// sec. 3.3. B. Balle, G. Barthe, M. Gaboardi, J. Hsu and T. Sato, *Hypothesis testing interpretations and Rényi differential
-/// privacy* (2020), arXiv:1905.09982, theorem 21. C. L. Canonne, G. Kamath and T. Steinke, *The discrete Gaussian for differential
-/// privacy* (2020), arXiv:2004.00010, proposition 12.
+/// privacy* (2020), [arXiv:1905.09982](https://arxiv.org/abs/1905.09982), theorem 21. C. L. Canonne, G. Kamath and T. Steinke, *The discrete Gaussian for differential
+/// privacy* (2020), [arXiv:2004.00010](https://arxiv.org/abs/2004.00010), proposition 12.
+#[doc(alias = "RDPAccountant")]
 #[derive(Debug, Clone, PartialEq)]
 pub struct Accountant {
     orders: Vec<f64>,
     spendings: Vec<Spending>,
 }
 
-/// So many steps of one mechanism.
+/// A number of steps of one mechanism.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spending {
-    /// The probability q with which each example was taken.
+    /// The sampling probability q.
     pub rate: f64,
-    /// The standard deviation σ of the noise, in units of the norm that clips.
+    /// The standard deviation σ of the noise, in units of the clipping norm.
     pub noise_multiplier: f64,
-    /// How many steps.
+    /// The number of steps.
     pub steps: u64,
 }
 
-/// The privacy that was spent.
+/// The privacy spent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spent {
     /// The ε of (ε, δ)-differential privacy.
     pub epsilon: f64,
-    /// The order at which it was found.
+    /// The order that gives this ε.
     pub order: f64,
-    /// Whether that is the first or the last one there is: orders beyond it might give a smaller ε.
+    /// Whether this is the smallest or largest of the orders. Orders beyond it might give a smaller ε.
     pub at_end: bool,
 }
 
@@ -88,15 +89,15 @@ impl Default for Accountant {
 }
 
 impl Accountant {
-    /// Nothing spent.
+    /// Creates an accountant with nothing spent.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Knows the divergence at these orders only, instead of Opacus'.
+    /// Creates an accountant with these orders instead of Opacus' orders.
     ///
     /// # Errors
-    /// [`ArgumentError::Range`](crate::error::ArgumentError::Range) for an order outside 1 < α ≤ 10 000, and for none.
+    /// [`ArgumentError::Range`](crate::error::ArgumentError::Range) if there are no orders, or if an order is outside 1 < α ≤ 10 000.
     pub fn orders(mut self, orders: impl IntoIterator<Item = f64>) -> Result<Self> {
         /// The closed form has as many terms as the order is large.
         const LARGEST: f64 = 1e4;
@@ -109,7 +110,7 @@ impl Accountant {
         }
     }
 
-    /// Adds one step that took each example with probability `rate` and had noise of `noise_multiplier` times the clipping norm.
+    /// Adds one step with sampling probability `rate` and noise of `noise_multiplier` times the clipping norm.
     ///
     /// # Errors
     /// [`ArgumentError::Range`](crate::error::ArgumentError::Range).
@@ -120,7 +121,7 @@ impl Accountant {
     /// Adds several such steps.
     ///
     /// # Errors
-    /// [`ArgumentError::Range`](crate::error::ArgumentError::Range), also if there would be more than can be counted.
+    /// [`ArgumentError::Range`](crate::error::ArgumentError::Range), also if the counter would overflow.
     pub fn steps(&mut self, rate: f64, noise_multiplier: f64, steps: u64) -> Result<()> {
         let all = self.after(rate, noise_multiplier, steps)?;
         let same = |known: &&mut Spending| known.rate == rate && known.noise_multiplier == noise_multiplier;
@@ -159,12 +160,12 @@ impl Accountant {
         }
     }
 
-    /// What was spent: one entry for each different mechanism, in the order of their first steps.
+    /// The steps taken, one entry per different mechanism, in the order of their first steps.
     pub fn spendings(&self) -> &[Spending] {
         &self.spendings
     }
 
-    /// The ε that was spent, at this δ.
+    /// The ε spent so far at this δ.
     ///
     /// # Errors
     /// [`ArgumentError::Range`](crate::error::ArgumentError::Range) unless 0 < δ < 1.
@@ -173,13 +174,13 @@ impl Accountant {
         Ok(self.convert(&self.divergences(), delta))
     }
 
-    /// The smallest noise multiplier with which `steps` more steps at this rate keep the whole below `epsilon`.
+    /// The smallest noise multiplier that keeps the total, after `steps` more steps at this rate, below `epsilon`.
     ///
-    /// Found by bisection, and at most one millionth larger than the smallest; between 1e-9 and 1e9.
+    /// It is computed by bisection between 1e-9 and 1e9, and is at most one millionth larger than the smallest one.
     ///
     /// # Errors
-    /// [`ArgumentError::Range`](crate::error::ArgumentError::Range) for arguments out of range, and for an ε that no noise attains: one that is spent already, or below what
-    /// the conversion gives at the largest order.
+    /// [`ArgumentError::Range`](crate::error::ArgumentError::Range) if an argument is out of range or if no noise is enough, because ε is already spent or below the smallest value of
+    /// the conversion.
     pub fn noise_for(&self, epsilon: f64, delta: f64, rate: f64, steps: u64) -> Result<f64> {
         const TOLERANCE: f64 = 1e-6;
         const MOST: f64 = 1e9;
@@ -236,8 +237,8 @@ impl Accountant {
     }
 }
 
-/// The smallest noise multiplier with which `steps` steps that take each example with probability `rate` are
-/// (`epsilon`, `delta`)-differentially private: [`Accountant::noise_for`] with nothing spent before.
+/// The smallest noise multiplier with which `steps` steps with sampling probability `rate` are (`epsilon`, `delta`)-differentially private:
+/// [`Accountant::noise_for`] with nothing spent before.
 ///
 /// # Errors
 /// [`ArgumentError::Range`](crate::error::ArgumentError::Range).

@@ -1,4 +1,4 @@
-//! Sampling, clipping and noise, with the account of what they cost.
+//! Sampling, clipping and noise, with the accountant of the privacy that they spend.
 
 use super::accountant::{Accountant, Spent, check_mechanism};
 use super::check_clip;
@@ -10,8 +10,8 @@ use crate::step::norm::unravel;
 
 /// The sampled Gaussian mechanism: Poisson sampling, a limit on each part of a sum, and noise on the sum.
 ///
-/// Its parts are examples (DP-SGD, with [`PerExample`](super::PerExample)) or the changes that clients send (DP-FedAvg, with
-/// [`clip_change`](Self::clip_change)). Each noisy sum is recorded: [`epsilon`](Self::epsilon) knows of all of them.
+/// A part is an example's gradient (DP-SGD, with [`PerExample`](super::PerExample)) or a client's change (DP-FedAvg, with
+/// [`clip_change`](Self::clip_change)). Every noisy sum is recorded, and [`epsilon`](Self::epsilon) covers all of them.
 ///
 /// # Update rule
 /// ```text
@@ -19,38 +19,39 @@ use crate::step::norm::unravel;
 /// sum ← Σ over the batch min(1, C/‖gᵢ‖)·gᵢ
 /// grads ← (sum + z)/(q·N)                                       z ~ N(0, (σC)²) for every element
 /// ```
-/// The divisor is the **expected** size of the batch: the actual one would give away whether an example was there. So a batch that
-/// comes out empty is a step as any other, of noise alone.
+/// The divisor is the **expected** batch size, because the actual size would reveal whether an example was in the batch. An empty batch is
+/// therefore a normal step, which consists of noise only.
 ///
-/// **N is public**: it is in the divisor, as q is, and whoever sees the model may learn it. What is private is *who* is among the N.
-/// Where the very number of a client's examples is a secret, take a round number near it; and let a client that keeps its examples private
-/// answer with the weight 1, for [the number of examples](crate::federated::Update::new) is a release by itself that no noise hides.
+/// **N and q are public**, because the divisor contains them. Only *which* examples are among the N is private. If the number of examples is
+/// a secret, use a round number near it. A client that protects its examples should also return the weight 1 instead of
+/// [the number of examples](crate::federated::Update::new), to which no noise is added.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
 /// | `clip` C | – | C > 0 | the largest norm of one part; unit of the gradient |
-/// | `noise_multiplier` σ | – | σ > 0 | the noise in units of C; [`noise_for`](super::noise_for) finds it |
-/// | `rate` q | – | 0 < q ≤ 1 | the probability with which each is taken |
-/// | `population` N | – | N ≥ 1 | how many there are |
+/// | `noise_multiplier` σ | – | σ > 0 | the noise in units of C; computed by [`noise_for`](super::noise_for) |
+/// | `rate` q | – | 0 < q ≤ 1 | the sampling probability of each part |
+/// | `population` N | – | N ≥ 1 | the number of parts |
 ///
 /// # State
-/// The [`Accountant`], to be saved and given to [`resume`](Self::resume). The generator, ChaCha20 with a key from the operating
-/// system, is never saved and cannot be seeded: noise that can be repeated can be subtracted.
+/// The [`Accountant`]. Save it and pass it to [`resume`](Self::resume). The random generator, ChaCha20 with a key from the operating system,
+/// cannot be seeded and is never saved, because reproducible noise could be subtracted.
 ///
 /// # Conventions
-/// Opacus' `DPOptimizer` with Poisson sampling and `loss_reduction="mean"`. Noise is drawn in f64 and rounded with the sum to the
-/// element type. Real numbers in a computer are not those of the theory: which of them a noisy sum can be depends on the sum in its
-/// last digits (Mironov 2012), and someone who sees all digits of it may learn more than ε says. Whoever must exclude that rounds
-/// sums and noise to integers. A tensor that is absent (`None`) gets no noise: it must be so for all data.
+/// Opacus' `DPOptimizer` with Poisson sampling and `loss_reduction="mean"`. Noise is drawn in f64, added, and rounded to the element type.
+/// The theory assumes real numbers. With floating-point numbers, the last digits of a noisy sum can reveal more than ε (Mironov 2012). If
+/// you must exclude this, round sums and noise to integers. A tensor that is absent (`None`) gets no noise, so whether it is absent must not
+/// depend on the data.
 ///
-/// # How many it takes
-/// The noise hides one part, so it must be small beside the sum of all: see [`noise_ratio`](Self::noise_ratio). A model of d parameters
-/// needs an expected batch q·N of about σ√d parts for noise as large as the largest sum. With a handful of parts nothing is learned.
+/// # Batch size
+/// The noise hides any one part, so it must be small relative to the sum of all parts: see [`noise_ratio`](Self::noise_ratio). For a model
+/// of d parameters, the noise is as large as the largest possible sum if the expected batch q·N has about σ√d parts. With a handful of parts
+/// nothing is learned.
 ///
 /// # Errors
-/// [`ArgumentError::Range`](crate::error::ArgumentError::Range); [`FederatedError::Entropy`](crate::error::FederatedError::Entropy) if the operating system has no randomness; what [`clip::Norm`](crate::clip::Norm) says of
-/// trees that are not finite.
+/// [`ArgumentError::Range`](crate::error::ArgumentError::Range); [`FederatedError::Entropy`](crate::error::FederatedError::Entropy) if the operating system has no randomness; those of [`clip::Norm`](crate::clip::Norm) for trees
+/// that are not finite.
 ///
 /// # Example
 /// ```
@@ -68,8 +69,8 @@ use crate::step::norm::unravel;
 /// ```
 ///
 /// # References
-/// M. Abadi et al., *Deep learning with differential privacy* (2016), arXiv:1607.00133, algorithm 1. H. B. McMahan, D. Ramage,
-/// K. Talwar and L. Zhang, *Learning differentially private recurrent language models* (2018), arXiv:1710.06963. I. Mironov, *On
+/// M. Abadi et al., *Deep learning with differential privacy* (2016), [arXiv:1607.00133](https://arxiv.org/abs/1607.00133), algorithm 1. H. B. McMahan, D. Ramage,
+/// K. Talwar and L. Zhang, *Learning differentially private recurrent language models* (2018), [arXiv:1710.06963](https://arxiv.org/abs/1710.06963). I. Mironov, *On
 /// significance of the least significant bits for differential privacy* (2012).
 #[derive(Debug)]
 pub struct GaussianMechanism {
@@ -82,7 +83,7 @@ pub struct GaussianMechanism {
 }
 
 impl GaussianMechanism {
-    /// Parts of norm `clip` at most, noise of `noise_multiplier` times that, each of `population` with probability `rate`.
+    /// Creates a mechanism from C, σ, q and N.
     ///
     /// # Errors
     /// [`ArgumentError::Range`](crate::error::ArgumentError::Range), [`FederatedError::Entropy`](crate::error::FederatedError::Entropy).
@@ -106,19 +107,20 @@ impl GaussianMechanism {
         Self::with(Noise::seeded(seed), (clip, noise_multiplier), rate, population)
     }
 
-    /// Goes on from what was spent before, and with that accountant's orders.
+    /// Continues with the spending and the orders of a saved accountant.
     pub fn resume(mut self, accountant: Accountant) -> Self {
         self.accountant = accountant;
         self
     }
 
-    /// Who takes part in the next step: each of 0 … N − 1 with probability q, independently. In ascending order; may be none.
+    /// Samples the parts of the next step: each of 0 … N − 1 independently with probability q. The result is in ascending order and may be
+    /// empty.
     pub fn sample(&mut self) -> Vec<usize> {
         let (noise, rate) = (&mut self.noise, self.rate);
         (0..self.population).filter(|_| noise.chance(rate)).collect()
     }
 
-    /// Limits the norm of one part, all tensors together, to C. Returns the norm before.
+    /// Clips one part to the norm C, over all of its tensors together. Returns the norm before clipping.
     ///
     /// # Errors
     /// [`StepError::NonFiniteGradient`], [`StepError::NormOverflow`].
@@ -126,17 +128,16 @@ impl GaussianMechanism {
         Norm::global(self.clip).exact().clip(&mut change)
     }
 
-    /// Adds the noise to a sum of clipped parts and records the step. To be called **once** for a sum, and for the whole of it.
+    /// Adds the noise to a sum of clipped parts and records the step. Call it **once** per sum, with all of its tensors.
     ///
     /// # Errors
-    /// [`StepError::NonFiniteGradient`], also for a noisy sum that exceeds the element type; [`StepError::NormOverflow`]; [`ArgumentError::Range`](crate::error::ArgumentError::Range)
-    /// after more steps than can be counted. Then nothing is recorded either.
+    /// [`StepError::NonFiniteGradient`], also if the noisy sum overflows the element type; [`StepError::NormOverflow`]; [`ArgumentError::Range`](crate::error::ArgumentError::Range) if the
+    /// step counter is full. Nothing is recorded then.
     pub fn add_noise<T: ParamsMut + ?Sized>(&mut self, sum: &mut T) -> Result<()> {
         self.noise(sum, 1.0)
     }
 
-    /// Adds the noise and divides by the expected number of parts: [`add_noise`](Self::add_noise), then by
-    /// [`expected`](Self::expected).
+    /// Adds the noise as [`add_noise`](Self::add_noise) and divides by the [expected](Self::expected) number of parts.
     ///
     /// # Errors
     /// Those of [`add_noise`](Self::add_noise).
@@ -183,17 +184,16 @@ impl GaussianMechanism {
         self.accountant.after(self.rate, self.noise_multiplier, 1).map(drop)
     }
 
-    /// How large the noise is beside what it hides in: its expected norm in a sum over this many elements, σC√d, in units of the largest
-    /// norm that the sum of the expected number of parts can have, q·N·C.
+    /// The expected norm of the noise, σC√d for a model of d elements, divided by the largest possible norm of the sum, q·N·C.
     ///
-    /// Above 1 a step is more noise than anything the parts can say together. Noise of R steps grows as √R where steps in one
-    /// direction grow as R, so a ratio of 1 to 3 still trains in some hundred steps; with 10 and more hardly anything is learned. For
-    /// a ratio r a population of N ≥ σ√d/(q·r) is needed.
+    /// Above 1, a step has more noise than signal. Over R steps, noise grows as √R and steps in one direction grow as R. A ratio of 1 to 3
+    /// therefore still trains in some hundred steps; at 10 or more hardly anything is learned. A ratio r needs a population of
+    /// N ≥ σ√d/(q·r).
     ///
     /// ```
     /// use gradus::federated::privacy::GaussianMechanism;
     ///
-    /// // A model of 10,000 parameters, σ = 1: five clients that all take part hide nothing and drown.
+    /// // A model of 10,000 parameters, σ = 1: five clients are too few.
     /// assert_eq!(GaussianMechanism::new(1.0, 1.0, 1.0, 5)?.noise_ratio(10_000), 20.0);
     /// assert_eq!(GaussianMechanism::new(1.0, 1.0, 0.1, 1_000)?.noise_ratio(10_000), 1.0);
     /// # Ok::<(), gradus::Error>(())
@@ -212,32 +212,32 @@ impl GaussianMechanism {
         self.accountant.step(self.rate, self.noise_multiplier)
     }
 
-    /// The expected number of parts in a sum, q·N: what to divide by.
+    /// The expected number of parts in a sum, q·N; the divisor of the sum.
     pub fn expected(&self) -> f64 {
         self.rate * self.population as f64
     }
 
-    /// The probability with which each is taken, q.
+    /// The sampling probability q.
     pub fn rate(&self) -> f64 {
         self.rate
     }
 
-    /// How many there are, N.
+    /// The number of parts N.
     pub fn population(&self) -> usize {
         self.population
     }
 
-    /// The largest norm of one part.
+    /// The largest norm C of one part.
     pub fn clip(&self) -> f64 {
         self.clip
     }
 
-    /// The noise in units of that.
+    /// The noise σ in units of C.
     pub fn noise_multiplier(&self) -> f64 {
         self.noise_multiplier
     }
 
-    /// What was spent.
+    /// The accountant with the privacy spent so far.
     pub fn accountant(&self) -> &Accountant {
         &self.accountant
     }
@@ -246,7 +246,7 @@ impl GaussianMechanism {
         &mut self.accountant
     }
 
-    /// The ε that was spent, at this δ: less than 1/N is usual.
+    /// The ε spent so far at this δ. Choose a δ below 1/N.
     ///
     /// # Errors
     /// [`ArgumentError::Range`](crate::error::ArgumentError::Range) unless 0 < δ < 1.

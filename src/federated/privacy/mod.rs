@@ -1,16 +1,16 @@
-//! Differential privacy: what is limited, what noise is added, and what that gives.
+//! Differential privacy: sampling, clipping, noise and accounting.
 //!
-//! A model is (ε, δ)-differentially private for the examples it was trained on if whether any one of them was there changes the
-//! probability of no outcome by more than the factor exp(ε), but for a probability of δ. Four things together give that:
+//! Training is (ε, δ)-differentially private if adding or removing one example changes the probability of any outcome by at most a factor of
+//! exp(ε), except with probability δ. Four parts are needed:
 //!
-//! | what | where |
+//! | part | function |
 //! |---|---|
-//! | each example is taken by chance, independently | [`GaussianMechanism::sample`] |
-//! | each example's gradient has a limited norm | [`PerExample::clip`]; each client's change: [`GaussianMechanism::clip_change`] |
-//! | the sum has noise that hides one of them | [`GaussianMechanism::finish`] |
-//! | what all steps together give away is added up | [`Accountant`], in the mechanism |
+//! | each example is sampled independently | [`GaussianMechanism::sample`] |
+//! | the norm of each example's gradient is limited | [`PerExample::clip`]; for a client's change [`GaussianMechanism::clip_change`] |
+//! | the sum gets noise that hides any one example | [`GaussianMechanism::finish`] |
+//! | the privacy spent by all steps is added up | [`Accountant`], in the mechanism |
 //!
-//! A training loop with privacy for single examples, DP-SGD:
+//! A training loop that protects single examples (DP-SGD):
 //!
 //! ```
 //! use gradus::federated::privacy::{GaussianMechanism, PerExample, noise_for};
@@ -45,10 +45,11 @@
 //! # Ok::<(), gradus::Error>(())
 //! ```
 //!
-//! For privacy of whole clients, DP-FedAvg: [`Server::private`](super::Server::private).
+//! To protect whole clients (DP-FedAvg), see [`Server::private`](super::Server::private).
 //!
-//! What this does not do: hide what is chosen by looking at the data (hyper-parameters, when to stop, normalization by means of
-//! all), or protect from anyone who can read the memory of the machine that trains.
+//! # Limits
+//! - Choices that you make by looking at the data are not protected: hyper-parameters, when to stop, normalization by the mean of all data.
+//! - The memory of the training machine is not protected.
 
 mod accountant;
 mod mechanism;
@@ -64,7 +65,7 @@ pub use mechanism::GaussianMechanism;
 pub use per_example::{Clipped, PerExample};
 pub use server::Private;
 
-/// Whether this can be the largest norm of a part.
+/// Returns an error unless this can be the largest norm of a part.
 fn check_clip(max_norm: f64) -> Result<()> {
     match max_norm > 0.0 && max_norm.is_finite() {
         true => Ok(()),

@@ -1,4 +1,4 @@
-//! Norms and clipped sums of the gradients of single examples, none of which is formed.
+//! Norms and clipped sums of per-example gradients, without forming these gradients.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use crate::kernel::product::{gram, multiply};
 use crate::params::{Element, Scalar};
 use crate::step::norm::unravel;
 
-/// The taps of all layers of one batch: what the gradients of single examples are made of.
+/// The taps of all layers for one batch, from which norms and clipped sums of per-example gradients are computed.
 ///
 /// # Update rule
 /// ```text
@@ -18,23 +18,23 @@ use crate::step::norm::unravel;
 /// ‖gᵢ‖² = Σ over layers Σ over positions t, s of (δₜ·δₛ)(aₜ·aₛ + 1)
 /// grads = Σᵢ min(1, C/‖gᵢ‖)·gᵢ                                  weight (w ∘ δ)ᵀa, bias Σ wᵢδᵢ
 /// ```
-/// a the inputs and δ the gradients of single losses of a [`LinearTap`]. The sum is one product of matrices, as the gradient of the
-/// batch is. Norms and sums are computed in f64 for every element type. Where positions cancel, the norm of what rounding may leave
-/// counts, too: a gradient is rather made too short than left too long.
+/// a are the inputs and δ the output gradients of the single losses in a [`LinearTap`]. The sum is one matrix product, as the gradient of the
+/// batch is. Norms and sums are computed in f64 for every element type. If positions cancel, the norm includes a bound of the rounding
+/// error, so that a clipped gradient is never longer than C.
 ///
 /// # State
-/// None. A call needs memory for two gradients of one layer in f64 and, with T positions, for 2T² numbers; never for
+/// None. A call needs memory for two gradients of one layer in f64 and, with T positions, for 2T² numbers. It never needs memory for
 /// batch × parameters.
 ///
 /// # Conventions
-/// Opacus' "flat" clipping by "ghost" norms, but with min(1, C/‖g‖) without its 1e-6 below the fraction. **Every tensor that is
-/// trained must be in a tap**: an example's norm is that of its whole gradient. A weight that is used at several places is one
-/// layer with several positions, not several layers.
+/// Opacus' "flat" clipping with "ghost" norms, but with min(1, C/‖g‖) instead of min(1, C/(‖g‖ + 1e-6)). **Every trained tensor must be in a
+/// tap**, because the norm is that of an example's whole gradient. If a weight is used at several places, make one layer with several
+/// positions.
 ///
 /// # Errors
-/// What [`LinearTap::check`] says, as [`Error::Layer`](crate::Error::Layer); so also another number of examples than that of the layers before.
-/// [`StepError::DuplicatePath`]. [`StepError::NormOverflow`] if a norm exceeds the range of f64. A batch without an example is none, as
-/// Poisson sampling draws them: its sums are 0.
+/// [`Error::Layer`](crate::Error::Layer) with the error of [`LinearTap::check`], also if the number of examples differs from that of the other layers;
+/// [`StepError::DuplicatePath`]; [`StepError::NormOverflow`] if a norm overflows f64. An empty batch, as Poisson sampling can draw it, is not an
+/// error: its sums are 0.
 ///
 /// # Example
 /// ```
@@ -51,8 +51,9 @@ use crate::step::norm::unravel;
 /// ```
 ///
 /// # References
-/// I. Goodfellow, *Efficient per-example gradient computations* (2015), arXiv:1510.01799. X. Li, F. Tramèr, P. Liang and
-/// T. Hashimoto, *Large language models can be strong differentially private learners* (2022), arXiv:2110.05679, sec. 4 (positions).
+/// I. Goodfellow, *Efficient per-example gradient computations* (2015), [arXiv:1510.01799](https://arxiv.org/abs/1510.01799). X. Li, F. Tramèr, P. Liang and
+/// T. Hashimoto, *Large language models can be strong differentially private learners* (2022), [arXiv:2110.05679](https://arxiv.org/abs/2110.05679), sec. 4 (positions).
+#[doc(alias = "GradSampleModule")]
 #[derive(Debug, Clone)]
 pub struct PerExample<'a, A> {
     layers: Vec<Layer<'a, A>>,
@@ -66,13 +67,12 @@ struct Layer<'a, A> {
     tap: LinearTap<'a, A>,
 }
 
-/// A batch whose examples were clipped.
+/// The result of clipping the examples of a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Clipped<A> {
-    /// The norm of each example's gradient, before.
+    /// The norm of each example's gradient before clipping.
     pub norms: Array1<f64>,
-    /// The **sum** of the clipped gradients, by the tensors' paths; weights of shape (out, in). As a gradient tree it belongs to
-    /// parameters that have these paths.
+    /// The **sum** of the clipped gradients by path; weights have the shape (out, in). It is a gradient tree for parameters with these paths.
     pub grads: BTreeMap<String, ArrayD<A>>,
 }
 
@@ -83,7 +83,7 @@ impl<A> Default for PerExample<'_, A> {
 }
 
 impl<'a, A: Scalar> PerExample<'a, A> {
-    /// No layer.
+    /// Creates a batch without layers.
     pub fn new() -> Self {
         Self::default()
     }
@@ -108,7 +108,7 @@ impl<'a, A: Scalar> PerExample<'a, A> {
         self.add(weight.into(), Some(bias.into()), tap)
     }
 
-    /// Adds a layer that has a weight, of this path, and no bias.
+    /// Adds a layer without a bias, whose weight has this path.
     ///
     /// # Errors
     /// Those of the [type](Self).
@@ -146,7 +146,7 @@ impl<'a, A: Scalar> PerExample<'a, A> {
         self.layers.first().map_or(0, |layer| layer.tap.examples())
     }
 
-    /// The norm of each example's gradient, of all layers together.
+    /// The norm of each example's gradient over all layers together.
     ///
     /// # Errors
     /// [`StepError::NormOverflow`].
@@ -166,10 +166,11 @@ impl<'a, A: Scalar> PerExample<'a, A> {
         Ok((squares, rounding))
     }
 
-    /// The sum of the gradients, each with a norm of at most `max_norm`.
+    /// Clips each example's gradient to the norm `max_norm` and returns their sum.
     ///
     /// # Errors
-    /// [`StepError::NormOverflow`]; [`StepError::NonFiniteGradient`] if the sum exceeds the element type; [`ArgumentError::Range`] unless `max_norm` is a finite number above 0.
+    /// [`StepError::NormOverflow`]; [`StepError::NonFiniteGradient`] if the sum overflows the element type; [`ArgumentError::Range`] unless `max_norm` is a
+    /// finite number above 0.
     pub fn clip(&self, max_norm: f64) -> Result<Clipped<A>> {
         super::check_clip(max_norm)?;
         let (squares, rounding) = self.squares()?;

@@ -1,4 +1,4 @@
-//! Rounds of clients whose participation stays a secret.
+//! Rounds that keep secret which clients took part.
 
 use std::ops::Deref;
 
@@ -12,7 +12,7 @@ use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::Optimizer;
 
 impl<A: Element, O: Optimizer<A>> Server<O, A> {
-    /// Keeps secret who took part: DP-FedAvg, of which a client's whole change is one part of the sum.
+    /// Keeps secret which clients took part: DP-FedAvg, in which a client's whole change is one part of the sum.
     ///
     /// # Update rule
     /// ```text
@@ -20,38 +20,38 @@ impl<A: Element, O: Optimizer<A>> Server<O, A> {
     /// Δ = (Σ over S of min(1, C/‖yᵢ − θ‖)·(yᵢ − θ) + z)/(q·N)        z ~ N(0, (σC)²) for every element
     /// θ ← the optimizer's step with ∇J(θ) = −Δ
     /// ```
-    /// All clients weigh the same, whatever weight they answer with; but one whose weight is not a positive number is left out, as
-    /// anywhere. A round without an answer moves the model, by noise: that nobody was chosen is a secret, too. The choice, from the
-    /// operating system's randomness, is the mechanism's, in place of an earlier [`select`](Self::select). N is taken to be public, and
-    /// so is what else is not an answer: the number of rounds, the server's optimizer.
+    /// All clients have the same weight; the weights in their answers are ignored. (An answer whose weight is not a positive number is still
+    /// invalid.) A round without an answer moves the model by noise, because it must be secret that no client was chosen. The mechanism
+    /// chooses the clients, with random numbers from the operating system, and replaces an earlier [`select`](Self::select). N, the number of
+    /// rounds and the server's optimizer are public.
     ///
-    /// # Account
-    /// [`aggregation`](Self::aggregation) tells the [`epsilon`](GaussianMechanism::epsilon) of all rounds. A round is on the account as
-    /// soon as its sum is put together: if it fails after that, at the optimizer's step say, model and optimizer are as before and the
-    /// step is spent nevertheless.
+    /// # Accounting
+    /// `server.aggregation().epsilon(δ)` returns the [`epsilon`](GaussianMechanism::epsilon) of all rounds. A round is counted as soon as its
+    /// sum is computed. If it fails later, for example in the optimizer's step, model and optimizer are unchanged, but the round stays
+    /// counted.
     ///
-    /// What was spent is in the server's state, and never less after [`load_state_dict`](Self::load_state_dict) than before: going back
-    /// to an older state does not take back what was given away since. A server that is made anew knows only what its state says; load
-    /// the latest, or add what was spent after it by [`resume`](GaussianMechanism::resume). Choices and noise after it are new ones.
+    /// The spending is part of the server's state and never decreases in [`load_state_dict`](Self::load_state_dict), because loading an older
+    /// state does not undo what was revealed. A newly created server knows only the state that it loads. Load the latest state, or add later
+    /// spending with [`resume`](GaussianMechanism::resume). Choices and noise after loading are new.
     ///
     /// # Limits
-    /// What is private is the model after each round, and all that is made of it. Not private are
-    /// - the server's own: the answers of the clients; a report, which names who was chosen; on [`Ranks`](crate::federated::Ranks)
-    ///   the sums of all ranks but the first, which travel **without noise**: each rank is as trusted as the server;
-    /// - a client's effect on whether *others* are heard. With a [`deadline`](crate::federated::Simulation::deadline) one that is slow
-    ///   may make another late, and the account knows nothing of that: do without one, or give each client time of its own;
-    /// - the time that a round takes.
+    /// The model after each round is private, and so is everything computed from it. The following is not private:
+    /// - data of the server: the clients' answers; the reports, which name the chosen clients; on [`Ranks`](crate::federated::Ranks), the sums
+    ///   of all ranks but the first, which are sent **without noise**. Every rank must be trusted like the server;
+    /// - a client's effect on the answers of *other* clients. With a [`deadline`](crate::federated::Simulation::deadline), a slow client can
+    ///   make another one late, which the accounting does not cover. Use no deadline, or give each client its own time;
+    /// - the duration of a round.
     ///
-    /// # How many clients
-    /// The noise is made for one client and must drown in the mean of all. In a model of d parameters its norm is about σC√d/(q·N)
-    /// where that of the mean change is C at most, so it takes q·N ≈ σ√d clients a round for the two to be equal: 32 for 1,000
-    /// parameters and σ = 1, 1,000 for a million. Five clients learn nothing but the smallest models. Each round's
-    /// [report](crate::federated::RoundReport::noise) has the ratio, and says in words if it is above 1;
-    /// [`noise_ratio`](GaussianMechanism::noise_ratio) tells it before the first round.
+    /// # Number of clients
+    /// The noise hides one client's change, so it must be small relative to the mean of all changes. For a model of d parameters the norm of
+    /// the noise is about σC√d/(q·N), and the norm of the mean change is at most C. The two are equal for q·N ≈ σ√d clients per round: 32 for
+    /// 1,000 parameters and σ = 1, and 1,000 for a million parameters. With five clients only the smallest models learn anything. Each
+    /// [report](crate::federated::RoundReport::noise) contains the ratio and a warning if it is above 1.
+    /// [`noise_ratio`](GaussianMechanism::noise_ratio) returns it before the first round.
     ///
     /// # Errors
-    /// Of a round: [`ArgumentError::Range`](crate::error::ArgumentError::Range) if there are other than N clients, or after as many rounds as can be counted;
-    /// [`FederatedError::ControlNotPrivate`](crate::error::FederatedError::ControlNotPrivate); [`FederatedError::Entropy`](crate::error::FederatedError::Entropy).
+    /// A round returns [`ArgumentError::Range`](crate::error::ArgumentError::Range) if the number of clients is not N or if the counter is full, [`FederatedError::ControlNotPrivate`](crate::error::FederatedError::ControlNotPrivate), or
+    /// [`FederatedError::Entropy`](crate::error::FederatedError::Entropy).
     ///
     /// # Example
     /// ```
@@ -71,16 +71,16 @@ impl<A: Element, O: Optimizer<A>> Server<O, A> {
     ///
     /// # References
     /// H. B. McMahan, D. Ramage, K. Talwar and L. Zhang, *Learning differentially private recurrent language models* (2018),
-    /// arXiv:1710.06963, algorithm 1.
+    /// [arXiv:1710.06963](https://arxiv.org/abs/1710.06963), algorithm 1.
     pub fn private(self, mechanism: GaussianMechanism) -> Server<O, A, Private> {
         let (sample, population) = (Sample::poisson(mechanism.rate()), mechanism.population());
         self.select(Members { sample, population }).aggregate_by(Private(mechanism))
     }
 }
 
-/// The mechanism of a server that [`private`](Server::private) made, which alone chooses the clients as the account takes for granted.
+/// The aggregation of a [private](Server::private) server. The accounting is valid only if the mechanism itself chooses the clients.
 ///
-/// So it cannot be had with another choice, and not without one:
+/// Another choice does not compile, and neither does the mechanism as an aggregation of its own:
 /// ```compile_fail,E0599
 /// # use gradus::{federated::{Sample, Server, privacy::GaussianMechanism}, prelude::*};
 /// # let mechanism = GaussianMechanism::new(1.0, 0.5, 0.5, 100).unwrap();

@@ -2,10 +2,9 @@
 
 use crate::error::{Error, Result};
 
-/// How numbers become integers: multiplied by a power of two and rounded to nearest (ties to even).
+/// The conversion of numbers to integers: multiply by a power of two and round to nearest, ties to even.
 ///
-/// Integers are counted in Z_2³², from −2³¹ to 2³¹ − 1. So that the sum of n clients is never outside, each may send at most
-/// (2³¹ − 1)/n.
+/// Integers are in Z_2³², from −2³¹ to 2³¹ − 1. Each of n clients may send at most (2³¹ − 1)/n, so the sum cannot overflow.
 ///
 /// ```
 /// use gradus::federated::secure::FixedPoint;
@@ -22,10 +21,10 @@ pub struct FixedPoint {
 }
 
 impl FixedPoint {
-    /// Numbers with `fraction_bits` bits after the point, of which `clients` are added.
+    /// Creates the conversion for numbers with `fraction_bits` fractional bits and sums of `clients` clients.
     ///
     /// # Errors
-    /// [`ArgumentError::Range`](crate::error::ArgumentError::Range) for more than 30 bits, and unless there are 1 to 2³¹ − 1 clients.
+    /// [`ArgumentError::Range`](crate::error::ArgumentError::Range) if there are more than 30 bits, or not 1 to 2³¹ − 1 clients.
     pub fn new(fraction_bits: u32, clients: usize) -> Result<Self> {
         if fraction_bits > 30 {
             return Err(Error::argument("fraction_bits", f64::from(fraction_bits), "at most 30"));
@@ -36,7 +35,7 @@ impl FixedPoint {
         Ok(Self { fraction_bits, clients })
     }
 
-    /// How many clients are added.
+    /// The number of clients.
     pub fn clients(&self) -> usize {
         self.clients
     }

@@ -1,14 +1,14 @@
-//! Sums of which nobody sees a part.
+//! Secure sums: the server learns the sum of all clients' values, but no client's own values.
 //!
-//! Each client sends numbers that alone are noise: its values as integers, plus masks that it shares with each other client. In the
-//! sum of **all** clients the masks cancel, to the last bit.
+//! Each client sends its values as integers, plus a mask shared with each other client. One client's message alone is random. In the sum of
+//! **all** clients the masks cancel exactly.
 //!
 //! ```
 //! use gradus::federated::secure::{FixedPoint, MaskedSum, Masker};
 //! use ndarray::array;
 //!
 //! let fixed = FixedPoint::new(16, 3)?; // 16 bits after the point, 3 clients
-//! let mut clients = Masker::simulation(fixed)?; // in earnest, each makes its own: Masker::new
+//! let mut clients = Masker::simulation(fixed)?; // real clients each call Masker::new
 //! let mut sum = MaskedSum::new(fixed, 0, 0..3, 2)?; // round 0, clients 0, 1 and 2, two numbers each
 //! for (client, change) in clients.iter_mut().zip([array![0.5, -1.0], array![0.25, 2.0], array![1.0, 3.5]]) {
 //!     sum.add(&client.mask(0, &change)?)?;
@@ -20,9 +20,9 @@
 //! ```
 //!
 //! # A round
-//! A [`Server`](super::Server) looks at every answer, to leave out who fails; of masked ones there is nothing to be seen. So a round
-//! with them is made of its parts: each client sends its change times its weight, and the weight, and the server steps its
-//! optimizer by the negative mean. That is FedAvg with `Sgd::new(1.0)`, and FedAdam with [`FedAdam`](super::FedAdam).
+//! A [`Server`](super::Server) validates every answer, which is not possible for masked answers. So write the round yourself: each client
+//! sends its weighted change and its weight, and the server steps its optimizer with the negative mean as the gradient. With
+//! `Sgd::new(1.0)` this is FedAvg, with [`FedAdam`](super::FedAdam) it is FedAdam.
 //!
 //! ```
 //! use gradus::federated::secure::{FixedPoint, MaskedSum, Masker};
@@ -49,20 +49,20 @@
 //! ```
 //!
 //! # Limits
-//! - **No recovery from drop-outs.** If one client does not send, its masks stay in the sum, which is noise. The round must be begun
-//!   anew, with a new number and secrets among those that are left.
-//! - **An honest but curious server.** It follows the protocol and looks at what it gets. A server that lies about who takes part, or
-//!   that is in league with all clients but one, learns that one's values. Clients must know from elsewhere how many they are.
-//! - **No exchange of keys.** The secret of each pair comes from the user, who agrees on it (say, by X25519) over channels that the
-//!   server cannot read or change, and makes a new one for each training.
-//! - **No check of what is in it.** Nobody can see whether a client sends garbage; each value is limited to what
-//!   [`FixedPoint::largest`] says, and nothing else.
-//! - The sum itself is seen by the server: it is not private by this alone. See [`privacy`](super::privacy).
-//! - Secrets are not wiped from memory.
+//! - **No recovery from drop-outs.** If one client does not send, its masks stay in the sum, which is then random. Repeat the round with a
+//!   new number, among the remaining clients and with new secrets.
+//! - **The server must be honest but may be curious.** It must follow the protocol; it may read every message. A server that lies about who
+//!   takes part, or that cooperates with all clients but one, learns that client's values. Clients must know their number from another
+//!   source.
+//! - **No key exchange.** You provide the secret of each pair of clients. Agree on it (for example by X25519) over channels that the server
+//!   cannot read or change, and use new secrets for each training.
+//! - **No validation.** A client can send wrong values. Each value is limited to [`FixedPoint::largest`], and not checked otherwise.
+//! - **The sum is not private.** The server sees it. See [`privacy`](super::privacy).
+//! - **Secrets are not erased** from memory.
 //!
 //! # References
-//! K. Bonawitz et al., *Practical secure aggregation for privacy-preserving machine learning* (2017), sec. 4.0.1: the masking, of a
-//! protocol that goes on to drop-outs and malicious servers.
+//! K. Bonawitz et al., *Practical secure aggregation for privacy-preserving machine learning* (2017), sec. 4.0.1: the masking. The rest of
+//! their protocol, for drop-outs and malicious servers, is not implemented.
 
 mod fixed_point;
 mod sum;
@@ -83,13 +83,13 @@ pub use sum::{Masked, MaskedSum};
 /// The secret of two clients.
 pub type PairSecret = [u8; 32];
 
-/// One client, with the secrets that it shares with each other.
+/// One client, with the secrets that it shares with each of the others.
 ///
 /// # Update rule
 /// ```text
 /// yᵢ = xᵢ + Σ over j > i PRG(sᵢⱼ, round) − Σ over j < i PRG(sᵢⱼ, round)        in Z_2³²
 /// ```
-/// PRG is ChaCha20 with the secret as key and the round as its stream, so that no mask is used twice.
+/// PRG is ChaCha20 with the secret as the key and the round as the stream, so no mask is used twice.
 pub struct Masker {
     client: usize,
     secrets: BTreeMap<usize, PairSecret>,
@@ -98,11 +98,10 @@ pub struct Masker {
 }
 
 impl Masker {
-    /// A client, by its number, and its secrets with all others by theirs.
+    /// Creates a client from its number and its secrets with the other clients, by their numbers.
     ///
     /// # Errors
-    /// [`ArgumentError::Range`](crate::error::ArgumentError::Range) unless there is a secret for each of the other clients of `fixed` and none for itself, and for a single
-    /// client, who has nobody to hide among.
+    /// [`ArgumentError::Range`](crate::error::ArgumentError::Range) unless there is exactly one secret for each other client of `fixed`, or if there is only one client.
     pub fn new(client: usize, secrets: BTreeMap<usize, PairSecret>, fixed: FixedPoint) -> Result<Self> {
         if secrets.contains_key(&client) {
             return Err(Error::argument("client", client as f64, "a client without a secret with itself"));
@@ -114,7 +113,7 @@ impl Masker {
         Ok(Self { client, secrets, fixed, last_round: None })
     }
 
-    /// All clients 0, 1, … of a simulation, with secrets from the operating system.
+    /// Creates all clients of a simulation, with secrets from the operating system.
     ///
     /// # Errors
     /// [`FederatedError::Entropy`]; [`ArgumentError::Range`](crate::error::ArgumentError::Range) for a single client.
@@ -131,7 +130,7 @@ impl Masker {
         secrets.into_iter().enumerate().map(|(client, secrets)| Self::new(client, secrets, fixed)).collect()
     }
 
-    /// Goes on after this round, where a client was restarted with the same secrets.
+    /// Continues after this round, if a client was restarted with the same secrets.
     pub fn after(mut self, round: u64) -> Self {
         self.last_round = self.last_round.max(Some(round));
         self
@@ -142,21 +141,21 @@ impl Masker {
         self.client
     }
 
-    /// The last round for which masks were given away.
+    /// The last round whose masks were used.
     pub fn last_round(&self) -> Option<u64> {
         self.last_round
     }
 
-    /// This client's number and those of the others: the members of its sums.
+    /// The numbers of all clients in a sum, this one included.
     pub fn members(&self) -> impl Iterator<Item = usize> + '_ {
         self.secrets.keys().copied().chain([self.client])
     }
 
-    /// A tree as masked integers, tensor by tensor, row by row. All clients must have trees of the same shapes.
+    /// Converts a tree to masked integers, tensor by tensor, row by row. All clients must have trees of the same shapes.
     ///
     /// # Errors
-    /// [`FederatedError::FixedPointRange`] for a value beyond [`FixedPoint::largest`] or not a number; [`ArgumentError::Range`](crate::error::ArgumentError::Range) for a round that is
-    /// not after the last: the difference of two vectors under one mask would lie open.
+    /// [`FederatedError::FixedPointRange`] if a value is NaN or beyond [`FixedPoint::largest`]; [`ArgumentError::Range`](crate::error::ArgumentError::Range) if the round is not after the last
+    /// one, because using a mask twice would reveal the difference of the values.
     pub fn mask<T: Params + ?Sized>(&mut self, round: u64, tree: &T) -> Result<Masked> {
         if let Some(last) = self.last_round.filter(|last| round <= *last) {
             return Err(Error::argument("round", round as f64, format!("above {last}: masks are used once")));

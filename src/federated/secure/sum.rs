@@ -1,4 +1,4 @@
-//! What clients send, and the sum of it.
+//! Masked values and their sum.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use crate::error::{ArgumentError, Error, FederatedError, Result, StepError};
 use crate::params::{Element, ParamsMut, for_each_mut};
 use crate::step::norm::unravel;
 
-/// What one client sends in one round: numbers that alone are noise.
+/// The message of one client in one round. Without those of all other clients it is random.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Masked {
     client: usize,
@@ -16,12 +16,12 @@ pub struct Masked {
 }
 
 impl Masked {
-    /// What came over a network.
+    /// Creates a message from its parts, as received over a network.
     pub fn new(client: usize, round: u64, words: Vec<u32>) -> Self {
         Self { client, round, words }
     }
 
-    /// Whose it is.
+    /// The client's number.
     pub fn client(&self) -> usize {
         self.client
     }
@@ -37,7 +37,7 @@ impl Masked {
     }
 }
 
-/// The server's sum of what all clients send in one round.
+/// The server's sum of all clients' messages in one round.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MaskedSum {
     fixed: FixedPoint,
@@ -49,10 +49,10 @@ pub struct MaskedSum {
 }
 
 impl MaskedSum {
-    /// Nothing added yet, of so many elements from each of these clients in this round.
+    /// Creates an empty sum for a round, with its members and the number of elements per message.
     ///
     /// # Errors
-    /// [`ArgumentError::Range`] for another number of members than `fixed` has clients.
+    /// [`ArgumentError::Range`] if the number of members is not the number of clients of `fixed`.
     pub fn new(
         fixed: FixedPoint,
         round: u64,
@@ -67,11 +67,11 @@ impl MaskedSum {
         Ok(Self { fixed, round, missing, clients: BTreeSet::new(), words: vec![0; elements] })
     }
 
-    /// Adds what a client sent. Who sends what is refused may send again.
+    /// Adds a client's message. After an error, the client may send another message.
     ///
     /// # Errors
-    /// [`ArgumentError::Range`] for one of another round, whose masks would stay; for a client that is no member, or is in the sum already;
-    /// for another number of elements.
+    /// [`ArgumentError::Range`] if the message is of another round or has another number of elements, or if the client is not a member or is
+    /// already in the sum.
     pub fn add(&mut self, masked: &Masked) -> Result<()> {
         let Masked { client, round, words } = masked;
         if *round != self.round {
@@ -94,7 +94,7 @@ impl MaskedSum {
         Ok(())
     }
 
-    /// The clients that are missing.
+    /// The clients whose messages are missing.
     pub fn missing(&self) -> impl ExactSizeIterator<Item = usize> + '_ {
         self.missing.iter().copied()
     }
@@ -104,10 +104,10 @@ impl MaskedSum {
         self.clients.iter().copied()
     }
 
-    /// The sum as integers: those of [`FixedPoint::encode`] of all clients, added up.
+    /// The sum as integers: the sum of [`FixedPoint::encode`] over all clients.
     ///
     /// # Errors
-    /// [`FederatedError::MaskedSum`] before all clients are in it.
+    /// [`FederatedError::MaskedSum`] if a client is missing.
     pub fn integers(&self) -> Result<Vec<i32>> {
         self.complete()?;
         Ok(self.words.iter().map(|word| word.cast_signed()).collect())
@@ -116,8 +116,8 @@ impl MaskedSum {
     /// Writes the sum into a tree of the clients' shapes.
     ///
     /// # Errors
-    /// [`FederatedError::MaskedSum`] before all clients are in it; [`ArgumentError::Shape`] for a tree of another number of elements;
-    /// [`StepError::NonFiniteParameter`] for a sum that the tree's element type has no number for, as f16 has none beyond 65,504.
+    /// [`FederatedError::MaskedSum`] if a client is missing; [`ArgumentError::Shape`] if the tree has another number of elements;
+    /// [`StepError::NonFiniteParameter`] if a sum overflows the tree's element type, as above 65,504 in f16.
     pub fn unmask<T: ParamsMut + ?Sized>(&self, tree: &mut T) -> Result<()> {
         self.complete()?;
         let mut tensors = Vec::new();
@@ -146,7 +146,7 @@ impl MaskedSum {
         Ok(())
     }
 
-    /// Nothing if the masks have cancelled.
+    /// Returns an error unless the masks have cancelled.
     fn complete(&self) -> Result<()> {
         match self.missing.is_empty() {
             true => Ok(()),

@@ -8,6 +8,7 @@ use faer::{Accum, MatMut, MatRef, Par};
 use ndarray::ArrayView2;
 
 /// Numbers that faer multiplies. `c` holds the rows asked for, row by row.
+#[allow(unnameable_types, reason = "a bound of a sealed trait")]
 pub trait Real: Sized {
     /// `c ← a·b`, these rows of it.
     #[doc(hidden)]

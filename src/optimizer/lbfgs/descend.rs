@@ -12,45 +12,43 @@ use crate::step::{Step, counter};
 /// How often a call's first search evaluates the loss if it has found nothing lower.
 const SEARCH: u64 = 25;
 
-/// Why [`Lbfgs::step_with`] went no further.
+/// The reason why [`Lbfgs::step_with`] stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
-    /// The iterations of a call are over.
+    /// The maximum number of iterations was reached.
     Iterations,
-    /// The evaluations of a call are over.
+    /// The maximum number of evaluations was reached.
     Evaluations,
     /// The gradient is within its tolerance.
     Gradient,
-    /// The parameters, or the loss, changed by less than the tolerance, or the direction leads nowhere.
+    /// The parameters or the loss changed by less than the tolerance, or the direction does not descend.
     Change,
     /// Loss or gradient became NaN or infinite; the parameters are those before that iteration.
     NotFinite,
 }
 
-/// What [`Lbfgs::step_with`] did.
+/// The result of [`Lbfgs::step_with`].
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LbfgsReport {
-    /// The loss at the beginning.
+    /// The loss before the call.
     pub initial_loss: f64,
-    /// The last loss evaluated: that of the parameters as they are now, except without a line search after the last iteration.
+    /// The last loss evaluated. It belongs to the current parameters, unless the last iteration was taken without a line search.
     pub loss: f64,
-    /// Iterations made.
+    /// The number of iterations.
     pub iterations: u64,
-    /// How often the loss was evaluated.
+    /// The number of evaluations of the loss.
     pub evaluations: u64,
-    /// Why it ended.
+    /// The reason why it stopped.
     pub stop: Stop,
 }
 
 impl<A: Scalar> Lbfgs<A> {
-    /// Goes several iterations down the loss, which `evaluate` computes with its gradients: the whole loss, of all data, and the same
-    /// at every call.
+    /// Takes several iterations. `evaluate` returns the loss and its gradients. The loss must be that of all data, and deterministic.
     ///
     /// # Errors
-    /// [`ArgumentError::NotFinite`] or [`StepError::NonFiniteGradient`] at the beginning, [`StepError::HyperParameter`], and those of
-    /// [`Step::pair`]. Parameters and state are then what they were: a tree gets back what its first walk has shown, wherever the walk
-    /// that puts it back leads.
+    /// [`ArgumentError::NotFinite`] or [`StepError::NonFiniteGradient`] for the first evaluation, [`StepError::HyperParameter`], and those of [`Step::pair`]. Parameters
+    /// and state are then unchanged.
     pub fn step_with<P, G, L>(&mut self, params: &mut P, mut evaluate: impl FnMut(&P) -> (L, G)) -> Result<LbfgsReport>
     where
         P: ParamsMut<Elem = A>,

@@ -19,7 +19,7 @@ use vector::{dot, flat_grads, largest, scaled, sum_of_sizes, times};
 
 pub use descend::{LbfgsReport, Stop};
 
-/// L-BFGS, for problems whose whole loss is computed at every step.
+/// L-BFGS, for problems in which the whole loss is computed at every step.
 ///
 /// # Update rule
 /// ```text
@@ -28,35 +28,36 @@ pub use descend::{LbfgsReport, Stop};
 /// d = q·⟨y, s⟩/⟨y, y⟩ of the last pair;  first first:  d ← d + (α − ⟨y, d⟩/⟨y, s⟩)s
 /// θ ← θ + td                                  t = η, in the first iteration η·min(1, 1/‖g‖₁)
 /// ```
-/// [`step_with`](Self::step_with) evaluates the loss as often as it needs to, and with
-/// [`strong_wolfe`](Self::strong_wolfe) searches t. All tensors are one vector.
+/// [`step_with`](Self::step_with) evaluates the loss several times, and with [`strong_wolfe`](Self::strong_wolfe) it searches for t. All tensors together
+/// are one vector.
 ///
-/// As an [`Optimizer`], each [`step`](Optimizer::step) is one iteration with t from the learning rate, without a search: for
-/// adaptors, which have no `step_with`, and where the loop evaluates the loss itself.
+/// As an [`Optimizer`], each [`step`](Optimizer::step) is one iteration with t from the learning rate and no search. Use it inside adaptors, which have
+/// no `step_with`, or if your loop evaluates the loss itself.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
-/// | `learning_rate` η | – | ≥ 0 | length of a step, or the first guess; 1 is usual |
-/// | [`history`](Self::history) | 100 | ≥ 1 | pairs (s, y) kept |
-/// | [`iterations`](Self::iterations) | 20 | ≥ 1 | the most in one `step_with` |
-/// | [`evaluations`](Self::evaluations) | 1.25 · iterations | ≥ 1 | the most in one `step_with`, beyond which it stops |
-/// | [`tolerance_grad`](Self::tolerance_grad) | 1e-7 | ≥ 0 | it stops when no element of the gradient is larger |
-/// | [`tolerance_change`](Self::tolerance_change) | 1e-9 | ≥ 0 | it stops when neither parameters nor loss change by more |
-/// | [`strong_wolfe`](Self::strong_wolfe) | no | | search along the line, c₁ = 1e-4, c₂ = 0.9 |
+/// | `learning_rate` η | – | ≥ 0 | length of a step, or the first guess of a search; 1 is usual |
+/// | [`history`](Self::history) | 100 | ≥ 1 | number of pairs (s, y) kept |
+/// | [`iterations`](Self::iterations) | 20 | ≥ 1 | maximum number of iterations in one `step_with` |
+/// | [`evaluations`](Self::evaluations) | 1.25 · iterations | ≥ 1 | maximum number of evaluations in one `step_with` |
+/// | [`tolerance_grad`](Self::tolerance_grad) | 1e-7 | ≥ 0 | stops if no element of the gradient is larger |
+/// | [`tolerance_change`](Self::tolerance_change) | 1e-9 | ≥ 0 | stops if neither parameters nor loss change by more |
+/// | [`strong_wolfe`](Self::strong_wolfe) | no | | line search, c₁ = 1e-4, c₂ = 0.9 |
 ///
 /// # State
-/// `prev_grad`, `movement` and, of every pair, `s.i` and `y.i`: 2 + 2 · history elements a parameter.
+/// `prev_grad`, `movement` and, per pair, `s.i` and `y.i`: 2 + 2 · history elements per parameter.
 ///
 /// # Conventions
-/// `torch.optim.LBFGS`; `steps` counts iterations, but not one that is taken back. Where a call there would end where it
-/// began, as its first search has too few evaluations, it goes on here, up to 25, unless `evaluations` was set. A tensor without a gradient is not part of the vector; when others have gradients
-/// than in the iteration before, or its pairs lead to a direction of more than the largest number, the history begins anew. A [group](Optimizer::group)'s learning rate scales its own part of the step.
+/// `torch.optim.LBFGS`. Unlike PyTorch, a first line search that runs out of evaluations continues, up to 25, instead of returning without progress, unless
+/// `evaluations` is set. `steps` counts iterations, without those that are undone. A tensor without a gradient is not part of the vector. The history is
+/// reset if other tensors have gradients than in the last iteration, or if the direction overflows. The learning rate of a [group](crate::OptimizerExt::group)
+/// scales the group's part of the step.
 ///
 /// # Errors
-/// [`StepError::NonFiniteGradient`], [`ArgumentError::NotFinite`](crate::error::ArgumentError::NotFinite) for a loss, [`StepError::HyperParameter`]. On an error in any evaluation
-/// parameters and state are what they were before the call; a panic in it leaves the parameters that it was asked about. A loss or gradient that is not finite on the line is turned back from;
-/// without the search, the iteration is taken back and the call ends with [`Stop::NotFinite`].
+/// [`StepError::NonFiniteGradient`], [`ArgumentError::NotFinite`](crate::error::ArgumentError::NotFinite) for a loss, [`StepError::HyperParameter`]. If an evaluation
+/// returns an error, parameters and state are unchanged. If it panics, the parameters are those of that evaluation. If a loss or gradient is not finite
+/// during a line search, the search tries shorter steps. Without a line search, the iteration is undone and the call ends with [`Stop::NotFinite`].
 ///
 /// # Example
 /// ```
@@ -76,6 +77,7 @@ pub use descend::{LbfgsReport, Stop};
 /// # References
 /// J. Nocedal and S. J. Wright, *Numerical Optimization* (2006), algorithms 7.4, 7.5, 3.5 and 3.6.
 /// D. C. Liu and J. Nocedal, *On the limited memory BFGS method for large scale optimization* (1989).
+#[doc(alias("LBFGS", "L-BFGS"))]
 #[derive(Clone)]
 pub struct Lbfgs<A> {
     learning_rate: Hyper,
@@ -107,38 +109,38 @@ impl<A: Scalar> Lbfgs<A> {
         }
     }
 
-    /// How many pairs are kept: of a saved state the last ones.
+    /// Sets the number of pairs kept. From a longer saved history, the most recent pairs are loaded.
     pub fn history(mut self, pairs: usize) -> Self {
         self.history = pairs;
         self
     }
 
-    /// The most iterations of one [`step_with`](Self::step_with).
+    /// Sets the maximum number of iterations of one [`step_with`](Self::step_with).
     pub fn iterations(mut self, iterations: u64) -> Self {
         self.iterations = iterations;
         self
     }
 
-    /// The most evaluations of one [`step_with`](Self::step_with).
+    /// Sets the maximum number of evaluations of one [`step_with`](Self::step_with).
     pub fn evaluations(mut self, evaluations: u64) -> Self {
         self.evaluations = Some(evaluations);
         self
     }
 
-    /// The largest element of a gradient that counts as none.
+    /// Sets the tolerance of the gradient's largest element.
     pub fn tolerance_grad(mut self, tolerance: f64) -> Self {
         self.tolerance_grad = tolerance;
         self
     }
 
-    /// The largest change that counts as none.
+    /// Sets the tolerance of the change of parameters and loss.
     pub fn tolerance_change(mut self, tolerance: f64) -> Self {
         self.tolerance_change = tolerance;
         self
     }
 
-    /// Searches along each direction until the strong Wolfe conditions hold: in [`step_with`](Self::step_with), as
-    /// [`step`](Optimizer::step) has one gradient and nothing to search with.
+    /// Uses a line search with the strong Wolfe conditions in [`step_with`](Self::step_with). [`step`](Optimizer::step) has only one gradient and cannot
+    /// search.
     pub fn strong_wolfe(mut self) -> Self {
         self.strong_wolfe = true;
         self
@@ -257,14 +259,14 @@ impl<A: Scalar> Optimizer<A> for Lbfgs<A> {
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node("lbfgs");
-        self.learning_rate.write_state(&mut node);
+        self.learning_rate.write_state("learning_rate", &mut node);
         node.value("steps", self.steps);
         self.memory.write(&mut node, self.layout.as_deref());
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
-        let mut node = state.node("lbfgs")?;
-        let rate = self.learning_rate.read_state(&mut node)?;
+        let node = state.node("lbfgs")?;
+        let rate = self.learning_rate.read_state("learning_rate", &node)?;
         let steps = node.value("steps", "a count")?;
         let memory = Memory::read(&node, self.history)?;
         let layout = node.layout().cloned();

@@ -90,7 +90,10 @@ fn what_is_lent_cannot_be_lent_again() {
     // The clone has gamma and beta of its own, and the running statistics in common.
     let error = gradus_burn::lend(&mut clone).unwrap_err();
     assert!(matches!(&error, gradus_burn::Error::Lent { path } if path == "running_mean"), "{error:?}");
-    assert_eq!(error.to_string(), r#"parameter "running_mean" is empty, as it is lent; drop its `Lent` first"#);
+    assert_eq!(
+        error.to_string(),
+        r#"parameter "running_mean" is empty because it is lent out; drop the `Lent` guard first"#
+    );
     drop(lent);
     assert_eq!(facts(&layer), before);
     drop(gradus_burn::lend(&mut clone).unwrap());

@@ -1,4 +1,4 @@
-//! torch and optax in a process of their own, driven through its standard input.
+//! Libraries in a process of their own, driven through its standard input: torch and optax, and each of the Rust libraries.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -9,25 +9,31 @@ use crate::{Peer, Problem};
 
 pub(crate) const NAMES: [&str; 3] = ["torch-fused", "torch-foreach", "optax"];
 
-pub(crate) struct Python {
+pub(crate) struct Process {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
 
-impl Python {
-    /// Nothing if the interpreter or the library is not there.
-    pub(crate) fn start(python: &str, library: &str, problem: Problem) -> Option<Self> {
-        let mut python = Self::spawn(python)?;
-        let Problem { count, length, clip } = problem;
-        let threads = rayon::current_num_threads();
-        (python.ask(&format!("setup {library} {count} {length} {clip} {threads}"))? == "ready").then_some(python)
+impl Process {
+    /// Returns nothing if the interpreter or the library is not installed.
+    pub(crate) fn python(python: &str, library: &str, problem: Problem) -> Option<Self> {
+        Self::spawn(&mut interpreter(python))?.set_up(library, problem)
     }
 
-    fn spawn(python: &str) -> Option<Self> {
-        let mut command = Command::new(python);
-        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/peer.py"));
-        command.envs(held_to(simd::level()));
+    /// A Rust library, which this program runs in another process.
+    pub(crate) fn rust(number: usize, problem: Problem) -> Option<Self> {
+        let mut command = Command::new(std::env::current_exe().ok()?);
+        command.arg("--serve").env(simd::VARIABLE, simd::level().name());
+        Self::spawn(&mut command)?.set_up(&number.to_string(), problem)
+    }
+
+    fn set_up(mut self, library: &str, Problem { count, length, clip }: Problem) -> Option<Self> {
+        let threads = rayon::current_num_threads();
+        (self.ask(&format!("setup {library} {count} {length} {clip} {threads}"))? == "ready").then_some(self)
+    }
+
+    fn spawn(command: &mut Command) -> Option<Self> {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
         let (input, output) = (child.stdin.take()?, BufReader::new(child.stdout.take()?));
         Some(Self { child, input, output })
@@ -58,13 +64,20 @@ pub(crate) fn held_to(level: Level) -> Vec<(&'static str, &'static str)> {
     ]
 }
 
+fn interpreter(python: &str) -> Command {
+    let mut command = Command::new(python);
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/peer.py")).envs(held_to(simd::level()));
+    command
+}
+
 /// What is installed, as `torch 2.15.0 (AVX2)`.
 pub(crate) fn versions(python: &str) -> Vec<String> {
-    let answer = Python::spawn(python).and_then(|mut python| python.ask("versions")).unwrap_or_default();
+    let answer =
+        Process::spawn(&mut interpreter(python)).and_then(|mut python| python.ask("versions")).unwrap_or_default();
     answer.split(", ").filter(|version| !version.is_empty()).map(str::to_owned).collect()
 }
 
-impl Peer for Python {
+impl Peer for Process {
     fn step(&mut self) {
         self.time(1);
     }
@@ -80,7 +93,7 @@ impl Peer for Python {
     }
 }
 
-impl Drop for Python {
+impl Drop for Process {
     fn drop(&mut self) {
         _ = self.child.kill();
         _ = self.child.wait();

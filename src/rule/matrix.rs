@@ -1,0 +1,107 @@
+//! Rules for whole matrices.
+
+use std::borrow::Cow;
+
+use ndarray::{Array2, ArrayViewMut2};
+
+use super::{At, Decay, HyperParameters};
+use crate::error::Result;
+use crate::params::{Scalar, TensorInfo};
+
+/// One algorithm, matrix by matrix.
+///
+/// [`Matrixwise`](super::Matrixwise) makes an optimizer of it. A tensor is reshaped to a matrix of its first axis and all others: a convolution kernel (out, in, height,
+/// width) is a matrix (out, in·height·width), and a vector is a matrix of one column.
+///
+/// This is gradient descent with steps of fixed length, complete:
+///
+/// ```
+/// use gradus::{prelude::*, rule::{At, MatrixRule, MatrixSlot, Matrixwise}};
+/// use ndarray::{Array2, ArrayViewMut2, array};
+///
+/// gradus::hyper_parameters! {
+///     /// Descent by steps of fixed length.
+///     struct Normalized => NormalizedValues {
+///         /// The least norm ε ≥ 0 that is divided by.
+///         eps: 1e-12, 0.0..;
+///     }
+/// }
+///
+/// impl<A: Scalar> MatrixRule<A> for Normalized {
+///     fn name(&self) -> &'static str { "normalized" }
+///     fn slots(&self, _: (usize, usize)) -> Vec<MatrixSlot> { vec![] }
+///
+///     fn direction(&self, values: &NormalizedValues, _: &At, mut grad: ArrayViewMut2<'_, A>, _: &mut [Array2<A>]) {
+///         let norm = grad.iter().map(|g| g.as_f64().powi(2)).sum::<f64>().sqrt();
+///         grad.mapv_inplace(|g| A::from_f64(g.as_f64() / norm.max(values.eps)));
+///     }
+/// }
+///
+/// let mut opt = Matrixwise::from_rule(Normalized::default(), 0.5);
+/// let mut w = array![[0.0, 1.0]];
+/// opt.step(&mut w, &array![[3.0, 4.0]])?;
+/// assert_eq!(w, array![[-0.3, 0.6]]);
+/// # Ok::<(), gradus::Error>(())
+/// ```
+pub trait MatrixRule<A: Scalar>: HyperParameters {
+    /// The algorithm's name, lower case.
+    fn name(&self) -> &'static str;
+
+    /// The state of a matrix with these rows and columns, zero at first.
+    fn slots(&self, shape: (usize, usize)) -> Vec<MatrixSlot>;
+
+    /// A lower bound of the number of slots for such a matrix. If their number grows with the matrix, implement it: a malicious file with a wrong size
+    /// is then rejected before memory is allocated.
+    fn least_slots(&self, shape: (usize, usize)) -> usize {
+        let _ = shape;
+        0
+    }
+
+    /// The form of weight decay.
+    fn decay(&self) -> Decay {
+        Decay::Decoupled
+    }
+
+    /// Returns an error unless the rule can step this tensor.
+    ///
+    /// # Errors
+    /// An error that names the tensor and describes what is accepted.
+    fn accepts(&self, tensor: &TensorInfo) -> Result<()> {
+        let _ = tensor;
+        Ok(())
+    }
+
+    /// Overwrites the gradient with the direction. The driver then takes the step `θ ← θ − η·direction` with the learning rate η. The gradient is finite
+    /// and in row-major order.
+    ///
+    /// It cannot fail, because tensors are stepped in parallel, and other tensors may already have moved. If it changes the shape of a slot, the state of
+    /// that tensor is reset at its next step.
+    ///
+    /// A panic unwinds to the caller of [`step`](crate::Optimizer::step). Some tensors may have moved then, and the optimizer's state is lost: restore
+    /// both from a saved state.
+    fn direction(&self, values: &Self::Values, at: &At, grad: ArrayViewMut2<'_, A>, slots: &mut [Array2<A>]);
+}
+
+/// A matrix in the state of a [`MatrixRule`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MatrixSlot {
+    /// Its name in the state.
+    pub name: Cow<'static, str>,
+    /// Rows and columns.
+    pub shape: (usize, usize),
+}
+
+impl MatrixSlot {
+    /// A slot of this name and shape.
+    pub fn new(name: impl Into<Cow<'static, str>>, shape: (usize, usize)) -> Self {
+        Self { name: name.into(), shape }
+    }
+}
+
+/// The rows and columns of a tensor as a matrix.
+pub(crate) fn as_matrix(shape: &[usize]) -> (usize, usize) {
+    match shape {
+        [] => (1, 1),
+        [rows, columns @ ..] => (*rows, columns.iter().product()),
+    }
+}

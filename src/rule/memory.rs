@@ -1,0 +1,84 @@
+//! What an element-wise optimizer remembers of one tensor.
+
+use std::borrow::Cow;
+
+use super::precision::StatePrecision;
+use super::stored::Stored;
+use crate::error::Result;
+use crate::kernel::aligned::before_line;
+use crate::params::{Order, Scalar, TensorInfo, ValuesMut};
+use crate::state::{StateReader, StateWriter};
+
+/// The state of one tensor.
+#[derive(Clone)]
+pub(super) struct State<A> {
+    pub(super) steps: u64,
+    pub(super) order: Order,
+    /// The slots' names: a setter may give the rule other slots later.
+    pub(super) names: &'static [&'static str],
+    pub(super) slots: Stored<A>,
+}
+
+impl<A> Default for State<A> {
+    fn default() -> Self {
+        Self { steps: 0, order: Order::C, names: &[], slots: Default::default() }
+    }
+}
+
+impl<A: Scalar> State<A> {
+    /// The state with the slots of these names: a setter may have changed them since the last step.
+    fn with(&self, names: &'static [&'static str], elements: usize) -> Cow<'_, Self> {
+        if self.names == names {
+            return Cow::Borrowed(self);
+        }
+        let mut state = self.clone();
+        state.slots.rename(self.names, names, elements, 0);
+        Cow::Owned(state)
+    }
+
+    /// Makes the slots if this is the tensor's first gradient, and those that the rule has had no need of before.
+    pub(super) fn prepare(
+        &mut self,
+        names: &'static [&'static str],
+        precision: StatePrecision,
+        param: &ValuesMut<'_, A>,
+        info: &TensorInfo,
+    ) {
+        let line = match param {
+            ValuesMut::Contiguous(param, _) => before_line(param),
+            ValuesMut::Strided(_) => 0,
+        };
+        if self.steps == 0 {
+            self.order = match param {
+                ValuesMut::Contiguous(_, order) => *order,
+                ValuesMut::Strided(_) => Order::C,
+            };
+            self.slots = Stored::zeros(names.len(), info.elements(), line, precision.of(info.whole_elements()));
+            self.names = names;
+        } else if self.names != names {
+            self.slots.rename(self.names, names, info.elements(), line);
+            self.names = names;
+        }
+        self.steps += 1;
+    }
+
+    /// Writes it, with the slots that the rule has now.
+    pub(super) fn write(&self, names: &'static [&'static str], info: &TensorInfo, node: &mut StateWriter<'_>) {
+        node.count("step", info, self.steps);
+        node.order(info, self.order);
+        self.with(names, info.elements()).slots.write(node, info, names, self.order);
+    }
+
+    /// Reads what [`write`](Self::write) wrote.
+    pub(super) fn read(
+        names: &'static [&'static str],
+        info: &TensorInfo,
+        precision: StatePrecision,
+        node: &StateReader<'_>,
+    ) -> Result<Self> {
+        let Some(steps) = node.count("step", info)? else { return Ok(Self::default()) };
+        let order = node.order(info)?;
+        let slots = Stored::read(node, info, names, order, precision)?;
+        Ok(Self { steps, order, names, slots })
+    }
+}

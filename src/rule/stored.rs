@@ -1,0 +1,407 @@
+//! The state slots of one tensor, in the bits that they are stored in.
+
+use std::mem::take;
+
+use super::lanes::MAX_SLOTS;
+use super::precision::{Rounding, StatePrecision};
+use crate::error::Result;
+use crate::kernel::aligned::Aligned;
+use crate::kernel::narrow::{GROUP, Reader, widen_bf16};
+use crate::params::{Order, Scalar, TensorInfo};
+use crate::state::data::{Data, in_order, row_major};
+use crate::state::{StateReader, StateWriter};
+
+/// The state slots of one tensor, as they are stored.
+#[derive(Debug, Clone)]
+pub(super) enum Stored<A> {
+    Full([Aligned<A>; MAX_SLOTS]),
+    Bf16([Aligned<u16>; MAX_SLOTS], Rounding),
+    Blockwise8([Coded; MAX_SLOTS]),
+}
+
+/// A slot in 8 bits.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Coded {
+    codes: Aligned<u8>,
+    /// One for every [`GROUP`]; negative where the codes have signs.
+    scales: Vec<f32>,
+}
+
+impl Coded {
+    fn zeros(elements: usize) -> Self {
+        Self { codes: Aligned::zeros(elements, 0), scales: vec![0.0; elements.div_ceil(GROUP)] }
+    }
+}
+
+/// A range of the state slots of one tensor.
+pub(super) enum StoredMut<'s, A> {
+    Full([&'s mut [A]; MAX_SLOTS]),
+    Bf16([&'s mut [u16]; MAX_SLOTS], Rounding),
+    /// Boxed, because it is twice the size of the others.
+    Blockwise8(Box<[CodedMut<'s>; MAX_SLOTS]>),
+}
+
+/// A range of a slot in 8 bits, from the beginning of a group.
+#[derive(Default)]
+pub(super) struct CodedMut<'s> {
+    pub(super) codes: &'s mut [u8],
+    pub(super) scales: &'s mut [f32],
+}
+
+impl<A> Default for Stored<A> {
+    fn default() -> Self {
+        Self::Full(Default::default())
+    }
+}
+
+impl<A: Scalar> Stored<A> {
+    /// So many slots of zeros, whose element `line` begins a cache line.
+    pub(super) fn zeros(slots: usize, elements: usize, line: usize, precision: StatePrecision) -> Self {
+        fn each<T: Default>(slots: usize, make: impl Fn() -> T) -> [T; MAX_SLOTS] {
+            std::array::from_fn(|slot| if slot < slots { make() } else { T::default() })
+        }
+        let coded = || Coded::zeros(elements);
+        match precision {
+            StatePrecision::Full => Self::Full(each(slots, || Aligned::zeros(elements, line))),
+            StatePrecision::Bf16(rounding) => Self::Bf16(each(slots, || Aligned::zeros(elements, line)), rounding),
+            StatePrecision::Blockwise8 => Self::Blockwise8(each(slots, coded)),
+        }
+    }
+
+    /// Takes over the slots of the names that stay; the others begin at zero.
+    pub(super) fn rename(&mut self, old: &[&str], new: &[&str], elements: usize, line: usize) {
+        fn each<T: Default>(slots: &mut [T; MAX_SLOTS], old: &[&str], new: &[&str], make: impl Fn() -> T) {
+            let mut all = take(slots);
+            *slots = std::array::from_fn(|slot| match new.get(slot) {
+                Some(name) => match old.iter().position(|old| old == name) {
+                    Some(at) => take(&mut all[at]),
+                    None => make(),
+                },
+                None => T::default(),
+            });
+        }
+        match self {
+            Self::Full(slots) => each(slots, old, new, || Aligned::zeros(elements, line)),
+            Self::Bf16(slots, _) => each(slots, old, new, || Aligned::zeros(elements, line)),
+            Self::Blockwise8(slots) => each(slots, old, new, || Coded::zeros(elements)),
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn as_mut(&mut self) -> StoredMut<'_, A> {
+        match self {
+            Self::Full(slots) => StoredMut::Full(slots.each_mut().map(|slot| &mut slot[..])),
+            Self::Bf16(slots, rounding) => StoredMut::Bf16(slots.each_mut().map(|slot| &mut slot[..]), *rounding),
+            Self::Blockwise8(slots) => {
+                let slots = slots.each_mut().map(|Coded { codes, scales }| CodedMut { codes, scales });
+                StoredMut::Blockwise8(Box::new(slots))
+            }
+        }
+    }
+
+    /// One slot's values, widened.
+    pub(super) fn values(&self, slot: usize) -> Vec<A> {
+        match self {
+            Self::Full(slots) => slots[slot].to_vec(),
+            Self::Bf16(slots, _) => slots[slot].iter().map(|bits| widen_bf16(*bits)).collect(),
+            Self::Blockwise8(slots) => {
+                let Coded { codes, scales } = &slots[slot];
+                let groups = codes.chunks(GROUP).zip(scales);
+                groups.flat_map(|(codes, scale)| codes.iter().map(|code| Reader::new(*scale).widen(*code))).collect()
+            }
+        }
+    }
+
+    /// Writes the slots of one tensor, as they are stored.
+    pub(super) fn write(&self, state: &mut StateWriter<'_>, info: &TensorInfo, names: &[&str], order: Order) {
+        let (path, shape) = (info.path(), info.shape());
+        match self {
+            Self::Full(slots) => {
+                for (name, slot) in names.iter().zip(slots) {
+                    state.tensor(name, info, row_major(slot, order, shape));
+                }
+            }
+            Self::Bf16(slots, _) => {
+                for (name, slot) in names.iter().zip(slots) {
+                    state.insert(name, path, shape, Data::Bf16(row_major(slot, order, shape)));
+                }
+            }
+            Self::Blockwise8(slots) => {
+                for (name, Coded { codes, scales }) in names.iter().zip(slots) {
+                    state.insert(name, path, &[codes.len()], Data::U8(codes.to_vec()));
+                    state.insert(&format!("{name}.scales"), path, &[scales.len()], Data::F32(scales.clone()));
+                }
+            }
+        }
+    }
+
+    /// Reads what [`write`](Self::write) wrote. Nothing is allocated that the state does not have the numbers for.
+    pub(super) fn read(
+        state: &StateReader<'_>,
+        info: &TensorInfo,
+        names: &[&str],
+        order: Order,
+        precision: StatePrecision,
+    ) -> Result<Self> {
+        let (path, shape, elements) = (info.path(), info.shape(), info.elements());
+        let missing = |name: &str| state.missing(name, info);
+        // Slots beyond those of the rule are empty.
+        fn each<T: Default>(names: &[&str], read: impl Fn(&str) -> Result<T>) -> Result<[T; MAX_SLOTS]> {
+            let mut slots: [T; MAX_SLOTS] = Default::default();
+            for (slot, name) in slots.iter_mut().zip(names) {
+                *slot = read(name)?;
+            }
+            Ok(slots)
+        }
+        Ok(match precision.of(info.whole_elements()) {
+            StatePrecision::Full => Self::Full(each(names, |name| {
+                let values = state.tensor::<A>(name, info)?.ok_or_else(|| missing(name))?;
+                Ok(Aligned::of(in_order(&values, order, shape), elements))
+            })?),
+            StatePrecision::Bf16(rounding) => {
+                let slots = each(names, |name| match state.data(name, path, shape, "bf16")? {
+                    Some(Data::Bf16(bits)) => Ok(Aligned::of(in_order(bits, order, shape), elements)),
+                    _ => Err(missing(name)),
+                })?;
+                Self::Bf16(slots, rounding)
+            }
+            StatePrecision::Blockwise8 => Self::Blockwise8(each(names, |name| {
+                let scales = format!("{name}.scales");
+                let codes = state.numbers::<u8>(name, path, &[elements], "u8")?.ok_or_else(|| missing(name))?;
+                let groups = [elements.div_ceil(GROUP)];
+                let scales = state.numbers(&scales, path, &groups, "f32")?.ok_or_else(|| missing(&scales))?;
+                Ok(Coded { codes: Aligned::of(codes, elements), scales })
+            })?),
+        })
+    }
+
+    /// The bytes that the slots take.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Full(slots) => slots.iter().map(|slot| size_of_val(&slot[..])).sum(),
+            Self::Bf16(slots, _) => slots.iter().map(|slot| size_of_val(&slot[..])).sum(),
+            Self::Blockwise8(slots) => slots.iter().map(|slot| slot.codes.len() + size_of_val(&slot.scales[..])).sum(),
+        }
+    }
+}
+
+impl<'s, A> StoredMut<'s, A> {
+    /// Whether the slots can be divided anywhere, not only between groups.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self, Self::Full(_))
+    }
+
+    /// Whether elements share scales.
+    pub(super) fn is_grouped(&self) -> bool {
+        matches!(self, Self::Blockwise8(_))
+    }
+
+    /// The first `at` elements and the others. Where elements share scales, `at` must be a multiple of [`GROUP`].
+    pub(super) fn split_at(self, at: usize) -> (Self, Self) {
+        match self {
+            Self::Full(slots) => {
+                let (left, right) = split_all(slots, at);
+                (Self::Full(left), Self::Full(right))
+            }
+            Self::Bf16(slots, rounding) => {
+                let (left, right) = split_all(slots, at);
+                (Self::Bf16(left, rounding), Self::Bf16(right, rounding))
+            }
+            Self::Blockwise8(slots) => {
+                let (mut left, mut right): ([CodedMut<'s>; MAX_SLOTS], [CodedMut<'s>; MAX_SLOTS]) = Default::default();
+                for ((slot, left), right) in slots.into_iter().zip(&mut left).zip(&mut right) {
+                    (left.codes, right.codes) = split(slot.codes, at);
+                    (left.scales, right.scales) = split(slot.scales, at.div_ceil(GROUP));
+                }
+                (Self::Blockwise8(Box::new(left)), Self::Blockwise8(Box::new(right)))
+            }
+        }
+    }
+
+    /// `length` elements from `at`, a multiple of [`GROUP`].
+    pub(super) fn range(&mut self, at: usize, length: usize) -> StoredMut<'_, A> {
+        match self {
+            Self::Full(slots) => StoredMut::Full(range_of_all(slots, at, length)),
+            Self::Bf16(slots, rounding) => StoredMut::Bf16(range_of_all(slots, at, length), *rounding),
+            Self::Blockwise8(slots) => StoredMut::Blockwise8(Box::new(slots.each_mut().map(|slot| CodedMut {
+                codes: slot.codes.get_mut(at..at + length).unwrap_or_default(),
+                scales: slot.scales.get_mut(at / GROUP..(at + length).div_ceil(GROUP)).unwrap_or_default(),
+            }))),
+        }
+    }
+}
+
+/// A slice in two; an empty one, as of a slot that the rule does not have, in two empty ones.
+fn split<T>(slice: &mut [T], at: usize) -> (&mut [T], &mut [T]) {
+    slice.split_at_mut(at.min(slice.len()))
+}
+
+/// Every slot in two.
+fn split_all<T>(slots: [&mut [T]; MAX_SLOTS], at: usize) -> ([&mut [T]; MAX_SLOTS], [&mut [T]; MAX_SLOTS]) {
+    let (mut left, mut right): ([&mut [T]; MAX_SLOTS], [&mut [T]; MAX_SLOTS]) = Default::default();
+    for ((slot, left), right) in slots.into_iter().zip(&mut left).zip(&mut right) {
+        (*left, *right) = split(slot, at);
+    }
+    (left, right)
+}
+
+fn range_of_all<'r, T>(slots: &'r mut [&mut [T]; MAX_SLOTS], at: usize, length: usize) -> [&'r mut [T]; MAX_SLOTS] {
+    slots.each_mut().map(|slot| slot.get_mut(at..at + length).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use pulp::Arch;
+
+    use super::super::lanes::{Lanes, Prelude};
+    use super::super::precision::LEAST_ELEMENTS;
+    use super::*;
+    use crate::kernel::narrow::random;
+    use crate::kernel::simd;
+
+    const ALL: [StatePrecision; 3] = [
+        StatePrecision::Bf16(Rounding::Nearest),
+        StatePrecision::Bf16(Rounding::Stochastic),
+        StatePrecision::Blockwise8,
+    ];
+
+    /// The largest relative distance of neighbouring numbers.
+    fn spacing(precision: StatePrecision) -> f64 {
+        match precision {
+            StatePrecision::Full => 0.0,
+            StatePrecision::Bf16(Rounding::Nearest) => 2.0_f64.powi(-8),
+            StatePrecision::Bf16(Rounding::Stochastic) => 2.0_f64.powi(-7),
+            StatePrecision::Blockwise8 => 2.0_f64.powi(-3),
+        }
+    }
+
+    /// Gives the first slot these values, through the loop that rules run in.
+    fn store<A: Scalar>(slots: StoredMut<'_, A>, values: &[A], seed: u32, arch: Arch) {
+        let mut param = values.to_vec();
+        let (param, grad, prelude, step_size) = (&mut param[..], values, Prelude::none(), A::zero());
+        let lanes = Lanes { arch, prelude, step_size, param, grad, slots, seed, slot_count: 1 };
+        lanes.each((), |(), _, grad, [slot]: [A; 1]| (slot, [grad]));
+    }
+
+    fn round_trip<A: Scalar>(values: &[A], precision: StatePrecision, seed: u32) -> Vec<A> {
+        let mut padded = values.to_vec();
+        padded.resize(LEAST_ELEMENTS.max(values.len()), A::zero());
+        let mut stored = Stored::zeros(1, padded.len(), 0, precision);
+        store(stored.as_mut(), &padded, seed, simd::arch());
+        let mut loaded = stored.values(0);
+        loaded.truncate(values.len());
+        loaded
+    }
+
+    /// Numbers over six decades, of both signs if asked.
+    fn numbers<A: Scalar>(count: u32, signs: bool) -> Vec<A> {
+        let number = |i: u32| {
+            let random = f64::from(random(i)) / f64::from(u32::MAX);
+            let sign = if signs && i.is_multiple_of(3) { -1.0 } else { 1.0 };
+            A::from_f64(sign * 10.0_f64.powf(if signs { 4.0 } else { 6.0 } * (random - 1.0)))
+        };
+        (0..count).map(number).collect()
+    }
+
+    #[test]
+    fn a_number_comes_back_within_the_spacing() {
+        fn check<A: Scalar>() {
+            for precision in ALL {
+                for signs in [false, true] {
+                    let values = numbers::<A>(5000, signs);
+                    for (value, back) in values.iter().zip(round_trip(&values, precision, 1)) {
+                        let error = (back.as_f64() - value.as_f64()).abs();
+                        let allowed = spacing(precision) * value.as_f64().abs();
+                        assert!(error <= allowed, "{precision:?}: {value} became {back}");
+                    }
+                }
+            }
+        }
+        check::<f32>();
+        check::<f64>();
+    }
+
+    /// The mean of many stochastic roundings is the number, where one to the nearest is off.
+    #[test]
+    fn stochastic_rounding_is_right_on_average() {
+        for precision in [StatePrecision::Bf16(Rounding::Stochastic), StatePrecision::Blockwise8] {
+            for value in [1.0_f32 + 1.0 / 700.0, 0.3, -0.7, 0.011] {
+                let mut values = vec![value; GROUP];
+                values[0] = 1.5;
+                values[1] = -1.5;
+                let rounds = 400;
+                let roundings = (0..rounds).flat_map(|round| round_trip(&values, precision, round * 1009).split_off(2));
+                let (mut sum, mut count) = (0.0, 0.0);
+                for rounded in roundings {
+                    sum += f64::from(rounded);
+                    count += 1.0;
+                }
+                // The standard deviation of one is at most half the spacing; of the mean, four of them are allowed.
+                let allowed = 4.0 * 0.5 * spacing(precision) * f64::from(value.abs()) / f64::sqrt(count);
+                assert!(
+                    (sum / count - f64::from(value)).abs() < allowed,
+                    "{precision:?}: {value} is {} on average",
+                    sum / count
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn zeros_stay_and_nothing_else_becomes_zero() {
+        for precision in ALL {
+            assert_eq!(round_trip(&[0.0_f32; 300], precision, 3), [0.0; 300]);
+            let back = round_trip(&[1e30_f32, 0.0, 1e-30, f32::MIN_POSITIVE], precision, 3);
+            assert!(back[1] == 0.0 && back[2] > 0.0 && back[3] > 0.0, "{precision:?}: {back:?}");
+        }
+        let tiny = round_trip(&[1e-42_f32, 0.0, -5e-43], StatePrecision::Blockwise8, 3);
+        assert!(tiny[0] > 0.0 && tiny[1] == 0.0 && tiny[2] < 0.0, "{tiny:?}");
+    }
+
+    #[test]
+    fn what_is_not_finite_stays_so() {
+        for precision in ALL {
+            let back = round_trip(&[1.0_f32, f32::NAN, 2.0], precision, 3);
+            assert!(back[1].is_nan(), "{precision:?}: {back:?}");
+            let back = round_trip(&[1.0_f32, f32::INFINITY, 2.0], precision, 3);
+            assert!(!back[1].is_finite(), "{precision:?}: {back:?}");
+        }
+    }
+
+    #[test]
+    fn the_largest_of_a_group_is_exact() {
+        let mut values = vec![0.1_f32; GROUP];
+        values[17] = 0.7;
+        assert_eq!(round_trip(&values, StatePrecision::Blockwise8, 9)[17], 0.7);
+        values[18] = -0.9;
+        assert_eq!(round_trip(&values, StatePrecision::Blockwise8, 9)[18], -0.9);
+    }
+
+    #[test]
+    fn bytes_and_small_tensors() {
+        let bytes =
+            |elements, precision: StatePrecision| Stored::<f32>::zeros(1, elements, 0, precision.of(elements)).bytes();
+        assert_eq!(bytes(1 << 16, StatePrecision::Full), 4 << 16);
+        assert_eq!(bytes(1 << 16, StatePrecision::Bf16(Rounding::Nearest)), 2 << 16);
+        assert_eq!(bytes(1 << 16, StatePrecision::Blockwise8), (1 << 16) + 4 * (1 << 8));
+        assert!(ALL.iter().all(|precision| bytes(LEAST_ELEMENTS - 1, *precision) == 4 * (LEAST_ELEMENTS - 1)));
+    }
+
+    /// A slot in pieces holds what it holds in one.
+    #[test]
+    fn pieces_at_groups() {
+        let values = numbers::<f32>(6000, true);
+        for precision in ALL {
+            let mut whole = Stored::zeros(1, values.len(), 0, precision);
+            store(whole.as_mut(), &values, 77, Arch::Scalar);
+            for arch in simd::available().into_iter().filter_map(|level| level.arch()) {
+                let mut cut = Stored::<f32>::zeros(1, values.len(), 0, precision);
+                let (left, mut right) = cut.as_mut().split_at(2048);
+                store(left, &values[..2048], 77, arch);
+                store(right.range(0, 2048), &values[2048..4096], 77 + 2048, Arch::Scalar);
+                store(right.range(2048, 1904), &values[4096..], 77 + 4096, arch);
+                assert!(whole.values(0) == cut.values(0), "{precision:?}, {arch:?}");
+            }
+        }
+    }
+}
