@@ -34,6 +34,8 @@ mod federated;
 mod file;
 mod loss;
 mod ranks;
+#[cfg(feature = "checkpoint")]
+mod similar;
 mod state;
 mod step;
 mod text;
@@ -46,9 +48,11 @@ pub use federated::FederatedError;
 pub use file::FileError;
 pub use loss::LossError;
 pub use ranks::RankError;
+#[cfg(feature = "checkpoint")]
+pub(crate) use similar::similar_to;
 pub use state::StateError;
 pub use step::StepError;
-pub(crate) use text::{Name, similar_to};
+pub(crate) use text::Name;
 
 /// The result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

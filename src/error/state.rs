@@ -20,7 +20,7 @@ pub enum StateError {
     MissingEntry {
         /// The entry's name.
         key: String,
-        /// Entries with similar names that are there.
+        /// Similar names among the entries of a file that belong to no parameter.
         similar: Vec<String>,
     },
 

@@ -169,10 +169,10 @@ mod tests {
     #[test]
     fn what_cannot_be_chosen_is_refused() {
         for (mut sample, sentence) in [
-            (Sample::count(0), "count is 0 at step 0; it must be from 1 to the number of clients, 3"),
-            (Sample::count(4), "count is 4 at step 0; it must be from 1 to the number of clients, 3"),
-            (Sample::poisson(0.0), "probability is 0 at step 0; it must be a number in 0 < probability ≤ 1"),
-            (Sample::poisson(f64::NAN), "probability is NaN at step 0; it must be a number in 0 < probability ≤ 1"),
+            (Sample::count(0), "count is 0; it must be from 1 to the number of clients, 3"),
+            (Sample::count(4), "count is 4; it must be from 1 to the number of clients, 3"),
+            (Sample::poisson(0.0), "probability is 0; it must be a number in 0 < probability ≤ 1"),
+            (Sample::poisson(f64::NAN), "probability is NaN; it must be a number in 0 < probability ≤ 1"),
         ] {
             assert_eq!(sample.select(3, 0).unwrap_err().to_string(), sentence);
         }

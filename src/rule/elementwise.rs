@@ -7,10 +7,11 @@ use std::sync::Arc;
 use ndarray::{ArrayD, ShapeBuilder};
 use pulp::Arch;
 
-use super::lanes::{MAX_SLOTS, Prelude};
+use super::lanes::Prelude;
 use super::memory::State;
 use super::precision::StatePrecision;
 use super::rates::{Pull, Rates, RatesAt, driver};
+use super::stored::MAX_SLOTS;
 use super::sweep::{Scratch, Shared, Sweep};
 use super::{At, HyperParameters, Rule};
 use crate::error::{Error, Result};

@@ -5,13 +5,10 @@ use std::fmt;
 use pulp::Arch;
 
 use super::precision::Rounding;
-use super::stored::StoredMut;
+use super::stored::{MAX_SLOTS, StoredMut};
 use crate::kernel::narrow::{GOLDEN, GROUP, Reader, narrow_group, nearest_bf16, random, stochastic_bf16, widen_bf16};
 use crate::params::Scalar;
 use crate::step::grad::transform;
-
-/// The largest number of state slots of a rule.
-pub const MAX_SLOTS: usize = 4;
 
 /// Elements that are read before the first of them is written: four cache lines of `f32`. A loop of 256 bits that goes element by
 /// element reaches three quarters of the bandwidth; one of fewer elements at once is unrolled before it becomes SIMD, and then does not.

@@ -2,7 +2,6 @@
 
 use std::mem::take;
 
-use super::lanes::MAX_SLOTS;
 use super::precision::{Rounding, StatePrecision};
 use crate::error::Result;
 use crate::kernel::aligned::Aligned;
@@ -10,6 +9,9 @@ use crate::kernel::narrow::{GROUP, Reader, widen_bf16};
 use crate::params::{Order, Scalar, TensorInfo};
 use crate::state::data::{Data, in_order, row_major};
 use crate::state::{StateReader, StateWriter};
+
+/// The largest number of state slots of a rule.
+pub const MAX_SLOTS: usize = 4;
 
 /// The state slots of one tensor, as they are stored.
 #[derive(Debug, Clone)]

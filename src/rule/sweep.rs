@@ -7,8 +7,8 @@ use ndarray::{ArrayViewMutD, Axis};
 use pulp::Arch;
 
 use super::Rule;
-use super::lanes::{Lanes, MAX_SLOTS, Prelude};
-use super::stored::StoredMut;
+use super::lanes::{Lanes, Prelude};
+use super::stored::{MAX_SLOTS, StoredMut};
 use crate::kernel::aligned::{Aligned, before_line};
 use crate::kernel::narrow::seed;
 use crate::kernel::{blocks, threads};

@@ -402,8 +402,8 @@ fn hyper_parameters_are_checked() {
         assert_eq!(w, array![1.0]);
         error.to_string()
     }
-    assert_eq!(refused(TopK::new(0.0)), "ratio is 0 at step 0; it must be a number in 0 < ratio ≤ 1");
-    assert_eq!(refused(TopK::new(f64::NAN)), "ratio is NaN at step 0; it must be a number in 0 < ratio ≤ 1");
+    assert_eq!(refused(TopK::new(0.0)), "ratio is 0; it must be a number in 0 < ratio ≤ 1");
+    assert_eq!(refused(TopK::new(f64::NAN)), "ratio is NaN; it must be a number in 0 < ratio ≤ 1");
     assert_eq!(refused(PowerSgd::new(0)), "rank is 0; it must be at least 1");
     let ends = ThreadGroup::run(2, |group| {
         let rank = 1 + group.rank();

@@ -289,7 +289,17 @@ fn files() -> Vec<(Error, &'static str)> {
         bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
         Checkpoint::from_bytes(&bytes).unwrap_err()
     };
+    let saved = Checkpoint::of_params(&BTreeMap::from([("hiden.weight", array![1.0])])).unwrap();
+    let model = || BTreeMap::from([("hidden.weight", array![1.0])]);
     vec![
+        (
+            saved.load_params(&mut model()).unwrap_err(),
+            "entry \"hidden.weight\" is missing; similar names are \"hiden.weight\"",
+        ),
+        (
+            saved.save("no/such/folder/file").unwrap_err(),
+            "no/such/folder/file: the folder no/such/folder does not exist",
+        ),
         (Checkpoint::open("no/such/file").unwrap_err(), "no/such/file: No such file or directory (os error 2)"),
         (Checkpoint::from_bytes(b"no").unwrap_err(), "not a checkpoint: it has no header"),
         (
@@ -348,7 +358,7 @@ fn of_features() -> Vec<(Error, &'static str)> {
         ),
         (
             Error::Curvature(CurvatureError::NotAWeight { path: text("bias"), shape: vec![3] }),
-            "\"bias\" has shape [3] which is not the shape of a weight; name the layer or its weight",
+            "\"bias\" has shape [3], which is not the shape of a weight; name the layer or its weight",
         ),
         (
             Error::Curvature(CurvatureError::SameLayer { other: text("l.weight") }),

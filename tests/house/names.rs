@@ -5,34 +5,15 @@ use std::collections::BTreeMap;
 use crate::tree::Tree;
 
 /// Names that several types have, each with its files: the path of a type's module says which one it is.
-const SHARED: [(&str, &[&str]); 6] = [
+const SHARED: [(&str, &[&str]); 5] = [
     // The associated types of a rule.
-    (
-        "Coefficients",
-        &[
-            "federated/adaptive.rs",
-            "optimizer/adam.rs",
-            "optimizer/momentum.rs",
-            "optimizer/nesterov.rs",
-            "optimizer/rmsprop.rs",
-        ],
-    ),
-    (
-        "Values",
-        &[
-            "federated/adaptive.rs",
-            "optimizer/adam.rs",
-            "optimizer/momentum.rs",
-            "optimizer/rmsprop.rs",
-            "params/values.rs",
-        ],
-    ),
+    ("Coefficients", &["federated/adaptive.rs", "optimizer/rmsprop.rs"]),
     // Of the clients of a federated round, and the group that a step is shared with.
     ("Ranks", &["federated/ranks.rs", "step/mod.rs"]),
     // Of clients, and of tensors.
     ("Selection", &["federated/selection.rs", "params/pattern.rs"]),
     // What seals a trait.
-    ("Sealed", &["federated/adaptive.rs", "params/scalar.rs", "rule/lanes.rs"]),
+    ("Sealed", &["params/scalar.rs", "rule/lanes.rs"]),
     // A schedule, named as in PyTorch, and the step of an optimizer.
     ("Step", &["schedule/step.rs", "step/mod.rs"]),
 ];

@@ -80,7 +80,7 @@ fn what_is_not_known_is_refused() {
         ("something_new", Value::from(1)),
     ] {
         let text = value.to_string();
-        assert_eq!(said(key, value), format!("\"adapter_config.json/{key}\" is {text:?}; {known}"));
+        assert_eq!(said(key, value), format!("entry \"adapter_config.json/{key}\" is {text:?}; {known}"));
     }
     assert!(said("init_lora_weights", "pissa".into()).ends_with("it must be true, false or gaussian"));
     assert!(said("peft_type", "IA3".into()).ends_with("it must be LORA"));
@@ -88,9 +88,12 @@ fn what_is_not_known_is_refused() {
     for key in ["use_rslora", "use_dora"] {
         assert_eq!(
             said(key, "true".into()),
-            format!(r#""adapter_config.json/{key}" is "\"true\""; it must be true or false"#)
+            format!(r#"entry "adapter_config.json/{key}" is "\"true\""; it must be true or false"#)
         );
-        assert_eq!(said(key, 1.into()), format!(r#""adapter_config.json/{key}" is "1"; it must be true or false"#));
+        assert_eq!(
+            said(key, 1.into()),
+            format!(r#"entry "adapter_config.json/{key}" is "1"; it must be true or false"#)
+        );
     }
     assert!(said("lora_dropout", "0.1".into()).ends_with("it must be a number"));
     assert!(said("r", "two".into()).ends_with("it must be a count"));

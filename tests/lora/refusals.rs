@@ -45,7 +45,7 @@ fn a_magnitude_of_another_length_is_refused() {
 fn a_scale_beyond_the_element_type_is_refused() {
     let weight = Array2::<f32>::eye(3);
     let error = Config::new(1, 1e39).adapt(&weight, &mut rng()).unwrap_err();
-    assert_eq!(error.to_string(), "alpha is 1e39 at step 0; it must be finite as f32");
+    assert_eq!(error.to_string(), "alpha is 1e39; it must be finite as f32");
     assert!(Config::new(1, 1e39).pissa(&mut weight.clone()).is_err());
     assert!(Config::new(1, 1e39).adapt(&Array2::<f64>::eye(3), &mut rng()).is_ok());
 }
@@ -105,11 +105,8 @@ fn what_the_configuration_does_not_describe_is_not_saved() {
     );
     let dora = trained(config.dora(NormGradient::Detached), &weight);
     assert_eq!(said(config, &[("m", &dora)]), "magnitude has shape [3] where [] is needed");
-    assert_eq!(said(Config::new(2, 4.0), &[("m", &adapter)]), "alpha is 4 at step 0; it must be that of the adapters");
-    assert_eq!(
-        said(config.rank_stabilized(), &[("m", &adapter)]),
-        "alpha is 2 at step 0; it must be that of the adapters"
-    );
+    assert_eq!(said(Config::new(2, 4.0), &[("m", &adapter)]), "alpha is 4; it must be that of the adapters");
+    assert_eq!(said(config.rank_stabilized(), &[("m", &adapter)]), "alpha is 2; it must be that of the adapters");
     assert_eq!(said(config, &[("m", &adapter), ("m", &adapter)]), "two tensors have the path \"m\"; rename one");
     let mut crooked = adapter.clone();
     crooked.lora_b = matrix(3, 1, 1);

@@ -248,7 +248,7 @@ fn an_optimizer_s_hyper_parameter_is_checked_and_evaluated() {
     let hyper = Hyper::from(Cosine::new(1.0, 10).warmup(10));
     assert_eq!(hyper.within("learning_rate", 0.0.., 5), Ok(0.5));
     let error = Hyper::from(Cosine::new(1.0, 10).floor(2.0).warmup(10)).within("learning_rate", 0.0.., 5);
-    let message = "Cosine: floor is 2; it must be a finite number, at most the peak";
+    let message = "learning_rate: Cosine: floor is 2; it must be a finite number, at most the peak";
     assert_eq!(error.unwrap_err().to_string(), message);
 }
 
