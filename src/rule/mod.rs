@@ -58,12 +58,13 @@ pub use elementwise::Elementwise;
 pub use hyper_parameters::HyperParameters;
 #[doc(hidden)]
 pub use hyper_parameters::{ensure_at_least, if_changed, write_settings};
-pub use lanes::{Lanes, MAX_SLOTS, Slots};
+pub use lanes::{Lanes, Slots};
 #[cfg(feature = "distributed")]
 pub(crate) use matrix::as_matrix;
 pub use matrix::{MatrixRule, MatrixSlot};
 pub use matrixwise::Matrixwise;
 pub use precision::{Rounding, StatePrecision};
+pub use stored::MAX_SLOTS;
 
 /// An element-wise algorithm. Its settings are declared with [`HyperParameters`].
 ///
