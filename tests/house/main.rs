@@ -16,7 +16,7 @@ const MOST_LINES: usize = 450;
 const MOST_ENTRIES: usize = 20;
 
 /// Files that are longer than `MOST_LINES` still. This list only gets shorter.
-const STILL_LONG: [&str; 2] = ["schedule/combinators.rs", "step/mod.rs"];
+const STILL_LONG: [&str; 1] = ["schedule/combinators.rs"];
 
 /// Files that still import from each other in a circle. This list only gets shorter.
 const STILL_CIRCULAR: [&str; 4] = ["clip/adaptive.rs", "clip/mod.rs", "schedule/combinators.rs", "schedule/mod.rs"];
