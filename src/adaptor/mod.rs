@@ -1,6 +1,6 @@
 //! Adaptors: optimizers around optimizers.
 //!
-//! They are made by methods of [`OptimizerExt`](crate::OptimizerExt) and change the [`Step`] on its way in. The
+//! They are made by methods of [`OptimizerExt`](crate::OptimizerExt) and change the [`Step`](crate::Step) on its way in. The
 //! last in a chain is the outermost and sees the user's gradient first:
 //!
 //! ```

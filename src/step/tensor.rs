@@ -62,7 +62,7 @@ impl<'a, A: Element> Tensor<'a, A> {
         self.learning_rate != Adjust::default() || self.weight_decay != Adjust::default()
     }
 
-    /// The tensor's position in the [layout](Step::layout).
+    /// The tensor's position in the [layout](crate::Step::layout).
     pub fn index(&self) -> usize {
         self.index
     }
