@@ -19,7 +19,7 @@ const MOST_ENTRIES: usize = 20;
 const STILL_LONG: [&str; 1] = ["schedule/combinators.rs"];
 
 /// Files that still import from each other in a circle. This list only gets shorter.
-const STILL_CIRCULAR: [&str; 4] = ["clip/adaptive.rs", "clip/mod.rs", "schedule/combinators.rs", "schedule/mod.rs"];
+const STILL_CIRCULAR: [&str; 2] = ["schedule/combinators.rs", "schedule/mod.rs"];
 
 fn source() -> Tree {
     Tree::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
