@@ -165,11 +165,14 @@ impl fmt::Debug for Pattern {
     }
 }
 
+/// A layout, and whether each of its tensors is chosen.
+type Chosen = (Arc<Layout>, Arc<[bool]>);
+
 /// A pattern with the tensors it chose from the layout last seen.
 #[derive(Debug, Clone)]
 pub(crate) struct Selection {
     pattern: Pattern,
-    chosen: RefCell<Option<(Arc<Layout>, Arc<[bool]>)>>,
+    chosen: RefCell<Option<Chosen>>,
 }
 
 impl Selection {
