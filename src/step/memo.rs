@@ -126,8 +126,9 @@ mod tests {
 
     #[test]
     fn gradients_are_measured_once() {
+        type Clip = fn(Sgd<f64>) -> Box<dyn Optimizer<f64>>;
         let sgd = || Sgd::<f64>::new(0.1);
-        let clips: [fn(Sgd<f64>) -> Box<dyn Optimizer<f64>>; 6] = [
+        let clips: [Clip; 6] = [
             |opt| opt.clip_global_norm(1.0).boxed(),
             |opt| opt.clip_per_tensor_norm(1.0).boxed(),
             |opt| opt.clip_value(1.0).boxed(),

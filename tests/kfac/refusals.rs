@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 
+use gradus::adaptor::Adapted;
 use gradus::curvature::{Kfac, Layer};
 use gradus::error::{ArgumentError, CurvatureError, StepError};
 use gradus::{Error, LinearTap, prelude::*};
@@ -171,8 +172,9 @@ fn a_refused_step_changes_nothing() {
 /// What is 0, 1 or infinite once it is rounded to f32 has left its range.
 #[test]
 fn settings_beyond_the_numbers() {
+    type Narrow = Adapted<Sgd<f32>, Kfac<f32>>;
     let narrow = || Sgd::new(1.0).kfac();
-    let settings: [(gradus::adaptor::Adapted<Sgd<f32>, Kfac<f32>>, &str); 4] = [
+    let settings: [(Narrow, &str); 4] = [
         (narrow().damping(1e-46), "damping"),
         (narrow().damping(1e39), "damping"),
         (narrow().decay(1e-46), "decay"),
