@@ -169,8 +169,11 @@ impl fmt::Debug for Pattern {
 #[derive(Debug, Clone)]
 pub(crate) struct Selection {
     pattern: Pattern,
-    chosen: RefCell<Option<(Arc<Layout>, Arc<[bool]>)>>,
+    chosen: RefCell<Option<Chosen>>,
 }
+
+/// A layout, and whether each of its tensors is chosen.
+type Chosen = (Arc<Layout>, Arc<[bool]>);
 
 impl Selection {
     pub(crate) fn new(pattern: impl Into<Pattern>) -> Self {

@@ -57,7 +57,10 @@ struct Key {
 
 /// What has been found, shared by a step, its previews and its parts.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Memo(Arc<Mutex<Vec<(Key, Arc<[f64]>)>>>);
+pub(crate) struct Memo(Arc<Mutex<Vec<Found>>>);
+
+/// What was measured, and the numbers.
+type Found = (Key, Arc<[f64]>);
 
 impl Memo {
     /// A quantity of these gradients of this type: what was found for the very same, or what `measure` finds.
@@ -70,8 +73,7 @@ impl Memo {
     ) -> Arc<[f64]> {
         let key = Key { quantity, dtype, grads };
         // Not locked while it is measured.
-        let found =
-            |all: &Vec<(Key, Arc<[f64]>)>| all.iter().find(|(known, _)| *known == key).map(|(_, own)| own.clone());
+        let found = |all: &Vec<Found>| all.iter().find(|(known, _)| *known == key).map(|(_, own)| own.clone());
         if let Some(found) = found(&self.0.lock().unwrap_or_else(PoisonError::into_inner)) {
             return found;
         }
