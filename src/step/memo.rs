@@ -127,7 +127,8 @@ mod tests {
     #[test]
     fn gradients_are_measured_once() {
         let sgd = || Sgd::<f64>::new(0.1);
-        let clips: [fn(Sgd<f64>) -> Box<dyn Optimizer<f64>>; 6] = [
+        type Chain = fn(Sgd<f64>) -> Box<dyn Optimizer<f64>>;
+        let clips: [Chain; 6] = [
             |opt| opt.clip_global_norm(1.0).boxed(),
             |opt| opt.clip_per_tensor_norm(1.0).boxed(),
             |opt| opt.clip_value(1.0).boxed(),
