@@ -165,15 +165,15 @@ impl fmt::Debug for Pattern {
     }
 }
 
-/// A layout, and whether each of its tensors is chosen.
-type Chosen = (Arc<Layout>, Arc<[bool]>);
-
 /// A pattern with the tensors it chose from the layout last seen.
 #[derive(Debug, Clone)]
 pub(crate) struct Selection {
     pattern: Pattern,
     chosen: RefCell<Option<Chosen>>,
 }
+
+/// A layout, and whether each of its tensors is chosen.
+type Chosen = (Arc<Layout>, Arc<[bool]>);
 
 impl Selection {
     pub(crate) fn new(pattern: impl Into<Pattern>) -> Self {

@@ -55,12 +55,12 @@ struct Key {
     grads: Vec<(usize, Described)>,
 }
 
-/// A quantity that has been measured.
-type Found = (Key, Arc<[f64]>);
-
 /// What has been found, shared by a step, its previews and its parts.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Memo(Arc<Mutex<Vec<Found>>>);
+
+/// What was measured, and the numbers.
+type Found = (Key, Arc<[f64]>);
 
 impl Memo {
     /// A quantity of these gradients of this type: what was found for the very same, or what `measure` finds.
@@ -126,9 +126,9 @@ mod tests {
 
     #[test]
     fn gradients_are_measured_once() {
-        type Clip = fn(Sgd<f64>) -> Box<dyn Optimizer<f64>>;
         let sgd = || Sgd::<f64>::new(0.1);
-        let clips: [Clip; 6] = [
+        type Chain = fn(Sgd<f64>) -> Box<dyn Optimizer<f64>>;
+        let clips: [Chain; 6] = [
             |opt| opt.clip_global_norm(1.0).boxed(),
             |opt| opt.clip_per_tensor_norm(1.0).boxed(),
             |opt| opt.clip_value(1.0).boxed(),
