@@ -191,7 +191,7 @@ fn train(opt: &mut dyn Optimizer<f32>) -> Result<Net> {
 /// The root mean square of [`target`] on the square.
 const TARGET_SCALE: f32 = 0.46;
 
-/// What is to be learnt: a wave across the square from −1 to 1.
+/// What is to be learned: a wave across the square from −1 to 1.
 fn target(points: &Array2<f32>) -> Array1<f32> {
     points.map_axis(Axis(1), |point| (3.0 * point[0]).sin() * (2.0 * point[1]).cos())
 }

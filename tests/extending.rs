@@ -141,7 +141,7 @@ fn what_a_plateau_has_seen_is_saved() {
     Elementwise::<_, f64>::from_rule(rule(&fresh), 0.1).load_state_dict(&saved).unwrap();
     assert_eq!(fresh.at(0), 0.4);
 
-    let own = |plateau: &Plateau| RowNormalised { learning_rate: plateau.clone().into(), steps: 0, layout: None };
+    let own = |plateau: &Plateau| RowNormalized { learning_rate: plateau.clone().into(), steps: 0, layout: None };
     let fresh = plateau();
     own(&fresh).load_state_dict(&own(&reduced).state_dict()).unwrap();
     assert_eq!(fresh.at(0), 0.4);
@@ -150,7 +150,7 @@ fn what_a_plateau_has_seen_is_saved() {
 /// An optimizer of one's own that tells its layout steps no other tree, whether it asks for itself or not.
 #[test]
 fn an_optimizer_of_one_s_own_refuses_another_tree() {
-    let own = || RowNormalised { learning_rate: 0.5.into(), steps: 0, layout: None };
+    let own = || RowNormalized { learning_rate: 0.5.into(), steps: 0, layout: None };
     for mut opt in [Box::new(own()) as Box<dyn Optimizer<f64>>, Box::new(own().accumulate(1).ema(0.5))] {
         let mut w = array![[1.0, 0.0]];
         opt.step(&mut w, &array![[0.0, 1.0]]).unwrap();
@@ -362,13 +362,13 @@ fn rules_of_every_number_of_slots() {
 }
 
 /// An algorithm on whole tensors: every row of a matrix moves by the same length.
-struct RowNormalised {
+struct RowNormalized {
     learning_rate: Hyper,
     steps: u64,
     layout: Option<Arc<Layout>>,
 }
 
-impl Optimizer<f64> for RowNormalised {
+impl Optimizer<f64> for RowNormalized {
     fn check(&self, _: &Step<'_, f64>) -> Result<()> {
         self.learning_rate.within("learning_rate", 0.0.., self.steps).map(drop)
     }
@@ -414,13 +414,13 @@ impl Optimizer<f64> for RowNormalised {
     }
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
-        let mut node = state.node("row_normalised");
+        let mut node = state.node("row_normalized");
         node.value("steps", self.steps);
         self.learning_rate.write_state("learning_rate", &mut node);
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
-        let node = state.node("row_normalised")?;
+        let node = state.node("row_normalized")?;
         let steps = node.value("steps", "a count")?;
         let rate = self.learning_rate.read_state("learning_rate", &node)?;
         Ok(rate.and(Commit::new(move || self.steps = steps)))
@@ -429,7 +429,7 @@ impl Optimizer<f64> for RowNormalised {
 
 #[test]
 fn an_optimizer_of_whole_tensors_composes() {
-    let own = || RowNormalised { learning_rate: 0.5.into(), steps: 0, layout: None };
+    let own = || RowNormalized { learning_rate: 0.5.into(), steps: 0, layout: None };
     let grads = array![[3.0, 4.0], [0.0, -2.0]];
     let mut wide = Array2::<f64>::zeros((4, 2));
     let mut boxed: Box<dyn Optimizer<f64>> = Box::new(own().clip_global_norm(1.0).accumulate(2).maximize());
@@ -448,7 +448,7 @@ fn an_optimizer_of_whole_tensors_composes() {
 
 #[test]
 fn what_follows_the_parameters_follows_an_optimizer_of_whole_tensors() {
-    let own = || RowNormalised { learning_rate: 0.5.into(), steps: 0, layout: None };
+    let own = || RowNormalized { learning_rate: 0.5.into(), steps: 0, layout: None };
     let grads = array![[0.0, 2.0]];
     let mut opt = own().ema(0.5);
     for mut params in [Array2::<f64>::zeros((1, 2)), Array2::zeros((1, 2).f())] {

@@ -18,7 +18,7 @@ struct Line {
     dashed: bool,
 }
 
-const COLOURS: [RGBColor; 10] = [
+const COLORS: [RGBColor; 10] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -134,8 +134,8 @@ fn over_sizes(rows: &[Vec<&str>], column: usize) -> Vec<(f64, f64)> {
 }
 
 impl Line {
-    fn new(name: String, points: Vec<(f64, f64)>, colour: usize, dashed: bool) -> Self {
-        let style = COLOURS[colour % COLOURS.len()].stroke_width(2);
+    fn new(name: String, points: Vec<(f64, f64)>, color: usize, dashed: bool) -> Self {
+        let style = COLORS[color % COLORS.len()].stroke_width(2);
         Self { name, points, style, dashed }
     }
 

@@ -9,8 +9,8 @@ use super::{GOAL, ROUNDS, Run};
 
 const INK: RGBColor = RGBColor(40, 44, 52);
 
-/// Okabe and Ito's palette, made for any colour vision.
-const COLOURS: [RGBColor; 5] = [
+/// Okabe and Ito's palette, made for any color vision.
+const COLORS: [RGBColor; 5] = [
     RGBColor(110, 110, 110),
     RGBColor(230, 159, 0),
     RGBColor(0, 114, 178),
@@ -38,12 +38,12 @@ pub(crate) fn draw(runs: &[Run]) -> Result<PathBuf, Box<dyn Error>> {
             .y_desc("share of the test images read right")
             .y_label_formatter(&|share| format!("{:.0} %", 100.0 * share))
             .draw()?;
-        for (run, colour) in runs.iter().zip(COLOURS) {
+        for (run, color) in runs.iter().zip(COLORS) {
             let points = run.accuracy.iter().enumerate().map(|(round, accuracy)| (round + 1, *accuracy));
             chart
-                .draw_series(LineSeries::new(points, colour.stroke_width(2)))?
+                .draw_series(LineSeries::new(points, color.stroke_width(2)))?
                 .label(run.name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
         }
         chart.draw_series([PathElement::new([(0, GOAL), (ROUNDS, GOAL)], INK.stroke_width(1))])?;
         chart

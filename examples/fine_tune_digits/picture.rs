@@ -8,7 +8,7 @@ use plotters::prelude::*;
 use super::Row;
 
 /// Old digits, new digits.
-const COLOURS: [RGBColor; 2] = [RGBColor(150, 150, 150), RGBColor(0, 114, 178)];
+const COLORS: [RGBColor; 2] = [RGBColor(150, 150, 150), RGBColor(0, 114, 178)];
 
 /// Draws to `target/fine_tune_digits.svg` and returns the path.
 pub(crate) fn draw(rows: &[Row]) -> Result<PathBuf, Box<dyn Error>> {
@@ -24,15 +24,15 @@ pub(crate) fn draw(rows: &[Row]) -> Result<PathBuf, Box<dyn Error>> {
             .y_label_area_size(50)
             .build_cartesian_2d(0.0..rows.len() as f64, 0.0..118.0)?;
         chart.configure_mesh().disable_x_mesh().light_line_style(WHITE).disable_x_axis().y_desc("%").draw()?;
-        for (at, (label, colour)) in ["0 … 4", "5 … 9"].into_iter().zip(COLOURS).enumerate() {
+        for (at, (label, color)) in ["0 … 4", "5 … 9"].into_iter().zip(COLORS).enumerate() {
             let bar = |(row, Row { old, new, .. }): (usize, &Row)| {
                 let left = row as f64 + 0.15 + 0.35 * at as f64;
-                Rectangle::new([(left, 0.0), (left + 0.35, 100.0 * [old, new][at])], colour.filled())
+                Rectangle::new([(left, 0.0), (left + 0.35, 100.0 * [old, new][at])], color.filled())
             };
             chart
                 .draw_series(rows.iter().enumerate().map(bar))?
                 .label(label)
-                .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 18, y + 5)], colour.filled()));
+                .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 18, y + 5)], color.filled()));
         }
         let names = rows.iter().enumerate().map(|(row, Row { name, trainable, .. })| {
             Text::new(format!("{name} ({trainable})"), (row as f64 + 0.2, 112.0), ("sans-serif", 13))

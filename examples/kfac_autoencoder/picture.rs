@@ -9,8 +9,8 @@ use super::{GOAL, Result, Run};
 
 const INK: RGBColor = RGBColor(40, 44, 52);
 
-/// Okabe and Ito's palette, made for any colour vision.
-const COLOURS: [RGBColor; 5] = [
+/// Okabe and Ito's palette, made for any color vision.
+const COLORS: [RGBColor; 5] = [
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
     RGBColor(0, 114, 178),
@@ -58,14 +58,14 @@ fn panel(
         .y_desc("nats an image, above the entropy")
         .y_label_formatter(&|y| format!("{y:.1}"))
         .draw()?;
-    for ((name, runs), colour) in results.iter().zip(COLOURS) {
+    for ((name, runs), color) in results.iter().zip(COLORS) {
         for (number, run) in runs.iter().enumerate() {
-            let line = LineSeries::new(run.curve.iter().map(|point| (x(point), point.2)), colour.stroke_width(2));
+            let line = LineSeries::new(run.curve.iter().map(|point| (x(point), point.2)), color.stroke_width(2));
             let series = chart.draw_series(line)?;
             if number == 0 {
                 series
                     .label(*name)
-                    .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+                    .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
             }
         }
     }

@@ -18,7 +18,7 @@ const LEGEND_ROWS: usize = 3;
 const INK: RGBColor = RGBColor(40, 44, 52);
 const MUTED: RGBColor = RGBColor(112, 120, 132);
 
-/// Okabe and Ito's palette and, for the sixth and the last, Tol's: made for any colour vision. Dashes where two ways
+/// Okabe and Ito's palette and, for the sixth and the last, Tol's: made for any color vision. Dashes where two ways
 /// are one.
 const STYLES: [(RGBColor, bool); 9] = [
     (RGBColor(0, 0, 0), false),
@@ -99,11 +99,11 @@ fn ways(area: &Area<'_>, valley: &Valley, runs: &[Run]) -> Result<(), Box<dyn Er
     for (run, style) in runs.iter().zip(STYLES) {
         trajectory(&mut plane, valley, run, style)?;
     }
-    for (run, (colour, _)) in runs.iter().zip(STYLES) {
+    for (run, (color, _)) in runs.iter().zip(STYLES) {
         for milestone in MILESTONES.iter().filter_map(|step| run.path.get(*step)) {
             plane.draw_series([
                 Circle::new(*milestone, 4, WHITE.filled()),
-                Circle::new(*milestone, 3, colour.filled()),
+                Circle::new(*milestone, 3, color.filled()),
             ])?;
         }
     }
@@ -131,11 +131,11 @@ fn trajectory(
 fn line<X: Ranged<ValueType = f64>, Y: Ranged<ValueType = f64>>(
     chart: &mut ChartContext<'_, SVGBackend<'_>, Cartesian2d<X, Y>>,
     points: Vec<Point>,
-    (colour, dashed): (RGBColor, bool),
+    (color, dashed): (RGBColor, bool),
 ) -> Result<(), Box<dyn Error>> {
     match dashed {
-        true => chart.draw_series(DashedLineSeries::new(points, 5, 5, colour.stroke_width(2)))?,
-        false => chart.draw_series(LineSeries::new(points, colour.stroke_width(2)))?,
+        true => chart.draw_series(DashedLineSeries::new(points, 5, 5, color.stroke_width(2)))?,
+        false => chart.draw_series(LineSeries::new(points, color.stroke_width(2)))?,
     };
     Ok(())
 }
@@ -196,7 +196,7 @@ fn losses(area: &Area<'_>, valley: &Valley, runs: &[Run]) -> Result<(), Box<dyn 
         .y_label_formatter(&|loss| format!("{loss:.0e}"))
         .label_style(("sans-serif", 12).into_font().color(&MUTED))
         .draw()?;
-    for (run, (colour, dashed)) in runs.iter().zip(STYLES) {
+    for (run, (color, dashed)) in runs.iter().zip(STYLES) {
         // On a logarithmic axis late steps lie close together: a hundredth further is seen, one further is not.
         let mut next = 1.0;
         let points = (0_u32..).zip(&run.losses).map(|(step, loss)| (f64::from(step), *loss)).filter(|(step, _)| {
@@ -205,18 +205,18 @@ fn losses(area: &Area<'_>, valley: &Valley, runs: &[Run]) -> Result<(), Box<dyn 
             seen
         });
         let points: Vec<Point> = points.take_while(|(_, loss)| *loss > 1e-8).collect();
-        line(&mut chart, points, (colour, dashed))?;
+        line(&mut chart, points, (color, dashed))?;
     }
     Ok(())
 }
 
 fn legend(area: &Area<'_>, contestants: &[Contestant]) -> Result<(), Box<dyn Error>> {
-    for (index, (contestant, (colour, dashed))) in contestants.iter().zip(STYLES).enumerate() {
+    for (index, (contestant, (color, dashed))) in contestants.iter().zip(STYLES).enumerate() {
         let (x, y) = (52 + 300 * (index / LEGEND_ROWS) as i32, 18 + 28 * (index % LEGEND_ROWS) as i32);
         for dash in 0..3 {
             let end = if dashed { 6 } else { 11 };
             let from = x + 11 * dash;
-            area.draw(&PathElement::new([(from, y), (from + end, y)], colour.stroke_width(3)))?;
+            area.draw(&PathElement::new([(from, y), (from + end, y)], color.stroke_width(3)))?;
         }
         area.draw(&Text::new(contestant.name, (x + 42, y - 8), ("sans-serif", 15).into_font().color(&INK)))?;
     }

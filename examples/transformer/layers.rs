@@ -21,17 +21,17 @@ pub(crate) fn linear_backward<A: Scalar>(
     adapter: Option<&Lora<A>>,
     x: &Array2<A>,
     grad: &Array2<A>,
-) -> (Array2<A>, Learnt<A>) {
+) -> (Array2<A>, Learned<A>) {
     match adapter {
-        None => (grad.dot(weight), Learnt::Weight(grad.t().dot(x))),
+        None => (grad.dot(weight), Learned::Weight(grad.t().dot(x))),
         Some(adapter) => {
             let backward = adapter.backward(weight, x, grad).expect("an adapter of this weight");
-            (backward.input, Learnt::Adapter(backward.grads))
+            (backward.input, Learned::Adapter(backward.grads))
         }
     }
 }
 
-pub(crate) enum Learnt<A> {
+pub(crate) enum Learned<A> {
     Weight(Array2<A>),
     Adapter(Grads<A>),
 }
@@ -39,7 +39,7 @@ pub(crate) enum Learnt<A> {
 const EPS: f64 = 1e-5;
 
 /// Rows of mean 0 and variance 1, and 1/σ of each.
-pub(crate) fn normalise<A: Scalar>(x: &Array2<A>) -> (Array2<A>, Array1<A>) {
+pub(crate) fn normalize<A: Scalar>(x: &Array2<A>) -> (Array2<A>, Array1<A>) {
     let count = A::from_f64(x.ncols() as f64);
     let (mut normal, mut inverse) = (x.clone(), Array1::zeros(x.nrows()));
     Zip::from(normal.rows_mut()).and(&mut inverse).for_each(|mut row, inverse| {
@@ -52,8 +52,8 @@ pub(crate) fn normalise<A: Scalar>(x: &Array2<A>) -> (Array2<A>, Array1<A>) {
     (normal, inverse)
 }
 
-/// dL/dx from the gradient of the [normalised](normalise) rows.
-pub(crate) fn normalise_backward<A: Scalar>(normal: &Array2<A>, inverse: &Array1<A>, mut grad: Array2<A>) -> Array2<A> {
+/// dL/dx from the gradient of the [normalized](normalize) rows.
+pub(crate) fn normalize_backward<A: Scalar>(normal: &Array2<A>, inverse: &Array1<A>, mut grad: Array2<A>) -> Array2<A> {
     let count = A::from_f64(normal.ncols() as f64);
     Zip::from(grad.rows_mut()).and(normal.rows()).and(inverse).for_each(|mut grad, normal, inverse| {
         let (mean, along) = (grad.sum() / count, grad.dot(&normal) / count);

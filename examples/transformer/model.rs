@@ -8,7 +8,7 @@ use rand_distr::StandardNormal;
 
 use crate::arithmetic::{ANSWER, Example, LENGTH, QUESTION, VOCABULARY};
 use crate::layers::{
-    Learnt, attention, attention_backward, gelu, gelu_backward, linear, linear_backward, normalise, normalise_backward,
+    Learned, attention, attention_backward, gelu, gelu_backward, linear, linear_backward, normalize, normalize_backward,
 };
 
 const HEADS: usize = 4;
@@ -60,13 +60,13 @@ impl<A: Scalar> Norm<A> {
     }
 
     fn forward(&self, x: &Array2<A>) -> (Array2<A>, Normal<A>) {
-        let (normal, inverse) = normalise(x);
+        let (normal, inverse) = normalize(x);
         (&normal * &self.gain + &self.bias, Normal { normal, inverse })
     }
 
     fn backward(&self, kept: &Normal<A>, grad: Array2<A>) -> (Array2<A>, Self) {
         let own = Self { gain: (&grad * &kept.normal).sum_axis(Axis(0)), bias: grad.sum_axis(Axis(0)) };
-        (normalise_backward(&kept.normal, &kept.inverse, grad * &self.gain), own)
+        (normalize_backward(&kept.normal, &kept.inverse, grad * &self.gain), own)
     }
 }
 
@@ -110,7 +110,7 @@ impl<A: Scalar> Block<A> {
         beside: Option<&Beside<Lora<A>>>,
         kept: &Kept<A>,
         grad: Array2<A>,
-    ) -> (Array2<A>, [Norm<A>; 2], Beside<Learnt<A>>) {
+    ) -> (Array2<A>, [Norm<A>; 2], Beside<Learned<A>>) {
         let (active, down) = linear_backward(&self.down, beside.map(|b| &b.down), &kept.active, &grad);
         let raised = gelu_backward(&kept.raised, &kept.tanh, active);
         let (normal, up) = linear_backward(&self.up, beside.map(|b| &b.up), &kept.mlp_normal, &raised);
@@ -209,21 +209,21 @@ impl<A: Scalar> Transformer<A> {
 
         let (mut blocks, mut besides) = (Vec::new(), Vec::new());
         for (number, (block, kept)) in self.blocks.iter().zip(&kept).enumerate().rev() {
-            let (next, [attention_norm, mlp_norm], learnt) =
+            let (next, [attention_norm, mlp_norm], learned) =
                 block.backward(adapters.map(|adapters| &adapters[number]), kept, x);
             x = next;
-            match learnt {
+            match learned {
                 Beside {
-                    query_key_value: Learnt::Weight(query_key_value),
-                    attention_output: Learnt::Weight(attention_output),
-                    up: Learnt::Weight(up),
-                    down: Learnt::Weight(down),
+                    query_key_value: Learned::Weight(query_key_value),
+                    attention_output: Learned::Weight(attention_output),
+                    up: Learned::Weight(up),
+                    down: Learned::Weight(down),
                 } => blocks.push(Block { attention_norm, query_key_value, attention_output, mlp_norm, up, down }),
                 Beside {
-                    query_key_value: Learnt::Adapter(query_key_value),
-                    attention_output: Learnt::Adapter(attention_output),
-                    up: Learnt::Adapter(up),
-                    down: Learnt::Adapter(down),
+                    query_key_value: Learned::Adapter(query_key_value),
+                    attention_output: Learned::Adapter(attention_output),
+                    up: Learned::Adapter(up),
+                    down: Learned::Adapter(down),
                 } => besides.push(Beside { query_key_value, attention_output, up, down }),
                 _ => unreachable!("all have an adapter, or none has"),
             }

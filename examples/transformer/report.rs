@@ -46,7 +46,7 @@ impl Curve {
     }
 }
 
-const COLOURS: [RGBColor; 5] = [
+const COLORS: [RGBColor; 5] = [
     RGBColor(110, 110, 110),
     RGBColor(213, 94, 0),
     RGBColor(0, 114, 178),
@@ -79,12 +79,12 @@ pub(crate) fn draw(curves: &[Curve]) -> Result<PathBuf> {
             .y_label_area_size(64)
             .build_cartesian_2d(0.0..steps, (low..high).log_scale())?;
         chart.configure_mesh().light_line_style(WHITE).x_desc("step").y_desc("loss (mean cross-entropy)").draw()?;
-        for ((curve, line), colour) in curves.iter().zip(&lines).zip(COLOURS) {
+        for ((curve, line), color) in curves.iter().zip(&lines).zip(COLORS) {
             let line = line.iter().map(|(step, loss)| (*step, loss.max(1e-6)));
             chart
-                .draw_series(LineSeries::new(line, colour.stroke_width(2)))?
+                .draw_series(LineSeries::new(line, color.stroke_width(2)))?
                 .label(curve.name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
         }
         chart.configure_series_labels().border_style(BLACK).background_style(WHITE.mix(0.8)).draw()?;
         root.present()?;

@@ -27,10 +27,10 @@ fn the_backward_pass_is_the_derivative() {
 }
 
 #[test]
-fn a_held_out_pair_is_never_learnt() {
+fn a_held_out_pair_is_never_learned() {
     for task in [Task::Addition, Task::Subtraction] {
-        let (learnt, held_out) = task.examples();
-        assert!(learnt.len() > 8 * held_out.len() && held_out.len() > 300);
-        assert!(held_out.iter().all(|example| learnt.iter().all(|other| other.tokens != example.tokens)));
+        let (learned, held_out) = task.examples();
+        assert!(learned.len() > 8 * held_out.len() && held_out.len() > 300);
+        assert!(held_out.iter().all(|example| learned.iter().all(|other| other.tokens != example.tokens)));
     }
 }

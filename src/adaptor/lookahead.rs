@@ -92,7 +92,7 @@ fn are_halves<A>() -> bool {
 }
 
 /// φ ← φ + α(θ − φ), θ ← φ for one tensor.
-fn synchronise<A: Element>(info: &TensorInfo, tensor: &mut Tensor<'_, A>, slow: &mut Owned<A>, slow_step: f64) {
+fn synchronize<A: Element>(info: &TensorInfo, tensor: &mut Tensor<'_, A>, slow: &mut Owned<A>, slow_step: f64) {
     let mut slow = slow.as_values_mut();
     let mut fast = tensor.param.view_mut(info.shape());
     let own = A::from_f64(slow_step);
@@ -141,7 +141,7 @@ impl<A: Element> Adaptor<A> for Lookahead<A> {
         self.averages.each(&mut step, |info, tensor, slow| {
             // What has not been moved is left as it is: frozen, without gradient, or skipped.
             if watches.next().is_some_and(|watch| watch.has_followed()) {
-                synchronise(info, tensor, slow, slow_step);
+                synchronize(info, tensor, slow, slow_step);
                 follow(&mut tensor.followers, &tensor.param.as_values(), info.shape());
             }
         });

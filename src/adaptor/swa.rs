@@ -32,7 +32,7 @@ use crate::step::{Optimizer, Report, Step};
 ///
 /// # Conventions
 /// `torch.optim.swa_utils.AveragedModel(model)`, its `update_parameters` called after those steps. The learning rate is the
-/// optimizer's own: give it a schedule that is high or cyclic in the end. A model with batch normalisation needs its
+/// optimizer's own: give it a schedule that is high or cyclic in the end. A model with batch normalization needs its
 /// statistics computed anew for the averages.
 ///
 /// # Errors

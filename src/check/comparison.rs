@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Judgement;
+use super::Judgment;
 use crate::error::Name;
 
 /// The result of comparing gradients with finite differences. [`Display`](fmt::Display) prints a table with the worst element first.
@@ -95,8 +95,8 @@ impl ComparedTensor {
         self.worst.as_ref().map_or(f64::NAN, |worst| worst.error)
     }
 
-    pub(super) fn add(&mut self, index: Vec<usize>, grad: f64, judgement: &Judgement) {
-        let Judgement { quotient, rounding, error, one_sided } = *judgement;
+    pub(super) fn add(&mut self, index: Vec<usize>, grad: f64, judgment: &Judgment) {
+        let Judgment { quotient, rounding, error, one_sided } = *judgment;
         let size = grad.abs().max(quotient.abs());
         self.checked += 1;
         self.below_rounding += usize::from(size > 0.0 && size <= rounding);

@@ -15,7 +15,7 @@ use crate::step::{Step, norm};
 
 pub use comparison::{ComparedElement, ComparedTensor, Comparison};
 use moved::{Moved, Place};
-use quotient::{Judgement, Point};
+use quotient::{Judgment, Point};
 use sample::Sample;
 
 /// Compares every element of the gradients with a finite difference of the loss: [`Gradients`] with its defaults.
@@ -205,9 +205,9 @@ impl Gradients {
                 grad.read_raw(info.shape(), Order::C, element, &mut own);
                 let place = Place { info, tensor: tensor.index(), index: norm::unravel(element, info.shape()) };
                 let mut moved = Moved::new(params, &layout, &place)?;
-                let judgement = ruler.judge(&mut moved, &place, own[0].as_f64(), &mut loss)?;
+                let judgment = ruler.judge(&mut moved, &place, own[0].as_f64(), &mut loss)?;
                 moved.back()?;
-                compared.add(place.index, own[0].as_f64(), &judgement);
+                compared.add(place.index, own[0].as_f64(), &judgment);
             }
             comparison.tensors.push(compared);
         }
@@ -247,7 +247,7 @@ impl Ruler {
         place: &Place<'_>,
         grad: f64,
         loss: &mut impl FnMut(&P) -> L,
-    ) -> Result<Judgement> {
+    ) -> Result<Judgment> {
         let Self { step, epsilon, at_rest } = *self;
         let home = moved.home().as_f64();
         let by = step * home.abs().max(1.0);
@@ -259,7 +259,7 @@ impl Ruler {
             let there = P::Elem::from_f64(home + steps * by);
             Ok(Point { shift: there.as_f64() - home, loss: loss(moved.to(there)?).as_f64() })
         };
-        let judge = |points: &[Point]| Judgement::new(grad, points, at_rest, epsilon);
+        let judge = |points: &[Point]| Judgment::new(grad, points, at_rest, epsilon);
 
         let (right, left) = (at(1.0)?, at(-1.0)?);
         if let Some(&Point { loss: value, .. }) = [&right, &left].into_iter().find(|point| !point.loss.is_finite()) {
@@ -283,7 +283,7 @@ impl Ruler {
         for side in [[rest, right, far_right], [rest, left, far_left]] {
             let side = judge(&side);
             if best.error > enough && side.error < best.error {
-                best = Judgement { one_sided: side.error <= enough, ..side };
+                best = Judgment { one_sided: side.error <= enough, ..side };
             }
         }
         Ok(best)

@@ -13,7 +13,7 @@ pub(super) struct Point {
 
 /// A gradient beside a difference quotient.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Judgement {
+pub(super) struct Judgment {
     pub(super) quotient: f64,
     /// How far rounding in the loss may have moved the quotient.
     pub(super) rounding: f64,
@@ -22,7 +22,7 @@ pub(super) struct Judgement {
     pub(super) one_sided: bool,
 }
 
-impl Judgement {
+impl Judgment {
     /// The slope at 0 of the polynomial through these points, and the gradient's error beside it.
     pub(super) fn new(grad: f64, points: &[Point], at_rest: f64, epsilon: f64) -> Self {
         let (mut quotient, mut rounding) = (0.0, 0.0);
@@ -76,10 +76,10 @@ mod tests {
     #[test]
     fn a_polynomial_that_the_points_determine_has_its_slope_also_at_uneven_points() {
         let cubic = |x: f64| 4.0 + 3.0 * x - 7.0 * x * x + 5.0 * x * x * x;
-        let found = Judgement::new(3.0, &points(&[0.5, -0.25, 1.0, -1.25], cubic), 4.0, f64::EPSILON);
+        let found = Judgment::new(3.0, &points(&[0.5, -0.25, 1.0, -1.25], cubic), 4.0, f64::EPSILON);
         assert!((found.quotient - 3.0).abs() < 1e-13, "{found:?}");
         let square = |x: f64| 4.0 + 3.0 * x - 7.0 * x * x;
-        let found = Judgement::new(3.0, &points(&[0.0, 0.5, 1.25], square), 4.0, f64::EPSILON);
+        let found = Judgment::new(3.0, &points(&[0.0, 0.5, 1.25], square), 4.0, f64::EPSILON);
         assert!((found.quotient - 3.0).abs() < 1e-13, "{found:?}");
     }
 
@@ -87,16 +87,16 @@ mod tests {
     fn errors_by_hand() {
         // J = 4 + 8x, so that J(±1/2) = 8, 0; ρ = 16 · 2⁻⁸ · (8 + 0) = 1/2.
         let line = points(&[0.5, -0.5], |x| 4.0 + 8.0 * x);
-        let error = |grad| Judgement::new(grad, &line, 4.0, 1.0 / 256.0);
+        let error = |grad| Judgment::new(grad, &line, 4.0, 1.0 / 256.0);
         assert_eq!((error(8.0).quotient, error(8.0).rounding), (8.0, 0.5));
         let errors = [8.0, 8.5, 7.5, 10.0, 0.0, -8.0].map(|grad| error(grad).error);
         assert_eq!(errors, [0.0, 0.0, 0.0, 0.15, 7.5 / 8.0, 15.5 / 8.0]);
 
         let flat = points(&[0.5, -0.5], |_| 0.0);
-        assert_eq!([0.0, 1e-300].map(|grad| Judgement::new(grad, &flat, 0.0, f64::EPSILON).error), [0.0, 1.0]);
+        assert_eq!([0.0, 1e-300].map(|grad| Judgment::new(grad, &flat, 0.0, f64::EPSILON).error), [0.0, 1.0]);
         let steep = points(&[1e-6, -1e-6], |x| 1e308 * x.signum());
-        assert_eq!(Judgement::new(1.0, &steep, 0.0, f64::EPSILON).error, 2.0);
+        assert_eq!(Judgment::new(1.0, &steep, 0.0, f64::EPSILON).error, 2.0);
         let ended = points(&[1.0, -1.0], f64::sqrt);
-        assert_eq!(Judgement::new(0.5, &ended, 0.0, f64::EPSILON).error, 2.0);
+        assert_eq!(Judgment::new(0.5, &ended, 0.0, f64::EPSILON).error, 2.0);
     }
 }

@@ -19,7 +19,7 @@ impl Sample {
         let parts = self.elements.map_or(length, |elements| elements.min(length));
         let start = move |part: usize| (part as u128 * length as u128 / parts.max(1) as u128) as usize;
         let draws = repeat_with(|| self.random.next());
-        // A part that is one element gives that one; the remainder favours none by more than 2⁻³² or so.
+        // A part that is one element gives that one; the remainder favors none by more than 2⁻³² or so.
         (0..parts).zip(draws).map(move |(part, draw)| {
             let (first, next) = (start(part), start(part + 1));
             first + (draw % (next - first) as u64) as usize

@@ -335,7 +335,7 @@ mod tests {
         assert!(steps.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-10), "{steps:?}");
     }
 
-    /// What decay makes of a parameter that is no number is no gradient: nothing moves, no sum is spoilt.
+    /// What decay makes of a parameter that is no number is no gradient: nothing moves, no sum is spoiled.
     #[test]
     fn decay_of_what_is_not_finite() {
         for broken in [f64::NAN, f64::INFINITY, 1e200] {

@@ -267,7 +267,7 @@ mod tests {
         StatePrecision::Blockwise8,
     ];
 
-    /// The largest relative distance of neighbouring numbers.
+    /// The largest relative distance of neighboring numbers.
     fn spacing(precision: StatePrecision) -> f64 {
         match precision {
             StatePrecision::Full => 0.0,

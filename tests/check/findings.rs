@@ -62,7 +62,7 @@ fn an_element_is_measured_by_itself_not_by_its_tensor() {
 
 #[test]
 fn rounding_is_no_error_and_what_it_hides_is_counted() {
-    // 1000 has 1e-13 between neighbours: the quotients have 1e-8.
+    // 1000 has 1e-13 between neighbors: the quotients have 1e-8.
     let slopes = Array1::from_shape_fn(50, |i| if i % 2 == 0 { 1e-8 } else { 1e-4 });
     let mut w = Array1::from_shape_fn(50, |i| (i as f64).sin());
     let found = check::gradients(&mut w, &slopes, |w| 1000.0 + w.dot(&slopes)).unwrap();

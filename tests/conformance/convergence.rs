@@ -17,12 +17,12 @@ const PARABOLA: f64 = 1e-3;
 const PARABOLA_STEPS: u64 = 500;
 
 pub(crate) fn on_the_parabola<A: Scalar>(row: &Row<A>) {
-    let end = minimise(row, (row.parabola, PARABOLA_STEPS), array![1.0, -2.0, 3.0], |x| x.clone());
+    let end = minimize(row, (row.parabola, PARABOLA_STEPS), array![1.0, -2.0, 3.0], |x| x.clone());
     assert!(end.dot(&end).sqrt() < PARABOLA, "{end}");
 }
 
 pub(crate) fn on_rosenbrock<A: Scalar>(row: &Row<A>) {
-    let end = minimise(row, row.rosenbrock, array![-1.2, 1.0], |x| {
+    let end = minimize(row, row.rosenbrock, array![-1.2, 1.0], |x| {
         let (x, y) = (x[0], x[1]);
         array![-2.0 * (1.0 - x) - 400.0 * x * (y - x * x), 200.0 * (y - x * x)]
     });
@@ -32,7 +32,7 @@ pub(crate) fn on_rosenbrock<A: Scalar>(row: &Row<A>) {
 }
 
 /// The end of a descent in the row's element type; the learning rate falls to 0 along a cosine.
-fn minimise<A: Scalar>(
+fn minimize<A: Scalar>(
     row: &Row<A>,
     (peak, steps): (f64, u64),
     start: Array1<f64>,

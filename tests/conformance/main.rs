@@ -388,7 +388,7 @@ fn an_error_changes_nothing<A: Scalar>(row: &Row<A>) {
 fn a_resumed_run_is_the_uninterrupted_one<A: Scalar>(row: &Row<A>) {
     let (steps, points) = (24, 20);
     let schedule = Cosine::new(0.05, 20).warmup(3);
-    // Large enough for 8 bits, and not row by row: quantised state stands in the order of memory.
+    // Large enough for 8 bits, and not row by row: quantized state stands in the order of memory.
     let shape = if row.is_elementwise() { [43, 101] } else { [13, 9] };
     let matrix = || Arranged::new(&numbers::<A>(&shape, 0), Arrangement::F);
     let rounding = [Rounding::Stochastic, Rounding::Nearest].map(StatePrecision::Bf16);

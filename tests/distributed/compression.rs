@@ -334,20 +334,20 @@ fn what_is_not_finite_does_not_stay() {
             for bad in [f32::NAN, f32::INFINITY] {
                 let start = || (Array2::<f32>::zeros((12, 9)), Array1::<f32>::zeros(7));
                 let grads = |step: u64| (matrix((12, 9), step + group.rank() as u64), Array1::ones(7));
-                let mut spoilt = grads(2);
+                let mut spoiled = grads(2);
                 if group.rank() == 1 {
-                    spoilt.0[[3, 4]] = bad;
+                    spoiled.0[[3, 4]] = bad;
                 }
                 let mut opt = Sgd::new(1.0).data_parallel(&group).compress(Wrapped(make()));
                 let mut params = start();
                 opt.step(&mut params, &grads(1)).unwrap();
                 let before = (params.clone(), opt.state_dict());
-                opt.step(&mut params, &spoilt).unwrap_err();
+                opt.step(&mut params, &spoiled).unwrap_err();
                 assert!((params, opt.state_dict()) == before, "{name}");
 
                 let mut opt = opt.non_finite(NonFinite::Allow);
                 let mut params = start();
-                assert!(opt.step(&mut params, &spoilt).unwrap().moved);
+                assert!(opt.step(&mut params, &spoiled).unwrap().moved);
                 assert_same_on_all(&group, &params);
                 assert!(!params.0[[3, 4]].is_finite(), "{name}: {bad}");
                 for _ in 0..2 {

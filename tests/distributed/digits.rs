@@ -16,7 +16,7 @@ impl Digits {
         let text = include_str!("../../examples/data/digits.csv");
         let mut rows: Vec<Vec<f32>> =
             text.lines().skip(1).map(|line| line.split(',').map(|cell| cell.parse().unwrap()).collect()).collect();
-        // Neighbours in the file are of the same writer.
+        // Neighbors in the file are of the same writer.
         let length = rows.len();
         (0..length).for_each(|at| rows.swap(at, (at * 7919 + 13) % length));
         let labels = rows.iter().map(|row| row[0] as usize).collect();
@@ -88,7 +88,7 @@ pub(crate) fn train(
 
 #[test]
 fn the_gradient_is_that_of_the_loss() {
-    // Centred differences of f32 losses: half the digits of 1e-7 are lost.
+    // Centered differences of f32 losses: half the digits of 1e-7 are lost.
     const TOLERANCE: f64 = 2e-3;
     let (digits, model) = (Digits::load(), network(6));
     let batch = digits.batch(3, 16);

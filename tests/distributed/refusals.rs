@@ -26,15 +26,15 @@ pub(crate) fn not_finite_on_one(group: &impl Engine) {
                 let grads = data.part(&params, call, part);
                 opt.step(&mut params, &grads).unwrap();
             }
-            let mut spoilt = data.part(&params, 4, part);
+            let mut spoiled = data.part(&params, 4, part);
             if group.rank() == BAD {
-                spoilt.0[[2, 1]] = f64::NAN;
+                spoiled.0[[2, 1]] = f64::NAN;
             }
             for _ in 1..outside {
-                assert!(!opt.step(&mut params, &spoilt).unwrap().moved, "only gathered");
+                assert!(!opt.step(&mut params, &spoiled).unwrap().moved, "only gathered");
             }
             let before = (bits(&params), opt.inner().state_dict());
-            let result = opt.step(&mut params, &spoilt);
+            let result = opt.step(&mut params, &spoiled);
             let unchanged = (bits(&params), opt.inner().state_dict()) == before;
             match policy {
                 NonFinite::Error => {
@@ -193,9 +193,9 @@ fn parameters_that_are_not_finite_on_one() {
         let grads = params.clone();
         opt.step(&mut params, &grads).unwrap();
         let before = (bits(&params), opt.state_dict());
-        let mut spoilt = grads.clone();
-        spoilt.1[2] = if group.rank() == 0 { f64::INFINITY } else { 1.0 };
-        let error = opt.step(&mut params, &spoilt).unwrap_err();
+        let mut spoiled = grads.clone();
+        spoiled.1[2] = if group.rank() == 0 { f64::INFINITY } else { 1.0 };
+        let error = opt.step(&mut params, &spoiled).unwrap_err();
         let reason = "parameter \"1\" is NaN at index [2]";
         match group.rank() {
             0 => assert_eq!(error.to_string(), reason),

@@ -16,7 +16,7 @@ fn numbers(rows: usize, columns: usize, stream: u64) -> Array2<f64> {
 }
 
 /// The gradient of weight and bias of one example, as a sum over its positions.
-fn materialised(a: ArrayView2<'_, f64>, delta: ArrayView2<'_, f64>) -> (Array2<f64>, Array1<f64>) {
+fn materialized(a: ArrayView2<'_, f64>, delta: ArrayView2<'_, f64>) -> (Array2<f64>, Array1<f64>) {
     (delta.t().dot(&a), delta.sum_axis(Axis(0)))
 }
 
@@ -48,7 +48,7 @@ fn naive(layers: &[Layer], examples: usize, max_norm: f64) -> Clipped<f64> {
     for example in 0..examples {
         let own = layers.iter().map(|(a, delta, positions, bias)| {
             let rows = s![example * positions..(example + 1) * positions, ..];
-            (materialised(a.slice(rows), delta.slice(rows)), *bias)
+            (materialized(a.slice(rows), delta.slice(rows)), *bias)
         });
         let own: Vec<_> = own.collect();
         let square = |((weight, grad), bias): &((Array2<f64>, Array1<f64>), bool)| {

@@ -102,7 +102,7 @@ fn one_masked_vector_is_uniform() {
         let ones = words.iter().filter(|word| *word >> bit & 1 == 1).count() as f64;
         assert!((ones - WORDS as f64 / 2.0).abs() < UNLIKELY * (WORDS as f64).sqrt() / 2.0, "bit {bit}: {ones}");
     }
-    // Neighbours and rounds have nothing to do with each other: the differences are uniform too.
+    // Neighbors and rounds have nothing to do with each other: the differences are uniform too.
     let pairs: [Vec<u32>; 2] = [
         words.windows(2).map(|pair| pair[1].wrapping_sub(pair[0])).collect(),
         words.iter().zip(next).map(|(a, b)| b.wrapping_sub(*a)).collect(),

@@ -3,7 +3,7 @@
 Run with `python tests/golden/schedules.py`; it writes schedules.json beside itself.
 
 The value at step t is the learning rate in force for the t-th optimizer step, counting from 0.
-Recorded are steps 0 to 40, then every 7th step up to 1000, step 1000 itself, and the neighbours of
+Recorded are steps 0 to 40, then every 7th step up to 1000, step 1000 itself, and the neighbors of
 every step at which the schedule changes its course.
 
 PyTorch's closed form is used where a class has one; the other PyTorch classes are stepped. Every

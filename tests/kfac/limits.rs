@@ -318,7 +318,7 @@ fn a_refused_first_step_leaves_no_trace() {
         ("accumulate", |opt| Box::new(opt.accumulate(1))),
         ("clip", |opt| Box::new(opt.clip_value(1.0))),
     ];
-    for (name, make, spoilt) in inner {
+    for (name, make, spoiled) in inner {
         for (outside, wrap) in around {
             let mut opt = wrap(make());
             let fresh = opt.state_dict();
@@ -327,7 +327,7 @@ fn a_refused_first_step_leaves_no_trace() {
                     opt.load_state_dict(&fresh).unwrap();
                 }
                 let (mut w, before) = (array![[1.0, 2.0]], opt.state_dict());
-                let grad = array![[if spoilt { f64::NAN } else { 1.0 }, 1.0]];
+                let grad = array![[if spoiled { f64::NAN } else { 1.0 }, 1.0]];
                 opt.step(&mut w, &grad).unwrap_err();
                 assert!(opt.state_dict() == before, "{name} in {outside}, loaded: {loaded}");
                 assert_eq!((w, opt.steps(), opt.layout()), (array![[1.0, 2.0]], 0, None), "{name} in {outside}");

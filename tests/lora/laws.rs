@@ -98,7 +98,7 @@ fn pissa_takes_the_principal_part() {
 }
 
 #[test]
-fn initialisations_have_their_spread() {
+fn initializations_have_their_spread() {
     let weight = Array2::<f64>::zeros((2, 10_000));
     let a = |init| Config::new(4, 1.0).init(init).adapt(&weight, &mut rng()).unwrap().lora_a;
     let spread = |a: &Array2<f64>| a.mapv(|x| x * x).mean().unwrap().sqrt();

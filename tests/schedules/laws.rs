@@ -99,8 +99,8 @@ fn what_should_only_fall_only_falls() {
         ("OneCycle, its second half", Box::new(OneCycle::new(1.0, 777).pct_start(0.0))),
     ];
     for (name, schedule) in falling {
-        let mut neighbours = (0..1000).map(|step| (schedule.at(step), schedule.at(step + 1)));
-        assert!(neighbours.all(|(now, next)| next <= now + WOBBLE), "{name}");
+        let mut neighbors = (0..1000).map(|step| (schedule.at(step), schedule.at(step + 1)));
+        assert!(neighbors.all(|(now, next)| next <= now + WOBBLE), "{name}");
         assert!(schedule.at(1000) < 0.5 * schedule.at(0), "{name} does not fall");
     }
 }

@@ -274,7 +274,7 @@ fn gradients_are_matched_by_path() {
 }
 
 /// `None` for a subtree leaves all of it.
-/// A key may have dots; then it can look like something below its neighbour.
+/// A key may have dots; then it can look like something below its neighbor.
 #[test]
 fn no_gradient_for_a_tensor_says_nothing_of_those_whose_keys_begin_alike() {
     let map = |keys: &[&str]| keys.iter().map(|key| (key.to_string(), Some(array![1.0]))).collect::<BTreeMap<_, _>>();

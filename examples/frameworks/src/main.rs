@@ -61,7 +61,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let curves = train(EPOCHS)?;
     println!("the loss of every epoch: {}", picture::draw(&curves)?.display());
     let (_, losses) = &curves[0];
-    assert!(losses.last().is_some_and(|loss| *loss < 0.1), "it has not learnt");
+    assert!(losses.last().is_some_and(|loss| *loss < 0.1), "it has not learned");
     Ok(())
 }
 

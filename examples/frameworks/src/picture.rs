@@ -35,12 +35,12 @@ pub(crate) fn draw(curves: &[Curve]) -> Result<PathBuf, Box<dyn Error>> {
             .y_desc("mean loss")
             .y_label_formatter(&|loss| format!("{loss:.3}"))
             .draw()?;
-        for ((name, losses), (colour, width)) in curves.iter().zip(LINES) {
+        for ((name, losses), (color, width)) in curves.iter().zip(LINES) {
             let points = losses.iter().enumerate().map(|(epoch, loss)| (epoch + 1, *loss));
             chart
-                .draw_series(LineSeries::new(points, colour.stroke_width(width)))?
+                .draw_series(LineSeries::new(points, color.stroke_width(width)))?
                 .label(*name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(width)));
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(width)));
         }
         chart.configure_series_labels().border_style(INK).background_style(WHITE.mix(0.85)).draw()?;
         root.present()?;

@@ -151,7 +151,7 @@ mod tests {
         }
     }
 
-    /// Every number of 16 bits is itself, and nothing between two neighbours is nearer to another.
+    /// Every number of 16 bits is itself, and nothing between two neighbors is nearer to another.
     #[test]
     fn agrees_with_the_half_crate() {
         for bits in (0..=u32::MAX).step_by(65_521 / 4) {

@@ -28,7 +28,7 @@ pub(super) fn orthonormalise<A: Element>(mut matrix: ArrayViewMut2<'_, A>, seed:
         let mut own: Vec<f64> = column.iter().map(|value| value.as_f64()).collect();
         // In the worst case all directions tried lie in the span: with as many as rows at the latest one does not.
         for attempt in 0..=own.len() as u64 {
-            if normalise(&mut own) && project(&columns, &mut own) {
+            if normalize(&mut own) && project(&columns, &mut own) {
                 break;
             }
             let stream = seed.wrapping_add(0x5eed + number as u64);
@@ -41,7 +41,7 @@ pub(super) fn orthonormalise<A: Element>(mut matrix: ArrayViewMut2<'_, A>, seed:
 }
 
 /// Brings a column to length 1, if it has one.
-fn normalise(column: &mut [f64]) -> bool {
+fn normalize(column: &mut [f64]) -> bool {
     // Squares of what is near 1 neither overflow nor vanish.
     let largest = column.iter().fold(0.0_f64, |largest, value| largest.max(value.abs()));
     if largest < f64::MIN_POSITIVE {
@@ -65,7 +65,7 @@ fn project(others: &[Vec<f64>], column: &mut [f64]) -> bool {
         if column.iter().map(|value| value * value).sum::<f64>().sqrt() < VANISHED {
             return false;
         }
-        normalise(column);
+        normalize(column);
     }
     true
 }

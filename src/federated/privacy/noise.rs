@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_are_independent() {
+    fn neighbors_are_independent() {
         let product: f64 = NORMAL.chunks(2).map(|pair| pair[0] * pair[1]).sum::<f64>() / (DRAWS / 2) as f64;
         // Five standard errors.
         assert!(product.abs() < 5.0 / (DRAWS as f64 / 2.0).sqrt(), "{product}");

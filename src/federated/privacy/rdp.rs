@@ -12,7 +12,7 @@
 //! binomial coefficients times those of a ratio ≤ 1). For exactly such series, 22 terms in the weighting of Cohen, Rodriguez
 //! Villegas and Zagier give the sum to 5.8⁻²².
 //!
-//! ln(A) is convex in α, so the chord between the neighbouring integers lies above the fractional one: it stands in for it where A
+//! ln(A) is convex in α, so the chord between the neighboring integers lies above the fractional one: it stands in for it where A
 //! is 1 in its first twelve digits, and where the series exceeds the range of numbers.
 
 use std::f64::consts::{LN_2, PI, SQRT_2};
