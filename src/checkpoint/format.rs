@@ -10,7 +10,9 @@ use super::bytes::{Bytes, names_of};
 use super::{Checkpoint, OPTIMIZER};
 use crate::error::{Error, FileError, Result};
 use crate::params::{Layout, TensorInfo};
-use crate::state::{StateDict, StateTensor};
+use crate::state::StateDict;
+#[cfg(feature = "lora")]
+use crate::state::StateTensor;
 
 const FORMAT: &str = "gradus";
 const VERSION: &str = "1";
