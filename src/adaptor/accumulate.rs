@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Adapted, Adaptor, skipped};
+use super::{Adapted, Adaptor};
 use crate::error::{Error, Result, StepError, ensure_count};
 use crate::params::{Element, Layout, Owned};
 use crate::state::{Commit, StateReader, StateWriter};
@@ -168,7 +168,7 @@ impl<A: Element> Adaptor<A> for Accumulate<A> {
         if !self.is_last() {
             self.add(&step);
             self.gathered += 1;
-            return self.sums.settle(made, Ok(skipped(inner.learning_rate(), None)));
+            return self.sums.settle(made, Ok(Report::new(inner.learning_rate(), false)));
         }
         // From here on the step borrows from the sums: a shorter lifetime than the caller's.
         let mut step: Step<'_, A> = step;

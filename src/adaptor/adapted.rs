@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use super::Outcome;
+use super::{Outcome, around};
 use crate::error::Result;
 use crate::params::{Element, Layout};
 use crate::schedule::Hyper;
@@ -94,25 +94,12 @@ pub struct Adapted<O, P> {
     adaptor: P,
 }
 
+around!(Adapted<O, P>);
+
 impl<O, P> Adapted<O, P> {
     /// The adaptor around this optimizer.
     pub fn new(inner: O, adaptor: P) -> Self {
         Self { inner, adaptor }
-    }
-
-    /// The optimizer inside.
-    pub fn inner(&self) -> &O {
-        &self.inner
-    }
-
-    /// The optimizer inside, to be changed.
-    pub fn inner_mut(&mut self) -> &mut O {
-        &mut self.inner
-    }
-
-    /// Takes the adaptor off.
-    pub fn into_inner(self) -> O {
-        self.inner
     }
 
     /// Changes the adaptor as its own setters do.

@@ -4,14 +4,14 @@ use std::mem::swap;
 use std::sync::Arc;
 
 use crate::error::{Error, Result, StepError};
-use crate::params::{Element, Layout, Owned, ParamsMut, TensorInfo};
+use crate::params::{Element, Layout, Owned, ParamsMut};
 use crate::state::{StateReader, StateWriter};
-use crate::step::{Follower, Made, Optimizer, PerTensor, Report, Step, Tensor};
+use crate::step::{Follower, Made, Optimizer, PerTensor, Report, Step};
 
 /// One value for each element of the parameters that steps have held.
 #[derive(Debug, Clone)]
 pub(super) struct Averages<A> {
-    tensors: PerTensor<Owned<A>>,
+    pub(super) tensors: PerTensor<Owned<A>>,
     /// Whether the parameters are here and the averages where the parameters were.
     swapped: bool,
 }
@@ -43,26 +43,12 @@ impl<A: Element> Averages<A> {
             tensor.followers.push(Follower::average_in(average.as_values_mut(), weight));
         });
         let report = inner.apply(step);
-        self.settle(made, report)
+        self.tensors.settle(made, report)
     }
 
     /// Makes the averages that there are not yet, of the parameters as they are.
     pub(super) fn begin(&mut self, step: &Step<'_, A>) -> Made {
         self.tensors.begin(step, |info, tensor| Owned::copy(&tensor.param(), info.shape()))
-    }
-
-    /// Keeps what [`begin`](Self::begin) made, or takes it back if the step was refused.
-    pub(super) fn settle<R>(&mut self, made: Made, result: Result<R>) -> Result<R> {
-        self.tensors.settle(made, result)
-    }
-
-    /// Calls `f` with each tensor of the step and its values.
-    pub(super) fn each<'a>(
-        &mut self,
-        step: &mut Step<'a, A>,
-        mut f: impl FnMut(&TensorInfo, &mut Tensor<'a, A>, &mut Owned<A>),
-    ) {
-        self.tensors.each(step, |info, tensor, values| f(info, tensor, values));
     }
 
     /// Writes the averages into a tree.

@@ -234,25 +234,22 @@ fn turn(frozen: &mut [bool], pattern: &Pattern, freeze: bool, layout: &Layout) -
     Ok(())
 }
 
-impl Freeze {
-    /// Takes the gradients of frozen tensors away.
-    fn hide<A: Element>(&self, step: &mut Step<'_, A>) -> Result<Outcome> {
-        let (frozen, _) = self.frozen(step.layout(), step.number())?;
-        step.zip_mut(&*frozen).filter(|(.., frozen)| **frozen).for_each(|(_, tensor, _)| tensor.freeze());
-        Ok(Outcome::pass())
-    }
+/// Takes the gradients of frozen tensors away.
+fn hide<A: Element>(frozen: &[bool], step: &mut Step<'_, A>) -> Outcome {
+    step.zip_mut(frozen).filter(|(.., frozen)| **frozen).for_each(|(_, tensor, _)| tensor.freeze());
+    Outcome::pass()
 }
 
 impl<A: Element> Adaptor<A> for Freeze {
     fn check(&self, step: &Step<'_, A>, inner: &dyn Optimizer<A>) -> Result<()> {
-        adapted::check(step, inner, |step| self.hide(step))
+        adapted::check(step, inner, |step| Ok(hide(&self.frozen(step.layout(), step.number())?.0, step)))
     }
 
     fn apply(&mut self, step: Step<'_, A>, inner: &mut dyn Optimizer<A>) -> Result<Report> {
         let layout = Arc::clone(step.layout());
         let (frozen, thawed) = self.frozen(&layout, inner.steps())?;
+        let (report, _) = adapted::apply(step, inner, |step| Ok(hide(&frozen, step)))?;
         let fresh = if let Cow::Owned(frozen) = frozen { Some(frozen) } else { None };
-        let (report, _) = adapted::apply(step, inner, |step| self.hide(step))?;
         // Not before: a step that was refused must not decide which parameters these are.
         if let Some(fresh) = fresh {
             self.frozen = fresh;

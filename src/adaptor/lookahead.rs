@@ -121,7 +121,7 @@ impl<A: Element> Adaptor<A> for Lookahead<A> {
         // At the end of its counter the optimizer inside refuses.
         if !inner.steps().checked_add(1).is_some_and(|number| number.is_multiple_of(self.every)) {
             let report = inner.apply(step);
-            return self.averages.settle(made, report);
+            return self.averages.tensors.settle(made, report);
         }
         // What follows the parameters is to follow them to the slow weights, not to where they are in between.
         let mut watches: Vec<_> = step.iter().map(|_| Follower::watch()).collect();
@@ -133,12 +133,12 @@ impl<A: Element> Adaptor<A> for Lookahead<A> {
         });
         let tensors = tensors.collect();
         let report = inner.apply(Step::in_context(context, tensors));
-        let report = self.averages.settle(made, report)?;
+        let report = self.averages.tensors.settle(made, report)?;
         if !report.moved {
             return Ok(report);
         }
         let mut watches = watches.into_iter();
-        self.averages.each(&mut step, |info, tensor, slow| {
+        self.averages.tensors.each(&mut step, |info, tensor, slow| {
             // What has not been moved is left as it is: frozen, without gradient, or skipped.
             if watches.next().is_some_and(|watch| watch.has_followed()) {
                 synchronize(info, tensor, slow, slow_step);

@@ -33,8 +33,6 @@ mod swa;
 mod transform;
 mod unscale;
 
-use crate::step::Report;
-
 pub use accumulate::Accumulate;
 pub use adapted::{Adapted, Adaptor, apply, check};
 pub use ema::Ema;
@@ -67,33 +65,7 @@ pub enum NonFinite {
     Allow,
 }
 
-/// What a policy makes of a step.
-#[cfg(feature = "distributed")]
-pub(crate) enum Verdict {
-    Go,
-    Skip,
-}
-
-#[cfg(feature = "distributed")]
-impl NonFinite {
-    /// Decides about a step, given whether its gradients are finite.
-    pub(crate) fn judge<A: crate::Element>(self, finite: bool, step: &crate::Step<'_, A>) -> crate::Result<Verdict> {
-        match self {
-            _ if finite => Ok(Verdict::Go),
-            Self::Error => Err(crate::step::norm::non_finite(&step.grads().collect::<Vec<_>>())),
-            Self::Skip => Ok(Verdict::Skip),
-            Self::Allow => Ok(Verdict::Go),
-        }
-    }
-}
-
-/// The report of a step not taken.
-pub(crate) fn skipped(learning_rate: f64, grad_norm: Option<f64>) -> Report {
-    Report { grad_norm, ..Report::new(learning_rate, false) }
-}
-
 /// What every adaptor around one optimizer passes through: access to it, and what it knows of the training.
-#[cfg(any(feature = "distributed", feature = "half"))]
 macro_rules! around {
     ($adaptor:ident<O $(, $generic:ident)*>) => {
         impl<O $(, $generic)*> $adaptor<O $(, $generic)*> {
@@ -141,5 +113,6 @@ macro_rules! count_inner {
     };
 }
 
+pub(crate) use around;
 #[cfg(any(feature = "distributed", feature = "half"))]
-pub(crate) use {around, count_inner};
+pub(crate) use count_inner;

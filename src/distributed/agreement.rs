@@ -1,13 +1,24 @@
 //! How ranks find out, before anything is moved, whether all can take a step and whether it is the same one.
 
 use super::group::RankGroup;
+use crate::adaptor::NonFinite;
 use crate::error::{Error, RankError, Result, StepError};
+use crate::params::Element;
+use crate::step::Step;
 
 /// What a rank makes of a step, and what all make of it together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Word {
     Go,
     Skip,
+}
+
+impl Word {
+    /// What a policy makes of gradients that are finite or not.
+    pub(super) fn of<A: Element>(policy: NonFinite, finite: bool, step: &Step<'_, A>) -> Result<Self> {
+        let outcome = policy.outcome(if finite { 0.0 } else { f64::NAN }, step)?;
+        Ok(if outcome.skip { Self::Skip } else { Self::Go })
+    }
 }
 
 const GO: u8 = 0;

@@ -47,19 +47,17 @@ impl<A: Element> Beginning<A> {
         Ok(Self { own })
     }
 
-    /// Has those follow that no sweep of the step has brought to what was received.
-    pub(super) fn catch_up(&self, step: &mut Step<'_, A>) {
-        if !self.own.is_empty() {
-            for (info, tensor) in step.iter_mut() {
-                catch_up(&mut tensor.followers, &tensor.param.as_values(), info.shape());
-            }
+    /// After a step that was taken, brings the followers that no sweep has reached to what was received; after another, puts back what
+    /// there was before.
+    pub(super) fn settle(&self, step: &mut Step<'_, A>, is_taken: bool) {
+        if self.own.is_empty() {
+            return;
         }
-    }
-
-    /// Puts back what there was before.
-    pub(super) fn undo(&self, step: &mut Step<'_, A>) {
-        if !self.own.is_empty() {
-            put_params(step, &self.own);
+        if !is_taken {
+            return put_params(step, &self.own);
+        }
+        for (info, tensor) in step.iter_mut() {
+            catch_up(&mut tensor.followers, &tensor.param.as_values(), info.shape());
         }
     }
 }

@@ -11,7 +11,7 @@ use super::description::{agree_about, describe_grads, describe_params};
 use super::group::Collective;
 use super::packed::{self, Packed, Place};
 use super::traffic::{BUCKET_BYTES, Traffic, bucket_elements};
-use crate::adaptor::{NonFinite, Verdict, around, count_inner};
+use crate::adaptor::{NonFinite, around, count_inner};
 use crate::error::{Result, ensure_count};
 use crate::params::{Element, Layout, Order, Params, ParamsMut, Values};
 use crate::state::{Commit, StateReader, StateWriter};
@@ -306,7 +306,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for DataParalle
         self.check_own(step)?;
         // One rank alone knows whether all gradients are finite.
         let alone = self.group.size() == 1;
-        let skips = alone && matches!(self.non_finite.judge(are_finite(step), step)?, Verdict::Skip);
+        let skips = alone && Word::of(self.non_finite, are_finite(step), step)? == Word::Skip;
         if skips { Ok(()) } else { self.check_ahead(step) }
     }
 
@@ -330,10 +330,8 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for DataParalle
             false => Some(Beginning::receive(&self.group, &mut step, bucket_elements::<A>(self.bucket_bytes))?),
         };
         let result = self.step_inside(&mut step, &places);
-        match (&result, beginning) {
-            (Err(_), Some(beginning)) => beginning.undo(&mut step),
-            (Ok(_), Some(beginning)) => beginning.catch_up(&mut step),
-            _ => {}
+        if let Some(beginning) = beginning {
+            beginning.settle(&mut step, result.is_ok());
         }
         let report = result?;
         if let Some(feedback) = &mut self.feedback {
@@ -346,9 +344,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for DataParalle
     }
 
     fn step(&mut self, params: &mut dyn ParamsMut<Elem = A>, grads: &dyn Params<Elem = A>) -> Result<Report> {
-        let known = self.layout();
-        let step = Step::pair(params, grads, known);
-        match step.and_then(|step| Layout::ensure_known(known, step.layout()).map(|()| step)) {
+        match Step::pair_known(params, grads, self.layout()) {
             Ok(step) => self.apply(step),
             Err(error) => Err(refuse(&self.group, error)),
         }

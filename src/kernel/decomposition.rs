@@ -149,14 +149,7 @@ pub(crate) fn orthonormal<A: Scalar>(matrix: &ArrayRef2<A>, order: &[usize]) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn wave(shape: (usize, usize), phase: f64) -> Array2<f64> {
-        Array2::from_shape_fn(shape, |(i, j)| ((i * 37 + j * 11) as f64 * 0.1 + phase).sin())
-    }
-
-    fn close(found: &Array2<f64>, expected: &Array2<f64>) -> bool {
-        found.dim() == expected.dim() && found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-11)
-    }
+    use crate::kernel::product::faer::tests::{close, wave};
 
     #[test]
     fn decompositions_compose_again() {

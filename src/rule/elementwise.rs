@@ -1,6 +1,5 @@
 //! The driver: makes an optimizer of a rule.
 
-use std::any::{Any, TypeId};
 use std::fmt;
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use pulp::Arch;
 use super::lanes::Prelude;
 use super::memory::State;
 use super::precision::StatePrecision;
-use super::rates::{Pull, Rates, RatesAt, driver};
+use super::rates::{Pull, Rates, RatesAt, driver, optimizer_of_driver};
 use super::stored::MAX_SLOTS;
 use super::sweep::{Scratch, Shared, Sweep};
 use super::{At, HyperParameters, Rule};
@@ -92,14 +91,22 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         counter::ensure_next("steps", self.steps)?;
         let (rates, decay) = (self.rates.at(self.steps)?, self.rule.decay());
         let is_plain = step.is_as_paired() && counter::ensure_next("steps", self.most_steps).is_ok();
-        for (info, tensor) in step.iter().filter(|_| !is_plain) {
-            let Some(grad) = &tensor.grad else { continue };
-            rates.ensure_adjusted(decay, (info, tensor), self.steps)?;
-            grad.ensure_kept(info)?;
-            counter::ensure_next_of(info, self.state.get(tensor.index()).map_or(0, |state| state.steps))?;
+        if !is_plain {
+            self.ensure_each(step, rates)?;
         }
         rates.ensure::<A>(decay, None, self.steps)?;
         Ok(StepValues { rates, rule: self.rule.values::<A>(self.steps)? })
+    }
+
+    /// Returns an error unless what adaptors have described is in order for each tensor, and its counter has a next number.
+    fn ensure_each(&self, step: &Step<'_, A>, rates: RatesAt) -> Result<()> {
+        for (info, tensor) in step.iter() {
+            let Some(grad) = &tensor.grad else { continue };
+            rates.ensure_adjusted(self.rule.decay(), (info, tensor), self.steps)?;
+            grad.ensure_kept(info)?;
+            counter::ensure_next_of(info, self.state.get(tensor.index()).map_or(0, |state| state.steps))?;
+        }
+        Ok(())
     }
 }
 
@@ -109,37 +116,11 @@ struct StepValues<V> {
 }
 
 impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
-    fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        self.values(step).map(drop)
-    }
-
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
         self.apply_with(step, simd::arch())
     }
 
-    fn learning_rate(&self) -> f64 {
-        self.rates.learning_rate.at(self.steps)
-    }
-
-    fn replace_learning_rate(&mut self, learning_rate: Hyper) {
-        self.rates.learning_rate = learning_rate;
-    }
-
-    fn part(&self, of: TypeId) -> Option<&dyn Any> {
-        if of == TypeId::of::<Self>() { Some(self) } else { None }
-    }
-
-    fn part_mut(&mut self, of: TypeId) -> Option<&mut dyn Any> {
-        if of == TypeId::of::<Self>() { Some(self) } else { None }
-    }
-
-    fn steps(&self) -> u64 {
-        self.steps
-    }
-
-    fn layout(&self) -> Option<&Arc<Layout>> {
-        self.layout.as_ref()
-    }
+    optimizer_of_driver!();
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node(self.rule.name());
@@ -178,10 +159,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         let mut sweep = Sweep::new(&self.rule, arch, layout.elements());
         let mut known: Option<(At, R::Coefficients, A)> = None;
         let mut moved = false;
-        let (mut states, mut next) = (self.state.iter_mut(), 0);
-        for (info, tensor) in step.iter_mut() {
-            let Some(state) = states.nth(tensor.index() - next) else { break };
-            next = tensor.index() + 1;
+        for (info, tensor, state) in step.zip_mut(&mut self.state) {
             let Tensor { index, param, grad: Some(grad), learning_rate, weight_decay, followers, .. } = tensor else {
                 continue;
             };

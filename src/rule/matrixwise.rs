@@ -1,13 +1,12 @@
 //! The driver for algorithms on whole matrices.
 
-use std::any::{Any, TypeId};
 use std::fmt;
 use std::sync::Arc;
 
 use ndarray::{Array2, Zip};
 
 use super::matrix::{MatrixRule, MatrixSlot, as_matrix};
-use super::rates::{Pull, Rates, RatesAt, driver};
+use super::rates::{Pull, Rates, RatesAt, driver, optimizer_of_driver};
 use super::{At, HyperParameters};
 use crate::error::Result;
 use crate::kernel::threads;
@@ -154,25 +153,14 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
 const SERIAL_MATRICES: usize = 4096;
 
 impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
-    fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        self.values(step).map(drop)
-    }
-
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
         step.ensure_writable()?;
         let values = self.values(&step)?;
         let layout = Arc::clone(self.layout.get_or_insert_with(|| Arc::clone(step.layout())));
         let mut states = std::mem::take(&mut self.state);
         states.resize_with(layout.len(), State::default);
-        let (mut rest, mut next) = (states.iter_mut(), 0);
-        let mut tasks = Vec::with_capacity(step.len());
-        for (info, tensor) in step.iter_mut() {
-            let Some(state) = rest.nth(tensor.index() - next) else { break };
-            next = tensor.index() + 1;
-            if tensor.grad.is_some() {
-                tasks.push(Task { info, tensor, state });
-            }
-        }
+        let tensors = step.zip_mut(&mut states).filter(|(_, tensor, _)| tensor.grad.is_some());
+        let mut tasks: Vec<_> = tensors.map(|(info, tensor, state)| Task { info, tensor, state }).collect();
         match layout.elements() < SERIAL_MATRICES {
             true => tasks.iter_mut().for_each(|task| self.update(&values, task)),
             false => threads::for_each(&mut tasks, &|task| self.update(&values, task)),
@@ -183,29 +171,7 @@ impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
         Ok(Report::new(values.0.learning_rate, moved))
     }
 
-    fn learning_rate(&self) -> f64 {
-        self.rates.learning_rate.at(self.steps)
-    }
-
-    fn replace_learning_rate(&mut self, learning_rate: Hyper) {
-        self.rates.learning_rate = learning_rate;
-    }
-
-    fn part(&self, of: TypeId) -> Option<&dyn Any> {
-        if of == TypeId::of::<Self>() { Some(self) } else { None }
-    }
-
-    fn part_mut(&mut self, of: TypeId) -> Option<&mut dyn Any> {
-        if of == TypeId::of::<Self>() { Some(self) } else { None }
-    }
-
-    fn steps(&self) -> u64 {
-        self.steps
-    }
-
-    fn layout(&self) -> Option<&Arc<Layout>> {
-        self.layout.as_ref()
-    }
+    optimizer_of_driver!();
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node(self.rule.name());

@@ -181,4 +181,37 @@ macro_rules! driver {
     };
 }
 
-pub(super) use driver;
+/// The methods of [`Optimizer`](crate::Optimizer) that both drivers have, beside those that step and those of the state.
+macro_rules! optimizer_of_driver {
+    () => {
+        fn check(&self, step: &$crate::Step<'_, A>) -> $crate::Result<()> {
+            self.values(step).map(drop)
+        }
+
+        fn learning_rate(&self) -> f64 {
+            self.rates.learning_rate.at(self.steps)
+        }
+
+        fn replace_learning_rate(&mut self, learning_rate: $crate::Hyper) {
+            self.rates.learning_rate = learning_rate;
+        }
+
+        fn part(&self, of: std::any::TypeId) -> Option<&dyn std::any::Any> {
+            if of == std::any::TypeId::of::<Self>() { Some(self) } else { None }
+        }
+
+        fn part_mut(&mut self, of: std::any::TypeId) -> Option<&mut dyn std::any::Any> {
+            if of == std::any::TypeId::of::<Self>() { Some(self) } else { None }
+        }
+
+        fn steps(&self) -> u64 {
+            self.steps
+        }
+
+        fn layout(&self) -> Option<&std::sync::Arc<$crate::params::Layout>> {
+            self.layout.as_ref()
+        }
+    };
+}
+
+pub(super) use {driver, optimizer_of_driver};

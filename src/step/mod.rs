@@ -86,6 +86,17 @@ impl<'a, A: Element> Step<'a, A> {
         Ok(Self { context, tensors, is_as_paired: true })
     }
 
+    /// [`pair`](Self::pair), and an error unless the parameters are those that are known.
+    pub(crate) fn pair_known(
+        params: &'a mut (dyn ParamsMut<Elem = A> + '_),
+        grads: &'a (dyn Params<Elem = A> + '_),
+        known: Option<&Arc<Layout>>,
+    ) -> Result<Self> {
+        let step = Self::pair(params, grads, known)?;
+        Layout::ensure_known(known, step.layout())?;
+        Ok(step)
+    }
+
     /// A step of these tensors, in the order of the layout.
     pub(crate) fn from_parts(layout: Arc<Layout>, tensors: Vec<Tensor<'a, A>>, ranks: Option<&'a dyn Ranks>) -> Self {
         Self::in_context(Context { layout, number: 0, ranks, memo: OnceCell::new() }, tensors)

@@ -116,8 +116,7 @@ pub trait Optimizer<A: Element>: Send {
     /// bit what they were.
     #[doc(alias = "zero_grad")]
     fn step(&mut self, params: &mut dyn ParamsMut<Elem = A>, grads: &dyn Params<Elem = A>) -> Result<Report> {
-        let mut step = Step::pair(params, grads, self.layout())?;
-        Layout::ensure_known(self.layout(), step.layout())?;
+        let mut step = Step::pair_known(params, grads, self.layout())?;
         step.set_number(self.steps());
         self.apply(step)
     }

@@ -290,10 +290,8 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> Optimizer<A
         if result.is_err() {
             self.forget(&new);
         }
-        match (&result, beginning) {
-            (Err(_), Some(beginning)) => beginning.undo(&mut step),
-            (Ok(_), Some(beginning)) => beginning.catch_up(&mut step),
-            _ => {}
+        if let Some(beginning) = beginning {
+            beginning.settle(&mut step, result.is_ok());
         }
         let report = result?;
         self.layout.get_or_insert(layout);
@@ -302,9 +300,7 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> Optimizer<A
     }
 
     fn step(&mut self, params: &mut dyn ParamsMut<Elem = A>, grads: &dyn Params<Elem = A>) -> Result<Report> {
-        let known = self.layout();
-        let step = Step::pair(params, grads, known);
-        match step.and_then(|step| Layout::ensure_known(known, step.layout()).map(|()| step)) {
+        match Step::pair_known(params, grads, self.layout()) {
             Ok(step) => self.apply(step),
             Err(error) if self.meets() => Err(refuse(&self.group, error)),
             Err(error) => Err(error),

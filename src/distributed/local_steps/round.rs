@@ -114,12 +114,9 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
         places: &[Place<'_>],
         takes_part: impl Fn(&Tensor<'_, A>) -> bool,
     ) -> Result<Report> {
-        let (mut anchors, mut next) = (self.anchors.iter_mut(), 0);
         let mut places = places.iter();
         let (mut tensors, change) = (Vec::with_capacity(step.len()), &self.change);
-        for (_, tensor) in step.iter() {
-            let Some(anchor) = anchors.nth(tensor.index() - next) else { break };
-            next = tensor.index() + 1;
+        for (_, tensor, anchor) in step.zip(&mut self.anchors) {
             let place = if takes_part(tensor) { places.next() } else { None };
             let grad = place.map(|place| Grad::new(Values::Contiguous(&change[place.range()], Order::C)));
             let outer = Tensor::new(tensor.index(), anchor.as_values_mut());

@@ -16,7 +16,7 @@ use super::description::{agree_about, describe_grads};
 use super::group::{Collective, RankGroup};
 use super::packed;
 use super::traffic::{BUCKET_BYTES, bucket_elements};
-use crate::adaptor::{NonFinite, Verdict, around, count_inner, skipped};
+use crate::adaptor::{NonFinite, around, count_inner};
 use crate::error::{Error, Name, Result};
 use crate::params::{Element, Layout, Params, ParamsMut};
 use crate::state::{Commit, StateReader, StateWriter};
@@ -219,7 +219,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Sharded<O, G, A> {
         }
         self.buffers.fit(self.group.size(), share.cut.part());
         share.pack_grads(step, &mut self.buffers.all);
-        word(self.non_finite, packed::all_finite(&self.buffers.all), step)
+        Word::of(self.non_finite, packed::all_finite(&self.buffers.all), step)
     }
 
     /// All that must be the same on all ranks.
@@ -255,21 +255,13 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Sharded<O, G, A> {
     }
 }
 
-/// What a policy makes of a step, given whether its gradients are finite.
-fn word<A: Element>(policy: NonFinite, finite: bool, step: &Step<'_, A>) -> Result<Word> {
-    match policy.judge(finite, step)? {
-        Verdict::Go => Ok(Word::Go),
-        Verdict::Skip => Ok(Word::Skip),
-    }
-}
-
 impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, G, A> {
     // A rank that refused here alone would leave the others waiting. So this checks only what is the same on all ranks: the layout, and
     // the step of the optimizer inside with gradients of 0. Before the first step, this rank's parameters stand for those of rank 0.
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         self.check_own(step)?;
         // One rank alone knows whether all gradients are finite.
-        if self.group.size() == 1 && word(self.non_finite, are_finite(step), step)? == Word::Skip {
+        if self.group.size() == 1 && Word::of(self.non_finite, are_finite(step), step)? == Word::Skip {
             return Ok(());
         }
         let (share, ahead) = (self.share(step.layout()), ahead(step));
@@ -283,7 +275,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
         let share = self.share(step.layout());
         let own = self.own_word(&share, &step);
         if agree_about(&self.group, own, |text| self.describe(&step, text))? == Word::Skip {
-            return Ok(skipped(self.inner.learning_rate(), None));
+            return Ok(Report::new(self.inner.learning_rate(), false));
         }
         self.exchange(&share, &step)?;
 
@@ -292,8 +284,8 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
         let across = Across::new(&*group, are_tensors_cut);
         let own = share.step(&step, params, grads, &across);
         // The sum of finite gradients need not be finite. All know before anybody asks for a norm of them.
-        if agree(group, word(*non_finite, packed::all_finite(grads), &own), 0, Vec::new)? == Word::Skip {
-            return Ok(skipped(inner.learning_rate(), None));
+        if agree(group, Word::of(*non_finite, packed::all_finite(grads), &own), 0, Vec::new)? == Word::Skip {
+            return Ok(Report::new(inner.learning_rate(), false));
         }
         let accepted = inner.check(&own);
         across.ensure_sound()?;
@@ -344,9 +336,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
     }
 
     fn step(&mut self, params: &mut dyn ParamsMut<Elem = A>, grads: &dyn Params<Elem = A>) -> Result<Report> {
-        let known = self.layout();
-        let step = Step::pair(params, grads, known);
-        match step.and_then(|step| Layout::ensure_known(known, step.layout()).map(|()| step)) {
+        match Step::pair_known(params, grads, self.layout()) {
             Ok(step) => self.apply(step),
             Err(error) => Err(refuse(&self.group, error)),
         }
