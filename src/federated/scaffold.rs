@@ -12,7 +12,7 @@ use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::memo::{SourceId, new_ids};
 use crate::step::{Optimizer, Report, Step};
 
-/// Corrects a client's gradients by control variates: made by [`OptimizerExt::scaffold`](crate::OptimizerExt::scaffold).
+/// Corrects a client's gradients by control variates. Created by [`OptimizerExt::scaffold`](crate::OptimizerExt::scaffold).
 ///
 /// Each client keeps an estimate cᵢ of its own mean gradient, and the server an estimate c of the mean gradient of all clients. Every
 /// client adds the difference c − cᵢ to its gradients. It then steps as if it had all data, and clients do not drift apart.

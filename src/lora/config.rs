@@ -23,6 +23,7 @@ use crate::params::{Element, Scalar};
 /// | [`init`](Self::init) | Kaiming | [`Init`] | initial values of A; B starts from 0 |
 /// | [`dora`](Self::dora) | no | [`NormGradient`] | learns the length of every row separately (DoRA) |
 #[doc(alias = "LoraConfig")]
+#[must_use = "a configuration does nothing until `adapt` is called"]
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Config {
     pub(super) rank: usize,

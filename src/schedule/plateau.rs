@@ -43,10 +43,9 @@ use crate::state::Commit;
 /// | [`eps`](Self::eps) | 10⁻⁸ | ≥ 0 | a reduction by this or less is skipped | the hyper-parameter's |
 ///
 /// # State
-/// [`PlateauState`]: the value, the best metric and two counts. It is in the optimizer's
-/// [`state_dict`](crate::Optimizer::state_dict), and so in a checkpoint, if the plateau is in a hyper-parameter of an
-/// optimizer or of an average. Of a plateau elsewhere, as in a group or a clip, save [`state`](Self::state) and give it to
-/// [`restore`](Self::restore).
+/// [`PlateauState`]: the value, the best metric and two counts. If the plateau is a hyper-parameter of an optimizer or of an adaptor, its
+/// state is part of [`state_dict`](crate::Optimizer::state_dict), and so of a checkpoint. If it is used in any other way, for example
+/// inside a closure, save [`state`](Self::state) yourself, and pass it to [`restore`](Self::restore).
 ///
 /// # Conventions
 /// PyTorch's `ReduceLROnPlateau`, observation for observation, with its defaults. PyTorch reduces the optimizer's current learning rate; this
@@ -71,6 +70,7 @@ use crate::state::Commit;
 /// assert_eq!(schedule.at(300), 0.05);
 /// ```
 #[doc(alias = "ReduceLROnPlateau")]
+#[must_use = "a schedule does nothing until an optimizer has it"]
 #[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]

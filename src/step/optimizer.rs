@@ -19,6 +19,7 @@ use crate::state::{Commit, StateDict, StateReader, StateWriter, load};
 /// `&mut O` are optimizers too.
 ///
 /// To write an element-wise optimizer, see [`Rule`](crate::rule::Rule). For other optimizers, see the [guide](crate::guide::extending).
+#[must_use = "an optimizer moves nothing until `step` is called"]
 pub trait Optimizer<A: Element>: Send {
     /// Whether [`apply`](Optimizer::apply) would accept this step. Changes nothing.
     ///

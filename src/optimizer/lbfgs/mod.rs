@@ -79,6 +79,7 @@ pub use descend::{LbfgsReport, Stop};
 /// J. Nocedal and S. J. Wright, *Numerical Optimization* (2006), algorithms 7.4, 7.5, 3.5 and 3.6.
 /// D. C. Liu and J. Nocedal, *On the limited memory BFGS method for large scale optimization* (1989).
 #[doc(alias("LBFGS", "L-BFGS"))]
+#[must_use = "an optimizer moves nothing until `step` is called"]
 #[derive(Clone)]
 pub struct Lbfgs<A> {
     learning_rate: Hyper,

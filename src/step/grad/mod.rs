@@ -128,6 +128,7 @@ impl<'a, A: Element> Grad<'a, A> {
     }
 
     /// The sum of this gradient and `sum`. The addition is done when the gradient is read.
+    #[must_use]
     pub fn plus(self, sum: Values<'a, A>) -> Self {
         self.plus_known(sum, new_ids(1))
     }
@@ -140,6 +141,7 @@ impl<'a, A: Element> Grad<'a, A> {
     /// This gradient, with each slice along its first axis multiplied by its own factor. A single factor applies to the whole gradient.
     ///
     /// Reading the gradient panics if there are fewer factors than slices.
+    #[must_use]
     pub fn scale_units(self, factors: impl Into<Arc<[f64]>>) -> Self {
         Source::Units(Box::new(self), factors.into()).into()
     }
