@@ -23,7 +23,7 @@ use crate::step::{Optimizer, Report, Step};
 /// end of the round:   cᵢ⁺ = cᵢ − c + (θₜ − θ)/Ση       Ση the sum of the learning rates since θₜ
 ///                     Δcᵢ = cᵢ⁺ − cᵢ                   to the server: c ← c + Σ Δcᵢ / N
 /// ```
-/// cᵢ⁺ replaces cᵢ if the client's next task says that the server has used the answer. If the answer was late or rejected, cᵢ is kept,
+/// cᵢ⁺ replaces cᵢ if the client's next task shows that the server has used the answer. If the answer was late or rejected, cᵢ is kept,
 /// because c has not changed either.
 ///
 /// # State

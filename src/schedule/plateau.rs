@@ -52,8 +52,8 @@ use crate::state::Commit;
 /// schedule has its own value. To reduce another schedule, write `schedule.times(Plateau::new(1.0))`; `floor` and `eps` then apply to the
 /// factor. optax's `contrib.reduce_on_plateau` also averages the metric.
 ///
-/// As in PyTorch, a NaN metric is an observation without improvement, and with a relative threshold and a negative best metric, a slightly
-/// *worse* metric counts as better. If the metric can be negative, use [`absolute_threshold`](Self::absolute_threshold).
+/// As in PyTorch, a NaN metric is an observation without improvement. With a relative threshold and a negative best metric, a slightly
+/// *worse* metric counts as better, also as in PyTorch. If the metric can be negative, use [`absolute_threshold`](Self::absolute_threshold).
 ///
 /// # Errors
 /// [`check`](Schedule::check) reports an argument outside its range.
