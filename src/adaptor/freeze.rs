@@ -308,6 +308,7 @@ impl fmt::Debug for Freeze {
 impl<O> Adapted<O, Freeze> {
     /// Unfreezes the tensors that the pattern matches after `steps` steps, as if [`unfreeze`](Freeze::unfreeze) were called then. Several
     /// calls unfreeze layer by layer.
+    ///
     /// ```
     /// use gradus::prelude::*;
     /// use ndarray::array;

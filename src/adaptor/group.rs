@@ -78,6 +78,7 @@ impl Own {
 /// Gives a group of tensors its own learning rate or weight decay. Created by [`OptimizerExt::group`](crate::OptimizerExt::group).
 ///
 /// If several groups contain a tensor, their factors multiply. If several of them replace a value, the last one in the chain wins.
+///
 /// ```
 /// use gradus::{adaptor::Group, prelude::*};
 /// use ndarray::array;

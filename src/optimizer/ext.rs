@@ -27,6 +27,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     ///
     /// It looks through adaptors, boxes and routers. If several parts have this type, it returns the outermost. In a router it looks into
     /// the base optimizer first.
+    ///
     /// ```
     /// use gradus::{adaptor::Ema, prelude::*};
     /// use ndarray::array;

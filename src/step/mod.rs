@@ -315,8 +315,8 @@ impl<'a, A: Element> Step<'a, A> {
         beside(self.iter_mut(), |tensor| tensor.index, all)
     }
 
-    /// A read-only copy of the step. An adaptor changes the preview as it would change the step, and passes it to the
-    /// [`check`](crate::Optimizer::check) of the optimizer inside.
+    /// A copy of the step that cannot be applied. In its own [`check`](crate::Optimizer::check), an adaptor changes the preview as it would
+    /// change the step, and passes it to the `check` of the optimizer inside.
     ///
     /// The preview borrows gradients and parameters, and has no [followers](Tensor::followers).
     pub fn preview(&self) -> Preview<'_, A> {
@@ -350,6 +350,7 @@ impl<'a, A: Element> Step<'a, A> {
 }
 
 /// A step that can be read and changed, but not applied: the result of [`Step::preview`]. It has the methods of [`Step`].
+///
 /// ```compile_fail,E0308
 /// # use gradus::{Optimizer, Report, Result, Step};
 /// fn ahead(optimizer: &mut dyn Optimizer<f32>, step: &Step<'_, f32>) -> Result<Report> {

@@ -18,6 +18,7 @@ use crate::state::{StateReader, StateWriter};
 /// 1. [`begin`](Self::begin) makes the values that are missing.
 /// 2. [`each`](Self::each) calls a function with each tensor and its value.
 /// 3. [`settle`](Self::settle) removes the values that `begin` made if the optimizer inside returned an error.
+///
 /// ```
 /// use gradus::{PerTensor, Result, Step};
 /// use ndarray::array;
