@@ -70,7 +70,14 @@ impl<T> PerTensor<T> {
 
     /// The value of the tensor at this path.
     pub fn get(&self, path: &str) -> Option<&T> {
-        self.at(self.layout.as_ref()?.position(path)?)
+        self.entry(path).map(|(_, own)| own)
+    }
+
+    /// The value of the tensor at this path, with the path and shape of the tensor.
+    pub fn entry(&self, path: &str) -> Option<(&TensorInfo, &T)> {
+        let layout = self.layout.as_ref()?;
+        let at = layout.position(path)?;
+        Some((&layout.tensors()[at], self.at(at)?))
     }
 
     /// The value of the tensor at this position in the layout; see [`Tensor::index`].
