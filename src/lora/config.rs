@@ -40,9 +40,9 @@ impl Config {
         Self { rank, alpha, rank_stabilized: false, dropout: 0.0, init: Init::Kaiming, dora: None }
     }
 
-    /// Uses the scale α/√r, which shrinks less as the rank grows.
-    pub fn rank_stabilized(mut self) -> Self {
-        self.rank_stabilized = true;
+    /// Whether the scale is α/√r, which shrinks less as the rank grows. Off by default.
+    pub fn rank_stabilized(mut self, rank_stabilized: bool) -> Self {
+        self.rank_stabilized = rank_stabilized;
         self
     }
 

@@ -146,9 +146,9 @@ impl Plateau {
         }
     }
 
-    /// Declares that a larger metric is better, such as an accuracy.
-    pub fn maximize(mut self) -> Self {
-        self.maximize = true;
+    /// Whether a larger metric is better, such as an accuracy. Off by default.
+    pub fn maximize(mut self, maximize: bool) -> Self {
+        self.maximize = maximize;
         self
     }
 
@@ -343,7 +343,7 @@ mod tests {
 
     #[test]
     fn nan_is_no_improvement_whichever_way_is_better() {
-        for plateau in [Plateau::new(1.0), Plateau::new(1.0).maximize()] {
+        for plateau in [Plateau::new(1.0), Plateau::new(1.0).maximize(true)] {
             let plateau = plateau.factor(0.5).patience(1);
             assert_eq!(values(&plateau, &[1.0, f64::NAN, f64::NAN, f64::NAN]), [1.0, 1.0, 0.5, 0.5]);
             assert_eq!(plateau.state().best, 1.0);

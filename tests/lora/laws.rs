@@ -70,7 +70,7 @@ fn an_adapter_begins_with_the_output_of_its_base() {
         }
     }
     for config in
-        [Config::new(3, 6.0), Config::new(7, 1.0).rank_stabilized(), Config::new(2, 4.0).dora(NormGradient::Through)]
+        [Config::new(3, 6.0), Config::new(7, 1.0).rank_stabilized(true), Config::new(2, 4.0).dora(NormGradient::Through)]
     {
         let mut residual = weight.clone();
         let adapter = config.pissa(&mut residual).unwrap();
