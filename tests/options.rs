@@ -189,3 +189,21 @@ fn parts_of_tensors_are_refused() {
         assert!(error.to_string().contains("adamw"), "{error}");
     });
 }
+
+#[test]
+fn an_optimizer_with_options_keeps_every_law() {
+    type Build = fn(gradus::Hyper) -> AdamW<f64>;
+
+    let all: [(&str, Build); 3] = [
+        ("cautious", |rate| AdamW::new(rate).cautious(true)),
+        ("trust ratio", |rate| AdamW::new(rate).weight_decay(0.0).trust_ratio(true)),
+        ("both, in bf16", |rate| {
+            let opt = AdamW::new(rate).cautious(true).trust_ratio(true);
+            opt.state_precision(StatePrecision::Bf16(Rounding::Nearest))
+        }),
+    ];
+    for (name, build) in all {
+        let laws = gradus::testing::optimizer::<f64, _>(build).named(name).debug();
+        if name == "trust ratio" { laws.run() } else { laws.decays().run() }
+    }
+}
