@@ -82,7 +82,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
     /// The hyper-parameters of this step, if they and the step are in order.
     fn values(&self, step: &Step<'_, A>) -> Result<StepValues<R::Values>> {
         self.state.ensure_known(step)?;
-        self.options.ensure(self.rule.name(), step)?;
+        self.options.ensure(step)?;
         let slots = self.rule.slots().len();
         if slots > MAX_SLOTS {
             let name = self.rule.name();
@@ -188,9 +188,8 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
                 step: state.steps,
             };
             if self.options.measure() {
-                let measured =
-                    shared.measure(&self.rule, arch, &param.as_values(), &state.slots, self.options.cautious);
-                let (step_size, pull) = self.options.of(step_size, pull, &measured);
+                let measured = shared.measure(&self.rule, arch, &param.as_values(), &state.slots, self.options);
+                let (step_size, pull) = self.options.of::<A>(step_size, pull, &measured);
                 shared.goal = self.options.goal(A::from_f64(step_size));
                 shared.prelude.shrink = A::from_f64(pull.shrink);
             }

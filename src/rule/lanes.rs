@@ -65,7 +65,10 @@ pub(super) enum Goal<A> {
 /// The direction of an element whose gradient agrees with it, and 0 for the others.
 #[inline(always)]
 pub(super) fn agreeing<A: Scalar>(direction: A, grad: A) -> A {
-    if direction * grad > A::zero() { direction } else { A::zero() }
+    // Not by the product, which may vanish.
+    let zero = A::zero();
+    let agrees = (direction > zero && grad > zero) || (direction < zero && grad < zero);
+    if agrees { direction } else { zero }
 }
 
 /// One block of a tensor: parameters, gradients and state slots of equal length, side by side.

@@ -16,6 +16,7 @@ use crate::params::{Scalar, TensorInfo};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::follower::follow;
+use crate::step::grad::BLOCK;
 use crate::step::{Grad, Optimizer, PerTensor, Report, Step, Tensor, counter, norm};
 
 /// An optimizer from a [`MatrixRule`].
@@ -145,8 +146,8 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
             }
             let mut step_size = pull.learning_rate;
             if self.options.measure() {
-                let measured = measure(param.view(), &grad);
-                (step_size, pull) = self.options.of(step_size, pull, &measured);
+                let measured = measure(param.view(), &grad, self.options);
+                (step_size, pull) = self.options.of::<A>(step_size, pull, &measured);
             }
             if pull.shrink != 1.0 {
                 let shrink = A::from_f64(pull.shrink);
@@ -159,10 +160,10 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
 }
 
 /// Measures a tensor and its direction, which lies row by row.
-fn measure<A: Scalar>(param: ArrayViewD<'_, A>, direction: &ArrayD<A>) -> Measured {
+fn measure<A: Scalar>(param: ArrayViewD<'_, A>, direction: &ArrayD<A>, options: Options) -> Measured {
     let param = param.as_standard_layout();
     let (param, direction) = (param.as_slice().unwrap_or_default(), direction.as_slice().unwrap_or_default());
-    Measured::of(direction.len(), &|start, length, then| {
+    Measured::of((direction.len(), BLOCK), options.trust_ratio, &|start, length, then| {
         then(&param[start..start + length], &direction[start..start + length]);
     })
 }

@@ -6,7 +6,7 @@ use pulp::NullaryFnOnce;
 
 use crate::kernel::{simd, tree};
 use crate::params::Element;
-use crate::step::grad::{BLOCK, WIDE_BLOCK};
+use crate::step::grad::BLOCK;
 
 /// Sums over the elements of a tensor's parameter θ and direction d.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +30,7 @@ struct Sums {
     direction: f64,
     product: f64,
     /// The elements with a direction.
-    agreeing: f64,
+    moving: f64,
     largest_param: f64,
     largest_direction: f64,
 }
@@ -39,19 +39,20 @@ struct Sums {
 const SAFE: Range<f64> = 1e-140..1e140;
 
 impl Measured {
-    /// Measures a tensor of so many elements. `read` gets a block's place and length in row-major order, and calls what it is given with the block of θ
-    /// and that of d.
+    /// Measures a tensor of so many elements, in blocks of at most so many: the elements with a direction and, if asked, what [`ratio`](Self::ratio)
+    /// needs. `read` gets a block's place and length in row-major order, and calls what it is given with the block of θ and that of d.
     pub(super) fn of<A: Element>(
-        elements: usize,
+        (elements, block): (usize, usize),
+        ratio: bool,
         read: &(impl Fn(usize, usize, &mut dyn FnMut(&[A], &[A])) + Sync),
     ) -> Self {
         let measure = |scales: Scales| {
             let leaf = |start: usize, length: usize| {
                 let mut sums = Sums::default();
-                read(start, length, &mut |param, direction| sums = Sums::of(param, direction, scales));
+                read(start, length, &mut |param, direction| sums = Sums::of(param, direction, ratio, scales));
                 sums
             };
-            tree::reduce((0, elements), WIDE_BLOCK, &leaf, &Sums::plus)
+            tree::reduce((0, elements), block, &leaf, &Sums::plus)
         };
         let mut scales = Scales { param: 1.0, direction: 1.0 };
         let mut sums = measure(scales);
@@ -65,11 +66,13 @@ impl Measured {
     }
 
     /// The number of elements with a direction.
-    pub(super) fn agreeing(&self) -> f64 {
-        self.sums.agreeing
+    pub(super) fn moving(&self) -> f64 {
+        self.sums.moving
     }
 
-    /// ‖θ‖ / ‖r‖ of the update r = factor·d + decay·θ; 1 if either is 0.
+    /// ‖θ‖ / ‖r‖ of the update r = factor·d + decay·θ; 1 if either is 0, and at most the largest number.
+    ///
+    /// ‖r‖ comes from the sums of both, so that what is left of r where both nearly cancel, less than 1e-8 of them, counts as 0.
     pub(super) fn ratio(&self, factor: f64, decay: f64) -> f64 {
         let Sums { param, direction, product, .. } = self.sums;
         // For the scaled numbers, and with the larger of both factors at 1.
@@ -77,7 +80,12 @@ impl Measured {
         let larger = factor.abs().max(decay);
         let (d, p) = (factor / larger, decay / larger);
         let update = d * d * direction + 2.0 * d * p * product + p * p * param;
-        if param > 0.0 && update > 0.0 { (param / update).sqrt() / larger } else { 1.0 }
+        match param > 0.0 && direction > 0.0 && larger == 0.0 {
+            // The factor is too small for a number of this scale.
+            true => f64::MAX,
+            false if param > 0.0 && update > 0.0 => (param.sqrt() / update.sqrt() / larger).min(f64::MAX),
+            false => 1.0,
+        }
     }
 }
 
@@ -91,10 +99,10 @@ fn near_one(largest: f64) -> f64 {
 
 impl Sums {
     /// Those of a wide block.
-    fn of<A: Element>(param: &[A], direction: &[A], scales: Scales) -> Self {
+    fn of<A: Element>(param: &[A], direction: &[A], ratio: bool, scales: Scales) -> Self {
         let leaf = |start: usize, length: usize| {
             let range = start..start + length;
-            simd::arch().dispatch(Block { param: &param[range.clone()], direction: &direction[range], scales })
+            simd::arch().dispatch(Block { param: &param[range.clone()], direction: &direction[range], ratio, scales })
         };
         tree::reduce((0, param.len()), BLOCK, &leaf, &Self::plus)
     }
@@ -104,7 +112,7 @@ impl Sums {
             param: self.param + other.param,
             direction: self.direction + other.direction,
             product: self.product + other.product,
-            agreeing: self.agreeing + other.agreeing,
+            moving: self.moving + other.moving,
             largest_param: self.largest_param.max(other.largest_param),
             largest_direction: self.largest_direction.max(other.largest_direction),
         }
@@ -118,6 +126,7 @@ const AT_ONCE: usize = 8;
 struct Block<'v, A> {
     param: &'v [A],
     direction: &'v [A],
+    ratio: bool,
     scales: Scales,
 }
 
@@ -126,36 +135,43 @@ impl<A: Element> NullaryFnOnce for Block<'_, A> {
 
     #[inline(always)]
     fn call(self) -> Sums {
-        let Self { param, direction, scales } = self;
-        let mut lanes = [[0.0; AT_ONCE]; 6];
-        let [params, directions, products, agreeing, largest_params, largest_directions] = &mut lanes;
+        let Self { param, direction, ratio, scales } = self;
+        let moving = direction.iter().filter(|direction| **direction != A::zero()).count() as f64;
+        if !ratio {
+            return Sums { moving, ..Sums::default() };
+        }
+        // Squares of narrower types are numbers of `f64`.
+        let is_wide = size_of::<A>() >= size_of::<f64>();
+        let mut lanes = [[0.0; AT_ONCE]; 5];
+        let [params, directions, products, largest_params, largest_directions] = &mut lanes;
         let mut add = |lane: usize, param: A, direction: A| {
             let (param, direction) = (param.as_f64() * scales.param, direction.as_f64() * scales.direction);
             params[lane] += param * param;
             directions[lane] += direction * direction;
             products[lane] += param * direction;
-            agreeing[lane] += if direction == 0.0 { 0.0 } else { 1.0 };
-            largest_params[lane] = param.abs().max(largest_params[lane]);
-            largest_directions[lane] = direction.abs().max(largest_directions[lane]);
+            if is_wide {
+                largest_params[lane] = param.abs().max(largest_params[lane]);
+                largest_directions[lane] = direction.abs().max(largest_directions[lane]);
+            }
         };
-        let (params, param) = param.as_chunks::<AT_ONCE>();
-        let (directions, direction) = direction.as_chunks::<AT_ONCE>();
-        for (param, direction) in params.iter().zip(directions) {
+        let (param_chunks, param_rest) = param.as_chunks::<AT_ONCE>();
+        let (direction_chunks, direction_rest) = direction.as_chunks::<AT_ONCE>();
+        for (param, direction) in param_chunks.iter().zip(direction_chunks) {
             for lane in 0..AT_ONCE {
                 add(lane, param[lane], direction[lane]);
             }
         }
-        for (lane, (param, direction)) in param.iter().zip(direction).enumerate() {
+        for (lane, (param, direction)) in param_rest.iter().zip(direction_rest).enumerate() {
             add(lane, *param, *direction);
         }
         let sum = |lanes: [f64; AT_ONCE]| lanes.iter().sum();
         let largest = |lanes: [f64; AT_ONCE]| lanes.into_iter().fold(0.0, f64::max);
-        let [param, direction, product, agreeing, largest_param, largest_direction] = lanes;
+        let [param, direction, product, largest_param, largest_direction] = lanes;
         Sums {
             param: sum(param),
             direction: sum(direction),
             product: sum(product),
-            agreeing: sum(agreeing),
+            moving,
             largest_param: largest(largest_param),
             largest_direction: largest(largest_direction),
         }
@@ -167,7 +183,7 @@ mod tests {
     use super::*;
 
     fn measured(param: &[f64], direction: &[f64]) -> Measured {
-        Measured::of(param.len(), &|start, length, then| {
+        Measured::of((param.len(), BLOCK), true, &|start, length, then| {
             then(&param[start..start + length], &direction[start..start + length]);
         })
     }
@@ -175,7 +191,7 @@ mod tests {
     #[test]
     fn a_ratio_by_hand() {
         let measured = measured(&[3.0, 4.0, 0.0], &[0.0, 2.0, 1.5]);
-        assert_eq!((measured.elements, measured.agreeing()), (3.0, 2.0));
+        assert_eq!((measured.elements, measured.moving()), (3.0, 2.0));
         assert_eq!(measured.ratio(2.0, 0.0), 1.0);
         // r = (1.5, 4, 1.5)
         assert!((measured.ratio(1.0, 0.5) - 5.0 / 20.5_f64.sqrt()).abs() < 1e-15);
@@ -192,7 +208,7 @@ mod tests {
     fn squares_beyond_the_range_of_f64_do_not_matter() {
         let (param, direction) = ([3.0, -4.0, 1.0], [1.0, 0.5, -2.0]);
         let expected = measured(&param, &direction).ratio(1.0, 0.0);
-        for (p, d) in [(1e200, 1.0), (1.0, 1e-200), (1e-200, 1e-200), (1e150, 1e-150)] {
+        for (p, d) in [(1e200, 1.0), (1.0, 1e-200), (1e-200, 1e-200), (1e150, 1e-150), (1e-150, 1e150)] {
             let ratio = measured(&param.map(|x| x * p), &direction.map(|x| x * d)).ratio(p / d, 0.0);
             assert!((ratio / expected - 1.0).abs() < 1e-14, "{p} {d}: {ratio}");
         }

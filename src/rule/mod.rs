@@ -41,6 +41,7 @@
 //! # Ok::<(), gradus::Error>(())
 //! ```
 
+mod directions;
 mod elementwise;
 mod hyper_parameters;
 mod lanes;
@@ -50,7 +51,6 @@ mod measured;
 mod memory;
 mod options;
 mod precision;
-mod preview;
 mod rates;
 mod stored;
 mod sweep;

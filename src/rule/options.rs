@@ -21,8 +21,9 @@ impl Options {
         self != Self::default()
     }
 
-    /// Returns an error if a tensor cannot be measured, because other ranks have parts of it. `name` is the rule's.
-    pub(super) fn ensure<A: Element>(self, name: &'static str, step: &Step<'_, A>) -> Result<()> {
+    /// Returns an error if a tensor cannot be measured, because other ranks have parts of it.
+    pub(super) fn ensure<A: Element>(self, step: &Step<'_, A>) -> Result<()> {
+        let name = if self.cautious { "cautious" } else { "trust_ratio" };
         if self.measure() { step.ensure_uncut(name) } else { Ok(()) }
     }
 
@@ -30,15 +31,20 @@ impl Options {
         line.unless("cautious", self.cautious, false).unless("trust_ratio", self.trust_ratio, false)
     }
 
-    /// The step size and the pull of a tensor that has been measured, from those without options.
-    pub(super) fn of(self, step_size: f64, pull: Pull, measured: &Measured) -> (f64, Pull) {
+    /// The step size and the pull of a tensor that has been measured, from those without options. Both are numbers of the type.
+    pub(super) fn of<A: Element>(self, step_size: f64, pull: Pull, measured: &Measured) -> (f64, Pull) {
+        let within = |value: f64| value.clamp(-A::max_value().as_f64(), A::max_value().as_f64());
         let step_size =
-            if self.cautious { step_size * measured.elements / (measured.agreeing() + 1.0) } else { step_size };
-        if !self.trust_ratio || pull.learning_rate == 0.0 {
-            return (step_size, pull);
+            if self.cautious { step_size * measured.elements / (measured.moving() + 1.0) } else { step_size };
+        if !self.trust_ratio {
+            return (within(step_size), pull);
+        }
+        if pull.learning_rate == 0.0 {
+            return (0.0, pull);
         }
         let ratio = measured.ratio(step_size / pull.learning_rate, pull.decoupled);
-        (step_size * ratio, Pull { shrink: 1.0 - pull.learning_rate * ratio * pull.decoupled, ..pull })
+        let shrink = if pull.decoupled > 0.0 { 1.0 - pull.learning_rate * ratio * pull.decoupled } else { 1.0 };
+        (within(step_size * ratio), Pull { shrink: within(shrink), ..pull })
     }
 
     /// What becomes of a direction.

@@ -5,10 +5,11 @@ use pulp::Arch;
 use super::Rule;
 use super::lanes::{Goal, Lanes};
 use super::measured::Measured;
+use super::options::Options;
 use super::stored::{MAX_SLOTS, Stored, StoredMut};
 use super::sweep::Shared;
 use crate::params::{Order, Scalar, Values};
-use crate::step::grad::read;
+use crate::step::grad::{BLOCK, WIDE_BLOCK, read};
 
 impl<A: Scalar, C: Copy + Sync> Shared<'_, A, C> {
     /// Measures the direction that the rule would give to this parameter. Nothing is changed: the rule gets copies.
@@ -20,11 +21,14 @@ impl<A: Scalar, C: Copy + Sync> Shared<'_, A, C> {
         arch: Arch,
         param: &Values<'_, A>,
         stored: &Stored<A>,
-        agreeing: bool,
+        options: Options,
     ) -> Measured {
-        let slot_count = rule.slots().len();
+        let (slot_count, agreeing) = (rule.slots().len(), options.cautious);
         let elements = self.shape.iter().product();
-        Measured::of(elements, &|start, length, then| {
+        // What lies in another order is read in larger blocks.
+        let is_in_order = [param.order(), self.grad.order(), self.order].iter().all(|order| *order == Order::C);
+        let block = if is_in_order { BLOCK } else { WIDE_BLOCK };
+        Measured::of((elements, block), options.trust_ratio, &|start, length, then| {
             self.scratch.with((3 + MAX_SLOTS) * length, |memory| {
                 let mut pieces = memory.chunks_exact_mut(length.max(1));
                 let mut piece = || pieces.next().unwrap_or_default();
