@@ -225,6 +225,10 @@ impl Optimizer<f64> for Trusting {
         Ok(Report::new(0.0, true))
     }
 
+    fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+        result
+    }
+
     fn replace_learning_rate(&mut self, _: Hyper) {}
 
     fn part(&self, _: std::any::TypeId) -> Option<&dyn std::any::Any> {
@@ -266,6 +270,10 @@ fn a_branch_that_refuses_too_late() {
 
         fn apply(&mut self, _: Step<'_, f64>) -> Result<Report> {
             Err(Error::Step(StepError::NoStep))
+        }
+
+        fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+            result
         }
 
         fn replace_learning_rate(&mut self, _: Hyper) {}
@@ -389,6 +397,10 @@ impl Optimizer<f64> for RowNormalized {
         Ok(Report::new(learning_rate, moved))
     }
 
+    fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+        result
+    }
+
     fn replace_learning_rate(&mut self, learning_rate: Hyper) {
         self.learning_rate = learning_rate;
     }
@@ -486,6 +498,10 @@ impl<A: Scalar, O: Optimizer<A>, F: FnMut(&str, f64) + Send> Optimizer<A> for Wa
             (self.seen)(info.path(), norm);
         }
         self.inner.apply(step)
+    }
+
+    fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+        self.inner.conclude(result)
     }
 
     fn replace_learning_rate(&mut self, learning_rate: Hyper) {

@@ -20,7 +20,7 @@ pub(crate) fn optimizers<A: Scalar>() -> [(&'static str, usize, Build<A>); 8] {
 }
 
 /// Every adaptor around AdamW, for trees of two tensors; `group`, `freeze` and `route` choose the second.
-pub(crate) const ADAPTORS: [(&str, Build<f32>); 15] = [
+pub(crate) const ADAPTORS: [(&str, Build<f32>); 15 + cfg!(feature = "distributed") as usize] = [
     ("none", || Box::new(AdamW::new(1e-3))),
     ("clip_global_norm", || Box::new(AdamW::new(1e-3).clip_global_norm(1.0))),
     ("clip_per_tensor_norm", || Box::new(AdamW::new(1e-3).clip_per_tensor_norm(1.0))),
@@ -36,6 +36,8 @@ pub(crate) const ADAPTORS: [(&str, Build<f32>); 15] = [
     ("unscale", || Box::new(AdamW::new(1e-3).unscale(1024.0))),
     ("maximize", || Box::new(AdamW::new(1e-3).maximize())),
     ("ema", || Box::new(AdamW::new(1e-3).ema(0.999))),
+    #[cfg(feature = "distributed")]
+    ("data_parallel, one rank", || Box::new(AdamW::new(1e-3).data_parallel(gradus::distributed::Alone))),
 ];
 
 /// Every precision of state, and the bytes of an element of a slot.

@@ -148,6 +148,10 @@ impl<A: Element> Optimizer<A> for Router<A> {
         Ok(Report::new(reports[0].learning_rate, moved))
     }
 
+    fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+        self.optimizers_mut().fold(result, |result, optimizer| optimizer.conclude(result))
+    }
+
     fn learning_rate(&self) -> f64 {
         self.rest.learning_rate()
     }

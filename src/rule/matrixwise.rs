@@ -14,6 +14,7 @@ use crate::params::{Layout, Scalar, TensorInfo};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::follower::follow;
+use crate::step::share::Extent;
 use crate::step::{Grad, Optimizer, Report, Step, Tensor, counter, norm};
 
 /// An optimizer from a [`MatrixRule`].
@@ -79,7 +80,7 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
     /// The hyper-parameters of this step, if they and the step are in order.
     fn values(&self, step: &Step<'_, A>) -> Result<(RatesAt, R::Values)> {
         Layout::ensure_known(self.layout.as_ref(), step.layout())?;
-        step.ensure_uncut(self.rule.name())?;
+        step.share().ensure(Extent::Tensors, self.rule.name())?;
         counter::ensure_next("steps", self.steps)?;
         let (rates, decay) = (self.rates.at(self.steps)?, self.rule.decay());
         let mut stepped = step.iter().filter(|(_, tensor)| tensor.grad.is_some());
