@@ -194,9 +194,9 @@ impl<A: Element> Optimizer<A> for Router<A> {
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
         let known = self.ensure_same_routes(&state.node("routes")?)?;
         let Self { rest, routes, layout } = self;
-        let mut commit = Commit::new(move || *layout = known).and(rest.read_state(&mut state.node("rest")?)?);
+        let mut commit = Commit::new(move || *layout = known).and(rest.read_state(&mut state.branch("rest"))?);
         for (_, optimizer) in routes {
-            commit = commit.and(optimizer.read_state(&mut state.node("route")?)?);
+            commit = commit.and(optimizer.read_state(&mut state.branch("route"))?);
         }
         Ok(commit)
     }
