@@ -19,8 +19,8 @@ pub(crate) fn optimizers<A: Scalar>() -> [(&'static str, usize, Build<A>); 8] {
     ]
 }
 
-/// Every adaptor around AdamW, for trees of two tensors; `group`, `freeze` and `route` choose the second.
-pub(crate) const ADAPTORS: [(&str, Build<f32>); 15 + cfg!(feature = "distributed") as usize] = [
+/// Every adaptor around AdamW, and its options, for trees of two tensors; `group`, `freeze` and `route` choose the second.
+pub(crate) const ADAPTORS: [(&str, Build<f32>); 17 + cfg!(feature = "distributed") as usize] = [
     ("none", || Box::new(AdamW::new(1e-3))),
     ("clip_global_norm", || Box::new(AdamW::new(1e-3).clip_global_norm(1.0))),
     ("clip_per_tensor_norm", || Box::new(AdamW::new(1e-3).clip_per_tensor_norm(1.0))),
@@ -35,6 +35,8 @@ pub(crate) const ADAPTORS: [(&str, Build<f32>); 15 + cfg!(feature = "distributed
     ("skip_nonfinite", || Box::new(AdamW::new(1e-3).skip_nonfinite())),
     ("unscale", || Box::new(AdamW::new(1e-3).unscale(1024.0))),
     ("maximize", || Box::new(AdamW::new(1e-3).maximize())),
+    ("cautious", || Box::new(AdamW::new(1e-3).cautious(true))),
+    ("trust_ratio", || Box::new(AdamW::new(1e-3).trust_ratio(true))),
     ("ema", || Box::new(AdamW::new(1e-3).ema(0.999))),
     #[cfg(feature = "distributed")]
     ("data_parallel, one rank", || Box::new(AdamW::new(1e-3).data_parallel(gradus::distributed::Alone))),

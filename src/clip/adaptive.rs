@@ -6,7 +6,7 @@ use super::in_place::{changes, write};
 use super::limits::{bound, norm_of_norms, quotient};
 use crate::adaptor::{Adapted, NonFinite, Outcome, Transform, Transforming};
 use crate::error::{Error, Result, StepError};
-use crate::kernel::threads;
+use crate::kernel::{threads, tree};
 use crate::params::{Element, Layout, Params, ParamsMut, TensorInfo};
 use crate::schedule::Hyper;
 use crate::step::memo::Quantity;
@@ -144,7 +144,7 @@ type Factors = Option<Vec<[f64; 2]>>;
 
 /// Calls `f` with every unit, from unit `first` on, and what there is for it, on all threads.
 fn over_units<T: Send>(first: usize, length: usize, all: &mut [T], f: &(impl Fn(usize, &mut T) + Sync)) {
-    if all.len() > 1 && all.len() * length > norm::SERIAL_NORM {
+    if all.len() > 1 && all.len() * length > tree::SERIAL_NORM {
         let (left, right) = all.split_at_mut(all.len() / 2);
         let middle = first + left.len();
         threads::join(|| over_units(first, length, left, f), || over_units(middle, length, right, f));

@@ -9,3 +9,4 @@ pub(crate) mod narrow;
 pub(crate) mod product;
 pub mod simd;
 pub(crate) mod threads;
+pub(crate) mod tree;

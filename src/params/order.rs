@@ -10,3 +10,19 @@ pub enum Order {
     /// Column-major (Fortran), the first index fastest.
     F,
 }
+
+impl Order {
+    /// The place in memory of the element that is at `at` in row-major order, in a tensor of this shape.
+    pub(crate) fn place(self, at: usize, shape: &[usize]) -> usize {
+        if self == Self::C {
+            return at;
+        }
+        let (mut rest, mut place, mut size) = (at, 0, shape.iter().product::<usize>());
+        for length in shape.iter().rev() {
+            size /= length;
+            place += rest % length * size;
+            rest /= length;
+        }
+        place
+    }
+}

@@ -42,7 +42,7 @@ enum Access<'a, A> {
     Write(Box<dyn ViewedMut<A> + 'a>),
     /// In a preview; contiguous values too, which cost no box so. Becomes a copy if it is written.
     Read(Values<'a, A>),
-    Copied(ArrayD<A>),
+    Copied(Box<ArrayD<A>>),
 }
 
 impl<'a, A: Element> StridedMut<'a, A> {
@@ -60,7 +60,7 @@ impl<'a, A: Element> StridedMut<'a, A> {
 
     fn as_view_mut(&mut self, shape: &[usize]) -> ArrayViewMutD<'_, A> {
         if let Access::Read(values) = &self.0 {
-            self.0 = Access::Copied(values.view(shape).into_owned());
+            self.0 = Access::Copied(Box::new(values.view(shape).into_owned()));
         }
         match &mut self.0 {
             Access::Write(view) => view.as_view_mut(),

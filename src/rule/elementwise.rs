@@ -1,24 +1,24 @@
 //! The driver: makes an optimizer of a rule.
 
 use std::fmt;
-use std::sync::Arc;
 
 use ndarray::{ArrayD, ShapeBuilder};
 use pulp::Arch;
 
-use super::lanes::Prelude;
+use super::lanes::{Goal, Prelude};
 use super::memory::State;
+use super::options::Options;
 use super::precision::StatePrecision;
-use super::rates::{Pull, Rates, RatesAt, driver, optimizer_of_driver};
+use super::rates::{Rates, RatesAt, driver, optimizer_of_driver};
 use super::stored::MAX_SLOTS;
 use super::sweep::{Scratch, Shared, Sweep};
 use super::{At, HyperParameters, Rule};
 use crate::error::{Error, Result};
 use crate::kernel::simd;
-use crate::params::{Layout, Order, Scalar};
+use crate::params::{Order, Scalar};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{Optimizer, Report, Step, Tensor, counter};
+use crate::step::{Optimizer, PerTensor, Report, Step, Tensor, counter};
 
 /// An optimizer from a [`Rule`]. Every element-wise optimizer of this crate is one.
 ///
@@ -31,12 +31,12 @@ use crate::step::{Optimizer, Report, Step, Tensor, counter};
 pub struct Elementwise<R, A> {
     pub(crate) rule: R,
     rates: Rates,
+    options: Options,
     precision: StatePrecision,
     steps: u64,
     /// No tensor has taken more steps.
     most_steps: u64,
-    layout: Option<Arc<Layout>>,
-    state: Vec<State<A>>,
+    state: PerTensor<State<A>>,
     scratch: Scratch<A>,
 }
 
@@ -46,11 +46,11 @@ impl<R, A> Elementwise<R, A> {
         Self {
             rule,
             rates: Rates::new(learning_rate),
+            options: Options::default(),
             precision: StatePrecision::Full,
             steps: 0,
             most_steps: 0,
-            layout: None,
-            state: Vec::new(),
+            state: PerTensor::new(),
             scratch: Scratch::default(),
         }
     }
@@ -67,22 +67,21 @@ driver!(Elementwise);
 impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
     /// The state slot `slot` of the tensor at `path`; `None` before the tensor's first gradient.
     pub fn slot(&self, path: &str, slot: &str) -> Option<ArrayD<A>> {
-        let layout = self.layout.as_ref()?;
-        let at = layout.position(path)?;
-        let state = self.state.get(at).filter(|state| state.steps > 0)?;
+        let (info, state) = self.state.entry(path).filter(|(_, state)| state.steps > 0)?;
         let number = state.names.iter().position(|name| *name == slot)?;
-        let shape = layout.tensors()[at].shape().set_f(state.order == Order::F);
+        let shape = info.shape().set_f(state.order == Order::F);
         ArrayD::from_shape_vec(shape, state.slots.values(number)).ok()
     }
 
     /// The size of the state of all tensors in bytes.
     pub fn state_bytes(&self) -> usize {
-        self.state.iter().map(|state| state.slots.bytes()).sum()
+        self.state.iter().map(|(_, state)| state.slots.bytes()).sum()
     }
 
     /// The hyper-parameters of this step, if they and the step are in order.
     fn values(&self, step: &Step<'_, A>) -> Result<StepValues<R::Values>> {
-        Layout::ensure_known(self.layout.as_ref(), step.layout())?;
+        self.state.ensure_known(step)?;
+        self.options.ensure(self.rule.name(), step)?;
         let slots = self.rule.slots().len();
         if slots > MAX_SLOTS {
             let name = self.rule.name();
@@ -104,7 +103,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
             let Some(grad) = &tensor.grad else { continue };
             rates.ensure_adjusted(self.rule.decay(), (info, tensor), self.steps)?;
             grad.ensure_kept(info)?;
-            counter::ensure_next_of(info, self.state.get(tensor.index()).map_or(0, |state| state.steps))?;
+            counter::ensure_next_of(info, self.state.at(tensor.index()).map_or(0, |state| state.steps))?;
         }
         Ok(())
     }
@@ -126,8 +125,7 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
         let mut node = state.node(self.rule.name());
         node.value("steps", self.steps);
         self.rates.write_state(&self.rule, &mut node);
-        let tensors = self.layout.iter().flat_map(|layout| layout.tensors()).zip(&self.state);
-        let tensors = tensors.filter(|(_, state)| state.steps > 0);
+        let tensors = self.state.iter().filter(|(_, state)| state.steps > 0);
         tensors.for_each(|(info, state)| state.write(self.rule.slots(), info, &mut node));
     }
 
@@ -135,14 +133,9 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
         let node = state.node(self.rule.name())?;
         let steps = node.value("steps", "a count")?;
         let schedules = self.rates.read_state(&self.rule, &node)?;
-        let tensor = |info| State::read(self.rule.slots(), info, self.precision, &node);
-        let tensors = node.tensors().iter().map(tensor).collect::<Result<Vec<_>>>()?;
-        let layout = node.layout().cloned();
-        let most_steps = tensors.iter().map(|state| state.steps).max().unwrap_or(0);
-        let own = Commit::new(move || {
-            (self.steps, self.most_steps) = (steps, most_steps);
-            (self.state, self.layout) = (tensors, layout);
-        });
+        let tensors = PerTensor::read_state(&node, |info| State::read(self.rule.slots(), info, self.precision, &node))?;
+        let most_steps = tensors.iter().map(|(_, state)| state.steps).max().unwrap_or(0);
+        let own = Commit::new(move || (self.steps, self.most_steps, self.state) = (steps, most_steps, tensors));
         Ok(own.and(schedules))
     }
 }
@@ -152,37 +145,38 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
     fn apply_with(&mut self, mut step: Step<'_, A>, arch: Arch) -> Result<Report> {
         step.ensure_writable()?;
         let values = self.values(&step)?;
-        let layout = self.layout.get_or_insert_with(|| Arc::clone(step.layout()));
-        self.state.resize_with(layout.len(), State::default);
-
+        // Nothing can fail from here on.
+        let _ = self.state.begin(&step, |_, _| State::default());
         let (names, decay) = (self.rule.slots(), self.rule.decay());
-        let mut sweep = Sweep::new(&self.rule, arch, layout.elements());
-        let mut known: Option<(At, R::Coefficients, A)> = None;
+        let mut sweep = Sweep::new(&self.rule, arch, step.layout().elements());
+        let mut known: Option<(At, R::Coefficients, f64)> = None;
         let mut moved = false;
-        for (info, tensor, state) in step.zip_mut(&mut self.state) {
-            let Tensor { index, param, grad: Some(grad), learning_rate, weight_decay, followers, .. } = tensor else {
+        for (info, tensor, state) in step.zip_mut(self.state.all_mut()) {
+            let (Tensor { index, param, grad: Some(grad), learning_rate, weight_decay, followers, .. }, Some(state)) =
+                (tensor, state)
+            else {
                 continue;
             };
             state.prepare(names, self.precision, param, info);
-            let Pull { learning_rate, coupled, shrink } = values.rates.of(decay, *learning_rate, *weight_decay);
-            let at = At { step: state.steps, learning_rate };
+            let pull = values.rates.of(decay, *learning_rate, *weight_decay);
+            let at = At { step: state.steps, learning_rate: pull.learning_rate };
             // Most tensors of a step have the same coefficients.
             let (_, coefficients, step_size) = match known {
                 Some(same) if same.0 == at => same,
                 _ => {
-                    let step_size = A::from_f64(self.rule.step_size(&values.rule, &at));
+                    let step_size = self.rule.step_size(&values.rule, &at);
                     *known.insert((at, self.rule.coefficients(&values.rule, &at), step_size))
                 }
             };
             let prelude = Prelude {
                 scale: A::from_f64(grad.scale()),
                 limit: A::from_f64(grad.limit()),
-                coupled: A::from_f64(coupled),
-                shrink: A::from_f64(shrink),
+                coupled: A::from_f64(pull.coupled),
+                shrink: A::from_f64(pull.shrink),
             };
-            let shared = Shared {
+            let mut shared = Shared {
                 coefficients,
-                step_size,
+                goal: Goal::Move { step_size: A::from_f64(step_size) },
                 prelude,
                 scratch: &self.scratch,
                 grad: &*grad,
@@ -192,6 +186,13 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
                 offset: info.start(),
                 step: state.steps,
             };
+            if self.options.measure() {
+                let measured =
+                    shared.measure(&self.rule, arch, &param.as_values(), &state.slots, self.options.cautious);
+                let (step_size, pull) = self.options.of(step_size, pull, &measured);
+                shared.goal = self.options.goal(A::from_f64(step_size));
+                shared.prelude.shrink = A::from_f64(pull.shrink);
+            }
             let following = match followers.is_empty() {
                 true => Vec::new(),
                 false => followers.iter_mut().map(|follower| follower.in_order(info.shape(), state.order)).collect(),
@@ -211,10 +212,10 @@ impl<R: Clone, A: Clone> Clone for Elementwise<R, A> {
         Self {
             rule: self.rule.clone(),
             rates: self.rates.clone(),
+            options: self.options,
             precision: self.precision,
             steps: self.steps,
             most_steps: self.most_steps,
-            layout: self.layout.clone(),
             state: self.state.clone(),
             scratch: Scratch::default(),
         }
@@ -224,7 +225,7 @@ impl<R: Clone, A: Clone> Clone for Elementwise<R, A> {
 /// The rule's name, and what was given or is not the default: `Adam(learning_rate: 0.001, beta1: 0.8)`.
 impl<R: HyperParameters, A> fmt::Debug for Elementwise<R, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let line = self.rates.describe(&self.rule);
+        let line = self.options.describe(self.rates.describe(&self.rule));
         write!(f, "{}", line.unless("state_precision", self.precision, StatePrecision::Full))
     }
 }
@@ -310,7 +311,8 @@ mod tests {
         let (mut opt, grads) = (Adam::new(0.1), (wave::<f64>(3, 0.0), wave(2, 1.0)));
         let mut params = grads.clone();
         opt.step(&mut params, &grads).unwrap();
-        (opt.state[1].steps, opt.most_steps) = (u64::MAX, u64::MAX);
+        opt.state.all_mut().nth(1).flatten().unwrap().steps = u64::MAX;
+        opt.most_steps = u64::MAX;
         let (before, state) = (params.clone(), opt.state_dict());
         let error = opt.step(&mut params, &grads).unwrap_err();
         assert_eq!(error, Error::Step(StepError::CounterFull { counter: "steps", path: Some("1".into()) }));

@@ -51,11 +51,28 @@ impl<A: Scalar> Prelude<A> {
     }
 }
 
+/// What becomes of a direction.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Goal<A> {
+    /// It moves the parameter: `θ ← θ − step_size·direction`.
+    Move { step_size: A },
+    /// The same, where the direction [agrees](agreeing) with the gradient.
+    MoveAgreeing { step_size: A },
+    /// It takes the place of the parameter, which is a copy, to be measured; only where it agrees, if so asked.
+    Direction { agreeing: bool },
+}
+
+/// The direction of an element whose gradient agrees with it, and 0 for the others.
+#[inline(always)]
+pub(super) fn agreeing<A: Scalar>(direction: A, grad: A) -> A {
+    if direction * grad > A::zero() { direction } else { A::zero() }
+}
+
 /// One block of a tensor: parameters, gradients and state slots of equal length, side by side.
 pub struct Lanes<'s, A> {
     pub(super) arch: Arch,
     pub(super) prelude: Prelude<A>,
-    pub(super) step_size: A,
+    pub(super) goal: Goal<A>,
     pub(super) param: &'s mut [A],
     pub(super) grad: &'s [A],
     pub(super) slots: StoredMut<'s, A>,
@@ -78,41 +95,61 @@ impl<'s, A: Scalar> Lanes<'s, A> {
     /// If the number of slots differs from that of [`Rule::slots`](super::Rule::slots).
     pub fn each<C: Copy, S: Slots<A>>(self, coefficients: C, rule: impl Fn(&C, A, A, S) -> (A, S) + Copy) {
         assert_eq!(S::COUNT, self.slot_count, "the rule's function has another number of slots than the rule");
-        let (prelude, step_size) = (self.prelude, self.step_size);
+        let prelude = self.prelude;
         let shrink = prelude.shrink;
-        if prelude.leaves_grad() && shrink == A::one() {
-            self.stored(move |param, grad, slots| {
-                let (direction, slots) = rule(&coefficients, param, grad, slots);
-                (param - step_size * direction, slots)
-            });
-        } else if prelude.leaves_grad() {
+        match self.goal {
+            Goal::Move { step_size } if prelude.leaves_grad() && shrink == A::one() => {
+                self.stored(move |param, grad, slots| {
+                    let (direction, slots) = rule(&coefficients, param, grad, slots);
+                    (param - step_size * direction, slots)
+                });
+            }
             // AdamW without clipping: the whole prelude would take a quarter of the time.
-            self.stored(move |param, grad, slots| {
+            Goal::Move { step_size } if prelude.leaves_grad() => self.stored(move |param, grad, slots| {
                 let param = param * shrink;
                 let (direction, slots) = rule(&coefficients, param, grad, slots);
                 (param - step_size * direction, slots)
-            });
-        } else {
-            self.stored(move |param, grad, slots| {
+            }),
+            Goal::Move { step_size } => self.stored(move |param, grad, slots| {
                 let (param, grad) = prelude.apply(param, grad);
                 let (direction, slots) = rule(&coefficients, param, grad, slots);
                 (param - step_size * direction, slots)
-            });
+            }),
+            Goal::MoveAgreeing { step_size } => self.stored(move |param, grad, slots| {
+                let (param, grad) = prelude.apply(param, grad);
+                let (direction, slots) = rule(&coefficients, param, grad, slots);
+                (param - step_size * agreeing(direction, grad), slots)
+            }),
+            Goal::Direction { agreeing: only } => self.full(move |param, grad, slots| {
+                let (param, grad) = prelude.apply(param, grad);
+                let (direction, slots) = rule(&coefficients, param, grad, slots);
+                (if only { agreeing(direction, grad) } else { direction }, slots)
+            }),
         }
+    }
+
+    /// Applies the update to slots that are stored in full.
+    #[inline(always)]
+    fn full<S: Slots<A>>(self, update: impl Fn(A, A, S) -> (A, S) + Copy) {
+        let Self { arch, param, grad, slots: StoredMut::Full(slots), .. } = self else { return };
+        arch.dispatch(
+            #[inline(always)]
+            move || {
+                let update = update;
+                S::for_each(param, grad, slots, |value| value, |value, _| value, 0, update);
+            },
+        );
     }
 
     /// Applies the update to slots in whatever form they are stored.
     #[inline(always)]
     fn stored<S: Slots<A>>(self, update: impl Fn(A, A, S) -> (A, S) + Copy) {
+        if self.slots.is_full() {
+            return self.full(update);
+        }
         let Self { arch, param, grad, slots, seed, .. } = self;
         match slots {
-            StoredMut::Full(slots) => arch.dispatch(
-                #[inline(always)]
-                move || {
-                    let update = update;
-                    S::for_each(param, grad, slots, |value| value, |value, _| value, 0, update);
-                },
-            ),
+            StoredMut::Full(_) => {}
             StoredMut::Bf16(slots, Rounding::Nearest) => arch.dispatch(
                 #[inline(always)]
                 move || {

@@ -1,21 +1,23 @@
 //! The driver for algorithms on whole matrices.
 
 use std::fmt;
-use std::sync::Arc;
 
-use ndarray::{Array2, Zip};
+use ndarray::{Array2, ArrayD, ArrayViewD, Zip};
 
+use super::lanes::agreeing;
 use super::matrix::{MatrixRule, MatrixSlot, as_matrix};
-use super::rates::{Pull, Rates, RatesAt, driver, optimizer_of_driver};
+use super::measured::Measured;
+use super::options::Options;
+use super::rates::{Rates, RatesAt, driver, optimizer_of_driver};
 use super::{At, HyperParameters};
 use crate::error::Result;
 use crate::kernel::threads;
-use crate::params::{Layout, Scalar, TensorInfo};
+use crate::params::{Scalar, TensorInfo};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::follower::follow;
 use crate::step::share::Extent;
-use crate::step::{Grad, Optimizer, Report, Step, Tensor, counter, norm};
+use crate::step::{Grad, Optimizer, PerTensor, Report, Step, Tensor, counter, norm};
 
 /// An optimizer from a [`MatrixRule`].
 ///
@@ -28,9 +30,9 @@ use crate::step::{Grad, Optimizer, Report, Step, Tensor, counter, norm};
 pub struct Matrixwise<R, A> {
     pub(crate) rule: R,
     rates: Rates,
+    options: Options,
     steps: u64,
-    layout: Option<Arc<Layout>>,
-    state: Vec<State<A>>,
+    state: PerTensor<State<A>>,
 }
 
 /// The state of one tensor.
@@ -56,7 +58,7 @@ struct Task<'s, 'a, A> {
 impl<R, A> Matrixwise<R, A> {
     /// Creates an optimizer from a rule, without weight decay.
     pub fn from_rule(rule: R, learning_rate: impl Into<Hyper>) -> Self {
-        Self { rule, rates: Rates::new(learning_rate), steps: 0, layout: None, state: Vec::new() }
+        Self { rule, rates: Rates::new(learning_rate), options: Options::default(), steps: 0, state: PerTensor::new() }
     }
 }
 
@@ -65,21 +67,19 @@ driver!(Matrixwise);
 impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
     /// The matrix `slot` of the tensor at `path`; `None` before the tensor's first gradient.
     pub fn slot(&self, path: &str, slot: &str) -> Option<Array2<A>> {
-        let layout = self.layout.as_ref()?;
-        let at = layout.position(path)?;
-        let state = self.state.get(at).filter(|state| state.steps > 0)?;
-        let slots = self.rule.slots(as_matrix(layout.tensors()[at].shape()));
+        let (info, state) = self.state.entry(path).filter(|(_, state)| state.steps > 0)?;
+        let slots = self.rule.slots(as_matrix(info.shape()));
         state.slots.get(slots.iter().position(|known| known.name == slot)?).cloned()
     }
 
     /// The size of the state of all tensors in bytes.
     pub fn state_bytes(&self) -> usize {
-        self.state.iter().flat_map(|state| &state.slots).map(|slot| slot.len() * size_of::<A>()).sum()
+        self.state.iter().flat_map(|(_, state)| &state.slots).map(|slot| slot.len() * size_of::<A>()).sum()
     }
 
     /// The hyper-parameters of this step, if they and the step are in order.
     fn values(&self, step: &Step<'_, A>) -> Result<(RatesAt, R::Values)> {
-        Layout::ensure_known(self.layout.as_ref(), step.layout())?;
+        self.state.ensure_known(step)?;
         step.share().ensure(Extent::Tensors, self.rule.name())?;
         counter::ensure_next("steps", self.steps)?;
         let (rates, decay) = (self.rates.at(self.steps)?, self.rule.decay());
@@ -92,7 +92,7 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
         let within = |norm: f64| norm <= limit;
         for (info, tensor) in step.iter() {
             let Some(grad) = &tensor.grad else { continue };
-            counter::ensure_next_of(info, self.state.get(tensor.index()).map_or(0, |state| state.steps))?;
+            counter::ensure_next_of(info, self.state.at(tensor.index()).map_or(0, |state| state.steps))?;
             if info.is_elsewhere() {
                 continue;
             }
@@ -129,25 +129,42 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
             **state = State { steps: 0, slots: slots.iter().map(|slot| Array2::zeros(slot.shape)).collect() };
         }
         state.steps += 1;
-        let Pull { learning_rate, coupled, shrink } =
-            rates.of(self.rule.decay(), tensor.learning_rate, tensor.weight_decay);
-        let at = At { step: state.steps, learning_rate };
+        let mut pull = rates.of(self.rule.decay(), tensor.learning_rate, tensor.weight_decay);
+        let at = At { step: state.steps, learning_rate: pull.learning_rate };
         tensor.update(info, |mut param, mut grad| {
-            if coupled > 0.0 {
-                grad.scaled_add(A::from_f64(coupled), &param);
+            if pull.coupled > 0.0 {
+                grad.scaled_add(A::from_f64(pull.coupled), &param);
             }
+            let before = self.options.cautious.then(|| grad.clone());
             let Ok(matrix) = grad.view_mut().into_shape_with_order((rows, columns)) else {
                 unreachable!("a copy of the gradient lies row by row")
             };
             self.rule.direction(values, &at, matrix, &mut state.slots);
-            if shrink != 1.0 {
-                let shrink = A::from_f64(shrink);
+            if let Some(before) = before {
+                grad.zip_mut_with(&before, |direction, grad| *direction = agreeing(*direction, *grad));
+            }
+            let mut step_size = pull.learning_rate;
+            if self.options.measure() {
+                let measured = measure(param.view(), &grad);
+                (step_size, pull) = self.options.of(step_size, pull, &measured);
+            }
+            if pull.shrink != 1.0 {
+                let shrink = A::from_f64(pull.shrink);
                 param.mapv_inplace(|param| param * shrink);
             }
-            let step_size = A::from_f64(learning_rate);
+            let step_size = A::from_f64(step_size);
             Zip::from(param).and(&grad).for_each(|param, direction| *param -= step_size * *direction);
         });
     }
+}
+
+/// Measures a tensor and its direction, which lies row by row.
+fn measure<A: Scalar>(param: ArrayViewD<'_, A>, direction: &ArrayD<A>) -> Measured {
+    let param = param.as_standard_layout();
+    let (param, direction) = (param.as_slice().unwrap_or_default(), direction.as_slice().unwrap_or_default());
+    Measured::of(direction.len(), &|start, length, then| {
+        then(&param[start..start + length], &direction[start..start + length]);
+    })
 }
 
 /// Fewer elements than this are stepped one tensor after the other.
@@ -157,12 +174,14 @@ impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
         step.ensure_writable()?;
         let values = self.values(&step)?;
-        let layout = Arc::clone(self.layout.get_or_insert_with(|| Arc::clone(step.layout())));
+        let elements = step.layout().elements();
         let mut states = std::mem::take(&mut self.state);
-        states.resize_with(layout.len(), State::default);
-        let tensors = step.zip_mut(&mut states).filter(|(_, tensor, _)| tensor.grad.is_some());
-        let mut tasks: Vec<_> = tensors.map(|(info, tensor, state)| Task { info, tensor, state }).collect();
-        match layout.elements() < SERIAL_MATRICES {
+        // Nothing can fail from here on.
+        let _ = states.begin(&step, |_, _| State::default());
+        let tensors = step.zip_mut(states.all_mut()).filter(|(_, tensor, _)| tensor.grad.is_some());
+        let tasks = tensors.filter_map(|(info, tensor, state)| Some(Task { info, tensor, state: state? }));
+        let mut tasks: Vec<_> = tasks.collect();
+        match elements < SERIAL_MATRICES {
             true => tasks.iter_mut().for_each(|task| self.update(&values, task)),
             false => threads::for_each(&mut tasks, &|task| self.update(&values, task)),
         }
@@ -178,8 +197,7 @@ impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
         let mut node = state.node(self.rule.name());
         node.value("steps", self.steps);
         self.rates.write_state(&self.rule, &mut node);
-        let tensors = self.layout.iter().flat_map(|layout| layout.tensors()).zip(&self.state);
-        for (info, state) in tensors.filter(|(_, state)| state.steps > 0) {
+        for (info, state) in self.state.iter().filter(|(_, state)| state.steps > 0) {
             node.count("step", info, state.steps);
             for (slot, values) in self.rule.slots(as_matrix(info.shape())).iter().zip(&state.slots) {
                 node.matrix(&slot.name, info.path(), values);
@@ -192,7 +210,7 @@ impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
         let steps = node.value("steps", "a count")?;
         let schedules = self.rates.read_state(&self.rule, &node)?;
         let tensor = |info: &TensorInfo| {
-            let Some(steps) = node.count("step", info)? else { return Ok(State::default()) };
+            let Some(steps) = node.count("step", info)? else { return Ok(None) };
             let shape = as_matrix(info.shape());
             if !info.is_elsewhere() && self.rule.least_slots(shape) > node.tensors_of_all() {
                 return Err(node.missing("a matrix of each slot", info));
@@ -201,11 +219,10 @@ impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
             let slot = |slot: &MatrixSlot| {
                 node.matrix(&slot.name, info.path(), slot.shape)?.ok_or_else(|| node.missing(&slot.name, info))
             };
-            Ok(State { steps, slots: slots.iter().map(slot).collect::<Result<_>>()? })
+            Ok(Some(State { steps, slots: slots.iter().map(slot).collect::<Result<_>>()? }))
         };
-        let tensors = node.tensors().iter().map(tensor).collect::<Result<Vec<_>>>()?;
-        let layout = node.layout().cloned();
-        let own = Commit::new(move || (self.steps, self.state, self.layout) = (steps, tensors, layout));
+        let tensors = PerTensor::read_state(&node, tensor)?;
+        let own = Commit::new(move || (self.steps, self.state) = (steps, tensors));
         Ok(own.and(schedules))
     }
 }
@@ -215,8 +232,8 @@ impl<R: Clone, A: Clone> Clone for Matrixwise<R, A> {
         Self {
             rule: self.rule.clone(),
             rates: self.rates.clone(),
+            options: self.options,
             steps: self.steps,
-            layout: self.layout.clone(),
             state: self.state.clone(),
         }
     }
@@ -225,7 +242,7 @@ impl<R: Clone, A: Clone> Clone for Matrixwise<R, A> {
 /// The rule's name, and what was given or is not the default: `Muon(learning_rate: 0.02, weight_decay: 0.1)`.
 impl<R: HyperParameters, A> fmt::Debug for Matrixwise<R, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.rates.describe(&self.rule))
+        write!(f, "{}", self.options.describe(self.rates.describe(&self.rule)))
     }
 }
 
@@ -298,7 +315,7 @@ mod tests {
         let mut opt = Matrixwise::from_rule(Doubled::default(), 0.5);
         let (mut w, grads) = ((array![1.0], array![1.0]), (array![1.0], array![1.0]));
         opt.step(&mut w, &grads).unwrap();
-        opt.state[1].steps = u64::MAX;
+        opt.state.all_mut().nth(1).flatten().unwrap().steps = u64::MAX;
         let (before, state) = (w.clone(), opt.state_dict());
         let error = opt.step(&mut w, &grads).unwrap_err();
         assert_eq!(error, Error::Step(StepError::CounterFull { counter: "steps", path: Some("1".into()) }));

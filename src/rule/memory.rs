@@ -69,16 +69,16 @@ impl<A: Scalar> State<A> {
         self.with(names, info.elements()).slots.write(node, info, names, self.order);
     }
 
-    /// Reads what [`write`](Self::write) wrote.
+    /// Reads what [`write`](Self::write) wrote, if there is something.
     pub(super) fn read(
         names: &'static [&'static str],
         info: &TensorInfo,
         precision: StatePrecision,
         node: &StateReader<'_>,
-    ) -> Result<Self> {
-        let Some(steps) = node.count("step", info)? else { return Ok(Self::default()) };
+    ) -> Result<Option<Self>> {
+        let Some(steps) = node.count("step", info)? else { return Ok(None) };
         let order = node.order(info)?;
         let slots = Stored::read(node, info, names, order, precision)?;
-        Ok(Self { steps, order, names, slots })
+        Ok(Some(Self { steps, order, names, slots }))
     }
 }

@@ -35,6 +35,8 @@ pub(super) struct Pull {
     pub(super) learning_rate: f64,
     /// λ of coupled weight decay: `g ← g + λθ`.
     pub(super) coupled: f64,
+    /// λ of decoupled weight decay.
+    pub(super) decoupled: f64,
     /// 1 − ηλ of decoupled weight decay: `θ ← θ(1 − ηλ)`.
     pub(super) shrink: f64,
 }
@@ -80,11 +82,11 @@ impl RatesAt {
     pub(super) fn of(self, decay: Decay, learning_rate: Adjust, weight_decay: Adjust) -> Pull {
         let learning_rate = learning_rate.apply(self.learning_rate);
         let weight_decay = weight_decay.apply(self.weight_decay);
-        let (coupled, shrink) = match decay {
-            Decay::Coupled => (weight_decay, 1.0),
-            Decay::Decoupled => (0.0, 1.0 - learning_rate * weight_decay),
+        let (coupled, decoupled) = match decay {
+            Decay::Coupled => (weight_decay, 0.0),
+            Decay::Decoupled => (0.0, weight_decay),
         };
-        Pull { learning_rate, coupled, shrink }
+        Pull { learning_rate, coupled, decoupled, shrink: 1.0 - learning_rate * decoupled }
     }
 
     /// [`ensure`](Self::ensure) for what groups make of these for one tensor, if they are in range then.
@@ -162,6 +164,31 @@ macro_rules! driver {
                 self.rates.learning_rate = learning_rate.into();
             }
 
+            /// Moves only the elements whose direction d has the sign of the gradient g: `d ← d·[d·g > 0]·n/(a + 1)`, where n is the tensor's number of
+            /// elements and a the number of those that move. Off by default.
+            ///
+            /// A cautious optimizer reads each tensor twice. The gradient is the one that the rule sees, with coupled weight decay. Decoupled
+            /// decay applies to all elements.
+            ///
+            /// Source: Liang et al., "Cautious Optimizers: Improving Training with One Line of Code", 2024,
+            /// [arXiv:2411.16085](https://arxiv.org/abs/2411.16085).
+            pub fn cautious(mut self, cautious: bool) -> Self {
+                self.options.cautious = cautious;
+                self
+            }
+
+            /// Multiplies the learning rate of each tensor by its trust ratio φ = ‖θ‖/‖r‖, where `r` is the tensor's update with
+            /// decoupled weight decay, before the learning rate; φ is 1 if θ or r is 0. Off by default. [`AdamW`](crate::AdamW) with a trust ratio is LAMB.
+            ///
+            /// An optimizer with trust ratios reads each tensor twice.
+            ///
+            /// Source: You et al., "Large Batch Optimization for Deep Learning: Training BERT in 76 minutes", 2019,
+            /// [arXiv:1904.00962](https://arxiv.org/abs/1904.00962), algorithm 2 with φ(x) = x.
+            pub fn trust_ratio(mut self, trust_ratio: bool) -> Self {
+                self.options.trust_ratio = trust_ratio;
+                self
+            }
+
             /// The rule, with its hyper-parameters.
             pub fn rule(&self) -> &R {
                 &self.rule
@@ -174,8 +201,7 @@ macro_rules! driver {
 
             /// The number of steps in which the tensor at `path` had a gradient.
             pub fn tensor_steps(&self, path: &str) -> u64 {
-                let at = self.layout.as_ref().and_then(|layout| layout.position(path));
-                at.and_then(|at| self.state.get(at)).map_or(0, |state| state.steps)
+                self.state.get(path).map_or(0, |state| state.steps)
             }
         }
     };
@@ -213,7 +239,7 @@ macro_rules! optimizer_of_driver {
         }
 
         fn layout(&self) -> Option<&std::sync::Arc<$crate::params::Layout>> {
-            self.layout.as_ref()
+            self.state.layout()
         }
     };
 }

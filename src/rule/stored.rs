@@ -6,9 +6,10 @@ use super::precision::{Rounding, StatePrecision};
 use crate::error::Result;
 use crate::kernel::aligned::Aligned;
 use crate::kernel::narrow::{GROUP, Reader, widen_bf16};
-use crate::params::{Order, Scalar, TensorInfo};
+use crate::params::{Order, Scalar, TensorInfo, Values};
 use crate::state::data::{Data, in_order, row_major};
 use crate::state::{StateReader, StateWriter};
+use crate::step::grad::read;
 
 /// The largest number of state slots of a rule.
 pub const MAX_SLOTS: usize = 4;
@@ -92,11 +93,30 @@ impl<A: Scalar> Stored<A> {
     #[inline(always)]
     pub(super) fn as_mut(&mut self) -> StoredMut<'_, A> {
         match self {
-            Self::Full(slots) => StoredMut::Full(slots.each_mut().map(|slot| &mut slot[..])),
+            // Without `map`, which is a call.
+            Self::Full([a, b, c, d]) => StoredMut::Full([&mut a[..], &mut b[..], &mut c[..], &mut d[..]]),
             Self::Bf16(slots, rounding) => StoredMut::Bf16(slots.each_mut().map(|slot| &mut slot[..]), *rounding),
             Self::Blockwise8(slots) => {
                 let slots = slots.each_mut().map(|Coded { codes, scales }| CodedMut { codes, scales });
                 StoredMut::Blockwise8(Box::new(slots))
+            }
+        }
+    }
+
+    /// Reads elements `start …` of one slot of a tensor of this shape in row-major order, widened. `order` is that of the slot.
+    pub(super) fn read_wide(&self, slot: usize, (shape, order): (&[usize], Order), start: usize, out: &mut [A]) {
+        match self {
+            Self::Full(slots) => read(&Values::Contiguous(&slots[slot], order), shape, Order::C, start, out),
+            Self::Bf16(slots, _) => {
+                let places = (start..).map(|at| order.place(at, shape));
+                out.iter_mut().zip(places).for_each(|(out, at)| *out = widen_bf16(slots[slot][at]));
+            }
+            Self::Blockwise8(slots) => {
+                let Coded { codes, scales } = &slots[slot];
+                let places = (start..).map(|at| order.place(at, shape));
+                out.iter_mut()
+                    .zip(places)
+                    .for_each(|(out, at)| *out = Reader::new(scales[at / GROUP]).widen(codes[at]));
             }
         }
     }
@@ -255,7 +275,7 @@ fn range_of_all<'r, T>(slots: &'r mut [&mut [T]; MAX_SLOTS], at: usize, length: 
 mod tests {
     use pulp::Arch;
 
-    use super::super::lanes::{Lanes, Prelude};
+    use super::super::lanes::{Goal, Lanes, Prelude};
     use super::super::precision::LEAST_ELEMENTS;
     use super::*;
     use crate::kernel::narrow::random;
@@ -280,8 +300,9 @@ mod tests {
     /// Gives the first slot these values, through the loop that rules run in.
     fn store<A: Scalar>(slots: StoredMut<'_, A>, values: &[A], seed: u32, arch: Arch) {
         let mut param = values.to_vec();
-        let (param, grad, prelude, step_size) = (&mut param[..], values, Prelude::none(), A::zero());
-        let lanes = Lanes { arch, prelude, step_size, param, grad, slots, seed, slot_count: 1 };
+        let (param, grad, prelude, goal) =
+            (&mut param[..], values, Prelude::none(), Goal::Move { step_size: A::zero() });
+        let lanes = Lanes { arch, prelude, goal, param, grad, slots, seed, slot_count: 1 };
         lanes.each((), |(), _, grad, [slot]: [A; 1]| (slot, [grad]));
     }
 

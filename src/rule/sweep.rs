@@ -7,7 +7,7 @@ use ndarray::{ArrayViewMutD, Axis};
 use pulp::Arch;
 
 use super::Rule;
-use super::lanes::{Lanes, Prelude};
+use super::lanes::{Goal, Lanes, Prelude};
 use super::stored::{MAX_SLOTS, StoredMut};
 use crate::kernel::aligned::{Aligned, before_line};
 use crate::kernel::narrow::seed;
@@ -34,7 +34,7 @@ impl<A> Default for Scratch<A> {
 
 impl<A: Scalar> Scratch<A> {
     /// Calls `f` with so many elements of anything.
-    fn with(&self, elements: usize, f: impl FnOnce(&mut [A])) {
+    pub(super) fn with(&self, elements: usize, f: impl FnOnce(&mut [A])) {
         let pieces = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut piece = pieces().pop().unwrap_or_default();
         if piece.len() < elements {
@@ -49,7 +49,7 @@ impl<A: Scalar> Scratch<A> {
 #[derive(Clone, Copy)]
 pub(super) struct Shared<'s, A, C> {
     pub(super) coefficients: C,
-    pub(super) step_size: A,
+    pub(super) goal: Goal<A>,
     pub(super) prelude: Prelude<A>,
     pub(super) scratch: &'s Scratch<A>,
     pub(super) grad: &'s Grad<'s, A>,
@@ -293,8 +293,8 @@ impl<A: Scalar, C: Copy> Shared<'_, A, C> {
     ) {
         let seed =
             if slots.is_full() { 0 } else { seed(self.tensor, self.step).wrapping_add((self.offset + start) as u32) };
-        let (prelude, step_size, slot_count) = (self.prelude, self.step_size, rule.slots().len());
-        let lanes = Lanes { arch, prelude, step_size, param, grad, slots, seed, slot_count };
+        let (prelude, goal, slot_count) = (self.prelude, self.goal, rule.slots().len());
+        let lanes = Lanes { arch, prelude, goal, param, grad, slots, seed, slot_count };
         rule.sweep(self.coefficients, lanes);
     }
 }

@@ -3,7 +3,7 @@
 use pulp::NullaryFnOnce;
 
 use crate::error::{Error, StepError};
-use crate::kernel::{simd, threads};
+use crate::kernel::{simd, tree};
 use crate::params::{Element, Order, TensorInfo};
 use crate::step::grad::{BLOCK, Grad, WIDE_BLOCK, with_buffer};
 
@@ -12,9 +12,6 @@ const LANES: usize = 16;
 
 /// Sums below this have lost digits to underflow.
 const TINY: f64 = 1e-280;
-
-/// Above this many elements a reduction is worth sharing.
-pub(crate) const SERIAL_NORM: usize = 64 * 1024;
 
 /// A gradient with the shape it has.
 pub(crate) type Named<'s, 'a, A> = (&'s TensorInfo, &'s Grad<'a, A>);
@@ -213,7 +210,7 @@ fn over_tensors<A: Element>(grads: &[Named<'_, '_, A>], term: Term) -> f64 {
         _ => {
             let (left, right) = grads.split_at(grads.len() / 2);
             let elements = if grads.len() > 8 { grads.iter().map(|(info, _)| info.elements()).sum() } else { 0 };
-            let (left, right) = join(elements, || over_tensors(left, term), || over_tensors(right, term));
+            let (left, right) = tree::join(elements, || over_tensors(left, term), || over_tensors(right, term));
             term.combine(left, right)
         }
     }
@@ -235,50 +232,30 @@ impl<A: Element> Range<'_, '_, A> {
         let term = if linear { Term { factor: term.factor * scale, ..term } } else { term };
         match grad.source_as_slice(Order::C).filter(|_| linear) {
             Some(values) => over_blocks(&values[self.start..self.start + self.length], term),
-            None => self.read(0, self.length, linear, term),
+            None => self.read(linear, term),
         }
     }
 
-    /// [`over_blocks`] of `length` elements from `start` on that first have to be read.
-    fn read(&self, start: usize, length: usize, linear: bool, term: Term) -> f64 {
-        if length > WIDE_BLOCK {
-            let left = left_branch(length);
-            let (left, right) = join(
-                length,
-                || self.read(start, left, linear, term),
-                || self.read(start + left, length - left, linear, term),
-            );
-            return term.combine(left, right);
-        }
+    /// [`over_blocks`] of elements that first have to be read.
+    fn read(&self, linear: bool, term: Term) -> f64 {
         let (info, grad) = self.named;
-        with_buffer(length, |block| {
-            match linear {
-                true => grad.read_source(info.shape(), Order::C, self.start + start, block),
-                false => grad.read(info.shape(), Order::C, self.start + start, block),
-            }
-            over_blocks(block, term)
-        })
+        let leaf = |start: usize, length: usize| {
+            with_buffer(length, |block| {
+                match linear {
+                    true => grad.read_source(info.shape(), Order::C, start, block),
+                    false => grad.read(info.shape(), Order::C, start, block),
+                }
+                over_blocks(block, term)
+            })
+        };
+        tree::reduce((self.start, self.length), WIDE_BLOCK, &leaf, &|left, right| term.combine(left, right))
     }
 }
 
 /// Reduces values block by block, in a tree.
 fn over_blocks<A: Element>(values: &[A], term: Term) -> f64 {
-    if values.len() <= BLOCK {
-        return term.block(values);
-    }
-    let (left, right) = values.split_at(left_branch(values.len()));
-    let (left, right) = join(values.len(), || over_blocks(left, term), || over_blocks(right, term));
-    term.combine(left, right)
-}
-
-/// The elements in the left branch of a tree over blocks: the largest power of two of blocks that leaves some.
-fn left_branch(elements: usize) -> usize {
-    elements.div_ceil(BLOCK).next_power_of_two() / 2 * BLOCK
-}
-
-/// Both, on two threads if there are enough elements.
-fn join(elements: usize, left: impl FnOnce() -> f64 + Send, right: impl FnOnce() -> f64 + Send) -> (f64, f64) {
-    if elements > SERIAL_NORM { threads::join(left, right) } else { (left(), right()) }
+    let leaf = |start: usize, length: usize| term.block(&values[start..start + length]);
+    tree::reduce((0, values.len()), BLOCK, &leaf, &|left, right| term.combine(left, right))
 }
 
 #[cfg(test)]

@@ -72,7 +72,14 @@ impl<T> PerTensor<T> {
 
     /// What is remembered for the tensor at this path.
     pub fn get(&self, path: &str) -> Option<&T> {
-        self.at(self.layout.as_ref()?.position(path)?)
+        self.entry(path).map(|(_, own)| own)
+    }
+
+    /// What is remembered for the tensor at this path, with its shape.
+    pub fn entry(&self, path: &str) -> Option<(&TensorInfo, &T)> {
+        let layout = self.layout.as_ref()?;
+        let at = layout.position(path)?;
+        Some((&layout.tensors()[at], self.at(at)?))
     }
 
     /// What is remembered for the tensor at this position in the layout, which [`Tensor::index`] returns.

@@ -106,7 +106,7 @@ pub(crate) fn with_buffer<A: Element, T>(len: usize, f: impl FnOnce(&mut [A]) ->
 }
 
 /// Reads elements `start …` of a tensor walked in this order.
-pub(super) fn read<A: Element>(values: &Values<'_, A>, shape: &[usize], order: Order, start: usize, out: &mut [A]) {
+pub(crate) fn read<A: Element>(values: &Values<'_, A>, shape: &[usize], order: Order, start: usize, out: &mut [A]) {
     if let Some(slice) = values.as_slice(order) {
         out.copy_from_slice(&slice[start..start + out.len()]);
         return;

@@ -9,9 +9,9 @@ use ndarray::{Array, ArrayD, Dimension, IxDyn};
 use crate::error::Result;
 use crate::params::{Element, Order, TensorInfo, Values};
 use crate::step::memo::{Described, DescribedSource, SourceId, new_ids};
-use elements::{apply, ensure_kept, read, scale_units};
+use elements::{apply, ensure_kept, scale_units};
 
-pub(crate) use elements::{BLOCK, WIDE_BLOCK, is_in_type, transform, with_buffer};
+pub(crate) use elements::{BLOCK, WIDE_BLOCK, is_in_type, read, transform, with_buffer};
 
 /// A gradient with what adaptors have made of it: `clamp(scale · values, −limit, limit)`.
 ///
