@@ -22,7 +22,7 @@ pub use writer::StateWriter;
 #[cfg(feature = "distributed")]
 pub(crate) use writer::ensure_finite;
 
-/// The state of an optimizer and its adaptors, by name: made by [`Optimizer::state_dict`](crate::Optimizer::state_dict).
+/// The state of an optimizer and its adaptors, by name. Created by [`Optimizer::state_dict`](crate::Optimizer::state_dict).
 ///
 /// Every optimizer or adaptor that has state has a node with its name, such as `adam` or `ema`; a second one of the same name is `adam#2`.
 /// The branches of a router are nodes around nodes, such as `rest/adam` and `route.1/momentum`. A node contains counters, such as
