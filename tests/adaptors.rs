@@ -630,6 +630,10 @@ mod limits {
                 Ok(Report::new(1.0, true))
             }
 
+            fn conclude(&mut self, result: gradus::Result<Report>) -> gradus::Result<Report> {
+                result
+            }
+
             fn replace_learning_rate(&mut self, _: gradus::Hyper) {}
 
             fn part(&self, _: std::any::TypeId) -> Option<&dyn std::any::Any> {

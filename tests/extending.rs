@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use gradus::adaptor::{Outcome, Transform};
-use gradus::error::StepError;
+use gradus::error::{StateError, StepError};
 use gradus::params::{Layout, Visitor, VisitorMut};
 use gradus::prelude::*;
 use gradus::rule::{At, Decay, Lanes, MAX_SLOTS, Rule};
@@ -273,6 +273,10 @@ impl Optimizer<f64> for Trusting {
         Ok(Report::new(0.0, true))
     }
 
+    fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+        result
+    }
+
     fn replace_learning_rate(&mut self, _: Hyper) {}
 
     fn part(&self, _: std::any::TypeId) -> Option<&dyn std::any::Any> {
@@ -316,6 +320,10 @@ fn a_branch_that_refuses_too_late() {
             Err(Error::Step(StepError::NoStep))
         }
 
+        fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+            result
+        }
+
         fn replace_learning_rate(&mut self, _: Hyper) {}
 
         fn part(&self, _: std::any::TypeId) -> Option<&dyn std::any::Any> {
@@ -350,6 +358,36 @@ fn a_branch_that_refuses_too_late() {
     assert_eq!((error, &w), (Error::Step(StepError::NoStep), &grads));
     let error = Sgd::new(1.0).route("1", Late).step(&mut w, &grads).unwrap_err();
     assert_eq!(error, Error::RefusedTooLate { reason: Box::new(Error::Step(StepError::NoStep)) });
+}
+
+/// A branch that has nothing to save: what the others have saved is loaded.
+#[test]
+fn a_branch_that_saves_nothing() {
+    type Make = fn() -> gradus::adaptor::Router<f64>;
+    let makes: [Make; 4] = [
+        || Momentum::new(0.1, 0.9).route("1", Trusting),
+        || Trusting.route("1", Momentum::new(0.1, 0.9)),
+        || Trusting.route("0", Trusting).route("1", Momentum::new(0.1, 0.9)),
+        || Trusting.route("1", Trusting),
+    ];
+    for make in makes {
+        let (mut opt, mut w, grads) = (make(), (array![1.0], array![1.0]), (array![1.0], array![1.0]));
+        opt.step(&mut w, &grads).unwrap();
+        let state = opt.state_dict();
+        let mut resumed = make();
+        resumed.load_state_dict(&state).unwrap();
+        assert!(resumed.state_dict() == state);
+        let mut other = w.clone();
+        assert_eq!(resumed.step(&mut other, &grads), opt.step(&mut w, &grads));
+        assert_eq!(other, w);
+    }
+    // What a branch expects and the state has not is an error still.
+    let mut opt = Momentum::new(0.1, 0.9).route("1", Trusting);
+    opt.step(&mut (array![1.0], array![1.0]), &(array![1.0], array![1.0])).unwrap();
+    let error =
+        Momentum::new(0.1, 0.9).route("1", Sgd::<f64>::new(1.0)).load_state_dict(&opt.state_dict()).unwrap_err();
+    let expected = "route/sgd".to_owned();
+    assert_eq!(error, Error::State(StateError::WrongAlgorithm { expected, found: Vec::new() }));
 }
 
 /// As many slots as there may be, and none.
@@ -436,6 +474,10 @@ impl Optimizer<f64> for RowNormalized {
         }
         self.steps += 1;
         Ok(Report::new(learning_rate, moved))
+    }
+
+    fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+        result
     }
 
     fn replace_learning_rate(&mut self, learning_rate: Hyper) {
@@ -538,6 +580,10 @@ impl<A: Scalar, O: Optimizer<A>, F: FnMut(&str, f64) + Send> Optimizer<A> for Wa
             (self.seen)(info.path(), norm);
         }
         self.inner.apply(step)
+    }
+
+    fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+        self.inner.conclude(result)
     }
 
     fn replace_learning_rate(&mut self, learning_rate: Hyper) {

@@ -20,7 +20,7 @@ pub(crate) fn optimizers<A: Scalar>() -> [(&'static str, usize, Build<A>); 8] {
 }
 
 /// Every adaptor around AdamW, and its options, for trees of two tensors; `group`, `freeze` and `route` choose the second.
-pub(crate) const ADAPTORS: [(&str, Build<f32>); 17] = [
+pub(crate) const ADAPTORS: [(&str, Build<f32>); 17 + cfg!(feature = "distributed") as usize] = [
     ("none", || Box::new(AdamW::new(1e-3))),
     ("clip_global_norm", || Box::new(AdamW::new(1e-3).clip_global_norm(1.0))),
     ("clip_per_tensor_norm", || Box::new(AdamW::new(1e-3).clip_per_tensor_norm(1.0))),
@@ -38,6 +38,8 @@ pub(crate) const ADAPTORS: [(&str, Build<f32>); 17] = [
     ("cautious", || Box::new(AdamW::new(1e-3).cautious(true))),
     ("trust_ratio", || Box::new(AdamW::new(1e-3).trust_ratio(true))),
     ("ema", || Box::new(AdamW::new(1e-3).ema(0.999))),
+    #[cfg(feature = "distributed")]
+    ("data_parallel, one rank", || Box::new(AdamW::new(1e-3).data_parallel(gradus::distributed::Alone))),
 ];
 
 /// Every precision of state, and the bytes of an element of a slot.

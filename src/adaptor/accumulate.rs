@@ -181,6 +181,11 @@ impl<A: Element> Adaptor<A> for Accumulate<A> {
         Ok(report)
     }
 
+    fn conclude(&mut self, result: Result<Report>, inner: &mut dyn Optimizer<A>) -> Result<Report> {
+        // An error has changed nothing, so this still is about the call that has failed.
+        if result.is_err() && !self.is_last() { result } else { inner.conclude(result) }
+    }
+
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.sums.layout()
     }

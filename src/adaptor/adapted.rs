@@ -31,6 +31,15 @@ pub trait Adaptor<A: Element>: Send + Sized + 'static {
     /// The adaptor's own, and those of the optimizer inside.
     fn apply(&mut self, step: Step<'_, A>, inner: &mut dyn Optimizer<A>) -> Result<Report>;
 
+    /// Receives the result of a call, and passes it to the optimizer inside: see [`Optimizer::conclude`]. An adaptor that does not call the
+    /// optimizer inside in every call returns the errors of the other calls itself.
+    ///
+    /// # Errors
+    /// That of `result`, and those of the optimizer inside.
+    fn conclude(&mut self, result: Result<Report>, inner: &mut dyn Optimizer<A>) -> Result<Report> {
+        inner.conclude(result)
+    }
+
     /// The layout of the parameters that the adaptor has state for, or `None`.
     fn layout(&self) -> Option<&Arc<Layout>>;
 
@@ -133,6 +142,10 @@ impl<A: Element, O: Optimizer<A>, P: Adaptor<A>> Optimizer<A> for Adapted<O, P> 
         step.ensure_writable()?;
         Layout::ensure_known(self.layout(), step.layout())?;
         self.adaptor.apply(step, &mut self.inner)
+    }
+
+    fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+        self.adaptor.conclude(result, &mut self.inner)
     }
 
     fn learning_rate(&self) -> f64 {

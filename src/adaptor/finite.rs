@@ -7,8 +7,7 @@ use super::{Adaptor, NonFinite, Outcome, adapted};
 use crate::error::Result;
 use crate::params::{Element, Layout};
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::memo::Quantity;
-use crate::step::{Optimizer, Report, Step, norm};
+use crate::step::{Optimizer, Report, Step};
 
 /// Looks for NaN and infinities in the gradients, and returns an error or skips the step. Created by
 /// [`OptimizerExt::check_finite`](crate::OptimizerExt::check_finite) and
@@ -47,8 +46,8 @@ impl Finite {
     }
 
     fn judge<A: Element>(&self, step: &Step<'_, A>) -> Result<Outcome> {
-        let count = step.measured(Quantity::Finite, |grads| if norm::all_finite(grads) { 0.0 } else { f64::NAN });
-        let largest = step.norm_of_all(count, f64::INFINITY)?;
+        let own = if step.are_finite() { 0.0 } else { f64::NAN };
+        let largest = step.share().norm(own, f64::INFINITY)?;
         Ok(Outcome { grad_norm: None, ..self.policy.outcome(largest, step)? })
     }
 }

@@ -1,6 +1,7 @@
 //! Lookahead: slow weights that follow the parameters every few steps.
 
 use std::fmt;
+use std::iter::repeat_n;
 use std::sync::Arc;
 
 use super::Adaptor;
@@ -9,7 +10,7 @@ use crate::error::{Result, ensure_count};
 use crate::params::{Element, Layout, Owned, ParamsMut, TensorInfo};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::follower::{Follower, follow};
+use crate::step::follower::follow;
 use crate::step::{Optimizer, Report, Step, Tensor};
 
 /// Every k steps, moves a second set of weights, the slow weights, a part of the way to the parameters, and resets the parameters to them.
@@ -126,23 +127,16 @@ impl<A: Element> Adaptor<A> for Lookahead<A> {
             return self.averages.tensors.settle(made, report);
         }
         // What follows the parameters is to follow them to the slow weights, not to where they are in between.
-        let mut watches: Vec<_> = step.iter().map(|_| Follower::watch()).collect();
-        let context = step.context();
-        let tensors = step.iter_mut().zip(&mut watches).map(|((_, tensor), watch)| {
-            let mut tensor = tensor.reborrow();
-            tensor.followers.push(watch.lend());
-            tensor
-        });
-        let tensors = tensors.collect();
-        let report = inner.apply(Step::in_context(context, tensors));
-        let report = self.averages.tensors.settle(made, report)?;
+        let tensors = step.len();
+        let result = step.lend(false).watched(repeat_n(true, tensors), |step| inner.apply(step));
+        let (report, moved) = self.averages.tensors.settle(made, result)?;
         if !report.moved {
             return Ok(report);
         }
-        let mut watches = watches.into_iter();
+        let mut moved = moved.into_iter();
         self.averages.tensors.each(&mut step, |info, tensor, slow| {
             // What has not been moved is left as it is: frozen, without gradient, or skipped.
-            if watches.next().is_some_and(|watch| watch.has_followed()) {
+            if moved.next() == Some(true) {
                 synchronize(info, tensor, slow, slow_step);
                 follow(&mut tensor.followers, &tensor.param.as_values(), info.shape());
             }

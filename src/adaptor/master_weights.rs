@@ -126,6 +126,10 @@ impl<H: Element, O: Optimizer<f32>> Optimizer<H> for MasterWeights<O, H> {
         Ok(report)
     }
 
+    fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+        self.inner.conclude(result)
+    }
+
     count_inner!();
 
     fn layout(&self) -> Option<&Arc<Layout>> {

@@ -151,6 +151,10 @@ impl<A: Element> Optimizer<A> for Router<A> {
         Ok(Report::new(reports[0].learning_rate, moved))
     }
 
+    fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+        self.optimizers_mut().fold(result, |result, optimizer| optimizer.conclude(result))
+    }
+
     fn learning_rate(&self) -> f64 {
         self.rest.learning_rate()
     }
@@ -193,9 +197,9 @@ impl<A: Element> Optimizer<A> for Router<A> {
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
         let known = self.ensure_same_routes(&state.node("routes")?)?;
         let Self { rest, routes, layout } = self;
-        let mut commit = Commit::new(move || *layout = known).and(rest.read_state(&mut state.node("rest")?)?);
+        let mut commit = Commit::new(move || *layout = known).and(rest.read_state(&mut state.branch("rest"))?);
         for (_, optimizer) in routes {
-            commit = commit.and(optimizer.read_state(&mut state.node("route")?)?);
+            commit = commit.and(optimizer.read_state(&mut state.branch("route"))?);
         }
         Ok(commit)
     }

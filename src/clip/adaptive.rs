@@ -10,6 +10,7 @@ use crate::kernel::{threads, tree};
 use crate::params::{Element, Layout, Params, ParamsMut, TensorInfo};
 use crate::schedule::Hyper;
 use crate::step::memo::Quantity;
+use crate::step::share::Extent;
 use crate::step::{Grad, Step, norm};
 
 /// Adaptive gradient clipping (AGC): limits the norm of a unit's gradient to a fraction of the norm of the unit's parameters. Created by
@@ -176,13 +177,13 @@ impl<A: Element> Transform<A> for Adaptive {
     }
 
     fn transform<'s>(&'s self, step: &mut Step<'s, A>) -> Result<Outcome> {
-        step.ensure_uncut("clip_adaptive")?;
+        step.share().ensure(Extent::Tensors, "clip_adaptive")?;
         let (norm, factors) = {
             let with_grad = step.iter().filter(|(_, tensor)| tensor.grad.is_some());
             let params: Vec<_> = with_grad.map(|(_, tensor)| Grad::new(tensor.param())).collect();
             self.factors(step, &params.iter().collect::<Vec<_>>())?
         };
-        let norm = step.norm_of_all(norm, 2.0)?;
+        let norm = step.share().norm(norm, 2.0)?;
         let outcome = self.non_finite.outcome(norm, step)?;
         scale(step, factors);
         Ok(outcome)

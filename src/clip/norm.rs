@@ -10,6 +10,7 @@ use crate::error::{Error, Result, StepError};
 use crate::params::{Element, ParamsMut};
 use crate::schedule::Hyper;
 use crate::step::memo::Quantity;
+use crate::step::share::Extent;
 use crate::step::{Step, norm};
 
 /// Clips by norm. Created by [`OptimizerExt::clip_global_norm`](crate::OptimizerExt::clip_global_norm) and
@@ -129,7 +130,7 @@ impl<A: Element> Transform<A> for Norm {
         let norms = if self.per_tensor { Some(self.norm_of_each(step)?) } else { None };
         let norm = match &norms {
             None => step.grad_norm(self.p)?,
-            Some(norms) => step.norm_of_all(norm_of_norms(norms, self.p), self.p)?,
+            Some(norms) => step.share().norm(norm_of_norms(norms, self.p), self.p)?,
         };
         let outcome = self.non_finite.outcome(norm, step)?;
         for (at, (_, grad)) in step.grads_mut().enumerate() {
@@ -142,7 +143,7 @@ impl<A: Element> Transform<A> for Norm {
 impl Norm {
     /// The norm of each gradient.
     fn norm_of_each<A: Element>(&self, step: &Step<'_, A>) -> Result<Arc<[f64]>> {
-        step.ensure_uncut("clip_per_tensor_norm")?;
+        step.share().ensure(Extent::Tensors, "clip_per_tensor_norm")?;
         let each = |grads: &[norm::Named<'_, '_, A>]| grads.iter().map(|grad| norm::norm(&[*grad], self.p)).collect();
         Ok(step.measured_each(Quantity::NormOfEach { p: self.p }, each))
     }

@@ -1,21 +1,19 @@
 //! Data-parallel training: every rank computes the gradient of its part of the batch, and all ranks take the same step.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::sync::Arc;
 
-use super::agreement::{Word, refuse};
-use super::ahead::{ahead, are_finite};
-use super::beginning::{Beginning, broadcast};
 use super::compress::{Compression, Feedback};
-use super::description::{agree_about, describe_grads, describe_params};
 use super::group::Collective;
-use super::packed::{self, Packed, Place};
+use super::joint::{Peers, Vote, ahead, describe_grads, describe_values, ensure_outermost, non_finite, skips};
+use super::packed::{self, Place};
 use super::traffic::{BUCKET_BYTES, Traffic, bucket_elements};
 use crate::adaptor::{NonFinite, around, count_inner};
-use crate::error::{Result, ensure_count};
-use crate::params::{Element, Layout, Order, Params, ParamsMut, Values};
+use crate::error::{Error, Result, StepError, ensure_count};
+use crate::params::{Element, Layout, Order, ParamsMut, Values};
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{Grad, Optimizer, Ranks, Report, Step, Tensor};
+use crate::step::share::{Extent, Share};
+use crate::step::{Grad, Optimizer, Report, Step, Tensor};
 
 /// Moves the parameters of every rank along the mean gradient of all ranks: made by [`OptimizerExt::data_parallel`](crate::OptimizerExt::data_parallel).
 ///
@@ -43,9 +41,9 @@ use crate::step::{Grad, Optimizer, Ranks, Report, Step, Tensor};
 /// | `non_finite` | [`Error`](NonFinite::Error) | | policy of all ranks if the gradient of one rank, or the mean, is not finite | |
 ///
 /// # State
-/// A buffer of one element per parameter (4 bytes in f32), which is not saved. [Compression](Self::compress) adds two such buffers and
-/// the residuals. The residuals are saved; they differ between ranks, so every rank must save its own file. Without compression the
-/// saved state is that of the optimizer inside and is the same on all ranks.
+/// A buffer of one element per parameter (4 bytes in f32), which is not saved; on one rank without compression there is none.
+/// [Compression](Self::compress) adds two such buffers and the residuals. The residuals are saved; they differ between ranks, so every rank
+/// must save its own file. Without compression the saved state is that of the optimizer inside and is the same on all ranks.
 ///
 /// # Conventions
 /// PyTorch's `DistributedDataParallel`: the mean over ranks, buckets of 25 MiB, parameters of rank 0 at the start. PyTorch sends the
@@ -57,17 +55,18 @@ use crate::step::{Grad, Optimizer, Ranks, Report, Step, Tensor};
 /// | | inside, before `data_parallel` | outside, after it |
 /// |---|---|---|
 /// | clipping | of the mean gradient: **what you want** | of each rank's own |
-/// | `check_finite`, `skip_nonfinite` | of the mean | leaves the other ranks waiting: use [`non_finite`](Self::non_finite) |
+/// | `check_finite` | of the mean | of each rank's own; an error on all ranks |
+/// | `skip_nonfinite` | of the mean | leaves the other ranks waiting: use [`non_finite`](Self::non_finite) |
 /// | `accumulate` | communicates in every call | communicates once per combined step |
 /// | averages, `lookahead` | the same on all ranks | the same if ranks start from the same parameters |
 /// | `freeze`, `group` | as without ranks | as without ranks; must be the same on every rank |
-/// | `route` | as without ranks | a rejected step leaves the other ranks waiting: write it inside |
+/// | `route` | as without ranks | if another rank rejects the step, other branches have moved: write it inside |
 /// | `master_weights` | – | sends the mean in f32 |
 /// | K-FAC | rejected, because it would see only its own batch | uses each rank's own batch |
 ///
 /// Averages, `lookahead` and other adaptors outside that store parameters store those before the first broadcast, so call
-/// [`broadcast`](Self::broadcast) first. If an adaptor outside rejects or skips a step for a reason that exists on one rank only, such
-/// as a missing gradient, the other ranks wait until the timeout of their group.
+/// [`broadcast`](Self::broadcast) first. If an adaptor outside rejects a step on one rank, all ranks return an error. If it skips a step on
+/// one rank only, the other ranks wait for that rank's next step, or until the timeout of their group.
 ///
 /// Every rank computes the step itself. Element-wise optimizers give the same bits on any processor. Matrix optimizers (Muon, Shampoo,
 /// SOAP) may round differently if ranks run on different processors: detect this with [`verify_every`](Self::verify_every), or use
@@ -109,7 +108,7 @@ use crate::step::{Grad, Optimizer, Ranks, Report, Step, Tensor};
 #[must_use = "an optimizer moves nothing until `step` is called"]
 pub struct DataParallel<O, G, A> {
     inner: O,
-    group: G,
+    peers: Peers<G>,
     bucket_bytes: usize,
     verify_every: Option<u64>,
     non_finite: NonFinite,
@@ -128,7 +127,7 @@ impl<O, G, A> DataParallel<O, G, A> {
     pub(crate) fn new(inner: O, group: G) -> Self {
         Self {
             inner,
-            group,
+            peers: Peers::new(group),
             bucket_bytes: BUCKET_BYTES,
             verify_every: None,
             non_finite: NonFinite::Error,
@@ -165,7 +164,7 @@ impl<O, G, A> DataParallel<O, G, A> {
 
     /// The group of ranks.
     pub fn ranks(&self) -> &G {
-        &self.group
+        self.peers.group()
     }
 
     /// The bytes of gradients that this rank has passed to the group.
@@ -191,15 +190,15 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
     /// [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree) if the ranks' parameters differ in shape, and those of the group. Nothing has changed then.
     pub fn broadcast(&mut self, params: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
         let bucket = bucket_elements::<A>(self.bucket_bytes);
-        let known = broadcast(&self.group, params, self.layout(), bucket, |step| self.check_own(step))?;
+        let known = self.peers.broadcast(params, self.layout(), bucket, |step| self.check_own(step))?;
         (self.layout, self.is_loaded) = (Some(known), false);
         Ok(())
     }
 
     fn check_own(&self, step: &Step<'_, A>) -> Result<()> {
-        step.ensure_outermost("data_parallel")?;
+        ensure_outermost(step, "data_parallel")?;
         self.verify_every.map_or(Ok(()), |every| ensure_count("verify_every", every))?;
-        self.feedback.as_ref().map_or(Ok(()), Feedback::check)?;
+        self.feedback.as_ref().map_or(Ok(()), |feedback| feedback.compression().check())?;
         Layout::ensure_known(self.layout.as_ref(), step.layout())
     }
 
@@ -209,146 +208,143 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
         self.layout.is_some() && !(self.is_loaded && self.inner.steps() == 0)
     }
 
-    /// What the optimizer inside is to know of the ranks.
-    fn inside<'s>(&self, step: &Step<'s, A>) -> Option<&'s dyn Ranks> {
-        let joined: Option<&dyn Ranks> = (self.group.size() > 1).then_some(&Joined);
-        step.ranks().or(joined)
-    }
-
     /// Whether the optimizer inside would take the step, but for its gradients.
     fn check_ahead(&self, step: &Step<'_, A>) -> Result<()> {
-        self.check_own(step)?;
         let mut ahead = ahead(step);
-        ahead.set_ranks(self.inside(step));
+        ahead.set_share(self.share_of(step));
         self.inner.check(&ahead)
     }
 
+    /// What the optimizer inside sees of the step: with other ranks, the gradients are not of its data alone.
+    fn share_of<'s>(&self, step: &Step<'s, A>) -> Share<'s> {
+        if self.peers.are_none() { step.share() } else { step.share().at_most(Extent::Parameters) }
+    }
+
+    /// Whether the gradients are the mean already.
+    fn is_alone(&self) -> bool {
+        self.peers.are_none() && self.feedback.is_none()
+    }
+
     /// Packs the gradients, and says what this rank makes of the step.
-    fn prepare(&mut self, step: &Step<'_, A>, places: &[Place<'_>]) -> Result<Word> {
+    fn prepare(&mut self, step: &Step<'_, A>, places: &[Place<'_>]) -> Result<Vote> {
         step.ensure_writable()?;
+        self.check_own(step)?;
         self.check_ahead(step)?;
         let packed = packed::room(&mut self.packed, packed::elements(places));
         packed::pack_grads(step, places, packed);
-        judge(self.non_finite, places, packed)
+        let skips = skips(self.non_finite, || non_finite_of(places, packed))?;
+        Ok(Vote { skips, about: self.peers.tell(|| self.describe(step)) })
     }
 
     /// All that must be the same on all ranks.
-    fn describe(&self, step: &Step<'_, A>, text: &mut dyn Write) -> fmt::Result {
+    fn describe(&self, step: &Step<'_, A>) -> Vec<String> {
         let begins = if self.has_begun() { "" } else { ", the first with this group" };
-        writeln!(text, "step number {}{begins}", self.inner.steps())?;
-        writeln!(text, "the learning rate {}", self.inner.learning_rate())?;
-        match &self.feedback {
-            Some(feedback) => writeln!(text, "gradients by {}", feedback.describe())?,
-            None => writeln!(text, "gradients in buckets of {} bytes", self.bucket_bytes)?,
-        }
-        writeln!(text, "verify_every {:?}, non_finite {:?}", self.verify_every, self.non_finite)?;
-        describe_grads(step, text)?;
+        let mut lines = vec![
+            format!("step number {}{begins}", self.inner.steps()),
+            format!("the learning rate {}", self.inner.learning_rate()),
+            match &self.feedback {
+                Some(feedback) => format!("gradients by {}", feedback.compression().describe()),
+                None => format!("gradients in buckets of {} bytes", self.bucket_bytes),
+            },
+            format!("verify_every {:?}, non_finite {:?}", self.verify_every, self.non_finite),
+        ];
+        lines.extend(describe_grads(step));
         // Before the first step they may differ: those of rank 0 will hold.
         let due = self.verify_every.is_some_and(|every| self.inner.steps().is_multiple_of(every)) || self.is_loaded;
-        if due && self.has_begun() { describe_params(step, text) } else { Ok(()) }
-    }
-
-    /// Puts the mean of all ranks in the place of the packed gradients. Returns the bytes sent.
-    fn reduce(&mut self, places: &[Place<'_>]) -> Result<u64> {
-        let values = &mut self.packed[..packed::elements(places)];
-        match &mut self.feedback {
-            Some(feedback) => feedback.reduce(&self.group, places, values),
-            None => {
-                packed::mean(&self.group, values, bucket_elements::<A>(self.bucket_bytes))?;
-                Ok(size_of_val(values) as u64)
-            }
+        if due && self.has_begun() {
+            lines.extend(step.iter().map(|(info, tensor)| describe_values("values", info, &tensor.param())));
         }
+        lines
     }
 
-    /// The step of the optimizer inside, along the means.
-    fn step_inside(&mut self, step: &mut Step<'_, A>, places: &[Place<'_>]) -> Result<Report> {
-        let (layout, ranks, mut means) = (Arc::clone(step.layout()), self.inside(step), places.iter());
-        let tensors = step.iter_mut().map(|(_, tensor)| {
-            let mean = tensor.grad.as_ref().and_then(|_| means.next());
-            let mean = mean.map(|place| Grad::new(Values::Contiguous(&self.packed[place.range()], Order::C)));
-            Tensor { grad: mean, ..tensor.lend() }
-        });
-        self.inner.apply(Step::from_parts(layout, tensors.collect(), ranks))
-    }
-}
-
-/// The ranks of a step whose gradients are already those of all.
-#[derive(Debug)]
-struct Joined;
-
-impl Ranks for Joined {
-    fn are_tensors_cut(&self) -> bool {
-        false
+    /// The step of a rank whose gradients are the mean already.
+    fn apply_alone(&mut self, step: Step<'_, A>) -> Result<Report> {
+        step.ensure_writable()?;
+        self.check_own(&step)?;
+        if skips(self.non_finite, || non_finite(&step))? {
+            return Ok(Report::new(self.inner.learning_rate(), false));
+        }
+        let elements: usize = step.grads().map(|(info, _)| info.elements()).sum();
+        let layout = Arc::clone(step.layout());
+        let report = self.inner.apply(step)?;
+        self.keep(layout, (elements * size_of::<A>()) as u64);
+        Ok(report)
     }
 
-    fn has_all_tensors(&self) -> bool {
-        true
-    }
-
-    fn norm(&self, own: f64, _: f64) -> Result<f64> {
-        Ok(own)
+    /// Remembers a step that was taken.
+    fn keep(&mut self, layout: Arc<Layout>, bytes: u64) {
+        self.layout.get_or_insert(layout);
+        self.is_loaded = false;
+        self.traffic.add(bytes);
     }
 }
 
-/// What a policy makes of gradients.
-fn judge<A: Element>(policy: NonFinite, places: &[Place<'_>], values: &[A]) -> Result<Word> {
-    match policy {
-        NonFinite::Allow => Ok(Word::Go),
-        NonFinite::Skip => Ok(if packed::all_finite(values) { Word::Go } else { Word::Skip }),
-        NonFinite::Error => packed::ensure_finite(places, values, Packed::Grads).map(|()| Word::Go),
-    }
+/// The error of the first packed gradient that is not finite.
+fn non_finite_of<A: Element>(places: &[Place<'_>], packed: &[A]) -> Option<Error> {
+    let (path, index, value) = packed::non_finite(places, packed)?;
+    Some(Error::Step(StepError::NonFiniteGradient { path, index, value }))
+}
+
+/// The step along the means of all ranks.
+fn along<'s, A: Element>(
+    means: &'s [A],
+    places: &[Place<'_>],
+    step: &'s mut Step<'_, A>,
+    share: Share<'s>,
+) -> Step<'s, A> {
+    let (layout, mut places) = (Arc::clone(step.layout()), places.iter());
+    let tensors = step.iter_mut().map(|(_, tensor)| {
+        let place = tensor.grad.as_ref().and_then(|_| places.next());
+        let mean = place.map(|place| Grad::new(Values::Contiguous(&means[place.range()], Order::C)));
+        Tensor { grad: mean, ..tensor.lend(true) }
+    });
+    Step::from_parts(layout, tensors.collect(), share)
 }
 
 impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for DataParallel<O, G, A> {
-    /// Whether `apply` would accept this step, but for what only one of several ranks knows: whether its gradients are finite. An
+    /// Whether `apply` would accept this step. With other ranks it leaves out what only one of them knows: whether its gradients are finite. An
     /// `accumulate` around this one asks on every call, and returns if the answer is no. On this rank only, that would leave
     /// it a call behind the others, who would wait for it.
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         self.check_own(step)?;
-        // One rank alone knows whether all gradients are finite.
-        let alone = self.group.size() == 1;
-        let skips = alone && Word::of(self.non_finite, are_finite(step), step)? == Word::Skip;
-        if skips { Ok(()) } else { self.check_ahead(step) }
+        if self.peers.are_none() && skips(self.non_finite, || non_finite(step))? {
+            return Ok(());
+        }
+        if self.is_alone() { self.inner.check(step) } else { self.check_ahead(step) }
     }
 
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
-        let layout = Arc::clone(step.layout());
+        if self.is_alone() {
+            return self.apply_alone(step);
+        }
+        let (layout, share) = (Arc::clone(step.layout()), self.share_of(&step));
         let places = packed::places(&layout, &step, |tensor| tensor.grad.is_some());
         let own = self.prepare(&step, &places);
-        let mut word = agree_about(&self.group, own, |text| self.describe(&step, text))?;
         let skipped = Report::new(self.inner.learning_rate(), false);
-        if word == Word::Skip {
-            return Ok(skipped);
-        }
-        let bytes = self.reduce(&places)?;
-        // A sum may be too large for a number where the gradients are not. All ranks see the same.
-        word = judge(self.non_finite, &places, &self.packed[..packed::elements(&places)])?;
-        if word == Word::Skip {
-            return Ok(skipped);
-        }
-        let beginning = match self.has_begun() {
-            true => None,
-            false => Some(Beginning::receive(&self.group, &mut step, bucket_elements::<A>(self.bucket_bytes))?),
+        let bucket = bucket_elements::<A>(self.bucket_bytes);
+        let begin = (!self.has_begun()).then_some(bucket);
+        let Some(joint) = self.peers.agree(own)? else { return Ok(skipped) };
+        let means = &mut self.packed[..packed::elements(&places)];
+        let bytes = match &mut self.feedback {
+            Some(feedback) => feedback.reduce(joint.group(), &places, means)?,
+            None => packed::mean(joint.group(), means, bucket)?,
         };
-        let result = self.step_inside(&mut step, &places);
-        if let Some(beginning) = beginning {
-            beginning.settle(&mut step, result.is_ok());
+        // A sum may be too large for a number where the gradients are not. All ranks see the same.
+        if skips(self.non_finite, || non_finite_of(&places, means))? {
+            return Ok(skipped);
         }
-        let report = result?;
+        let inner = &mut self.inner;
+        let report = joint.take(&mut step, begin, |_, step| inner.apply(along(means, &places, step, share)))?;
         if let Some(feedback) = &mut self.feedback {
-            feedback.commit(&places);
+            feedback.commit(&mut step, &places);
         }
-        self.layout.get_or_insert(layout);
-        self.is_loaded = false;
-        self.traffic.add(bytes);
+        self.keep(layout, bytes);
         Ok(report)
     }
 
-    fn step(&mut self, params: &mut dyn ParamsMut<Elem = A>, grads: &dyn Params<Elem = A>) -> Result<Report> {
-        match Step::pair_known(params, grads, self.layout()) {
-            Ok(step) => self.apply(step),
-            Err(error) => Err(refuse(&self.group, error)),
-        }
+    fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+        let result = self.peers.conclude(result, true);
+        self.inner.conclude(result)
     }
 
     count_inner!();
@@ -359,7 +355,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for DataParalle
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
         if let Some(feedback) = &self.feedback {
-            feedback.write_state(state, self.layout.as_deref());
+            feedback.write_state(state);
         }
         self.inner.write_state(state);
     }
@@ -380,7 +376,7 @@ impl<O: fmt::Debug, G: fmt::Debug, A> fmt::Debug for DataParallel<O, G, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DataParallel")
             .field("inner", &self.inner)
-            .field("group", &self.group)
+            .field("group", self.peers.group())
             .field("bucket_bytes", &self.bucket_bytes)
             .field("verify_every", &self.verify_every)
             .field("non_finite", &self.non_finite)

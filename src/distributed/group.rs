@@ -1,6 +1,6 @@
 //! The traits of a group of ranks: who takes part, and their collective calls.
 
-use crate::error::Result;
+use crate::error::{ArgumentError, Error, RankError, Result};
 
 /// Ranks 0 … `size` − 1 that train together: threads, or processes of an engine such as MPI.
 ///
@@ -142,6 +142,24 @@ impl<A: Copy> Collective<A> for Alone {
     }
 }
 
+/// The bytes of all ranks, which may be of different lengths.
+pub(crate) fn gather(group: &impl RankGroup, own: &[u8]) -> Result<Vec<Vec<u8>>> {
+    let size = group.size();
+    let mut lengths = vec![0; size_of::<u64>() * size];
+    group.all_gather_bytes(&(own.len() as u64).to_le_bytes(), &mut lengths)?;
+    let (lengths, _) = lengths.as_chunks();
+    let lengths: Vec<_> = lengths.iter().map(|length| u64::from_le_bytes(*length) as usize).collect();
+    let longest = lengths.iter().copied().max().unwrap_or(0);
+    let mut padded = own.to_vec();
+    padded.resize(longest, 0);
+    let mut all = vec![0; longest * size];
+    group.all_gather_bytes(&padded, &mut all)?;
+    let part = |(rank, length): (usize, usize)| all.get(rank * longest..rank * longest + length).map(<[u8]>::to_vec);
+    let parts: Option<_> = lengths.into_iter().enumerate().map(part).collect();
+    let cut_off = || RankError::Transport { operation: "all_gather_bytes", reason: "a message is cut off".into() };
+    parts.ok_or_else(|| Error::Ranks(cut_off()))
+}
+
 fn copy<A: Copy>(from: &[A], to: &mut [A]) -> Result<()> {
     ensure_parts(to.len(), from.len(), 1)?;
     to.copy_from_slice(from);
@@ -152,7 +170,7 @@ fn copy<A: Copy>(from: &[A], to: &mut [A]) -> Result<()> {
 pub(super) fn ensure_parts(whole: usize, part: usize, size: usize) -> Result<()> {
     match part.checked_mul(size) == Some(whole) {
         true => Ok(()),
-        false => Err(crate::Error::Argument(crate::error::ArgumentError::Shape {
+        false => Err(Error::Argument(ArgumentError::Shape {
             argument: "the whole buffer",
             expected: vec![part.saturating_mul(size)],
             found: vec![whole],
@@ -164,6 +182,6 @@ pub(super) fn ensure_parts(whole: usize, part: usize, size: usize) -> Result<()>
 pub(super) fn ensure_root(root: usize, size: usize) -> Result<()> {
     match root < size {
         true => Ok(()),
-        false => Err(crate::Error::Ranks(crate::error::RankError::NoRank { rank: root, size })),
+        false => Err(Error::Ranks(RankError::NoRank { rank: root, size })),
     }
 }

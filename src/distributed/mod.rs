@@ -8,14 +8,11 @@
 //!
 //! A group is a [`ThreadGroup`], the processes of MPI (crate `gradus-mpi`), or any other type with [`RankGroup`] and [`Collective`].
 
-mod agreement;
-mod ahead;
-mod beginning;
 mod board;
 pub mod compress;
 mod data_parallel;
-mod description;
 mod group;
+mod joint;
 mod local_steps;
 mod packed;
 mod sharded;
@@ -23,11 +20,13 @@ mod thread_group;
 mod traffic;
 
 pub use data_parallel::DataParallel;
+#[cfg(feature = "federated")]
+pub(crate) use group::gather;
 pub use group::{Alone, Collective, RankGroup};
+#[cfg(feature = "federated")]
+pub(crate) use joint::{Before, ensure_finite};
 pub use local_steps::LocalSteps;
 pub use packed::Place;
-#[cfg(feature = "federated")]
-pub(crate) use packed::{pack_params, put_params};
 pub use sharded::{Sharded, unshard};
 pub use thread_group::ThreadGroup;
 pub use traffic::Traffic;

@@ -4,11 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::group::Collective;
-use crate::error::{Error, Result, StepError};
+use crate::error::Result;
 use crate::kernel::blocks;
 use crate::params::{Element, Layout, Order, TensorInfo, Values, ValuesMut};
-use crate::step::grad::{BLOCK, Grad};
-use crate::step::{Step, Tensor, norm};
+use crate::step::{Grad, Step, Tensor, norm};
 
 /// Where a tensor lies among packed values.
 #[derive(Debug, Clone, Copy)]
@@ -31,11 +30,6 @@ impl<'l> Place<'l> {
             place
         };
         known.map(place).collect()
-    }
-
-    /// The same tensor alone.
-    pub(super) fn alone(self) -> [Self; 1] {
-        [Self { start: 0, ..self }]
     }
 
     /// The tensor's position in the layout.
@@ -89,13 +83,6 @@ pub(super) fn write<A: Element>(packed: &[A], info: &TensorInfo, values: &mut Va
     }
 }
 
-/// What is packed.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Packed {
-    Grads,
-    Params,
-}
-
 /// Packs the gradients of a step.
 pub(super) fn pack_grads<A: Element>(step: &Step<'_, A>, places: &[Place<'_>], packed: &mut [A]) {
     for ((info, grad), place) in step.grads().zip(places) {
@@ -104,7 +91,7 @@ pub(super) fn pack_grads<A: Element>(step: &Step<'_, A>, places: &[Place<'_>], p
 }
 
 /// The parameters of a step, packed.
-pub(crate) fn pack_params<A: Element>(step: &Step<'_, A>) -> Vec<A> {
+pub(super) fn pack_params<A: Element>(step: &Step<'_, A>) -> Vec<A> {
     let places = places(step.layout(), step, |_| true);
     let mut packed = vec![A::zero(); elements(&places)];
     for ((info, tensor), place) in step.iter().zip(&places) {
@@ -114,7 +101,7 @@ pub(crate) fn pack_params<A: Element>(step: &Step<'_, A>) -> Vec<A> {
 }
 
 /// Writes packed parameters.
-pub(crate) fn put_params<A: Element>(step: &mut Step<'_, A>, packed: &[A]) {
+pub(super) fn put_params<A: Element>(step: &mut Step<'_, A>, packed: &[A]) {
     let layout = Arc::clone(step.layout());
     let places = places(&layout, step, |_| true);
     for ((info, tensor), place) in step.iter_mut().zip(&places) {
@@ -122,33 +109,29 @@ pub(crate) fn put_params<A: Element>(step: &mut Step<'_, A>, packed: &[A]) {
     }
 }
 
-/// Sums values over all ranks, a bucket at a time, and divides by the number of ranks.
-pub(super) fn mean<A: Element>(group: &impl Collective<A>, values: &mut [A], bucket: usize) -> Result<()> {
+/// Sums values over all ranks, a bucket at a time, and divides by the number of ranks. Returns the bytes sent.
+pub(super) fn mean<A: Element>(group: &impl Collective<A>, values: &mut [A], bucket: usize) -> Result<u64> {
     values.chunks_mut(bucket).try_for_each(|bucket| group.all_reduce(bucket))?;
     let size = A::from_f64(group.size() as f64);
     values.iter_mut().for_each(|value| *value /= size);
-    Ok(())
+    Ok(size_of_val(values) as u64)
 }
 
-/// Whether all are finite.
-pub(super) fn all_finite<A: Element>(values: &[A]) -> bool {
-    // Block by block without a branch, for SIMD.
-    values.chunks(BLOCK).all(|block| block.iter().fold(true, |finite, value| finite & value.is_finite()))
+/// The first of packed values that is not finite, with its tensor's path and its place there.
+pub(super) fn non_finite<A: Element>(places: &[Place<'_>], packed: &[A]) -> Option<(String, Vec<usize>, f64)> {
+    let values = |place: &Place<'_>| Values::Contiguous(&packed[place.range()], Order::C);
+    places.iter().find_map(|place| non_finite_of(place.info, &values(place)))
 }
 
-/// Returns an error with the first value that is not finite, if there is one.
-pub(super) fn ensure_finite<A: Element>(places: &[Place<'_>], packed: &[A], what: Packed) -> Result<()> {
-    if all_finite(packed) {
-        return Ok(());
+/// [`non_finite`] for one tensor.
+pub(super) fn non_finite_of<A: Element>(
+    info: &TensorInfo,
+    values: &Values<'_, A>,
+) -> Option<(String, Vec<usize>, f64)> {
+    if values.as_slice(Order::C).is_some_and(norm::finite) {
+        return None;
     }
-    let Some(at) = packed.iter().position(|value| !value.is_finite()) else { return Ok(()) };
-    // The last that begins there or before: those of no elements end before it.
-    let place = places.iter().rfind(|place| place.start <= at);
-    let Some(Place { info, start, .. }) = place else { return Ok(()) };
-    let (path, index) = (info.path().to_owned(), norm::unravel(at - start, info.shape()));
-    let value = packed[at].as_f64();
-    Err(match what {
-        Packed::Grads => Error::Step(StepError::NonFiniteGradient { path, index, value }),
-        Packed::Params => Error::Step(StepError::NonFiniteParameter { path, index, value }),
-    })
+    let view = values.view(info.shape());
+    let (at, value) = view.iter().enumerate().find(|(_, value)| !value.is_finite())?;
+    Some((info.path().to_owned(), norm::unravel(at, info.shape()), value.as_f64()))
 }

@@ -110,7 +110,9 @@ pub enum Error {
 
     /// An optimizer accepted a step in `check` and rejected it in `apply`, after other optimizers had taken theirs.
     ///
-    /// This is the only error after which something has changed: the other optimizers' tensors have moved.
+    /// Or an optimizer cannot load the state that it has just written, so that a round cannot be undone.
+    ///
+    /// This is the only error after which something has changed: other tensors have moved, or that state.
     #[error(
         "other tensors have already moved: {reason} (an optimizer must reject in `check` every step that it would reject in `apply`)"
     )]

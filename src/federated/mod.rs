@@ -16,7 +16,6 @@
 mod adaptive;
 mod aggregation;
 mod answers;
-mod attempt;
 mod client;
 mod clients;
 pub mod privacy;

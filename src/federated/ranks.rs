@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use super::client::Task;
 use super::clients::{Clients, Reply};
-use crate::distributed::{Collective, RankGroup};
-use crate::error::{Error, RankError, Result};
+use crate::distributed::{Collective, RankGroup, gather};
+use crate::error::{Error, Result};
 use crate::params::Params;
 
 /// The clients of all ranks of a group; each rank runs some of them.
@@ -102,24 +102,7 @@ impl<T: Params, G: Collective<f64>, C: Clients<T>> Clients<T> for Ranks<G, C> {
     }
 
     fn exchange(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
-        let size = self.group.size();
-        let mut lengths = vec![0; size_of::<u64>() * size];
-        self.group.all_gather_bytes(&(own.len() as u64).to_le_bytes(), &mut lengths)?;
-        let (lengths, _) = lengths.as_chunks();
-        let lengths: Vec<_> = lengths.iter().map(|length| u64::from_le_bytes(*length) as usize).collect();
-        let longest = lengths.iter().copied().max().unwrap_or(0);
-        let mut padded = own.to_vec();
-        padded.resize(longest, 0);
-        let mut all = vec![0; longest * size];
-        self.group.all_gather_bytes(&padded, &mut all)?;
-        let mut parts =
-            lengths.iter().enumerate().map(|(rank, length)| all.get(rank * longest..rank * longest + length));
-        let missing =
-            || Error::Ranks(RankError::Transport { operation: "exchange", reason: "a message is cut off".into() });
-        parts.try_fold(Vec::new(), |mut parts, part| {
-            parts.push(part.ok_or_else(missing)?.to_vec());
-            Ok(parts)
-        })
+        gather(&self.group, own)
     }
 
     fn add(&self, sums: &mut [f64]) -> Result<()> {

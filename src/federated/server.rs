@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::aggregation::{Aggregation, Mean};
 use super::answers::{Answers, Sums};
-use super::attempt::Attempt;
 use super::client::Task;
 use super::clients::Clients;
 use super::report::RoundReport;
 use super::selection::{All, Selection};
 use super::tensors::Tensors;
+use crate::distributed::{Before, ensure_finite};
 use crate::error::{ArgumentError, Error, FederatedError, RankError, Result, StepError};
 use crate::params::{Element, Layout, Params, ParamsMut};
 use crate::step::{Optimizer, Report, Step};
@@ -353,16 +353,19 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
         let change = change.get_or_insert_with(|| Tensors::zeros(Arc::clone(layout)));
         let attempt = control.and_then(|control| {
             sums.gradient(divisor, change)?;
-            let step = Step::pair(model, &*change, optimizer.layout())?;
-            Ok((Attempt::new(optimizer, step)?, control))
-        });
-        let own = attempt.as_ref().map_err(Error::clone).and_then(|(attempt, _)| attempt.ensure_finite(optimizer));
-        match (agree_on_end(clients, own), attempt) {
-            (Ok(()), Ok((attempt, control))) => Ok((attempt.report, control)),
-            (Err(error), Ok((attempt, _))) => {
-                attempt.undo(optimizer);
-                Err(error)
+            let mut step = Step::pair(model, &*change, optimizer.layout())?;
+            let before = Before::of(optimizer, &step);
+            match optimizer.apply(step.lend(true)) {
+                Ok(report) => Ok((report, control, step, before)),
+                // One that consists of several may have moved a part.
+                Err(error) => Err(before.restore(optimizer, &mut step, error.taken_back())),
             }
+        });
+        let told = optimizer.conclude(attempt.as_ref().map(|(report, ..)| *report).map_err(Error::clone));
+        let own = told.and_then(|_| attempt.as_ref().map_or(Ok(()), |(_, _, step, _)| ensure_finite(optimizer, step)));
+        match (agree_on_end(clients, own), attempt) {
+            (Ok(()), Ok((report, control, ..))) => Ok((report, control)),
+            (Err(error), Ok((.., mut step, before))) => Err(before.restore(optimizer, &mut step, error)),
             (_, Err(error)) => Err(error),
         }
     }

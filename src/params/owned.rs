@@ -3,8 +3,6 @@
 #[cfg(feature = "half")]
 use ndarray::{ArrayD, IxDyn, ShapeBuilder};
 
-#[cfg(feature = "distributed")]
-use super::Layout;
 use super::{Order, TensorInfo, Values, ValuesMut};
 use crate::error::Result;
 use crate::kernel::aligned::{Aligned, before_line};
@@ -58,19 +56,6 @@ impl<A: Element> Owned<A> {
         Ok(Some(Self { values, order }))
     }
 
-    /// Writes those that are there.
-    #[cfg(feature = "distributed")]
-    pub(crate) fn write_all(all: &[Self], layout: Option<&Layout>, state: &mut StateWriter<'_>, name: &str) {
-        let tensors = layout.map_or(&[][..], Layout::tensors).iter().zip(all);
-        tensors.filter(|(_, values)| !values.is_empty()).for_each(|(info, values)| values.write(state, name, info));
-    }
-
-    /// Reads what [`write_all`](Self::write_all) wrote; empty where there was nothing.
-    #[cfg(feature = "distributed")]
-    pub(crate) fn read_all(state: &StateReader<'_>, name: &str) -> Result<Vec<Self>> {
-        state.tensors().iter().map(|info| Ok(Self::read(state, name, info)?.unwrap_or_default())).collect()
-    }
-
     pub(crate) fn order(&self) -> Order {
         self.order
     }
@@ -88,6 +73,12 @@ impl<A: Element> Owned<A> {
     }
 
     /// The elements, in their order.
+    #[cfg(feature = "distributed")]
+    pub(crate) fn as_slice(&self) -> &[A] {
+        &self.values
+    }
+
+    /// The elements, in their order, to be changed.
     pub(crate) fn as_mut_slice(&mut self) -> &mut [A] {
         &mut self.values
     }

@@ -17,6 +17,7 @@ use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::follower::follow;
 use crate::step::grad::BLOCK;
+use crate::step::share::Extent;
 use crate::step::{Grad, Optimizer, PerTensor, Report, Step, Tensor, counter, norm};
 
 /// An optimizer from a [`MatrixRule`].
@@ -81,7 +82,7 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
     /// The hyper-parameters of this step, if they and the step are in order.
     fn values(&self, step: &Step<'_, A>) -> Result<(RatesAt, R::Values)> {
         self.state.ensure_known(step)?;
-        step.ensure_uncut(self.rule.name())?;
+        step.share().ensure(Extent::Tensors, self.rule.name())?;
         counter::ensure_next("steps", self.steps)?;
         let (rates, decay) = (self.rates.at(self.steps)?, self.rule.decay());
         let mut stepped = step.iter().filter(|(_, tensor)| tensor.grad.is_some());

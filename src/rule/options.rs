@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::params::Element;
 use crate::schedule::line::Line;
 use crate::step::Step;
+use crate::step::share::Extent;
 
 /// The options that are on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -24,7 +25,7 @@ impl Options {
     /// Returns an error if a tensor cannot be measured, because other ranks have parts of it.
     pub(super) fn ensure<A: Element>(self, step: &Step<'_, A>) -> Result<()> {
         let name = if self.cautious { "cautious" } else { "trust_ratio" };
-        if self.measure() { step.ensure_uncut(name) } else { Ok(()) }
+        if self.measure() { step.share().ensure(Extent::Tensors, name) } else { Ok(()) }
     }
 
     pub(super) fn describe(self, line: Line) -> Line {

@@ -214,6 +214,10 @@ macro_rules! optimizer_of_driver {
             self.values(step).map(drop)
         }
 
+        fn conclude(&mut self, result: $crate::Result<$crate::Report>) -> $crate::Result<$crate::Report> {
+            result
+        }
+
         fn learning_rate(&self) -> f64 {
             self.rates.learning_rate.at(self.steps)
         }

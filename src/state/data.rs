@@ -57,7 +57,6 @@ impl Data {
     }
 
     /// The first number that is NaN or an infinity.
-    #[cfg(feature = "distributed")]
     pub(crate) fn first_non_finite(&self) -> Option<f64> {
         /// Of numbers in 16 bits these say that they are none, or infinite: the exponent's.
         const EXPONENTS: [u16; 2] = [0x7f80, 0x7c00];

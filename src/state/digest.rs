@@ -3,8 +3,6 @@
 //! FNV-1a. It is the same on every machine, with every compiler and in every version of this crate, which the hasher of the
 //! standard library does not promise. It finds differences, not forgeries.
 
-use std::fmt;
-
 /// FNV's offset basis and prime; a byte is taken in by `h ← (h ⊕ byte) · PRIME`.
 const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
 const PRIME: u64 = 0x0100_0000_01b3;
@@ -40,14 +38,6 @@ impl Digest {
 
     pub(crate) fn finish(self) -> u64 {
         self.0
-    }
-}
-
-/// The digest of what is written.
-impl fmt::Write for Digest {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.bytes(text.as_bytes());
-        Ok(())
     }
 }
 

@@ -19,6 +19,8 @@ use data::Data;
 pub(crate) use reader::load;
 pub use reader::{Commit, StateReader};
 pub use writer::StateWriter;
+#[cfg(feature = "distributed")]
+pub(crate) use writer::ensure_finite;
 
 /// The state of an optimizer and its adaptors, by name. Created by [`Optimizer::state_dict`](crate::Optimizer::state_dict).
 ///
@@ -129,18 +131,6 @@ impl StateDict {
     /// Removes an entry, and returns whether it existed.
     pub fn remove(&mut self, key: &str) -> bool {
         self.texts.remove(key).is_some() | self.tensors.remove(key).is_some()
-    }
-
-    /// Returns an error unless all numbers are finite.
-    #[cfg(feature = "distributed")]
-    pub(crate) fn ensure_finite(&self) -> Result<()> {
-        let number = |(key, tensor): (&String, &StateTensor)| Some((key.clone(), tensor.data.first_non_finite()?));
-        match self.tensors.iter().find_map(number) {
-            Some((key, value)) => {
-                Err(Error::State(StateError::EntryValue { key, value: value.to_string(), accepted: "finite" }))
-            }
-            None => Ok(()),
-        }
     }
 
     /// The bytes of all tensors.

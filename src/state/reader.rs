@@ -90,14 +90,20 @@ impl<'r> StateReader<'r> {
     /// # Errors
     /// [`StateError::WrongAlgorithm`] if the state belongs to another optimizer.
     pub fn node(&mut self, name: &str) -> Result<Self> {
-        let prefix = numbered(&self.prefix, &mut self.nodes, name);
-        if !self.dict.has_below(&prefix) {
+        let node = self.branch(name);
+        if !self.dict.has_below(&node.prefix) {
             let names = self.dict.keys().filter_map(|key| key.strip_prefix(&self.prefix)?.split('/').next());
             let found: BTreeSet<String> = names.map(str::to_owned).collect();
-            let expected = prefix.trim_end_matches('/').to_owned();
+            let expected = node.prefix.trim_end_matches('/').to_owned();
             return Err(Error::State(StateError::WrongAlgorithm { expected, found: found.into_iter().collect() }));
         }
-        Ok(Self { dict: self.dict, layout: self.layout, read: self.read, prefix, nodes: BTreeMap::new() })
+        Ok(node)
+    }
+
+    /// [`node`](Self::node) for a part of a chain with nodes of its own, which may have written nothing.
+    pub(crate) fn branch(&mut self, name: &str) -> Self {
+        let prefix = numbered(&self.prefix, &mut self.nodes, name);
+        Self { dict: self.dict, layout: self.layout, read: self.read, prefix, nodes: BTreeMap::new() }
     }
 
     /// Reads what [`StateWriter::node_if_any`](super::StateWriter::node_if_any) wrote. It is no error if the node is not there and `read`

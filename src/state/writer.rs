@@ -6,6 +6,8 @@ use ndarray::Array2;
 
 use super::data::Data;
 use super::{StateDict, StateTensor};
+#[cfg(feature = "distributed")]
+use crate::error::{Error, Result, StateError};
 use crate::params::{Element, Order, TensorInfo};
 
 /// Writes the state of one part of an optimizer: the argument of [`Optimizer::write_state`](crate::Optimizer::write_state).
@@ -15,17 +17,32 @@ pub struct StateWriter<'w> {
     prefix: String,
     /// How many nodes of a name this level has.
     nodes: BTreeMap<String, usize>,
+    /// Whether only numbers that are not finite are kept: the first of each tensor.
+    only_non_finite: bool,
+}
+
+/// Returns an error if a number of the state that `write` writes is not finite. It holds one tensor of the state at a time.
+#[cfg(feature = "distributed")]
+pub(crate) fn ensure_finite(write: impl FnOnce(&mut StateWriter<'_>)) -> Result<()> {
+    let mut found = StateDict::default();
+    write(&mut StateWriter { only_non_finite: true, ..StateWriter::new(&mut found) });
+    match found.tensors.into_iter().find_map(|(key, number)| Some((key, number.data.first_non_finite()?))) {
+        Some((key, value)) => {
+            Err(Error::State(StateError::EntryValue { key, value: value.to_string(), accepted: "finite" }))
+        }
+        None => Ok(()),
+    }
 }
 
 impl<'w> StateWriter<'w> {
     pub(crate) fn new(dict: &'w mut StateDict) -> Self {
-        Self { dict, prefix: String::new(), nodes: BTreeMap::new() }
+        Self { dict, prefix: String::new(), nodes: BTreeMap::new(), only_non_finite: false }
     }
 
     /// Creates a node for a part of the chain, with the name of its algorithm. A second node of the same name becomes `name#2`.
     pub fn node(&mut self, name: &str) -> StateWriter<'_> {
         let prefix = numbered(&self.prefix, &mut self.nodes, name);
-        StateWriter { dict: self.dict, prefix, nodes: BTreeMap::new() }
+        StateWriter { dict: self.dict, prefix, nodes: BTreeMap::new(), only_non_finite: self.only_non_finite }
     }
 
     /// [`node`](Self::node) for a part that may have nothing to write: then there is no node.
@@ -69,7 +86,13 @@ impl<'w> StateWriter<'w> {
 
     /// Writes what has a shape of its own.
     pub(crate) fn insert(&mut self, name: &str, path: &str, shape: &[usize], data: Data) {
-        let tensor = StateTensor { shape: shape.into(), data };
+        let tensor = match self.only_non_finite {
+            false => StateTensor { shape: shape.into(), data },
+            true => match data.first_non_finite() {
+                Some(number) => StateTensor { shape: [].into(), data: Data::F64(vec![number]) },
+                None => return,
+            },
+        };
         self.dict.tensors.insert(format!("{}{name}/{path}", self.prefix), tensor);
     }
 }

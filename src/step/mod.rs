@@ -9,17 +9,18 @@ mod optimizer;
 mod pairing;
 mod per_tensor;
 mod report;
+pub(crate) mod share;
 mod tensor;
 
 use std::cell::OnceCell;
-use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use crate::error::{Error, RankError, Result, StepError};
+use crate::error::{Error, Result, StepError};
 use crate::params::{Element, Layout, Order, Params, ParamsMut, TensorInfo, ValuesMut};
 use memo::{Described, Memo, Quantity};
 use pairing::{walk_grads, walk_params};
+use share::{Extent, Share};
 
 pub use follower::Follower;
 pub use grad::Grad;
@@ -49,21 +50,9 @@ pub struct Step<'a, A> {
 pub(crate) struct Context<'a> {
     layout: Arc<Layout>,
     number: u64,
-    ranks: Option<&'a dyn Ranks>,
+    share: Share<'a>,
     /// Shared with the step's previews, from the first of them on.
     memo: OnceCell<Memo>,
-}
-
-/// What a step that is one rank's share of a larger one knows of the others.
-pub(crate) trait Ranks: fmt::Debug + Sync {
-    /// Whether tensors may be divided between ranks, not only given to them.
-    fn are_tensors_cut(&self) -> bool;
-
-    /// Whether every rank has all tensors, and only the data is divided.
-    fn has_all_tensors(&self) -> bool;
-
-    /// The p-norm of all shares, of which this rank's is `own`. All ranks ask, and get the same bits.
-    fn norm(&self, own: f64, p: f64) -> Result<f64>;
 }
 
 impl<'a, A: Element> Step<'a, A> {
@@ -84,7 +73,7 @@ impl<'a, A: Element> Step<'a, A> {
     ) -> Result<Self> {
         let (layout, mut tensors) = walk_params(params, known)?;
         walk_grads(grads, &layout, &mut tensors)?;
-        let context = Context { layout, number: 0, ranks: None, memo: OnceCell::new() };
+        let context = Context { layout, number: 0, share: Share::ALL, memo: OnceCell::new() };
         Ok(Self { context, tensors, is_as_paired: true })
     }
 
@@ -100,11 +89,11 @@ impl<'a, A: Element> Step<'a, A> {
     }
 
     /// A step of these tensors, in the order of the layout.
-    pub(crate) fn from_parts(layout: Arc<Layout>, tensors: Vec<Tensor<'a, A>>, ranks: Option<&'a dyn Ranks>) -> Self {
-        Self::in_context(Context { layout, number: 0, ranks, memo: OnceCell::new() }, tensors)
+    pub(crate) fn from_parts(layout: Arc<Layout>, tensors: Vec<Tensor<'a, A>>, share: Share<'a>) -> Self {
+        Self::in_context(Context { layout, number: 0, share, memo: OnceCell::new() }, tensors)
     }
 
-    /// A step of these tensors in the place of another, whose context this is: other ranks, number and measurements are the same.
+    /// A step of these tensors in the place of another, whose context this is: share, number and measurements are the same.
     pub(crate) fn in_context(context: Context<'a>, tensors: Vec<Tensor<'a, A>>) -> Self {
         Self { context, tensors, is_as_paired: false }
     }
@@ -139,21 +128,15 @@ impl<'a, A: Element> Step<'a, A> {
         self.is_as_paired
     }
 
-    /// The other ranks, if this is one's share of a step.
-    #[cfg(feature = "distributed")]
-    pub(crate) fn ranks(&self) -> Option<&'a dyn Ranks> {
-        self.context.ranks
+    /// Which share of a larger step this is.
+    pub(crate) fn share(&self) -> Share<'a> {
+        self.context.share
     }
 
     /// Whether this step may contain only a part of a tensor, as it does inside `sharded`. A part is a vector of consecutive elements. An
     /// optimizer that needs whole tensors rejects such a step.
     pub fn is_cut(&self) -> bool {
-        self.context.ranks.is_some_and(|ranks| ranks.are_tensors_cut())
-    }
-
-    /// Nothing if every tensor is a whole one. `name` is who asks.
-    pub(crate) fn ensure_uncut(&self, name: &'static str) -> Result<()> {
-        if self.is_cut() { Err(Error::Ranks(RankError::CutTensors { name })) } else { Ok(()) }
+        self.context.share.extent < Extent::Tensors
     }
 
     /// For the [`check`](crate::Optimizer::check) of your own optimizer. `known` is the layout of its earlier steps.
@@ -172,34 +155,10 @@ impl<'a, A: Element> Step<'a, A> {
         if is_preview { Err(Error::Step(StepError::Previewed)) } else { Ok(()) }
     }
 
-    /// Nothing if all tensors are here. `name` is who asks.
-    pub(crate) fn ensure_whole(&self, name: &'static str) -> Result<()> {
-        match self.context.ranks {
-            Some(ranks) if !ranks.has_all_tensors() => Err(Error::Ranks(RankError::NotShardable { name })),
-            _ => Ok(()),
-        }
-    }
-
-    /// Returns an error if other ranks have the rest of this step. `name` is an adaptor that talks to ranks itself: its errors would
-    /// reach those ranks only.
+    /// Makes it this share of a larger step.
     #[cfg(feature = "distributed")]
-    pub(crate) fn ensure_outermost(&self, name: &'static str) -> Result<()> {
-        match self.context.ranks {
-            Some(ranks) if !ranks.has_all_tensors() => Err(Error::Ranks(RankError::InsideSharded { name })),
-            _ => Ok(()),
-        }
-    }
-
-    /// Nothing if the gradients are those of this rank's data alone. `name` is who asks.
-    #[cfg(feature = "second-order")]
-    pub(crate) fn ensure_own_data(&self, name: &'static str) -> Result<()> {
-        if self.context.ranks.is_some() { Err(Error::Ranks(RankError::DataOfAllRanks { name })) } else { Ok(()) }
-    }
-
-    /// Makes it one rank's share of a step.
-    #[cfg(feature = "distributed")]
-    pub(crate) fn set_ranks(&mut self, ranks: Option<&'a dyn Ranks>) {
-        self.context.ranks = ranks;
+    pub(crate) fn set_share(&mut self, share: Share<'a>) {
+        self.context.share = share;
     }
 
     /// The p-norm of all gradients together, for 1 ≤ p ≤ ∞. It is infinite or NaN if an element is.
@@ -210,7 +169,7 @@ impl<'a, A: Element> Step<'a, A> {
     /// # Errors
     /// Inside `sharded`, those of the [`RankGroup`](crate::distributed::RankGroup). Otherwise none.
     pub fn grad_norm(&self, p: f64) -> Result<f64> {
-        self.norm_of_all(self.measured(Quantity::Norm { p }, |grads| norm::norm(grads, p)), p)
+        self.context.share.norm(self.measured(Quantity::Norm { p }, |grads| norm::norm(grads, p)), p)
     }
 
     /// A quantity of the gradients as they are described now: measured, unless it was for a check of this step.
@@ -220,6 +179,11 @@ impl<'a, A: Element> Step<'a, A> {
         let Some(memo) = self.context.memo.get() else { return measure() };
         let measured = memo.find_or(quantity, A::DTYPE, self.described(), || [measure()].into());
         measured.first().copied().unwrap_or(f64::NAN)
+    }
+
+    /// Whether every gradient is finite.
+    pub(crate) fn are_finite(&self) -> bool {
+        self.measured(Quantity::Finite, |grads| if norm::all_finite(grads) { 0.0 } else { f64::NAN }) == 0.0
     }
 
     /// What the gradients are, by the tensors' positions.
@@ -240,11 +204,6 @@ impl<'a, A: Element> Step<'a, A> {
         }
     }
 
-    /// The p-norm of the gradients of the whole step, of which `own` is that of the tensors here.
-    pub(crate) fn norm_of_all(&self, own: f64, p: f64) -> Result<f64> {
-        self.context.ranks.map_or(Ok(own), |ranks| ranks.norm(own, p))
-    }
-
     /// A step that only has parameters, for changing them as a whole.
     #[cfg(feature = "distributed")]
     pub(crate) fn of_params(
@@ -252,7 +211,7 @@ impl<'a, A: Element> Step<'a, A> {
         known: Option<&Arc<Layout>>,
     ) -> Result<Self> {
         let (layout, tensors) = walk_params(params, known)?;
-        Ok(Self::from_parts(layout, tensors, None))
+        Ok(Self::from_parts(layout, tensors, Share::ALL))
     }
 
     /// A step that only has gradients, for measuring them.
@@ -260,7 +219,28 @@ impl<'a, A: Element> Step<'a, A> {
         let nothing = |index| Tensor::new(index, ValuesMut::Contiguous(&mut [], Order::C));
         let mut tensors = (0..layout.len()).map(nothing).collect::<Vec<_>>();
         walk_grads(grads, &layout, &mut tensors)?;
-        Ok(Self::from_parts(Arc::new(layout), tensors, None))
+        Ok(Self::from_parts(Arc::new(layout), tensors, Share::ALL))
+    }
+
+    /// The same step, borrowed from this one, with what follows its parameters or without.
+    pub(crate) fn lend(&mut self, with_followers: bool) -> Step<'_, A> {
+        let context = self.context();
+        Step::in_context(context, self.iter_mut().map(|(_, tensor)| tensor.lend(with_followers)).collect())
+    }
+
+    /// Has `take` take the step, and returns what that returns and which of the tensors that are to be watched it has moved.
+    pub(crate) fn watched<R>(
+        self,
+        watch: impl IntoIterator<Item = bool>,
+        take: impl FnOnce(Step<'_, A>) -> Result<R>,
+    ) -> Result<(R, Vec<bool>)> {
+        let mut watches: Vec<_> = watch.into_iter().map(|watch| watch.then(Follower::watch)).collect();
+        let mut step: Step<'_, A> = self; // a shorter lifetime: from here on it borrows from the watches
+        for ((_, tensor), watch) in step.iter_mut().zip(&mut watches) {
+            tensor.followers.extend(watch.as_mut().map(Follower::lend));
+        }
+        let result = take(step)?;
+        Ok((result, watches.iter().map(|watch| watch.as_ref().is_some_and(Follower::has_followed)).collect()))
     }
 
     /// The tensors that have a gradient: path and shape, and the gradient.

@@ -43,6 +43,19 @@ pub trait Optimizer<A: Element>: Send {
     /// [`StepError::ParametersChanged`](crate::error::StepError::ParametersChanged), and those of the adaptors on the way.
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report>;
 
+    /// Receives the result of a call of [`step`](Optimizer::step), and returns it. `step` calls it last.
+    ///
+    /// The ranks of a group wait for each other. If a part of the chain rejects a step on one rank before that rank has met the others, this
+    /// method tells them. An optimizer returns `result`. An adaptor passes it to the optimizer inside, and a router passes it to all of its
+    /// optimizers. An adaptor that does not call the optimizer inside in every call returns the errors of the other calls itself, because no
+    /// rank waits in those.
+    ///
+    /// If you pair a step yourself and [`apply`](Optimizer::apply) it, call this method with the result, or with the error of pairing.
+    ///
+    /// # Errors
+    /// That of `result`, or that of the group if telling it fails.
+    fn conclude(&mut self, result: Result<Report>) -> Result<Report>;
+
     /// The learning rate that the next step will use, before any group's change to it.
     fn learning_rate(&self) -> f64;
 
@@ -119,9 +132,11 @@ pub trait Optimizer<A: Element>: Send {
     /// bit what they were.
     #[doc(alias = "zero_grad")]
     fn step(&mut self, params: &mut dyn ParamsMut<Elem = A>, grads: &dyn Params<Elem = A>) -> Result<Report> {
-        let mut step = Step::pair_known(params, grads, self.layout())?;
-        step.set_number(self.steps());
-        self.apply(step)
+        let result = Step::pair_known(params, grads, self.layout()).and_then(|mut step| {
+            step.set_number(self.steps());
+            self.apply(step)
+        });
+        self.conclude(result)
     }
 }
 
@@ -134,6 +149,10 @@ macro_rules! forward {
 
             fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
                 (**self).apply(step)
+            }
+
+            fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+                (**self).conclude(result)
             }
 
             fn step(&mut self, params: &mut dyn ParamsMut<Elem = A>, grads: &dyn Params<Elem = A>) -> Result<Report> {

@@ -55,6 +55,12 @@ impl<T> PerTensor<T> {
         Self { layout: None, tensors: Vec::new(), missing: 0 }
     }
 
+    /// Nothing for any tensor of parameters that are known.
+    pub(crate) fn of(layout: Arc<Layout>) -> Self {
+        let missing = layout.len();
+        Self { layout: Some(layout), tensors: (0..missing).map(|_| None).collect(), missing }
+    }
+
     /// The layout of the parameters; `None` before the first step.
     pub fn layout(&self) -> Option<&Arc<Layout>> {
         self.layout.as_ref()
@@ -101,9 +107,7 @@ impl<T> PerTensor<T> {
     pub fn begin<A: Element>(&mut self, step: &Step<'_, A>, make: impl Fn(&TensorInfo, &Tensor<'_, A>) -> T) -> Made {
         let mut made = Made { is_first: self.layout.is_none(), tensors: Vec::new() };
         if made.is_first {
-            self.layout = Some(Arc::clone(step.layout()));
-            self.missing = step.layout().len();
-            self.tensors.resize_with(self.missing, || None);
+            *self = Self::of(Arc::clone(step.layout()));
         }
         if self.missing == 0 {
             return made;

@@ -85,21 +85,10 @@ impl<'a, A: Element> Tensor<'a, A> {
         true
     }
 
-    /// The same tensor, borrowed from this one, without what follows it.
-    pub(crate) fn reborrow(&mut self) -> Tensor<'_, A> {
-        Tensor {
-            grad: self.grad.as_ref().map(Grad::reborrow),
-            learning_rate: self.learning_rate,
-            weight_decay: self.weight_decay,
-            frozen: self.frozen,
-            ..Tensor::new(self.index, self.param.reborrow())
-        }
-    }
-
-    /// The same tensor, borrowed from this one, with what follows it.
-    #[cfg(feature = "distributed")]
-    pub(crate) fn lend(&mut self) -> Tensor<'_, A> {
-        let followers = self.followers.iter_mut().map(Follower::lend).collect();
+    /// The same tensor, borrowed from this one, with what follows it or without.
+    pub(crate) fn lend(&mut self, with_followers: bool) -> Tensor<'_, A> {
+        let followers =
+            if with_followers { self.followers.iter_mut().map(Follower::lend).collect() } else { Vec::new() };
         Tensor {
             grad: self.grad.as_ref().map(Grad::reborrow),
             learning_rate: self.learning_rate,

@@ -16,6 +16,7 @@ use crate::step::Optimizer;
 type Change<S> = dyn Fn(&S);
 
 /// Tests a schedule: made by [`schedule`](super::schedule()).
+#[must_use = "`run` tests the laws"]
 pub struct ScheduleLaws<S> {
     build: Box<dyn Fn() -> S>,
     subject: String,

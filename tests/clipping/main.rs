@@ -29,6 +29,10 @@ impl<A: Scalar> Optimizer<A> for Probe<A> {
         Ok(Report::new(1.0, true))
     }
 
+    fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+        result
+    }
+
     fn replace_learning_rate(&mut self, _: gradus::Hyper) {}
 
     fn part(&self, _: std::any::TypeId) -> Option<&dyn std::any::Any> {

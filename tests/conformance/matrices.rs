@@ -318,6 +318,10 @@ mod second_order {
             self.0.apply(step)
         }
 
+        fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+            self.0.conclude(result)
+        }
+
         fn replace_learning_rate(&mut self, learning_rate: gradus::Hyper) {
             self.0.replace_learning_rate(learning_rate);
         }

@@ -113,15 +113,16 @@ fn changes_that_overflow() {
     }
 }
 
-/// An optimizer that accepts a step and then refuses it, or panics, if it is told to; else Sgd.
+/// An optimizer that accepts a step and then refuses it, or does not read what it has written, if it is told to; else Sgd.
 struct Late<A> {
     inner: Sgd<A>,
     refuses: bool,
+    is_illegible: bool,
 }
 
 impl<A: Scalar> Late<A> {
     fn new(refuses: bool) -> Self {
-        Self { inner: Sgd::new(1.0), refuses }
+        Self { inner: Sgd::new(1.0), refuses, is_illegible: false }
     }
 }
 
@@ -132,6 +133,10 @@ impl<A: Scalar> Optimizer<A> for Late<A> {
 
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
         if self.refuses { Err(Error::Other("not on this rank".into())) } else { self.inner.apply(step) }
+    }
+
+    fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+        self.inner.conclude(result)
     }
 
     fn replace_learning_rate(&mut self, learning_rate: gradus::Hyper) {
@@ -163,7 +168,7 @@ impl<A: Scalar> Optimizer<A> for Late<A> {
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
-        self.inner.read_state(state)
+        if self.is_illegible { Err(Error::Other("illegible".into())) } else { self.inner.read_state(state) }
     }
 }
 
@@ -191,6 +196,24 @@ fn an_optimizer_that_refuses_a_round_on_one_rank() {
             opt.outer_mut().refuses = false;
             assert!(opt.step(&mut w, &g).unwrap().moved);
             assert_eq!(w, array![0.0]);
+        }
+    });
+}
+
+/// What cannot be put back is an error of its own, on the rank that has it.
+#[test]
+fn a_round_that_cannot_be_taken_back() {
+    ThreadGroup::run(2, |group| {
+        let is_odd = group.rank() == 1;
+        for outside in [false, true] {
+            let mut opt = Late::new(false).local_steps(1, Late::new(true)).across(&group);
+            opt.inner_mut().is_illegible = is_odd && !outside;
+            opt.outer_mut().is_illegible = is_odd && outside;
+            let (mut w, g) = (array![1.0_f64], array![1.0]);
+            let error = opt.step(&mut w, &g).unwrap_err();
+            let reason = Box::new(Error::Other("not on this rank".into()));
+            assert_eq!(error, if is_odd { Error::RefusedTooLate { reason } } else { *reason });
+            assert_eq!(w, array![1.0]);
         }
     });
 }
@@ -593,6 +616,10 @@ impl Optimizer<f64> for Trusting {
             Some(tensor.update(info, |mut param, grad| param -= &grad)).filter(|moved| *moved)
         });
         Ok(Report::new(1.0, moved.count() > 0))
+    }
+
+    fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+        result
     }
 
     fn replace_learning_rate(&mut self, _: gradus::Hyper) {}

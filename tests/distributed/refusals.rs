@@ -1,5 +1,9 @@
 //! What one rank cannot do no rank does, and nothing has changed.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use gradus::distributed::compress::TopK;
 use gradus::distributed::{RankGroup, ThreadGroup};
 use gradus::error::{RankError, StepError};
 use gradus::prelude::*;
@@ -307,5 +311,99 @@ fn what_one_rank_refuses_all_do() {
             (false, error) => assert!(matches!(error, Error::Ranks(RankError::RankRefused { rank: 1, .. })), "{error}"),
         }
         assert!((bits(&params), opt.state_dict()) == before);
+    });
+}
+
+type Outside = (&'static str, fn(Boxed<'static>) -> Boxed<'static>);
+
+/// Adaptors outside that refuse a gradient which is not finite.
+const OUTSIDE: [Outside; 6] = [
+    ("check_finite", |opt| opt.check_finite().boxed()),
+    ("clip_global_norm", |opt| opt.clip_global_norm(1.0).boxed()),
+    ("averages", |opt| opt.ema(0.5).lookahead(2, 0.5).check_finite().swa(0, 1).boxed()),
+    ("accumulate(1)", |opt| opt.accumulate(1).check_finite().boxed()),
+    ("inside accumulate(1)", |opt| opt.check_finite().accumulate(1).boxed()),
+    ("another branch", |opt| opt.route("1", Sgd::new(0.1).check_finite()).boxed()),
+];
+
+type Between = (&'static str, fn(Arc<ThreadGroup>) -> Boxed<'static>);
+
+/// All that is between ranks, where every call is one of all ranks.
+const BETWEEN: [Between; 4] = [
+    ("data_parallel", |group| AdamW::new(0.1).data_parallel(group).boxed()),
+    ("top_k", |group| AdamW::new(0.1).data_parallel(group).compress(TopK::new(0.5)).boxed()),
+    ("sharded", |group| AdamW::new(0.1).sharded(group).boxed()),
+    ("local_steps", |group| AdamW::new(0.1).local_steps(1, Sgd::new(0.7)).across(group).boxed()),
+];
+
+/// What comes up on one rank before it has met the others is told them, from wherever in the chain it comes: nothing has changed, and
+/// training goes on.
+#[test]
+fn what_one_rank_refuses_outside_all_do() {
+    const ODD: usize = 1;
+    ThreadGroup::run(3, |group| {
+        let (odd, group) = (group.rank() == ODD, Arc::new(group.timeout(Duration::from_secs(20))));
+        for ((name, between), (outside, adapt)) in BETWEEN.iter().flat_map(|own| OUTSIDE.map(|other| (*own, other))) {
+            let mut opt = adapt(between(Arc::clone(&group)));
+            let mut params = (Array1::<f64>::ones(4), Array1::ones(3));
+            let good = params.clone();
+            // Before the first step, in which the ranks begin together, and later; and a tree of other tensors.
+            for round in 0..2 {
+                let mut spoiled = good.clone();
+                spoiled.1[2] = f64::NAN;
+                let shorter = (good.0.clone(), Array1::ones(2));
+                for bad in [spoiled, shorter] {
+                    let before = (params.clone(), opt.state_dict(), opt.steps());
+                    let error = opt.step(&mut params, if odd { &bad } else { &good }).unwrap_err();
+                    let told = format!("{name}, {outside}, round {round}: {error}");
+                    match error {
+                        Error::Step(StepError::NonFiniteGradient { path, index, .. }) => {
+                            assert!(odd && path == "1" && index == [2], "{told}");
+                        }
+                        Error::Step(StepError::ShapeMismatch { .. }) => assert!(odd, "{told}"),
+                        Error::Ranks(RankError::RankRefused { rank: ODD, .. }) => assert!(!odd, "{told}"),
+                        _ => panic!("{told}"),
+                    }
+                    assert!((params.clone(), opt.state_dict(), opt.steps()) == before, "{told}");
+                }
+                assert!(opt.step(&mut params, &good).unwrap().moved, "{name}, {outside}");
+            }
+            assert_same_on_all(&group, &params);
+        }
+    });
+}
+
+/// In a call in which no rank waits an error is one rank's own: it repeats the call, and is where the others are.
+#[test]
+fn what_is_refused_where_no_rank_waits() {
+    type Make = fn(Arc<ThreadGroup>) -> Boxed<'static>;
+    let makes: [(&str, Make); 5] = [
+        ("accumulate", |group| Sgd::new(0.1).data_parallel(group).check_finite().accumulate(2).boxed()),
+        ("outside accumulate", |group| Sgd::new(0.1).data_parallel(group).accumulate(2).check_finite().boxed()),
+        ("accumulate around sharded", |group| Sgd::new(0.1).sharded(group).accumulate(2).check_finite().boxed()),
+        ("local_steps", |group| {
+            let mut opt = Sgd::new(0.1).check_finite().local_steps(3, Sgd::new(1.0)).across(group);
+            opt.step(&mut Array1::ones(2), &Array1::ones(2)).unwrap(); // the first is one of all ranks
+            opt.boxed()
+        }),
+        ("outside local_steps", |group| {
+            let mut opt = Sgd::new(0.1).local_steps(3, Sgd::new(1.0)).across(group).check_finite();
+            opt.step(&mut Array1::ones(2), &Array1::ones(2)).unwrap();
+            opt.boxed()
+        }),
+    ];
+    ThreadGroup::run(2, |group| {
+        let (odd, group) = (group.rank() == 1, Arc::new(group.timeout(Duration::from_secs(20))));
+        for (name, make) in makes {
+            let mut opt = make(Arc::clone(&group));
+            let (mut params, good, bad) = (Array1::<f64>::ones(2), Array1::ones(2), Array1::from_elem(2, f64::NAN));
+            for _ in 0..usize::from(odd) * 2 {
+                let error = opt.step(&mut params, &bad).unwrap_err();
+                assert!(matches!(error, Error::Step(StepError::NonFiniteGradient { .. })), "{name}: {error}");
+            }
+            (0..2).for_each(|_| _ = opt.step(&mut params, &good).unwrap());
+            assert_same_on_all(&group, &params);
+            assert!(params[0] < 1.0, "{name}");
+        }
     });
 }

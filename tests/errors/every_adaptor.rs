@@ -103,6 +103,10 @@ impl Optimizer<f64> for Watched {
         Ok(report)
     }
 
+    fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+        lock(&self.adam).conclude(result)
+    }
+
     fn replace_learning_rate(&mut self, learning_rate: gradus::Hyper) {
         lock(&self.adam).replace_learning_rate(learning_rate);
     }
@@ -260,6 +264,10 @@ impl<A: Scalar, O: Optimizer<A>> Optimizer<A> for Empty<O> {
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
         self.check(&step)?;
         self.0.apply(step)
+    }
+
+    fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+        self.0.conclude(result)
     }
 
     fn replace_learning_rate(&mut self, learning_rate: gradus::Hyper) {

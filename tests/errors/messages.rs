@@ -469,6 +469,10 @@ impl Optimizer<f64> for Stubborn {
         Ok(Report::new(0.0, true))
     }
 
+    fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+        result
+    }
+
     fn replace_learning_rate(&mut self, _: gradus::Hyper) {}
 
     fn part(&self, _: std::any::TypeId) -> Option<&dyn std::any::Any> {
@@ -508,6 +512,10 @@ impl Optimizer<f64> for Late {
 
     fn apply(&mut self, _: Step<'_, f64>) -> Result<Report> {
         Err(Error::Other("not today".into()))
+    }
+
+    fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+        result
     }
 
     fn replace_learning_rate(&mut self, _: gradus::Hyper) {}

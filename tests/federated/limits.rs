@@ -101,6 +101,10 @@ impl<A: Element> Optimizer<A> for Late {
         if self.0 { Err(Error::Other("not on this rank".into())) } else { Ok(Report::new(0.0, true)) }
     }
 
+    fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+        result
+    }
+
     fn replace_learning_rate(&mut self, _: gradus::Hyper) {}
 
     fn part(&self, _: std::any::TypeId) -> Option<&dyn std::any::Any> {

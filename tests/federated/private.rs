@@ -111,6 +111,10 @@ fn a_round_that_fails_after_its_sum_is_on_the_account() {
             Err(Error::Step(StepError::NoStep))
         }
 
+        fn conclude(&mut self, result: gradus::Result<gradus::Report>) -> gradus::Result<gradus::Report> {
+            result
+        }
+
         fn replace_learning_rate(&mut self, _: gradus::Hyper) {}
 
         fn part(&self, _: std::any::TypeId) -> Option<&dyn std::any::Any> {

@@ -5,11 +5,9 @@ use std::collections::BTreeMap;
 use crate::tree::Tree;
 
 /// Names that several types have, each with its files: the path of a type's module says which one it is.
-const SHARED: [(&str, &[&str]); 5] = [
+const SHARED: [(&str, &[&str]); 4] = [
     // The associated types of a rule.
     ("Coefficients", &["federated/adaptive.rs", "optimizer/rmsprop.rs"]),
-    // Of the clients of a federated round, and the group that a step is shared with.
-    ("Ranks", &["federated/ranks.rs", "step/mod.rs"]),
     // Of clients, and of tensors.
     ("Selection", &["federated/selection.rs", "params/pattern.rs"]),
     // What seals a trait.

@@ -116,6 +116,10 @@ impl<A: Scalar> Optimizer<A> for OwnOptimizer {
         Ok(Report::new(rate, moved))
     }
 
+    fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+        result
+    }
+
     fn replace_learning_rate(&mut self, learning_rate: Hyper) {
         self.rate = learning_rate;
     }
@@ -169,6 +173,10 @@ impl<A: Element> Optimizer<A> for OwnAdaptor<A> {
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
         self.calls = self.calls.map(|calls| calls + 1);
         self.inner.apply(step)
+    }
+
+    fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+        self.inner.conclude(result)
     }
 
     fn replace_learning_rate(&mut self, learning_rate: Hyper) {

@@ -123,6 +123,10 @@ impl Optimizer<f64> for Hides {
         self.0.apply(step)
     }
 
+    fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+        self.0.conclude(result)
+    }
+
     fn learning_rate(&self) -> f64 {
         self.0.learning_rate()
     }

@@ -146,6 +146,10 @@ impl Optimizer<f64> for Average {
         Ok(Report::new(learning_rate, moved))
     }
 
+    fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+        result
+    }
+
     fn learning_rate(&self) -> f64 {
         self.learning_rate.at(self.steps)
     }

@@ -9,6 +9,7 @@ use super::adaptor::Kfac;
 use super::layer::{Layer, Place};
 use crate::error::{ArgumentError, CurvatureError, Error, Result, StepError, ensure_count};
 use crate::params::{Layout, Scalar};
+use crate::step::share::Extent;
 use crate::step::{Step, norm};
 
 /// What holds for one step.
@@ -32,8 +33,7 @@ impl<A: Scalar> Kfac<A> {
 
     /// The hyper-parameters of the step of this number, and where every layer is, if all is in order.
     pub(super) fn settings(&self, step: &Step<'_, A>, at: u64) -> Result<Settings> {
-        step.ensure_whole("kfac")?;
-        step.ensure_own_data("kfac")?;
+        step.share().ensure(Extent::All, "kfac")?;
         let above_0 = (Bound::Excluded(0.0), Bound::Unbounded);
         let damping = self.damping.within_as::<A>("damping", above_0, at)?;
         let decay = self.decay.within_as::<A>("decay", 0.0..1.0, at)?;

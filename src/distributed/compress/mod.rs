@@ -35,12 +35,14 @@ mod power_sgd;
 mod top_k;
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::group::Collective;
 use super::packed::{self, Place};
 use crate::error::Result;
 use crate::params::{Element, Layout};
 use crate::state::{Commit, StateReader, StateWriter};
+use crate::step::{PerTensor, Step};
 
 pub use bf16::Bf16;
 pub use power_sgd::PowerSgd;
@@ -102,29 +104,25 @@ pub trait Compression<A: Element>: Send {
 /// A compression and what it has not sent yet.
 pub(super) struct Feedback<A> {
     compression: Box<dyn Compression<A>>,
-    /// By the tensors' positions in the layout; empty for those that have had no gradient.
-    residuals: Vec<Vec<A>>,
+    /// Empty for tensors that have had no gradient.
+    residuals: PerTensor<Vec<A>>,
     /// What the last reduction has left, packed.
     rest: Vec<A>,
 }
 
 impl<A: Element> Feedback<A> {
     pub(super) fn new(compression: Box<dyn Compression<A>>) -> Self {
-        Self { compression, residuals: Vec::new(), rest: Vec::new() }
+        Self { compression, residuals: PerTensor::new(), rest: Vec::new() }
     }
 
-    pub(super) fn describe(&self) -> String {
-        self.compression.describe()
-    }
-
-    pub(super) fn check(&self) -> Result<()> {
-        self.compression.check()
+    pub(super) fn compression(&self) -> &dyn Compression<A> {
+        &*self.compression
     }
 
     /// Puts the mean of what all ranks send in the place of the gradients. Returns the bytes sent.
     pub(super) fn reduce(&mut self, group: &dyn Collective<A>, places: &[Place<'_>], grads: &mut [A]) -> Result<u64> {
         for place in places {
-            let residual = self.residuals.get(place.index()).into_iter().flatten();
+            let residual = self.residuals.at(place.index()).into_iter().flatten();
             grads[place.range()].iter_mut().zip(residual).for_each(|(grad, residual)| *grad += *residual);
         }
         let rest = packed::room(&mut self.rest, grads.len());
@@ -135,33 +133,33 @@ impl<A: Element> Feedback<A> {
     }
 
     /// The step was taken: what was left is what will be added.
-    pub(super) fn commit(&mut self, places: &[Place<'_>]) {
-        let tensors = places.last().map_or(0, |place| place.index() + 1);
-        self.residuals.resize(self.residuals.len().max(tensors), Vec::new());
-        for place in places {
-            let residual = &mut self.residuals[place.index()];
-            residual.clear();
-            residual.extend_from_slice(&self.rest[place.range()]);
-        }
-        self.compression.commit();
+    pub(super) fn commit(&mut self, step: &mut Step<'_, A>, places: &[Place<'_>]) {
+        let Self { compression, residuals, rest } = self;
+        let (made, mut places) = (residuals.begin(step, |_, _| Vec::new()), places.iter());
+        residuals.each(step, |_, tensor, residual| {
+            if let Some(place) = tensor.grad.as_ref().and_then(|_| places.next()) {
+                residual.clear();
+                residual.extend_from_slice(&rest[place.range()]);
+            }
+        });
+        _ = residuals.settle(made, Ok(()));
+        compression.commit();
     }
 
-    pub(super) fn write_state(&self, state: &mut StateWriter<'_>, layout: Option<&Layout>) {
+    pub(super) fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node(self.compression.name());
-        node.value("residuals", self.residuals.iter().filter(|residual| !residual.is_empty()).count());
+        let residuals = || self.residuals.iter().filter(|(_, residual)| !residual.is_empty());
+        node.value("residuals", residuals().count());
+        residuals().for_each(|(info, residual)| node.tensor("residual", info, residual.iter().copied()));
         // Before the first step there are no tensors, but what is read without any must be there.
-        let nothing = Layout::default();
-        let layout = layout.unwrap_or(&nothing);
-        let tensors = layout.tensors().iter().zip(&self.residuals).filter(|(_, residual)| !residual.is_empty());
-        tensors.for_each(|(info, residual)| node.tensor("residual", info, residual.iter().copied()));
-        self.compression.write_state(&mut node, layout);
+        let nothing = Arc::default();
+        self.compression.write_state(&mut node, self.residuals.layout().unwrap_or(&nothing));
     }
 
     pub(super) fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
         let node = state.node(self.compression.name())?;
-        let residual = |info| Ok(node.tensor("residual", info)?.unwrap_or_default());
-        let read = node.tensors().iter().map(residual).collect::<Result<Vec<Vec<A>>>>()?;
-        let count = read.iter().filter(|residual| !residual.is_empty()).count();
+        let read = PerTensor::read_state(&node, |info| node.tensor("residual", info))?;
+        let count = read.iter().count();
         node.value_where("residuals", "the number of residuals", |number: &usize| *number == count)?;
         let Self { compression, residuals, .. } = self;
         Ok(compression.read_state(&node)?.and(Commit::new(move || *residuals = read)))

@@ -2,21 +2,17 @@
 
 mod round;
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::sync::Arc;
 
 use crate::adaptor::{around, count_inner};
-use crate::distributed::agreement::{Word, refuse};
-use crate::distributed::ahead::{ahead, ahead_for_all};
-use crate::distributed::beginning::{Beginning, broadcast};
-use crate::distributed::description::{agree_about, describe_tensors, describe_values};
 use crate::distributed::group::{Alone, Collective};
-use crate::distributed::packed;
+use crate::distributed::joint::{Peers, Vote, ahead, describe_tensors, describe_values, ensure_outermost};
 use crate::distributed::traffic::{BUCKET_BYTES, Traffic, bucket_elements};
 use crate::error::{Result, ensure_count};
-use crate::params::{Element, Layout, Order, Owned, Params, ParamsMut, TensorInfo};
+use crate::params::{Element, Layout, Owned, ParamsMut, TensorInfo};
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{Follower, Optimizer, Report, Step};
+use crate::step::{Adjust, Grad, Optimizer, PerTensor, Preview, Report, Step};
 
 /// Takes h steps on each rank alone, then one step of an outer optimizer along the mean change of all ranks: made by
 /// [`OptimizerExt::local_steps`](crate::OptimizerExt::local_steps).
@@ -98,19 +94,24 @@ use crate::step::{Follower, Optimizer, Report, Step};
 pub struct LocalSteps<O, U, G, A> {
     inner: O,
     outer: U,
-    group: G,
+    peers: Peers<G>,
     every: u64,
     /// Since the last round.
     taken: u64,
-    /// The layout, once all ranks have begun with the same parameters.
-    layout: Option<Arc<Layout>>,
-    /// Row-major; empty for tensors that no step has held.
-    anchors: Vec<Owned<A>>,
-    /// Which tensors the optimizer inside has moved since they took part in a round.
-    moved: Vec<bool>,
+    /// There is a layout once all ranks have begun with the same parameters.
+    anchors: PerTensor<Anchor<A>>,
     /// Δ, packed.
     change: Vec<A>,
     traffic: Traffic,
+}
+
+/// What is kept for a tensor.
+#[derive(Debug, Clone)]
+struct Anchor<A> {
+    /// φ, row-major.
+    values: Owned<A>,
+    /// Whether the optimizer inside has moved the tensor since it took part in a round.
+    moved: bool,
 }
 
 around!(LocalSteps<O, U, G, A>);
@@ -120,12 +121,10 @@ impl<O, U, A> LocalSteps<O, U, Alone, A> {
         Self {
             inner,
             outer,
-            group: Alone,
+            peers: Peers::new(Alone),
             every,
             taken: 0,
-            layout: None,
-            anchors: Vec::new(),
-            moved: Vec::new(),
+            anchors: PerTensor::new(),
             change: Vec::new(),
             traffic: Traffic::default(),
         }
@@ -135,8 +134,8 @@ impl<O, U, A> LocalSteps<O, U, Alone, A> {
     /// parameters of rank 0 and a full round.
     pub fn across<G: Collective<A>>(self, group: G) -> LocalSteps<O, U, G, A> {
         let Self { inner, outer, every, change, traffic, .. } = self;
-        let (anchors, moved) = (Vec::new(), Vec::new());
-        LocalSteps { inner, outer, group, every, taken: 0, layout: None, anchors, moved, change, traffic }
+        let (peers, anchors) = (Peers::new(group), PerTensor::new());
+        LocalSteps { inner, outer, peers, every, taken: 0, anchors, change, traffic }
     }
 }
 
@@ -153,7 +152,7 @@ impl<O, U, G, A> LocalSteps<O, U, G, A> {
 
     /// The group of ranks.
     pub fn ranks(&self) -> &G {
-        &self.group
+        self.peers.group()
     }
 
     /// The bytes that this rank has passed to the group at the end of rounds.
@@ -168,7 +167,7 @@ impl<O, U, G, A> LocalSteps<O, U, G, A> {
 
     /// Whether the next step speaks to the others.
     fn meets(&self) -> bool {
-        self.layout.is_none() || self.is_round()
+        self.anchors.layout().is_none() || self.is_round()
     }
 }
 
@@ -180,78 +179,55 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
     /// [`RankError::RanksDisagree`](crate::error::RankError::RanksDisagree) if the ranks' parameters differ in shape, and those of the group. Nothing has changed then.
     pub fn broadcast(&mut self, params: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
         let bucket = bucket_elements::<A>(BUCKET_BYTES);
-        let known = broadcast(&self.group, params, self.layout(), bucket, |step| self.check_own(step))?;
-        self.layout = Some(known);
-        (self.taken, self.anchors, self.moved) = (0, Vec::new(), Vec::new());
+        let known = self.peers.broadcast(params, self.layout(), bucket, |step| self.check_own(step))?;
+        (self.taken, self.anchors) = (0, PerTensor::of(known));
         Ok(())
     }
 
     fn check_own(&self, step: &Step<'_, A>) -> Result<()> {
-        step.ensure_outermost("local_steps")?;
+        ensure_outermost(step, "local_steps")?;
         ensure_count("every", self.every)?;
-        Layout::ensure_known(self.layout.as_ref(), step.layout())
+        self.anchors.ensure_known(step)
     }
 
     /// Whether both optimizers would take this step.
     fn check_all(&self, step: &Step<'_, A>) -> Result<()> {
         self.check_own(step)?;
         self.inner.check(step)?;
-        if self.is_round() { self.outer.check(&ahead_for_all(step)) } else { Ok(()) }
+        if self.is_round() { self.outer.check(&ahead_outside(step)) } else { Ok(()) }
+    }
+
+    /// What this rank makes of a step.
+    fn vote(&self, step: &Step<'_, A>) -> Result<Vote> {
+        step.ensure_writable()?;
+        self.check_all(step)?;
+        Ok(Vote::about(self.peers.tell(|| self.describe(step))))
     }
 
     /// All that must be the same on all ranks.
-    fn describe(&self, step: &Step<'_, A>, text: &mut dyn Write) -> fmt::Result {
-        let begins = if self.layout.is_none() { ", the first with this group" } else { "" };
-        writeln!(text, "step {} of {} to round {}{begins}", self.taken + 1, self.every, self.outer.steps())?;
-        writeln!(text, "the learning rate {}, outside {}", self.inner.learning_rate(), self.outer.learning_rate())?;
-        describe_tensors(step, text, |tensor| if tensor.frozen { "frozen" } else { "to move" })?;
-        step.iter().try_for_each(|(info, tensor)| match self.anchors.get(tensor.index()) {
-            Some(anchor) if !anchor.is_empty() => describe_values("an anchor", info, &anchor.as_values(), text),
-            _ => Ok(()),
-        })
+    fn describe(&self, step: &Step<'_, A>) -> Vec<String> {
+        let begins = if self.anchors.layout().is_none() { ", the first with this group" } else { "" };
+        let mut lines = vec![
+            format!("step {} of {} to round {}{begins}", self.taken + 1, self.every, self.outer.steps()),
+            format!("the learning rate {}, outside {}", self.inner.learning_rate(), self.outer.learning_rate()),
+        ];
+        lines.extend(describe_tensors(step, |tensor| if tensor.frozen { "frozen" } else { "to move" }));
+        lines.extend(step.iter().filter_map(|(info, tensor)| {
+            let anchor = self.anchors.at(tensor.index()).filter(|_| info.elements() > 0)?;
+            Some(describe_values("an anchor", info, &anchor.values.as_values()))
+        }));
+        lines
     }
+}
 
-    /// The anchors begin as the parameters. Returns which ones do so now, to be forgotten if the step is refused.
-    fn anchor(&mut self, step: &Step<'_, A>) -> Vec<usize> {
-        self.anchors.resize_with(step.layout().len(), Owned::default);
-        let mut new = Vec::new();
-        for (info, tensor) in step.iter() {
-            let anchor = &mut self.anchors[tensor.index()];
-            if anchor.is_empty() {
-                *anchor = Owned::zeros(info.elements(), Order::C, 0);
-                packed::read(tensor.param(), info, anchor.as_mut_slice());
-                new.push(tensor.index());
-            }
-        }
-        new
+/// The step of the outer optimizer, for which every tensor that is not frozen will have a gradient, and which no group outside speaks to.
+fn ahead_outside<'s, A: Element>(step: &'s Step<'_, A>) -> Preview<'s, A> {
+    let mut preview = step.preview();
+    for (_, tensor) in preview.iter_mut() {
+        tensor.grad = (!tensor.frozen).then(Grad::zero);
+        (tensor.learning_rate, tensor.weight_decay) = (Adjust::default(), Adjust::default());
     }
-
-    /// Forgets these anchors.
-    fn forget(&mut self, new: &[usize]) {
-        new.iter().for_each(|tensor| self.anchors[*tensor] = Owned::default());
-    }
-
-    /// The step of the optimizer inside, perhaps with what follows the parameters. On an error nothing has changed.
-    fn step_inside(&mut self, step: &mut Step<'_, A>, with_followers: bool) -> Result<Report> {
-        let (layout, ranks) = (Arc::clone(step.layout()), step.ranks());
-        self.moved.resize(layout.len(), false);
-        // What is known to have moved need not be watched.
-        let watched = step.iter().map(|(_, tensor)| !self.moved[tensor.index()]);
-        let mut watches: Vec<_> = watched.map(|watched| watched.then(Follower::watch)).collect();
-        let tensors = step.iter_mut().zip(&mut watches).map(|((_, tensor), watch)| {
-            let mut tensor = if with_followers { tensor.lend() } else { tensor.reborrow() };
-            tensor.followers.extend(watch.as_mut().map(Follower::lend));
-            tensor
-        });
-        let tensors = tensors.collect();
-        let report = self.inner.apply(Step::from_parts(layout, tensors, ranks))?;
-        for ((info, tensor), watch) in step.iter().zip(&watches) {
-            // A tensor without elements has nothing to bring to a round.
-            let moved = watch.as_ref().is_some_and(Follower::has_followed) && info.elements() > 0;
-            self.moved[tensor.index()] |= moved;
-        }
-        Ok(report)
-    }
+    preview
 }
 
 /// Where a state says whether a tensor has moved since it took part in a round.
@@ -263,67 +239,53 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> Optimizer<A
     /// Whether `apply` would accept this step, but before a round and the first for what only one rank knows, its gradients: an `accumulate`
     /// around this one that returned on one rank only would leave the others waiting.
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        if self.meets() && self.group.size() > 1 { self.check_all(&ahead(step)) } else { self.check_all(step) }
+        if self.meets() && !self.peers.are_none() { self.check_all(&ahead(step)) } else { self.check_all(step) }
     }
 
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
-        let (first, round) = (self.layout.is_none(), self.is_round());
+        let is_round = self.is_round();
         if !self.meets() {
             step.ensure_writable()?;
-            self.check_all(&step)?;
-            let new = self.anchor(&step);
-            let report = self.step_inside(&mut step, true).inspect_err(|_| self.forget(&new))?;
+            self.check_own(&step)?;
+            let report = self.step_alone(&mut step)?;
             self.taken += 1;
             return Ok(report);
         }
-        let own = step.ensure_writable().and_then(|()| self.check_all(&step)).map(|()| Word::Go);
-        agree_about(&self.group, own, |text| self.describe(&step, text))?;
-        let beginning = match first {
-            true => Some(Beginning::receive(&self.group, &mut step, bucket_elements::<A>(BUCKET_BYTES))?),
-            false => None,
-        };
-        let new = self.anchor(&step);
-        let layout = Arc::clone(step.layout());
-        let result = match round {
-            true => self.round(&mut step),
-            false => self.step_inside(&mut step, true),
-        };
-        if result.is_err() {
-            self.forget(&new);
-        }
-        if let Some(beginning) = beginning {
-            beginning.settle(&mut step, result.is_ok());
-        }
-        let report = result?;
-        self.layout.get_or_insert(layout);
-        self.taken = if round { 0 } else { self.taken + 1 };
+        let own = self.vote(&step);
+        let begin = self.anchors.layout().is_none().then(|| bucket_elements::<A>(BUCKET_BYTES));
+        let Some(joint) = self.peers.agree(own)? else { return Ok(Report::new(self.learning_rate(), false)) };
+        let report = joint.take(&mut step, begin, |joint, step| match is_round {
+            true => self.round(joint, step),
+            false => self.step_alone(step),
+        })?;
+        self.taken = if is_round { 0 } else { self.taken + 1 };
         Ok(report)
     }
 
-    fn step(&mut self, params: &mut dyn ParamsMut<Elem = A>, grads: &dyn Params<Elem = A>) -> Result<Report> {
-        match Step::pair_known(params, grads, self.layout()) {
-            Ok(step) => self.apply(step),
-            Err(error) if self.meets() => Err(refuse(&self.group, error)),
-            Err(error) => Err(error),
+    fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+        // An error has changed nothing, so these still are about the call that has failed.
+        let mut result = self.peers.conclude(result, self.meets());
+        if result.is_ok() || self.is_round() {
+            result = self.outer.conclude(result);
         }
+        self.inner.conclude(result)
     }
 
     count_inner!();
 
     fn layout(&self) -> Option<&Arc<Layout>> {
-        self.layout.as_ref().or(self.inner.layout())
+        self.anchors.layout().or(self.inner.layout())
     }
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node("local_steps");
         node.value("taken", self.taken);
-        Owned::write_all(&self.anchors, self.layout.as_deref(), &mut node, "anchor");
-        let infos = self.layout.iter().flat_map(|layout| layout.tensors());
-        for ((info, anchor), moved) in infos.zip(&self.anchors).zip(&self.moved) {
-            if !anchor.is_empty() {
-                node.value(&moved_key(info), moved);
+        self.anchors.write_state(&mut node, |node, info, anchor| {
+            if info.elements() > 0 {
+                anchor.values.write(node, "anchor", info);
+                node.value(&moved_key(info), anchor.moved);
             }
-        }
+        });
         self.outer.write_state(&mut node);
         self.inner.write_state(state);
     }
@@ -332,17 +294,16 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> Optimizer<A
         let mut node = state.node("local_steps")?;
         let room = |taken: &u64| *taken == 0 || *taken < self.every;
         let count = node.value_where("taken", "less than the steps between rounds", room)?;
-        let (read, known) = (Owned::read_all(&node, "anchor")?, node.layout().cloned());
-        let mut read_moved = vec![false; read.len()];
-        for ((info, anchor), moved) in node.tensors().iter().zip(&read).zip(&mut read_moved) {
-            if !anchor.is_empty() {
-                *moved = node.value(&moved_key(info), "true or false")?;
-            }
-        }
-        let Self { inner, outer, taken, layout, anchors, moved, .. } = self;
+        let mut read = PerTensor::read_state(&node, |info| {
+            let Some(values) = Owned::read(&node, "anchor", info)? else { return Ok(None) };
+            Ok(Some(Anchor { values, moved: node.value(&moved_key(info), "true or false")? }))
+        })?;
         // Saved before the first step, inside `accumulate` between micro-batches: nobody has begun.
-        let known = known.filter(|_| read.iter().any(|anchor| !anchor.is_empty()));
-        let own = Commit::new(move || (*taken, *layout, *anchors, *moved) = (count, known, read, read_moved));
+        if read.iter().next().is_none() {
+            read = PerTensor::new();
+        }
+        let Self { inner, outer, taken, anchors, .. } = self;
+        let own = Commit::new(move || (*taken, *anchors) = (count, read));
         Ok(inner.read_state(state)?.and(outer.read_state(&mut node)?).and(own))
     }
 }
@@ -352,7 +313,7 @@ impl<O: fmt::Debug, U: fmt::Debug, G: fmt::Debug, A> fmt::Debug for LocalSteps<O
         f.debug_struct("LocalSteps")
             .field("inner", &self.inner)
             .field("outer", &self.outer)
-            .field("group", &self.group)
+            .field("group", self.peers.group())
             .field("every", &self.every)
             .field("taken", &self.taken)
             .finish_non_exhaustive()

@@ -2,30 +2,26 @@
 
 mod across;
 mod cut;
-mod share;
+mod shard;
 mod state;
 
 use std::borrow::Cow;
-use std::fmt::{self, Write};
 use std::sync::Arc;
 
-use super::agreement::{Word, agree, refuse};
-use super::ahead::{ahead, are_finite};
-use super::beginning::broadcast;
-use super::description::{agree_about, describe_grads};
 use super::group::{Collective, RankGroup};
-use super::packed;
+use super::joint::{Peers, Vote, ahead, describe_grads, ensure_outermost, non_finite, skips};
 use super::traffic::{BUCKET_BYTES, bucket_elements};
 use crate::adaptor::{NonFinite, around, count_inner};
 use crate::error::{Error, Name, Result};
-use crate::params::{Element, Layout, Params, ParamsMut};
+use crate::params::{Element, Layout, ParamsMut, TensorInfo};
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::follower::{Follower, follow};
-use crate::step::{Optimizer, Report, Step};
+use crate::step::follower::follow;
+use crate::step::share::{Extent, Share};
+use crate::step::{Optimizer, Report, Step, norm};
 
-use across::{Across, Apart};
+use across::Across;
 use cut::How;
-use share::{Buffers, Share};
+use shard::{Buffers, Shard};
 use state::{Fingerprint, split};
 
 pub use state::unshard;
@@ -88,7 +84,8 @@ pub use state::unshard;
 /// [`broadcast`](Self::broadcast) first.
 ///
 /// [`check`](Optimizer::check) never communicates. It does not know the mean gradient or whether other ranks can step, so it may accept a
-/// step that is rejected later. Write `route` inside, because a router relies on `check`.
+/// step that is rejected later. Write `route` inside, because a router relies on `check`. If an adaptor outside rejects a step on one rank, all
+/// ranks return an error.
 ///
 /// # Errors
 /// All ranks return an error, and nothing has changed on any of them:
@@ -124,10 +121,10 @@ pub use state::unshard;
 #[derive(Debug, Clone)]
 pub struct Sharded<O, G, A> {
     inner: O,
-    group: G,
+    peers: Peers<G>,
     how: How,
     non_finite: NonFinite,
-    share: Option<Arc<Share>>,
+    shard: Option<Arc<Shard>>,
     buffers: Buffers<A>,
     /// Whether all ranks have the parameters of rank 0.
     broadcast: bool,
@@ -142,10 +139,10 @@ impl<O, G, A> Sharded<O, G, A> {
     pub(crate) fn new(inner: O, group: G) -> Self {
         Self {
             inner,
-            group,
+            peers: Peers::new(group),
             how: How::ByElements,
             non_finite: NonFinite::Error,
-            share: None,
+            shard: None,
             buffers: Buffers::default(),
             broadcast: false,
             fingerprint: Fingerprint::default(),
@@ -156,7 +153,7 @@ impl<O, G, A> Sharded<O, G, A> {
     /// Gives each rank whole tensors: for matrix optimizers, and for clipping by tensor or unit. Call it before the first step.
     pub fn by_tensor(mut self) -> Self {
         self.how = How::ByTensor;
-        self.share = None;
+        self.shard = None;
         self
     }
 
@@ -168,15 +165,15 @@ impl<O, G, A> Sharded<O, G, A> {
 
     /// The group of ranks.
     pub fn ranks(&self) -> &G {
-        &self.group
+        self.peers.group()
     }
 
-    /// This rank's share of such parameters.
-    fn share(&self, layout: &Arc<Layout>) -> Arc<Share>
+    /// This rank's shard of such parameters.
+    fn shard(&self, layout: &Arc<Layout>) -> Arc<Shard>
     where
         G: RankGroup,
     {
-        self.share.clone().unwrap_or_else(|| Arc::new(Share::new(layout, &self.group, self.how)))
+        self.shard.clone().unwrap_or_else(|| Arc::new(Shard::new(layout, self.peers.group(), self.how)))
     }
 
     /// Returns an error unless a step may be taken on parameters of this layout.
@@ -184,7 +181,7 @@ impl<O, G, A> Sharded<O, G, A> {
         if let Some(torn) = &self.torn {
             return Err(torn.clone());
         }
-        Layout::ensure_known(self.share.as_ref().map(|share| share.cut.whole()), layout)
+        Layout::ensure_known(self.shard.as_ref().map(|shard| shard.cut.whole()), layout)
     }
 }
 
@@ -197,63 +194,55 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Sharded<O, G, A> {
     /// unchanged.
     pub fn broadcast(&mut self, params: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
         let bucket = bucket_elements::<A>(BUCKET_BYTES);
-        broadcast(&self.group, params, self.layout(), bucket, |step| self.ensure_ready(step.layout()))?;
+        self.peers.broadcast(params, self.layout(), bucket, |step| self.ensure_ready(step.layout()))?;
         self.broadcast = true;
         Ok(())
     }
 
     fn check_own(&self, step: &Step<'_, A>) -> Result<()> {
-        step.ensure_outermost("sharded")?;
+        ensure_outermost(step, "sharded")?;
         self.ensure_ready(step.layout())
     }
 
-    fn are_tensors_cut(&self) -> bool {
-        self.how == How::ByElements && self.group.size() > 1
+    /// What the optimizer inside sees of a step.
+    fn extent(&self) -> Extent {
+        if self.how == How::ByElements && !self.peers.are_none() { Extent::Elements } else { Extent::Tensors }
     }
 
-    /// This rank's word on a step, with its gradients in the buffer.
-    fn own_word(&mut self, share: &Share, step: &Step<'_, A>) -> Result<Word> {
+    /// What this rank makes of a step, with its gradients in the buffer.
+    fn prepare(&mut self, shard: &Shard, step: &Step<'_, A>) -> Result<Vote> {
         step.ensure_writable()?;
         self.check_own(step)?;
-        if self.share.is_none() {
+        if self.shard.is_none() {
             self.buffers = Buffers::default(); // an earlier step that was refused may have been on other parameters
         }
-        self.buffers.fit(self.group.size(), share.cut.part());
-        share.pack_grads(step, &mut self.buffers.all);
-        Word::of(self.non_finite, packed::all_finite(&self.buffers.all), step)
+        self.buffers.fit(self.peers.group().size(), shard.cut.part());
+        shard.pack_grads(step, &mut self.buffers.all);
+        let skips = skips(self.non_finite, || non_finite_of(&self.buffers.all, step))?;
+        Ok(Vote { skips, about: self.peers.tell(|| self.describe(step)) })
     }
 
     /// All that must be the same on all ranks.
-    fn describe(&self, step: &Step<'_, A>, text: &mut dyn Write) -> fmt::Result {
+    fn describe(&self, step: &Step<'_, A>) -> Vec<String> {
         let begins = if self.broadcast { "" } else { ", the first with these parameters" };
-        writeln!(text, "step number {}{begins}", self.inner.steps())?;
-        writeln!(text, "the learning rate {}", self.inner.learning_rate())?;
-        writeln!(text, "shares of {}, non_finite {:?}", self.how, self.non_finite)?;
-        describe_grads(step, text)?;
-        if step.len() == step.layout().len() {
-            return Ok(());
+        let mut lines = vec![
+            format!("step number {}{begins}", self.inner.steps()),
+            format!("the learning rate {}", self.inner.learning_rate()),
+            format!("shares of {}, non_finite {:?}", self.how, self.non_finite),
+        ];
+        lines.extend(describe_grads(step));
+        if step.len() < step.layout().len() {
+            // What is not in the step has its place in the shares.
+            let shape = |info: &TensorInfo| format!("shares of {} of shape {:?}", Name(info.path()), info.shape());
+            lines.extend(step.layout().tensors().iter().map(shape));
         }
-        // What is not in the step has its place in the shares.
-        let mut all = step.layout().tensors().iter();
-        all.try_for_each(|info| writeln!(text, "shares of {} of shape {:?}", Name(info.path()), info.shape()))
+        lines
     }
+}
 
-    /// The mean gradients and the parameters of this rank's share, into the buffers.
-    fn exchange(&mut self, share: &Share, step: &Step<'_, A>) -> Result<()> {
-        let Buffers { all, grads, params } = &mut self.buffers;
-        self.group.reduce_scatter(all, grads)?;
-        let ranks = A::from_f64(self.group.size() as f64);
-        grads.iter_mut().for_each(|grad| *grad /= ranks);
-        if self.broadcast {
-            share.read_params(step, params);
-        } else {
-            share.pack_params(step, all);
-            self.group.broadcast(all, 0)?;
-            let part = params.len();
-            params.copy_from_slice(&all[share.rank * part..][..part]);
-        }
-        Ok(())
-    }
+/// The error of the first gradient of a step that is not finite, where they are packed, too.
+fn non_finite_of<A: Element>(packed: &[A], step: &Step<'_, A>) -> Option<Error> {
+    if norm::finite(packed) { None } else { Some(norm::non_finite(&step.grads().collect::<Vec<_>>())) }
 }
 
 impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, G, A> {
@@ -262,97 +251,80 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         self.check_own(step)?;
         // One rank alone knows whether all gradients are finite.
-        if self.group.size() == 1 && Word::of(self.non_finite, are_finite(step), step)? == Word::Skip {
+        if self.peers.are_none() && skips(self.non_finite, || non_finite(step))? {
             return Ok(());
         }
-        let (share, ahead) = (self.share(step.layout()), ahead(step));
-        let [mut params, grads] = [(); 2].map(|()| vec![A::zero(); share.cut.part()]);
-        share.read_params(&ahead, &mut params);
-        let apart = Apart { are_tensors_cut: self.are_tensors_cut() };
-        self.inner.check(&share.step(&ahead, &mut params, &grads, &apart))
+        let (shard, ahead) = (self.shard(step.layout()), ahead(step));
+        let [mut params, grads] = [(); 2].map(|()| vec![A::zero(); shard.cut.part()]);
+        shard.read_params(&ahead, &mut params);
+        self.inner.check(&shard.step(&ahead, &mut params, &grads, Share { extent: self.extent(), larger: None }))
     }
 
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
-        let share = self.share(step.layout());
-        let own = self.own_word(&share, &step);
-        if agree_about(&self.group, own, |text| self.describe(&step, text))? == Word::Skip {
-            return Ok(Report::new(self.inner.learning_rate(), false));
-        }
-        self.exchange(&share, &step)?;
-
-        let are_tensors_cut = self.are_tensors_cut();
-        let Self { inner, group, non_finite, buffers: Buffers { all, grads, params }, .. } = self;
-        let across = Across::new(&*group, are_tensors_cut);
-        let own = share.step(&step, params, grads, &across);
+        let shard = self.shard(step.layout());
+        let own = self.prepare(&shard, &step);
+        let skipped = Report::new(self.inner.learning_rate(), false);
+        let extent = self.extent();
+        let begin = (!self.broadcast).then(|| bucket_elements::<A>(BUCKET_BYTES));
+        let Some(joint) = self.peers.agree(own)? else { return Ok(skipped) };
+        let Self { inner, non_finite: policy, buffers, torn, .. } = self;
+        buffers.reduce(joint.group())?;
         // The sum of finite gradients need not be finite. All know before anybody asks for a norm of them.
-        if agree(group, Word::of(*non_finite, packed::all_finite(grads), &own), 0, Vec::new)? == Word::Skip {
-            return Ok(Report::new(inner.learning_rate(), false));
+        let share = Share { extent, larger: None };
+        let Buffers { grads, params, .. } = &mut *buffers;
+        let own = skips(*policy, || non_finite_of(grads, &shard.step(&step, params, grads, share)));
+        if !joint.confirm(own.map(|skips| Vote { skips, ..Vote::default() }))? {
+            return Ok(skipped);
         }
-        let accepted = inner.check(&own);
-        across.ensure_sound()?;
-        agree(group, accepted.map(|()| Word::Go), 0, Vec::new)?;
-        // Whether an optimizer inside moves a tensor does not depend on which part of it a rank has.
-        let watched = step.iter().map(|(_, tensor)| !tensor.followers.is_empty());
-        let mut watches: Vec<_> = watched.map(|watched| watched.then(Follower::watch)).collect();
-        let mut own = own;
-        for ((_, tensor), watch) in own.iter_mut().zip(&mut watches) {
-            tensor.followers.extend(watch.as_mut().map(Follower::lend));
-        }
-        let moved = inner.apply(own);
-        let followed: Vec<_> = watches.iter().map(|watch| watch.as_ref().is_some_and(Follower::has_followed)).collect();
-        drop(watches);
-        across.ensure_sound()?;
-        let part = params.len();
-        params.iter_mut().skip(part - 1).for_each(|word| *word = if moved.is_ok() { A::zero() } else { A::one() });
-        let gathered = group.all_gather(params, all);
-        // What stands in the buffer after a call that failed is not this step's.
-        let refusals = match gathered {
-            Ok(()) => all.chunks(part).filter(|part| part.last() != Some(&A::zero())).count(),
-            Err(_) => 0,
-        };
-        let end = match gathered {
-            // Those that have not stepped say why.
-            Ok(()) if refusals > 0 => agree(group, moved.clone().map(|_| Word::Go), 0, Vec::new).map(drop),
-            gathered => gathered,
-        };
-        let report = match end.and(moved) {
-            Ok(report) => report,
-            Err(error) => {
+        let report = joint.take(&mut step, begin, |joint, step| {
+            shard.read_params(step, &mut buffers.params);
+            let across = Across::new(joint.group());
+            let own = shard.step(step, &mut buffers.params, &buffers.grads, Share { extent, larger: Some(&across) });
+            let accepted = inner.check(&own);
+            across.ensure_sound()?;
+            joint.confirm(accepted.map(|()| Vote::default()))?;
+            // Whether an optimizer inside moves a tensor does not depend on which part of it a rank has.
+            let watched = step.iter().map(|(_, tensor)| !tensor.followers.is_empty());
+            let moved = own.watched(watched, |own| inner.apply(own));
+            across.ensure_sound()?;
+            let refusals = buffers.gather(joint.group(), moved.is_ok());
+            let end = match refusals {
+                // Those that have not stepped say why.
+                Ok(1..) => joint.confirm(moved.clone().map(|_| Vote::default())).map(drop),
+                _ => refusals.clone().map(drop),
+            };
+            let (report, moved) = end.and(moved).inspect_err(|error| {
                 // Where no rank has stepped nothing has changed.
-                self.torn = (refusals < group.size()).then(|| error.clone());
-                return Err(error);
+                *torn = (refusals.unwrap_or(0) < joint.group().size()).then(|| error.clone());
+            })?;
+            for ((info, tensor), moved) in step.iter_mut().zip(moved) {
+                shard.unpack_params(info, tensor, &buffers.all);
+                if moved {
+                    follow(&mut tensor.followers, &tensor.param.as_values(), info.shape());
+                }
             }
-        };
-        self.fingerprint = Fingerprint::of(all);
-        for ((info, tensor), followed) in step.iter_mut().zip(followed) {
-            // Those of rank 0 may be others than this rank's, moved or not.
-            let received = !self.broadcast && share.is_other(info, tensor, all);
-            share.unpack_params(info, tensor, all);
-            if received || followed {
-                follow(&mut tensor.followers, &tensor.param.as_values(), info.shape());
-            }
-        }
-        (self.share, self.broadcast) = (Some(share), true);
+            Ok(report)
+        })?;
+        self.fingerprint = Fingerprint::of(&self.buffers.all);
+        (self.shard, self.broadcast) = (Some(shard), true);
         Ok(report)
     }
 
-    fn step(&mut self, params: &mut dyn ParamsMut<Elem = A>, grads: &dyn Params<Elem = A>) -> Result<Report> {
-        match Step::pair_known(params, grads, self.layout()) {
-            Ok(step) => self.apply(step),
-            Err(error) => Err(refuse(&self.group, error)),
-        }
+    fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+        let result = self.peers.conclude(result, true);
+        self.inner.conclude(result)
     }
 
     count_inner!();
 
     fn layout(&self) -> Option<&Arc<Layout>> {
-        self.share.as_ref().map(|share| share.cut.whole())
+        self.shard.as_ref().map(|shard| shard.cut.whole())
     }
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node(state::NODE);
-        node.value(state::RANKS, self.group.size());
-        node.value(state::RANK, self.group.rank());
+        node.value(state::RANKS, self.peers.group().size());
+        node.value(state::RANK, self.peers.group().rank());
         node.value(state::CUT, self.how);
         match &self.torn {
             None => node.value(state::PARAMETERS, self.fingerprint),
@@ -364,15 +336,16 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
     /// Reads what this rank wrote, or a state that is not divided.
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
         let whole = state.layout().cloned();
-        let read_share = whole.map(|whole| Arc::new(Share::new(&whole, &self.group, self.how)));
-        let (dict, read_fingerprint) = match (state.has_node(state::NODE), &read_share) {
+        let group = self.peers.group();
+        let read_shard = whole.map(|whole| Arc::new(Shard::new(&whole, group, self.how)));
+        let (dict, read_fingerprint) = match (state.has_node(state::NODE), &read_shard) {
             (true, _) => {
                 // A tensor's place decides which ranks have it.
                 if let (Some(saved), Some(now)) = (state.dict().layout(), state.layout()) {
                     saved.ensure_same(now)?;
                 }
                 let node = state.node(state::NODE)?;
-                let (size, own) = (self.group.size(), self.group.rank());
+                let (size, own) = (group.size(), group.rank());
                 let accepted =
                     "the number of ranks there are now; unshard joins the states of all ranks for another number";
                 node.value_where(state::RANKS, accepted, |ranks: &usize| *ranks == size)?;
@@ -381,14 +354,14 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
                 let accepted = "a fingerprint of parameters that have taken the same steps";
                 (Cow::Borrowed(state.dict()), node.value(state::PARAMETERS, accepted)?)
             }
-            (false, Some(share)) => (Cow::Owned(split(state.dict(), &share.cut, share.rank)?), Fingerprint::default()),
+            (false, Some(shard)) => (Cow::Owned(split(state.dict(), &shard.cut, shard.rank)?), Fingerprint::default()),
             (false, None) => (Cow::Borrowed(state.dict()), Fingerprint::default()),
         };
-        let Self { inner, share, buffers, broadcast, fingerprint, torn, .. } = self;
-        let layout = read_share.as_ref().map(|share| Arc::clone(&share.layout));
+        let Self { inner, shard, buffers, broadcast, fingerprint, torn, .. } = self;
+        let layout = read_shard.as_ref().map(|shard| Arc::clone(&shard.layout));
         let commit = state.with(&dict, layout.as_ref(), |reader| inner.read_state(reader))?;
         Ok(commit.and(Commit::new(move || {
-            (*share, *broadcast, *fingerprint, *torn) = (read_share, false, read_fingerprint, None);
+            (*shard, *broadcast, *fingerprint, *torn) = (read_shard, false, read_fingerprint, None);
             *buffers = Buffers::default();
         })))
     }

@@ -13,6 +13,7 @@ use crate::error::{Error, Result, StepError, ensure_count};
 use crate::params::{Layout, Scalar};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
+use crate::step::share::Extent;
 use crate::step::{Optimizer, Report, Step, counter, norm};
 
 use memory::Memory;
@@ -192,7 +193,7 @@ fn ensure_finite<A: Scalar>(step: &Step<'_, A>) -> Result<()> {
 impl<A: Scalar> Optimizer<A> for Lbfgs<A> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         let rate = self.settings()?;
-        step.ensure_whole("lbfgs")?;
+        step.share().ensure(Extent::Parameters, "lbfgs")?;
         step.ensure_fit(self.layout.as_ref())?;
         for (info, tensor) in step.iter().filter(|(_, tensor)| tensor.grad.is_some()) {
             self.ensure_rate(tensor.learning_rate.apply(rate), Some(info.path()))?;
@@ -210,6 +211,10 @@ impl<A: Scalar> Optimizer<A> for Lbfgs<A> {
             }
         }
         ensure_finite(step)
+    }
+
+    fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+        result
     }
 
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {

@@ -23,6 +23,7 @@ type Wrap<A> = Arc<dyn Fn(Boxed<A>) -> Boxed<A>>;
 /// Tests an adaptor: made by [`transform`](super::transform()), [`adaptor`](super::adaptor()) and [`wrapper`](super::wrapper).
 ///
 /// The adaptor is tested around Adam and around an optimizer that writes down what it is given. [`run`](Self::run) tests the laws.
+#[must_use = "`run` tests the laws"]
 pub struct AdaptorLaws<A> {
     wrap: Wrap<A>,
     around_adam: OptimizerLaws<A, Boxed<A>>,

@@ -101,6 +101,10 @@ impl<A: Scalar> Optimizer<A> for Spy<A> {
         self.sgd.apply(step)
     }
 
+    fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
+        self.sgd.conclude(result)
+    }
+
     fn learning_rate(&self) -> f64 {
         self.sgd.learning_rate()
     }

@@ -30,6 +30,7 @@ pub use invariance::at_every_level;
 /// Tests an optimizer: made by [`optimizer`](super::optimizer).
 ///
 /// The methods describe the optimizer, so that the right laws are tested; [`run`](Self::run) tests them.
+#[must_use = "`run` tests the laws"]
 pub struct OptimizerLaws<A, O> {
     build: Box<dyn Fn(Hyper) -> O>,
     subject: String,

@@ -1,25 +1,27 @@
-//! A rank's share of the parameters, and the way into and out of the buffers that ranks exchange.
+//! A rank's shard of the parameters, and the way into and out of the buffers that ranks exchange.
 
 use std::mem::take;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::cut::{Cut, How, Piece};
-use crate::distributed::RankGroup;
+use crate::distributed::{Collective, RankGroup};
+use crate::error::Result;
 use crate::kernel::blocks;
 use crate::params::{Element, Layout, Order, TensorInfo, Values, ValuesMut};
-use crate::step::{Grad, Ranks, Step, Tensor};
+use crate::step::share::Share;
+use crate::step::{Grad, Step, Tensor};
 
 /// What one rank has of the parameters.
 #[derive(Debug)]
-pub(super) struct Share {
+pub(super) struct Shard {
     pub(super) cut: Cut,
     pub(super) rank: usize,
     /// The parameters as the optimizer inside sees them.
     pub(super) layout: Arc<Layout>,
 }
 
-impl Share {
+impl Shard {
     pub(super) fn new(whole: &Arc<Layout>, group: &impl RankGroup, how: How) -> Self {
         let (cut, rank) = (Cut::new(whole, group.size(), how), group.rank());
         Self { layout: cut.layout(rank), cut, rank }
@@ -31,7 +33,7 @@ impl Share {
         whole: &'s Step<'_, A>,
         params: &'s mut [A],
         grads: &'s [A],
-        ranks: &'s dyn Ranks,
+        share: Share<'s>,
     ) -> Step<'s, A> {
         let (mut rest, mut begun) = (params, 0);
         let tensors = whole.iter().map(|(_, tensor)| {
@@ -49,7 +51,7 @@ impl Share {
             }
         });
         let tensors = tensors.collect();
-        Step::from_parts(Arc::clone(&self.layout), tensors, Some(ranks))
+        Step::from_parts(Arc::clone(&self.layout), tensors, share)
     }
 
     /// Where in the share a tensor's part is, if there is one.
@@ -81,24 +83,6 @@ impl Share {
                 }
             }
         }
-    }
-
-    /// Copies all parameters into the ranks' parts of a buffer.
-    pub(super) fn pack_params<A: Element>(&self, step: &Step<'_, A>, all: &mut [A]) {
-        for (info, tensor) in step.iter() {
-            let param = Grad::new(tensor.param());
-            for piece in self.cut.pieces(tensor.index()) {
-                param.read_raw(info.shape(), Order::C, piece.elements.start, &mut all[self.within(piece)]);
-            }
-        }
-    }
-
-    /// Whether the ranks' parts of a buffer have other values than a parameter.
-    pub(super) fn is_other<A: Element>(&self, info: &TensorInfo, tensor: &Tensor<'_, A>, all: &[A]) -> bool {
-        let values = tensor.param();
-        let view = values.view(info.shape());
-        let pieces = self.cut.pieces(tensor.index()).iter();
-        !view.iter().eq(pieces.flat_map(|piece| &all[self.within(piece)]))
     }
 
     /// Copies the ranks' parts of a buffer into a parameter.
@@ -144,5 +128,22 @@ impl<A: Element> Buffers<A> {
         self.all.resize(ranks * part, A::zero());
         self.grads.resize(part, A::zero());
         self.params.resize(part, A::zero());
+    }
+
+    /// The mean gradients of this rank's shard.
+    pub(super) fn reduce(&mut self, group: &impl Collective<A>) -> Result<()> {
+        group.reduce_scatter(&self.all, &mut self.grads)?;
+        let ranks = A::from_f64(group.size() as f64);
+        self.grads.iter_mut().for_each(|grad| *grad /= ranks);
+        Ok(())
+    }
+
+    /// The parameters of all ranks, of which each says in the last place whether it has stepped. Returns how many have not.
+    pub(super) fn gather(&mut self, group: &impl Collective<A>, has_stepped: bool) -> Result<usize> {
+        let part = self.params.len();
+        let word = if has_stepped { A::zero() } else { A::one() };
+        self.params.iter_mut().skip(part - 1).for_each(|last| *last = word);
+        group.all_gather(&self.params, &mut self.all)?;
+        Ok(self.all.chunks(part).filter(|part| part.last() != Some(&A::zero())).count())
     }
 }

@@ -1,0 +1,156 @@
+//! One step of all ranks of a group: all of them take it, or none.
+//!
+//! [`Peers`] are the ranks. When they [`agree`](Peers::agree) on a step, there is a [`Joint`] step. Only a joint step gives access to the group:
+//! the ranks exchange what they need, [`confirm`](Joint::confirm) what they have found out meanwhile, and [`take`](Joint::take) it. At the end
+//! of every call, [`conclude`](Peers::conclude) tells the others of an error that came up before this rank met them.
+
+mod agreement;
+mod before;
+mod beginning;
+mod description;
+
+use std::mem;
+use std::sync::Arc;
+
+use super::group::{Collective, RankGroup};
+use crate::error::{Error, RankError, Result};
+use crate::params::{Element, Layout, ParamsMut};
+use crate::step::share::Extent;
+use crate::step::{Grad, Preview, Report, Step, norm};
+use agreement::agree;
+use beginning::Beginning;
+
+pub(super) use agreement::{Vote, norms, skips};
+pub(super) use before::ensure_finite_params;
+pub(crate) use before::{Before, ensure_finite};
+pub(super) use description::{describe_grads, describe_tensors, describe_values};
+
+/// The ranks of a group that step together, as one of them sees the others.
+#[derive(Debug, Clone)]
+pub(super) struct Peers<G> {
+    group: Arc<G>,
+    /// Whether this rank has met the others in this call, so that all know how it ends.
+    has_met: bool,
+}
+
+impl<G> Peers<G> {
+    pub(super) fn new(group: G) -> Self {
+        Self { group: Arc::new(group), has_met: false }
+    }
+
+    pub(super) fn group(&self) -> &G {
+        &self.group
+    }
+}
+
+impl<G: RankGroup> Peers<G> {
+    /// Whether there is no other rank.
+    pub(super) fn are_none(&self) -> bool {
+        self.group.size() == 1
+    }
+
+    /// The lines that describe a step to the others, if there are any.
+    pub(super) fn tell(&self, lines: impl FnOnce() -> Vec<String>) -> Vec<String> {
+        if self.are_none() { Vec::new() } else { lines() }
+    }
+
+    /// The joint step, if all ranks take the same one; nothing if one of them skips it.
+    ///
+    /// # Errors
+    /// This rank's own, or that of another rank, or that their steps differ.
+    pub(super) fn agree(&mut self, own: Result<Vote>) -> Result<Option<Joint<G>>> {
+        self.has_met = true;
+        let joint = Joint { group: Arc::clone(&self.group) };
+        Ok(joint.confirm(own)?.then_some(joint))
+    }
+
+    /// The result of a call, of which the others are told if it is an error that they do not know. `is_awaited` says whether they wait.
+    pub(super) fn conclude(&mut self, result: Result<Report>, is_awaited: bool) -> Result<Report> {
+        let is_known = mem::take(&mut self.has_met);
+        result.map_err(|error| if is_known || !is_awaited { error } else { self.refuse(error) })
+    }
+
+    /// Tells the others that this rank takes no step, and returns why.
+    fn refuse(&self, own: Error) -> Error {
+        agree(&*self.group, Err(own.clone())).err().unwrap_or(own)
+    }
+
+    /// Gives all ranks the parameters of rank 0, if all ask for it and are `ready`. On an error nothing has changed.
+    pub(super) fn broadcast<A: Element>(
+        &self,
+        params: &mut dyn ParamsMut<Elem = A>,
+        known: Option<&Arc<Layout>>,
+        bucket: usize,
+        ready: impl FnOnce(&Step<'_, A>) -> Result<()>,
+    ) -> Result<Arc<Layout>>
+    where
+        G: Collective<A>,
+    {
+        let mut step = Step::of_params(params, known).map_err(|error| self.refuse(error))?;
+        let about = || {
+            let begin = format!("a broadcast in buckets of {bucket} elements");
+            [begin].into_iter().chain(describe_tensors(&step, |_| "to receive")).collect()
+        };
+        agree(&*self.group, ready(&step).map(|()| Vote::about(about())))?;
+        Beginning::receive(&*self.group, &mut step, bucket)?;
+        Ok(Arc::clone(step.layout()))
+    }
+}
+
+/// A step that all ranks have agreed on.
+#[derive(Debug)]
+pub(super) struct Joint<G> {
+    group: Arc<G>,
+}
+
+impl<G: RankGroup> Joint<G> {
+    pub(super) fn group(&self) -> &G {
+        &self.group
+    }
+
+    /// Whether all ranks go on, after something that one of them may have found alone. Where one skips the step, all do.
+    ///
+    /// # Errors
+    /// Those of [`Peers::agree`].
+    pub(super) fn confirm(&self, own: Result<Vote>) -> Result<bool> {
+        agree(&*self.group, own)
+    }
+
+    /// Has `take` take the step. If the ranks `begin` with it, they get the parameters of rank 0 first, in buckets of so many elements, and
+    /// keep them only if the step succeeds.
+    pub(super) fn take<A: Element>(
+        self,
+        step: &mut Step<'_, A>,
+        begin: Option<usize>,
+        take: impl FnOnce(&Self, &mut Step<'_, A>) -> Result<Report>,
+    ) -> Result<Report>
+    where
+        G: Collective<A>,
+    {
+        let Some(bucket) = begin else { return take(&self, step) };
+        let beginning = Beginning::receive(self.group(), step, bucket)?;
+        let result = take(&self, step);
+        beginning.settle(step, result.is_ok());
+        result
+    }
+}
+
+/// Returns an error if other ranks have the rest of the step: the group of the adaptor of this name would not reach them with its errors.
+pub(super) fn ensure_outermost<A: Element>(step: &Step<'_, A>, name: &'static str) -> Result<()> {
+    let sees_all = step.share().extent >= Extent::Parameters;
+    if sees_all { Ok(()) } else { Err(Error::Ranks(RankError::InsideSharded { name })) }
+}
+
+/// A step whose gradients no rank knows yet, to ask the optimizer inside about: zero where there will be one.
+///
+/// What it refuses about the gradients themselves it will refuse on all ranks, as all give it the same.
+pub(super) fn ahead<'s, A: Element>(step: &'s Step<'_, A>) -> Preview<'s, A> {
+    let mut preview = step.preview();
+    preview.grads_mut().for_each(|(_, grad)| *grad = Grad::zero());
+    preview
+}
+
+/// The error of the first gradient that is not finite.
+pub(super) fn non_finite<A: Element>(step: &Step<'_, A>) -> Option<Error> {
+    (!step.are_finite()).then(|| norm::non_finite(&step.grads().collect::<Vec<_>>()))
+}
