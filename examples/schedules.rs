@@ -12,7 +12,7 @@ use std::path::Path;
 
 use gradus::schedule::{
     Anneal, Cosine, CosineRestarts, Cyclic, Exponential, InverseSqrt, Linear, MultiStep, Noam, OneCycle,
-    PiecewiseConstant, PiecewiseCosine, PiecewiseLinear, Plateau, Polynomial, Schedule, ScheduleExt, Step,
+    PiecewiseConstant, PiecewiseCosine, PiecewiseLinear, Plateau, Polynomial, Rex, Schedule, ScheduleExt, Step,
     WarmupStableDecay,
 };
 use plotters::coord::Shift;
@@ -66,6 +66,7 @@ fn panels() -> Vec<Panel> {
         panel("Exponential", "Exponential::new(1.0, 0.1).over(500)", Exponential::new(1.0, 0.1).over(500)),
         panel("Linear", "Linear::new(1.0, 0.2, 700)", Linear::new(1.0, 0.2, 700)),
         panel("Polynomial", "Polynomial::new(1.0, 900).power(2.0)", Polynomial::new(1.0, 900).power(2.0)),
+        panel("Rex", "Rex::new(1.0, 900)", Rex::new(1.0, 900)),
         panel("Cosine", "Cosine::new(1.0, 800).floor(0.1)", Cosine::new(1.0, 800).floor(0.1)),
         panel("CosineRestarts", "CosineRestarts::new(1.0, 143).factor(2)", CosineRestarts::new(1.0, 143).factor(2)),
         panel("OneCycle", "OneCycle::new(1.0, 1000)", OneCycle::new(1.0, 1000)),

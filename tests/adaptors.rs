@@ -435,6 +435,52 @@ mod finite_and_maximize {
     }
 }
 
+mod centralize {
+    use super::*;
+
+    fn matrices(x: f64, y: f64) -> (Array2<f64>, Array2<f64>) {
+        (array![[x, 0.0]], array![[y, 0.0]])
+    }
+
+    #[test]
+    fn a_mean_of_parts_is_centralized_once_or_part_by_part() {
+        let (mut w, mut v) = (matrices(0.0, 0.0), matrices(0.0, 0.0));
+        let (mut outside, mut inside) =
+            (Sgd::new(1.0).accumulate(2).centralize(), Sgd::new(1.0).centralize().accumulate(2));
+        for grads in [matrices(2.0, -4.0), matrices(6.0, 8.0)] {
+            outside.step(&mut w, &grads).unwrap();
+            inside.step(&mut v, &grads).unwrap();
+        }
+        assert_eq!(w, (array![[-2.0, 2.0]], array![[-1.0, 1.0]]));
+        assert_eq!(v, w);
+    }
+
+    #[test]
+    fn only_in_its_branch() {
+        let mut w = matrices(0.0, 0.0);
+        Sgd::new(1.0).route("1", Sgd::new(1.0).centralize()).step(&mut w, &matrices(2.0, 4.0)).unwrap();
+        assert_eq!(w, (array![[-2.0, 0.0]], array![[-2.0, 2.0]]));
+    }
+
+    #[test]
+    fn what_is_frozen_does_not_move() {
+        let (mut w, mut v) = (matrices(0.0, 0.0), matrices(0.0, 0.0));
+        Sgd::new(1.0).freeze("0").centralize().step(&mut w, &matrices(2.0, 4.0)).unwrap();
+        Sgd::new(1.0).centralize().freeze("0").step(&mut v, &matrices(2.0, 4.0)).unwrap();
+        assert_eq!(w, (array![[0.0, 0.0]], array![[-2.0, 2.0]]));
+        assert_eq!(v, w);
+    }
+
+    #[test]
+    fn a_clip_inside_sees_the_centralized_gradient() {
+        let mut w = array![[0.0, 0.0]];
+        let report = Sgd::new(1.0).clip_global_norm(10.0).centralize().step(&mut w, &array![[7.0, 1.0]]).unwrap();
+        assert_eq!(report.grad_norm, Some(18_f64.sqrt()));
+        let report = Sgd::new(1.0).centralize().clip_global_norm(10.0).step(&mut w, &array![[3.0, 4.0]]).unwrap();
+        assert_eq!(report.grad_norm, Some(5.0));
+    }
+}
+
 mod chains {
     use super::*;
 

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use gradus::rule::{Rounding, StatePrecision};
-use gradus::{Adam, AdamW, Lion, Momentum, Muon, Nesterov, Optimizer, OptimizerExt, RmsProp, Sgd};
+use gradus::{AdaBelief, Adam, AdamW, Lion, Momentum, Muon, Nesterov, Optimizer, OptimizerExt, RmsProp, Sgd};
 use ndarray::{Array1, Array2, ShapeBuilder, Zip, s};
 
 /// The direction is the difference of two parameters, which are near 1.
@@ -69,6 +69,7 @@ macro_rules! for_each_optimizer {
         $call!(Adam::new(LEARNING_RATE).amsgrad(true).weight_decay(0.1), 0.1, 0.0);
         $call!(AdamW::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
         $call!(Lion::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
+        $call!(AdaBelief::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
         $call!(Muon::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
     };
 }

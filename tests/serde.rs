@@ -7,7 +7,8 @@ use gradus::rule::{Rounding, StatePrecision};
 use gradus::schedule::combinators::{Times, Warmup};
 use gradus::schedule::{
     Anneal, Cosine, CosineRestarts, Cyclic, Exponential, InverseSqrt, Linear, MultiStep, Noam, OneCycle,
-    PiecewiseConstant, PiecewiseCosine, PiecewiseLinear, Plateau, PlateauState, Polynomial, Step, WarmupStableDecay,
+    PiecewiseConstant, PiecewiseCosine, PiecewiseLinear, Plateau, PlateauState, Polynomial, Rex, Step,
+    WarmupStableDecay,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,7 @@ fn every_schedule_comes_back() {
     same_values(PiecewiseLinear::new(0.1, [(10, 0.2), (50, 0.05)]));
     same_values(PiecewiseCosine::new(0.1, [(10, 0.2), (50, 0.05)]));
     same_values(Polynomial::new(0.1, 100).power(2.0));
+    same_values(Rex::new(0.1, 100));
     same_values(Step::new(0.1, 30, 0.5));
     same_values(WarmupStableDecay::new(0.1, 10, 50, 100));
     same_values(Cosine::new(0.1, 50).warmup(10).then(70, 0.01).scale(2.0).times(Linear::new(1.0, 0.5, 90)));
@@ -122,6 +124,7 @@ fn what_is_left_out_has_its_default_and_what_is_misspelt_is_named() {
     defaults(points, PiecewiseCosine::new(0.1, [(10, 0.2), (50, 0.05)]));
     defaults(r#"{"start": 0.1}"#, Plateau::new(0.1));
     defaults(r#"{"peak": 0.1, "steps": 100}"#, Polynomial::new(0.1, 100));
+    defaults(r#"{"peak": 0.1, "steps": 100}"#, Rex::new(0.1, 100));
     defaults(r#"{"start": 0.1, "period": 30, "gamma": 0.5}"#, Step::new(0.1, 30, 0.5));
     let parts = r#"{"peak": 0.1, "warmup": 10, "stable": 50, "decay": 100}"#;
     defaults(parts, WarmupStableDecay::new(0.1, 10, 50, 100));

@@ -20,7 +20,7 @@ pub(crate) fn optimizers<A: Scalar>() -> [(&'static str, usize, Build<A>); 8] {
 }
 
 /// Every adaptor around AdamW, and its options, for trees of two tensors; `group`, `freeze` and `route` choose the second.
-pub(crate) const ADAPTORS: [(&str, Build<f32>); 17 + cfg!(feature = "distributed") as usize] = [
+pub(crate) const ADAPTORS: [(&str, Build<f32>); 18 + cfg!(feature = "distributed") as usize] = [
     ("none", || Box::new(AdamW::new(1e-3))),
     ("clip_global_norm", || Box::new(AdamW::new(1e-3).clip_global_norm(1.0))),
     ("clip_per_tensor_norm", || Box::new(AdamW::new(1e-3).clip_per_tensor_norm(1.0))),
@@ -35,6 +35,7 @@ pub(crate) const ADAPTORS: [(&str, Build<f32>); 17 + cfg!(feature = "distributed
     ("skip_nonfinite", || Box::new(AdamW::new(1e-3).skip_nonfinite())),
     ("unscale", || Box::new(AdamW::new(1e-3).unscale(1024.0))),
     ("maximize", || Box::new(AdamW::new(1e-3).maximize())),
+    ("centralize", || Box::new(AdamW::new(1e-3).centralize())),
     ("cautious", || Box::new(AdamW::new(1e-3).cautious(true))),
     ("trust_ratio", || Box::new(AdamW::new(1e-3).trust_ratio(true))),
     ("ema", || Box::new(AdamW::new(1e-3).ema(0.999))),

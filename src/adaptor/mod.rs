@@ -19,6 +19,7 @@
 mod accumulate;
 mod adapted;
 mod averages;
+mod centralize;
 mod ema;
 mod finite;
 mod freeze;
@@ -36,6 +37,7 @@ mod unscale;
 
 pub use accumulate::Accumulate;
 pub use adapted::{Adapted, Adaptor, apply, check};
+pub use centralize::Centralize;
 pub use ema::Ema;
 pub use finite::Finite;
 pub use freeze::Freeze;

@@ -3,8 +3,8 @@
 use std::any::TypeId;
 
 use crate::adaptor::{
-    Accumulate, Adapted, Ema, Finite, Freeze, Group, Grouped, LayerwiseDecay, Lookahead, Maximize, NonFinite, Router,
-    Swa, Transform, Transforming, Unscale,
+    Accumulate, Adapted, Centralize, Ema, Finite, Freeze, Group, Grouped, LayerwiseDecay, Lookahead, Maximize,
+    NonFinite, Router, Swa, Transform, Transforming, Unscale,
 };
 use crate::clip::{Adaptive, Norm, Value};
 use crate::params::{Element, Pattern};
@@ -294,6 +294,15 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         Self: Sized,
     {
         self.transform(Unscale::new(loss_scale))
+    }
+
+    /// Subtracts from the gradient of each unit, such as a row of a weight, its mean. See [`Centralize`].
+    #[doc(alias("GC", "gradient centralization"))]
+    fn centralize(self) -> Adapted<Self, Transforming<Centralize>>
+    where
+        Self: Sized,
+    {
+        self.transform(Centralize)
     }
 
     /// Maximizes instead of minimizing. See [`Maximize`].

@@ -3,6 +3,7 @@
 //! Every named optimizer is [`Elementwise`](crate::rule::Elementwise) or [`Matrixwise`](crate::rule::Matrixwise) over a rule of its
 //! own, except [`Lbfgs`]: the rule holds the hyper-parameters and the arithmetic, the driver the state and the way over memory.
 
+mod adabelief;
 mod adam;
 mod ext;
 #[doc(hidden)]
@@ -39,6 +40,7 @@ macro_rules! optimizers {
 
 // File: optimizers; what else it exports.
 optimizers! {
+    adabelief: AdaBelief; AdaBeliefRule, AdaBeliefValues;
     adam: Adam, AdamW; AdamRule, AdamValues;
     lbfgs: Lbfgs; LbfgsReport, Stop;
     lion: Lion; LionRule, LionValues;

@@ -122,6 +122,7 @@ mod one_cycle;
 mod piecewise;
 mod plateau;
 mod polynomial;
+mod rex;
 mod step;
 mod warmup_stable_decay;
 
@@ -139,6 +140,7 @@ pub use one_cycle::OneCycle;
 pub use piecewise::{PiecewiseConstant, PiecewiseCosine, PiecewiseLinear};
 pub use plateau::{Plateau, PlateauState};
 pub use polynomial::Polynomial;
+pub use rex::Rex;
 pub use step::{MultiStep, Step};
 pub use warmup_stable_decay::WarmupStableDecay;
 

@@ -145,6 +145,7 @@ impl<A: Scalar> Row<A> {
 
 const BUFFER: &[&str] = &["momentum_buffer"];
 const MOMENTS: &[&str] = &["exp_avg", "exp_avg_sq"];
+const BELIEF: &[&str] = &["exp_avg", "exp_avg_var"];
 const AMSGRAD: &[&str] = &["exp_avg", "exp_avg_sq", "max_exp_avg_sq"];
 
 /// Every row, for one element type.
@@ -250,6 +251,15 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
                 p - *b
             }) },
 
+        Row { name: "adabelief", slots: BELIEF, rests: true, parabola: 0.1, rosenbrock: (1e-2, 10_000),
+            pinned: Pinned::Bits(0.66232586, 0.6623257916279987),
+            optimizer: |lr| Box::new(AdaBelief::new(lr)),
+            oracle: Element(|t, lr, p, g, s| adabelief(t, lr, p, g, s, [0.9, 0.999, 1e-16])) },
+        Row { name: "adabelief, betas, eps, weight decay", slots: BELIEF, rests: false, parabola: 0.1, rosenbrock: (1e-2, 10_000),
+            pinned: Pinned::Bits(0.67136306, 0.6713632084070855),
+            optimizer: |lr| Box::new(AdaBelief::new(lr).beta1(0.8).beta2(0.98).eps(1e-3).weight_decay(0.01)),
+            oracle: Element(|t, lr, p, g, s| adabelief(t, lr, p * (1.0 - lr * 0.01), g, s, [0.8, 0.98, 1e-3])) },
+
         Row { name: "lion", slots: &["exp_avg"], rests: true, parabola: 0.1, rosenbrock: (1e-3, 20_000),
             pinned: Pinned::Bits(0.68916667, 0.6891666666666667),
             optimizer: |lr| Box::new(Lion::new(lr)),
@@ -312,6 +322,21 @@ fn lion(learning_rate: f64, param: f64, grad: f64, m: &mut f64, beta1: f64, beta
     *m = beta2 * *m + (1.0 - beta2) * grad;
     let direction = if average == 0.0 { 0.0 } else { average.signum() };
     param - learning_rate * direction
+}
+
+fn adabelief(
+    t: i32,
+    learning_rate: f64,
+    param: f64,
+    grad: f64,
+    [m, s, _]: &mut [f64; 3],
+    [beta1, beta2, eps]: [f64; 3],
+) -> f64 {
+    *m = beta1 * *m + (1.0 - beta1) * grad;
+    *s = beta2 * *s + (1.0 - beta2) * (grad - *m).powi(2) + eps;
+    let m_hat = *m / (1.0 - beta1.powi(t));
+    let s_hat = *s / (1.0 - beta2.powi(t));
+    param - learning_rate * m_hat / (s_hat.sqrt() + eps)
 }
 
 struct Moments {

@@ -29,12 +29,20 @@ fn end<A: Scalar>(row: &Row<A>) -> A {
 
 #[test]
 fn every_row_gives_the_pinned_numbers() {
+    let mut other = Vec::new();
     for (single, double) in rows().iter().zip(&rows()) {
         let (name, found) = (double.name, end::<f64>(double));
         match double.pinned {
-            Pinned::Bits(in_single, in_double) => assert_eq!((end(single), found), (in_single, in_double), "{name}"),
-            Pinned::Near(pinned) => assert!((found - pinned).abs() < 1e-11, "{name}: {found:?}"),
+            Pinned::Bits(in_single, in_double) => {
+                let in_both = (end::<f32>(single), found);
+                if in_both != (in_single, in_double) {
+                    other.push(format!("{name}: Pinned::Bits{in_both:?}"));
+                }
+            }
+            Pinned::Near(pinned) if (found - pinned).abs() < 1e-11 => {}
+            Pinned::Near(_) => other.push(format!("{name}: Pinned::Near({found:?})")),
         }
         assert_eq!(double.is_elementwise(), matches!(double.pinned, Pinned::Bits(..)), "{name}");
     }
+    assert!(other.is_empty(), "not the pinned numbers, but\n{}", other.join("\n"));
 }

@@ -199,6 +199,7 @@ fn wrappers() -> Vec<(&'static str, Wrap)> {
         ("group", |opt| Box::new(opt.group("b", Group::new().learning_rate(0.3).scale_weight_decay(2.0)))),
         ("check_finite", |opt| Box::new(opt.check_finite())),
         ("maximize", |opt| Box::new(opt.maximize())),
+        ("centralize", |opt| Box::new(opt.centralize())),
         ("unscale", |opt| Box::new(opt.unscale(8.0))),
         ("ema", |opt| Box::new(opt.ema(0.9))),
         ("ema, debiased", |opt| Box::new(opt.ema(0.9).debiased(true).warmup(true))),

@@ -37,7 +37,7 @@ const F32: Tolerance = Tolerance { absolute: F32_EPSILON, relative: F32_EPSILON 
 const F32_RMSPROP: Tolerance = Tolerance { absolute: 8.0 * F32_EPSILON, relative: 8.0 * F32_EPSILON };
 
 /// optax adds the decay to the direction, where ours shrinks the parameter first: in each of 100 steps half an ulp of the parameter.
-const F32_LION: Tolerance = Tolerance { absolute: 16.0 * F32_EPSILON, relative: 16.0 * F32_EPSILON };
+const F32_DECAY: Tolerance = Tolerance { absolute: 16.0 * F32_EPSILON, relative: 16.0 * F32_EPSILON };
 
 const F32_EPSILON: f64 = f32::EPSILON as f64;
 
@@ -100,6 +100,13 @@ fn optimizer<A: Scalar>(name: &str, case: &Case) -> Box<dyn Optimizer<A>> {
             ("beta2", Setting::Number(x)) => opt.beta2(x),
             ("weight_decay", Setting::Number(x)) => opt.weight_decay(x),
             unknown => panic!("lion has no {unknown:?}"),
+        })),
+        "adabelief" => Box::new(with(AdaBelief::new(rate), &options, |opt, setting| match setting {
+            ("beta1", Setting::Number(x)) => opt.beta1(x),
+            ("beta2", Setting::Number(x)) => opt.beta2(x),
+            ("eps", Setting::Number(x)) => opt.eps(x),
+            ("weight_decay", Setting::Number(x)) => opt.weight_decay(x),
+            unknown => panic!("adabelief has no {unknown:?}"),
         })),
         "adam" => Box::new(with(Adam::new(rate), &options, adam)),
         "adamw" => Box::new(with(AdamW::new(rate), &options, adam)),
@@ -208,7 +215,12 @@ fn rmsprop_agrees() {
 
 #[test]
 fn lion_agrees() {
-    agrees("lion", F64, F32_LION);
+    agrees("lion", F64, F32_DECAY);
+}
+
+#[test]
+fn adabelief_agrees() {
+    agrees("adabelief", F64, F32_DECAY);
 }
 
 #[test]

@@ -13,7 +13,8 @@ is neither damped nor amplified by the problem.
 Three sources:
 
 - "torch": `torch.optim`, the plain path for one tensor (`foreach=False`).
-- "optax": its RMSProp, in f64, whose learning rate is inside the velocity, and its Lion, which PyTorch does not have.
+- "optax": its RMSProp, in f64, whose learning rate is inside the velocity, and its Lion and
+  AdaBelief, which PyTorch does not have.
 - "naive f64 reference": the formulas of the documentation, written out in numpy below, for the
   named alternatives that PyTorch does not have. With the alternatives switched off, the same
   functions must agree with every f64 run of PyTorch; the script stops if they do not.
@@ -155,6 +156,23 @@ def lion_reference(beta1=0.9, beta2=0.99, weight_decay=0.0):
     return update
 
 
+def adabelief_reference(beta1=0.9, beta2=0.999, eps=1e-16, weight_decay=0.0):
+    """AdaBelief, algorithm 2 of the paper, with decoupled weight decay."""
+    t = 0
+    m = s = 0.0
+
+    def update(theta, g, lr):
+        nonlocal t, m, s
+        t += 1
+        m = beta1 * m + (1 - beta1) * g
+        s = beta2 * s + (1 - beta2) * (g - m) ** 2 + eps
+        m_hat = m / (1 - beta1**t)
+        s_hat = s / (1 - beta2**t)
+        return theta * (1 - lr * weight_decay) - lr * m_hat / (np.sqrt(s_hat) + eps)
+
+    return update
+
+
 def optax_rmsprop(rate, options):
     """optax's RMSProp; its learning rate is always inside the velocity: `classical`."""
     names = {"alpha": "decay", "eps_inside_sqrt": "eps_in_sqrt", "centered": "centered", "momentum": "momentum"}
@@ -165,6 +183,16 @@ def optax_lion(rate, options):
     """optax's Lion without its default weight decay."""
     names = {"beta1": "b1", "beta2": "b2", "weight_decay": "weight_decay"}
     return optax.lion(rate, **({"weight_decay": 0.0} | {names[name]: value for name, value in options.items()}))
+
+
+def optax_adabelief(rate, options):
+    """optax's AdaBelief, whose two ε are one here, with optax's decoupled weight decay."""
+    eps = options.get("eps", 1e-16)
+    return optax.chain(
+        optax.scale_by_belief(options.get("beta1", 0.9), options.get("beta2", 0.999), eps=eps, eps_root=eps),
+        optax.add_decayed_weights(options.get("weight_decay", 0.0)),
+        optax.scale_by_learning_rate(rate),
+    )
 
 
 def with_betas(options):
@@ -283,6 +311,20 @@ OPTIMIZERS = [
             "weight_decay": {"weight_decay": 0.1},
         },
         optax_rule=optax_lion,
+    ),
+    Optimizer(
+        "adabelief",
+        None,
+        adabelief_reference,
+        0.001,
+        {
+            "plain": {},
+            "beta1": {"beta1": 0.8},
+            "beta2": {"beta2": 0.99},
+            "eps": {"eps": 1e-4},
+            "weight_decay": {"weight_decay": 0.1},
+        },
+        optax_rule=optax_adabelief,
     ),
     Optimizer(
         "adam",

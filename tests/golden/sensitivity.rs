@@ -8,7 +8,7 @@ use super::case::{Case, Setting, cases};
 use super::{F32, F32_RMSPROP, F64, Tolerance, compare};
 
 /// The name of every file.
-const OPTIMIZERS: [&str; 7] = ["sgd", "momentum", "nesterov", "rmsprop", "lion", "adam", "adamw"];
+const OPTIMIZERS: [&str; 8] = ["sgd", "momentum", "nesterov", "rmsprop", "lion", "adabelief", "adam", "adamw"];
 
 /// The cases of 9 elements in f64.
 fn small_cases(name: &str) -> Vec<Case> {
@@ -80,6 +80,10 @@ fn a_default_that_is_slightly_off_is_noticed() {
         ("lion", "beta1", 0.95),
         ("lion", "beta2", 0.98),
         ("lion", "weight_decay", 1e-9),
+        ("adabelief", "beta1", 0.900_001),
+        ("adabelief", "beta2", 0.999_000_1),
+        ("adabelief", "eps", 1e-12),
+        ("adabelief", "weight_decay", 1e-9),
         ("adam", "beta1", 0.900_001),
         ("adam", "beta2", 0.999_000_1),
         ("adam", "eps", 1.01e-8),

@@ -171,6 +171,7 @@ fn wrap<A: Number>(inner: Boxed<A>, link: &Link, context: &mut Context<'_>) -> B
         Link::Route(pattern, chain) => Box::new(inner.route(pattern.clone(), branch::<A>(chain, context))),
         Link::Finite(NonFinite::Skip) => Box::new(inner.skip_nonfinite()),
         Link::Finite(_) => Box::new(inner.check_finite()),
+        Link::Centralize => Box::new(inner.centralize()),
         Link::Maximize => Box::new(inner.maximize()),
         Link::Unscale(scale) => Box::new(inner.unscale(context.dials.hyper(*scale))),
         Link::ClipNorm { max, per_tensor, p, exact, policy } => {

@@ -58,6 +58,7 @@ pub(crate) enum Link {
     Route(Vec<String>, Box<Chain>),
     Finite(NonFinite),
     Maximize,
+    Centralize,
     Unscale(Number),
     ClipNorm {
         max: Number,
@@ -212,7 +213,7 @@ impl Surroundings<'_> {
 
     fn link(&self, depth: usize, random: &mut impl RngExt) -> Link {
         let number = |value: f64, random: &mut _| Number::draw(value, false, random);
-        match random.below(30) {
+        match random.below(31) {
             0 | 1 => Link::Accumulate(1 + random.below(3) as u64, random.chance(0.3)),
             2 | 3 => {
                 let later = random.chance(0.4).then(|| (1 + random.below(4) as u64, self.pattern(random)));
@@ -253,6 +254,7 @@ impl Surroundings<'_> {
             },
             26 | 27 => Link::Proximal(number(0.1, random)),
             28 => Link::Scaffold,
+            29 => Link::Centralize,
             _ => Link::Own,
         }
     }

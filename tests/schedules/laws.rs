@@ -3,7 +3,7 @@
 use gradus::error::StepError;
 use gradus::schedule::{
     Anneal, Cosine, CosineRestarts, Cyclic, Exponential, InverseSqrt, Linear, MultiStep, Noam, OneCycle,
-    PiecewiseConstant, PiecewiseCosine, PiecewiseLinear, Plateau, Polynomial, Schedule, ScheduleExt, Step,
+    PiecewiseConstant, PiecewiseCosine, PiecewiseLinear, Plateau, Polynomial, Rex, Schedule, ScheduleExt, Step,
     WarmupStableDecay,
 };
 use gradus::testing;
@@ -25,6 +25,8 @@ fn all() -> Vec<(&'static str, Any, f64, f64)> {
         ("Exponential over", Box::new(Exponential::new(0.1, 0.5).over(70)), 0.0, 0.1),
         ("Linear", Box::new(Linear::new(0.01, 0.1, 100)), 0.01, 0.1),
         ("Polynomial", Box::new(Polynomial::new(0.1, 100).power(2.0).floor(0.01)), 0.01, 0.1),
+        ("Rex", Box::new(Rex::new(0.1, 100)), 0.0, 0.1),
+        ("Rex max", Box::new(Rex::new(0.1, u64::MAX)), 0.0, 0.1),
         ("Cosine", Box::new(cosine()), 0.01, 0.1),
         ("Cosine exponent", Box::new(cosine().exponent(2.0)), 0.01, 0.1),
         ("Cosine cycles", Box::new(cosine().cycles(7)), 0.01, 0.1),
@@ -80,12 +82,13 @@ fn a_plateau_keeps_the_law_of_memory() {
 
 #[test]
 fn what_should_only_fall_only_falls() {
-    let falling: [(&str, Any); 11] = [
+    let falling: [(&str, Any); 12] = [
         ("Step", Box::new(Step::new(1.0, 30, 0.5))),
         ("MultiStep", Box::new(MultiStep::new(1.0, [30, 80], 0.5))),
         ("Exponential", Box::new(Exponential::new(1.0, 0.99))),
         ("Linear", Box::new(Linear::new(1.0, 0.1, 777))),
         ("Polynomial", Box::new(Polynomial::new(1.0, 777).power(0.9).floor(0.1))),
+        ("Rex", Box::new(Rex::new(1.0, 777))),
         ("Cosine", Box::new(Cosine::new(1.0, 777).floor(0.1))),
         ("InverseSqrt", Box::new(InverseSqrt::new(1.0, 30))),
         ("Noam", Box::new(Noam::new(1, 0))),
@@ -102,9 +105,10 @@ fn what_should_only_fall_only_falls() {
 
 #[test]
 fn a_part_of_no_steps_is_over_at_once() {
-    let instant: [(&str, Any, f64); 8] = [
+    let instant: [(&str, Any, f64); 9] = [
         ("Linear", Box::new(Linear::new(1.0, 0.5, 0)), 0.5),
         ("Polynomial", Box::new(Polynomial::new(1.0, 0).floor(0.5)), 0.5),
+        ("Rex", Box::new(Rex::new(1.0, 0)), 0.0),
         ("Cosine", Box::new(Cosine::new(1.0, 0).floor(0.5)), 0.5),
         ("OneCycle", Box::new(OneCycle::new(1.0, 0).div_factor(1.0).final_div_factor(2.0)), 0.5),
         ("WSD", Box::new(WarmupStableDecay::new(1.0, 0, 0, 0).floor(0.5)), 0.5),
@@ -124,6 +128,7 @@ fn without_steps() -> Vec<(&'static str, Any)> {
     vec![
         ("Linear", Box::new(line())),
         ("Polynomial", Box::new(Polynomial::new(1.0, 0).floor(0.5))),
+        ("Rex", Box::new(Rex::new(1.0, 0).clamp(0.5, 1.0))),
         ("Cosine", Box::new(Cosine::new(1.0, 0).floor(0.5))),
         ("Cosine cycles", Box::new(Cosine::new(1.0, 0).floor(0.5).cycles(3))),
         ("OneCycle", Box::new(OneCycle::new(4.0, 0).div_factor(4.0).final_div_factor(2.0))),
@@ -181,6 +186,7 @@ fn check_names_the_argument_that_is_wrong() {
         ("Polynomial", "peak", Box::new(Polynomial::new(NAN, 1))),
         ("Polynomial", "floor", Box::new(Polynomial::new(1.0, 1).floor(1.1))),
         ("Polynomial", "power", Box::new(Polynomial::new(1.0, 1).power(0.0))),
+        ("Rex", "peak", Box::new(Rex::new(NAN, 1))),
         ("Cosine", "peak", Box::new(Cosine::new(INF, 1))),
         ("Cosine", "floor", Box::new(cosine().floor(2.0))),
         ("Cosine", "exponent", Box::new(cosine().exponent(-1.0))),

@@ -4,7 +4,7 @@ use std::f64::consts::PI;
 
 use gradus::schedule::{
     Anneal, Cosine, CosineRestarts, Cyclic, Exponential, InverseSqrt, Linear, MultiStep, Noam, OneCycle,
-    PiecewiseConstant, PiecewiseCosine, PiecewiseLinear, Plateau, Polynomial, Schedule, ScheduleExt, Step,
+    PiecewiseConstant, PiecewiseCosine, PiecewiseLinear, Plateau, Polynomial, Rex, Schedule, ScheduleExt, Step,
     WarmupStableDecay,
 };
 use proptest::prelude::*;
@@ -131,6 +131,7 @@ proptest! {
             ("Exponential", Box::new(Exponential::new(a, b).over(m))),
             ("Linear", Box::new(Linear::new(a, b, m))),
             ("Polynomial", Box::new(Polynomial::new(a, m).floor(b).power(c))),
+            ("Rex", Box::new(Rex::new(a, m))),
             ("Cosine", Box::new(Cosine::new(a, m).floor(b).exponent(c))),
             ("Cosine cycles", Box::new(Cosine::new(a, m).floor(b).cycles(n).waves(c))),
             ("CosineRestarts", Box::new(CosineRestarts::new(a, m).floor(b).factor(n))),

@@ -45,10 +45,10 @@ pub(crate) fn grads(step: u64) -> Grads {
 
 /// All of them: those with curvature if there is any.
 #[cfg(not(feature = "second-order"))]
-pub(crate) const CHAINS: [(&str, Build); 36] = PLAIN;
+pub(crate) const CHAINS: [(&str, Build); 37] = PLAIN;
 #[cfg(feature = "second-order")]
-pub(crate) const CHAINS: [(&str, Build); 40] = {
-    let mut chains = [PLAIN[0]; 40];
+pub(crate) const CHAINS: [(&str, Build); 41] = {
+    let mut chains = [PLAIN[0]; 41];
     let mut at = 0;
     while at < chains.len() {
         chains[at] = if at < PLAIN.len() { PLAIN[at] } else { curvature::CHAINS[at - PLAIN.len()] };
@@ -90,7 +90,7 @@ mod curvature {
 
 /// Every adaptor, every precision, and chains of them.
 #[rustfmt::skip] // one chain, one line
-const PLAIN: [(&str, Build); 36] = [
+const PLAIN: [(&str, Build); 37] = [
     ("lbfgs", || Box::new(Lbfgs::new(0.01).history(3))),
     ("muon beside adamw", || Box::new(AdamW::new(0.05).route("*.weight", Muon::new(0.02)))),
     ("sgd", || Box::new(Sgd::new(0.1))),
@@ -120,6 +120,7 @@ const PLAIN: [(&str, Build); 36] = [
     ("skip_nonfinite", || Box::new(AdamW::new(0.05).skip_nonfinite())),
     ("check_finite", || Box::new(AdamW::new(0.05).check_finite())),
     ("maximize", || Box::new(AdamW::new(0.05).maximize())),
+    ("centralize", || Box::new(AdamW::new(0.05).centralize())),
     ("unscale", || Box::new(AdamW::new(0.05).unscale(8.0))),
     ("route", || Box::new(AdamW::new(0.05).route("a.**", Momentum::new(0.1, 0.9)).route("b.**", AdamW::new(0.1).ema(0.5)))),
     ("boxed", || Box::new((Box::new(AdamW::new(0.05)) as Box<dyn Optimizer<f32>>).accumulate(2).ema(0.9))),
