@@ -1,7 +1,8 @@
 //! Options that every optimizer has, against the formulas in their docs.
 
 use gradus::{
-    Adam, AdamW, Lion, Momentum, Muon, Nesterov, Optimizer, OptimizerExt, RmsProp, Rounding, Sgd, StatePrecision,
+    Adam, AdamW, Lion, Momentum, Muon, NAdamW, Nesterov, Optimizer, OptimizerExt, RmsProp, Rounding, Rprop, Sgd,
+    StatePrecision,
 };
 use ndarray::{Array1, Array2, ShapeBuilder, Zip, s};
 
@@ -67,6 +68,8 @@ macro_rules! for_each_optimizer {
         $call!(Adam::new(LEARNING_RATE).amsgrad(true).weight_decay(0.1), 0.1, 0.0);
         $call!(AdamW::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
         $call!(Lion::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
+        $call!(NAdamW::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
+        $call!(Rprop::new(LEARNING_RATE).weight_decay(0.1), 0.1, 0.0); // whose step size is 1
         $call!(Muon::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
     };
 }
