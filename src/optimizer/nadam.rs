@@ -199,12 +199,12 @@ mod tests {
     #[test]
     fn first_steps_by_hand() {
         let mut opt = NAdam::new(0.5).beta1(0.5).beta2(0.75).eps(1.0).momentum_decay(0.0);
-        let mut w = array![8.0];
+        let mut w = array![8.0_f64];
         opt.step(&mut w, &array![4.0]).unwrap(); // μ = 0.25, m = 2, v̂ = 16: m̂ = 0.25·2/(1 − 0.0625) + 4
         assert!((w[0] - (8.0 - 0.5 * (0.5 / 0.9375 + 4.0) / 5.0)).abs() < 1e-14, "{w}");
 
         let mut opt = NAdam::new(0.5).beta1(0.5).beta2(0.0).eps(0.0).momentum_schedule(false);
-        let mut w = array![8.0];
+        let mut w = array![8.0_f64];
         opt.step(&mut w, &array![4.0]).unwrap(); // m = 2: m̂ = 0.5·2/0.75 + 0.5·4/0.5
         assert!((w[0] - (8.0 - 0.5 * (4.0 / 3.0 + 4.0) / 4.0)).abs() < 1e-14, "{w}");
         opt.step(&mut w, &array![1.0]).unwrap(); // m = 1.5: m̂ = 0.5·1.5/0.875 + 0.5·1/0.75

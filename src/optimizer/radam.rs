@@ -221,7 +221,7 @@ mod tests {
 
         for eps_hat in [true, false] {
             let mut opt = RAdam::new(0.5).beta1(0.0).beta2(0.75).eps(1.0).eps_hat(eps_hat);
-            let mut w = array![0.0];
+            let mut w = array![0.0_f64];
             (0..7).for_each(|_| _ = opt.step(&mut w, &array![2.0]).unwrap());
             assert!((w[0] + 7.0).abs() < 1e-12);
             opt.step(&mut w, &array![2.0]).unwrap(); // v = 4(1 − power), √v̂ = 2

@@ -313,7 +313,7 @@ mod tests {
         let mut opt = Matrixwise::from_rule(Doubled::default(), 0.5);
         let (mut w, grads) = ((array![1.0], array![1.0]), (array![1.0], array![1.0]));
         opt.step(&mut w, &grads).unwrap();
-        opt.state[1].steps = u64::MAX;
+        opt.state.all_mut().flatten().nth(1).unwrap().steps = u64::MAX;
         let (before, state) = (w.clone(), opt.state_dict());
         let error = opt.step(&mut w, &grads).unwrap_err();
         assert_eq!(error, Error::Step(StepError::CounterFull { counter: "steps", path: Some("1".into()) }));
