@@ -4,17 +4,6 @@ use gradus::prelude::*;
 
 use super::case::{Case, Setting};
 
-/// The optimizer with the case's settings: its numbers; its switches. Panics at one that is neither.
-macro_rules! with_options {
-    ($name:ident, $options:ident, $optimizer:expr; $($number:ident)*; $($switch:ident)*) => {
-        Box::new($options.iter().fold($optimizer, |opt, (option, setting)| match (option.as_str(), *setting) {
-            $((stringify!($number), Setting::Number(x)) => opt.$number(x),)*
-            $((stringify!($switch), Setting::Switch(on)) => opt.$switch(on),)*
-            unknown => panic!("{} has no {unknown:?}", $name),
-        }))
-    };
-}
-
 /// A golden file's optimizer with the case's settings; panics at one that it does not have.
 pub(crate) fn optimizer<A: Scalar>(name: &str, case: &Case) -> Box<dyn Optimizer<A>> {
     let rate = case.learning_rate();
@@ -23,8 +12,16 @@ pub(crate) fn optimizer<A: Scalar>(name: &str, case: &Case) -> Box<dyn Optimizer
         Some(Setting::Number(momentum)) => momentum,
         other => panic!("momentum is {other:?}"),
     };
+    // An optimizer; its numbers; its switches.
     macro_rules! with {
-        ($optimizer:expr; $($settings:tt)*) => { with_options!(name, options, $optimizer; $($settings)*) };
+        ($optimizer:expr; $($number:ident)*; $($switch:ident)*) => {{
+            let optimizer = $optimizer;
+            Box::new(options.iter().fold(optimizer, |opt, (option, setting)| match (option.as_str(), *setting) {
+                $((stringify!($number), Setting::Number(x)) => opt.$number(x),)*
+                $((stringify!($switch), Setting::Switch(on)) => opt.$switch(on),)*
+                unknown => panic!("{name} has no {unknown:?}"),
+            }))
+        }};
     }
     match name {
         "sgd" => with!(Sgd::new(rate); weight_decay;),

@@ -40,6 +40,12 @@ const F32_RMSPROP: Tolerance = Tolerance { absolute: 8.0 * F32_EPSILON, relative
 /// optax adds the decay to the direction, where ours shrinks the parameter first: in each of 100 steps half an ulp of the parameter.
 const F32_LION: Tolerance = Tolerance { absolute: 16.0 * F32_EPSILON, relative: 16.0 * F32_EPSILON };
 
+/// Adagrad's and Adadelta's steps are longer than Adam's, and PyTorch adds NAdam's two terms to the parameter one after the other: some ulp.
+const F32_LONGER: Tolerance = Tolerance { absolute: 8.0 * F32_EPSILON, relative: 8.0 * F32_EPSILON };
+
+/// PyTorch multiplies the parameter with 1 − λη, which is 1 up to a few ulp: in each of 100 steps half an ulp of the parameter.
+const F32_ASGD: Tolerance = Tolerance { absolute: 50.0 * F32_EPSILON, relative: 50.0 * F32_EPSILON };
+
 const F32_EPSILON: f64 = f32::EPSILON as f64;
 
 fn splitmix64(x: u64) -> u64 {
@@ -158,12 +164,12 @@ fn adamw_agrees() {
 
 #[test]
 fn nadam_agrees() {
-    agrees("nadam", F64, F32);
+    agrees("nadam", F64, F32_LONGER);
 }
 
 #[test]
 fn nadamw_agrees() {
-    agrees("nadamw", F64, F32);
+    agrees("nadamw", F64, F32_LONGER);
 }
 
 #[test]
@@ -183,12 +189,12 @@ fn adamax_agrees() {
 
 #[test]
 fn adagrad_agrees() {
-    agrees("adagrad", F64, F32);
+    agrees("adagrad", F64, F32_LONGER);
 }
 
 #[test]
 fn adadelta_agrees() {
-    agrees("adadelta", F64, F32);
+    agrees("adadelta", F64, F32_LONGER);
 }
 
 #[test]
@@ -198,7 +204,7 @@ fn rprop_agrees() {
 
 #[test]
 fn asgd_agrees() {
-    agrees("asgd", F64, F32);
+    agrees("asgd", F64, F32_ASGD);
 }
 
 /// The README's own test values.

@@ -338,7 +338,7 @@ OPTIMIZERS = [
             "betas+eps": {"beta1": 0.8, "beta2": 0.99, "eps": 1e-4},
             "weight_decay": {"weight_decay": 0.01},
         },
-        of_optax={"optax": {"eps_hat": False, "eps": 1e-4}},
+        of_optax={"optax": {"eps_hat": False, "eps": 1e-2}},
         optax_rule=optax_radam,
         translate=with_betas,
         sizes=SIZES_OF_ONE_BLOCK,
