@@ -1,9 +1,7 @@
 //! Options that every optimizer has, against the formulas in their docs.
 
-use gradus::{
-    Adam, AdamW, Lion, Momentum, Muon, NAdamW, Nesterov, Optimizer, OptimizerExt, RmsProp, Rounding, Rprop, Sgd,
-    StatePrecision,
-};
+use gradus::rule::{Rounding, StatePrecision};
+use gradus::{Adam, AdamW, Lion, Momentum, Muon, Nesterov, Optimizer, OptimizerExt, RmsProp, Sgd};
 use ndarray::{Array1, Array2, ShapeBuilder, Zip, s};
 
 /// The direction is the difference of two parameters, which are near 1.
@@ -42,7 +40,7 @@ fn expected(param: &Array2<f64>, plain: &Array2<f64>, grad: &Array2<f64>, case: 
 }
 
 /// Steps with the options, each beside the same step without them.
-fn agrees<O: Optimizer<f64> + Clone>(opt: O, case: Case, with: impl Fn(O, bool, bool) -> O) {
+fn agrees<O: Optimizer<f64> + Clone + std::fmt::Debug>(opt: O, case: Case, with: impl Fn(O, bool, bool) -> O) {
     for shape in [(1, 1), (7, 3), (90, 400)] {
         let mut opt = with(opt.clone(), case.cautious, case.trust_ratio);
         let mut param = wave(shape, 0.5);
@@ -53,7 +51,7 @@ fn agrees<O: Optimizer<f64> + Clone>(opt: O, case: Case, with: impl Fn(O, bool, 
             let expected = expected(&param, &plain, &grad, case);
             opt.step(&mut param, &grad).unwrap();
             let error = (&param - &expected).iter().fold(0.0, |most: f64, error| error.abs().max(most));
-            assert!(error < TOLERANCE, "{} at {shape:?}, step {step}: {error:e}", opt.name());
+            assert!(error < TOLERANCE, "{opt:?} at {shape:?}, step {step}: {error:e}");
         }
     }
 }
@@ -68,8 +66,6 @@ macro_rules! for_each_optimizer {
         $call!(Adam::new(LEARNING_RATE).amsgrad(true).weight_decay(0.1), 0.1, 0.0);
         $call!(AdamW::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
         $call!(Lion::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
-        $call!(NAdamW::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
-        $call!(Rprop::new(LEARNING_RATE).weight_decay(0.1), 0.1, 0.0); // whose step size is 1
         $call!(Muon::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
     };
 }
@@ -109,7 +105,7 @@ fn layouts_do_not_change_the_bits() {
     }
 }
 
-/// In 8 bits the blocks go along the memory, so that only the kind of result can be compared.
+/// In 8 bits the blocks go along the memory, so that the bits depend on the layout.
 #[test]
 fn eight_bits_of_state_lead_to_nearly_the_same_step() {
     let shape = (80, 90);
@@ -147,12 +143,12 @@ fn threads_do_not_change_the_bits() {
 
 #[test]
 fn a_cautious_step_by_hand() {
-    // The second step's direction is 0.9·1 + g: (1.9, -0.1, 0.9); the gradients are 1, -1 and 0.
+    // The second step's direction is 0.9·1 + g: (1.9, 0.4, 0.9); the gradients are 1, -0.5 and 0.
     let mut opt = Momentum::new(1.0, 0.9).cautious(true);
     let mut w = Array1::from(vec![0.0, 0.0, 0.0]);
     opt.step(&mut w, &Array1::from(vec![1.0, 1.0, 1.0])).unwrap();
     assert_eq!(w, Array1::from_elem(3, -0.75));
-    opt.step(&mut w, &Array1::from(vec![1.0, -1.0, 0.0])).unwrap();
+    opt.step(&mut w, &Array1::from(vec![1.0, -0.5, 0.0])).unwrap();
     assert_eq!(w, Array1::from(vec![-0.75 - 1.9 * 1.5, -0.75, -0.75]));
     assert_eq!(format!("{opt:?}"), "Momentum(learning_rate: 1, momentum: 0.9, cautious: true)");
 }
@@ -185,11 +181,9 @@ fn clipping_comes_before_the_options() {
 #[cfg(feature = "distributed")]
 #[test]
 fn parts_of_tensors_are_refused() {
-    use gradus::distributed::ThreadGroup;
-
-    for group in ThreadGroup::new(1) {
+    gradus::distributed::ThreadGroup::run(2, |group| {
         let mut opt = AdamW::<f64>::new(0.1).trust_ratio(true).sharded(group);
         let error = opt.step(&mut wave((2, 2), 0.0), &wave((2, 2), 1.0)).unwrap_err();
         assert!(error.to_string().contains("adamw"), "{error}");
-    }
+    });
 }
