@@ -12,7 +12,8 @@ use std::path::Path;
 
 use gradus::schedule::{
     Anneal, Cosine, CosineRestarts, Cyclic, Exponential, InverseSqrt, Linear, MultiStep, Noam, OneCycle,
-    PiecewiseConstant, PiecewiseCosine, PiecewiseLinear, Plateau, Polynomial, Schedule, Step, WarmupStableDecay,
+    PiecewiseConstant, PiecewiseCosine, PiecewiseLinear, Plateau, Polynomial, Schedule, ScheduleExt, Step,
+    WarmupStableDecay,
 };
 use plotters::coord::Shift;
 use plotters::prelude::*;

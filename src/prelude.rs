@@ -11,5 +11,5 @@ pub use crate::optimizer::features_off::FeaturesOff as _;
 pub use crate::optimizer::list::*;
 pub use crate::params::{Element, Params, ParamsMut, Scalar};
 pub use crate::rule::Elementwise;
-pub use crate::schedule::Schedule;
+pub use crate::schedule::{Schedule, ScheduleExt};
 pub use crate::step::Optimizer;

@@ -7,8 +7,7 @@ use gradus::rule::{Rounding, StatePrecision};
 use gradus::schedule::combinators::{Times, Warmup};
 use gradus::schedule::{
     Anneal, Cosine, CosineRestarts, Cyclic, Exponential, InverseSqrt, Linear, MultiStep, Noam, OneCycle,
-    PiecewiseConstant, PiecewiseCosine, PiecewiseLinear, Plateau, PlateauState, Polynomial, Schedule, Step,
-    WarmupStableDecay,
+    PiecewiseConstant, PiecewiseCosine, PiecewiseLinear, Plateau, PlateauState, Polynomial, Step, WarmupStableDecay,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

@@ -27,7 +27,7 @@ use gradus::checkpoint::Checkpoint;
 use gradus::lora::{self, Config};
 use gradus::params::Layout;
 use gradus::prelude::*;
-use gradus::schedule::{Cosine, Schedule};
+use gradus::schedule::Cosine;
 use indicatif::{ProgressBar, ProgressStyle};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;

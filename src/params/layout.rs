@@ -196,6 +196,12 @@ impl TensorInfo {
         &self.shape
     }
 
+    /// Whether this is the shape. Slices are compared by a call, which takes longer than these few numbers.
+    #[inline]
+    pub(crate) fn has_shape(&self, shape: &[usize]) -> bool {
+        self.shape.len() == shape.len() && self.shape.iter().zip(shape).all(|(own, other)| own == other)
+    }
+
     /// The number of elements; `usize::MAX` for a shape of more, which no array has.
     #[inline]
     pub fn elements(&self) -> usize {

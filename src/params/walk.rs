@@ -26,7 +26,7 @@ pub(crate) fn collect_mut<'a, T: ParamsMut + ?Sized, V>(
         let at = made.len();
         made.push(make(at, values));
         match (&mut fresh, expected.get(at)) {
-            (None, Some(info)) if path.is(info.path()) && shape == info.shape() => {}
+            (None, Some(info)) if path.is(info.path()) && info.has_shape(shape) => {}
             (fresh, _) => fresh
                 .get_or_insert_with(|| expected[..at.min(expected.len())].to_vec())
                 .push(TensorInfo::new(path.to_string(), shape)),

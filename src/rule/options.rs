@@ -32,7 +32,8 @@ impl Options {
 
     /// The step size and the pull of a tensor that has been measured, from those without options.
     pub(super) fn of(self, step_size: f64, pull: Pull, measured: &Measured) -> (f64, Pull) {
-        let step_size = if self.cautious { step_size * measured.elements / (measured.agreeing() + 1.0) } else { step_size };
+        let step_size =
+            if self.cautious { step_size * measured.elements / (measured.agreeing() + 1.0) } else { step_size };
         if !self.trust_ratio || pull.learning_rate == 0.0 {
             return (step_size, pull);
         }

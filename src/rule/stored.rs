@@ -93,7 +93,8 @@ impl<A: Scalar> Stored<A> {
     #[inline(always)]
     pub(super) fn as_mut(&mut self) -> StoredMut<'_, A> {
         match self {
-            Self::Full(slots) => StoredMut::Full(slots.each_mut().map(|slot| &mut slot[..])),
+            // Without `map`, which is a call.
+            Self::Full([a, b, c, d]) => StoredMut::Full([&mut a[..], &mut b[..], &mut c[..], &mut d[..]]),
             Self::Bf16(slots, rounding) => StoredMut::Bf16(slots.each_mut().map(|slot| &mut slot[..]), *rounding),
             Self::Blockwise8(slots) => {
                 let slots = slots.each_mut().map(|Coded { codes, scales }| CodedMut { codes, scales });
@@ -113,7 +114,9 @@ impl<A: Scalar> Stored<A> {
             Self::Blockwise8(slots) => {
                 let Coded { codes, scales } = &slots[slot];
                 let places = (start..).map(|at| order.place(at, shape));
-                out.iter_mut().zip(places).for_each(|(out, at)| *out = Reader::new(scales[at / GROUP]).widen(codes[at]));
+                out.iter_mut()
+                    .zip(places)
+                    .for_each(|(out, at)| *out = Reader::new(scales[at / GROUP]).widen(codes[at]));
             }
         }
     }
@@ -297,7 +300,8 @@ mod tests {
     /// Gives the first slot these values, through the loop that rules run in.
     fn store<A: Scalar>(slots: StoredMut<'_, A>, values: &[A], seed: u32, arch: Arch) {
         let mut param = values.to_vec();
-        let (param, grad, prelude, goal) = (&mut param[..], values, Prelude::none(), Goal::Move { step_size: A::zero() });
+        let (param, grad, prelude, goal) =
+            (&mut param[..], values, Prelude::none(), Goal::Move { step_size: A::zero() });
         let lanes = Lanes { arch, prelude, goal, param, grad, slots, seed, slot_count: 1 };
         lanes.each((), |(), _, grad, [slot]: [A; 1]| (slot, [grad]));
     }

@@ -26,7 +26,7 @@ use crate::error::{AT_LEAST_1, Result};
 /// | name | default | range | meaning | unit |
 /// |---|---|---|---|---|
 /// | `peak` | – | finite | the value at step 0 | the hyper-parameter's |
-/// | `steps` | – | any | the length of the decay, without a [warm-up](Schedule::warmup) | steps |
+/// | `steps` | – | any | the length of the decay, without a [warm-up](super::ScheduleExt::warmup) | steps |
 /// | [`floor`](Self::floor) | 0 | ≤ `peak` | the value at the end | the hyper-parameter's |
 /// | [`exponent`](Self::exponent) | 1 | > 0 | above 1 the value falls earlier | 1 |
 /// | [`cycles`](Self::cycles) | 1 | any | number of falls from the peak; with 0 the value stays at the peak until the end | 1 |
@@ -56,7 +56,7 @@ use crate::error::{AT_LEAST_1, Result};
 ///
 /// # Example
 /// ```
-/// use gradus::schedule::{Cosine, Schedule};
+/// use gradus::schedule::{Cosine, Schedule, ScheduleExt};
 ///
 /// let schedule = Cosine::new(0.5, 100).floor(0.25);
 /// assert_eq!([0, 50, 100, 150].map(|t| schedule.at(t)), [0.5, 0.375, 0.25, 0.25]);

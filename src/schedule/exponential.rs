@@ -23,12 +23,12 @@ use crate::error::{AT_LEAST_1, Result};
 ///
 /// # Values
 /// `start` at step 0, `start · gamma` at step `steps`. There is no end: the value tends to 0 if `gamma < 1`, and to infinity if `gamma > 1`. Use
-/// [`clamp`](Schedule::clamp) to limit it.
+/// [`clamp`](super::ScheduleExt::clamp) to limit it.
 ///
 /// # Conventions
 /// PyTorch's `ExponentialLR(gamma)`; with [`over`](Self::over) optax's `exponential_decay(transition_steps,
 /// decay_rate)` and Keras' `ExponentialDecay`, step for step. Their staircase is [`Step`](super::Step), optax's
-/// `transition_begin` is [`delay`](Schedule::delay) and its `end_value` is [`clamp`](Schedule::clamp).
+/// `transition_begin` is [`delay`](super::ScheduleExt::delay) and its `end_value` is [`clamp`](super::ScheduleExt::clamp).
 ///
 /// # Errors
 /// [`check`](Schedule::check) reports an argument outside its range.

@@ -4,7 +4,7 @@
 //! never step a scheduler, and to resume a schedule is to resume one integer.
 //!
 //! ```
-//! use gradus::{Adam, Optimizer, schedule::{Cosine, Schedule}};
+//! use gradus::{Adam, Optimizer, schedule::{Cosine, ScheduleExt}};
 //! use ndarray::array;
 //!
 //! let mut optimizer = Adam::new(Cosine::new(1e-3, 9_500).warmup_from(0.5, 500)).weight_decay(0.01);
@@ -17,7 +17,7 @@
 //! You can also evaluate a schedule yourself:
 //!
 //! ```
-//! use gradus::schedule::{Cosine, Schedule};
+//! use gradus::schedule::{Cosine, Schedule, ScheduleExt};
 //!
 //! let schedule = Cosine::new(1e-3, 9_500).floor(1e-5).warmup(500);
 //! assert_eq!(schedule.at(0), 0.0);
@@ -37,7 +37,7 @@
 //!   `get_cosine_schedule_with_warmup` rise again instead, and PyTorch's `OneCycleLR` raises an error.
 //! - **A part of 0 steps is skipped.** A warm-up before a schedule of 0 steps rises to that schedule's first value, so
 //!   `Cosine::new(lr, n - w).warmup(w)` is right for `w = n` too. If `w` may exceed `n`, write `n.saturating_sub(w)`.
-//! - **Combinators shift the step.** The schedule after a [`warmup`](Schedule::warmup) or a [`then`](Schedule::then) starts at its own step 0,
+//! - **Combinators shift the step.** The schedule after a [`warmup`](ScheduleExt::warmup) or a [`then`](ScheduleExt::then) starts at its own step 0,
 //!   and its length does not include the earlier part.
 //! - **A schedule can have any value.** The optimizer checks at every step that the value is in the hyper-parameter's range, for example not
 //!   negative. [`check`](Schedule::check) reports invalid arguments of the schedule itself, before a step changes anything. If `check`
@@ -51,7 +51,7 @@
 //! | `CosineAnnealingLR`, `CosineAnnealingWarmRestarts` | [`Cosine`], [`CosineRestarts`] |
 //! | `OneCycleLR`, `CyclicLR` | [`OneCycle`], [`Cyclic`] |
 //! | `ReduceLROnPlateau` | [`Plateau`] |
-//! | `SequentialLR`, `ChainedScheduler`, `LambdaLR` | [`then`](Schedule::then), [`times`](Schedule::times), a closure |
+//! | `SequentialLR`, `ChainedScheduler`, `LambdaLR` | [`then`](ScheduleExt::then), [`times`](ScheduleExt::times), a closure |
 //!
 //! `ChainedScheduler` is a product only if all of its schedulers multiply the learning rate: `StepLR`, `MultiStepLR`, `ExponentialLR`,
 //! `ConstantLR`, `LinearLR`, `PolynomialLR`, `MultiplicativeLR`, and `CosineAnnealingLR` with `eta_min=0`. With another `eta_min`,
@@ -71,11 +71,11 @@
 //! | optax | here |
 //! |---|---|
 //! | `constant_schedule`, `linear_schedule`, `polynomial_schedule` | a number, [`Linear`], [`Polynomial`] |
-//! | `cosine_decay_schedule`, `warmup_cosine_decay_schedule` | [`Cosine`], with [`warmup_from`](Schedule::warmup_from) |
-//! | `exponential_decay`; its `end_value` and `transition_begin` | [`Exponential`], [`Step`]; [`clamp`](Schedule::clamp) and [`delay`](Schedule::delay) |
+//! | `cosine_decay_schedule`, `warmup_cosine_decay_schedule` | [`Cosine`], with [`warmup_from`](ScheduleExt::warmup_from) |
+//! | `exponential_decay`; its `end_value` and `transition_begin` | [`Exponential`], [`Step`]; [`clamp`](ScheduleExt::clamp) and [`delay`](ScheduleExt::delay) |
 //! | `piecewise_constant_schedule` | [`PiecewiseConstant`] |
 //! | `piecewise_interpolate_schedule`, `linear_onecycle_schedule`, `cosine_onecycle_schedule` | [`PiecewiseLinear`], [`PiecewiseCosine`] |
-//! | `join_schedules`, `sgdr_schedule` | [`then`](Schedule::then) |
+//! | `join_schedules`, `sgdr_schedule` | [`then`](ScheduleExt::then) |
 //!
 //! # Configuration files
 //! With the feature `serde` a schedule can be read from a configuration file and written to one. The keys are the names of the constructor's
@@ -99,7 +99,7 @@
 //! | schedule | keys |
 //! |---|---|
 //! | combinators of one schedule | `inner`, and their arguments: `start_factor`, `steps`, `factor`, `min`, `max`, `steps_per_epoch` |
-//! | [`then`](Schedule::then), [`times`](Schedule::times) | `first`, `at`, `next`; `left`, `right` |
+//! | [`then`](ScheduleExt::then), [`times`](ScheduleExt::times) | `first`, `at`, `next`; `left`, `right` |
 //! | [`Cyclic`] | `height` for its modes: `"Same"`, `"Halved"` (triangular2) or `{"Power": gamma}` (exp_range) |
 //! | [`PiecewiseConstant`], [`PiecewiseLinear`], [`PiecewiseCosine`] | `start`, and `points`, a list of `[step, value]` |
 //! | [`Plateau`] | `threshold` for both of its thresholds: `{"Relative": 1e-4}` or `{"Absolute": 0.1}` |
@@ -109,6 +109,7 @@ pub mod combinators;
 mod cosine;
 mod cyclic;
 mod exponential;
+mod ext;
 mod hyper;
 mod inverse_sqrt;
 pub(crate) mod line;
@@ -128,6 +129,7 @@ pub use anneal::Anneal;
 pub use cosine::{Cosine, CosineRestarts};
 pub use cyclic::Cyclic;
 pub use exponential::Exponential;
+pub use ext::ScheduleExt;
 pub use hyper::Hyper;
 pub use inverse_sqrt::InverseSqrt;
 pub use linear::Linear;
@@ -143,15 +145,12 @@ pub use warmup_stable_decay::WarmupStableDecay;
 use std::fmt;
 
 use crate::error::Result;
-use combinators::{Clamp, Cycle, Delay, PerEpoch, Scale, Then, Times, Warmup};
 
 /// A hyper-parameter as a pure function of the step.
 ///
 /// The schedules of this module, `f64` (the constant schedule) and closures `|step: u64| …` implement it. For a schedule of your own,
-/// implement [`at`](Self::at), [`check`](Self::check) and [`memory`](Self::memory).
-///
-/// The other methods create a new schedule from this one, also from a number: `0.1.warmup(10)`. The exception is `clamp` of a number, which is
-/// `f64`'s own method: it returns a number, and panics if `min > max`.
+/// implement [`at`](Self::at), [`check`](Self::check) and [`memory`](Self::memory). The methods that combine schedules are those of
+/// [`ScheduleExt`].
 #[doc(alias("LRScheduler", "lr_scheduler", "LambdaLR"))]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a number, a schedule or a closure that a hyper-parameter takes",
@@ -162,7 +161,8 @@ pub trait Schedule: Send + Sync {
     /// The value at a step; the first step is 0. The value depends only on the step.
     fn at(&self, step: u64) -> f64;
 
-    /// The value that the schedule starts from. A [`warmup`](Self::warmup) before it rises to this value, and a [`delay`](Self::delay) holds it.
+    /// The value that the schedule starts from. A [`warmup`](ScheduleExt::warmup) before it rises to this value, and a
+    /// [`delay`](ScheduleExt::delay) holds it.
     ///
     /// This is `at(0)` unless a part of the schedule has 0 steps. For example, `Cosine::new(1.0, 0)` has ended at step 0, so `at(0)` is 0, but
     /// its first value is 1. A schedule made of others returns the first value of the first one.
@@ -190,167 +190,6 @@ pub trait Schedule: Send + Sync {
         let name = std::any::type_name::<Self>();
         let name = name.split('<').next().unwrap_or(name);
         f.write_str(name.rsplit("::").next().unwrap_or(name))
-    }
-
-    /// Rises linearly from 0 to this schedule's first value in `steps` steps, then starts this schedule.
-    ///
-    /// ```text
-    /// t < steps   at(t) = first · t / steps              first = inner's first value
-    /// otherwise   at(t) = inner(t − steps)
-    /// ```
-    /// The value is 0 at step 0, so the first step does not change the parameters, and `inner(0)` at step `steps`. Hugging Face's
-    /// `get_…_with_warmup` and optax's `warmup_…_schedule` with `init_value=0` do the same, except that their length includes the warm-up:
-    /// `Cosine::new(lr, 10_000).warmup(500)` ends at step 10 500, and `Cosine::new(lr, 9_500).warmup(500)` at step 10 000.
-    ///
-    /// PyTorch's `LinearLR` starts from a factor above 0; use [`warmup_from`](Self::warmup_from). For a warm-up of `n` steps by `(t + 1) / n`,
-    /// which has no step with value 0, write `.warmup_from(1.0 / n, n - 1)`. To warm up *during* the schedule instead of before it, as
-    /// PyTorch's `ChainedScheduler` does, write `.times(Linear::new(0.0, 1.0, n))`.
-    ///
-    /// ```
-    /// use gradus::schedule::{Linear, Schedule};
-    ///
-    /// let schedule = Linear::new(0.5, 0.0, 10).warmup(4);
-    /// assert_eq!([0, 2, 4, 9, 14].map(|t| schedule.at(t)), [0.0, 0.25, 0.5, 0.25, 0.0]);
-    /// ```
-    ///
-    /// P. Goyal et al., *Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour*, 2017, [arXiv:1706.02677](https://arxiv.org/abs/1706.02677), sec. 2.2.
-    fn warmup(self, steps: u64) -> Warmup<Self>
-    where
-        Self: Sized,
-    {
-        self.warmup_from(0.0, steps)
-    }
-
-    /// Rises linearly from a fraction of this schedule's first value to all of it in `steps` steps, then starts this schedule.
-    ///
-    /// ```text
-    /// t < steps   at(t) = first · (start_factor + (1 − start_factor) · t / steps)       first = inner's first value
-    /// otherwise   at(t) = inner(t − steps)
-    /// ```
-    /// PyTorch's `SequentialLR([LinearLR(start_factor, total_iters=steps), inner], [steps])`, and optax's
-    /// `warmup_cosine_decay_schedule` with `init_value = start_factor · peak_value`.
-    ///
-    /// ```
-    /// use gradus::schedule::Schedule;
-    ///
-    /// let schedule = 0.5.warmup_from(0.5, 10);
-    /// assert_eq!([0, 5, 10, 11].map(|t| schedule.at(t)), [0.25, 0.375, 0.5, 0.5]);
-    /// ```
-    fn warmup_from(self, start_factor: f64, steps: u64) -> Warmup<Self>
-    where
-        Self: Sized,
-    {
-        Warmup { inner: self, start_factor, steps }
-    }
-
-    /// This schedule before step `at`, and `next` from step `at` on. `next` starts at its own step 0.
-    ///
-    /// PyTorch's `SequentialLR([self, next], [at])` and optax's `join_schedules`.
-    ///
-    /// ```
-    /// use gradus::schedule::{Linear, Schedule};
-    ///
-    /// let schedule = 0.5.then(100, Linear::new(0.5, 0.25, 10));
-    /// assert_eq!([0, 99, 100, 105, 110].map(|t| schedule.at(t)), [0.5, 0.5, 0.5, 0.375, 0.25]);
-    /// ```
-    #[doc(alias("SequentialLR", "join_schedules"))]
-    fn then<T: Schedule>(self, at: u64, next: T) -> Then<Self, T>
-    where
-        Self: Sized,
-    {
-        Then { first: self, at, next }
-    }
-
-    /// This schedule times a number.
-    ///
-    /// ```
-    /// use gradus::schedule::{Noam, Schedule};
-    ///
-    /// assert_eq!(Noam::new(256, 16).scale(2.0).at(15), 1.0 / 32.0);
-    /// ```
-    fn scale(self, factor: f64) -> Scale<Self>
-    where
-        Self: Sized,
-    {
-        Scale { inner: self, factor }
-    }
-
-    /// The product of this schedule and another, both at the same step.
-    ///
-    /// ```
-    /// use gradus::schedule::{Linear, Schedule, Step};
-    ///
-    /// let schedule = Step::new(1.0, 10, 0.5).times(Linear::new(0.0, 1.0, 20));
-    /// assert_eq!([0, 5, 10, 20].map(|t| schedule.at(t)), [0.0, 0.25, 0.25, 0.25]);
-    /// ```
-    #[doc(alias("ChainedScheduler", "MultiplicativeLR"))]
-    fn times<T: Schedule>(self, other: T) -> Times<Self, T>
-    where
-        Self: Sized,
-    {
-        Times { left: self, right: other }
-    }
-
-    /// This schedule, limited to `min` … `max`. An infinity is no limit, and NaN stays NaN.
-    ///
-    /// ```
-    /// use gradus::schedule::{Exponential, Schedule};
-    ///
-    /// let schedule = Exponential::new(1.0, 0.5).clamp(0.2, f64::INFINITY);
-    /// assert_eq!([0, 1, 2, 3, 4].map(|t| schedule.at(t)), [1.0, 0.5, 0.25, 0.2, 0.2]);
-    /// ```
-    fn clamp(self, min: f64, max: f64) -> Clamp<Self>
-    where
-        Self: Sized,
-    {
-        Clamp { inner: self, min, max }
-    }
-
-    /// Holds this schedule's first value for `steps` steps, then starts it. This is optax's `transition_begin`.
-    ///
-    /// ```
-    /// use gradus::schedule::{Exponential, Schedule};
-    ///
-    /// let schedule = Exponential::new(1.0, 0.5).delay(10);
-    /// assert_eq!([0, 10, 11, 12].map(|t| schedule.at(t)), [1.0, 1.0, 0.5, 0.25]);
-    /// ```
-    fn delay(self, steps: u64) -> Delay<Self>
-    where
-        Self: Sized,
-    {
-        Delay { inner: self, steps }
-    }
-
-    /// Repeats steps 0 to `steps − 1` of this schedule; `steps` is at least 1.
-    ///
-    /// ```
-    /// use gradus::schedule::{Linear, Schedule};
-    ///
-    /// let schedule = Linear::new(1.0, 0.0, 4).cycle(4);
-    /// assert_eq!([0, 1, 2, 3, 4, 5].map(|t| schedule.at(t)), [1.0, 0.75, 0.5, 0.25, 1.0, 0.75]);
-    /// ```
-    fn cycle(self, steps: u64) -> Cycle<Self>
-    where
-        Self: Sized,
-    {
-        Cycle { inner: self, steps }
-    }
-
-    /// Converts a schedule of epochs to one of steps: it advances by one every `steps_per_epoch` steps, at least 1.
-    ///
-    /// In PyTorch, this is calling `scheduler.step()` once per epoch.
-    ///
-    /// ```
-    /// use gradus::schedule::{MultiStep, Schedule};
-    ///
-    /// let schedule = MultiStep::new(1.0, [30, 80], 0.5).per_epoch(391);
-    /// assert_eq!([0, 30 * 391 - 1, 30 * 391, 80 * 391].map(|t| schedule.at(t)), [1.0, 1.0, 0.5, 0.25]);
-    /// ```
-    fn per_epoch(self, steps_per_epoch: u64) -> PerEpoch<Self>
-    where
-        Self: Sized,
-    {
-        PerEpoch { inner: self, steps_per_epoch }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::error::{AT_LEAST_1, Result};
 ///
 /// # Values
 /// `d_model^−½ · warmup^−3⁄2` at step 0, so the first step already moves the parameters. The largest value, `(d_model · warmup)^−½`, is at step
-/// `warmup − 1`. There is no end: the value tends to 0. Use [`scale`](Schedule::scale) to multiply it.
+/// `warmup − 1`. There is no end: the value tends to 0. Use [`scale`](super::ScheduleExt::scale) to multiply it.
 ///
 /// # Conventions
 /// The paper counts steps from 1, this library from 0: the value at step 0 is the paper's for step 1. PyTorch, Hugging

@@ -27,7 +27,7 @@ use crate::error::{AT_LEAST_1, Result};
 ///
 /// # Conventions
 /// PyTorch's `StepLR(step_size, gamma)`, and optax's `exponential_decay(…, staircase=True)`, step for step. If the period counts epochs, add
-/// [`per_epoch`](Schedule::per_epoch).
+/// [`per_epoch`](super::ScheduleExt::per_epoch).
 ///
 /// # Errors
 /// [`check`](Schedule::check) reports an argument outside its range.

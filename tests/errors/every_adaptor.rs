@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::{declared, variant};
 use gradus::error::StepError;
 use gradus::params::{Layout, Params, ParamsMut, Visitor, VisitorMut};
-use gradus::schedule::{Linear, Schedule};
+use gradus::schedule::Linear;
 use gradus::{Commit, Error, Report, Result, StateReader, StateWriter, Step, prelude::*};
 use ndarray::{ArrayD, IxDyn, arr0, array};
 

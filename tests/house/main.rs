@@ -4,7 +4,6 @@
 mod names;
 mod tree;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use tree::Tree;
@@ -14,12 +13,6 @@ const MOST_LINES: usize = 450;
 
 /// The most entries at the top of `src/`.
 const MOST_ENTRIES: usize = 20;
-
-/// Files that are longer than `MOST_LINES` still. This list only gets shorter.
-const STILL_LONG: [&str; 1] = ["schedule/combinators.rs"];
-
-/// Files that still import from each other in a circle. This list only gets shorter.
-const STILL_CIRCULAR: [&str; 2] = ["schedule/combinators.rs", "schedule/mod.rs"];
 
 fn source() -> Tree {
     Tree::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
@@ -40,25 +33,15 @@ fn the_imports_of_files_make_no_circle() {
         assert!(found.iter().any(|file| *file == to), "{from} imports from {to}, and found is {found:?}");
     }
     let circles = tree::circles(&imports);
-    let known = |circle: &&tree::Circle| circle.files.iter().all(|file| STILL_CIRCULAR.contains(&file.as_str()));
-    let (known, new): (Vec<_>, Vec<_>) = circles.iter().partition(known);
-    let new: Vec<_> = new.iter().map(|circle| circle.text.as_str()).collect();
-    assert!(new.is_empty(), "{} circles:\n{}", new.len(), new.join("\n"));
-    let left = |file: &&str| !known.iter().any(|circle| circle.files.contains(*file));
-    let gone: Vec<_> = STILL_CIRCULAR.into_iter().filter(left).collect();
-    assert!(gone.is_empty(), "in no circle any longer, take them off the list: {gone:?}");
+    assert!(circles.is_empty(), "{} circles:\n{}", circles.len(), circles.join("\n"));
 }
 
 #[test]
 fn no_file_is_long() {
-    let long: BTreeMap<_, _> = source().files().iter().map(|(name, file)| (name.clone(), file.lines)).collect();
-    let (mut wrong, listed) = (Vec::new(), |name: &String| STILL_LONG.contains(&name.as_str()));
-    for (name, lines) in &long {
-        if (*lines > MOST_LINES) != listed(name) {
-            wrong.push(format!("{name}: {lines} lines{}", if listed(name) { ", take it off the list" } else { "" }));
-        }
-    }
-    assert!(wrong.is_empty(), "at most {MOST_LINES} lines:\n{}", wrong.join("\n"));
+    let source = source();
+    let long = source.files().iter().filter(|(_, file)| file.lines > MOST_LINES);
+    let long: Vec<_> = long.map(|(name, file)| format!("{name}: {} lines", file.lines)).collect();
+    assert!(long.is_empty(), "at most {MOST_LINES} lines:\n{}", long.join("\n"));
 }
 
 #[test]

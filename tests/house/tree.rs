@@ -363,14 +363,8 @@ fn defined_by_macro(tokens: &TokenStream) -> Vec<String> {
     names
 }
 
-/// Files that import from each other in a circle, and the text that shows how.
-pub(crate) struct Circle {
-    pub(crate) files: BTreeSet<String>,
-    pub(crate) text: String,
-}
-
 /// For each set of files that import from each other in a circle: a shortest circle, and all imports among them.
-pub(crate) fn circles(imports: &Imports) -> Vec<Circle> {
+pub(crate) fn circles(imports: &Imports) -> Vec<String> {
     let reach: BTreeMap<_, _> = imports.keys().map(|file| (file, reachable(imports, file))).collect();
     let mut seen = BTreeSet::new();
     let mut circles = Vec::new();
@@ -393,7 +387,7 @@ pub(crate) fn circles(imports: &Imports) -> Vec<Circle> {
                 text += &format!("    {from} → {to} ({by})\n");
             }
         }
-        circles.push(Circle { files: members.into_iter().cloned().collect(), text });
+        circles.push(text);
     }
     circles
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use gradus::Hyper;
-use gradus::schedule::{Cosine, Linear, Plateau, Schedule};
+use gradus::schedule::{Cosine, Linear, Plateau, Schedule, ScheduleExt};
 use rand::RngExt;
 
 use crate::report::{Draw, USER};

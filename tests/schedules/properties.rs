@@ -4,7 +4,8 @@ use std::f64::consts::PI;
 
 use gradus::schedule::{
     Anneal, Cosine, CosineRestarts, Cyclic, Exponential, InverseSqrt, Linear, MultiStep, Noam, OneCycle,
-    PiecewiseConstant, PiecewiseCosine, PiecewiseLinear, Plateau, Polynomial, Schedule, Step, WarmupStableDecay,
+    PiecewiseConstant, PiecewiseCosine, PiecewiseLinear, Plateau, Polynomial, Schedule, ScheduleExt, Step,
+    WarmupStableDecay,
 };
 use proptest::prelude::*;
 
