@@ -468,7 +468,13 @@ fn rprop(
 ) -> f64 {
     let agreement = grad * *prev;
     *size = if t == 1 { learning_rate } else { *size };
-    *size *= if agreement > 0.0 { plus } else if agreement < 0.0 { minus } else { 1.0 };
+    *size *= if agreement > 0.0 {
+        plus
+    } else if agreement < 0.0 {
+        minus
+    } else {
+        1.0
+    };
     *size = size.max(least).min(most);
     *prev = if agreement < 0.0 { 0.0 } else { grad };
     let sign = if *prev == 0.0 { 0.0 } else { prev.signum() };

@@ -75,7 +75,11 @@ impl Case {
     /// What would let a case be passed without comparing what it was made for.
     fn check(&self) {
         assert!(["f32", "f64"].contains(&self.dtype.as_str()), "{}", self.describe());
-        assert!(["torch", "optax 0.2.8", "keras 3.15.1", "naive f64 reference"].contains(&self.source.as_str()), "{}", self.describe());
+        assert!(
+            ["torch", "optax 0.2.8", "keras 3.15.1", "naive f64 reference"].contains(&self.source.as_str()),
+            "{}",
+            self.describe()
+        );
         assert_eq!(self.steps, [1, 2, 3, 10, 50, STEPS], "{}", self.describe());
         assert_eq!(self.values.len(), self.steps.len(), "{}", self.describe());
         assert_eq!(self.indices, sampled_indices(self.size), "{}", self.describe());
