@@ -311,7 +311,7 @@ mod tests {
         let (mut opt, grads) = (Adam::new(0.1), (wave::<f64>(3, 0.0), wave(2, 1.0)));
         let mut params = grads.clone();
         opt.step(&mut params, &grads).unwrap();
-        opt.state.all_mut().flatten().nth(1).unwrap().steps = u64::MAX;
+        opt.state.all_mut().nth(1).flatten().unwrap().steps = u64::MAX;
         opt.most_steps = u64::MAX;
         let (before, state) = (params.clone(), opt.state_dict());
         let error = opt.step(&mut params, &grads).unwrap_err();

@@ -4,7 +4,6 @@ use std::fmt;
 
 use pulp::Arch;
 
-use super::options::agreeing;
 use super::precision::Rounding;
 use super::stored::{MAX_SLOTS, StoredMut};
 use crate::kernel::narrow::{GOLDEN, GROUP, Reader, narrow_group, nearest_bf16, random, stochastic_bf16, widen_bf16};
@@ -61,6 +60,12 @@ pub(super) enum Goal<A> {
     MoveAgreeing { step_size: A },
     /// It takes the place of the parameter, which is a copy, to be measured; only where it agrees, if so asked.
     Direction { agreeing: bool },
+}
+
+/// The direction of an element whose gradient agrees with it, and 0 for the others.
+#[inline(always)]
+pub(super) fn agreeing<A: Scalar>(direction: A, grad: A) -> A {
+    if direction * grad > A::zero() { direction } else { A::zero() }
 }
 
 /// One block of a tensor: parameters, gradients and state slots of equal length, side by side.

@@ -4,9 +4,10 @@ use std::fmt;
 
 use ndarray::{Array2, ArrayD, ArrayViewD, Zip};
 
+use super::lanes::agreeing;
 use super::matrix::{MatrixRule, MatrixSlot, as_matrix};
 use super::measured::Measured;
-use super::options::{Options, agreeing};
+use super::options::Options;
 use super::rates::{Rates, RatesAt, driver, optimizer_of_driver};
 use super::{At, HyperParameters};
 use crate::error::Result;
@@ -313,7 +314,7 @@ mod tests {
         let mut opt = Matrixwise::from_rule(Doubled::default(), 0.5);
         let (mut w, grads) = ((array![1.0], array![1.0]), (array![1.0], array![1.0]));
         opt.step(&mut w, &grads).unwrap();
-        opt.state.all_mut().flatten().nth(1).unwrap().steps = u64::MAX;
+        opt.state.all_mut().nth(1).flatten().unwrap().steps = u64::MAX;
         let (before, state) = (w.clone(), opt.state_dict());
         let error = opt.step(&mut w, &grads).unwrap_err();
         assert_eq!(error, Error::Step(StepError::CounterFull { counter: "steps", path: Some("1".into()) }));

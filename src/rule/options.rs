@@ -4,7 +4,7 @@ use super::lanes::Goal;
 use super::measured::Measured;
 use super::rates::Pull;
 use crate::error::Result;
-use crate::params::{Element, Scalar};
+use crate::params::Element;
 use crate::schedule::line::Line;
 use crate::step::Step;
 
@@ -45,10 +45,4 @@ impl Options {
     pub(super) fn goal<A>(self, step_size: A) -> Goal<A> {
         if self.cautious { Goal::MoveAgreeing { step_size } } else { Goal::Move { step_size } }
     }
-}
-
-/// The direction of an element whose gradient agrees with it, and 0 for the others.
-#[inline(always)]
-pub(super) fn agreeing<A: Scalar>(direction: A, grad: A) -> A {
-    if direction * grad > A::zero() { direction } else { A::zero() }
 }
