@@ -132,7 +132,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("wrote {}", path.display());
 
     // What the picture must show.
-    assert_eq!(panels.len(), rows * COLUMNS, "a panel is left empty");
     for Panel { name, values, .. } in &panels {
         assert!(values.iter().all(|value| (0.0..=1.0).contains(value)), "{name} leaves its range");
         assert!(values.iter().any(|value| *value != values[0]), "{name} is a flat line");

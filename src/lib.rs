@@ -24,6 +24,8 @@ pub mod rule;
 pub mod schedule;
 mod state;
 mod step;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use curvature::LinearTap;
 pub use error::{Error, Result};

@@ -58,6 +58,54 @@ impl<A: Scalar> Rule<A> for Signs {
     }
 }
 
+/// The laws of everything in this file.
+mod laws {
+    use gradus::testing::{self, Law};
+
+    use super::*;
+
+    #[test]
+    fn of_the_rule() {
+        fn all<A: Scalar>(decay: Decay) {
+            let rule = move || Signs::default().kind(decay);
+            let laws = testing::optimizer(move |rate| Elementwise::<_, A>::from_rule(rule(), rate).weight_decay(0.5));
+            laws.oracle(move |at, param, grad, [m]| {
+                let coupled = if decay == Decay::Coupled { grad + 0.5 * param } else { grad };
+                let shrunk = if decay == Decay::Decoupled { param * (1.0 - at.learning_rate * 0.5) } else { param };
+                *m = 0.9 * *m + (1.0 - 0.9) * coupled;
+                shrunk - if *m > 0.0 { at.learning_rate } else { -at.learning_rate }
+            })
+            .slots(["exp_avg"])
+            .debug()
+            // It moves by −1 times the learning rate if the average is 0.
+            .without(Law::ZeroGradient)
+            .run();
+        }
+        for decay in [Decay::Coupled, Decay::Decoupled] {
+            all::<f32>(decay);
+            all::<f64>(decay);
+        }
+    }
+
+    #[test]
+    fn of_the_optimizer() {
+        let own = |learning_rate| RowNormalized { learning_rate, steps: 0, layout: None };
+        testing::optimizer(own).matrices().run();
+    }
+
+    #[test]
+    fn of_the_adaptors() {
+        testing::transform::<f32, _>(|| MeanAbsolute(0.1)).run();
+        testing::transform::<f64, _>(|| MeanAbsolute(0.1)).run();
+        testing::wrapper::<f64, _>(|inner| Watch { inner, seen: |_: &str, _: f64| () }).run();
+    }
+
+    #[test]
+    fn of_the_schedule() {
+        testing::schedule(|| Halving { start: 1.0, every: 2 }).range(0.0..=1.0).run();
+    }
+}
+
 fn number(i: usize) -> f64 {
     ((i * 104_729) as f64 * 0.37).sin()
 }
@@ -378,10 +426,11 @@ impl Optimizer<f64> for RowNormalized {
         self.layout = Some(Arc::clone(step.layout()));
         let mut moved = false;
         for (info, tensor) in step.iter_mut() {
+            let own = tensor.learning_rate.apply(learning_rate);
             moved |= tensor.update(info, |mut param, grad| {
                 for (mut row, grad) in param.rows_mut().into_iter().zip(grad.rows()) {
-                    let norm = grad.iter().map(|x| x * x).sum::<f64>().sqrt();
-                    row.scaled_add(-learning_rate / norm, &grad);
+                    let norm = grad.iter().map(|x| x * x).sum::<f64>().sqrt().max(1e-12);
+                    row.scaled_add(-own / norm, &grad);
                 }
             });
         }
@@ -423,7 +472,8 @@ impl Optimizer<f64> for RowNormalized {
         let node = state.node("row_normalized")?;
         let steps = node.value("steps", "a count")?;
         let rate = self.learning_rate.read_state("learning_rate", &node)?;
-        Ok(rate.and(Commit::new(move || self.steps = steps)))
+        let layout = node.layout().cloned();
+        Ok(rate.and(Commit::new(move || (self.steps, self.layout) = (steps, layout))))
     }
 }
 
@@ -475,7 +525,9 @@ struct Watch<O, F> {
 
 impl<A: Scalar, O: Optimizer<A>, F: FnMut(&str, f64) + Send> Optimizer<A> for Watch<O, F> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        self.inner.check(step)
+        let mut preview = step.preview();
+        preview.grads_mut().for_each(|(_, grad)| grad.scale_by(0.5));
+        self.inner.check(&preview)
     }
 
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
@@ -555,7 +607,8 @@ impl<A: Element> Transform<A> for MeanAbsolute {
         };
         let means: Vec<f64> = step.grads().map(mean).collect();
         let outcome = NonFinite::Error.outcome(means.iter().sum(), step)?;
-        step.grads_mut().zip(means).for_each(|((_, grad), mean)| grad.scale_by((self.0 / mean).min(1.0)));
+        let larger = step.grads_mut().zip(means).filter(|(_, mean)| *mean > self.0);
+        larger.for_each(|((_, grad), mean)| grad.scale_by(self.0 / mean));
         Ok(outcome)
     }
 }

@@ -24,7 +24,7 @@ fn rosenbrock(w: &Array1<f64>) -> (f64, Array1<f64>) {
 #[test]
 fn finds_the_bottom_of_a_quadratic() {
     let mut w = Array1::zeros(20);
-    let mut opt = Lbfgs::new(1.0).strong_wolfe().iterations(60).tolerance_change(0.0);
+    let mut opt = Lbfgs::new(1.0).strong_wolfe(true).iterations(60).tolerance_change(0.0);
     let report = opt.step_with(&mut w, quadratic).unwrap();
     assert!(w.iter().all(|x| (x - 1.0_f64).abs() < 1e-8), "{w}");
     assert_eq!(report.stop, Stop::Gradient);
@@ -40,7 +40,7 @@ fn finds_the_bottom_of_a_quadratic() {
 #[test]
 fn accepted_points_satisfy_the_strong_wolfe_conditions() {
     let mut w = array![-1.2, 1.0];
-    let mut opt = Lbfgs::new(1.0).strong_wolfe().iterations(1).evaluations(30);
+    let mut opt = Lbfgs::new(1.0).strong_wolfe(true).iterations(1).evaluations(30);
     let mut searched = 0;
     for _ in 0..25 {
         let before = w.clone();
@@ -67,7 +67,7 @@ fn turns_back_from_what_is_not_finite() {
             x => ((x - 1.0).powi(2), array![2.0 * (x - 1.0)]),
         };
         let mut w = array![0.0];
-        let mut opt = Lbfgs::new(30.0).strong_wolfe();
+        let mut opt = Lbfgs::new(30.0).strong_wolfe(true);
         let report = opt.step_with(&mut w, hostile).unwrap();
         assert!((w[0] - 1.0_f64).abs() < 1e-6, "{w} {report:?}");
         let (mut w, mut opt) = (array![0.0], Lbfgs::new(30.0));
@@ -79,7 +79,7 @@ fn turns_back_from_what_is_not_finite() {
 #[test]
 fn errors_change_nothing() {
     let mut w = array![-1.2, 1.0];
-    let mut opt = Lbfgs::new(1.0).strong_wolfe();
+    let mut opt = Lbfgs::new(1.0).strong_wolfe(true);
     opt.step_with(&mut w, rosenbrock).unwrap();
     let (before, state) = (w.clone(), opt.state_dict());
     let error = opt.step_with(&mut w, |_| (f64::NAN, array![0.0, 0.0])).unwrap_err();
@@ -135,7 +135,7 @@ fn resumes_bit_for_bit() {
     for search in [false, true] {
         let fresh = || {
             let opt = Lbfgs::new(if search { 1.0 } else { 0.2 }).history(3).iterations(2);
-            if search { opt.strong_wolfe() } else { opt }
+            opt.strong_wolfe(search)
         };
         let (mut opt, mut w, mut seen): (_, _, Vec<(StateDict, Array1<f64>)>) = (fresh(), array![-1.2, 1.0], vec![]);
         for _ in 0..8 {
@@ -166,13 +166,13 @@ fn resumes_bit_for_bit() {
 #[test]
 fn one_iteration_a_call_arrives() {
     for iterations in [1, 2, 3] {
-        let (mut opt, mut w) = (Lbfgs::new(1.0).strong_wolfe().iterations(iterations), array![-1.2, 1.0]);
+        let (mut opt, mut w) = (Lbfgs::new(1.0).strong_wolfe(true).iterations(iterations), array![-1.2, 1.0]);
         let losses: Vec<f64> = (0..60).map(|_| opt.step_with(&mut w, rosenbrock).unwrap().loss).collect();
         assert!(losses.windows(2).all(|pair| pair[1] <= pair[0]), "{losses:?}");
         assert!(losses[59] < 1e-10, "{iterations}: {w} {losses:?}"); // the tolerances end it
     }
     // A first guess ten times too long has to be divided.
-    let (mut opt, mut w) = (Lbfgs::new(1e4).strong_wolfe().iterations(1), array![-1.2, 1.0]);
+    let (mut opt, mut w) = (Lbfgs::new(1e4).strong_wolfe(true).iterations(1), array![-1.2, 1.0]);
     assert!(opt.step_with(&mut w, rosenbrock).unwrap().loss < 24.0, "{w}");
 }
 
@@ -233,14 +233,14 @@ fn a_loss_has_no_index() {
 #[test]
 fn a_tree_in_any_layout_is_one_vector() {
     let start = Array1::from_shape_fn(10, |i| (i as f64).sin());
-    let (mut flat, mut opt) = (start.clone(), Lbfgs::new(1.0).strong_wolfe().iterations(7));
+    let (mut flat, mut opt) = (start.clone(), Lbfgs::new(1.0).strong_wolfe(true).iterations(7));
     opt.step_with(&mut flat, quadratic).unwrap();
 
     let first = Array2::from_shape_vec((2, 3).set_f(true), vec![0.0; 6]).unwrap();
     let mut memory = Array1::<f64>::zeros(8);
     let mut tree = (first, memory.view_mut().slice_axis_move(ndarray::Axis(0), ndarray::Slice::new(0, None, 2)));
     tree.0.iter_mut().chain(tree.1.iter_mut()).zip(&start).for_each(|(to, from)| *to = *from);
-    let mut opt = Lbfgs::new(1.0).strong_wolfe().iterations(7);
+    let mut opt = Lbfgs::new(1.0).strong_wolfe(true).iterations(7);
     opt.step_with(&mut tree, |tree| {
         let joined: Array1<f64> = tree.0.iter().chain(&tree.1).copied().collect();
         let (loss, grad) = quadratic(&joined);
@@ -410,7 +410,7 @@ fn trees_that_lie_are_as_they_were() {
                     let before = tensors.clone();
                     let mut tree = Liar { tensors, honest: std::cell::Cell::new(honest), lie, once };
                     let opt = Lbfgs::new(0.05).iterations(6);
-                    let mut opt = if search { opt.strong_wolfe() } else { opt };
+                    let mut opt = opt.strong_wolfe(search);
                     let fresh = opt.state_dict();
                     let result = opt.step_with(&mut tree, |tree| (loss(tree), grads(tree)));
                     let what = format!("{lie:?} after {honest}, once {once}, search {search}: {result:?}");

@@ -1,5 +1,6 @@
 //! Options that every optimizer has, against the formulas in their docs.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use gradus::rule::{Rounding, StatePrecision};
 use gradus::{Adam, AdamW, Lion, Momentum, Muon, Nesterov, Optimizer, OptimizerExt, RmsProp, Rprop, Sgd};
@@ -188,4 +189,22 @@ fn parts_of_tensors_are_refused() {
         let error = opt.step(&mut wave((2, 2), 0.0), &wave((2, 2), 1.0)).unwrap_err();
         assert!(error.to_string().contains("adamw"), "{error}");
     });
+}
+
+#[test]
+fn an_optimizer_with_options_keeps_every_law() {
+    type Build = fn(gradus::Hyper) -> AdamW<f64>;
+
+    let all: [(&str, Build); 3] = [
+        ("cautious", |rate| AdamW::new(rate).cautious(true)),
+        ("trust ratio", |rate| AdamW::new(rate).weight_decay(0.0).trust_ratio(true)),
+        ("both, in bf16", |rate| {
+            let opt = AdamW::new(rate).cautious(true).trust_ratio(true);
+            opt.state_precision(StatePrecision::Bf16(Rounding::Nearest))
+        }),
+    ];
+    for (name, build) in all {
+        let laws = gradus::testing::optimizer::<f64, _>(build).named(name).debug();
+        if name == "trust ratio" { laws.run() } else { laws.decays().run() }
+    }
 }

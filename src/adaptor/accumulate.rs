@@ -1,4 +1,4 @@
-//! Large batches from small ones.
+//! Gradient accumulation: large batches from small ones.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,23 +10,24 @@ use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::memo::{SourceId, new_ids};
 use crate::step::{Grad, Optimizer, PerTensor, Report, Step};
 
-/// Gathers the gradients of several micro-batches into one step: made by
+/// Sums the gradients of several micro-batches and takes one step with their mean. Created by
 /// [`OptimizerExt::accumulate`](crate::OptimizerExt::accumulate).
 ///
-/// Of every k calls of `step`, the first k − 1 add to a sum and report `moved: false`; the k-th moves the parameters
-/// by the mean of all k, or by their sum with [`sum(true)`](Adapted::sum). With equal parts of a batch and a mean loss
-/// this is the step on the whole batch. A tensor without gradient in some of the calls counts as zero there; one
-/// without gradient in all of them is not moved.
+/// Of every k calls of `step`, the first k − 1 add to a sum and report `moved: false`. The k-th call moves the parameters by the mean of
+/// all k gradients, or by their sum with [`sum(true)`](Adapted::sum). If the loss is a mean and the micro-batches have equal size, this is
+/// the step on the whole batch. A tensor without a gradient in some calls has gradient 0 in them. A tensor without a gradient in all k
+/// calls is not moved.
 ///
-/// Every call is checked by the optimizer inside before anything is added, so that a bad micro-batch can be left
-/// out; [`skip_nonfinite`](crate::OptimizerExt::skip_nonfinite) *after* `accumulate` leaves it out by itself. If it is the mean
-/// that is refused, because a sum overflowed, say, or because several ranks inside look at gradients only together, the
-/// earlier micro-batches stay: [`discard`](Accumulate::discard) begins anew. A tensor that is frozen meanwhile does not
-/// move, and what was gathered for it is forgotten.
+/// **Errors.** The optimizer inside checks every micro-batch before it is added. If it returns an error, the sum is unchanged, and you can
+/// continue with another micro-batch; [`skip_nonfinite`](crate::OptimizerExt::skip_nonfinite) *after* `accumulate` does this for NaN. If
+/// the mean itself is rejected, for example because the sum overflowed, the sum is kept. Call [`discard`](Accumulate::discard) to start over.
 ///
-/// The sum takes one element per parameter (4 bytes in f32); the last micro-batch is added in the sweep that moves the
-/// parameters. Gradients of 16 bits are not summed, [`StepError::SumOfHalves`](crate::error::StepError::SumOfHalves): write `accumulate` before
-/// [`master_weights`](crate::OptimizerExt::master_weights).
+/// **Frozen tensors.** If a tensor is frozen between two calls, its sum is discarded, and it does not move.
+///
+/// **Cost.** The sum takes one element per parameter (4 bytes in f32). The last micro-batch is added in the pass that moves the parameters.
+///
+/// **16 bits.** Gradients of 16 bits are not summed: [`StepError::SumOfHalves`](crate::error::StepError::SumOfHalves). Write `accumulate`
+/// before [`master_weights`](crate::OptimizerExt::master_weights); gradients are f32 there.
 ///
 /// ```
 /// use gradus::prelude::*;
@@ -39,6 +40,7 @@ use crate::step::{Grad, Optimizer, PerTensor, Report, Step};
 /// assert_eq!(w, array![-2.0]);
 /// # Ok::<(), gradus::Error>(())
 /// ```
+#[must_use = "an adaptor does nothing until it is around an optimizer"]
 #[derive(Clone)]
 pub struct Accumulate<A> {
     every: u64,
@@ -65,7 +67,7 @@ impl<A> Sum<A> {
 }
 
 impl<O, A> Adapted<O, Accumulate<A>> {
-    /// Whether the sum of the gradients is taken, not their mean.
+    /// Whether the step uses the sum of the gradients instead of their mean.
     pub fn sum(mut self, sum: bool) -> Self {
         self.sum = sum;
         self
@@ -73,17 +75,17 @@ impl<O, A> Adapted<O, Accumulate<A>> {
 }
 
 impl<A> Accumulate<A> {
-    /// A step once every `every` calls.
+    /// Takes one step every `every` calls.
     pub fn new(every: u64) -> Self {
         Self { every, sum: false, gathered: 0, sums: PerTensor::new(), id: new_ids(1) }
     }
 
-    /// How many gradients the sum holds.
+    /// The number of gradients in the sum.
     pub fn gathered(&self) -> u64 {
         self.gathered
     }
 
-    /// Forgets what has been gathered since the last step.
+    /// Discards the gradients that were summed since the last step.
     pub fn discard(&mut self) {
         self.gathered = 0;
         self.sums.all_mut().flatten().for_each(|sum| sum.begun = false);

@@ -1,4 +1,4 @@
-//! Adaptors apart from the optimizer inside, and the optimizer that both make.
+//! The trait of adaptors with state, and the optimizer that an adaptor and an inner optimizer make together.
 
 use std::any::{Any, TypeId};
 use std::fmt;
@@ -12,50 +12,50 @@ use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Optimizer, Report, Step};
 
-/// What stands around an optimizer, without that optimizer: it takes the step into its own hands.
+/// An adaptor that has state, or that does not call the optimizer inside exactly once per step. For all others, implement
+/// [`Transform`](super::Transform), which is less to write.
 ///
-/// [`Adapted`] makes an optimizer of it. An adaptor that only changes the step on its way in is a [`Transform`](super::Transform), which
-/// is less to write; this trait is for those that remember something, or call the optimizer inside not exactly once.
+/// An adaptor does not contain the optimizer inside: it gets it as an argument. [`Adapted`] combines the two and is an optimizer.
 pub trait Adaptor<A: Element>: Send + Sized + 'static {
-    /// Returns an error if [`apply`](Self::apply) would refuse the step. [`check`] does it for an adaptor that describes something on
-    /// the step.
+    /// Returns an error if [`apply`](Self::apply) would. It changes nothing. If the adaptor only changes the step, call the function
+    /// [`check`].
     ///
     /// # Errors
     /// Those of `apply`.
     fn check(&self, step: &Step<'_, A>, inner: &dyn Optimizer<A>) -> Result<()>;
 
-    /// Takes the step through the optimizer inside, all of it or, on an error, nothing: the adaptor remembers nothing of a step that
-    /// `inner` refuses. [`apply`] does it for an adaptor that describes something on the step.
+    /// Takes the step with the optimizer inside. If `inner` returns an error, the adaptor must be unchanged, too. If the adaptor only
+    /// changes the step, call the function [`apply`].
     ///
     /// # Errors
     /// The adaptor's own, and those of the optimizer inside.
     fn apply(&mut self, step: Step<'_, A>, inner: &mut dyn Optimizer<A>) -> Result<Report>;
 
-    /// The layout of the parameters that the adaptor remembers something of, if it does.
+    /// The layout of the parameters that the adaptor has state for, or `None`.
     fn layout(&self) -> Option<&Arc<Layout>>;
 
-    /// Writes what the adaptor remembers, into a node of its own, and the state of its hyper-parameters.
+    /// Writes the adaptor's state into a node of its own, including the state of its hyper-parameters.
     fn write_state(&self, state: &mut StateWriter<'_>);
 
-    /// Reads what [`write_state`](Self::write_state) wrote, and changes nothing before the [`Commit`] is made.
+    /// Reads what [`write_state`](Self::write_state) wrote. The adaptor changes only when the returned [`Commit`] is made.
     ///
     /// # Errors
     /// Those of [`StateReader`].
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>>;
 
-    /// What [`find`](crate::OptimizerExt::find) finds by its type.
+    /// The value that [`find`](crate::OptimizerExt::find) returns for its type: the adaptor itself by default.
     fn part(&self) -> &dyn Any {
         self
     }
 
-    /// [`part`](Self::part), to be changed.
+    /// [`part`](Self::part), mutable.
     fn part_mut(&mut self) -> &mut dyn Any {
         self
     }
 }
 
-/// Returns an error if the optimizer inside would refuse the step as `describe` leaves it: the [`Adaptor::check`] of what describes
-/// something on the step, on a preview.
+/// An [`Adaptor::check`] for adaptors that only change the step: makes a preview of the step, changes it with `describe`, and calls `check`
+/// of the optimizer inside.
 ///
 /// # Errors
 /// Those of `describe` and of the optimizer inside.
@@ -69,8 +69,8 @@ pub fn check<'s, A: Element>(
     if describe(&mut preview)?.skip { Ok(()) } else { inner.check(&preview) }
 }
 
-/// Has the optimizer inside take the step as `describe` leaves it: the [`Adaptor::apply`] of what describes something on the step. Nothing
-/// is remembered if it returns an error.
+/// An [`Adaptor::apply`] for adaptors that only change the step: changes the step with `describe`, and calls `apply` of the optimizer
+/// inside. If it returns an error, nothing has changed.
 ///
 /// # Errors
 /// Those of `describe` and of the optimizer inside.
@@ -85,9 +85,10 @@ pub fn apply<'s, A: Element>(
     Ok((Report { grad_norm: outcome.grad_norm.or(report.grad_norm), ..report }, outcome))
 }
 
-/// An optimizer with an adaptor around it: what the methods of [`OptimizerExt`](crate::OptimizerExt) make.
+/// An optimizer with an adaptor around it: the result of most methods of [`OptimizerExt`](crate::OptimizerExt).
 ///
-/// The adaptor's own methods can be called on it, as `opt.swap(&mut params)` of an average.
+/// It has the adaptor's own methods. For example, `opt.swap(&mut params)` works if the adaptor is an average.
+#[must_use = "an optimizer moves nothing until `step` is called"]
 #[derive(Clone)]
 pub struct Adapted<O, P> {
     inner: O,
@@ -97,7 +98,7 @@ pub struct Adapted<O, P> {
 around!(Adapted<O, P>);
 
 impl<O, P> Adapted<O, P> {
-    /// The adaptor around this optimizer.
+    /// Adds an adaptor to an optimizer.
     pub fn new(inner: O, adaptor: P) -> Self {
         Self { inner, adaptor }
     }

@@ -95,23 +95,24 @@ macro_rules! shows_averages {
         impl<A: Element> $adaptor<A> {
             #[doc = concat!("Writes ", $what, " into a tree of the parameters' layout.")]
             ///
-            /// Tensors that no step has held are left as they are: all of them before the first step, and those that a
+            /// Tensors without an average are unchanged. Before the first step these are all tensors; later they are the tensors that a
             /// [`route`](crate::OptimizerExt::route) gives to another optimizer.
             ///
             /// # Errors
-            /// [`StepError::ParametersChanged`](crate::error::StepError::ParametersChanged) if the tree is another,
-            /// [`StepError::Swapped`](crate::error::StepError::Swapped).
+            /// [`StepError::ParametersChanged`](crate::error::StepError::ParametersChanged) if the tree has another layout, and
+            /// [`StepError::Swapped`](crate::error::StepError::Swapped) while the averages are swapped in.
             pub fn read(&self, tree: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
                 self.averages.read(tree)
             }
 
-            #[doc = concat!("Exchanges the parameters and ", $what, ", bit for bit: to evaluate the model, and to go back.")]
+            #[doc = concat!("Exchanges the parameters and ", $what, ", bit for bit.")]
             ///
-            /// Between the two calls no step can be taken. Before the first step there is nothing to exchange.
+            /// Call it once to evaluate the model, and again to continue training. Between the two calls, `step` returns an error. Before
+            /// the first step, it does nothing.
             ///
             /// # Errors
-            /// [`StepError::ParametersChanged`](crate::error::StepError::ParametersChanged) if the tree is another; nothing is exchanged
-            /// then.
+            /// [`StepError::ParametersChanged`](crate::error::StepError::ParametersChanged) if the tree has another layout. Nothing is
+            /// exchanged then.
             pub fn swap(&mut self, params: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
                 self.averages.swap(params)
             }

@@ -11,7 +11,7 @@ use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Optimizer, Report, Step};
 
-/// Keeps an exponential moving average of the parameters: made by [`OptimizerExt::ema`](crate::OptimizerExt::ema).
+/// Keeps an exponential moving average of the parameters. Created by [`OptimizerExt::ema`](crate::OptimizerExt::ema).
 ///
 /// # Update rule
 /// ```text
@@ -21,32 +21,34 @@ use crate::step::{Optimizer, Report, Step};
 /// w = 1 − min(d, (1 + t)/(10 + t))          warmup: t steps were averaged before this one
 /// w = (1 − d)/(1 − d₀d₁…d)                  debiased
 /// ```
-/// The average is brought up to date in the sweep that moves the parameters, block by block while they are in the cache, and
-/// costs no pass of its own. A tensor without gradient keeps its average. Calls that only accumulate or are skipped are no
-/// steps.
+/// θ is the parameter after the step, and d₀ … d are the decays of all steps averaged so far. The average is updated in the pass that moves
+/// the parameters, so it needs no pass of its own. If a tensor has no gradient, its average does not change. A call that only accumulates
+/// or that is skipped is not a step.
 ///
-/// Behind other adaptors and in a box, [`find_mut`](crate::OptimizerExt::find_mut) reaches the average:
+/// If the average is not the last adaptor in the chain, or the chain is in a box, use [`find_mut`](crate::OptimizerExt::find_mut):
 /// `opt.find_mut::<Ema<f32>>()`.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
-/// | `decay` d | – | 0 ≤ d ≤ 1 | share of the average kept a step; it averages over about 1/(1 − d) steps |
-/// | [`warmup`](Adapted::warmup) | no | | a shorter memory at first |
-/// | [`debiased`](Adapted::debiased) | no | | as if the average had begun at zero, with bias correction |
+/// | `decay` d | – | 0 ≤ d ≤ 1 | the fraction of the average that is kept per step; it averages over about 1/(1 − d) steps |
+/// | [`warmup`](Adapted::warmup) | no | | a smaller decay in the first steps |
+/// | [`debiased`](Adapted::debiased) | no | | an average that starts at zero, with bias correction |
 ///
 /// # State
-/// One element per parameter (4 bytes in f32), how many steps have been averaged, and the product of their decays. Decay, warm-up
-/// and correction are settings: they may be others after loading, and hold from then on.
+/// One element per parameter (4 bytes in f32), the number of averaged steps, and the product of their decays. Decay, warm-up and bias
+/// correction are not part of the state: they may differ after loading.
 ///
 /// # Conventions
-/// Plain: `torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(d))`, which also begins with the
-/// parameters after the first step, and `optax.ema(d, debias=False)` of the parameters begun with them. Debiased:
-/// `optax.ema(d)` of the parameters, whose correction m/(1 − dᵗ) of an average m from zero is this weight. Warm-up:
-/// TensorFlow's `ExponentialMovingAverage` with `num_updates` = t, which begins with the parameters *before* the first step.
+/// - Default: PyTorch's `AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(d))`, which also starts with the parameters after the first
+///   step. It is also optax's `ema(d, debias=False)` of the parameters, if that average starts with the parameters.
+/// - `debiased(true)`: optax's `ema(d)` of the parameters. Its average m starts at zero and is corrected to m/(1 − dᵗ); the weight w above
+///   gives the same numbers.
+/// - `warmup(true)`: TensorFlow's `ExponentialMovingAverage` with `num_updates` = t, except that it starts with the parameters *before* the
+///   first step.
 ///
 /// # Errors
-/// A step while the averages are [swapped](Ema::swap) in is [`StepError::Swapped`](crate::error::StepError::Swapped).
+/// A step while the averages are [swapped in](Ema::swap) returns [`StepError::Swapped`](crate::error::StepError::Swapped).
 ///
 /// # Example
 /// ```
@@ -68,6 +70,7 @@ use crate::step::{Optimizer, Report, Step};
 /// B. T. Polyak and A. B. Juditsky, *Acceleration of stochastic approximation by averaging*, SIAM J. Control Optim. 30
 /// (1992).
 #[doc(alias = "AveragedModel")]
+#[must_use = "an adaptor does nothing until it is around an optimizer"]
 #[derive(Clone)]
 pub struct Ema<A> {
     decay: Hyper,
@@ -83,7 +86,7 @@ pub struct Ema<A> {
 shows_averages!(Ema, "the averages");
 
 impl<A> Ema<A> {
-    /// An average with this decay, a number or a schedule.
+    /// An average with this decay: a number or a schedule.
     pub fn new(decay: impl Into<Hyper>) -> Self {
         let averages = Averages::default();
         Self { decay: decay.into(), warmup: false, debiased: false, averages, averaged: 0, product: 1.0 }
@@ -91,13 +94,14 @@ impl<A> Ema<A> {
 }
 
 impl<O, A> Adapted<O, Ema<A>> {
-    /// Whether it forgets faster at first: the decay is at most (1 + t)/(10 + t), with t the number of steps averaged before.
+    /// Whether to limit the decay to (1 + t)/(10 + t), where t is the number of steps averaged before. The average then follows the first
+    /// steps faster.
     pub fn warmup(mut self, warmup: bool) -> Self {
         self.warmup = warmup;
         self
     }
 
-    /// Whether the first steps weigh as those after them, not as all that came before.
+    /// Whether the average starts at zero with bias correction, instead of starting with the parameters after the first step.
     pub fn debiased(mut self, debiased: bool) -> Self {
         self.debiased = debiased;
         self

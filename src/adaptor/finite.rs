@@ -1,4 +1,4 @@
-//! Refusing or skipping steps whose gradients are not finite.
+//! Errors and skipped steps for gradients that are not finite.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::memo::Quantity;
 use crate::step::{Optimizer, Report, Step, norm};
 
-/// Looks for NaN and infinities before the optimizer inside sees the gradients: made by
+/// Looks for NaN and infinities in the gradients, and returns an error or skips the step. Created by
 /// [`OptimizerExt::check_finite`](crate::OptimizerExt::check_finite) and
-/// [`OptimizerExt::skip_nonfinite`](crate::OptimizerExt::skip_nonfinite). Costs one read of the gradients.
+/// [`OptimizerExt::skip_nonfinite`](crate::OptimizerExt::skip_nonfinite). It costs one read of the gradients.
 ///
 /// ```
 /// use gradus::prelude::*;
@@ -36,12 +36,12 @@ pub struct Finite {
 }
 
 impl Finite {
-    /// What this policy says of gradients that are not finite.
+    /// Applies this policy.
     pub fn new(policy: NonFinite) -> Self {
         Self { policy, skipped: 0, layout: None }
     }
 
-    /// How many steps were skipped; it counts to `u64::MAX`.
+    /// The number of skipped steps.
     pub fn skipped(&self) -> u64 {
         self.skipped
     }

@@ -1,4 +1,4 @@
-//! Parameters that do not move.
+//! Freezing: parameters that do not move.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,24 +10,26 @@ use crate::params::{Element, Layout, Pattern};
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Optimizer, Report, Step};
 
-/// Keeps chosen parameters as they are: made by [`OptimizerExt::freeze`](crate::OptimizerExt::freeze).
+/// Keeps the parameters that a pattern matches unchanged. Created by [`OptimizerExt::freeze`](crate::OptimizerExt::freeze).
 ///
-/// A frozen tensor has no state and costs no pass; clipping inside does not see its gradient. After
-/// [`unfreeze`](Freeze::unfreeze) it starts with fresh state, at its own step 1, or with the state that it had when it was frozen.
+/// A frozen tensor has no state and takes no time. After [`unfreeze`](Freeze::unfreeze) it starts with fresh state, at its own step 1, or
+/// with the state that it had when it was frozen.
 ///
-/// Put `freeze` last in a chain; it then behaves like PyTorch's `requires_grad = False`. A clip or a look for NaN outside it, given
-/// later, still counts the gradients of frozen tensors. Inside other adaptors and in a box,
-/// [`find_mut`](crate::OptimizerExt::find_mut) reaches it: `opt.find_mut::<Freeze>()`.
+/// Put `freeze` last in the chain; it then behaves like PyTorch's `requires_grad = False`. A clip or a check for NaN that is written after
+/// `freeze` includes the gradients of frozen tensors. If `freeze` is not the last adaptor, or the chain is in a box, use
+/// [`find_mut`](crate::OptimizerExt::find_mut): `opt.find_mut::<Freeze>()`.
 ///
 /// # State
-/// Which tensors are frozen, and which the adaptor was told to freeze and to unfreeze so far: a state that was saved with another
-/// `freeze` is refused, [`StateError::SettingChanged`], unless the patterns chose the same tensors. What is to be unfrozen later may be
-/// another. Calls of [`unfreeze`](Freeze::unfreeze), [`refreeze`](Freeze::refreeze) and [`unfreeze_all`](Freeze::unfreeze_all) that
-/// wait for the first step are in the state, too; a closure among them has to be given again before loading.
+/// The state contains which tensors are frozen, and the patterns given to `freeze` and [`unfreeze_at`](Adapted::unfreeze_at). A state with
+/// other settings is rejected with [`StateError::SettingChanged`], unless the patterns match the same tensors. Patterns of `unfreeze_at`
+/// whose step is still to come may differ.
 ///
-/// To resume with other tensors frozen, build the optimizer with the old `freeze`, load, and then call
-/// [`unfreeze_all`](Freeze::unfreeze_all) and [`refreeze`](Freeze::refreeze). The old `freeze` stays what it was made with: a
-/// state saved later is again loaded into an optimizer built with that, and brings the tensors that are frozen now.
+/// [`unfreeze`](Freeze::unfreeze), [`refreeze`](Freeze::refreeze) and [`unfreeze_all`](Freeze::unfreeze_all) before the first step are in
+/// the state, too. A closure cannot be saved: if one of them was called with a closure, call it again before loading.
+///
+/// To resume with other tensors frozen, build the optimizer with the old `freeze`, load the state, and then call
+/// [`unfreeze_all`](Freeze::unfreeze_all) and [`refreeze`](Freeze::refreeze). A state saved after that still needs an optimizer with the
+/// old `freeze`; it restores which tensors are frozen.
 ///
 /// ```
 /// use gradus::prelude::*;
@@ -62,7 +64,7 @@ pub struct Freeze {
 }
 
 impl Freeze {
-    /// Keeps the tensors that the pattern chooses as they are.
+    /// Freezes the tensors that the pattern matches.
     pub fn new(pattern: impl Into<Pattern>) -> Self {
         Self {
             given: pattern.into(),
@@ -75,18 +77,17 @@ impl Freeze {
         }
     }
 
-    /// Lets the tensors that the pattern chooses move again, from the next step on.
+    /// Unfreezes the tensors that the pattern matches, from the next step on.
     ///
     /// # Errors
     /// [`StepError::PatternUnmatched`](crate::error::StepError::PatternUnmatched) and
-    /// [`StepError::PatternSyntax`](crate::error::StepError::PatternSyntax); nothing has changed then. Before the first step the tensors
-    /// are not known: then that step tells, and every attempt at it, until
-    /// [`unfreeze_all`](Self::unfreeze_all) takes the wrong pattern back.
+    /// [`StepError::PatternSyntax`](crate::error::StepError::PatternSyntax). Nothing changes then. Before the first step the pattern cannot
+    /// be checked: a wrong one makes every step fail until [`unfreeze_all`](Self::unfreeze_all) is called.
     pub fn unfreeze(&mut self, pattern: impl Into<Pattern>) -> Result<()> {
         self.change(pattern.into(), false)
     }
 
-    /// Freezes the tensors that the pattern chooses, from the next step on.
+    /// Freezes the tensors that the pattern matches, from the next step on.
     ///
     /// # Errors
     /// Those of [`unfreeze`](Self::unfreeze).
@@ -94,7 +95,7 @@ impl Freeze {
         self.change(pattern.into(), true)
     }
 
-    /// Lets every tensor move again, and forgets all patterns that still wait for the first step.
+    /// Unfreezes all tensors, and discards the patterns of calls before the first step.
     pub fn unfreeze_all(&mut self) {
         self.waiting.clear();
         self.holds = false;
@@ -305,8 +306,8 @@ impl fmt::Debug for Freeze {
 }
 
 impl<O> Adapted<O, Freeze> {
-    /// Lets the tensors that the pattern chooses move again once `steps` steps have been taken; several of these unfreeze layer
-    /// by layer. As if [`unfreeze`](Freeze::unfreeze) were called then.
+    /// Unfreezes the tensors that the pattern matches after `steps` steps, as if [`unfreeze`](Freeze::unfreeze) were called then. Several
+    /// calls unfreeze layer by layer.
     ///
     /// ```
     /// use gradus::prelude::*;

@@ -9,10 +9,11 @@ use crate::params::{Element, Layout, TensorInfo};
 use crate::schedule::Hyper;
 use crate::step::{Adjust, Step};
 
-/// What a group of tensors has of its own.
+/// The learning rate and weight decay of a group of tensors.
 ///
-/// Each value is a number or a schedule, evaluated at the optimizer's step counter.
+/// Each value is a number or a schedule, which is evaluated at the optimizer's step counter.
 #[doc(alias = "param_groups")]
+#[must_use = "a group changes nothing until it is passed to `group`"]
 #[derive(Clone, Default)]
 pub struct Group {
     learning_rate: Own,
@@ -31,36 +32,36 @@ struct Own {
 }
 
 impl Group {
-    /// A group that changes nothing yet.
+    /// Creates a group that changes nothing.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes this learning rate instead of the optimizer's.
+    /// Replaces the learning rate.
     pub fn learning_rate(mut self, learning_rate: impl Into<Hyper>) -> Self {
         self.learning_rate.value = Some(learning_rate.into());
         self
     }
 
-    /// Multiplies the learning rate.
+    /// Multiplies the learning rate by a factor.
     pub fn scale_learning_rate(mut self, factor: impl Into<Hyper>) -> Self {
         self.learning_rate.scale = Some(factor.into());
         self
     }
 
-    /// Takes this weight decay instead of the optimizer's.
+    /// Replaces the weight decay.
     pub fn weight_decay(mut self, weight_decay: impl Into<Hyper>) -> Self {
         self.weight_decay.value = Some(weight_decay.into());
         self
     }
 
-    /// Multiplies the weight decay.
+    /// Multiplies the weight decay by a factor.
     pub fn scale_weight_decay(mut self, factor: impl Into<Hyper>) -> Self {
         self.weight_decay.scale = Some(factor.into());
         self
     }
 
-    /// No weight decay: what biases and norms usually get.
+    /// A group without weight decay, as is usual for biases and norms.
     pub fn no_decay() -> Self {
         Self::new().weight_decay(0.0)
     }
@@ -74,9 +75,9 @@ impl Own {
     }
 }
 
-/// A group of tensors with a learning rate or weight decay of its own: made by [`OptimizerExt::group`](crate::OptimizerExt::group).
+/// Gives a group of tensors its own learning rate or weight decay. Created by [`OptimizerExt::group`](crate::OptimizerExt::group).
 ///
-/// Where groups overlap, factors multiply, and of several replacements the outermost, given last, holds.
+/// If several groups contain a tensor, their factors multiply. If several of them replace a value, the last one in the chain wins.
 ///
 /// ```
 /// use gradus::{adaptor::Group, prelude::*};
@@ -97,7 +98,7 @@ pub struct Grouped {
 }
 
 impl Grouped {
-    /// The tensors that the pattern chooses, as this group.
+    /// Applies the group to the tensors that the pattern matches.
     pub fn new(pattern: impl Into<Pattern>, group: Group) -> Self {
         Self { selection: Selection::new(pattern), group }
     }

@@ -1,4 +1,4 @@
-//! Learning rates that fall with the depth.
+//! Layer-wise learning-rate decay.
 
 use std::fmt;
 
@@ -11,15 +11,15 @@ use crate::step::Step;
 
 const NAME: &str = "layerwise_decay";
 
-/// Gives each layer a smaller learning rate than the one after it: made by
+/// Gives each layer a smaller learning rate than the layer after it. Created by
 /// [`OptimizerExt::layerwise_decay`](crate::OptimizerExt::layerwise_decay).
 ///
 /// # Update rule
 /// ```text
-/// η of layer i of the n given  =  η · rateⁿ⁻¹⁻ⁱ        (i = 0 … n − 1, from the input to the output)
+/// learning rate of layer i  =  η · rateⁿ⁻¹⁻ⁱ        (layers i = 0 … n − 1, from the input to the output)
 /// ```
-/// A tensor that several patterns choose belongs to the last of them; one that none chooses keeps η, as the last layer does.
-/// Factors multiply those of [groups](crate::OptimizerExt::group) inside and outside.
+/// If several patterns match a tensor, the last one wins. A tensor that no pattern matches keeps η, as the last layer does. The factors
+/// multiply with those of [groups](crate::OptimizerExt::group).
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning |
@@ -27,8 +27,7 @@ const NAME: &str = "layerwise_decay";
 /// | `rate` | – | ≥ 0, and its powers are normal numbers | the factor from one layer to the one before it; 0.65 … 0.95 are usual |
 ///
 /// # Errors
-/// [`StepError::PatternUnmatched`] for a layer without tensors,
-/// [`StepError::HyperParameter`].
+/// [`StepError::PatternUnmatched`] if a layer has no tensors, and [`StepError::HyperParameter`] if `rate` is out of range.
 ///
 /// # Example
 /// ```
@@ -51,7 +50,8 @@ pub struct LayerwiseDecay {
 }
 
 impl LayerwiseDecay {
-    /// Factors that fall by `rate` from each layer to the one before it; patterns choose the layers from the input to the output.
+    /// Multiplies the learning rate by `rate` for each layer further from the output. `layers` has one pattern per layer, from the input to
+    /// the output.
     pub fn new(rate: impl Into<Hyper>, layers: impl IntoIterator<Item = impl Into<Pattern>>) -> Self {
         Self { rate: rate.into(), layers: layers.into_iter().map(Selection::new).collect() }
     }

@@ -1,4 +1,4 @@
-//! Slow weights that follow the fast ones from time to time.
+//! Lookahead: slow weights that follow the parameters every few steps.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,34 +12,36 @@ use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::follower::{Follower, follow};
 use crate::step::{Optimizer, Report, Step, Tensor};
 
-/// Explores with fast weights and follows with slow ones: made by [`OptimizerExt::lookahead`](crate::OptimizerExt::lookahead).
+/// Every k steps, moves a second set of weights, the slow weights, a part of the way to the parameters, and resets the parameters to them.
+/// Created by [`OptimizerExt::lookahead`](crate::OptimizerExt::lookahead).
 ///
 /// # Update rule
 /// ```text
-/// θ ← the step of the optimizer inside           φ, the slow weights, begin as θ before the first step
+/// θ ← the step of the optimizer inside           before the first step: φ = θ
 /// every k-th step:   φ ← φ + α(θ − φ),  θ ← φ
 /// ```
-/// A tensor that is not moved in the k-th step, as it is frozen or has no gradient, is left as it is, and so are its slow
-/// weights: they follow at the next k-th step that moves it. Calls that only accumulate or are skipped are no steps, and a k-th
-/// step that moves nothing, as L-BFGS has converged, changes nothing. The k-th step takes a second pass over the parameters, 16 bytes a
-/// parameter in f32.
+/// φ are the slow weights. If a tensor does not move in a k-th step, because it is frozen or has no gradient, it is not reset, and its slow
+/// weights do not change. Both wait for the next k-th step that moves the tensor. If the k-th step moves nothing, for example because
+/// L-BFGS has converged, nothing changes. A call that only accumulates or that is skipped is not a step.
+///
+/// The k-th step needs a second pass over the parameters: 16 bytes per parameter in f32.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
-/// | `every` k | – | ≥ 1 | steps of the fast weights for one of the slow; the paper has 5 and 10 |
-/// | `slow_step` α | – | 0 ≤ α ≤ 1 | how far the slow weights go; the paper has 0.5 and 0.8 |
+/// | `every` k | – | ≥ 1 | the number of steps between resets; the paper uses 5 and 10 |
+/// | `slow_step` α | – | 0 ≤ α ≤ 1 | the fraction of the way that the slow weights move; the paper uses 0.5 and 0.8 |
 ///
 /// # State
-/// One element per parameter (4 bytes in f32). The state of the optimizer inside is kept when the fast weights are set back.
-/// `every` and `slow_step` are settings: they may be others after loading.
+/// One element per parameter (4 bytes in f32). A reset does not change the state of the optimizer inside. `every` and `slow_step` are not
+/// part of the state: they may differ after loading.
 ///
 /// # Conventions
-/// `optax.lookahead(optimizer, k, α)`, with `reset_state=False`; its initial slow weights are the parameters, too.
+/// optax's `lookahead(optimizer, k, α)` with `reset_state=False`. The slow weights start as the parameters there, too.
 ///
 /// # Errors
-/// [`StepError::HyperParameter`](crate::error::StepError::HyperParameter); a step while the slow weights are [swapped](Lookahead::swap) in is
-/// [`StepError::Swapped`](crate::error::StepError::Swapped).
+/// [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) for a value out of range. A step while the slow weights are
+/// [swapped in](Lookahead::swap) returns [`StepError::Swapped`](crate::error::StepError::Swapped).
 ///
 /// # Example
 /// ```
@@ -67,7 +69,7 @@ pub struct Lookahead<A> {
 shows_averages!(Lookahead, "the slow weights");
 
 impl<A> Lookahead<A> {
-    /// Slow weights that go `slow_step` of the way every `every` steps.
+    /// Moves the slow weights a fraction `slow_step` of the way to the parameters every `every` steps.
     pub fn new(every: u64, slow_step: impl Into<Hyper>) -> Self {
         Self { every, slow_step: slow_step.into(), averages: Averages::default() }
     }

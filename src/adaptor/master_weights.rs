@@ -13,22 +13,25 @@ use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::follower::{Follower, follow};
 use crate::step::{Adjust, Grad, Optimizer, PerTensor, Report, Step, Tensor};
 
-/// Steps parameters of 16 bits, `half::bf16` or `half::f16`, through f32 copies: made by
+/// Steps parameters of 16 bits, `half::bf16` or `half::f16`, with f32 copies. Created by
 /// [`OptimizerExt::master_weights`](crate::OptimizerExt::master_weights).
 ///
-/// Most steps are smaller than the spacing of 16-bit numbers and would round to nothing. So an f32 copy of every
-/// parameter, its master weight, takes the step of the optimizer inside, and the parameter is the copy rounded to
-/// nearest. Gradients are widened and parameters narrowed block by block in the cache. The master weights are made from
-/// the parameters at the first step and hold from then on: what is written to the parameters in between is overwritten. A copy beyond
-/// 65,504 makes the f16 parameter infinite, which is no error.
+/// Most steps are smaller than the spacing of 16-bit numbers and would be lost in rounding. So `master_weights` keeps an f32 copy of every
+/// parameter, its master weight. The optimizer inside steps the copy, and the parameter is the copy rounded to nearest. Gradients are
+/// converted block by block in the cache.
 ///
-/// Everything inside is in f32: clipping, sums of micro-batches, averages. So give `master_weights` last; gradients of 16 bits
-/// are not summed, [`accumulate`](crate::OptimizerExt::accumulate) after `master_weights` is an error. An average that is to be swapped into
-/// the parameters is of their type: `….master_weights().ema(decay)` keeps it in 16 bits. f16 needs a scaled loss;
-/// [`unscale`](crate::OptimizerExt::unscale) divides the gradients again. The [guide](crate::guide::training) has the whole chain.
+/// The master weights are copied from the parameters at the first step. Later changes that you write to the parameters are overwritten. If
+/// a master weight exceeds 65,504, the f16 parameter becomes infinite without an error.
+///
+/// **Order.** Everything written before `master_weights` works in f32: clipping, accumulation, averages. So write `master_weights` last.
+/// [`accumulate`](crate::OptimizerExt::accumulate) after it is an error, because gradients of 16 bits are not summed. An average that is to
+/// be swapped into the parameters must have their type: `….master_weights().ema(decay)` keeps it in 16 bits.
+///
+/// **Loss scaling.** With f16, multiply the loss by a factor, and divide the gradients by it with
+/// [`unscale`](crate::OptimizerExt::unscale). The [guide](crate::guide::training#parameters-of-16-bits) has a complete chain.
 ///
 /// # State
-/// One f32 per parameter, and that of the optimizer inside.
+/// One f32 per parameter, and the state of the optimizer inside.
 ///
 /// # Example
 /// ```
@@ -47,6 +50,7 @@ use crate::step::{Adjust, Grad, Optimizer, PerTensor, Report, Step, Tensor};
 ///
 /// # References
 /// P. Micikevicius et al., *Mixed Precision Training* (2017), [arXiv:1710.03740](https://arxiv.org/abs/1710.03740), section 3.1.
+#[must_use = "an optimizer moves nothing until `step` is called"]
 #[derive(Clone)]
 pub struct MasterWeights<O, H> {
     inner: O,
@@ -61,7 +65,7 @@ impl<O, H> MasterWeights<O, H> {
         Self { inner, masters: PerTensor::new(), element: PhantomData }
     }
 
-    /// The master weight of the tensor at `path`, once there has been a step.
+    /// The master weight of the tensor at `path`; `None` before the first step.
     pub fn master(&self, path: &str) -> Option<ArrayD<f32>> {
         let shape = self.masters.layout().and_then(|layout| Some(layout.tensors()[layout.position(path)?].shape()))?;
         Some(self.masters.get(path)?.to_array(shape))

@@ -1,4 +1,4 @@
-//! Ascent instead of descent.
+//! Gradient ascent.
 
 use std::fmt;
 
@@ -8,8 +8,8 @@ use crate::params::Element;
 use crate::schedule::Hyper;
 use crate::step::Step;
 
-/// Climbs the objective instead of descending it: made by [`OptimizerExt::maximize`](crate::OptimizerExt::maximize). The gradient changes
-/// its sign; weight decay still pulls towards zero.
+/// Maximizes the objective instead of minimizing it. Created by [`OptimizerExt::maximize`](crate::OptimizerExt::maximize). It changes the
+/// sign of the gradient; weight decay still pulls towards zero.
 ///
 /// ```
 /// use gradus::prelude::*;

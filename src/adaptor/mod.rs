@@ -1,7 +1,7 @@
-//! Adaptors: optimizers around optimizers.
+//! Adaptors: optimizers that wrap another optimizer and change its [`Step`](crate::Step)s.
 //!
-//! They are made by methods of [`OptimizerExt`](crate::OptimizerExt) and change the [`Step`](crate::Step) on its way in. The
-//! last in a chain is the outermost and sees the user's gradient first:
+//! The methods of [`OptimizerExt`](crate::OptimizerExt) create them. The last adaptor in a chain is the outermost, and sees the gradient
+//! first:
 //!
 //! ```
 //! use gradus::prelude::*;
@@ -12,8 +12,9 @@
 //! # Ok::<(), gradus::Error>(())
 //! ```
 //!
-//! No adaptor copies or writes the gradients: what can be described is described, and the sweep that moves the
-//! parameters does it in passing.
+//! Adaptors do not copy or write gradients. They set factors and limits, which the optimizer applies when it reads the gradients.
+//!
+//! To write an adaptor, implement [`Transform`] or [`Adaptor`]; see the [guide](crate::guide::extending#an-adaptor).
 
 mod accumulate;
 mod adapted;
@@ -50,18 +51,17 @@ pub use swa::Swa;
 pub use transform::{Transform, Transforming};
 pub use unscale::Unscale;
 
-/// What to do with a step whose gradients, or their norm, are not finite.
+/// What to do if a gradient, or the norm of the gradients, is not finite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum NonFinite {
-    /// Return an error that names the first offending tensor; change nothing.
+    /// Return an error that names the first such tensor, and change nothing.
     #[default]
     Error,
-    /// Take no step; the report says `moved: false`. The parameters of the step are known from then on, as those of every call
-    /// that is no error.
+    /// Take no step; the report has `moved: false`. A skipped first step still fixes the layout of the parameters.
     Skip,
-    /// Pass the gradients on. A norm that is not finite clips nothing; where tensors or units are clipped by norms of
-    /// their own, the others still are.
+    /// Use the gradients as they are. A norm that is not finite does not clip; other tensors or units, which have norms of their own, are
+    /// still clipped.
     Allow,
 }
 
@@ -74,12 +74,12 @@ macro_rules! around {
                 &self.inner
             }
 
-            /// The optimizer inside, to be changed.
+            /// The optimizer inside, mutable.
             pub fn inner_mut(&mut self) -> &mut O {
                 &mut self.inner
             }
 
-            /// Takes the adaptor off.
+            /// Removes the adaptor, and returns the optimizer inside.
             pub fn into_inner(self) -> O {
                 self.inner
             }

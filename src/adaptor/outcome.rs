@@ -1,43 +1,44 @@
-//! What becomes of a step on its way in.
+//! The result of a transform.
 
 use super::NonFinite;
 use crate::error::Result;
 use crate::params::Element;
 use crate::step::{Step, norm};
 
-/// What a [`Transform`](super::Transform) decides about a step, beside what it changes on it.
+/// The result of a [`Transform`](super::Transform), besides its changes to the step: whether to take the step, and a norm for the report.
+#[must_use = "return it from the transform"]
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Outcome {
-    /// Whether the step is not taken: the optimizer inside does not see it.
+    /// Whether to skip the step. The optimizer inside does not get it then.
     pub skip: bool,
     /// The norm of the gradients, for the [`Report`](crate::Report).
     pub grad_norm: Option<f64>,
 }
 
 impl Outcome {
-    /// The step goes on to the optimizer inside.
+    /// Passes the step to the optimizer inside.
     pub fn pass() -> Self {
         Self::default()
     }
 
-    /// The step is not taken. The report says `moved: false`.
+    /// Skips the step. The report has `moved: false`.
     pub fn skip() -> Self {
         Self { skip: true, grad_norm: None }
     }
 
-    /// The report has this norm.
+    /// Adds a norm to the report.
     pub fn with_norm(self, norm: f64) -> Self {
         Self { grad_norm: Some(norm), ..self }
     }
 }
 
 impl NonFinite {
-    /// Decides about a step of which this is the norm of the gradients: passed on if it is finite.
+    /// Applies this policy to a step whose gradients have this norm: passes the step if the norm is finite.
     ///
     /// # Errors
-    /// [`StepError::NonFiniteGradient`](crate::error::StepError::NonFiniteGradient) or [`StepError::NormOverflow`](crate::error::StepError::NormOverflow), if the policy
-    /// is an error.
+    /// With [`NonFinite::Error`], [`StepError::NonFiniteGradient`](crate::error::StepError::NonFiniteGradient) if
+    /// an element is not finite, and [`StepError::NormOverflow`](crate::error::StepError::NormOverflow) if only the norm is not.
     pub fn outcome<A: Element>(self, norm: f64, step: &Step<'_, A>) -> Result<Outcome> {
         match self {
             Self::Error if !norm.is_finite() => Err(norm::non_finite(&step.grads().collect::<Vec<_>>())),

@@ -1,4 +1,4 @@
-//! Different tensors to different optimizers.
+//! Different optimizers for different tensors.
 
 use std::any::{Any, TypeId};
 use std::fmt;
@@ -11,26 +11,28 @@ use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Optimizer, Report, Step};
 
-/// Gives each tensor to one of several optimizers: made by [`OptimizerExt::route`](crate::OptimizerExt::route).
+/// Gives each tensor to one of several optimizers, its branches. Created by [`OptimizerExt::route`](crate::OptimizerExt::route).
 ///
 /// If several patterns match a tensor, the last one wins. Unmatched tensors go to the base optimizer, on which the first `route` was
-/// called. The router's [`learning_rate`](Optimizer::learning_rate), [`steps`](Optimizer::steps) and the report's learning rate are those
-/// of the base optimizer, and [`set_learning_rate`](crate::OptimizerExt::set_learning_rate) sets that of the base optimizer only: the
-/// branches usually need other rates. [`optimizers_mut`](Self::optimizers_mut) reaches theirs.
+/// called.
 ///
-/// An error in one branch stops all of them: every branch is asked before any moves. One that accepts in
-/// [`check`](Optimizer::check) and refuses in [`apply`](Optimizer::apply), as none of this crate does that computes alone, comes too
-/// late for those before it, [`Error::RefusedTooLate`]. A branch that skips, with [`skip_nonfinite`](crate::OptimizerExt::skip_nonfinite) or
-/// a clip's [`NonFinite::Skip`](super::NonFinite::Skip), or that still accumulates, stops nobody else; the report says
-/// `moved` if any branch moved. To skip all together, skip outside the router.
+/// **Learning rate.** The router's [`learning_rate`](Optimizer::learning_rate) and [`steps`](Optimizer::steps), and the learning rate in
+/// the report, are those of the base optimizer. [`set_learning_rate`](crate::OptimizerExt::set_learning_rate) changes only the base
+/// optimizer, because the branches usually need other rates; reach these with [`optimizers_mut`](Self::optimizers_mut).
 ///
-/// Clipping by global norm outside the router sees all gradients, inside it those of its branch. The report has no
-/// `grad_norm`, as no branch's is that of all, and they may be of several kinds:
-/// `clip_global_norm(f64::INFINITY)` outside reports it.
+/// **Errors.** Every branch checks the step before any branch moves. If one returns an error, nothing moves. If an optimizer of your own
+/// accepts a step in [`check`](Optimizer::check) and then returns an error from [`apply`](Optimizer::apply), the branches before it have
+/// already moved; the router returns [`Error::RefusedTooLate`].
+///
+/// **Skipped steps.** If a branch skips or accumulates, the other branches still move, and the report has `moved: true`. To skip all
+/// branches together, write `skip_nonfinite` after `route`.
+///
+/// **Clipping.** `clip_global_norm` after `route` uses the norm of all gradients. Before `route`, or in the optimizer of a branch, it uses
+/// the norm of that branch. The router's own report has no `grad_norm`; add `clip_global_norm(f64::INFINITY)` after `route` to get one.
 ///
 /// # State
-/// That of each optimizer, and which tensor went to which: a state that was saved with other routes is refused,
-/// [`StateError::SettingChanged`], unless the patterns choose the same tensors.
+/// The state of each optimizer, and which tensor belongs to which optimizer. A state with other routes is rejected with
+/// [`StateError::SettingChanged`], unless the patterns match the same tensors.
 ///
 /// ```
 /// use gradus::prelude::*;
@@ -43,6 +45,7 @@ use crate::step::{Optimizer, Report, Step};
 /// assert!((w.1[0] + 0.1_f64).abs() < 1e-6);
 /// # Ok::<(), gradus::Error>(())
 /// ```
+#[must_use = "an optimizer moves nothing until `step` is called"]
 pub struct Router<A> {
     rest: Box<dyn Optimizer<A>>,
     routes: Vec<(Selection, Box<dyn Optimizer<A>>)>,
@@ -55,13 +58,13 @@ impl<A: Element> Router<A> {
         Self { rest: Box::new(rest), routes: Vec::new(), layout: None }
     }
 
-    /// Gives the tensors that the pattern chooses to `optimizer`.
+    /// Gives the tensors that the pattern matches to `optimizer`.
     pub fn route(mut self, pattern: impl Into<Pattern>, optimizer: impl Optimizer<A> + 'static) -> Self {
         self.routes.push((Selection::new(pattern), Box::new(optimizer)));
         self
     }
 
-    /// The optimizers: the one for the rest, then those of the routes in the order given.
+    /// The optimizers: the base optimizer, then those of the routes in the order of the calls.
     pub fn optimizers_mut(&mut self) -> impl Iterator<Item = &mut (dyn Optimizer<A> + 'static)> {
         std::iter::once(&mut *self.rest).chain(self.routes.iter_mut().map(|(_, optimizer)| &mut **optimizer))
     }

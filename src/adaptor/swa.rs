@@ -1,4 +1,4 @@
-//! The mean of the parameters along the way.
+//! Stochastic weight averaging.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,34 +10,34 @@ use crate::params::{Element, Layout, ParamsMut};
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Optimizer, Report, Step};
 
-/// Keeps the mean of the parameters after certain steps: made by [`OptimizerExt::swa`](crate::OptimizerExt::swa).
+/// Keeps the mean of the parameters after chosen steps (stochastic weight averaging). Created by
+/// [`OptimizerExt::swa`](crate::OptimizerExt::swa).
 ///
 /// # Update rule
 /// ```text
 /// after step number start, start + every, start + 2·every, …   (the first step is number 1)
 ///     average ← average + (θ − average)/(n + 1),  n ← n + 1     (n = 0: average = θ)
 /// ```
-/// in the sweep that moves the parameters. Calls that only accumulate or are skipped are no steps. A tensor without gradient
-/// in such a step keeps its average.
+/// The average is updated in the pass that moves the parameters. If a tensor has no gradient in such a step, its average does not change. A
+/// call that only accumulates or that is skipped is not a step.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning | unit |
 /// |---|---|---|---|---|
-/// | `start` | – | any | the first step whose parameters count; 0: the first that `every` comes to | steps |
-/// | `every` | – | ≥ 1 | the distance of those that follow | steps |
+/// | `start` | – | any | the first step that is averaged; with 0, the first one is step `every` | steps |
+/// | `every` | – | ≥ 1 | the number of steps from one average to the next | steps |
 ///
 /// # State
-/// One element per parameter (4 bytes in f32), and `start` and `every`: once a step has been averaged, a mean of other steps is
-/// another, and loading says [`StateError::SettingChanged`]. The number of steps averaged counts to `u64::MAX`.
+/// One element per parameter (4 bytes in f32), `start`, `every`, and the number of averaged steps. After the first average, `start` and
+/// `every` must not change: a state with other values is rejected with [`StateError::SettingChanged`].
 ///
 /// # Conventions
-/// `torch.optim.swa_utils.AveragedModel(model)`, its `update_parameters` called after those steps. The learning rate is the
-/// optimizer's own: give it a schedule that is high or cyclic in the end. A model with batch normalization needs its
-/// statistics computed anew for the averages.
+/// PyTorch's `AveragedModel(model)`, if `update_parameters` is called after those steps. Give the optimizer a learning rate that is high or
+/// cyclic at the end. If the model has batch normalization, compute its statistics again for the averages.
 ///
 /// # Errors
-/// [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) for an `every` of 0; a step while the averages are [swapped](Swa::swap) in is
-/// [`StepError::Swapped`](crate::error::StepError::Swapped).
+/// [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if `every` is 0. A step while the averages are [swapped
+/// in](Swa::swap) returns [`StepError::Swapped`](crate::error::StepError::Swapped).
 ///
 /// # Example
 /// ```
@@ -68,12 +68,12 @@ pub struct Swa<A> {
 shows_averages!(Swa, "the averages");
 
 impl<A> Swa<A> {
-    /// The mean of the parameters after step `start` and every `every` steps from there on.
+    /// Averages the parameters after step `start`, and then every `every` steps.
     pub fn new(start: u64, every: u64) -> Self {
         Self { start, every, averages: Averages::default(), averaged: 0 }
     }
 
-    /// How many steps have been averaged.
+    /// The number of averaged steps.
     pub fn averaged(&self) -> u64 {
         self.averaged
     }

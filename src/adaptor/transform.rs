@@ -1,4 +1,4 @@
-//! Adaptors that only change the step on its way in.
+//! Adaptors that only change the step.
 
 use std::any::Any;
 use std::fmt;
@@ -12,10 +12,10 @@ use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Optimizer, Report, Step};
 
-/// Changes a step before the optimizer inside sees it: the scale of a gradient, the learning rate of a tensor, which tensors have a
-/// gradient.
+/// An adaptor without state: it changes a step before the optimizer inside gets it. It can change the scale of a gradient, replace a
+/// gradient, change the learning rate of a tensor, or remove tensors. It can also skip the step.
 ///
-/// [`transform`](crate::OptimizerExt::transform) adds it to a chain. A closure that takes a [`Step`] is a transform:
+/// Add it to a chain with [`transform`](crate::OptimizerExt::transform). A closure that takes a [`Step`] is a transform:
 ///
 /// ```
 /// use gradus::{Step, prelude::*};
@@ -31,7 +31,8 @@ use crate::step::{Optimizer, Report, Step};
 /// # Ok::<(), gradus::Error>(())
 /// ```
 ///
-/// A transform with hyper-parameters is a type of its own:
+/// A transform with hyper-parameters is a struct. Return each hyper-parameter with its name from
+/// [`hyper_parameters`](Self::hyper_parameters), so that the state of a [`Plateau`](crate::schedule::Plateau) in it is saved:
 ///
 /// ```
 /// use gradus::adaptor::{Outcome, Transform};
@@ -57,19 +58,21 @@ use crate::step::{Optimizer, Report, Step};
 /// let opt = opt.transform(Shrink { factor: 0.5.into() }).clip_value(1.0);
 /// ```
 pub trait Transform<A: Element>: Send + 'static {
-    /// The name in an optimizer's state.
+    /// The name of the transform in a saved state, in lower case.
     fn name(&self) -> &'static str;
 
-    /// All hyper-parameters by name. An optimizer's state contains that of the schedules among them, under these names.
+    /// The name and the value of every hyper-parameter: `vec![("factor", &self.factor)]`, or `vec![]` if there are none. The state of their
+    /// schedules is saved under these names.
     fn hyper_parameters(&self) -> Vec<(&'static str, &Hyper)>;
 
-    /// Changes the step. It is called with a preview when the step is checked, and with the step when that is taken.
+    /// Changes the step.
     ///
-    /// Schedules are evaluated at [`Step::number`]. The step may borrow from the transform, as a gradient that something is
-    /// [added](crate::Grad::plus) to.
+    /// A step is usually checked first and then taken: this method is then called twice, first with a preview of the step. It must make the
+    /// same changes both times. Evaluate hyper-parameters at [`Step::number`], with [`Hyper::within`](crate::Hyper::within). The step may
+    /// borrow from the transform, for example a gradient to [add](crate::Grad::plus).
     ///
     /// # Errors
-    /// Any; the step is then refused.
+    /// Your own. The step is then not taken.
     fn transform<'s>(&'s self, step: &mut Step<'s, A>) -> Result<Outcome>;
 }
 
@@ -87,7 +90,7 @@ impl<A: Element, F: Fn(&mut Step<'_, A>) -> Result<()> + Send + 'static> Transfo
     }
 }
 
-/// A [`Transform`] as an [`Adaptor`]. The transform's own methods can be called on it.
+/// A [`Transform`] as an [`Adaptor`]. It has the transform's own methods.
 #[derive(Clone)]
 pub struct Transforming<T> {
     transform: T,
@@ -96,7 +99,7 @@ pub struct Transforming<T> {
 }
 
 impl<T> Transforming<T> {
-    /// This transform.
+    /// Makes an adaptor of a transform.
     pub fn new(transform: T) -> Self {
         Self { transform, layout: None }
     }

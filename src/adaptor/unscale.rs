@@ -1,4 +1,4 @@
-//! Loss scaling, undone.
+//! Loss scaling.
 
 use std::fmt;
 
@@ -8,10 +8,11 @@ use crate::params::Element;
 use crate::schedule::Hyper;
 use crate::step::Step;
 
-/// Divides every gradient by a factor: made by [`OptimizerExt::unscale`](crate::OptimizerExt::unscale).
+/// Divides every gradient by the factor that the loss was multiplied by. Created by
+/// [`OptimizerExt::unscale`](crate::OptimizerExt::unscale).
 ///
-/// Undoes loss scaling: small f16 gradients are usually computed from a loss multiplied by, say, 2¹⁶. The sweep that moves the
-/// parameters divides again as it reads. Clipping given before `unscale` sees the divided gradients.
+/// Small f16 gradients underflow, so they are usually computed from a loss multiplied by, say, 2¹⁶. `unscale` divides the gradients by the
+/// same factor, in the pass that moves the parameters. Write `unscale` after clipping, so that clipping sees the divided gradients.
 ///
 /// ```
 /// use gradus::prelude::*;
@@ -30,7 +31,7 @@ pub struct Unscale {
 }
 
 impl Unscale {
-    /// Division by the factor that the loss was multiplied by: a number or a schedule.
+    /// Divides by this factor: a number, a schedule or a closure.
     pub fn new(loss_scale: impl Into<Hyper>) -> Self {
         Self { loss_scale: loss_scale.into() }
     }

@@ -72,6 +72,7 @@ pub(crate) use {file::at as at_file, format::write_plain as plain_bytes};
 const OPTIMIZER: &str = "optimizer/";
 
 /// A copy of parameters, optimizer state and notes: see the [module](self).
+#[must_use = "a checkpoint is in memory only until `save` is called"]
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Checkpoint {
     pub(crate) params: BTreeMap<String, StateTensor>,

@@ -1,4 +1,4 @@
-//! Clipping relative to the parameters.
+//! Adaptive clipping, relative to the parameters.
 
 use std::fmt;
 
@@ -12,10 +12,11 @@ use crate::schedule::Hyper;
 use crate::step::memo::Quantity;
 use crate::step::{Grad, Step, norm};
 
-/// Adaptive gradient clipping (AGC): a unit's gradient may be at most a share of the unit's parameters.
+/// Adaptive gradient clipping (AGC): limits the norm of a unit's gradient to a fraction of the norm of the unit's parameters. Created by
+/// [`OptimizerExt::clip_adaptive`](crate::OptimizerExt::clip_adaptive).
 ///
-/// A unit is one index of the first axis: a row of a linear layer's (out, in) weight, a filter of a convolution's
-/// (out, in, height, width). A tensor of dimension 0 or 1 is one unit.
+/// A unit is one index of the first axis: a row of a linear layer's weight (out, in), or a filter of a convolution (out, in, height,
+/// width). A tensor of dimension 0 or 1 is one unit.
 ///
 /// # Update rule
 /// For each unit i:
@@ -26,17 +27,18 @@ use crate::step::{Grad, Step, norm};
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
-/// | `clipping` λ | – | 0 ≤ λ ≤ ∞ | the largest ratio of gradient to parameter let through; 0.01 is usual |
-/// | [`eps`](Adaptive::eps) ε | 1e-3 | ε ≥ 0 | lets parameters near zero move |
+/// | `clipping` λ | – | 0 ≤ λ ≤ ∞ | the largest allowed ratio of gradient norm to parameter norm; 0.01 is usual |
+/// | [`eps`](Adaptive::eps) ε | 1e-3 | ε ≥ 0 | the least parameter norm in this ratio, so that parameters near zero can move |
 /// | [`non_finite`](Adaptive::non_finite) | error | | what happens if a norm is NaN or infinite |
 ///
 /// # Conventions
-/// timm's `adaptive_clip_grad`. optax's `adaptive_grad_clip` takes the *last* axis of a matrix for the units, as
-/// fits weights of shape (in, out).
+/// timm's `adaptive_clip_grad`. optax's `adaptive_grad_clip` uses the *last* axis of a matrix for the units, because its weights have the
+/// shape (in, out).
 ///
 /// # References
 /// A. Brock, S. De, S. L. Smith and K. Simonyan, *High-Performance Large-Scale Image Recognition Without
 /// Normalization* (2021), [arXiv:2102.06171](https://arxiv.org/abs/2102.06171), eq. 3.
+#[must_use = "settings clip nothing; call `clip`, or add them to a chain"]
 #[derive(Clone)]
 pub struct Adaptive {
     clipping: Hyper,
@@ -45,24 +47,24 @@ pub struct Adaptive {
 }
 
 impl Adaptive {
-    /// Lets a unit's gradient norm be at most `clipping` times its parameter norm.
+    /// Limits the norm of each unit's gradient to `clipping` times the norm of its parameters.
     pub fn new(clipping: impl Into<Hyper>) -> Self {
         Self { clipping: clipping.into(), eps: 1e-3.into(), non_finite: NonFinite::Error }
     }
 
-    /// The least parameter norm that a unit is taken to have.
+    /// Sets ε: a smaller parameter norm counts as ε.
     pub fn eps(mut self, eps: impl Into<Hyper>) -> Self {
         self.eps = eps.into();
         self
     }
 
-    /// What happens if a norm is NaN or infinite: an error unless this is called. In place it is always an error.
+    /// Sets what to do if a norm is NaN or infinite. The default is an error. [`clip`](Self::clip) always returns an error.
     pub fn non_finite(mut self, policy: NonFinite) -> Self {
         self.non_finite = policy;
         self
     }
 
-    /// Clips a gradient tree in place; returns the norm of all gradients together before.
+    /// Clips a gradient tree in place, and returns the norm of all gradients together before clipping.
     ///
     /// # Errors
     /// Those of [`clip::adaptive`](crate::clip::adaptive()).
@@ -194,12 +196,12 @@ impl fmt::Debug for Adaptive {
 }
 
 impl<O> Adapted<O, Transforming<Adaptive>> {
-    /// The least parameter norm that a unit is taken to have, 1e-3 unless this is called.
+    /// Sets ε: a smaller parameter norm counts as ε. The default is 1e-3.
     pub fn eps(self, eps: impl Into<Hyper>) -> Self {
         self.with(|own| own.with(|adaptive| adaptive.eps(eps)))
     }
 
-    /// What happens if a norm is NaN or infinite: an error unless this is called.
+    /// Sets what to do if a norm is NaN or infinite. The default is an error.
     pub fn non_finite(self, policy: NonFinite) -> Self {
         self.with(|own| own.with(|adaptive| adaptive.non_finite(policy)))
     }

@@ -1,19 +1,20 @@
-//! Gradient clipping, as plain functions on a gradient tree and as what the clipping adaptors follow.
+//! Gradient clipping, as adaptors in a chain and as functions on a gradient tree.
 //!
 //! | what is limited | function | adaptor |
 //! |---|---|---|
 //! | the norm of all gradients together | [`global_norm`] | [`clip_global_norm`](crate::OptimizerExt::clip_global_norm) |
-//! | each tensor's own norm | [`per_tensor_norm`] | [`clip_per_tensor_norm`](crate::OptimizerExt::clip_per_tensor_norm) |
+//! | the norm of each tensor | [`per_tensor_norm`] | [`clip_per_tensor_norm`](crate::OptimizerExt::clip_per_tensor_norm) |
 //! | each element | [`value`] | [`clip_value`](crate::OptimizerExt::clip_value) |
-//! | each unit's norm, relative to its parameters' | [`adaptive`] | [`clip_adaptive`](crate::OptimizerExt::clip_adaptive) |
+//! | the norm of each unit, relative to its parameters | [`adaptive`] | [`clip_adaptive`](crate::OptimizerExt::clip_adaptive) |
 //!
-//! All return the norm before clipping. An adaptor writes nothing: the step multiplies as it reads. The functions
-//! change the tree in place, for loops without an optimizer of this crate; on an error they leave it untouched.
+//! The functions return the norm before clipping; an adaptor puts it into the [`Report`](crate::Report). An adaptor does not write
+//! gradients: the optimizer applies the factor when it reads them. The functions change the tree in place, for loops without an optimizer
+//! of this crate. If they return an error, the tree is unchanged.
 //!
-//! Norms accumulate in `f64` over fixed blocks: their bits depend neither on the number of threads nor on memory
-//! layouts, and they do not overflow where the result is representable. Neither does the factor: in 16 bits, and where it is no
-//! normal number of the element type, products are taken in `f64` and rounded once. A limit above 0 that is 0 in the element
-//! type is an error in `f32` and `f64`; in 16 bits, in place, every element becomes the nearest number that there is, 0.
+//! Norms are summed in `f64` in a fixed order, so their bits do not depend on the number of threads or on the memory layout. A norm does
+//! not overflow if the result can be represented. A factor that is not a normal number of the element type is applied in `f64`, and so is
+//! every factor in 16-bit types. A limit above 0 that becomes 0 in the element type is an error in `f32` and `f64`. In 16-bit types, the
+//! functions set every element to 0 then.
 //!
 //! ```
 //! use gradus::clip::{self, Norm};
@@ -45,25 +46,28 @@ pub(crate) use limits::norm_of_norms;
 pub use norm::Norm;
 pub use value::Value;
 
-/// Clips the norm of all gradients together: [`Norm::global`] with its defaults. Returns the norm before clipping.
+/// Clips the norm of all gradients together, as [`Norm::global`] with its defaults. Returns the norm before clipping.
 ///
 /// # Errors
-/// [`StepError::NonFiniteGradient`](crate::error::StepError::NonFiniteGradient) or [`StepError::NormOverflow`](crate::error::StepError::NormOverflow), and [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) unless `max_norm` ≥ 0.
+/// [`StepError::NonFiniteGradient`](crate::error::StepError::NonFiniteGradient) or
+/// [`StepError::NormOverflow`](crate::error::StepError::NormOverflow) if the norm is not finite, and
+/// [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) unless `max_norm` ≥ 0.
 #[doc(alias("clip_grad_norm_", "clip_by_global_norm"))]
 pub fn global_norm<T: ParamsMut>(grads: &mut T, max_norm: f64) -> Result<f64> {
     Norm::global(max_norm).clip(grads)
 }
 
-/// Clips each tensor's own norm: [`Norm::per_tensor`] with its defaults. Returns the norm of all tensors together before
-/// clipping.
+/// Clips the norm of each tensor, as [`Norm::per_tensor`] with its defaults. Returns the norm of all gradients together before clipping.
 ///
 /// # Errors
-/// [`StepError::NonFiniteGradient`](crate::error::StepError::NonFiniteGradient) or [`StepError::NormOverflow`](crate::error::StepError::NormOverflow), and [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) unless `max_norm` ≥ 0.
+/// [`StepError::NonFiniteGradient`](crate::error::StepError::NonFiniteGradient) or
+/// [`StepError::NormOverflow`](crate::error::StepError::NormOverflow) if a norm is not finite, and
+/// [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) unless `max_norm` ≥ 0.
 pub fn per_tensor_norm<T: ParamsMut>(grads: &mut T, max_norm: f64) -> Result<f64> {
     Norm::per_tensor(max_norm).clip(grads)
 }
 
-/// Limits every element to −`limit` … `limit`. Returns the largest absolute value before clipping.
+/// Limits every element to the range −`limit` to `limit`. Returns the largest absolute value before clipping.
 ///
 /// # Errors
 /// [`StepError::NonFiniteGradient`](crate::error::StepError::NonFiniteGradient), and [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) unless `limit` ≥ 0.
@@ -72,12 +76,14 @@ pub fn value<T: ParamsMut>(grads: &mut T, limit: f64) -> Result<f64> {
     in_place(&Value::new(limit), grads)
 }
 
-/// Limits each unit's norm relative to its parameters': [`Adaptive`] with its defaults. Returns the norm of all
-/// gradients together before clipping.
+/// Limits the norm of each unit relative to its parameters, as [`Adaptive`] with its defaults. Returns the norm of all gradients together
+/// before clipping.
 ///
 /// # Errors
-/// [`StepError::NonFiniteGradient`](crate::error::StepError::NonFiniteGradient) or [`StepError::NormOverflow`](crate::error::StepError::NormOverflow), [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) unless `clipping` ≥ 0, and
-/// what [`Step::pair`](crate::Step::pair) says of trees that do not match.
+/// [`StepError::NonFiniteGradient`](crate::error::StepError::NonFiniteGradient) or
+/// [`StepError::NormOverflow`](crate::error::StepError::NormOverflow) if a norm is not finite,
+/// [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) unless `clipping` ≥ 0, and the errors of
+/// [`Step::pair`](crate::Step::pair) if the trees do not match.
 pub fn adaptive<G, P>(grads: &mut G, params: &P, clipping: f64) -> Result<f64>
 where
     G: ParamsMut,

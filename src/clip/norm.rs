@@ -12,13 +12,14 @@ use crate::schedule::Hyper;
 use crate::step::memo::Quantity;
 use crate::step::{Step, norm};
 
-/// Clipping by norm.
+/// Clips by norm. Created by [`OptimizerExt::clip_global_norm`](crate::OptimizerExt::clip_global_norm) and
+/// [`OptimizerExt::clip_per_tensor_norm`](crate::OptimizerExt::clip_per_tensor_norm).
 ///
-/// [`Norm::global`] takes the norm of all gradients together, which keep their direction. [`Norm::per_tensor`] takes
-/// each tensor's own: the direction of the whole changes, but no tensor drowns another.
+/// [`Norm::global`] uses the norm of all gradients together, so the direction of the gradient is unchanged. [`Norm::per_tensor`] uses the
+/// norm of each tensor, so one large tensor does not affect the others; the direction of the whole gradient changes.
 ///
-/// As an adaptor it costs one read of the gradients, for the norm; the sweep that moves the parameters applies the factor. The report's
-/// [`grad_norm`](crate::Report::grad_norm) is the norm of all gradients before clipping.
+/// An adaptor reads the gradients once, for the norm. The optimizer applies the factor when it reads them again.
+/// [`Report::grad_norm`](crate::Report::grad_norm) is the norm of all gradients before clipping.
 ///
 /// ```
 /// use gradus::prelude::*;
@@ -41,18 +42,19 @@ use crate::step::{Step, norm};
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
-/// | `max_norm` c | – | 0 ≤ c ≤ ∞ | the largest norm let through; unit of the gradient. ∞ only measures |
-/// | [`p`](Norm::p) | 2 | 1 ≤ p ≤ ∞ | which norm |
-/// | [`exact`](Norm::exact) | no | | the form without ε |
+/// | `max_norm` c | – | 0 ≤ c ≤ ∞ | the largest norm, in the unit of the gradient; with ∞ the norm is only reported |
+/// | [`p`](Norm::p) | 2 | 1 ≤ p ≤ ∞ | the p of the p-norm |
+/// | [`exact`](Norm::exact) | no | | whether to leave out the ε of 1e-6 |
 /// | [`non_finite`](Norm::non_finite) | error | | what happens if the norm is NaN or infinite |
 ///
 /// # Conventions
-/// The default is PyTorch's `clip_grad_norm_`, on all parameters or on each; `exact(true)` is optax's
-/// `clip_by_global_norm`, TensorFlow's `clip_by_global_norm` and, per tensor, Keras' `clipnorm`.
+/// The default is PyTorch's `clip_grad_norm_`, for all parameters or for each one. `exact(true)` is `clip_by_global_norm` of optax and of
+/// TensorFlow and, per tensor, Keras' `clipnorm`.
 ///
 /// # References
 /// R. Pascanu, T. Mikolov and Y. Bengio, *On the difficulty of training recurrent neural networks* (2013),
 /// [arXiv:1211.5063](https://arxiv.org/abs/1211.5063), algorithm 1.
+#[must_use = "settings clip nothing; call `clip`, or add them to a chain"]
 #[derive(Clone)]
 pub struct Norm {
     max_norm: Hyper,
@@ -68,30 +70,30 @@ impl Norm {
         Self { max_norm: max_norm.into(), per_tensor: false, p: 2.0, exact: false, non_finite: NonFinite::Error }
     }
 
-    /// Clips every tensor's own Euclidean norm to `max_norm`.
+    /// Clips the Euclidean norm of each tensor to `max_norm`.
     pub fn per_tensor(max_norm: impl Into<Hyper>) -> Self {
         Self { per_tensor: true, ..Self::global(max_norm) }
     }
 
-    /// Takes the p-norm, 1 ≤ p ≤ ∞ (`f64::INFINITY`).
+    /// Uses the p-norm, 1 ≤ p ≤ ∞ (`f64::INFINITY`).
     pub fn p(mut self, p: f64) -> Self {
         self.p = p;
         self
     }
 
-    /// Whether norms up to the maximum are left alone, and no ε is taken: `g·c/‖g‖` if ‖g‖ > c.
+    /// Whether to leave out the ε: gradients with ‖g‖ ≤ c are unchanged, others become `g·c/‖g‖`.
     pub fn exact(mut self, exact: bool) -> Self {
         self.exact = exact;
         self
     }
 
-    /// What happens if the norm is NaN or infinite: an error unless this is called. In place it is always an error.
+    /// Sets what to do if a norm is NaN or infinite. The default is an error. [`clip`](Self::clip) always returns an error.
     pub fn non_finite(mut self, policy: NonFinite) -> Self {
         self.non_finite = policy;
         self
     }
 
-    /// Clips a gradient tree in place; returns the norm of all tensors together before.
+    /// Clips a gradient tree in place, and returns the norm of all gradients together before clipping.
     ///
     /// # Errors
     /// Those of [`clip::global_norm`](crate::clip::global_norm).
@@ -169,17 +171,17 @@ impl fmt::Debug for Norm {
 }
 
 impl<O> Adapted<O, Transforming<Norm>> {
-    /// Takes the p-norm, 1 ≤ p ≤ ∞ (`f64::INFINITY`), instead of the Euclidean.
+    /// Uses the p-norm, 1 ≤ p ≤ ∞ (`f64::INFINITY`), instead of the Euclidean norm.
     pub fn p(self, p: f64) -> Self {
         self.with(|own| own.with(|norm| norm.p(p)))
     }
 
-    /// Whether norms up to the maximum are left alone, and no ε is taken: `g·c/‖g‖` if ‖g‖ > c.
+    /// Whether to leave out the ε: gradients with ‖g‖ ≤ c are unchanged, others become `g·c/‖g‖`.
     pub fn exact(self, exact: bool) -> Self {
         self.with(|own| own.with(|norm| norm.exact(exact)))
     }
 
-    /// What happens if the norm is NaN or infinite: an error unless this is called.
+    /// Sets what to do if a norm is NaN or infinite. The default is an error.
     pub fn non_finite(self, policy: NonFinite) -> Self {
         self.with(|own| own.with(|norm| norm.non_finite(policy)))
     }

@@ -9,7 +9,8 @@ use crate::params::Element;
 use crate::schedule::Hyper;
 use crate::step::Step;
 
-/// Clipping of every element by itself: cheap, but the direction of the gradient changes.
+/// Limits every element. It is cheap, but the direction of the gradient changes. Created by
+/// [`OptimizerExt::clip_value`](crate::OptimizerExt::clip_value).
 ///
 /// # Update rule
 /// ```text
@@ -18,10 +19,11 @@ use crate::step::Step;
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
-/// | `limit` c | – | 0 ≤ c ≤ ∞ | the largest absolute value let through; unit of the gradient |
+/// | `limit` c | – | 0 ≤ c ≤ ∞ | the largest absolute value, in the unit of the gradient |
 ///
 /// # Conventions
 /// PyTorch's `clip_grad_value_`, Keras' `clipvalue`, optax's `clip`.
+#[must_use = "settings clip nothing; call `clip`, or add them to a chain"]
 #[derive(Clone)]
 pub struct Value {
     limit: Hyper,
@@ -29,12 +31,12 @@ pub struct Value {
 }
 
 impl Value {
-    /// Limits every element to −`limit` … `limit`.
+    /// Limits every element to the range −`limit` to `limit`.
     pub fn new(limit: impl Into<Hyper>) -> Self {
         Self { limit: limit.into(), non_finite: NonFinite::Error }
     }
 
-    /// What happens if an element is NaN or infinite: an error unless this is called. In place it is always an error.
+    /// Sets what to do if an element is NaN or infinite. The default is an error. In place it is always an error.
     pub fn non_finite(mut self, policy: NonFinite) -> Self {
         self.non_finite = policy;
         self
@@ -65,7 +67,7 @@ impl fmt::Debug for Value {
 }
 
 impl<O> Adapted<O, Transforming<Value>> {
-    /// What happens if an element is NaN or infinite: an error unless this is called.
+    /// Sets what to do if an element is NaN or infinite. The default is an error.
     pub fn non_finite(self, policy: NonFinite) -> Self {
         self.with(|own| own.with(|value| value.non_finite(policy)))
     }

@@ -44,6 +44,7 @@ impl<'a, A: Scalar> LinearTap<'a, A> {
     }
 
     /// Sets the number of positions per example, of a convolution's output or of a sequence. Each position is a row.
+    #[must_use]
     pub fn positions(mut self, positions: usize) -> Self {
         self.positions = positions;
         self

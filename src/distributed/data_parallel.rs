@@ -106,6 +106,7 @@ use crate::step::{Grad, Optimizer, Ranks, Report, Step, Tensor};
 #[doc(alias = "DistributedDataParallel")]
 #[doc(alias = "DDP")]
 #[doc(alias = "all_reduce")]
+#[must_use = "an optimizer moves nothing until `step` is called"]
 pub struct DataParallel<O, G, A> {
     inner: O,
     group: G,

@@ -118,6 +118,7 @@ impl ThreadGroup {
     }
 
     /// Sets how long this rank waits for the others in one call; the default is 60 seconds.
+    #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self

@@ -11,7 +11,7 @@
 //! | [`Ranks`](Error::Ranks) | everything that exchanges messages between ranks |
 //! | [`Federated`](Error::Federated) | federated rounds |
 //! | [`Layer`](Error::Layer) | `observe` and `step` of K-FAC: the error of one layer |
-//! | [`RefusedTooLate`](Error::RefusedTooLate) | `step`, if an optimizer from another crate breaks its word |
+//! | [`RefusedTooLate`](Error::RefusedTooLate) | `step`, if an optimizer from another crate accepts a step in `check` and rejects it in `apply` |
 //! | [`Other`](Error::Other) | code outside this crate |
 //!
 //! ```

@@ -77,12 +77,14 @@ impl<T: Params> Task<T> {
     }
 
     /// Adds the server's control variate, for SCAFFOLD.
+    #[must_use]
     pub fn with_control(mut self, control: impl Into<Arc<Tensors<T::Elem>>>) -> Self {
         self.control = Some(control.into());
         self
     }
 
     /// Sets the last round in which the client's answer was used.
+    #[must_use]
     pub fn with_accepted(mut self, round: Option<u64>) -> Self {
         self.accepted = round;
         self
@@ -125,6 +127,7 @@ impl<T: Params> Update<T> {
     }
 
     /// Adds the change of the client's control variate, for SCAFFOLD.
+    #[must_use]
     pub fn with_control(mut self, change: Tensors<T::Elem>) -> Self {
         self.control = Some(change);
         self

@@ -14,7 +14,7 @@ use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::memo::new_ids;
 use crate::step::{Optimizer, Report, Step};
 
-/// Pulls a client's parameters towards the server's model: made by [`OptimizerExt::proximal`](crate::OptimizerExt::proximal).
+/// Pulls a client's parameters towards the server's model. Created by [`OptimizerExt::proximal`](crate::OptimizerExt::proximal).
 ///
 /// Clients with different data drift apart, and further the longer they train. The pull is the gradient of μ/2·‖θ − θₜ‖², where θₜ is
 /// the model at the start of the round.

@@ -12,7 +12,7 @@ use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::memo::{SourceId, new_ids};
 use crate::step::{Optimizer, Report, Step};
 
-/// Corrects a client's gradients by control variates: made by [`OptimizerExt::scaffold`](crate::OptimizerExt::scaffold).
+/// Corrects a client's gradients by control variates. Created by [`OptimizerExt::scaffold`](crate::OptimizerExt::scaffold).
 ///
 /// Each client keeps an estimate cᵢ of its own mean gradient, and the server an estimate c of the mean gradient of all clients. Every
 /// client adds the difference c − cᵢ to its gradients. It then steps as if it had all data, and clients do not drift apart.
@@ -23,7 +23,7 @@ use crate::step::{Optimizer, Report, Step};
 /// end of the round:   cᵢ⁺ = cᵢ − c + (θₜ − θ)/Ση       Ση the sum of the learning rates since θₜ
 ///                     Δcᵢ = cᵢ⁺ − cᵢ                   to the server: c ← c + Σ Δcᵢ / N
 /// ```
-/// cᵢ⁺ replaces cᵢ if the client's next task says that the server has used the answer. If the answer was late or rejected, cᵢ is kept,
+/// cᵢ⁺ replaces cᵢ if the client's next task shows that the server has used the answer. If the answer was late or rejected, cᵢ is kept,
 /// because c has not changed either.
 ///
 /// # State

@@ -71,12 +71,14 @@ impl Sample {
     }
 
     /// Makes the choices reproducible with this seed.
+    #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.chance = Chance::Seed(seed);
         self
     }
 
     /// Draws from a generator. The generator's state is not saved with the server.
+    #[must_use]
     pub fn generator(mut self, generator: impl Rng + Send + 'static) -> Self {
         self.chance = Chance::Generator(Box::new(generator));
         self

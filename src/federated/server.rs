@@ -97,6 +97,7 @@ use crate::step::{Optimizer, Report, Step};
 /// H. B. McMahan et al., *Communication-Efficient Learning of Deep Networks from Decentralized Data* (2017), [arXiv:1602.05629](https://arxiv.org/abs/1602.05629),
 /// algorithm 1; S. J. Reddi et al., *Adaptive Federated Optimization* (2021), [arXiv:2003.00295](https://arxiv.org/abs/2003.00295), algorithm 1;
 /// S. P. Karimireddy et al., *SCAFFOLD* (2020), [arXiv:1910.06378](https://arxiv.org/abs/1910.06378), algorithm 1.
+#[must_use = "a server trains nothing until `round` is called"]
 pub struct Server<O, A, G = Mean> {
     pub(super) optimizer: O,
     pub(super) aggregation: G,

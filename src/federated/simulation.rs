@@ -122,6 +122,7 @@ impl<T: Params, C: Client<T>> Simulation<T, C> {
     }
 
     /// Sets how many clients train at the same time, at least 1; the default is the number of processors.
+    #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads.max(1);
         self
@@ -131,6 +132,7 @@ impl<T: Params, C: Client<T>> Simulation<T, C> {
     ///
     /// Clients share the threads, so a slow client can make another one late. With a [private](super::Server::private) server, this can
     /// reveal who took part.
+    #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = Some(deadline);
         self

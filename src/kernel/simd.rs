@@ -1,7 +1,7 @@
-//! Which SIMD instructions steps are taken with.
+//! The SIMD instructions that steps use.
 //!
-//! The loops over memory are compiled once for every [`Level`] that a processor of the target may have. The first step chooses the
-//! highest level that the machine has. Parameters and state have the same bits at every level; only the time differs.
+//! The loops over memory are compiled once for every [`Level`] of the target's processors. The first step chooses the highest level of this
+//! machine. Parameters and state have the same bits at every level; only the time differs.
 //!
 //! You can choose a lower level, to compare levels or to reproduce the time of another machine: with [`use_level`] for the whole
 //! process, or with the environment variable `GRADUS_SIMD`, which is read once, before the first step. Its value is the
@@ -17,8 +17,8 @@
 //! # Ok::<(), gradus::Error>(())
 //! ```
 //!
-//! Products and decompositions of matrices (Muon, curvature) are made by `ndarray` and `faer`, which choose their instructions
-//! themselves: the level does not change their bits, but the machine may.
+//! `ndarray` and `faer` compute matrix products and decompositions (Muon, curvature), and choose their instructions themselves. The level
+//! does not change the bits of these results, but they may differ between machines.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -28,13 +28,13 @@ use crate::error::{ArgumentError, Error, Result};
 
 pub use crate::kernel::level::Level;
 
-/// The environment variable that asks for a level.
+/// The name of the environment variable that chooses a level.
 pub const VARIABLE: &str = "GRADUS_SIMD";
 
 /// The lowest first.
 const ALL: [Level; 5] = [Level::Baseline, Level::Neon, Level::Simd128, Level::V3, Level::V4];
 
-/// The levels that this machine has, the lowest first.
+/// The levels of this machine, the lowest first.
 pub fn available() -> Vec<Level> {
     ALL.into_iter().filter(|level| level.arch().is_some()).collect()
 }
@@ -45,8 +45,7 @@ pub fn level() -> Level {
     ALL.get(usize::from(IN_USE.load(Ordering::Relaxed))).copied().unwrap_or_else(first)
 }
 
-/// Takes all steps of this process from now on with the instructions of this level. Steps that other threads have begun keep
-/// the level that they began with.
+/// Uses this level for all later steps of the process. A step that has already started in another thread keeps its level.
 ///
 /// # Errors
 /// [`ArgumentError::SimdLevel`] if the level is not [`available`].

@@ -6,7 +6,7 @@ use rand::{Rng, RngExt};
 use crate::error::{ArgumentError, Error, Result};
 use crate::params::{Element, Params, ParamsMut, Scalar, Visitor, VisitorMut};
 
-/// A low-rank adapter of one weight: made by [`Config::adapt`](super::Config::adapt) or [`Config::pissa`](super::Config::pissa).
+/// A low-rank adapter of one weight. Created by [`Config::adapt`](super::Config::adapt) or [`Config::pissa`](super::Config::pissa).
 ///
 /// # Update rule
 /// ```text

@@ -23,6 +23,7 @@ use crate::params::{Element, Scalar};
 /// | [`init`](Self::init) | Kaiming | [`Init`] | initial values of A; B starts from 0 |
 /// | [`dora`](Self::dora) | no | [`NormGradient`] | learns the length of every row separately (DoRA) |
 #[doc(alias = "LoraConfig")]
+#[must_use = "a configuration does nothing until `adapt` is called"]
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Config {
     pub(super) rank: usize,
@@ -39,9 +40,9 @@ impl Config {
         Self { rank, alpha, rank_stabilized: false, dropout: 0.0, init: Init::Kaiming, dora: None }
     }
 
-    /// Uses the scale α/√r, which shrinks less as the rank grows.
-    pub fn rank_stabilized(mut self) -> Self {
-        self.rank_stabilized = true;
+    /// Whether the scale is α/√r, which shrinks less as the rank grows. Off by default.
+    pub fn rank_stabilized(mut self, rank_stabilized: bool) -> Self {
+        self.rank_stabilized = rank_stabilized;
         self
     }
 

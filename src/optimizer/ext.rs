@@ -1,4 +1,4 @@
-//! The chain: methods that wrap an optimizer in an adaptor.
+//! The methods that add adaptors to an optimizer.
 
 use std::any::TypeId;
 
@@ -11,11 +11,11 @@ use crate::params::{Element, Pattern};
 use crate::schedule::Hyper;
 use crate::step::Optimizer;
 
-/// The methods that wrap an optimizer in another: every [`Optimizer`] has them.
+/// The methods that add adaptors to an optimizer. Every [`Optimizer`] has them.
 ///
-/// They chain, as those of `Iterator` do; the last in a chain sees the gradient first.
+/// They take the optimizer and return a new one, so they can be chained. The last adaptor in a chain sees the gradient first.
 pub trait OptimizerExt<A: Element>: Optimizer<A> {
-    /// The optimizer in a box, as a chain whose type is not to be written.
+    /// Puts the optimizer into a box, so that you do not have to write the type of the chain.
     fn boxed<'o>(self) -> Box<dyn Optimizer<A> + 'o>
     where
         Self: Sized + 'o,
@@ -23,8 +23,10 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         Box::new(self)
     }
 
-    /// The part of the chain that has this type, the outermost if there are several: an average, K-FAC, an optimizer and its state. It
-    /// looks through adaptors, boxes and routers, there into the base optimizer first.
+    /// Finds the part of the chain that has the type `T`: an average, K-FAC, an optimizer. Use it to call the methods of that part.
+    ///
+    /// It looks through adaptors, boxes and routers. If several parts have this type, it returns the outermost. In a router it looks into
+    /// the base optimizer first.
     ///
     /// ```
     /// use gradus::{adaptor::Ema, prelude::*};
@@ -45,16 +47,16 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         self.part(TypeId::of::<T>())?.downcast_ref()
     }
 
-    /// [`find`](Self::find), to be changed: `opt.find_mut::<Ema<f32>>()` to swap averages, `opt.find_mut::<Freeze>()` to unfreeze.
+    /// [`find`](Self::find), mutable: `opt.find_mut::<Ema<f32>>()` to swap averages, `opt.find_mut::<Freeze>()` to unfreeze.
     fn find_mut<T: 'static>(&mut self) -> Option<&mut T> {
         self.part_mut(TypeId::of::<T>())?.downcast_mut()
     }
 
-    /// Replaces the learning rate by another number or schedule, from the next step on. Its schedule is evaluated at the steps that the
-    /// optimizer has taken, which do not start over.
+    /// Replaces the learning rate by another number or schedule, from the next step on. A schedule is evaluated at the optimizer's step
+    /// counter, which does not start over.
     ///
-    /// It reaches the optimizer through adaptors and boxes. Of a router it sets the base optimizer's, which is the one that
-    /// [`learning_rate`](Optimizer::learning_rate) returns; of `local_steps` that of the optimizer inside.
+    /// It works through adaptors and boxes. In a router it changes the base optimizer, whose rate is the router's
+    /// [`learning_rate`](Optimizer::learning_rate). In `local_steps` it changes the optimizer inside, not the outer one.
     ///
     /// ```
     /// use gradus::{prelude::*, schedule::Linear};
@@ -68,7 +70,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         self.replace_learning_rate(learning_rate.into());
     }
 
-    /// Has a [`Transform`] change each step before this optimizer sees it: a closure, or a type of your own.
+    /// Adds an adaptor of your own, which changes each step before this optimizer gets it: a closure or a [`Transform`].
     fn transform<T: Transform<A>>(self, transform: T) -> Adapted<Self, Transforming<T>>
     where
         Self: Sized,
@@ -76,7 +78,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         Adapted::new(self, Transforming::new(transform))
     }
 
-    /// Clips the norm of all gradients together to `max_norm`, a number or a schedule: see [`Norm`].
+    /// Clips the norm of all gradients together to `max_norm`: a number or a schedule. See [`Norm`].
     #[doc(alias("clip_grad_norm_", "clip_by_global_norm", "global_clipnorm"))]
     fn clip_global_norm(self, max_norm: impl Into<Hyper>) -> Adapted<Self, Transforming<Norm>>
     where
@@ -85,7 +87,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         self.transform(Norm::global(max_norm))
     }
 
-    /// Clips every tensor's own norm to `max_norm`, a number or a schedule: see [`Norm`].
+    /// Clips the norm of each tensor to `max_norm`: a number or a schedule. See [`Norm`].
     #[doc(alias = "clipnorm")]
     fn clip_per_tensor_norm(self, max_norm: impl Into<Hyper>) -> Adapted<Self, Transforming<Norm>>
     where
@@ -94,8 +96,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         self.transform(Norm::per_tensor(max_norm))
     }
 
-    /// Limits every element of the gradients to −`limit` … `limit`, a number or a schedule: see
-    /// [`Value`].
+    /// Limits every element of the gradients to the range −`limit` to `limit`: a number or a schedule. See [`Value`].
     #[doc(alias("clip_grad_value_", "clipvalue"))]
     fn clip_value(self, limit: impl Into<Hyper>) -> Adapted<Self, Transforming<Value>>
     where
@@ -104,7 +105,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         self.transform(Value::new(limit))
     }
 
-    /// Limits every unit's gradient norm to `clipping` times its parameter norm (AGC): see
+    /// Limits the gradient norm of each unit, such as a row of a weight, to `clipping` times the norm of its parameters (AGC). See
     /// [`Adaptive`].
     #[doc(alias("AGC", "adaptive_grad_clip"))]
     fn clip_adaptive(self, clipping: impl Into<Hyper>) -> Adapted<Self, Transforming<Adaptive>>
@@ -114,7 +115,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         self.transform(Adaptive::new(clipping))
     }
 
-    /// Moves the parameters once every `every` calls, by the mean of the gradients: see [`Accumulate`].
+    /// Moves the parameters once every `every` calls, by the mean of the gradients. See [`Accumulate`].
     #[doc(alias("MultiSteps", "gradient_accumulation_steps"))]
     fn accumulate(self, every: u64) -> Adapted<Self, Accumulate<A>>
     where
@@ -123,7 +124,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         Adapted::new(self, Accumulate::new(every))
     }
 
-    /// Keeps a running average of the parameters, with this decay: see [`Ema`].
+    /// Keeps an exponential moving average of the parameters, with this decay. See [`Ema`].
     #[doc(alias("AveragedModel", "get_ema_multi_avg_fn"))]
     fn ema(self, decay: impl Into<Hyper>) -> Adapted<Self, Ema<A>>
     where
@@ -132,7 +133,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         Adapted::new(self, Ema::new(decay))
     }
 
-    /// Keeps the mean of the parameters after step `start` and every `every` steps from there on: see [`Swa`].
+    /// Keeps the mean of the parameters after step `start`, and then every `every` steps. See [`Swa`].
     #[doc(alias("AveragedModel", "SWALR"))]
     fn swa(self, start: u64, every: u64) -> Adapted<Self, Swa<A>>
     where
@@ -141,7 +142,8 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         Adapted::new(self, Swa::new(start, every))
     }
 
-    /// After every `every` steps goes back to slow weights that have gone `slow_step` of the way: see [`Lookahead`].
+    /// Every `every` steps, moves a second set of weights a fraction `slow_step` of the way to the parameters, and resets the parameters to
+    /// them. See [`Lookahead`].
     fn lookahead(self, every: u64, slow_step: impl Into<Hyper>) -> Adapted<Self, Lookahead<A>>
     where
         Self: Sized,
@@ -149,8 +151,8 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         Adapted::new(self, Lookahead::new(every, slow_step))
     }
 
-    /// Gives each of the layers, which patterns choose from the input to the output, `rate` times the learning rate of the
-    /// one after it: see [`LayerwiseDecay`].
+    /// Multiplies the learning rate by `rate` for each layer further from the output. `layers` has one pattern per layer, from the input to
+    /// the output. See [`LayerwiseDecay`].
     #[doc(alias("LLRD", "layer_decay"))]
     fn layerwise_decay(
         self,
@@ -163,7 +165,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         self.transform(LayerwiseDecay::new(rate, layers))
     }
 
-    /// Keeps the tensors that the pattern chooses as they are: see [`Freeze`]. Write it last, after clipping.
+    /// Keeps the tensors that the pattern matches unchanged. Write it last, after clipping. See [`Freeze`].
     #[doc(alias("no_grad", "set_to_zero"))]
     #[doc(alias = "requires_grad")]
     fn freeze(self, pattern: impl Into<Pattern>) -> Adapted<Self, Freeze>
@@ -173,7 +175,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         Adapted::new(self, Freeze::new(pattern))
     }
 
-    /// Gives the tensors that the pattern chooses a learning rate or weight decay of their own: see [`Grouped`].
+    /// Gives the tensors that the pattern matches their own learning rate or weight decay. See [`Grouped`].
     #[doc(alias("param_groups", "add_param_group"))]
     fn group(self, pattern: impl Into<Pattern>, group: Group) -> Adapted<Self, Transforming<Grouped>>
     where
@@ -182,7 +184,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         self.transform(Grouped::new(pattern, group))
     }
 
-    /// Gives the tensors that the pattern chooses to another optimizer: see [`Router`].
+    /// Gives the tensors that the pattern matches to another optimizer. See [`Router`].
     #[doc(alias = "multi_transform")]
     fn route(self, pattern: impl Into<Pattern>, optimizer: impl Optimizer<A> + 'static) -> Router<A>
     where
@@ -191,7 +193,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         Router::new(self).route(pattern, optimizer)
     }
 
-    /// Refuses steps with NaN or infinities in a gradient: see [`Finite`].
+    /// Returns an error if a gradient has NaN or infinite elements. See [`Finite`].
     fn check_finite(self) -> Adapted<Self, Finite>
     where
         Self: Sized,
@@ -199,8 +201,8 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         Adapted::new(self, Finite::new(NonFinite::Error))
     }
 
-    /// Skips steps with NaN or infinities in a gradient: see [`Finite`]. After [`accumulate`](Self::accumulate) it
-    /// leaves out a bad micro-batch, before it the whole sum.
+    /// Skips a step if a gradient has NaN or infinite elements. After [`accumulate`](Self::accumulate) it skips single micro-batches,
+    /// before it the whole sum. See [`Finite`].
     fn skip_nonfinite(self) -> Adapted<Self, Finite>
     where
         Self: Sized,
@@ -208,8 +210,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         Adapted::new(self, Finite::new(NonFinite::Skip))
     }
 
-    /// Shares the optimizer's state and work between the ranks of a group, ZeRO-1: see
-    /// [`Sharded`](crate::distributed::Sharded).
+    /// Divides the optimizer's state and work among the ranks of a group (ZeRO-1). See [`Sharded`](crate::distributed::Sharded).
     #[doc(alias("ZeroRedundancyOptimizer", "ZeRO"))]
     #[cfg(feature = "distributed")]
     fn sharded<G: crate::distributed::Collective<A>>(self, group: G) -> crate::distributed::Sharded<Self, G, A>
@@ -219,7 +220,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         crate::distributed::Sharded::new(self, group)
     }
 
-    /// Preconditions gradients with the curvature of the layers: see [`Kfac`](crate::curvature::Kfac).
+    /// Multiplies the gradients by the inverse of the layers' approximate curvature (K-FAC). See [`Kfac`](crate::curvature::Kfac).
     #[cfg(feature = "second-order")]
     fn kfac(self) -> Adapted<Self, crate::curvature::Kfac<A>>
     where
@@ -230,7 +231,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         Adapted::new(self, kfac)
     }
 
-    /// Stays near the server's model, as strongly as `mu` says: see [`Proximal`](crate::federated::Proximal).
+    /// Keeps the model near the server's model; a larger `mu` keeps it nearer (FedProx). See [`Proximal`](crate::federated::Proximal).
     #[cfg(feature = "federated")]
     #[doc(alias = "FedProx")]
     fn proximal(self, mu: impl Into<Hyper>) -> Adapted<Self, crate::federated::Proximal<A>>
@@ -240,7 +241,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         Adapted::new(self, crate::federated::Proximal::new(mu))
     }
 
-    /// Corrects gradients by control variates of client and server: see [`Scaffold`](crate::federated::Scaffold).
+    /// Corrects gradients by control variates of client and server (SCAFFOLD). See [`Scaffold`](crate::federated::Scaffold).
     #[cfg(feature = "federated")]
     fn scaffold(self) -> Adapted<Self, crate::federated::Scaffold<A>>
     where
@@ -249,8 +250,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         Adapted::new(self, crate::federated::Scaffold::new())
     }
 
-    /// Moves the parameters of all ranks of a group by the mean of their gradients: see
-    /// [`DataParallel`](crate::distributed::DataParallel).
+    /// Moves the parameters of all ranks of a group by the mean of their gradients. See [`DataParallel`](crate::distributed::DataParallel).
     #[doc(alias("DistributedDataParallel", "DDP"))]
     #[cfg(feature = "distributed")]
     fn data_parallel<G>(self, group: G) -> crate::distributed::DataParallel<Self, G, A>
@@ -261,8 +261,8 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         crate::distributed::DataParallel::new(self, group)
     }
 
-    /// Takes `every` steps alone, then a step of `outer` along the mean change over all ranks, which are those given to
-    /// [`across`](crate::distributed::LocalSteps::across), or without it this one alone: see
+    /// Takes `every` steps on this rank, then a step of `outer` along the mean change over all ranks. Set the ranks with
+    /// [`across`](crate::distributed::LocalSteps::across); without it there is only this one. See
     /// [`LocalSteps`](crate::distributed::LocalSteps).
     #[doc(alias("DiLoCo", "PostLocalSGDOptimizer"))]
     #[cfg(feature = "distributed")]
@@ -277,7 +277,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         crate::distributed::LocalSteps::new(self, every, outer)
     }
 
-    /// Steps parameters of 16 bits through f32 copies: see [`MasterWeights`](crate::adaptor::MasterWeights).
+    /// Steps parameters of 16 bits with f32 copies. See [`MasterWeights`](crate::adaptor::MasterWeights).
     #[doc(alias("autocast", "mixed_precision"))]
     #[cfg(feature = "half")]
     fn master_weights<H: Element>(self) -> crate::adaptor::MasterWeights<Self, H>
@@ -287,7 +287,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         crate::adaptor::MasterWeights::new(self)
     }
 
-    /// Divides the gradients by the factor that the loss was multiplied with: a number or a schedule. See [`Unscale`].
+    /// Divides the gradients by the factor that the loss was multiplied by: a number or a schedule. See [`Unscale`].
     #[doc(alias = "GradScaler")]
     fn unscale(self, loss_scale: impl Into<Hyper>) -> Adapted<Self, Transforming<Unscale>>
     where
@@ -296,7 +296,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         self.transform(Unscale::new(loss_scale))
     }
 
-    /// Climbs instead of descending: see [`Maximize`].
+    /// Maximizes instead of minimizing. See [`Maximize`].
     fn maximize(self) -> Adapted<Self, Transforming<Maximize>>
     where
         Self: Sized,

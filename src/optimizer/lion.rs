@@ -14,7 +14,7 @@ use crate::schedule::Hyper;
 /// θ ← θ(1 − ηλ)
 /// θ ← θ − ηu
 /// ```
-/// The average in u contains more of the new gradient than the average that is kept. An element whose average is 0 stays where it is.
+/// β₁ is smaller than β₂ by default, so u follows the new gradient more closely than m does. An element does not move if the average in u is 0.
 ///
 /// # Hyper-parameters
 /// Each is set by the method of its name and takes a number, a [schedule](crate::schedule) or a closure.
@@ -22,19 +22,19 @@ use crate::schedule::Hyper;
 /// | name | default | range | meaning |
 /// |---|---|---|---|
 /// | `learning_rate` η | – | η ≥ 0 | length of the step of every element, in units of the parameter; 3 to 10 times smaller than AdamW's |
-/// | `beta1` β₁ | 0.9 | 0 ≤ β₁ < 1 | share of the average in the direction |
-/// | `beta2` β₂ | 0.99 | 0 ≤ β₂ < 1 | share of the average kept per step |
+/// | `beta1` β₁ | 0.9 | 0 ≤ β₁ < 1 | fraction of m in the average of u |
+/// | `beta2` β₂ | 0.99 | 0 ≤ β₂ < 1 | fraction of m kept per step |
 /// | `weight_decay` λ | 0 | λ ≥ 0 | decay per step and unit of learning rate, decoupled; 3 to 10 times larger than AdamW's |
 ///
 /// # State
 /// `exp_avg` m, of the parameter's shape: one element per parameter (4 bytes in f32).
 ///
 /// # Conventions
-/// The paper's algorithm 2, which is optax's `lion`; the weight decay of that is 1e-3 by default. PyTorch has no Lion.
+/// The paper's algorithm 2, and optax's `lion`, whose default weight decay is 1e-3. PyTorch has no Lion.
 ///
 /// # Errors
-/// A step fails with [`Error::HyperParameter`](crate::error::StepError::HyperParameter) when a value leaves its range, and for
-/// the reasons of [`Step::pair`](crate::Step::pair) and a changed parameter tree.
+/// A step returns [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if a value is out of range, and the errors of
+/// [`Step::pair`](crate::Step::pair) and of changed parameters.
 ///
 /// # Example
 /// ```
@@ -55,9 +55,9 @@ pub type Lion<A = f32> = Elementwise<LionRule, A>;
 hyper_parameters! {
     /// The rule of [`Lion`].
     pub struct LionRule => LionValues for Elementwise {
-        /// The share β₁ of the average in the direction, 0 ≤ β₁ < 1.
+        /// The fraction β₁ of m in the direction, 0 ≤ β₁ < 1.
         beta1 / set_beta1: 0.9, 0.0..1.0;
-        /// The share β₂ of the average that is kept per step, 0 ≤ β₂ < 1.
+        /// The fraction β₂ of m that is kept per step, 0 ≤ β₂ < 1.
         beta2 / set_beta2: 0.99, 0.0..1.0;
     }
 }

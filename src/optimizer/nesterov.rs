@@ -35,7 +35,7 @@ use crate::schedule::Hyper;
 /// | name | default | range | meaning |
 /// |---|---|---|---|
 /// | `learning_rate` η | – | η ≥ 0 | length of the step, per unit of velocity |
-/// | `momentum` μ | – | 0 ≤ μ < 1 | share of the velocity kept a step |
+/// | `momentum` μ | – | 0 ≤ μ < 1 | fraction of the velocity kept per step |
 /// | `weight_decay` λ | 0 | λ ≥ 0 | strength of the L2 penalty |
 ///
 /// # State

@@ -44,15 +44,15 @@ use crate::schedule::Hyper;
 ///
 /// # Conventions
 /// In the paper's algorithm 1, L starts from ε; for the sum this is the same. Roots are computed in f64. Grafting uses the norm of the whole tensor. Roots
-/// of the first gradient alone would be far too large for later gradients. Therefore, up to `every`, the roots are recomputed in each of the first ten
-/// steps, then in the 16th, the 32nd and so on.
+/// of the first gradient alone would be far too large for later gradients. During the first `every` steps, the roots are therefore recomputed more often:
+/// in each of the first ten steps, then in the 16th, the 32nd and so on.
 ///
 /// `block_size`, `graft` and `momentum` determine the state: see [`Matrixwise`] before you change them on a running optimizer or load a state.
 ///
 /// # Errors
-/// [`NonFiniteGradient`](crate::error::StepError::NonFiniteGradient) and [`NormOverflow`](crate::error::StepError::NormOverflow), with a weight decay of
-/// that too; [`HyperParameter`](crate::error::StepError::HyperParameter). If a root cannot be computed, the previous one is kept; if there is none, the gradient
-/// itself is the direction.
+/// [`NonFiniteGradient`](crate::error::StepError::NonFiniteGradient) and [`NormOverflow`](crate::error::StepError::NormOverflow), also if only the gradient
+/// with the weight decay is too large; [`HyperParameter`](crate::error::StepError::HyperParameter). If a root cannot be computed, the previous one is kept. If
+/// there is none, the gradient itself is the direction.
 ///
 /// # Example
 /// ```
@@ -75,13 +75,13 @@ pub type Shampoo<A = f32> = Matrixwise<ShampooRule, A>;
 /// The optimizer whose step length [`Shampoo`] uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Graft {
-    /// Its own.
+    /// None: Shampoo's own step length.
     None,
-    /// That of the gradient.
+    /// [`Sgd`](crate::Sgd): the length of the gradient.
     Sgd,
-    /// That of [`RmsProp`](crate::RmsProp), α = 0.99, ε = 1e-8.
+    /// [`RmsProp`](crate::RmsProp) with α = 0.99 and ε = 1e-8.
     RmsProp,
-    /// That of [`Adam`](crate::Adam), β₁ = 0.9, β₂ = 0.999, ε = 1e-8.
+    /// [`Adam`](crate::Adam) with β₁ = 0.9, β₂ = 0.999 and ε = 1e-8.
     Adam,
 }
 

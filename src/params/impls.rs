@@ -71,7 +71,7 @@ impl<T: ParamsMut + ?Sized> ParamsMut for Box<T> {
     }
 }
 
-/// Among parameters, `None` is no tensor; among gradients, no gradient this step for the tensor there, or for all below.
+/// In parameters, `None` is no tensor. In gradients, `None` means that the tensors at and below its path have no gradient in this step.
 impl<T: Params> Params for Option<T> {
     type Elem = T::Elem;
 

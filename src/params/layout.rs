@@ -6,10 +6,10 @@ use std::sync::Arc;
 use super::{Params, for_each};
 use crate::error::{ArgumentError, Error, Name, Result, StepError};
 
-/// The paths and shapes of a tree's tensors, in the order of its walk.
+/// The paths and shapes of a tree's tensors, in the order of the tree.
 ///
-/// An optimizer remembers the layout of the parameters it has stepped. State belongs to these names: a step on
-/// parameters with another layout is an error.
+/// An optimizer keeps the layout of the parameters in its first step. Its state belongs to these paths, and a later step with another
+/// layout is an error.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Layout {
     tensors: Vec<TensorInfo>,
@@ -35,7 +35,7 @@ struct Part {
 }
 
 impl Layout {
-    /// The layout of a tree; an empty `Option` holds no tensor.
+    /// The layout of a tree. An empty `Option` in it is not a tensor.
     ///
     /// # Errors
     /// Those of [`new`](Self::new).
@@ -49,10 +49,11 @@ impl Layout {
         Self::new(tensors)
     }
 
-    /// A layout of these tensors.
+    /// Creates a layout of these tensors.
     ///
     /// # Errors
-    /// [`StepError::DuplicatePath`]; [`ArgumentError::TooLarge`] if the number of elements of all tensors exceeds a `usize`.
+    /// [`StepError::DuplicatePath`] if two tensors have the same path; [`ArgumentError::TooLarge`] if the total number of elements exceeds
+    /// `usize::MAX`.
     pub fn new(tensors: Vec<TensorInfo>) -> Result<Self> {
         let elements = tensors.iter().try_fold(0_usize, |sum, tensor| sum.checked_add(tensor.checked_elements()?));
         let elements = elements.ok_or(Error::Argument(ArgumentError::TooLarge { argument: "the tree" }))?;
@@ -77,28 +78,28 @@ impl Layout {
         self.tensors.len()
     }
 
-    /// Whether there is no tensor.
+    /// Whether the layout has no tensors.
     pub fn is_empty(&self) -> bool {
         self.tensors.is_empty()
     }
 
-    /// The number of elements of all tensors together: "the number of parameters" of a model.
+    /// The number of elements of all tensors: the number of parameters of a model.
     pub fn elements(&self) -> usize {
         self.elements
     }
 
-    /// The tensors, in the order of the walk.
+    /// The tensors, in the order of the tree.
     #[inline]
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.tensors
     }
 
-    /// The tensors' paths, in the order of the walk.
+    /// The paths of the tensors, in the order of the tree.
     pub fn paths(&self) -> impl ExactSizeIterator<Item = &str> {
         self.tensors.iter().map(TensorInfo::path)
     }
 
-    /// The position of a path in the walk, found by bisection.
+    /// The position of the tensor with this path, in time logarithmic in the number of tensors.
     pub fn position(&self, path: &str) -> Option<usize> {
         let at = self.by_path.binary_search_by(|at| self.tensors[*at].path().cmp(path)).ok()?;
         self.by_path.get(at).copied()
@@ -152,7 +153,7 @@ impl Layout {
 }
 
 impl TensorInfo {
-    /// A tensor of this path and shape.
+    /// Creates an entry with this path and shape.
     pub fn new(path: impl Into<String>, shape: &[usize]) -> Self {
         Self { path: path.into().into_boxed_str(), shape: shape.into(), part: None }
     }
@@ -184,13 +185,13 @@ impl TensorInfo {
         self.part.is_some() && self.elements() == 0
     }
 
-    /// The dotted path; empty for a tree that is a single tensor.
+    /// The dotted path. It is empty if the tree is a single tensor.
     #[inline]
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// The shape; empty for a tensor of dimension 0.
+    /// The shape. It is empty for a 0-dimensional array.
     #[inline]
     pub fn shape(&self) -> &[usize] {
         &self.shape
@@ -202,7 +203,7 @@ impl TensorInfo {
         self.shape.len() == shape.len() && self.shape.iter().zip(shape).all(|(own, other)| own == other)
     }
 
-    /// The number of elements; `usize::MAX` for a shape of more, which no array has.
+    /// The number of elements. For a shape with more than `usize::MAX` elements, which no array has, it is `usize::MAX`.
     #[inline]
     pub fn elements(&self) -> usize {
         product(&self.shape)

@@ -1,8 +1,8 @@
-//! Trees of tensors: anything made of arrays can be stepped.
+//! Trees of tensors: the parameters and gradients that optimizers take.
 //!
 //! A tree is an [`ndarray`] array or view of any dimension, or a tuple, `Vec`, array, `Box`, `Option`,
-//! [`BTreeMap`](std::collections::BTreeMap) or struct of trees, nested to any depth. [`Params`] reads one,
-//! [`ParamsMut`] also writes it. Structs get both from the derive macro:
+//! [`BTreeMap`](std::collections::BTreeMap) or struct of trees, nested to any depth. The trait [`Params`] is for reading a tree, and
+//! [`ParamsMut`] for writing it. The derive macro implements both for a struct:
 //!
 //! ```
 //! # #[cfg(feature = "derive")] {
@@ -30,12 +30,12 @@
 //! # Ok::<(), gradus::Error>(())
 //! ```
 //!
-//! Every tensor has a **path**: field names and indices joined by dots. State, groups, freezing and
-//! errors speak of tensors by path, never by position. A map's key with dots in it is a path of several segments:
-//! `"layers.0.weight"` among the keys is the same as nested trees, to a pattern and to a gradient tree.
+//! Every tensor has a **path**: field names and indices joined by dots. State, groups, freezing and errors name tensors by path, not by
+//! position. Dots in the key of a map separate segments: a map with the key `"layers.0.weight"` has the same path as the nested trees
+//! `layers`, `0`, `weight`.
 //!
-//! The order of a walk is fixed: fields as declared, sequences by index, maps by key. `HashMap` has no stable order and
-//! is therefore no tree; use `BTreeMap`.
+//! The order of the tensors is fixed: fields as declared, sequences by index, maps by key. `HashMap` has no fixed order and is therefore
+//! not a tree; use `BTreeMap`.
 
 mod impls;
 mod layout;

@@ -1,10 +1,10 @@
-//! Where in a tree a walk is.
+//! The path of a tensor during a walk through its tree.
 
 use std::fmt;
 
-/// Where in a tree the walk is: a linked list on the stack, so that no walk allocates strings.
+/// The path of a tensor during a walk through its tree. It is a linked list on the stack, so a walk allocates no strings.
 ///
-/// [`Display`](fmt::Display) gives the dotted form, `layers.0.weight`; the root's is empty.
+/// [`Display`](fmt::Display) writes the dotted form, `layers.0.weight`. The path of the root is empty.
 #[derive(Debug, Clone, Copy)]
 pub struct Path<'v> {
     pub(super) parent: Option<&'v Path<'v>>,
@@ -21,7 +21,7 @@ pub(super) enum Segment<'v> {
 impl Path<'_> {
     pub(super) const ROOT: Path<'static> = Path { parent: None, segment: Segment::Root };
 
-    /// Whether this is the dotted path `text`, without building it: from the last segment to the first.
+    /// Whether the dotted form of this path is `text`. The dotted form is not built.
     #[inline]
     pub fn is(&self, text: &str) -> bool {
         let (mut path, mut text) = (self, text.as_bytes());
@@ -40,7 +40,7 @@ impl Path<'_> {
         }
     }
 
-    /// Whether the tensor `text` lies below this path. A name with dots is a path of several segments.
+    /// Whether the tensor with the dotted path `text` is below this path.
     pub fn is_above(&self, text: &str) -> bool {
         if self.is_root() { !text.is_empty() } else { self.strip(text).is_some_and(|rest| rest.starts_with('.')) }
     }

@@ -1,4 +1,4 @@
-//! Patterns: which tensors an adaptor speaks of.
+//! Patterns: the choice of tensors that an adaptor applies to.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -7,7 +7,8 @@ use std::sync::Arc;
 use crate::error::{Error, Result, StepError};
 use crate::params::{Layout, TensorInfo};
 
-/// Chooses tensors by path, or by path and shape.
+/// Chooses tensors by path, or by path and shape. The argument of [`group`](crate::OptimizerExt::group),
+/// [`freeze`](crate::OptimizerExt::freeze) and [`route`](crate::OptimizerExt::route).
 ///
 /// A string is a glob over the dotted path:
 ///
@@ -19,14 +20,16 @@ use crate::params::{Layout, TensorInfo};
 /// | `?` | one character but a dot |
 /// | `{a,b}` | either: `**.{bias,gain}` |
 ///
-/// A list of globs, `["**.bias", "**.*norm*.**"]`, matches what any of them does, and braces are short for a list:
-/// `{a,b}.{c,d}` is `["a.c", "a.d", "b.c", "b.d"]`. They do not nest and may stand for 1,024 globs. A closure
-/// `|path: &str, shape: &[usize]| shape.len() < 2` decides for itself; its types have to be written.
+/// A list of globs, `["**.bias", "**.*norm*.**"]`, matches a path if one of its globs does. Braces are short for a list: `{a,b}.{c,d}` is
+/// `["a.c", "a.d", "b.c", "b.d"]`. Braces cannot be nested, and the list may have up to 1,024 globs.
+///
+/// A closure `|path: &str, shape: &[usize]| shape.len() < 2` can choose in any other way. Write the types of its arguments.
 ///
 /// The path of a tree that is a single tensor is empty: `""` and `**` match it, `*` does not.
 ///
-/// A pattern that matches no tensor is an error at the first step, so that a misspelt name does not pass silently; of a
-/// list every glob must match, those that braces stand for too. A glob that cannot be read matches nothing until then.
+/// A pattern that matches no tensor is an error at the first step, so that a misspelled name is noticed. Every glob of a list, including
+/// each glob that braces stand for, must match a tensor. An invalid glob is also reported at the first step; [`matches`](Self::matches)
+/// returns `false` for it.
 #[derive(Clone)]
 pub struct Pattern(Kind);
 
@@ -97,7 +100,7 @@ impl<F: Fn(&str, &[usize]) -> bool + Send + Sync + 'static> From<F> for Pattern 
 }
 
 impl Pattern {
-    /// Whether the pattern chooses a tensor of this path and shape.
+    /// Whether the pattern matches a tensor of this path and shape.
     ///
     /// ```
     /// use gradus::Pattern;

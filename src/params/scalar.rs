@@ -6,32 +6,30 @@ use num_traits::{Float, NumAssign};
 
 use crate::state::data::Stored;
 
-/// An element type of trees: `f32`, `f64` and, with the feature `half`, `half::bf16` and `half::f16`.
+/// An element type of trees: `f32`, `f64` and, with the feature `half`, `half::bf16` and `half::f16`. The trait is sealed.
 ///
-/// Hyper-parameters and everything derived from them (bias corrections, `1 − β`, clip factors) live in `f64` and
-/// pass through [`from_f64`](Element::from_f64) once per step and tensor. A hyper-parameter of a rule that rounds to 0 or to infinity
-/// is an error before anything moves; only a learning rate and a weight decay may round to 0, as schedules end there. A clip factor
-/// that is too small for the type is applied in `f64`. Norms accumulate in `f64` through [`as_f64`](Element::as_f64).
+/// Hyper-parameters and numbers computed from them (bias corrections, `1 − β`, clip factors) are computed in `f64` and rounded with
+/// [`from_f64`](Element::from_f64) once per step and tensor. Norms are summed in `f64`.
 ///
-/// The trait is sealed.
+/// A hyper-parameter of a rule that rounds to 0 or to infinity is an error before anything moves. Only a learning rate and a weight decay
+/// may round to 0, because schedules end there. A clip factor that is too small for the type is applied in `f64`.
 pub trait Element:
     Float + NumAssign + Default + Debug + Display + Send + Sync + Stored + sealed::Sealed + 'static
 {
-    /// The type's name as it stands in Rust, `"f32"` or `"f64"`.
+    /// The name of the type in Rust: `"f32"` or `"f64"`.
     const DTYPE: &'static str;
 
-    /// Rounds an `f64` to this type, to nearest.
+    /// Rounds an `f64` to the nearest number of this type.
     fn from_f64(value: f64) -> Self;
 
-    /// Widens to `f64`, exactly.
+    /// Converts to `f64`, without rounding.
     fn as_f64(self) -> f64;
 }
 
-/// An element type that rules compute in: `f32` or `f64`.
+/// An element type that rules compute in: `f32` or `f64`. The trait is sealed.
 ///
-/// 16-bit parameters are stepped through `Optimizer::master_weights` instead. The trait is
-/// sealed: a rule may rely on IEEE 754 arithmetic, which is what makes results independent of the number of threads,
-/// the SIMD width and the memory layout.
+/// Rules may rely on IEEE 754 arithmetic: results do not depend on the number of threads, the SIMD width or the memory layout. For 16-bit
+/// parameters, use `OptimizerExt::master_weights`.
 #[diagnostic::on_unimplemented(
     message = "rules do not compute in `{Self}`",
     note = "rules compute in `f32` and `f64`; 16-bit parameters are stepped by `….master_weights()`, feature `half`"

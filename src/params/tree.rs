@@ -10,7 +10,7 @@ use super::values::{Values, ValuesMut};
 
 /// A tree of tensors that can be read: parameters or gradients.
 ///
-/// Implemented for arrays, views and containers of them, and derived for structs. By hand it is one line a field:
+/// It is implemented for arrays, views and containers of them, and derived for structs. Without the derive macro, write one line per field:
 ///
 /// ```
 /// use gradus::params::{Params, ParamsMut, Visitor, VisitorMut};
@@ -45,21 +45,21 @@ pub trait Params {
     /// The element type of every tensor in the tree.
     type Elem: Element;
 
-    /// Shows every tensor to the visitor, always in the same order.
+    /// Passes every tensor to the visitor, always in the same order.
     fn visit<'a>(&'a self, visitor: &mut Visitor<'_, 'a, Self::Elem>);
 }
 
-/// A tree of tensors that can be written: what an optimizer moves.
+/// A tree of tensors that can be written: parameters.
 ///
-/// [`visit_mut`](ParamsMut::visit_mut) must show the same tensors, in the same order, as [`Params::visit`]. If it does not,
-/// whatever notices returns an error and changes nothing.
+/// [`visit_mut`](ParamsMut::visit_mut) must pass the same tensors, in the same order, as [`Params::visit`]. If it does not, a step returns
+/// an error and changes nothing.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` holds no parameters that can be moved",
     label = "not a mutable tree of arrays",
     note = "read-only views can be gradients, but not parameters: use `view_mut()`; a struct of read-only views is derived with `#[params(read_only)]`"
 )]
 pub trait ParamsMut: Params {
-    /// Shows every tensor to the visitor, mutably, in the order of [`Params::visit`].
+    /// Passes every tensor to the visitor, mutably, in the order of [`Params::visit`].
     fn visit_mut<'a>(&'a mut self, visitor: &mut VisitorMut<'_, 'a, Self::Elem>);
 }
 
@@ -92,14 +92,13 @@ macro_rules! visitor {
                 self.descend(Segment::Index(index), tree);
             }
 
-            /// Shows one tensor, at the path reached so far.
+            /// Visits one tensor, at the current path.
             pub fn tensor<D: Dimension>(&mut self, view: $view<'a, A, D>) {
                 let shape = view.raw_dim();
                 (self.callback)(&self.path, shape.slice(), Some($values::new(view)));
             }
 
-            /// Says that the tensors at and below the path reached so far are absent: in a gradient tree,
-            /// "no gradient this step".
+            /// Reports that the tensors at and below the current path are absent. In a gradient tree they have no gradient in this step.
             pub fn absent(&mut self) {
                 (self.callback)(&self.path, &[], None);
             }
@@ -129,7 +128,7 @@ macro_rules! visitor {
 visitor!(Visitor, Params, visit, ArrayView, Values,);
 visitor!(VisitorMut, ParamsMut, visit_mut, ArrayViewMut, ValuesMut, mut);
 
-/// Calls `f` with the path, the shape and the values of every tensor; with `None` for an empty `Option`.
+/// Calls `f` with the path, the shape and the values of every tensor. The values of an empty `Option` are `None`.
 ///
 /// ```
 /// let layers = vec![(ndarray::array![[1.0, 2.0]], ndarray::array![3.0])];
@@ -144,7 +143,7 @@ pub fn for_each<'a, T: Params + ?Sized>(
     tree.visit(&mut Visitor { path: Path::ROOT, callback: &mut f });
 }
 
-/// [`for_each`] with values that can be written.
+/// [`for_each`] with writable values.
 pub fn for_each_mut<'a, T: ParamsMut + ?Sized>(
     tree: &'a mut T,
     mut f: impl FnMut(&Path<'_>, &[usize], Option<ValuesMut<'a, T::Elem>>),

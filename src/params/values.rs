@@ -10,13 +10,10 @@ use ndarray::{
 use super::order::Order;
 use super::scalar::Element;
 
-/// The values of one tensor, read-only.
-///
-/// A contiguous tensor is a slice, which is what makes walking a tree cheap; its shape stands in the tree's
-/// [`Layout`](super::Layout). Only strided tensors need a view of their own.
+/// The values of one tensor, read-only. The shape is in the tree's [`Layout`](super::Layout).
 #[derive(Debug)]
 pub enum Values<'a, A> {
-    /// All elements, in memory order.
+    /// All elements, contiguous in this order.
     Contiguous(&'a [A], Order),
     /// Elements with gaps, or in another order.
     Strided(Strided<'a, A>),
@@ -25,17 +22,16 @@ pub enum Values<'a, A> {
 /// The values of one tensor, writable.
 #[derive(Debug)]
 pub enum ValuesMut<'a, A> {
-    /// All elements, in memory order.
+    /// All elements, contiguous in this order.
     Contiguous(&'a mut [A], Order),
     /// Elements with gaps, or in another order.
     Strided(StridedMut<'a, A>),
 }
 
-/// A view of any rank. Behind a trait object because an ndarray view cannot be given a shorter lifetime in place,
-/// as adaptors need that lend gradients of their own.
+/// A view of any dimension. It is a trait object, because an ndarray view cannot be given a shorter lifetime in place.
 pub struct Strided<'a, A>(Box<dyn Viewed<A> + 'a>);
 
-/// A writable view of any rank, in the form of [`Strided`].
+/// A writable view of any dimension: [`Strided`] for [`ValuesMut`].
 pub struct StridedMut<'a, A>(Access<'a, A>);
 
 enum Access<'a, A> {
@@ -106,7 +102,7 @@ impl<A> fmt::Debug for StridedMut<'_, A> {
 }
 
 impl<'a, A: Element> Values<'a, A> {
-    /// Describes a view of any dimension.
+    /// The values of a view of any dimension.
     pub fn new<D: Dimension>(view: ArrayView<'a, A, D>) -> Self {
         if let Some(slice) = view.to_slice() {
             return Self::Contiguous(slice, Order::C);
@@ -117,7 +113,7 @@ impl<'a, A: Element> Values<'a, A> {
         }
     }
 
-    /// The values as a view of the given shape, which must be the tensor's own.
+    /// The values as a view. `shape` is the shape of the tensor.
     ///
     /// # Panics
     /// If the number of elements is not the tensor's.
@@ -144,7 +140,7 @@ impl<'a, A: Element> Values<'a, A> {
         }
     }
 
-    /// The elements as a slice, if they lie in this order without gaps.
+    /// The elements as a slice, if they are contiguous in this order.
     pub fn as_slice(&self, order: Order) -> Option<&[A]> {
         match self {
             Self::Contiguous(slice, own) if *own == order => Some(slice),
@@ -165,7 +161,7 @@ fn contiguous<'a, A>(slice: &'a [A], order: Order, shape: &[usize]) -> ArrayView
 }
 
 impl<'a, A: Element> ValuesMut<'a, A> {
-    /// Describes a view of any dimension.
+    /// The values of a view of any dimension.
     pub fn new<D: Dimension>(view: ArrayViewMut<'a, A, D>) -> Self {
         let (view, order) = match view.is_standard_layout() {
             true => (view, Order::C),
@@ -231,7 +227,7 @@ impl<'a, A: Element> ValuesMut<'a, A> {
         Err(if order == Order::F { view.reversed_axes() } else { view })
     }
 
-    /// The values as a writable view of the given shape, which must be the tensor's own.
+    /// The values as a writable view. `shape` is the shape of the tensor.
     ///
     /// # Panics
     /// If the number of elements is not the tensor's.

@@ -28,6 +28,7 @@ use crate::step::{Optimizer, PerTensor, Report, Step, Tensor, counter};
 /// out of range in this type, if the scale of a gradient becomes infinite, or if its limit becomes 0. A smaller scale is applied in `f64`. A
 /// learning rate may be at most 2⁻⁵⁴ times the type's largest number (about 1.9e22 in `f32`), because bias corrections divide it. A learning rate or
 /// weight decay that rounds to 0 counts as 0, because schedules end at 0.
+#[must_use = "an optimizer moves nothing until `step` is called"]
 pub struct Elementwise<R, A> {
     pub(crate) rule: R,
     rates: Rates,

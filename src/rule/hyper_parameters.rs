@@ -7,25 +7,25 @@ use crate::params::Element;
 use crate::schedule::Hyper;
 use crate::schedule::line::{Line, short};
 
-/// The hyper-parameters and options of a rule.
+/// The hyper-parameters and options of a rule. The macro [`hyper_parameters!`](crate::hyper_parameters!) implements it.
 ///
-/// [`hyper_parameters!`](crate::hyper_parameters!) implements it. In a manual implementation, list every hyper-parameter: the state of a schedule is
-/// saved only if [`hyper_parameters`](Self::hyper_parameters) returns it.
+/// If you implement it yourself, return every hyper-parameter from [`hyper_parameters`](Self::hyper_parameters): only the state of these
+/// schedules is saved.
 pub trait HyperParameters: Send + Sync {
-    /// The values at one step, checked.
+    /// The checked values of one step. The macro generates this struct.
     type Values: Send + Sync;
 
-    /// The name that `Debug` shows.
+    /// The name that `Debug` shows, such as `AdamW`.
     fn title(&self) -> &'static str;
 
     /// The values at a step, for a rule that computes in `A`. The first step is 0.
     ///
     /// # Errors
-    /// [`HyperParameter`](crate::error::StepError::HyperParameter) if one is out of range: see
+    /// [`HyperParameter`](crate::error::StepError::HyperParameter) if a value is out of range: see
     /// [`Hyper::within_as`](crate::Hyper::within_as).
     fn values<A: Element>(&self, step: u64) -> Result<Self::Values>;
 
-    /// All hyper-parameters by name. An optimizer's state contains the state of their schedules under these names.
+    /// The name and the value of every hyper-parameter. The state of their schedules is saved under these names.
     fn hyper_parameters(&self) -> Vec<(&'static str, &Hyper)>;
 
     /// The settings that differ from the default, as `Debug` shows them.
@@ -117,6 +117,7 @@ macro_rules! hyper_parameters {
         })?
     ) => {
         $(#[$meta])*
+        #[must_use = "a rule moves nothing until it is in an optimizer"]
         #[derive(Clone)]
         $vis struct $rule $(<const $flag: $kind>)? {
             $($(#[$doc])* $name: $crate::Hyper,)*

@@ -82,14 +82,15 @@ pub struct Lanes<'s, A> {
 }
 
 impl<'s, A: Scalar> Lanes<'s, A> {
-    /// Computes `rule(coefficients, param, grad, [slots]) -> (direction, [slots])` for every element and moves the parameter:
-    /// `θ ← θ − step_size·direction`, with the step size of [`Rule::step_size`](super::Rule::step_size).
+    /// Computes `rule(coefficients, param, grad, [slots]) -> (direction, [slots])` for every element and moves the parameter: `θ ← θ −
+    /// step_size · direction`, with the step size of [`Rule::step_size`](super::Rule::step_size).
     ///
-    /// `param` is the parameter after decoupled weight decay, and `grad` the gradient with scale, limit and coupled weight decay. `rule` must depend only
-    /// on its arguments.
+    /// `param` is the parameter after decoupled weight decay, and `grad` the gradient with scale, limit and coupled weight decay applied.
+    /// The result of `rule` must depend only on its arguments.
     ///
-    /// The loop is compiled for the machine's SIMD width. Use only `+ − × ÷ √` and selections in `rule`: `mul_add` and functions of the math library give
-    /// other bits on other machines. Read numbers from the coefficients instead of capturing them, so that the compiler can keep them in registers.
+    /// The loop is compiled for the machine's SIMD width. In `rule`, use only `+ − × ÷ √` and comparisons: `mul_add` and functions of the math
+    /// library are slow there, and give other bits on other machines. Pass numbers as coefficients instead of capturing them, so that the
+    /// compiler can keep them in registers.
     ///
     /// # Panics
     /// If the number of slots differs from that of [`Rule::slots`](super::Rule::slots).
@@ -199,9 +200,9 @@ impl<A: Scalar> fmt::Debug for Lanes<'_, A> {
     }
 }
 
-/// The state of one element: an array of up to [`MAX_SLOTS`] values.
+/// The state of one element: an array with one value per slot.
 ///
-/// Sealed: implemented for `[A; 0]` to `[A; 4]`.
+/// The trait is sealed. It is implemented for `[A; 0]` to `[A; 4]`.
 pub trait Slots<A>: sealed::Sealed + Sized {
     /// The number of values.
     const COUNT: usize;

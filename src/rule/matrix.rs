@@ -8,10 +8,11 @@ use super::{At, Decay, HyperParameters};
 use crate::error::Result;
 use crate::params::{Scalar, TensorInfo};
 
-/// One algorithm, matrix by matrix.
+/// An algorithm on whole matrices: it computes the direction in which one matrix moves. [`Matrixwise`](super::Matrixwise) makes an
+/// optimizer of it.
 ///
-/// [`Matrixwise`](super::Matrixwise) makes an optimizer of it. A tensor is reshaped to a matrix of its first axis and all others: a convolution kernel (out, in, height,
-/// width) is a matrix (out, in·height·width), and a vector is a matrix of one column.
+/// A tensor is reshaped to a matrix: the first axis becomes the rows, and all other axes together the columns. A convolution kernel (out,
+/// in, height, width) is a matrix (out, in·height·width), and a vector is a matrix with one column.
 ///
 /// This is gradient descent with steps of fixed length, complete:
 ///
@@ -44,25 +45,25 @@ use crate::params::{Scalar, TensorInfo};
 /// # Ok::<(), gradus::Error>(())
 /// ```
 pub trait MatrixRule<A: Scalar>: HyperParameters + 'static {
-    /// The algorithm's name, lower case.
+    /// The algorithm's name in a saved state, in lower case.
     fn name(&self) -> &'static str;
 
-    /// The state of a matrix with these rows and columns, zero at first.
+    /// The state matrices for a matrix with these rows and columns. They start at 0.
     fn slots(&self, shape: (usize, usize)) -> Vec<MatrixSlot>;
 
-    /// A lower bound of the number of slots for such a matrix. If their number grows with the matrix, implement it: a malicious file with a wrong size
-    /// is then rejected before memory is allocated.
+    /// A lower bound of the number of slots for a matrix with these rows and columns. Implement it if the number of slots grows with the
+    /// matrix. A saved state with a wrong, very large shape is then rejected before memory is allocated.
     fn least_slots(&self, shape: (usize, usize)) -> usize {
         let _ = shape;
         0
     }
 
-    /// The form of weight decay.
+    /// The form of weight decay. The default is [`Decay::Decoupled`].
     fn decay(&self) -> Decay {
         Decay::Decoupled
     }
 
-    /// Returns an error unless the rule can step this tensor.
+    /// Returns an error if the rule cannot step this tensor. The default accepts every tensor.
     ///
     /// # Errors
     /// An error that names the tensor and describes what is accepted.
@@ -71,28 +72,28 @@ pub trait MatrixRule<A: Scalar>: HyperParameters + 'static {
         Ok(())
     }
 
-    /// Overwrites the gradient with the direction. The driver then takes the step `θ ← θ − η·direction` with the learning rate η. The gradient is finite
-    /// and in row-major order.
+    /// Overwrites the gradient with the direction. The driver then moves the parameter: `θ ← θ − η · direction`, with the learning rate η.
+    /// The gradient is finite and in row-major order. The slots are in the order of [`slots`](Self::slots).
     ///
-    /// It cannot fail, because tensors are stepped in parallel, and other tensors may already have moved. If it changes the shape of a slot, the state of
-    /// that tensor is reset at its next step.
+    /// It cannot return an error, because tensors are stepped in parallel, and other tensors may already have moved. If it changes the
+    /// shape of a slot, the state of that tensor is reset at its next step.
     ///
-    /// A panic unwinds to the caller of [`step`](crate::Optimizer::step). Some tensors may have moved then, and the optimizer's state is lost: restore
-    /// both from a saved state.
+    /// A panic unwinds to the caller of [`step`](crate::Optimizer::step). Some tensors may have moved then, and the optimizer's state is
+    /// lost: restore both from a saved state.
     fn direction(&self, values: &Self::Values, at: &At, grad: ArrayViewMut2<'_, A>, slots: &mut [Array2<A>]);
 }
 
 /// A matrix in the state of a [`MatrixRule`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MatrixSlot {
-    /// Its name in the state.
+    /// The name in the state.
     pub name: Cow<'static, str>,
     /// Rows and columns.
     pub shape: (usize, usize),
 }
 
 impl MatrixSlot {
-    /// A slot of this name and shape.
+    /// Creates a slot with this name and shape.
     pub fn new(name: impl Into<Cow<'static, str>>, shape: (usize, usize)) -> Self {
         Self { name: name.into(), shape }
     }

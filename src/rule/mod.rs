@@ -10,7 +10,7 @@
 //! gradus::hyper_parameters! {
 //!     /// The sign of an average gradient.
 //!     struct SignSgd => SignSgdValues {
-//!         /// The share of the average that is kept per step.
+//!         /// The fraction of the average that is kept per step.
 //!         momentum: 0.9, 0.0..1.0;
 //!     }
 //! }
@@ -69,46 +69,48 @@ pub use matrixwise::Matrixwise;
 pub use precision::{Rounding, StatePrecision};
 pub use stored::MAX_SLOTS;
 
-/// An element-wise algorithm. Its settings are declared with [`HyperParameters`].
+/// An element-wise algorithm: it computes the direction in which one element moves, from the parameter, the gradient and the state of that
+/// element. Declare its hyper-parameters with [`hyper_parameters!`](crate::hyper_parameters!).
 ///
-/// The driver calls [`values`](HyperParameters::values) at least once per step, [`coefficients`](Rule::coefficients) and
-/// [`step_size`](Rule::step_size) once per tensor, and [`sweep`](Rule::sweep) once per block. The driver applies the gradient's scale and the weight
-/// decay before it calls the rule, and moves the parameter afterwards. The rule only computes a direction.
+/// The driver is [`Elementwise`]. It calls [`values`](HyperParameters::values) at least once per step, [`coefficients`](Rule::coefficients)
+/// and [`step_size`](Rule::step_size) once per tensor, and [`sweep`](Rule::sweep) once per block of a tensor. It applies the gradient's
+/// scale and the weight decay before it calls the rule, and moves the parameter afterwards.
 pub trait Rule<A: Scalar>: HyperParameters + 'static {
-    /// The numbers of one step and tensor, computed in `f64` and cast once.
+    /// The numbers that the loop needs. They are computed in `f64` once per step and tensor, and then rounded to `A`.
     type Coefficients: Copy + Send + Sync;
 
-    /// The algorithm's name, lower case.
+    /// The algorithm's name in a saved state, in lower case.
     fn name(&self) -> &'static str;
 
-    /// The names of the state slots, each of the parameter's shape and zero at first; at most [`MAX_SLOTS`].
+    /// The names of the slots, at most [`MAX_SLOTS`]. A slot is a state array with the shape of the parameter; it starts at 0.
     fn slots(&self) -> &'static [&'static str];
 
-    /// Whether weight decay shrinks the parameter (AdamW) instead of adding to the gradient.
+    /// The form of weight decay. The default is [`Decay::Coupled`], an L2 penalty; AdamW has [`Decay::Decoupled`].
     fn decay(&self) -> Decay {
         Decay::Coupled
     }
 
-    /// The numbers that the loop needs for one tensor.
+    /// Computes the coefficients of one tensor from the hyper-parameters of this step.
     fn coefficients(&self, values: &Self::Values, at: &At) -> Self::Coefficients;
 
-    /// The factor of the direction: `θ ← θ − step_size·direction`. The default is the learning rate.
+    /// The step size in `θ ← θ − step_size · direction`. The default is the learning rate.
     ///
-    /// The learning rate is at most 2⁻⁵⁴ times the element type's largest number, so that it can be divided by 1 − βᵗ.
+    /// The learning rate is at most 2⁻⁵⁴ times the element type's largest number, so the step size may be the learning rate divided by 1 −
+    /// βᵗ.
     fn step_size(&self, values: &Self::Values, at: &At) -> f64 {
         let _ = values;
         at.learning_rate
     }
 
-    /// Calls [`Lanes::each`] with a function that computes the direction and the new state of one element. Choose between options here, outside the
-    /// loop.
+    /// Calls [`Lanes::each`] with a function that computes the direction and the new state of one element. If an option changes the
+    /// algorithm, choose between two such functions here, not inside the function.
     ///
-    /// A panic in that function unwinds to the caller of [`step`](crate::Optimizer::step). Some parameters and slots may have changed then: restore
-    /// both from a saved state.
+    /// A panic in the function unwinds to the caller of [`step`](crate::Optimizer::step). Some parameters and slots may have changed then:
+    /// restore both from a saved state.
     fn sweep(&self, coefficients: Self::Coefficients, lanes: Lanes<'_, A>);
 }
 
-/// The step count and learning rate of one tensor in one step.
+/// The step number and the learning rate of one tensor in one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct At {
     /// The number of steps of this tensor, including the current one: 1 for its first step.

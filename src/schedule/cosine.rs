@@ -71,6 +71,7 @@ use crate::error::{AT_LEAST_1, Result};
 /// # References
 /// I. Loshchilov, F. Hutter, *SGDR: Stochastic Gradient Descent with Warm Restarts*, 2016, [arXiv:1608.03983](https://arxiv.org/abs/1608.03983), eq. 5.
 #[doc(alias("CosineAnnealingLR", "cosine_decay_schedule"))]
+#[must_use = "a schedule does nothing until an optimizer has it"]
 #[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
@@ -190,6 +191,7 @@ impl Schedule for Cosine {
 /// # References
 /// I. Loshchilov, F. Hutter, *SGDR: Stochastic Gradient Descent with Warm Restarts*, 2016, [arXiv:1608.03983](https://arxiv.org/abs/1608.03983), eq. 5.
 #[doc(alias("CosineAnnealingWarmRestarts", "SGDR"))]
+#[must_use = "a schedule does nothing until an optimizer has it"]
 #[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]

@@ -46,6 +46,7 @@ use crate::error::{AT_LEAST_1, Result};
 /// A. Senior, G. Heigold, M. Ranzato, K. Yang, *An Empirical Study of Learning Rates in Deep Neural Networks for
 /// Speech Recognition*, 2013, ICASSP.
 #[doc(alias("ExponentialLR", "exponential_decay"))]
+#[must_use = "a schedule does nothing until an optimizer has it"]
 #[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]

@@ -199,7 +199,10 @@ mod tests {
         let joined = 0.5.warmup_from(0.1, 3).then(10, own_step.times(2.0)).delay(1).cycle(20).scale(3.0).per_epoch(4);
         let text = "0.5.warmup_from(0.1, 3).then(10, closure.times(2)).delay(1).cycle(20).scale(3).per_epoch(4)";
         assert_eq!(format!("{joined:?}"), text);
-        assert_eq!(format!("{:?}", Hyper::from(Plateau::new(0.1).maximize())), "Plateau(start: 0.1, maximize: true)");
+        assert_eq!(
+            format!("{:?}", Hyper::from(Plateau::new(0.1).maximize(true))),
+            "Plateau(start: 0.1, maximize: true)"
+        );
         let points = PiecewiseLinear::new(0.0, [(100, 1.0)]);
         assert_eq!(format!("{points:?}"), "PiecewiseLinear(start: 0, points: [(100, 1.0)])");
     }

@@ -28,9 +28,10 @@ impl Hyper {
         self.0.at(step)
     }
 
-    /// Writes the state of the schedules in it under `name`, the name of the hyper-parameter; nothing if they have none.
+    /// Writes the state of the schedule, such as that of a [`Plateau`](crate::schedule::Plateau), under `name`, the name of the hyper-parameter. A
+    /// schedule without state writes nothing.
     ///
-    /// Call it in your own optimizer. For a [rule](crate::rule), the driver does it.
+    /// Call it in an optimizer or an adaptor of your own. For a [rule](crate::rule) and a [`Transform`](crate::adaptor::Transform), it is called for you.
     pub fn write_state(&self, name: &str, state: &mut StateWriter<'_>) {
         self.0.memory().keys(name).for_each(|(key, own)| state.value(&key, own.save()));
     }
@@ -52,7 +53,7 @@ impl Hyper {
         Ok(all)
     }
 
-    /// The value at a step, if it is finite and in `range`.
+    /// The value at a step. Returns an error unless it is finite and in `range`.
     ///
     /// ```
     /// use gradus::Hyper;

@@ -41,6 +41,7 @@ use crate::error::{AT_LEAST_1, Result};
 ///
 /// # References
 /// X. Zhai, A. Kolesnikov, N. Houlsby, L. Beyer, *Scaling Vision Transformers*, 2021, [arXiv:2106.04560](https://arxiv.org/abs/2106.04560), sec. 3.5.
+#[must_use = "a schedule does nothing until an optimizer has it"]
 #[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]

@@ -45,6 +45,7 @@ use crate::error::Result;
 /// J. Devlin, M.-W. Chang, K. Lee, K. Toutanova, *BERT: Pre-training of Deep Bidirectional Transformers for Language
 /// Understanding*, 2018, [arXiv:1810.04805](https://arxiv.org/abs/1810.04805), app. A.2.
 #[doc(alias("LinearLR", "linear_schedule"))]
+#[must_use = "a schedule does nothing until an optimizer has it"]
 #[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]

@@ -29,6 +29,7 @@ pub trait Remember: Send + Sync {
 /// | made of one other | `self.inner.memory()` |
 /// | made of two others | `self.first.memory().and(self.next.memory())` |
 /// | with state of its own | `Memory::of(self)` |
+#[must_use = "return it from `memory`"]
 #[derive(Default)]
 pub struct Memory<'m>(Vec<&'m dyn Remember>);
 

@@ -157,6 +157,7 @@ use crate::error::Result;
     label = "not an `f64`, a schedule or a closure `|step: u64| -> f64`",
     note = "write an integer with a decimal point, `1.0`; convert other numbers with `f64::from(x)`"
 )]
+#[must_use = "a schedule does nothing until an optimizer has it"]
 pub trait Schedule: Send + Sync {
     /// The value at a step; the first step is 0. The value depends only on the step.
     fn at(&self, step: u64) -> f64;

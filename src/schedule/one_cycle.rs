@@ -60,6 +60,7 @@ use crate::error::Result;
 /// L. N. Smith, N. Topin, *Super-Convergence: Very Fast Training of Neural Networks Using Large Learning Rates*, 2017,
 /// [arXiv:1708.07120](https://arxiv.org/abs/1708.07120).
 #[doc(alias = "OneCycleLR")]
+#[must_use = "a schedule does nothing until an optimizer has it"]
 #[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]

@@ -85,6 +85,7 @@ impl Points {
 /// assert_eq!([0, 99, 100, 299, 300, 9000].map(|t| schedule.at(t)), [0.1, 0.1, 0.05, 0.05, 0.2, 0.2]);
 /// ```
 #[doc(alias("ConstantLR", "piecewise_constant_schedule"))]
+#[must_use = "a schedule does nothing until an optimizer has it"]
 #[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PiecewiseConstant(Points);
@@ -140,6 +141,7 @@ impl Schedule for PiecewiseConstant {
 /// let schedule = PiecewiseLinear::new(0.0, [(100, 1.0), (300, 0.5)]);
 /// assert_eq!([0, 50, 100, 200, 300, 9000].map(|t| schedule.at(t)), [0.0, 0.5, 1.0, 0.75, 0.5, 0.5]);
 /// ```
+#[must_use = "a schedule does nothing until an optimizer has it"]
 #[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PiecewiseLinear(Points);
@@ -197,6 +199,7 @@ impl Schedule for PiecewiseLinear {
 /// assert_eq!([0, 100, 200, 300, 9000].map(|t| schedule.at(t)), [0.0, 1.0, 0.75, 0.5, 0.5]);
 /// assert!(schedule.at(25) < 0.25);
 /// ```
+#[must_use = "a schedule does nothing until an optimizer has it"]
 #[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct PiecewiseCosine(Points);

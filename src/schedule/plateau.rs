@@ -43,18 +43,17 @@ use crate::state::Commit;
 /// | [`eps`](Self::eps) | 10⁻⁸ | ≥ 0 | a reduction by this or less is skipped | the hyper-parameter's |
 ///
 /// # State
-/// [`PlateauState`]: the value, the best metric and two counts. It is in the optimizer's
-/// [`state_dict`](crate::Optimizer::state_dict), and so in a checkpoint, if the plateau is in a hyper-parameter of an
-/// optimizer or of an average. Of a plateau elsewhere, as in a group or a clip, save [`state`](Self::state) and give it to
-/// [`restore`](Self::restore).
+/// [`PlateauState`]: the value, the best metric and two counts. If the plateau is a hyper-parameter of an optimizer or of an adaptor, its
+/// state is part of [`state_dict`](crate::Optimizer::state_dict), and so of a checkpoint. If it is used in any other way, for example
+/// inside a closure, save [`state`](Self::state) yourself, and pass it to [`restore`](Self::restore).
 ///
 /// # Conventions
 /// PyTorch's `ReduceLROnPlateau`, observation for observation, with its defaults. PyTorch reduces the optimizer's current learning rate; this
 /// schedule has its own value. To reduce another schedule, write `schedule.times(Plateau::new(1.0))`; `floor` and `eps` then apply to the
 /// factor. optax's `contrib.reduce_on_plateau` also averages the metric.
 ///
-/// As in PyTorch, a NaN metric is an observation without improvement, and with a relative threshold and a negative best metric, a slightly
-/// *worse* metric counts as better. If the metric can be negative, use [`absolute_threshold`](Self::absolute_threshold).
+/// As in PyTorch, a NaN metric is an observation without improvement. With a relative threshold and a negative best metric, a slightly
+/// *worse* metric counts as better, also as in PyTorch. If the metric can be negative, use [`absolute_threshold`](Self::absolute_threshold).
 ///
 /// # Errors
 /// [`check`](Schedule::check) reports an argument outside its range.
@@ -71,6 +70,7 @@ use crate::state::Commit;
 /// assert_eq!(schedule.at(300), 0.05);
 /// ```
 #[doc(alias = "ReduceLROnPlateau")]
+#[must_use = "a schedule does nothing until an optimizer has it"]
 #[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
@@ -146,9 +146,9 @@ impl Plateau {
         }
     }
 
-    /// Declares that a larger metric is better, such as an accuracy.
-    pub fn maximize(mut self) -> Self {
-        self.maximize = true;
+    /// Whether a larger metric is better, such as an accuracy. Off by default.
+    pub fn maximize(mut self, maximize: bool) -> Self {
+        self.maximize = maximize;
         self
     }
 
@@ -343,7 +343,7 @@ mod tests {
 
     #[test]
     fn nan_is_no_improvement_whichever_way_is_better() {
-        for plateau in [Plateau::new(1.0), Plateau::new(1.0).maximize()] {
+        for plateau in [Plateau::new(1.0), Plateau::new(1.0).maximize(true)] {
             let plateau = plateau.factor(0.5).patience(1);
             assert_eq!(values(&plateau, &[1.0, f64::NAN, f64::NAN, f64::NAN]), [1.0, 1.0, 0.5, 0.5]);
             assert_eq!(plateau.state().best, 1.0);

@@ -46,6 +46,7 @@ use crate::error::Result;
 /// L.-C. Chen, G. Papandreou, I. Kokkinos, K. Murphy, A. L. Yuille, *DeepLab: Semantic Image Segmentation with Deep
 /// Convolutional Nets, Atrous Convolution, and Fully Connected CRFs*, 2016, [arXiv:1606.00915](https://arxiv.org/abs/1606.00915), sec. 4.1.
 #[doc(alias("PolynomialLR", "polynomial_schedule"))]
+#[must_use = "a schedule does nothing until an optimizer has it"]
 #[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]

@@ -42,6 +42,7 @@ use crate::error::{AT_LEAST_1, Result};
 /// assert_eq!(schedule.at(60), 0.2);
 /// ```
 #[doc(alias = "StepLR")]
+#[must_use = "a schedule does nothing until an optimizer has it"]
 #[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
@@ -115,6 +116,7 @@ impl Schedule for Step {
 /// # References
 /// K. He, X. Zhang, S. Ren, J. Sun, *Deep Residual Learning for Image Recognition*, 2015, [arXiv:1512.03385](https://arxiv.org/abs/1512.03385), sec. 4.2.
 #[doc(alias = "MultiStepLR")]
+#[must_use = "a schedule does nothing until an optimizer has it"]
 #[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]

@@ -54,6 +54,7 @@ use crate::error::Result;
 /// [arXiv:2404.06395](https://arxiv.org/abs/2404.06395), sec. 4; `1 − √p`: A. Hägele et al., *Scaling Laws and Compute-Optimal Training Beyond Fixed
 /// Training Durations*, 2024, [arXiv:2405.18392](https://arxiv.org/abs/2405.18392).
 #[doc(alias = "WSD")]
+#[must_use = "a schedule does nothing until an optimizer has it"]
 #[derive(Clone)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]

@@ -20,7 +20,7 @@ pub(crate) use reader::load;
 pub use reader::{Commit, StateReader};
 pub use writer::StateWriter;
 
-/// The state of an optimizer and its adaptors, by name: made by [`Optimizer::state_dict`](crate::Optimizer::state_dict).
+/// The state of an optimizer and its adaptors, by name. Created by [`Optimizer::state_dict`](crate::Optimizer::state_dict).
 ///
 /// Every optimizer or adaptor that has state has a node with its name, such as `adam` or `ema`; a second one of the same name is `adam#2`.
 /// The branches of a router are nodes around nodes, such as `rest/adam` and `route.1/momentum`. A node contains counters, such as

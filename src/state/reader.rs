@@ -173,7 +173,7 @@ impl<'r> StateReader<'r> {
         self.value_where(name, accepted, |_| true)
     }
 
-    /// Reads a value that is no tensor and for which `holds`.
+    /// Reads a value that is not a tensor. `holds` returns whether it is valid; `accepted` describes valid values, for the error message.
     ///
     /// # Errors
     /// [`StateError::MissingEntry`], [`StateError::EntryValue`].

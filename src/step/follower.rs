@@ -1,4 +1,4 @@
-//! What is computed from a parameter's new values in the sweep that writes them.
+//! Values that are updated from a parameter's new values, in the pass that writes them.
 
 use std::fmt;
 
@@ -9,10 +9,10 @@ use crate::kernel::{blocks, simd};
 use crate::params::{Element, Order, Values, ValuesMut};
 use crate::step::grad::{WIDE_BLOCK, with_buffer};
 
-/// Something that follows a parameter, element by element.
+/// Values that follow a parameter: whenever an optimizer writes a block of the parameter, it updates the same block of the follower.
 ///
-/// The optimizer brings every block up to date right after the parameter's, while the block is in the cache: no second
-/// pass over the parameters.
+/// The block is in the cache at that time, so no second pass over the parameters is needed. An adaptor adds followers to
+/// [`Tensor::followers`](crate::Tensor::followers).
 pub struct Follower<'a, A> {
     follow: Box<dyn Follow<A> + 'a>,
     /// Whether it has been in a sweep.
@@ -39,9 +39,9 @@ impl<'a, A: Element> Follower<'a, A> {
         Follower::new(self)
     }
 
-    /// A running average: `average ← average + weight·(param − average)`.
+    /// A running average of the parameter: `average ← average + weight · (param − average)`.
     ///
-    /// `average` has the parameter's shape, in any layout; the parameter's own is the fastest.
+    /// `average` has the shape of the parameter. Any memory layout works; the parameter's own layout is the fastest.
     pub fn average<D: Dimension>(average: ArrayViewMut<'a, A, D>, weight: f64) -> Self {
         Self::average_in(ValuesMut::new(average), weight)
     }

@@ -28,11 +28,14 @@ pub use per_tensor::{Made, PerTensor};
 pub use report::Report;
 pub use tensor::{Adjust, Tensor};
 
-/// The pairs of parameter and gradient that an optimizer is to move, checked against each other, in the order of the
-/// layout.
+/// One optimizer step: a list of [`Tensor`]s, each a parameter with its gradient. Paths and shapes have been checked. The tensors are in
+/// the order of the [layout](Self::layout).
 ///
-/// Adaptors change what a tensor's [`Grad`] and [`Adjust`]s say, or take tensors out, and pass the step on.
-/// The gradients themselves are never written.
+/// A step is the argument of [`Optimizer::check`](crate::Optimizer::check) and [`Optimizer::apply`](crate::Optimizer::apply). An adaptor
+/// changes it and passes it to the optimizer inside: it changes how a [`Grad`] is computed, sets an [`Adjust`], or removes tensors. The
+/// values of the user's gradients are never written.
+///
+/// To write an adaptor, see the [guide](crate::guide::extending#an-adaptor).
 #[derive(Debug)]
 pub struct Step<'a, A> {
     context: Context<'a>,
@@ -64,17 +67,16 @@ pub(crate) trait Ranks: fmt::Debug + Sync {
 }
 
 impl<'a, A: Element> Step<'a, A> {
-    /// Pairs every parameter with its gradient.
+    /// Pairs every parameter with its gradient, by path. [`Optimizer::step`](crate::Optimizer::step) calls it.
     ///
-    /// `known` is the layout of an earlier step: while the parameters keep it, no path is built and no shape
-    /// copied. Gradients are matched by path; trees of the same order match without a search.
+    /// `known` is the layout of an earlier step, if there was one. If the parameters still have this layout, no path is built and no shape
+    /// is copied. If both trees have the same order, no path is searched.
     ///
-    /// `None` among the gradients speaks of the tensor at its path or, if none is there, of all below it. `None` where
-    /// the parameters have nothing is no error: a tensor that it was meant for is missed.
+    /// A `None` in the gradient tree applies to the tensor at its path, or to every tensor below that path. A `None` that matches no
+    /// parameter is ignored.
     ///
     /// # Errors
-    /// [`StepError::MissingGradient`], [`StepError::UnexpectedGradient`], [`StepError::ShapeMismatch`],
-    /// [`StepError::DuplicatePath`].
+    /// [`StepError::MissingGradient`], [`StepError::UnexpectedGradient`], [`StepError::ShapeMismatch`], [`StepError::DuplicatePath`].
     pub fn pair(
         params: &'a mut (dyn ParamsMut<Elem = A> + '_),
         grads: &'a (dyn Params<Elem = A> + '_),
@@ -118,10 +120,10 @@ impl<'a, A: Element> Step<'a, A> {
         self.context()
     }
 
-    /// The number of the step, 0 for the first: the steps that the optimizer has taken before, at which schedules are evaluated.
+    /// The number of steps that the optimizer has taken before this one: 0 for the first step. Evaluate schedules at this number.
     ///
-    /// It is the optimizer's own number: an adaptor around one branch of a [`Router`](crate::adaptor::Router) sees the steps of that
-    /// branch.
+    /// Every optimizer counts its own steps. In a chain around one branch of a [`Router`](crate::adaptor::Router), this is the number of
+    /// that branch.
     pub fn number(&self) -> u64 {
         self.context.number
     }
@@ -143,8 +145,8 @@ impl<'a, A: Element> Step<'a, A> {
         self.context.ranks
     }
 
-    /// Whether tensors may be parts of the parameters' tensors, each a vector of consecutive elements, as they are inside
-    /// `sharded`. What needs whole tensors refuses such a step.
+    /// Whether this step may contain only a part of a tensor, as it does inside `sharded`. A part is a vector of consecutive elements. An
+    /// optimizer that needs whole tensors rejects such a step.
     pub fn is_cut(&self) -> bool {
         self.context.ranks.is_some_and(|ranks| ranks.are_tensors_cut())
     }
@@ -154,11 +156,11 @@ impl<'a, A: Element> Step<'a, A> {
         if self.is_cut() { Err(Error::Ranks(RankError::CutTensors { name })) } else { Ok(()) }
     }
 
-    /// For the [`check`](crate::Optimizer::check) of an optimizer: returns an error unless these are the parameters that it knows, if it
-    /// knows some, and every gradient's scale and limit can be applied in its element type.
+    /// For the [`check`](crate::Optimizer::check) of your own optimizer. `known` is the layout of its earlier steps.
     ///
     /// # Errors
-    /// [`StepError::ParametersChanged`], [`StepError::GradientScale`].
+    /// [`StepError::ParametersChanged`] if the parameters have another layout than `known`, and [`StepError::GradientScale`] if the scale
+    /// or the limit of a gradient cannot be represented in the element type.
     pub fn ensure_fit(&self, known: Option<&Arc<Layout>>) -> Result<()> {
         Layout::ensure_known(known, &self.context.layout)?;
         self.grads().try_for_each(|(info, grad)| grad.ensure_kept(info))
@@ -200,13 +202,13 @@ impl<'a, A: Element> Step<'a, A> {
         self.context.ranks = ranks;
     }
 
-    /// The p-norm of all gradients of the step together, 1 ≤ p ≤ ∞: infinite or NaN if an element is.
+    /// The p-norm of all gradients together, for 1 ≤ p ≤ ∞. It is infinite or NaN if an element is.
     ///
-    /// The gradients are read at most once if a step is checked and then taken. Inside `sharded` it is the norm of the whole step, of
-    /// which the gradients here are a share: all ranks have to ask for it alike.
+    /// If a step is checked and then taken, the gradients are read only once. Inside `sharded`, the result is the norm over all ranks;
+    /// every rank must call this method the same number of times, with the same `p`.
     ///
     /// # Errors
-    /// Those of the [`RankGroup`](crate::distributed::RankGroup) inside `sharded`; none elsewhere.
+    /// Inside `sharded`, those of the [`RankGroup`](crate::distributed::RankGroup). Otherwise none.
     pub fn grad_norm(&self, p: f64) -> Result<f64> {
         self.norm_of_all(self.measured(Quantity::Norm { p }, |grads| norm::norm(grads, p)), p)
     }
@@ -261,27 +263,27 @@ impl<'a, A: Element> Step<'a, A> {
         Ok(Self::from_parts(Arc::new(layout), tensors, None))
     }
 
-    /// The tensors that have a gradient, with it.
+    /// The tensors that have a gradient: path and shape, and the gradient.
     pub fn grads(&self) -> impl Iterator<Item = (&TensorInfo, &Grad<'a, A>)> {
         self.iter().filter_map(|(info, tensor)| Some((info, tensor.grad.as_ref()?)))
     }
 
-    /// The gradients, each with its tensor's path and shape, to be described otherwise.
+    /// The gradients, to be changed, each with the path and shape of its tensor.
     pub fn grads_mut(&mut self) -> impl Iterator<Item = (&TensorInfo, &mut Grad<'a, A>)> {
         self.iter_mut().filter_map(|(info, tensor)| Some((info, tensor.grad.as_mut()?)))
     }
 
-    /// The paths and shapes of the whole parameter tree, also of tensors that this step does not hold.
+    /// The paths and shapes of the whole parameter tree, including tensors that are not in this step.
     pub fn layout(&self) -> &Arc<Layout> {
         &self.context.layout
     }
 
-    /// The number of tensors in this step.
+    /// The number of tensors in the step.
     pub fn len(&self) -> usize {
         self.tensors.len()
     }
 
-    /// Whether the step holds no tensor.
+    /// Whether the step has no tensors.
     pub fn is_empty(&self) -> bool {
         self.tensors.is_empty()
     }
@@ -292,19 +294,20 @@ impl<'a, A: Element> Step<'a, A> {
         self.tensors.iter().map(move |tensor| (&infos[tensor.index], tensor))
     }
 
-    /// The tensors, each with its path and shape, to be changed.
+    /// The tensors, to be changed, each with its path and shape.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (&TensorInfo, &mut Tensor<'a, A>)> {
         self.is_as_paired = false;
         let infos = self.context.layout.tensors();
         self.tensors.iter_mut().map(move |tensor| (&infos[tensor.index], tensor))
     }
 
-    /// The tensors beside what `all` has for each tensor of the layout, in its order.
+    /// The tensors, each with an item of `all`. `all` has one item for each tensor of the [layout](Self::layout), in that order; items for
+    /// tensors that are not in this step are skipped.
     pub fn zip<M>(&self, all: impl IntoIterator<Item = M>) -> impl Iterator<Item = (&TensorInfo, &Tensor<'a, A>, M)> {
         beside(self.iter(), |tensor| tensor.index, all)
     }
 
-    /// The tensors, to be changed, beside what `all` has for each tensor of the layout, in its order.
+    /// [`zip`](Self::zip), with tensors that can be changed.
     pub fn zip_mut<M>(
         &mut self,
         all: impl IntoIterator<Item = M>,
@@ -312,10 +315,10 @@ impl<'a, A: Element> Step<'a, A> {
         beside(self.iter_mut(), |tensor| tensor.index, all)
     }
 
-    /// The step for looking at: what an adaptor describes in its [`check`](crate::Optimizer::check), to ask the
-    /// optimizer inside about the step that it would be given.
+    /// A copy of the step that cannot be applied. In its own [`check`](crate::Optimizer::check), an adaptor changes the preview as it would
+    /// change the step, and passes it to the `check` of the optimizer inside.
     ///
-    /// Gradients and parameters can be read. Followers are left out.
+    /// The preview borrows gradients and parameters, and has no [followers](Tensor::followers).
     pub fn preview(&self) -> Preview<'_, A> {
         let tensors = self.tensors.iter().map(|tensor| Tensor {
             index: tensor.index,
@@ -329,8 +332,8 @@ impl<'a, A: Element> Step<'a, A> {
         Preview(Step::in_context(self.context_of_check(), tensors.collect()))
     }
 
-    /// Divides the step: tensor by tensor, `part` says to which of `parts` steps it goes. Every part keeps the
-    /// layout of the whole.
+    /// Divides the tensors among `parts` steps: `part` returns the number of the step for each tensor. Every part has the layout of the
+    /// whole step.
     ///
     /// # Panics
     /// If `part` returns `parts` or more.
@@ -346,7 +349,7 @@ impl<'a, A: Element> Step<'a, A> {
     }
 }
 
-/// A step to look at, made by [`Step::preview`]: read and described as a [`Step`], but not one that can be applied.
+/// A step that can be read and changed, but not applied: the result of [`Step::preview`]. It has the methods of [`Step`].
 ///
 /// ```compile_fail,E0308
 /// # use gradus::{Optimizer, Report, Result, Step};
@@ -354,13 +357,13 @@ impl<'a, A: Element> Step<'a, A> {
 ///     optimizer.apply(step.preview()) // expected `Step`, found `Preview`
 /// }
 /// ```
-/// What is written to its parameters is written to a copy. If its step or tensors are swapped into a step that is applied, the
+/// If you write to a parameter of a preview, a copy is written. If you swap the contents of a preview into a step and apply it, the
 /// optimizers of this crate return [`StepError::Previewed`].
 #[derive(Debug)]
 pub struct Preview<'a, A>(Step<'a, A>);
 
 impl<'a, A: Element> Preview<'a, A> {
-    /// Divides the preview as [`Step::split`] divides a step.
+    /// [`Step::split`] for a preview.
     ///
     /// # Panics
     /// If `part` returns `parts` or more.

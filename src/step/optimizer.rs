@@ -9,14 +9,17 @@ use crate::params::{Element, Layout, Params, ParamsMut};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateDict, StateReader, StateWriter, load};
 
-/// Moves parameters along their gradients.
+/// An optimizer: it moves parameters against their gradients. Every adaptor is an optimizer too.
 ///
-/// A training loop calls [`step`](Optimizer::step). The methods of [`OptimizerExt`](crate::OptimizerExt) wrap an optimizer in
-/// another, as those of `Iterator` do; the last in a chain sees the gradient first. The trait is object safe: `Box<dyn Optimizer<f32>>`
-/// is an optimizer, and so is `&mut O`.
+/// In a training loop you need one method, [`step`](Optimizer::step). To save and restore the state, use
+/// [`state_dict`](Optimizer::state_dict) and [`load_state_dict`](Optimizer::load_state_dict). The other methods are for those who write an
+/// optimizer.
 ///
-/// To write an optimizer of your own, see [`Rule`](crate::rule::Rule) for element-wise algorithms and the
-/// [guide](crate::guide::extending) for the others.
+/// The methods that add an adaptor, such as `clip_global_norm`, are in [`OptimizerExt`](crate::OptimizerExt). `Box<dyn Optimizer<f32>>` and
+/// `&mut O` are optimizers too.
+///
+/// To write an element-wise optimizer, see [`Rule`](crate::rule::Rule). For other optimizers, see the [guide](crate::guide::extending).
+#[must_use = "an optimizer moves nothing until `step` is called"]
 pub trait Optimizer<A: Element>: Send {
     /// Whether [`apply`](Optimizer::apply) would accept this step. Changes nothing.
     ///

@@ -1,4 +1,4 @@
-//! What is remembered for each tensor.
+//! State of optimizers and adaptors for each tensor.
 
 use std::sync::Arc;
 
@@ -7,13 +7,17 @@ use crate::error::Result;
 use crate::params::{Element, Layout, Owned, TensorInfo};
 use crate::state::{StateReader, StateWriter};
 
-/// What an optimizer or an adaptor remembers for each tensor of the parameters: a sum, an average, a count.
+/// A value of type `T` for each tensor of the parameters: the state of an optimizer or adaptor, such as a sum, an average or a count.
 ///
-/// It is empty until the first step that succeeds, and then belongs to the paths of that step's layout. A step may hold some of the
-/// tensors only, as it does inside a [`Router`](crate::adaptor::Router): each gets its memory when it is first held.
+/// It is empty before the first step. The first step sets its layout, and a later step with other parameters is an error. A step may
+/// contain only some of the tensors, as it does inside a [`Router`](crate::adaptor::Router). The value of a tensor is made in the first
+/// step that contains it.
 ///
-/// A step takes three calls: [`begin`](Self::begin) makes what is missing, [`each`](Self::each) walks the memory beside the step, and
-/// [`settle`](Self::settle) takes back what `begin` made if the optimizer inside has refused the step.
+/// In each step, make three calls:
+///
+/// 1. [`begin`](Self::begin) makes the values that are missing.
+/// 2. [`each`](Self::each) calls a function with each tensor and its value.
+/// 3. [`settle`](Self::settle) removes the values that `begin` made if the optimizer inside returned an error.
 ///
 /// ```
 /// use gradus::{PerTensor, Result, Step};
@@ -46,7 +50,7 @@ impl<T> Default for PerTensor<T> {
 }
 
 impl<T> PerTensor<T> {
-    /// Nothing, for no parameters yet.
+    /// Creates an empty one.
     pub const fn new() -> Self {
         Self { layout: None, tensors: Vec::new(), missing: 0 }
     }
@@ -56,7 +60,7 @@ impl<T> PerTensor<T> {
         self.layout.as_ref()
     }
 
-    /// Returns an error unless the step is on the parameters of the steps before.
+    /// Returns an error if the step has other parameters than the steps before.
     ///
     /// # Errors
     /// [`StepError::ParametersChanged`](crate::error::StepError::ParametersChanged).
@@ -64,36 +68,36 @@ impl<T> PerTensor<T> {
         Layout::ensure_known(self.layout.as_ref(), step.layout())
     }
 
-    /// What is remembered for the tensor at this path.
+    /// The value of the tensor at this path.
     pub fn get(&self, path: &str) -> Option<&T> {
         self.entry(path).map(|(_, own)| own)
     }
 
-    /// What is remembered for the tensor at this path, with its shape.
+    /// The value of the tensor at this path, with the path and shape of the tensor.
     pub fn entry(&self, path: &str) -> Option<(&TensorInfo, &T)> {
         let layout = self.layout.as_ref()?;
         let at = layout.position(path)?;
         Some((&layout.tensors()[at], self.at(at)?))
     }
 
-    /// What is remembered for the tensor at this position in the layout, which [`Tensor::index`] returns.
+    /// The value of the tensor at this position in the layout; see [`Tensor::index`].
     pub fn at(&self, index: usize) -> Option<&T> {
         self.tensors.get(index)?.as_ref()
     }
 
-    /// What is remembered, with the paths and shapes of the tensors.
+    /// The values, each with the path and shape of its tensor.
     pub fn iter(&self) -> impl Iterator<Item = (&TensorInfo, &T)> {
         let tensors = self.layout.iter().flat_map(|layout| layout.tensors()).zip(&self.tensors);
         tensors.filter_map(|(info, own)| Some((info, own.as_ref()?)))
     }
 
-    /// What is remembered for each tensor of the layout, in its order, to be changed.
+    /// An item for each tensor of the layout, in its order: its value, to be changed, or `None`.
     pub fn all_mut(&mut self) -> impl Iterator<Item = Option<&mut T>> {
         self.tensors.iter_mut().map(Option::as_mut)
     }
 
-    /// Makes what is missing for the tensors of a step, and the layout if it is the first step. Without anything missing it costs no
-    /// walk over the tensors.
+    /// Makes the values that are missing for the tensors of a step. In the first step it also sets the layout. If nothing is missing, it
+    /// does not go through the tensors.
     pub fn begin<A: Element>(&mut self, step: &Step<'_, A>, make: impl Fn(&TensorInfo, &Tensor<'_, A>) -> T) -> Made {
         let mut made = Made { is_first: self.layout.is_none(), tensors: Vec::new() };
         if made.is_first {
@@ -114,7 +118,7 @@ impl<T> PerTensor<T> {
         made
     }
 
-    /// Calls `f` with each tensor of the step and what is remembered for it.
+    /// Calls `f` with each tensor of the step and its value.
     pub fn each<'s, 'a, A: Element>(
         &'s mut self,
         step: &mut Step<'a, A>,
@@ -127,10 +131,11 @@ impl<T> PerTensor<T> {
         }
     }
 
-    /// Keeps what [`begin`](Self::begin) made for a step, or takes it back if the step's `result` is an error. Returns the result.
+    /// Ends a step: keeps the values that [`begin`](Self::begin) made if `result` is `Ok`, and removes them if it is an error. Returns
+    /// `result`.
     ///
     /// # Errors
-    /// That of `result`.
+    /// The error in `result`.
     pub fn settle<R>(&mut self, made: Made, result: Result<R>) -> Result<R> {
         if result.is_err() {
             self.missing += made.tensors.len();
@@ -144,13 +149,13 @@ impl<T> PerTensor<T> {
         result
     }
 
-    /// Writes what is remembered into a state: `write` is called for each tensor that has something.
+    /// Saves the values: calls `write` for each tensor that has one.
     pub fn write_state(&self, node: &mut StateWriter<'_>, write: impl Fn(&mut StateWriter<'_>, &TensorInfo, &T)) {
         self.iter().for_each(|(info, own)| write(node, info, own));
     }
 
-    /// Reads what [`write_state`](Self::write_state) wrote: `read` is called for each tensor of the state's layout, and returns `None`
-    /// where the state has nothing.
+    /// Restores the values that [`write_state`](Self::write_state) saved: calls `read` for each tensor of the state's layout. `read`
+    /// returns `None` if the state has no value for the tensor.
     ///
     /// # Errors
     /// Those of `read`.
@@ -173,7 +178,7 @@ impl<A: Element> PerTensor<Owned<A>> {
     }
 }
 
-/// What [`PerTensor::begin`] made, until the step has been taken or refused.
+/// The result of [`PerTensor::begin`], to be passed to [`PerTensor::settle`].
 #[must_use = "pass it to `settle`: a step that is refused must leave nothing"]
 #[derive(Debug)]
 pub struct Made {

@@ -1,21 +1,21 @@
-//! What a step did.
+//! The result of a step.
 
-/// What a step did.
+/// The result of a step: learning rate, gradient norm, and whether parameters moved.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Report {
-    /// The learning rate of this step, before any group's change to it.
+    /// The learning rate of this step, without the changes of groups.
     pub learning_rate: f64,
-    /// The norm of the gradients before clipping, where an adaptor computed one; `clip_global_norm(f64::INFINITY)` only
-    /// computes it.
+    /// The norm of all gradients before clipping, if an adaptor computed it. To compute it without clipping, add
+    /// `clip_global_norm(f64::INFINITY)`.
     pub grad_norm: Option<f64>,
-    /// Whether the step was taken: `false` while gradients accumulate, when the step was skipped, and when no
-    /// tensor had a gradient.
+    /// Whether the step was taken. It is `false` if the gradients were only accumulated, if the step was skipped, and if no tensor had a
+    /// gradient.
     pub moved: bool,
 }
 
 impl Report {
-    /// A report without a norm.
+    /// Creates a report without a norm.
     pub fn new(learning_rate: f64, moved: bool) -> Self {
         Self { learning_rate, grad_norm: None, moved }
     }

@@ -6,12 +6,13 @@ use super::{Follower, Grad};
 use crate::params::{Element, TensorInfo, Values, ValuesMut};
 use crate::step::follower::follow;
 
-/// How a group changes a hyper-parameter of one tensor: replaced by `value` if there is one, then times `scale`.
+/// How a group changes a hyper-parameter of one tensor: it replaces the optimizer's value by `value`, if there is one, and then multiplies
+/// by `scale`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Adjust {
-    /// Takes the place of the optimizer's own value.
+    /// The value that replaces the optimizer's own.
     pub value: Option<f64>,
-    /// Multiplies whichever value holds.
+    /// The factor, 1 by default.
     pub scale: f64,
 }
 
@@ -22,24 +23,24 @@ impl Default for Adjust {
 }
 
 impl Adjust {
-    /// The value that holds for the tensor, given the optimizer's own.
+    /// The value for the tensor. `own` is the optimizer's own value.
     pub fn apply(&self, own: f64) -> f64 {
         self.value.unwrap_or(own) * self.scale
     }
 }
 
-/// One tensor of a step: the parameter to move and the gradient to move it by.
+/// One tensor of a [`Step`](crate::Step): the parameter, its gradient, and what adaptors have set for it.
 #[derive(Debug)]
 pub struct Tensor<'a, A> {
     pub(crate) index: usize,
     pub(crate) param: ValuesMut<'a, A>,
-    /// The gradient; `None` leaves the parameter, its state and its step count untouched.
+    /// The gradient. If it is `None`, the parameter, its state and its step count stay unchanged.
     pub grad: Option<Grad<'a, A>>,
-    /// A group's change to the learning rate.
+    /// How a group changes the learning rate of this tensor.
     pub learning_rate: Adjust,
-    /// A group's change to the weight decay.
+    /// How a group changes the weight decay of this tensor.
     pub weight_decay: Adjust,
-    /// What follows the parameter, while its new values are in the cache.
+    /// Values that are updated from the new parameter in the same pass over memory, such as running averages.
     pub followers: Vec<Follower<'a, A>>,
     pub(crate) frozen: bool,
 }
@@ -67,16 +68,15 @@ impl<'a, A: Element> Tensor<'a, A> {
         self.index
     }
 
-    /// The parameter, to be read.
+    /// The parameter, for reading.
     pub fn param(&self) -> Values<'_, A> {
         self.param.as_values()
     }
 
-    /// Moves the parameter as a whole, with its [followers](Self::followers): for optimizers that work on tensors
-    /// instead of elements.
+    /// Moves the parameter, for optimizers that work on whole tensors. It also updates the [followers](Self::followers).
     ///
-    /// `update` gets the parameter as a writable view and a copy of the gradient after scaling and limiting. Without a
-    /// gradient nothing happens, and `false` is returned. `info` is the tensor's entry in the layout.
+    /// `info` is the tensor's entry in the layout. `update` gets the parameter as a writable view, and a copy of the gradient with scale
+    /// and limit applied. If the tensor has no gradient, `update` is not called, and the result is `false`.
     pub fn update(&mut self, info: &TensorInfo, update: impl FnOnce(ArrayViewMutD<'_, A>, ArrayD<A>)) -> bool {
         let Some(grad) = &self.grad else { return false };
         let grad = grad.to_array(info.shape());
@@ -110,7 +110,7 @@ impl<'a, A: Element> Tensor<'a, A> {
         }
     }
 
-    /// Keeps the parameter as it is, whatever gradients were gathered for it before.
+    /// Keeps the parameter unchanged, even if an `accumulate` inside has already summed gradients for it.
     pub fn freeze(&mut self) {
         self.grad = None;
         self.frozen = true;

@@ -7,13 +7,14 @@ use std::sync::{Mutex, PoisonError};
 
 use gradus::clip::{self, Norm};
 use gradus::prelude::*;
-use gradus::rule::{Rounding, StatePrecision};
+use gradus::rule::StatePrecision;
 use gradus::simd;
+use gradus::testing::tensors::{Bits, bits, numbers};
+use gradus::testing::{self, Law};
 use ndarray::ArrayD;
 
 use super::changing;
 use super::rows::Row;
-use super::tensors::{Bits, bits, numbers};
 
 /// The level belongs to the whole process.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -21,43 +22,21 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// What `run` gives, which must be the same at every level.
 fn at_every_level<T: PartialEq>(what: &str, run: impl Fn() -> T) -> T {
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let before = simd::level();
-    let ends = simd::available().into_iter().map(|level| {
-        simd::use_level(level).unwrap();
+    let ends = testing::at_every_level(|level| {
         assert_eq!(simd::level(), level);
         (level, run())
     });
-    let ends: Vec<_> = ends.collect();
-    simd::use_level(before).unwrap();
+    assert_eq!(ends.len(), simd::available().len());
     let mut ends = ends.into_iter();
     let (lowest, expected) = ends.next().unwrap();
     ends.for_each(|(level, end)| assert!(end == expected, "{what}: {level} is not {lowest}"));
     expected
 }
 
-/// Parameters, slots and the norms of the gradients after three steps.
-type End = (Vec<Bits>, Vec<Vec<Bits>>, Vec<Option<f64>>);
-
-fn end<A: Scalar>(row: &Row<A>, shape: &[usize], precision: StatePrecision) -> Option<End> {
-    let opt = match precision {
-        StatePrecision::Full => row.with(changing),
-        less => row.with(changing).state_precision(less)?,
-    };
-    let (mut opt, mut params) = (opt.clip_value(0.9).clip_global_norm(1.0), numbers::<A>(shape, 0));
-    let norms = (1..=3).map(|step| opt.step(&mut params, &numbers(shape, step)).unwrap().grad_norm).collect();
-    let slots = opt.inner().inner().slots("").iter().map(|(_, slot)| bits(slot)).collect();
-    Some((bits(&params), slots, norms))
-}
-
 /// Every rule: plain sweeps, and those of state in fewer bits, of several blocks with a head and a tail.
 pub(crate) fn every_simd_level_gives_the_same_bits<A: Scalar>(row: &Row<A>) {
-    let rounding = [Rounding::Stochastic, Rounding::Nearest].map(StatePrecision::Bf16);
-    for precision in [StatePrecision::Full, StatePrecision::Blockwise8].into_iter().chain(rounding) {
-        for size in [1, 7, 33, 1000, 5003] {
-            let shape = row.shape(size);
-            at_every_level(&format!("{size} elements, {precision:?}"), || end(row, &shape, precision));
-        }
-    }
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    row.laws_of_precisions().iter().for_each(|laws| laws.run_one(Law::SimdLevels));
 }
 
 /// What stands beside the rules: limits, averages, slow parameters, in the sweep and outside it.

@@ -4,9 +4,7 @@ use gradus::prelude::*;
 use gradus::rule::{MatrixRule, Matrixwise, StatePrecision};
 use ndarray::{Array2, ArrayD};
 
-use super::rows::{MatrixOracle, Oracle, Pinned, Row, Subject};
-use super::tensors::numbers;
-use super::{changing, tolerance};
+use super::rows::{Oracle, Pinned, Row, Subject};
 
 impl<A: Scalar, R: MatrixRule<A> + Clone + 'static> Subject<A> for Matrixwise<R, A> {
     fn boxed_clone(&self) -> Box<dyn Subject<A>> {
@@ -139,26 +137,7 @@ fn newton_schulz(matrix: &Array2<f64>) -> Array2<f64> {
 }
 
 /// Newton–Schulz steepens rounding 485 times, eigenvectors of close eigenvalues as much.
-const STEEP: f64 = 500.0;
-
-pub(crate) fn agree<A: Scalar>(row: &Row<A>, oracle: MatrixOracle) {
-    const STEPS: u64 = 10;
-    // In a vector of one element L-BFGS's second pair has nothing left but rounding.
-    for shape in [[1, 1], [2, 2], [5, 5], [8, 8]].into_iter().skip(usize::from(row.joins_tensors())) {
-        let (mut opt, mut params) = (row.with(changing), numbers::<A>(&shape, 0));
-        let matrix = |tensor: &ArrayD<A>| tensor.mapv(A::as_f64).into_dimensionality().unwrap();
-        let (mut expected, mut memory): (Array2<f64>, _) = (matrix(&params), Vec::new());
-        let mut largest = 1.0; // on the way: rounding is relative to it
-        for step in 1..=STEPS {
-            let grads = numbers(&shape, step);
-            opt.step(&mut params, &grads).unwrap();
-            oracle(step as i32, changing(step - 1), &mut expected, &matrix(&grads), &mut memory);
-            largest = expected.iter().fold(largest, |largest: f64, x| largest.max(x.abs()));
-        }
-        let difference = (matrix(&params) - &expected).iter().fold(0.0_f64, |worst, d| worst.max(d.abs()));
-        assert!(difference <= STEEP * tolerance::<A>(STEPS) * largest, "{difference:e} of {largest} in {shape:?}");
-    }
-}
+pub(crate) const STEEP: f64 = 500.0;
 
 #[cfg(feature = "second-order")]
 mod second_order {
@@ -168,6 +147,7 @@ mod second_order {
     use gradus::curvature::Kfac;
     use gradus::optimizer::Graft;
     use gradus::params::Layout;
+    use gradus::testing::tensors::numbers;
     use gradus::{Commit, LinearTap, Report, Result, StateReader, StateWriter, Step};
 
     use super::*;
@@ -313,7 +293,7 @@ mod second_order {
     }
 
     /// K-FAC with a tap for every matrix that has a gradient.
-    #[derive(Clone)]
+    #[derive(Debug, Clone)]
     struct Tapped<A>(gradus::adaptor::Adapted<Sgd<A>, Kfac<A>>);
 
     impl<A: Scalar> Tapped<A> {

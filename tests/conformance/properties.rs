@@ -2,11 +2,11 @@
 
 use gradus::clip::{self, Norm};
 use gradus::prelude::*;
+use gradus::testing::tensors::{Arranged, Arrangement, bits};
 use ndarray::{Array1, ArrayD};
 use proptest::prelude::*;
 
 use super::rows::{Row, rows};
-use super::tensors::{Arranged, Arrangement, bits};
 
 /// One tensor of a random tree: its shape and how parameter and gradient lie in memory.
 type Leaf = (Vec<usize>, Arrangement, Arrangement);

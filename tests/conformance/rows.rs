@@ -1,7 +1,10 @@
 //! The table: every optimizer and option, with its update rule as the docs give it.
 
+use std::fmt;
+
 use gradus::prelude::*;
-use gradus::rule::{Elementwise, Rule, StatePrecision};
+use gradus::rule::{Elementwise, Rounding, Rule, StatePrecision};
+use gradus::testing::{self, Law, OptimizerLaws};
 use gradus::{Hyper, Scalar};
 use ndarray::{Array2, ArrayD};
 
@@ -9,7 +12,7 @@ use super::matrices;
 use Oracle::Element;
 
 /// An optimizer whose state can be copied and looked at.
-pub(crate) trait Subject<A: Scalar>: Optimizer<A> {
+pub(crate) trait Subject<A: Scalar>: Optimizer<A> + fmt::Debug {
     fn boxed_clone(&self) -> Box<dyn Subject<A>>;
 
     /// The tensor's slots with their names, once there are any.
@@ -47,6 +50,7 @@ impl<A: Scalar> Clone for Box<dyn Subject<A>> {
 }
 
 /// The update rule in f64, written straight from the docs. The step counts from 1.
+#[derive(Clone, Copy)]
 pub(crate) enum Oracle {
     /// Of one element: step, learning rate, parameter, gradient, slots in the order of the docs.
     Element(fn(t: i32, learning_rate: f64, param: f64, grad: f64, slots: &mut [f64; 3]) -> f64),
@@ -97,17 +101,45 @@ impl<A: Scalar> Row<A> {
         matches!(self.oracle, Element(_))
     }
 
-    /// A shape of about so many elements that the optimizer takes: a vector, or for one of matrices a matrix.
-    pub(crate) fn shape(&self, elements: usize) -> Vec<usize> {
-        match self.oracle {
-            Element(_) => vec![elements],
-            Oracle::Matrix(_) => vec![elements.div_ceil(7).min(60), elements.min(7)],
-        }
+    /// The laws, as the row's flags have them.
+    pub(crate) fn laws(&self) -> OptimizerLaws<A, Box<dyn Subject<A>>> {
+        self.laws_of(self.optimizer)
     }
 
-    /// Those of the shapes that the optimizer takes.
-    pub(crate) fn takes<'s>(&self, shapes: &[&'s [usize]]) -> Vec<&'s [usize]> {
-        shapes.iter().copied().filter(|shape| self.is_elementwise() || shape.len() >= 2).collect()
+    /// The laws of the same optimizer with state of each precision that it has.
+    pub(crate) fn laws_of_precisions(&self) -> Vec<OptimizerLaws<A, Box<dyn Subject<A>>>> {
+        let mut all = vec![self.laws()];
+        let (optimizer, rounding) = (self.optimizer, [Rounding::Stochastic, Rounding::Nearest]);
+        for precision in rounding.map(StatePrecision::Bf16).into_iter().chain([StatePrecision::Blockwise8]) {
+            if self.with(0.1).state_precision(precision).is_some() {
+                let laws = self.laws_of(move |lr| optimizer(lr).state_precision(precision).unwrap());
+                all.push(laws.named(format_args!("{}, {precision:?}", self.name)));
+            }
+        }
+        all
+    }
+
+    fn laws_of(
+        &self,
+        optimizer: impl Fn(Hyper) -> Box<dyn Subject<A>> + 'static,
+    ) -> OptimizerLaws<A, Box<dyn Subject<A>>> {
+        let (peak, steps) = self.rosenbrock;
+        let laws =
+            testing::optimizer(optimizer).named(self.name).debug().parabola(self.parabola).rosenbrock(peak, steps);
+        let laws = if self.rests { laws } else { laws.decays() };
+        let laws = if self.joins_tensors() { laws.joins_tensors() } else { laws };
+        // The row's taps come in `apply`, from where `check` cannot know them.
+        let laws = if self.name == "kfac" { laws.without(Law::CheckIsApply) } else { laws };
+        match self.oracle {
+            Element(oracle) => laws
+                .slots(self.slots.iter().copied())
+                .oracle(move |at, param, grad, slots| oracle(at.step as i32, at.learning_rate, param, grad, slots)),
+            Oracle::Matrix(oracle) => {
+                laws.matrices().tolerance(matrices::STEEP).matrix_oracle(move |at, param, grad, memory| {
+                    oracle(at.step as i32, at.learning_rate, param, grad, memory)
+                })
+            }
+        }
     }
 }
 

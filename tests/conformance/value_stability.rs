@@ -2,10 +2,10 @@
 //! users see in their results, and is named in the CHANGELOG.
 
 use gradus::prelude::*;
+use gradus::testing::tensors::{number, numbers};
 use ndarray::ArrayD;
 
 use super::rows::{Pinned, Row, rows};
-use super::tensors::{number, numbers};
 
 const STEPS: u64 = 5;
 

@@ -59,7 +59,7 @@ fn lbfgs_agrees() {
         };
         let mut opt = Lbfgs::new(number(&case["learning_rate"])).history(count(&case["history"]) as usize);
         opt = opt.iterations(count(&golden["iterations"]));
-        opt = if case["strong_wolfe"].as_bool().unwrap() { opt.strong_wolfe() } else { opt };
+        opt = opt.strong_wolfe(case["strong_wolfe"].as_bool().unwrap());
         let (mut evaluations, mut worst) = (0, 0.0_f64);
         for call in case["calls"].as_array().unwrap() {
             let place = format!("{} {} {}", case["problem"], case["strong_wolfe"], case["history"]);

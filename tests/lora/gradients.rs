@@ -14,7 +14,7 @@ fn configs() -> [(&'static str, Config); 5] {
     let plain = Config::new(3, 6.0).dropout(0.4);
     [
         ("lora", plain),
-        ("rank-stabilized", plain.rank_stabilized()),
+        ("rank-stabilized", plain.rank_stabilized(true)),
         ("dora", plain.dora(NormGradient::Detached)),
         ("dora, through the norm", plain.dora(NormGradient::Through)),
         ("rank 1", Config::new(1, -2.0)),

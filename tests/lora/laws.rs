@@ -69,9 +69,11 @@ fn an_adapter_begins_with_the_output_of_its_base() {
             same(config.adapt(&weight, &mut rng()).unwrap().forward(&weight, &x).unwrap());
         }
     }
-    for config in
-        [Config::new(3, 6.0), Config::new(7, 1.0).rank_stabilized(), Config::new(2, 4.0).dora(NormGradient::Through)]
-    {
+    for config in [
+        Config::new(3, 6.0),
+        Config::new(7, 1.0).rank_stabilized(true),
+        Config::new(2, 4.0).dora(NormGradient::Through),
+    ] {
         let mut residual = weight.clone();
         let adapter = config.pissa(&mut residual).unwrap();
         same(adapter.forward(&residual, &x).unwrap());

@@ -106,7 +106,7 @@ fn what_the_configuration_does_not_describe_is_not_saved() {
     let dora = trained(config.dora(NormGradient::Detached), &weight);
     assert_eq!(said(config, &[("m", &dora)]), "magnitude has shape [3] where [] is needed");
     assert_eq!(said(Config::new(2, 4.0), &[("m", &adapter)]), "alpha is 4; it must be that of the adapters");
-    assert_eq!(said(config.rank_stabilized(), &[("m", &adapter)]), "alpha is 2; it must be that of the adapters");
+    assert_eq!(said(config.rank_stabilized(true), &[("m", &adapter)]), "alpha is 2; it must be that of the adapters");
     assert_eq!(said(config, &[("m", &adapter), ("m", &adapter)]), "two tensors have the path \"m\"; rename one");
     let mut crooked = adapter.clone();
     crooked.lora_b = matrix(3, 1, 1);

@@ -295,7 +295,7 @@ fn plateau(options: &Value) -> Plateau {
     };
     match o.s("mode") {
         "min" => plateau,
-        "max" => plateau.maximize(),
+        "max" => plateau.maximize(true),
         mode => panic!("unknown mode {mode}"),
     }
 }

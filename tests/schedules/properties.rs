@@ -169,7 +169,7 @@ proptest! {
         (threshold, factor, min_lr) in (0.0..0.5, 0.1..0.95, 0.0..0.3),
     ) {
         let plateau = Plateau::new(1.0).patience(patience).cooldown(cooldown).factor(factor).floor(min_lr);
-        let plateau = if maximize { plateau.maximize() } else { plateau };
+        let plateau = plateau.maximize(maximize);
         let plateau = match absolute {
             true => plateau.absolute_threshold(threshold),
             false => plateau.relative_threshold(threshold),

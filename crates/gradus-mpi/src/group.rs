@@ -127,6 +127,7 @@ impl MpiGroup {
     ///
     /// Ranks wait for the slowest one, so the time must be longer than anything that one rank does alone between two calls, such as an
     /// evaluation or a checkpoint. Dropping the group waits without a limit.
+    #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -137,6 +138,7 @@ impl MpiGroup {
     ///
     /// Every rank sends one part to each other rank, sums its own part, and sends the sums back. This sends as few bytes as the best algorithms,
     /// but in N − 1 messages instead of about log₂ N.
+    #[must_use]
     pub fn fixed_order(mut self) -> Self {
         self.settings.fixed_order = true;
         self
@@ -146,6 +148,7 @@ impl MpiGroup {
     /// in pieces.
     ///
     /// A call needs scratch memory for one or two messages, which is kept for the next call.
+    #[must_use]
     pub fn longest_message(mut self, elements: usize) -> Self {
         self.settings.longest_message = elements.clamp(1, LARGEST_SETTING);
         self

@@ -11,7 +11,8 @@ use super::trust::Trust;
 use crate::params::Layout;
 use crate::schedule::Hyper;
 
-/// Preconditions the gradients of layers with their curvature: made by [`OptimizerExt::kfac`](crate::OptimizerExt::kfac).
+/// K-FAC: multiplies the gradient of each layer by the inverse of the layer's approximate curvature (*preconditioning*). Created by
+/// [`OptimizerExt::kfac`](crate::OptimizerExt::kfac).
 ///
 /// # Update rule
 /// ```text

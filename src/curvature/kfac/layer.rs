@@ -34,12 +34,14 @@ impl Layer {
     }
 
     /// Adds a bias of shape (out).
+    #[must_use]
     pub fn bias(mut self, bias: impl Into<String>) -> Self {
         self.bias = Some(bias.into());
         self
     }
 
     /// Declares that the weight has the shape (in, out).
+    #[must_use]
     pub fn input_first(mut self) -> Self {
         self.input_first = true;
         self

@@ -90,6 +90,7 @@ impl<A: Element> PowerSgd<A> {
     }
 
     /// Sets the seed of the directions that the first step starts from; the default is 0.
+    #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self

@@ -94,6 +94,7 @@ use crate::step::{Follower, Optimizer, Report, Step};
 #[doc(alias = "PostLocalSGDOptimizer")]
 #[doc(alias = "DiLoCo")]
 #[doc(alias = "local SGD")]
+#[must_use = "an optimizer moves nothing until `step` is called"]
 pub struct LocalSteps<O, U, G, A> {
     inner: O,
     outer: U,

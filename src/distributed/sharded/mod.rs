@@ -120,6 +120,7 @@ pub use state::unshard;
 /// S. Rajbhandari, J. Rasley, O. Ruwase and Y. He, *ZeRO: Memory Optimizations Toward Training Trillion Parameter Models* (2020),
 /// [arXiv:1910.02054](https://arxiv.org/abs/1910.02054), section 5.1 (P_os).
 #[doc(alias("ZeroRedundancyOptimizer", "ZeRO"))]
+#[must_use = "an optimizer moves nothing until `step` is called"]
 #[derive(Debug, Clone)]
 pub struct Sharded<O, G, A> {
     inner: O,

@@ -108,6 +108,7 @@ impl GaussianMechanism {
     }
 
     /// Continues with the spending and the orders of a saved accountant.
+    #[must_use]
     pub fn resume(mut self, accountant: Accountant) -> Self {
         self.accountant = accountant;
         self

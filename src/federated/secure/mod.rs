@@ -131,6 +131,7 @@ impl Masker {
     }
 
     /// Continues after this round, if a client was restarted with the same secrets.
+    #[must_use]
     pub fn after(mut self, round: u64) -> Self {
         self.last_round = self.last_round.max(Some(round));
         self

@@ -7,7 +7,7 @@ use crate::error::{ArgumentError, Error, FederatedError, Result, StepError};
 use crate::params::{Element, ParamsMut, for_each_mut};
 use crate::step::norm::unravel;
 
-/// The message of one client in one round. Without those of all other clients it is random.
+/// The message of one client in one round. It looks random until the messages of all other clients are added.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Masked {
     client: usize,

@@ -69,7 +69,7 @@ pub use descend::{LbfgsReport, Stop};
 ///     let (a, b) = (1.0 - w[0], w[1] - w[0] * w[0]);
 ///     (a * a + 100.0 * b * b, array![-2.0 * a - 400.0 * w[0] * b, 200.0 * b])
 /// };
-/// let (mut opt, mut w) = (Lbfgs::new(1.0).history(10).strong_wolfe(), array![-1.2, 1.0]);
+/// let (mut opt, mut w) = (Lbfgs::new(1.0).history(10).strong_wolfe(true), array![-1.2, 1.0]);
 /// let reports: Result<Vec<_>, _> = (0..3).map(|_| opt.step_with(&mut w, rosenbrock)).collect();
 /// assert!(reports?[2].loss < 1e-12);
 /// # Ok::<(), gradus::Error>(())
@@ -79,6 +79,7 @@ pub use descend::{LbfgsReport, Stop};
 /// J. Nocedal and S. J. Wright, *Numerical Optimization* (2006), algorithms 7.4, 7.5, 3.5 and 3.6.
 /// D. C. Liu and J. Nocedal, *On the limited memory BFGS method for large scale optimization* (1989).
 #[doc(alias("LBFGS", "L-BFGS"))]
+#[must_use = "an optimizer moves nothing until `step` is called"]
 #[derive(Clone)]
 pub struct Lbfgs<A> {
     learning_rate: Hyper,
@@ -140,10 +141,10 @@ impl<A: Scalar> Lbfgs<A> {
         self
     }
 
-    /// Uses a line search with the strong Wolfe conditions in [`step_with`](Self::step_with). [`step`](Optimizer::step) has only one gradient and cannot
-    /// search.
-    pub fn strong_wolfe(mut self) -> Self {
-        self.strong_wolfe = true;
+    /// Whether [`step_with`](Self::step_with) uses a line search with the strong Wolfe conditions. Off by default. [`step`](Optimizer::step) has only
+    /// one gradient and cannot search.
+    pub fn strong_wolfe(mut self, strong_wolfe: bool) -> Self {
+        self.strong_wolfe = strong_wolfe;
         self
     }
 

@@ -40,6 +40,7 @@ macro_rules! combinator {
         $serialize:literal, $deserialize:literal
     ) => {
         $(#[$doc])*
+        #[must_use = "a schedule does nothing until an optimizer has it"]
         #[derive(Clone)]
         #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
         #[cfg_attr(feature = "serde", serde(deny_unknown_fields, bound(serialize = $serialize, deserialize = $deserialize)))]

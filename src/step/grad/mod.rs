@@ -1,4 +1,4 @@
-//! A gradient as the adaptors describe it: read once, by whoever needs it, never copied or written.
+//! A gradient as adaptors describe it: the values are read once, and never copied or written.
 
 mod elements;
 
@@ -13,14 +13,14 @@ use elements::{apply, ensure_kept, scale_units};
 
 pub(crate) use elements::{BLOCK, WIDE_BLOCK, is_in_type, read, transform, with_buffer};
 
-/// A gradient with what adaptors have made of it: `clamp(scale · values, −limit, limit)`.
+/// The gradient of one tensor, with the changes that adaptors made: `clamp(scale · values, −limit, limit)`.
 ///
-/// Clipping by norm, averaging and sign changes set the scale, clipping by value the limit; the values stay the
-/// user's own, and are multiplied as they are read. The optimizer of a rule refuses a scale beyond the type's largest number:
-/// [`StepError::GradientScale`](crate::error::StepError::GradientScale).
+/// Adaptors do not write the values. Clipping by norm, averaging and changing the sign set the scale; clipping by value sets the limit. The
+/// optimizer applies both when it reads the values.
 ///
-/// A scale that is no normal number of the type is applied in `f64` when the values are read, and so is every scale in 16 bits,
-/// because the product may be a number of the type even if the scale is not.
+/// A scale that is larger than the largest number of the element type is an error,
+/// [`StepError::GradientScale`](crate::error::StepError::GradientScale). A scale that is too small to be a normal number of the type is
+/// applied in `f64`, and so is every scale in 16-bit types, because the product may still be representable.
 #[derive(Debug)]
 pub struct Grad<'a, A> {
     source: Source<'a, A>,
@@ -103,7 +103,7 @@ impl<A: Element> Source<'_, A> {
 }
 
 impl<'a, A: Element> Grad<'a, A> {
-    /// These values as a gradient.
+    /// Creates a gradient with these values.
     pub fn new(values: Values<'a, A>) -> Self {
         Self::of(values, new_ids(1))
     }
@@ -113,8 +113,8 @@ impl<'a, A: Element> Grad<'a, A> {
         Source::Values(values, id).into()
     }
 
-    /// A gradient that has been computed: it has the values of this array, which has the tensor's shape. For adaptors that cannot
-    /// describe on the user's gradient what they make of it.
+    /// Creates a gradient from an array that has the tensor's shape. Use it in adaptors that compute new gradients instead of scaling the
+    /// user's.
     ///
     /// Reading the gradient panics if the array has fewer elements than the tensor.
     pub fn from_array<D: Dimension>(array: Array<A, D>) -> Self {
@@ -127,7 +127,8 @@ impl<'a, A: Element> Grad<'a, A> {
         Source::Zero.into()
     }
 
-    /// The sum of this gradient and `sum`, added when it is read.
+    /// The sum of this gradient and `sum`. The addition is done when the gradient is read.
+    #[must_use]
     pub fn plus(self, sum: Values<'a, A>) -> Self {
         self.plus_known(sum, new_ids(1))
     }
@@ -137,9 +138,10 @@ impl<'a, A: Element> Grad<'a, A> {
         Source::Sum(Box::new(self), sum, id).into()
     }
 
-    /// This gradient with one factor for each index of its first axis, or a single one for the whole.
+    /// This gradient, with each slice along its first axis multiplied by its own factor. A single factor applies to the whole gradient.
     ///
-    /// Reading the gradient panics if there are fewer factors.
+    /// Reading the gradient panics if there are fewer factors than slices.
+    #[must_use]
     pub fn scale_units(self, factors: impl Into<Arc<[f64]>>) -> Self {
         Source::Units(Box::new(self), factors.into()).into()
     }
@@ -196,18 +198,18 @@ impl<'a, A: Element> Grad<'a, A> {
         }
     }
 
-    /// Limits every element to −`limit` … `limit`.
+    /// Limits every element to the range −`limit` to `limit`.
     pub fn limit_to(&mut self, limit: f64) {
         self.limit = self.limit.min(limit);
     }
 
-    /// The factor that the values are multiplied by; 1 if they are as they are [read](Self::read_raw).
+    /// The factor to apply to the values of [`read_raw`](Self::read_raw). It is 1 if these values are already scaled.
     pub fn scale(&self) -> f64 {
         if self.is_in_type() { self.scale } else { 1.0 }
     }
 
-    /// The bound that every scaled element is kept within; infinite if there is none, or none that is not kept when the values
-    /// are [read](Self::read_raw).
+    /// The limit to apply to the values of [`read_raw`](Self::read_raw), after the scale. It is infinite if there is no limit, or if these
+    /// values are already limited.
     pub fn limit(&self) -> f64 {
         if self.is_in_type() { self.limit } else { f64::INFINITY }
     }
@@ -246,7 +248,7 @@ impl<'a, A: Element> Grad<'a, A> {
         }
     }
 
-    /// The values before [scale](Self::scale) and [limit](Self::limit) as one slice in this order, if they lie so.
+    /// The values before [scale](Self::scale) and [limit](Self::limit), if they are contiguous in this order.
     pub fn as_slice(&self, order: Order) -> Option<&[A]> {
         self.source_as_slice(order).filter(|_| self.is_in_type())
     }
@@ -260,8 +262,8 @@ impl<'a, A: Element> Grad<'a, A> {
         }
     }
 
-    /// Reads `out.len()` values before [scale](Self::scale) and [limit](Self::limit), beginning with element `start` of the
-    /// tensor of this shape, walked in this order.
+    /// Reads `out.len()` values before [scale](Self::scale) and [limit](Self::limit), starting with element `start` of the tensor in this
+    /// order. `shape` is the tensor's shape.
     ///
     /// # Panics
     /// If the tensor ends before `out` is full.
@@ -318,7 +320,7 @@ impl<'a, A: Element> Grad<'a, A> {
         }
     }
 
-    /// [`read_raw`](Self::read_raw), scaled and limited.
+    /// Reads values as [`read_raw`](Self::read_raw) does, and applies scale and limit.
     ///
     /// # Panics
     /// If the tensor ends before `out` is full.
@@ -347,7 +349,7 @@ impl<'a, A: Element> Grad<'a, A> {
         self.as_slice(order).filter(|_| self.scale == 1.0 && self.limit == f64::INFINITY)
     }
 
-    /// The gradient as an array of its own.
+    /// The gradient as a new array, with scale and limit applied.
     pub fn to_array(&self, shape: &[usize]) -> ArrayD<A> {
         if let Some(values) = self.as_final_slice(Order::C)
             && let Ok(array) = ArrayD::from_shape_vec(shape, values.to_vec())

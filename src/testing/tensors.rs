@@ -1,11 +1,25 @@
-//! Tensors with known numbers, in every memory layout.
+//! Tensors with known numbers, in every memory layout: what the laws are tested on, for tests of your own.
+//!
+//! ```
+//! use gradus::{prelude::*, testing::tensors::{Arranged, Arrangement, bits, numbers}};
+//!
+//! let (start, grads) = (numbers::<f32>(&[3, 4], 0), numbers(&[3, 4], 1));
+//! let mut row_major = start.clone();
+//! Adam::new(0.1).step(&mut row_major, &grads)?;
+//! for arrangement in Arrangement::ALL {
+//!     let mut params = Arranged::new(&start, arrangement);
+//!     Adam::new(0.1).step(&mut params, &grads)?;
+//!     assert_eq!(bits(&params.view()), bits(&row_major), "{arrangement:?}");
+//! }
+//! # Ok::<(), gradus::Error>(())
+//! ```
 
-use gradus::params::{Visitor, VisitorMut};
-use gradus::prelude::*;
 use ndarray::{ArrayD, ArrayRef, ArrayViewD, ArrayViewMutD, Axis, Dimension, IxDyn, ShapeBuilder, Slice};
 
-/// A number in −1 … 1 that depends on nothing but its two arguments (splitmix64).
-pub(crate) fn number<A: Scalar>(stream: u64, index: u64) -> A {
+use crate::params::{Element, Params, ParamsMut, Visitor, VisitorMut};
+
+/// A number in −1 … 1. It depends only on its two arguments (splitmix64), so it is the same on every machine.
+pub fn number<A: Element>(stream: u64, index: u64) -> A {
     let mut z = (stream << 32).wrapping_add(index).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -13,8 +27,8 @@ pub(crate) fn number<A: Scalar>(stream: u64, index: u64) -> A {
     A::from_f64((z >> 11) as f64 / (1_u64 << 52) as f64 - 1.0)
 }
 
-/// A tensor of such numbers.
-pub(crate) fn numbers<A: Scalar>(shape: &[usize], stream: u64) -> ArrayD<A> {
+/// A tensor of [numbers](number), with indices from 1.
+pub fn numbers<A: Element>(shape: &[usize], stream: u64) -> ArrayD<A> {
     let mut index = 0;
     ArrayD::from_shape_simple_fn(shape, || {
         index += 1;
@@ -22,14 +36,14 @@ pub(crate) fn numbers<A: Scalar>(shape: &[usize], stream: u64) -> ArrayD<A> {
     })
 }
 
-/// How a tensor lies in memory.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Arrangement {
+/// The order of a tensor's elements in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrangement {
     /// Row-major.
     C,
     /// Column-major.
     F,
-    /// The last axis slowest, the others row-major: for three axes neither C nor F.
+    /// The last axis slowest, the others row-major: with three axes neither C nor F.
     Rotated,
     /// Every second element of a larger array, along every axis.
     Sliced,
@@ -38,18 +52,20 @@ pub(crate) enum Arrangement {
 }
 
 impl Arrangement {
-    pub(crate) const ALL: [Self; 5] = [Self::C, Self::F, Self::Rotated, Self::Sliced, Self::Reversed];
+    /// All arrangements.
+    pub const ALL: [Self; 5] = [Self::C, Self::F, Self::Rotated, Self::Sliced, Self::Reversed];
 }
 
-/// A tensor in one of the arrangements, with the memory around it.
+/// A tensor in one of the arrangements, with the memory around it. It is a tree of one tensor.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Arranged<A> {
+pub struct Arranged<A> {
     memory: ArrayD<A>,
     arrangement: Arrangement,
 }
 
-impl<A: Scalar> Arranged<A> {
-    pub(crate) fn new(values: &ArrayD<A>, arrangement: Arrangement) -> Self {
+impl<A: Element> Arranged<A> {
+    /// These values in this arrangement.
+    pub fn new(values: &ArrayD<A>, arrangement: Arrangement) -> Self {
         let shape = values.shape();
         let memory_shape: Vec<usize> = match arrangement {
             Arrangement::Sliced => shape.iter().map(|length| 2 * length + 1).collect(),
@@ -64,7 +80,8 @@ impl<A: Scalar> Arranged<A> {
         arranged
     }
 
-    pub(crate) fn view(&self) -> ArrayViewD<'_, A> {
+    /// The tensor.
+    pub fn view(&self) -> ArrayViewD<'_, A> {
         let mut view = self.memory.view();
         for axis in (0..view.ndim()).map(Axis) {
             match self.arrangement {
@@ -77,7 +94,8 @@ impl<A: Scalar> Arranged<A> {
         view.permuted_axes(axes)
     }
 
-    pub(crate) fn view_mut(&mut self) -> ArrayViewMutD<'_, A> {
+    /// The tensor, to be changed.
+    pub fn view_mut(&mut self) -> ArrayViewMutD<'_, A> {
         let axes = self.axes(self.memory.ndim());
         let mut view = self.memory.view_mut();
         for axis in (0..view.ndim()).map(Axis) {
@@ -90,7 +108,7 @@ impl<A: Scalar> Arranged<A> {
         view.permuted_axes(axes)
     }
 
-    /// Where each axis of the tensor lies among those of the memory.
+    /// The position of each axis of the tensor among those of the memory.
     fn axes(&self, count: usize) -> IxDyn {
         let mut axes: Vec<usize> = (0..count).collect();
         if self.arrangement == Arrangement::Rotated && count > 0 {
@@ -99,15 +117,15 @@ impl<A: Scalar> Arranged<A> {
         IxDyn(&axes)
     }
 
-    /// The memory that is not the tensor's: 0.5 throughout, unless something wrote past its bounds.
-    pub(crate) fn surroundings(&self) -> Vec<A> {
+    /// The memory around the tensor, with the tensor's own elements overwritten: 0.5 everywhere, unless something wrote out of bounds.
+    pub fn surroundings(&self) -> Vec<A> {
         let mut memory = self.clone();
         memory.view_mut().fill(A::from_f64(0.5));
         memory.memory.iter().copied().collect()
     }
 }
 
-impl<A: Scalar> Params for Arranged<A> {
+impl<A: Element> Params for Arranged<A> {
     type Elem = A;
 
     fn visit<'a>(&'a self, visitor: &mut Visitor<'_, 'a, A>) {
@@ -115,16 +133,16 @@ impl<A: Scalar> Params for Arranged<A> {
     }
 }
 
-impl<A: Scalar> ParamsMut for Arranged<A> {
+impl<A: Element> ParamsMut for Arranged<A> {
     fn visit_mut<'a>(&'a mut self, visitor: &mut VisitorMut<'_, 'a, A>) {
         visitor.tensor(self.view_mut());
     }
 }
 
-/// Mantissa, exponent and sign of a number: `==` on floats takes 0 for −0, and NaN not for itself.
-pub(crate) type Bits = (u64, i16, i8);
+/// Mantissa, exponent and sign of a number. With `==` on floats, 0 equals −0, and NaN does not equal itself.
+pub type Bits = (u64, i16, i8);
 
-/// The bits of every element, row-major.
-pub(crate) fn bits<A: Scalar, D: Dimension>(values: &ArrayRef<A, D>) -> Vec<Bits> {
+/// The bits of every element, in the order of the axes.
+pub fn bits<A: Element, D: Dimension>(values: &ArrayRef<A, D>) -> Vec<Bits> {
     values.iter().map(|value| value.integer_decode()).collect()
 }

@@ -1,0 +1,47 @@
+//! The table of adaptors: every one keeps the laws, in both element types.
+
+use gradus::clip::Norm;
+use gradus::prelude::*;
+use gradus::testing::{AdaptorLaws, Law, wrapper};
+
+/// Every adaptor of one optimizer, with options that change what it does.
+#[rustfmt::skip]
+fn adaptors<A: Scalar>() -> Vec<AdaptorLaws<A>> {
+    let laws = vec![
+        wrapper::<A, _>(|inner| inner.clip_global_norm(1.0)).named("clip_global_norm"),
+        wrapper::<A, _>(|inner| inner.clip_global_norm(1.0).exact(true).non_finite(NonFinite::Skip)).named("clip_global_norm, exact, skip"),
+        wrapper::<A, _>(|inner| inner.transform(Norm::global(1.0).p(1.0))).named("clip_global_norm, p = 1"),
+        wrapper::<A, _>(|inner| inner.clip_per_tensor_norm(1.0)).named("clip_per_tensor_norm"),
+        wrapper::<A, _>(|inner| inner.clip_value(0.1)).named("clip_value"),
+        wrapper::<A, _>(|inner| inner.clip_adaptive(0.1)).named("clip_adaptive"),
+        wrapper::<A, _>(|inner| inner.accumulate(3)).named("accumulate"),
+        wrapper::<A, _>(|inner| inner.accumulate(2).sum(true)).named("accumulate, sum"),
+        wrapper::<A, _>(|inner| inner.ema(0.9)).named("ema"),
+        wrapper::<A, _>(|inner| inner.ema(0.9).warmup(true).debiased(true)).named("ema, warm-up, debiased"),
+        wrapper::<A, _>(|inner| inner.swa(1, 2)).named("swa"),
+        wrapper::<A, _>(|inner| inner.lookahead(3, 0.5)).named("lookahead"),
+        wrapper::<A, _>(|inner| inner.check_finite()).named("check_finite"),
+        wrapper::<A, _>(|inner| inner.skip_nonfinite()).named("skip_nonfinite"),
+        wrapper::<A, _>(|inner| inner.maximize()).named("maximize"),
+        wrapper::<A, _>(|inner| inner.unscale(8.0)).named("unscale"),
+        wrapper::<A, _>(|inner| inner.group("**", Group::new().scale_learning_rate(0.5).weight_decay(0.1))).named("group"),
+        wrapper::<A, _>(|inner| inner.layerwise_decay(0.5, ["**"])).named("layerwise_decay"),
+        wrapper::<A, _>(|inner| inner.freeze("**").unfreeze_at(0, "**")).named("freeze, unfreeze_at"),
+        // Its learning rate and its steps are those of the base optimizer, not of the branch.
+        wrapper::<A, _>(|inner| Momentum::new(0.1, 0.9).route("**", inner)).named("route").without(Law::PassesOn),
+    ];
+    // Without a tap it passes everything on.
+    #[cfg(feature = "second-order")]
+    let laws = laws.into_iter().chain([wrapper::<A, _>(|inner| inner.kfac()).named("kfac")]).collect();
+    laws
+}
+
+#[test]
+fn every_adaptor_keeps_the_laws_in_f32() {
+    adaptors::<f32>().iter().for_each(AdaptorLaws::run);
+}
+
+#[test]
+fn every_adaptor_keeps_the_laws_in_f64() {
+    adaptors::<f64>().iter().for_each(AdaptorLaws::run);
+}
