@@ -1,6 +1,5 @@
 //! Options that every optimizer has, against the formulas in their docs.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use gradus::rule::{Rounding, StatePrecision};
 use gradus::{Adam, AdamW, Lion, Momentum, Muon, Nesterov, Optimizer, OptimizerExt, RmsProp, Rprop, Sgd};
