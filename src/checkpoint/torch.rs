@@ -30,9 +30,15 @@
 //! # Ok::<(), gradus::Error>(())
 //! ```
 //!
-//! The slots have the same names: `exp_avg`, `exp_avg_sq`, `max_exp_avg_sq`, `momentum_buffer`, `square_avg`, `grad_avg`, and
-//! `step`. PyTorch's SGD with momentum is [`Momentum`](crate::Momentum), node `momentum`, or with `nesterov=True`
-//! [`Nesterov`](crate::Nesterov), node `nesterov`.
+//! The slots have the same names, such as `exp_avg`, `exp_avg_sq`, `momentum_buffer` and `step`. PyTorch's SGD with momentum is
+//! [`Momentum`](crate::Momentum), node `momentum`, or with `nesterov=True` [`Nesterov`](crate::Nesterov), node `nesterov`.
+//!
+//! Two optimizers of PyTorch store numbers that gradus computes from the step. [`import`] leaves them out. In Python, add them after `load`:
+//!
+//! | optimizer | entries of `optimizer.state[p]`, after t steps |
+//! |---|---|
+//! | `NAdam` | `mu_product`: the product of β₁(1 − ½·0.96^(iψ)) for i from 1 to t |
+//! | `ASGD` | `eta`: η/(1 + λ₀ηt)^α; `mu`: 1/max(1, t − t₀); `ax`: the average of [`swa`](crate::OptimizerExt::swa), before step t₀ + 2 a copy of p |
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -44,6 +50,10 @@ use crate::state::data::Data;
 use crate::state::{StateDict, StateTensor};
 
 const STEP: &str = "step";
+
+/// Optimizers and their slots that are computed from the step.
+const COMPUTED: [(&str, &str); 5] =
+    [("nadam", "mu_product"), ("nadamw", "mu_product"), ("asgd", "eta"), ("asgd", "mu"), ("asgd", "ax")];
 
 /// The types that a slot may have.
 const FLOAT: &str = "f32, f64, bf16 or f16";
@@ -65,7 +75,8 @@ pub fn import(file: &Checkpoint, node: &str, params: &(impl Params + ?Sized), st
         None => Err(Error::State(StateError::UnexpectedEntry { key: key.into(), into: "optimizer" })),
     };
     let count_of = |count: u64| StateTensor { shape: Box::default(), data: Data::U64(vec![count]) };
-    for (key, tensor) in &file.params {
+    let is_stored = |key: &str| key.split_once('/').is_none_or(|(slot, _)| !COMPUTED.contains(&(node, slot)));
+    for (key, tensor) in file.params.iter().filter(|(key, _)| is_stored(key)) {
         let (is_step, name, at) = parts(key)?;
         if is_step {
             let count = count(key, number(&tensor.data))?;

@@ -96,7 +96,7 @@ impl<A: Scalar> Rule<A> for LionRule {
 
 /// −1, 0 or 1, and NaN of NaN; `signum` has no 0.
 #[inline(always)]
-fn sign<A: Scalar>(x: A) -> A {
+pub(super) fn sign<A: Scalar>(x: A) -> A {
     let up = if x > A::zero() { A::one() } else { x };
     if x < A::zero() { -A::one() } else { up }
 }

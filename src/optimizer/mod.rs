@@ -4,7 +4,11 @@
 //! own, except [`Lbfgs`]: the rule holds the hyper-parameters and the arithmetic, the driver the state and the way over memory.
 
 mod adabelief;
+mod adadelta;
+mod adagrad;
 mod adam;
+mod adamax;
+mod asgd;
 mod ext;
 #[doc(hidden)]
 pub mod features_off;
@@ -12,8 +16,11 @@ mod lbfgs;
 mod lion;
 mod momentum;
 mod muon;
+mod nadam;
 mod nesterov;
+mod radam;
 mod rmsprop;
+mod rprop;
 mod sgd;
 #[cfg(feature = "second-order")]
 mod shampoo;
@@ -41,13 +48,20 @@ macro_rules! optimizers {
 // File: optimizers; what else it exports.
 optimizers! {
     adabelief: AdaBelief; AdaBeliefRule, AdaBeliefValues;
+    adadelta: Adadelta; AdadeltaRule, AdadeltaValues;
+    adagrad: Adagrad; AdagradRule, AdagradValues;
     adam: Adam, AdamW; AdamRule, AdamValues;
+    adamax: Adamax; AdamaxRule, AdamaxValues;
+    asgd: Asgd; AsgdRule, AsgdValues;
     lbfgs: Lbfgs; LbfgsReport, Stop;
     lion: Lion; LionRule, LionValues;
     momentum: Momentum; MomentumRule, MomentumValues;
     muon: Muon; MuonRule, MuonValues, newton_schulz;
+    nadam: NAdam, NAdamW; NAdamRule, NAdamValues;
     nesterov: Nesterov; NesterovRule, NesterovValues;
+    radam: RAdam, RAdamW; RAdamRule, RAdamValues;
     rmsprop: RmsProp; RmsPropRule, RmsPropValues;
+    rprop: Rprop; RpropRule, RpropValues;
     sgd: Sgd; SgdRule, SgdValues;
     #[cfg(feature = "second-order")]
     shampoo: Shampoo; Graft, ShampooRule, ShampooValues;

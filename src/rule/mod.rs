@@ -120,11 +120,18 @@ pub struct At {
 }
 
 impl At {
+    /// βᵗ, where t is the tensor's [step](Self::step). A power below 1e-20 may be 0.
+    ///
+    /// Unlike `powf`, it has the same bits on every machine.
+    pub fn power(&self, beta: f64) -> f64 {
+        power(beta, self.step)
+    }
+
     /// 1 − βᵗ, where t is the tensor's [step](Self::step): the divisor of an average that started from 0.
     ///
     /// Unlike `powf`, it has the same bits on every machine.
     pub fn bias_correction(&self, beta: f64) -> f64 {
-        1.0 - power(beta, self.step)
+        1.0 - self.power(beta)
     }
 }
 
@@ -146,6 +153,19 @@ fn power(base: f64, exponent: u64) -> f64 {
     power
 }
 
+/// A positive number to a power that is not negative, from products and square roots: unlike `powf`, it has the same bits on every machine.
+pub(crate) fn real_power(base: f64, exponent: f64) -> f64 {
+    // Each binary digit of the fraction stands for the root of the one before it.
+    let (mut power, mut root, mut fraction) = (power(base, exponent as u64), base, exponent.fract());
+    while fraction > 0.0 {
+        (root, fraction) = (root.sqrt(), 2.0 * fraction);
+        if fraction >= 1.0 {
+            (power, fraction) = (power * root, fraction - 1.0);
+        }
+    }
+    power
+}
+
 /// The form of weight decay λ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decay {
@@ -157,7 +177,7 @@ pub enum Decay {
 
 #[cfg(test)]
 mod tests {
-    use super::power;
+    use super::{power, real_power};
 
     #[test]
     fn powers_by_squaring() {
@@ -168,5 +188,18 @@ mod tests {
             assert!((power(base, exponent) - expected).abs() <= tolerance, "{base}^{exponent}");
         }
         assert_eq!(power(0.999, u64::MAX), 0.0);
+    }
+
+    #[test]
+    fn real_powers() {
+        assert_eq!([real_power(16.0, 0.75), real_power(16.0, 2.25), real_power(0.5, 3.0)], [8.0, 512.0, 0.125]);
+        assert_eq!([real_power(0.3, 0.0), real_power(1.0, 0.7), real_power(0.25, 0.5)], [1.0, 1.0, 0.5]);
+        for (base, exponent) in
+            [(0.96, 0.004), (0.96, 1.0), (0.96, 1e-300), (1.01, 0.75), (1e6, 0.1), (1.0 - 1e-16, 0.3)]
+        {
+            // Half an ulp for each digit.
+            let tolerance = 27.0 * f64::EPSILON * f64::powf(base, exponent);
+            assert!((real_power(base, exponent) - f64::powf(base, exponent)).abs() <= tolerance, "{base}^{exponent}");
+        }
     }
 }

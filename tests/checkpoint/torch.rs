@@ -42,13 +42,19 @@ fn distance(a: &Model, b: &Model) -> f64 {
     a.values().flatten().zip(b.values().flatten()).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
 }
 
-fn optimizers() -> [(&'static str, Box<dyn Optimizer<f64>>); 5] {
+fn optimizers() -> [(&'static str, Box<dyn Optimizer<f64>>); 11] {
     [
         ("adam", Box::new(Adam::new(0.1).amsgrad(true))),
         ("adamw", Box::new(AdamW::new(0.1))),
         ("momentum", Box::new(Momentum::new(0.1, 0.9).dampening(0.5))),
         ("nesterov", Box::new(Nesterov::new(0.1, 0.9))),
         ("rmsprop", Box::new(RmsProp::new(0.01).momentum(0.9).centered(true))),
+        ("nadam", Box::new(NAdam::new(0.1))),
+        ("adamax", Box::new(Adamax::new(0.1))),
+        ("adagrad", Box::new(Adagrad::new(0.1).initial_accumulator_value(0.1))),
+        ("adadelta", Box::new(Adadelta::new(1.0))),
+        ("rprop", Box::new(Rprop::new(0.01))),
+        ("asgd", Box::new(Asgd::new(0.1).lambda(0.1))),
     ]
 }
 

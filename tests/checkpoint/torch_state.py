@@ -20,6 +20,12 @@ OPTIMIZERS = {
     "momentum": lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9, dampening=0.5, foreach=False),
     "nesterov": lambda params: torch.optim.SGD(params, lr=0.1, momentum=0.9, nesterov=True, foreach=False),
     "rmsprop": lambda params: torch.optim.RMSprop(params, lr=0.01, momentum=0.9, centered=True, foreach=False),
+    "nadam": lambda params: torch.optim.NAdam(params, lr=0.1, foreach=False),
+    "adamax": lambda params: torch.optim.Adamax(params, lr=0.1, foreach=False),
+    "adagrad": lambda params: torch.optim.Adagrad(params, lr=0.1, initial_accumulator_value=0.1, foreach=False),
+    "adadelta": lambda params: torch.optim.Adadelta(params, lr=1.0, foreach=False),
+    "rprop": lambda params: torch.optim.Rprop(params, lr=0.01, foreach=False),
+    "asgd": lambda params: torch.optim.ASGD(params, lr=0.1, lambd=0.1, foreach=False),
 }
 
 
@@ -56,6 +62,19 @@ def load(net, optimizer, path):
         optimizer.state[params[name]][slot] = value
 
 
+def complete(name, optimizer):
+    """Adds what gradus does not store, as its documentation says."""
+    group = optimizer.param_groups[0]
+    for p, state in optimizer.state.items():
+        t = int(state["step"])
+        if name == "nadam":
+            momenta = [group["betas"][0] * (1 - 0.5 * 0.96 ** (i * group["momentum_decay"])) for i in range(1, t + 1)]
+            state["mu_product"] = torch.tensor(momenta).prod()
+        if name == "asgd":
+            state["eta"] = torch.tensor(group["lr"] / (1 + group["lambd"] * group["lr"] * t) ** group["alpha"])
+            state["mu"], state["ax"] = torch.tensor(1 / max(1, t - group["t0"])), p.detach().clone()
+
+
 def params_of(net):
     return {name: p.detach().clone() for name, p in net.named_parameters()}
 
@@ -63,12 +82,15 @@ def params_of(net):
 def main():
     folder = Path(__file__).with_name("torch")
     for name, make in OPTIMIZERS.items():
+        # PyTorch keeps the numbers of one tensor, such as NAdam's product, in its default type.
+        torch.set_default_dtype(torch.float64 if name in ["nadam", "asgd"] else torch.float32)
         net = model()
         optimizer = make(net.parameters())
         if "--load" in sys.argv:
             theirs = Path(sys.argv[sys.argv.index("--load") + 1])
             net.load_state_dict(load_file(theirs / f"{name}.params.safetensors"))
             load(net, optimizer, theirs / f"{name}.safetensors")
+            complete(name, optimizer)
         else:
             for number in range(3):
                 step(net, optimizer, number)

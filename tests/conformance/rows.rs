@@ -310,6 +310,97 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
             oracle: Element(|t, lr, p, g, s| {
                 adam(t, lr, p * (1.0 - lr * 1e-3), g, s, Moments { amsgrad: true, ..Moments::default() })
             }) },
+
+        Row { name: "nadam", slots: MOMENTS, rests: true, parabola: 0.1, rosenbrock: (1e-2, 10_000),
+            pinned: Pinned::Bits(0.69575846, 0.6957584283398645),
+            optimizer: |lr| Box::new(NAdam::new(lr)),
+            oracle: Element(|t, lr, p, g, s| nadam(t, lr, p, g, s, Nesterovs::default())) },
+        Row { name: "nadam, betas, eps, momentum decay, weight decay", slots: MOMENTS, rests: false, parabola: 0.1, rosenbrock: (1e-2, 10_000),
+            pinned: Pinned::Bits(0.69111234, 0.6911123058263984),
+            optimizer: |lr| Box::new(NAdam::new(lr).beta1(0.8).beta2(0.98).eps(1e-3).momentum_decay(0.3).weight_decay(0.01)),
+            oracle: Element(|t, lr, p, g, s| {
+                nadam(t, lr, p, g + 0.01 * p, s, Nesterovs { beta1: 0.8, beta2: 0.98, eps: 1e-3, momentum_decay: Some(0.3) })
+            }) },
+        Row { name: "nadam, no momentum schedule", slots: MOMENTS, rests: true, parabola: 0.1, rosenbrock: (1e-2, 10_000),
+            pinned: Pinned::Bits(0.65796775, 0.6579677094148023),
+            optimizer: |lr| Box::new(NAdam::new(lr).momentum_schedule(false)),
+            oracle: Element(|t, lr, p, g, s| nadam(t, lr, p, g, s, Nesterovs { momentum_decay: None, ..Nesterovs::default() })) },
+        Row { name: "nadamw", slots: MOMENTS, rests: false, parabola: 0.1, rosenbrock: (1e-2, 10_000),
+            pinned: Pinned::Bits(0.6949364, 0.694936338027423),
+            optimizer: |lr| Box::new(NAdamW::new(lr).weight_decay(0.01)),
+            oracle: Element(|t, lr, p, g, s| nadam(t, lr, p * (1.0 - lr * 0.01), g, s, Nesterovs::default())) },
+
+        Row { name: "radam", slots: MOMENTS, rests: true, parabola: 0.3, rosenbrock: (1e-3, 20_000),
+            pinned: Pinned::Bits(0.71612257, 0.7161225482038291),
+            optimizer: |lr| Box::new(RAdam::new(lr)),
+            oracle: Element(|t, lr, p, g, s| radam(t, lr, p, g, s, (0.9, 0.999, 1e-8, true))) },
+        Row { name: "radam, betas, eps after the correction, weight decay", slots: MOMENTS, rests: false, parabola: 0.1, rosenbrock: (1e-3, 20_000),
+            pinned: Pinned::Bits(0.7163602, 0.7163602186873429),
+            optimizer: |lr| Box::new(RAdam::new(lr).beta1(0.8).beta2(0.98).eps(1e-3).eps_hat(false).weight_decay(0.01)),
+            oracle: Element(|t, lr, p, g, s| radam(t, lr, p, g + 0.01 * p, s, (0.8, 0.98, 1e-3, false))) },
+        Row { name: "radamw", slots: MOMENTS, rests: false, parabola: 0.3, rosenbrock: (1e-3, 20_000),
+            pinned: Pinned::Bits(0.71528506, 0.7152851124964533),
+            optimizer: |lr| Box::new(RAdamW::new(lr).weight_decay(0.01)),
+            oracle: Element(|t, lr, p, g, s| radam(t, lr, p * (1.0 - lr * 0.01), g, s, (0.9, 0.999, 1e-8, true))) },
+
+        Row { name: "adamax", slots: &["exp_avg", "exp_inf"], rests: true, parabola: 0.1, rosenbrock: (1e-2, 20_000),
+            pinned: Pinned::Bits(0.68104935, 0.6810493771512598),
+            optimizer: |lr| Box::new(Adamax::new(lr)),
+            oracle: Element(|t, lr, p, g, [m, u, _]| {
+                *m = 0.9 * *m + (1.0 - 0.9) * g;
+                *u = (0.999 * *u).max(g.abs() + 1e-8);
+                p - lr / (1.0 - 0.9_f64.powi(t)) * *m / *u
+            }) },
+        Row { name: "adamax, betas, eps outside, weight decay", slots: &["exp_avg", "exp_inf"], rests: false, parabola: 0.1, rosenbrock: (1e-2, 20_000),
+            pinned: Pinned::Bits(0.6821551, 0.6821551142960551),
+            optimizer: |lr| Box::new(Adamax::new(lr).beta1(0.8).beta2(0.98).eps(1e-3).eps_outside_max(true).weight_decay(0.01)),
+            oracle: Element(|t, lr, p, g, [m, u, _]| {
+                let g = g + 0.01 * p;
+                *m = 0.8 * *m + (1.0 - 0.8) * g;
+                *u = (0.98 * *u).max(g.abs());
+                p - lr / (1.0 - 0.8_f64.powi(t)) * *m / (*u + 1e-3)
+            }) },
+
+        Row { name: "adagrad", slots: &["sum"], rests: true, parabola: 1.0, rosenbrock: (0.5, 10_000),
+            pinned: Pinned::Bits(0.7022653, 0.7022653839799521),
+            optimizer: |lr| Box::new(Adagrad::new(lr)),
+            oracle: Element(|_, lr, p, g, [s, ..]| { *s += g * g; p - lr * g / (s.sqrt() + 1e-10) }) },
+        Row { name: "adagrad, learning rate decay, start, eps inside, weight decay", slots: &["sum"], rests: false, parabola: 1.0, rosenbrock: (0.5, 20_000),
+            pinned: Pinned::Bits(0.708957, 0.7089570240450387),
+            optimizer: |lr| Box::new(Adagrad::new(lr).learning_rate_decay(1e-4).initial_accumulator_value(0.1).eps(1e-3)
+                .eps_inside_sqrt(true).weight_decay(0.01)),
+            oracle: Element(|t, lr, p, g, [s, ..]| {
+                let g = g + 0.01 * p;
+                *s = if t == 1 { 0.1 } else { *s } + g * g;
+                p - lr / (1.0 + f64::from(t - 1) * 1e-4) * g / (*s + 1e-3).sqrt()
+            }) },
+
+        Row { name: "adadelta", slots: &["square_avg", "acc_delta"], rests: true, parabola: 10.0, rosenbrock: (1.0, 20_000),
+            pinned: Pinned::Bits(0.74985206, 0.7498520880440913),
+            optimizer: |lr| Box::new(Adadelta::new(lr)),
+            oracle: Element(|_, lr, p, g, [s, a, _]| {
+                *s = 0.9 * *s + (1.0 - 0.9) * g * g;
+                let delta = (*a + 1e-6).sqrt() / (*s + 1e-6).sqrt() * g;
+                *a = 0.9 * *a + (1.0 - 0.9) * delta * delta;
+                p - lr * delta
+            }) },
+
+        Row { name: "rprop", slots: &["prev", "step_size"], rests: true, parabola: 0.1, rosenbrock: (1e-2, 10_000),
+            pinned: Pinned::Bits(0.73749995, 0.7374999999999999),
+            optimizer: |lr| Box::new(Rprop::new(lr)),
+            oracle: Element(|t, lr, p, g, s| rprop(t, lr, p, g, s, (0.5, 1.2), (1e-6, 50.0))) },
+        Row { name: "rprop, factors, step sizes", slots: &["prev", "step_size"], rests: true, parabola: 0.1, rosenbrock: (1e-2, 10_000),
+            pinned: Pinned::Bits(0.748, 0.748),
+            optimizer: |lr| Box::new(Rprop::new(lr).eta_minus(0.6).eta_plus(1.1).min_step_size(1e-5).max_step_size(0.06)),
+            oracle: Element(|t, lr, p, g, s| rprop(t, lr, p, g, s, (0.6, 1.1), (1e-5, 0.06))) },
+
+        Row { name: "asgd", slots: &[], rests: false, parabola: 0.1, rosenbrock: (2e-3, 20_000),
+            pinned: Pinned::Bits(0.7264599, 0.726459943337342),
+            optimizer: |lr| Box::new(Asgd::new(lr)),
+            oracle: Element(|t, lr, p, g, _| {
+                let eta = lr / (1.0 + 1e-4 * lr * f64::from(t - 1)).powf(0.75);
+                p * (1.0 - 1e-4 * eta) - eta * g
+            }) },
     ];
     rows.extend(matrices::rows());
     #[cfg(feature = "federated")]
@@ -367,4 +458,82 @@ fn adam(
     let m_hat = *m / (1.0 - beta1.powi(t));
     let w_hat = w / (1.0 - beta2.powi(t));
     param - learning_rate * m_hat / (w_hat.sqrt() + eps)
+}
+
+struct Nesterovs {
+    beta1: f64,
+    beta2: f64,
+    eps: f64,
+    momentum_decay: Option<f64>,
+}
+
+impl Default for Nesterovs {
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.999, eps: 1e-8, momentum_decay: Some(4e-3) }
+    }
+}
+
+fn nadam(
+    t: i32,
+    learning_rate: f64,
+    param: f64,
+    grad: f64,
+    [m, v, _]: &mut [f64; 3],
+    Nesterovs { beta1, beta2, eps, momentum_decay }: Nesterovs,
+) -> f64 {
+    let momentum = |t: i32| match momentum_decay {
+        Some(psi) => beta1 * (1.0 - 0.5 * 0.96_f64.powf(f64::from(t) * psi)),
+        None => beta1,
+    };
+    let product: f64 = (1..=t).map(momentum).product();
+    *m = beta1 * *m + (1.0 - beta1) * grad;
+    *v = beta2 * *v + (1.0 - beta2) * grad * grad;
+    let ahead = momentum(t + 1) * *m / (1.0 - product * momentum(t + 1));
+    let m_hat = ahead + (1.0 - momentum(t)) * grad / (1.0 - product);
+    param - learning_rate * m_hat / ((*v / (1.0 - beta2.powi(t))).sqrt() + eps)
+}
+
+fn radam(
+    t: i32,
+    learning_rate: f64,
+    param: f64,
+    grad: f64,
+    [m, v, _]: &mut [f64; 3],
+    (beta1, beta2, eps, eps_hat): (f64, f64, f64, bool),
+) -> f64 {
+    *m = beta1 * *m + (1.0 - beta1) * grad;
+    *v = beta2 * *v + (1.0 - beta2) * grad * grad;
+    let (m_hat, root) = (*m / (1.0 - beta1.powi(t)), (1.0 - beta2.powi(t)).sqrt());
+    let longest = 2.0 / (1.0 - beta2) - 1.0;
+    let rho = longest - 2.0 * f64::from(t) * beta2.powi(t) / (1.0 - beta2.powi(t));
+    if rho <= 5.0 {
+        return param - learning_rate * m_hat;
+    }
+    let r = ((rho - 4.0) * (rho - 2.0) * longest / ((longest - 4.0) * (longest - 2.0) * rho)).sqrt();
+    let divisor = if eps_hat { (v.sqrt() + eps) / root } else { v.sqrt() / root + eps };
+    param - learning_rate * r * m_hat / divisor
+}
+
+fn rprop(
+    t: i32,
+    learning_rate: f64,
+    param: f64,
+    grad: f64,
+    [prev, size, _]: &mut [f64; 3],
+    (minus, plus): (f64, f64),
+    (least, most): (f64, f64),
+) -> f64 {
+    let agreement = grad * *prev;
+    *size = if t == 1 { learning_rate } else { *size };
+    *size *= if agreement > 0.0 {
+        plus
+    } else if agreement < 0.0 {
+        minus
+    } else {
+        1.0
+    };
+    *size = size.max(least).min(most);
+    *prev = if agreement < 0.0 { 0.0 } else { grad };
+    let sign = if *prev == 0.0 { 0.0 } else { prev.signum() };
+    param - sign * *size
 }

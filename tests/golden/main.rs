@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 
 use approx::relative_eq;
-use gradus::optimizer::AdamRule;
 use gradus::prelude::*;
 use ndarray::Array1;
 
-use case::{Case, Options, STEPS, Setting, cases};
+use build::optimizer;
+use case::{Case, STEPS, cases};
 
 mod averages;
+mod build;
 mod case;
 mod lbfgs;
 mod matrices;
@@ -39,6 +40,12 @@ const F32_RMSPROP: Tolerance = Tolerance { absolute: 8.0 * F32_EPSILON, relative
 /// optax adds the decay to the direction, where ours shrinks the parameter first: in each of 100 steps half an ulp of the parameter.
 const F32_DECAY: Tolerance = Tolerance { absolute: 16.0 * F32_EPSILON, relative: 16.0 * F32_EPSILON };
 
+/// Adagrad's and Adadelta's steps are longer than Adam's, and PyTorch adds NAdam's two terms to the parameter one after the other: some ulp.
+const F32_LONGER: Tolerance = Tolerance { absolute: 8.0 * F32_EPSILON, relative: 8.0 * F32_EPSILON };
+
+/// PyTorch multiplies the parameter with 1 − λη, which is 1 up to a few ulp: in each of 100 steps half an ulp of the parameter.
+const F32_ASGD: Tolerance = Tolerance { absolute: 50.0 * F32_EPSILON, relative: 50.0 * F32_EPSILON };
+
 const F32_EPSILON: f64 = f32::EPSILON as f64;
 
 fn splitmix64(x: u64) -> u64 {
@@ -59,79 +66,6 @@ fn param(i: usize) -> f64 {
 
 fn grad(step: u64, i: usize) -> f64 {
     unit((step + 1) * 1_000_003 * 7 + i as u64 + (1 << 40))
-}
-
-/// A golden file's optimizer with the case's settings; panics at one that it does not have.
-fn optimizer<A: Scalar>(name: &str, case: &Case) -> Box<dyn Optimizer<A>> {
-    let rate = case.learning_rate();
-    let mut options = case.options.clone();
-    let mut momentum = || match options.remove("momentum") {
-        Some(Setting::Number(momentum)) => momentum,
-        other => panic!("momentum is {other:?}"),
-    };
-    match name {
-        "sgd" => Box::new(with(Sgd::new(rate), &options, |opt, setting| match setting {
-            ("weight_decay", Setting::Number(x)) => opt.weight_decay(x),
-            unknown => panic!("sgd has no {unknown:?}"),
-        })),
-        "momentum" => Box::new(with(Momentum::new(rate, momentum()), &options, |opt, setting| match setting {
-            ("dampening", Setting::Number(x)) => opt.dampening(x),
-            ("weight_decay", Setting::Number(x)) => opt.weight_decay(x),
-            ("classical", Setting::Switch(on)) => opt.classical(on),
-            unknown => panic!("momentum has no {unknown:?}"),
-        })),
-        "nesterov" => Box::new(with(Nesterov::new(rate, momentum()), &options, |opt, setting| match setting {
-            ("weight_decay", Setting::Number(x)) => opt.weight_decay(x),
-            ("classical", Setting::Switch(on)) => opt.classical(on),
-            unknown => panic!("nesterov has no {unknown:?}"),
-        })),
-        "rmsprop" => Box::new(with(RmsProp::new(rate), &options, |opt, setting| match setting {
-            ("alpha", Setting::Number(x)) => opt.alpha(x),
-            ("eps", Setting::Number(x)) => opt.eps(x),
-            ("momentum", Setting::Number(x)) => opt.momentum(x),
-            ("weight_decay", Setting::Number(x)) => opt.weight_decay(x),
-            ("centered", Setting::Switch(on)) => opt.centered(on),
-            ("eps_inside_sqrt", Setting::Switch(on)) => opt.eps_inside_sqrt(on),
-            ("classical", Setting::Switch(on)) => opt.classical(on),
-            unknown => panic!("rmsprop has no {unknown:?}"),
-        })),
-        "lion" => Box::new(with(Lion::new(rate), &options, |opt, setting| match setting {
-            ("beta1", Setting::Number(x)) => opt.beta1(x),
-            ("beta2", Setting::Number(x)) => opt.beta2(x),
-            ("weight_decay", Setting::Number(x)) => opt.weight_decay(x),
-            unknown => panic!("lion has no {unknown:?}"),
-        })),
-        "adabelief" => Box::new(with(AdaBelief::new(rate), &options, |opt, setting| match setting {
-            ("beta1", Setting::Number(x)) => opt.beta1(x),
-            ("beta2", Setting::Number(x)) => opt.beta2(x),
-            ("eps", Setting::Number(x)) => opt.eps(x),
-            ("weight_decay", Setting::Number(x)) => opt.weight_decay(x),
-            unknown => panic!("adabelief has no {unknown:?}"),
-        })),
-        "adam" => Box::new(with(Adam::new(rate), &options, adam)),
-        "adamw" => Box::new(with(AdamW::new(rate), &options, adam)),
-        _ => panic!("no optimizer {name}"),
-    }
-}
-
-fn with<O>(optimizer: O, options: &Options, set: impl Fn(O, (&str, Setting)) -> O) -> O {
-    options.iter().fold(optimizer, |opt, (name, setting)| set(opt, (name, *setting)))
-}
-
-fn adam<A: Scalar, const DECOUPLED: bool>(
-    opt: Elementwise<AdamRule<DECOUPLED>, A>,
-    setting: (&str, Setting),
-) -> Elementwise<AdamRule<DECOUPLED>, A> {
-    match setting {
-        ("beta1", Setting::Number(x)) => opt.beta1(x),
-        ("beta2", Setting::Number(x)) => opt.beta2(x),
-        ("eps", Setting::Number(x)) => opt.eps(x),
-        ("weight_decay", Setting::Number(x)) => opt.weight_decay(x),
-        ("amsgrad", Setting::Switch(on)) => opt.amsgrad(on),
-        ("eps_hat", Setting::Switch(on)) => opt.eps_hat(on),
-        ("bias_correction", Setting::Switch(on)) => opt.bias_correction(on),
-        unknown => panic!("adam has no {unknown:?}"),
-    }
 }
 
 /// The parameters `indices` after each of the recorded steps.
@@ -231,6 +165,51 @@ fn adam_agrees() {
 #[test]
 fn adamw_agrees() {
     agrees("adamw", F64, F32);
+}
+
+#[test]
+fn nadam_agrees() {
+    agrees("nadam", F64, F32_LONGER);
+}
+
+#[test]
+fn nadamw_agrees() {
+    agrees("nadamw", F64, F32_LONGER);
+}
+
+#[test]
+fn radam_agrees() {
+    agrees("radam", F64, F32);
+}
+
+#[test]
+fn radamw_agrees() {
+    agrees("radamw", F64, F32);
+}
+
+#[test]
+fn adamax_agrees() {
+    agrees("adamax", F64, F32);
+}
+
+#[test]
+fn adagrad_agrees() {
+    agrees("adagrad", F64, F32_LONGER);
+}
+
+#[test]
+fn adadelta_agrees() {
+    agrees("adadelta", F64, F32_LONGER);
+}
+
+#[test]
+fn rprop_agrees() {
+    agrees("rprop", EXACT, EXACT);
+}
+
+#[test]
+fn asgd_agrees() {
+    agrees("asgd", F64, F32_ASGD);
 }
 
 /// The README's own test values.

@@ -10,37 +10,59 @@ The inputs are exact in f32 and can be made again in any language (`unit` is in 
 The gradients come from this formula and not from a loss, so an error in one step stays visible and
 is neither damped nor amplified by the problem.
 
-Three sources:
+Four sources:
 
-- "torch": `torch.optim`, the plain path for one tensor (`foreach=False`).
-- "optax": its RMSProp, in f64, whose learning rate is inside the velocity, and its Lion and
-  AdaBelief, which PyTorch does not have.
-- "naive f64 reference": the formulas of the documentation, written out in numpy below, for the
-  named alternatives that PyTorch does not have. With the alternatives switched off, the same
-  functions must agree with every f64 run of PyTorch; the script stops if they do not.
+- "torch": `torch.optim`, the plain path for one tensor (`foreach=False`). Its default type is f64 here, because PyTorch keeps the numbers
+  of one tensor (NAdam's product of the momenta, ASGD's learning rate) in the default type.
+- "optax" and "keras", in f64, for their own forms of an optimizer, and optax for Lion and AdaBelief, which PyTorch does not have.
+- "naive f64 reference": the formulas of the documentation, written out in references.py, for the
+  named alternatives that no library has. The same functions must agree with every f64 run of the libraries; the
+  script stops if they do not.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+os.environ["KERAS_BACKEND"] = "jax"
+
 import jax
+import keras
 import numpy as np
 import optax
 import torch
 
 from common import numbers, unit, use_generic_kernels, write_json
+from references import (
+    adabelief_reference,
+    adadelta_reference,
+    adagrad_reference,
+    adam_reference,
+    adamax_reference,
+    asgd_reference,
+    lion_reference,
+    momentum_reference,
+    nadam_reference,
+    radam_reference,
+    rmsprop_reference,
+    rprop_reference,
+)
 
 jax.config.update("jax_enable_x64", True)
+keras.config.set_floatx("float64")
+torch.set_default_dtype(torch.float64)
 
 STEPS = 100
 RECORDED = [1, 2, 3, 10, 50, 100]
 ALL_SIZES = [0, 1, 7, 8, 9, 1000, 100003]
+SIZES_OF_ONE_BLOCK = ALL_SIZES[:-1]
 FEW_SIZES = [1, 9, 1000]
 CHANGING_RATE_SIZES = [9, 1000]
 DTYPES = {"f32": np.float32, "f64": np.float64}
 TORCH = "torch"
 OPTAX = f"optax {optax.__version__}"
+KERAS = f"keras {keras.__version__}"
 NAIVE = "naive f64 reference"
 
 
@@ -67,112 +89,6 @@ def sampled_indices(size):
     return list(range(8)) + spread + list(range(size - 8, size))
 
 
-# The naive reference. Each function takes options and returns `update(theta, g, lr) -> theta`.
-
-
-def momentum_reference(momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, classical=False):
-    """SGD, momentum and Nesterov; `classical` puts the learning rate inside the velocity."""
-    v = None
-
-    def update(theta, g, lr):
-        nonlocal v
-        g = g + weight_decay * theta
-        inside, outside = (lr, 1.0) if classical else (1.0, lr)
-        v = inside * g if v is None else momentum * v + inside * (1 - dampening) * g
-        return theta - outside * (inside * g + momentum * v if nesterov else v)
-
-    return update
-
-
-def rmsprop_reference(
-    alpha=0.99,
-    eps=1e-8,
-    weight_decay=0.0,
-    momentum=0.0,
-    centered=False,
-    eps_inside_sqrt=False,
-    classical=False,
-):
-    """RMSProp; `classical` puts the learning rate inside the momentum buffer."""
-    s = mean = b = 0.0
-
-    def update(theta, g, lr):
-        nonlocal s, mean, b
-        g = g + weight_decay * theta
-        s = alpha * s + (1 - alpha) * g * g
-        mean = alpha * mean + (1 - alpha) * g
-        average = s - mean * mean if centered else s
-        denom = np.sqrt(average + eps) if eps_inside_sqrt else np.sqrt(average) + eps
-        inside, outside = (lr, 1.0) if classical else (1.0, lr)
-        b = momentum * b + inside * g / denom
-        return theta - outside * b
-
-    return update
-
-
-def adam_reference(
-    beta1=0.9,
-    beta2=0.999,
-    eps=1e-8,
-    weight_decay=0.0,
-    amsgrad=False,
-    decoupled=False,
-    eps_hat=False,
-    bias_correction=True,
-):
-    """Adam and, with `decoupled`, AdamW."""
-    t = 0
-    m = v = v_max = 0.0
-
-    def update(theta, g, lr):
-        nonlocal t, m, v, v_max
-        t += 1
-        if decoupled:
-            theta = theta * (1 - lr * weight_decay)
-        else:
-            g = g + weight_decay * theta
-        m = beta1 * m + (1 - beta1) * g
-        v = beta2 * v + (1 - beta2) * g * g
-        v_max = np.maximum(v_max, v)
-        second = v_max if amsgrad else v
-        bc1, bc2 = (1 - beta1**t, 1 - beta2**t) if bias_correction else (1.0, 1.0)
-        if eps_hat:
-            return theta - lr * bc2**0.5 / bc1 * m / (np.sqrt(second) + eps)
-        return theta - lr / bc1 * m / (np.sqrt(second) / bc2**0.5 + eps)
-
-    return update
-
-
-def lion_reference(beta1=0.9, beta2=0.99, weight_decay=0.0):
-    """Lion, algorithm 2 of the paper."""
-    m = 0.0
-
-    def update(theta, g, lr):
-        nonlocal m
-        direction = np.sign(beta1 * m + (1 - beta1) * g)
-        m = beta2 * m + (1 - beta2) * g
-        return theta * (1 - lr * weight_decay) - lr * direction
-
-    return update
-
-
-def adabelief_reference(beta1=0.9, beta2=0.999, eps=1e-16, weight_decay=0.0):
-    """AdaBelief, algorithm 2 of the paper, with decoupled weight decay."""
-    t = 0
-    m = s = 0.0
-
-    def update(theta, g, lr):
-        nonlocal t, m, s
-        t += 1
-        m = beta1 * m + (1 - beta1) * g
-        s = beta2 * s + (1 - beta2) * (g - m) ** 2 + eps
-        m_hat = m / (1 - beta1**t)
-        s_hat = s / (1 - beta2**t)
-        return theta * (1 - lr * weight_decay) - lr * m_hat / (np.sqrt(s_hat) + eps)
-
-    return update
-
-
 def optax_rmsprop(rate, options):
     """optax's RMSProp; its learning rate is always inside the velocity: `classical`."""
     names = {"alpha": "decay", "eps_inside_sqrt": "eps_in_sqrt", "centered": "centered", "momentum": "momentum"}
@@ -195,6 +111,40 @@ def optax_adabelief(rate, options):
     )
 
 
+def renamed(names, options, drop=()):
+    """Options by their names in a library; others are the same there."""
+    return {names.get(name, name): value for name, value in options.items() if name not in drop}
+
+
+BETAS = {"beta1": "b1", "beta2": "b2"}
+
+
+def optax_nadam(rate, options):
+    """optax's NAdam, whose momentum is always b1."""
+    return optax.nadam(rate, **renamed(BETAS, options, ["momentum_schedule"]))
+
+
+def optax_nadamw(rate, options):
+    """optax's NAdamW without its default weight decay."""
+    return optax.nadamw(rate, **({"weight_decay": 0.0} | renamed(BETAS, options, ["momentum_schedule"])))
+
+
+def optax_radam(rate, options):
+    """optax's RAdam, which adds eps after the bias correction."""
+    return optax.radam(rate, **renamed(BETAS, options, ["eps_hat"]))
+
+
+def optax_adagrad(rate, options):
+    """optax's Adagrad, whose eps is inside the root."""
+    return optax.adagrad(rate, **renamed({}, options, ["eps_inside_sqrt"]))
+
+
+def keras_names(options):
+    """Keras' names for the options, without those that its optimizers have anyway."""
+    names = {"beta1": "beta_1", "beta2": "beta_2", "eps": "epsilon"}
+    return renamed(names, options, ["momentum_decay", "eps_outside_max", "eps_inside_sqrt"])
+
+
 def with_betas(options):
     """PyTorch's argument names for Adam's options."""
     options = dict(options)
@@ -203,12 +153,19 @@ def with_betas(options):
     return options
 
 
+def with_etas(options):
+    """PyTorch's argument names for Rprop's options."""
+    etas = (options.get("eta_minus", 0.5), options.get("eta_plus", 1.2))
+    return {"etas": etas, "step_sizes": (options.get("min_step_size", 1e-6), options.get("max_step_size", 50))}
+
+
 @dataclass
 class Optimizer:
     """One golden file: how to run the optimizer and the options to run it with.
 
-    `cases` are run with PyTorch, or with optax if PyTorch does not have the optimizer; `of_optax` with optax. `fixed` holds arguments of the PyTorch class that make it this optimizer, `fixed_reference`
-    the same for the naive reference.
+    `cases` are run with PyTorch, or with optax if PyTorch does not have the optimizer; `of_optax` with optax, `of_keras` with Keras. `fixed`
+    holds arguments of the PyTorch class that make it this optimizer, `fixed_reference` the same for the naive reference. `sizes` are those of
+    the plain case.
     """
 
     name: str
@@ -219,10 +176,13 @@ class Optimizer:
     alternatives: dict = field(default_factory=dict)
     of_optax: dict = field(default_factory=dict)
     optax_rule: Callable | None = None
+    of_keras: dict = field(default_factory=dict)
+    keras_class: type | None = None
     maximize: list = field(default_factory=list)
     fixed: dict = field(default_factory=dict)
     fixed_reference: dict = field(default_factory=dict)
     translate: Callable = dict
+    sizes: list = field(default_factory=lambda: ALL_SIZES)
 
 
 OPTIMIZERS = [
@@ -362,6 +322,137 @@ OPTIMIZERS = [
         fixed_reference={"decoupled": True, "weight_decay": 0.01},
         translate=with_betas,
     ),
+    Optimizer(
+        "nadam",
+        torch.optim.NAdam,
+        nadam_reference,
+        0.002,
+        {
+            "plain": {},
+            "betas+eps": {"beta1": 0.8, "beta2": 0.99, "eps": 1e-4},
+            "momentum_decay": {"momentum_decay": 0.1},
+            "weight_decay": {"weight_decay": 0.01},
+        },
+        of_optax={"optax": {"momentum_schedule": False}, "optax+betas": {"momentum_schedule": False, "beta1": 0.8, "beta2": 0.99}},
+        optax_rule=optax_nadam,
+        of_keras={"keras": {"momentum_decay": 1.0, "eps": 1e-4}},
+        keras_class=keras.optimizers.Nadam,
+        translate=with_betas,
+        sizes=SIZES_OF_ONE_BLOCK,
+    ),
+    Optimizer(
+        "nadamw",
+        torch.optim.NAdam,
+        nadam_reference,
+        0.002,
+        {"plain": {}, "weight_decay": {"weight_decay": 0.1}},
+        of_optax={"optax": {"momentum_schedule": False, "weight_decay": 0.1}},
+        optax_rule=optax_nadamw,
+        fixed={"decoupled_weight_decay": True},
+        fixed_reference={"decoupled": True},
+        translate=with_betas,
+        sizes=SIZES_OF_ONE_BLOCK,
+    ),
+    Optimizer(
+        "radam",
+        torch.optim.RAdam,
+        radam_reference,
+        0.001,
+        {
+            "plain": {},
+            "betas+eps": {"beta1": 0.8, "beta2": 0.99, "eps": 1e-4},
+            "weight_decay": {"weight_decay": 0.01},
+        },
+        of_optax={"optax": {"eps_hat": False, "eps": 1e-2}},
+        optax_rule=optax_radam,
+        translate=with_betas,
+        sizes=SIZES_OF_ONE_BLOCK,
+    ),
+    Optimizer(
+        "radamw",
+        torch.optim.RAdam,
+        radam_reference,
+        0.001,
+        {"plain": {}, "weight_decay": {"weight_decay": 0.1}},
+        fixed={"decoupled_weight_decay": True},
+        fixed_reference={"decoupled": True},
+        translate=with_betas,
+        sizes=SIZES_OF_ONE_BLOCK,
+    ),
+    Optimizer(
+        "adamax",
+        torch.optim.Adamax,
+        adamax_reference,
+        0.002,
+        {
+            "plain": {},
+            "betas+eps": {"beta1": 0.8, "beta2": 0.99, "eps": 1e-4},
+            "weight_decay": {"weight_decay": 0.01},
+        },
+        of_keras={"keras": {"eps_outside_max": True, "eps": 1e-4}},
+        keras_class=keras.optimizers.Adamax,
+        translate=with_betas,
+        sizes=SIZES_OF_ONE_BLOCK,
+    ),
+    Optimizer(
+        "adagrad",
+        torch.optim.Adagrad,
+        adagrad_reference,
+        0.01,
+        {
+            "plain": {},
+            "eps": {"eps": 1e-4},
+            "learning_rate_decay": {"learning_rate_decay": 0.1},
+            "initial_accumulator_value": {"initial_accumulator_value": 0.1},
+            "weight_decay": {"weight_decay": 0.01},
+        },
+        of_optax={"optax": {"initial_accumulator_value": 0.1, "eps": 1e-4, "eps_inside_sqrt": True}},
+        optax_rule=optax_adagrad,
+        of_keras={"keras": {"initial_accumulator_value": 0.1, "eps": 1e-4, "eps_inside_sqrt": True}},
+        keras_class=keras.optimizers.Adagrad,
+        translate=lambda options: renamed({"learning_rate_decay": "lr_decay"}, options),
+        sizes=SIZES_OF_ONE_BLOCK,
+    ),
+    Optimizer(
+        "adadelta",
+        torch.optim.Adadelta,
+        adadelta_reference,
+        1.0,
+        {
+            "plain": {},
+            "rho+eps": {"rho": 0.95, "eps": 1e-4},
+            "weight_decay": {"weight_decay": 0.01},
+        },
+        of_keras={"keras": {"rho": 0.95, "eps": 1e-5}},
+        keras_class=keras.optimizers.Adadelta,
+        sizes=SIZES_OF_ONE_BLOCK,
+    ),
+    Optimizer(
+        "rprop",
+        torch.optim.Rprop,
+        rprop_reference,
+        0.01,
+        {
+            "plain": {},
+            "etas": {"eta_minus": 0.7, "eta_plus": 1.5},
+            "step_sizes": {"min_step_size": 4e-3, "max_step_size": 0.0125},
+        },
+        translate=with_etas,
+        sizes=SIZES_OF_ONE_BLOCK,
+    ),
+    Optimizer(
+        "asgd",
+        torch.optim.ASGD,
+        asgd_reference,
+        0.01,
+        {
+            "plain": {},
+            "lambda+alpha": {"lambda": 0.1, "alpha": 0.6},
+            "weight_decay": {"weight_decay": 0.01},
+        },
+        translate=lambda options: renamed({"lambda": "lambd"}, options),
+        sizes=SIZES_OF_ONE_BLOCK,
+    ),
 ]
 
 
@@ -385,7 +476,14 @@ def run_torch(optimizer, options, maximize, dtype, size, rates):
 
     def values_after(t):
         theta.grad = torch.from_numpy(grad(size, t).astype(dtype))
-        torch_optimizer.param_groups[0]["lr"] = rates[t]
+        group = torch_optimizer.param_groups[0]
+        group["lr"] = rates[t]
+        if "eta" in torch_optimizer.state[theta]:
+            # ASGD has computed this step's rate in the last one, from the learning rate then: here from this step's.
+            eta = rates[t] / (1 + group["lambd"] * rates[t] * t) ** group["alpha"]
+            if rates[t] == rates[t - 1]:
+                assert eta == torch_optimizer.state[theta]["eta"].item()
+            torch_optimizer.state[theta]["eta"].fill_(eta)
         torch_optimizer.step()
         return theta.detach().numpy()[sample]
 
@@ -403,6 +501,19 @@ def run_optax(optimizer, options, dtype, size, rates):
         nonlocal theta, state
         updates, state = rule.update(jax.numpy.asarray(grad(size, t), dtype), state, theta)
         theta = optax.apply_updates(theta, updates)
+        return np.asarray(theta)[sampled_indices(size)]
+
+    return recorded(values_after)
+
+
+def run_keras(optimizer, options, size, rates):
+    """Sampled values from Keras."""
+    theta = keras.Variable(param(size))
+    rule = optimizer.keras_class(learning_rate=rates[0], **keras_names(options))
+
+    def values_after(t):
+        rule.learning_rate = rates[t]
+        rule.apply([keras.ops.convert_to_tensor(grad(size, t))], [theta])
         return np.asarray(theta)[sampled_indices(size)]
 
     return recorded(values_after)
@@ -430,10 +541,11 @@ def runs(optimizer):
     table += [("maximize", TORCH, optimizer.cases[name], True) for name in optimizer.maximize]
     table += [(name, NAIVE, options, False) for name, options in optimizer.alternatives.items()]
     table += [(name, OPTAX, options, False) for name, options in optimizer.of_optax.items()]
+    table += [(name, KERAS, options, False) for name, options in optimizer.of_keras.items()]
     constant = [optimizer.learning_rate] * STEPS
     changing = changing_rates(optimizer.learning_rate)
     for name, source, options, maximize in table:
-        constant_sizes = ALL_SIZES if name == "plain" else FEW_SIZES
+        constant_sizes = optimizer.sizes if name == "plain" else FEW_SIZES
         plan = [(constant, constant_sizes), (changing, CHANGING_RATE_SIZES)]
         for dtype in DTYPES if source == library else ["f64"]:
             for rates, sizes in plan:
@@ -452,6 +564,9 @@ def case(optimizer, name, source, options, maximize, dtype, size, rates):
         values = run_optax(optimizer, options, DTYPES[dtype], size, rates)
         tolerance = 1e-12 if dtype == "f64" else 1e-4
         np.testing.assert_allclose(values, naive, rtol=tolerance, atol=tolerance, err_msg=name)
+    elif source == KERAS:
+        values = run_keras(optimizer, options, size, rates)
+        np.testing.assert_allclose(values, naive, rtol=1e-12, atol=1e-12, err_msg=name)
     else:
         values = naive
     return {

@@ -8,7 +8,25 @@ use super::case::{Case, Setting, cases};
 use super::{F32, F32_RMSPROP, F64, Tolerance, compare};
 
 /// The name of every file.
-const OPTIMIZERS: [&str; 8] = ["sgd", "momentum", "nesterov", "rmsprop", "lion", "adabelief", "adam", "adamw"];
+const OPTIMIZERS: [&str; 17] = [
+    "sgd",
+    "momentum",
+    "nesterov",
+    "rmsprop",
+    "lion",
+    "adabelief",
+    "adam",
+    "adamw",
+    "nadam",
+    "nadamw",
+    "radam",
+    "radamw",
+    "adamax",
+    "adagrad",
+    "adadelta",
+    "rprop",
+    "asgd",
+];
 
 /// The cases of 9 elements in f64.
 fn small_cases(name: &str) -> Vec<Case> {
@@ -92,6 +110,35 @@ fn a_default_that_is_slightly_off_is_noticed() {
         ("adamw", "beta2", 0.999_000_1),
         ("adamw", "eps", 1.01e-8),
         ("adamw", "weight_decay", 0.010_000_1),
+        ("nadam", "beta1", 0.900_001),
+        ("nadam", "beta2", 0.999_000_1),
+        ("nadam", "eps", 1.01e-8),
+        ("nadam", "momentum_decay", 4.000_1e-3),
+        ("nadam", "weight_decay", 1e-9),
+        ("nadamw", "momentum_decay", 4.000_1e-3),
+        ("nadamw", "weight_decay", 1e-9),
+        ("radam", "beta1", 0.900_001),
+        ("radam", "beta2", 0.999_000_1),
+        ("radam", "eps", 1.01e-8),
+        ("radam", "weight_decay", 1e-9),
+        ("radamw", "weight_decay", 1e-9),
+        ("adamax", "beta1", 0.900_001),
+        ("adamax", "beta2", 0.999_000_1),
+        ("adamax", "eps", 1.01e-8),
+        ("adamax", "weight_decay", 1e-9),
+        ("adagrad", "learning_rate_decay", 1e-9),
+        ("adagrad", "initial_accumulator_value", 1e-9),
+        ("adagrad", "eps", 2e-10),
+        ("adagrad", "weight_decay", 1e-9),
+        ("adadelta", "rho", 0.900_001),
+        ("adadelta", "eps", 1.000_001e-6),
+        ("adadelta", "weight_decay", 1e-9),
+        ("rprop", "eta_minus", 0.500_001),
+        ("rprop", "eta_plus", 1.200_001),
+        ("rprop", "min_step_size", 1.001e-6),
+        ("asgd", "lambda", 1.000_1e-4),
+        ("asgd", "alpha", 0.751),
+        ("asgd", "weight_decay", 1e-9),
     ] {
         noticed(name, "f64", F64, option, Setting::Number(value));
     }
@@ -104,6 +151,12 @@ fn a_default_that_is_slightly_off_is_noticed() {
         ("adamw", "amsgrad", true),
         ("adamw", "eps_hat", true),
         ("adamw", "bias_correction", false),
+        ("nadam", "momentum_schedule", false),
+        ("nadamw", "momentum_schedule", false),
+        ("radam", "eps_hat", false),
+        ("radamw", "eps_hat", false),
+        ("adamax", "eps_outside_max", true),
+        ("adagrad", "eps_inside_sqrt", true),
     ] {
         noticed(name, "f64", F64, option, Setting::Switch(on));
     }

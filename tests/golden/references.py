@@ -1,0 +1,253 @@
+"""The formulas of the documentation, written out in numpy.
+
+Each function takes the options that gradus' setters have and returns `update(theta, g, lr) -> theta` for an optimizer whose
+state is in the closure.
+"""
+
+import numpy as np
+
+
+def momentum_reference(momentum=0.0, dampening=0.0, weight_decay=0.0, nesterov=False, classical=False):
+    """SGD, momentum and Nesterov; `classical` puts the learning rate inside the velocity."""
+    v = None
+
+    def update(theta, g, lr):
+        nonlocal v
+        g = g + weight_decay * theta
+        inside, outside = (lr, 1.0) if classical else (1.0, lr)
+        v = inside * g if v is None else momentum * v + inside * (1 - dampening) * g
+        return theta - outside * (inside * g + momentum * v if nesterov else v)
+
+    return update
+
+
+def rmsprop_reference(
+    alpha=0.99,
+    eps=1e-8,
+    weight_decay=0.0,
+    momentum=0.0,
+    centered=False,
+    eps_inside_sqrt=False,
+    classical=False,
+):
+    """RMSProp; `classical` puts the learning rate inside the momentum buffer."""
+    s = mean = b = 0.0
+
+    def update(theta, g, lr):
+        nonlocal s, mean, b
+        g = g + weight_decay * theta
+        s = alpha * s + (1 - alpha) * g * g
+        mean = alpha * mean + (1 - alpha) * g
+        average = s - mean * mean if centered else s
+        denom = np.sqrt(average + eps) if eps_inside_sqrt else np.sqrt(average) + eps
+        inside, outside = (lr, 1.0) if classical else (1.0, lr)
+        b = momentum * b + inside * g / denom
+        return theta - outside * b
+
+    return update
+
+
+def adam_reference(
+    beta1=0.9,
+    beta2=0.999,
+    eps=1e-8,
+    weight_decay=0.0,
+    amsgrad=False,
+    decoupled=False,
+    eps_hat=False,
+    bias_correction=True,
+):
+    """Adam and, with `decoupled`, AdamW."""
+    t = 0
+    m = v = v_max = 0.0
+
+    def update(theta, g, lr):
+        nonlocal t, m, v, v_max
+        t += 1
+        if decoupled:
+            theta = theta * (1 - lr * weight_decay)
+        else:
+            g = g + weight_decay * theta
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g * g
+        v_max = np.maximum(v_max, v)
+        second = v_max if amsgrad else v
+        bc1, bc2 = (1 - beta1**t, 1 - beta2**t) if bias_correction else (1.0, 1.0)
+        if eps_hat:
+            return theta - lr * bc2**0.5 / bc1 * m / (np.sqrt(second) + eps)
+        return theta - lr / bc1 * m / (np.sqrt(second) / bc2**0.5 + eps)
+
+    return update
+
+
+def lion_reference(beta1=0.9, beta2=0.99, weight_decay=0.0):
+    """Lion, algorithm 2 of the paper."""
+    m = 0.0
+
+    def update(theta, g, lr):
+        nonlocal m
+        direction = np.sign(beta1 * m + (1 - beta1) * g)
+        m = beta2 * m + (1 - beta2) * g
+        return theta * (1 - lr * weight_decay) - lr * direction
+
+    return update
+
+
+def adabelief_reference(beta1=0.9, beta2=0.999, eps=1e-16, weight_decay=0.0):
+    """AdaBelief, algorithm 2 of the paper, with decoupled weight decay."""
+    t = 0
+    m = s = 0.0
+
+    def update(theta, g, lr):
+        nonlocal t, m, s
+        t += 1
+        m = beta1 * m + (1 - beta1) * g
+        s = beta2 * s + (1 - beta2) * (g - m) ** 2 + eps
+        m_hat = m / (1 - beta1**t)
+        s_hat = s / (1 - beta2**t)
+        return theta * (1 - lr * weight_decay) - lr * m_hat / (np.sqrt(s_hat) + eps)
+
+    return update
+
+
+def nadam_reference(
+    beta1=0.9,
+    beta2=0.999,
+    eps=1e-8,
+    momentum_decay=4e-3,
+    weight_decay=0.0,
+    decoupled=False,
+    momentum_schedule=True,
+):
+    """NAdam and, with `decoupled`, NAdamW; without `momentum_schedule` the momentum is always beta1."""
+    t = 0
+    m = v = 0.0
+    product = 1.0
+
+    def momentum(t):
+        return beta1 * (1 - 0.5 * 0.96 ** (t * momentum_decay)) if momentum_schedule else beta1
+
+    def update(theta, g, lr):
+        nonlocal t, m, v, product
+        t += 1
+        if decoupled:
+            theta = theta * (1 - lr * weight_decay)
+        else:
+            g = g + weight_decay * theta
+        product *= momentum(t)
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g * g
+        m_hat = momentum(t + 1) * m / (1 - product * momentum(t + 1)) + (1 - momentum(t)) * g / (1 - product)
+        return theta - lr * m_hat / (np.sqrt(v / (1 - beta2**t)) + eps)
+
+    return update
+
+
+def radam_reference(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, decoupled=False, eps_hat=True):
+    """RAdam and, with `decoupled`, RAdamW."""
+    t = 0
+    m = v = 0.0
+
+    def update(theta, g, lr):
+        nonlocal t, m, v
+        t += 1
+        if decoupled:
+            theta = theta * (1 - lr * weight_decay)
+        else:
+            g = g + weight_decay * theta
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g * g
+        bc1, bc2 = 1 - beta1**t, 1 - beta2**t
+        rho_inf = 2 / (1 - beta2) - 1
+        rho = rho_inf - 2 * t * beta2**t / bc2
+        if rho <= 5:
+            return theta - lr * m / bc1
+        r = ((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)) ** 0.5
+        root = bc2**0.5
+        adaptive = root / (np.sqrt(v) + eps) if eps_hat else 1 / (np.sqrt(v) / root + eps)
+        return theta - lr * r * m / bc1 * adaptive
+
+    return update
+
+
+def adamax_reference(beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, eps_outside_max=False):
+    """Adamax."""
+    t = 0
+    m = u = 0.0
+
+    def update(theta, g, lr):
+        nonlocal t, m, u
+        t += 1
+        g = g + weight_decay * theta
+        m = beta1 * m + (1 - beta1) * g
+        u = np.maximum(beta2 * u, np.abs(g) + (0 if eps_outside_max else eps))
+        return theta - lr / (1 - beta1**t) * m / (u + (eps if eps_outside_max else 0))
+
+    return update
+
+
+def adagrad_reference(
+    learning_rate_decay=0.0,
+    initial_accumulator_value=0.0,
+    eps=1e-10,
+    weight_decay=0.0,
+    eps_inside_sqrt=False,
+):
+    """Adagrad."""
+    t = 0
+    s = initial_accumulator_value
+
+    def update(theta, g, lr):
+        nonlocal t, s
+        t += 1
+        g = g + weight_decay * theta
+        s = s + g * g
+        denom = np.sqrt(s + eps) if eps_inside_sqrt else np.sqrt(s) + eps
+        return theta - lr / (1 + (t - 1) * learning_rate_decay) * g / denom
+
+    return update
+
+
+def adadelta_reference(rho=0.9, eps=1e-6, weight_decay=0.0):
+    """Adadelta."""
+    s = a = 0.0
+
+    def update(theta, g, lr):
+        nonlocal s, a
+        g = g + weight_decay * theta
+        s = rho * s + (1 - rho) * g * g
+        delta = np.sqrt(a + eps) / np.sqrt(s + eps) * g
+        a = rho * a + (1 - rho) * delta * delta
+        return theta - lr * delta
+
+    return update
+
+
+def rprop_reference(eta_minus=0.5, eta_plus=1.2, min_step_size=1e-6, max_step_size=50.0):
+    """Rprop; the learning rate is the first step size."""
+    prev, size = 0.0, None
+
+    def update(theta, g, lr):
+        nonlocal prev, size
+        size = np.full_like(theta, lr) if size is None else size
+        size = size * np.where(g * prev > 0, eta_plus, np.where(g * prev < 0, eta_minus, 1.0))
+        size = np.minimum(np.maximum(size, min_step_size), max_step_size)
+        prev = np.where(g * prev < 0, 0.0, g)
+        return theta - np.sign(prev) * size
+
+    return update
+
+
+def asgd_reference(**options):
+    """ASGD. `lambda` is a keyword of Python."""
+    decay, alpha = options.get("lambda", 1e-4), options.get("alpha", 0.75)
+    weight_decay = options.get("weight_decay", 0.0)
+    t = 0
+
+    def update(theta, g, lr):
+        nonlocal t
+        t += 1
+        eta = lr / (1 + decay * lr * (t - 1)) ** alpha
+        return theta * (1 - decay * eta) - eta * (g + weight_decay * theta)
+
+    return update
