@@ -120,7 +120,7 @@ impl<A: Scalar, O: Optimizer<A> + 'static> OptimizerLaws<A, O> {
             let tensors = |tree: &Tree<A>| tree.0.iter().filter_map(|(_, tensor)| tensor.clone()).collect::<Vec<_>>();
             let (found, start) = (tensors(&params), tensors(&start));
             let mut pairs = found.iter().flatten().zip(start.iter().flatten());
-            match pairs.find(|(found, start)| !(found.abs() < start.abs())) {
+            match pairs.find(|(found, start)| found.abs() >= start.abs() || found.is_nan()) {
                 Some((found, start)) => ensure(false, || format!("{start:?} became {found:?}, which is no smaller")),
                 None => Ok(()),
             }
