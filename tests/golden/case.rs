@@ -8,7 +8,7 @@ use serde_json::Value;
 pub(crate) const STEPS: u64 = 100;
 
 /// The files with a tensor of several blocks: few, because 100 steps of it take a second.
-const WITH_SEVERAL_BLOCKS: [&str; 7] = ["sgd", "momentum", "nesterov", "rmsprop", "lion", "adam", "adamw"];
+const WITH_SEVERAL_BLOCKS: [&str; 8] = ["sgd", "momentum", "nesterov", "rmsprop", "lion", "adabelief", "adam", "adamw"];
 
 /// What a case gives to a setter.
 #[derive(Clone, Copy, Debug, PartialEq)]
