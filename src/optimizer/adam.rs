@@ -150,12 +150,9 @@ impl<A: Scalar> AdamW<A> {
 type Coefficients<A> = [A; 6];
 
 impl<const DECOUPLED: bool> AdamRule<DECOUPLED> {
-    /// The divisors of m and √v.
-    fn corrections(&self, values: &AdamValues, at: &At) -> (f64, f64) {
-        match self.bias_correction {
-            true => (at.bias_correction(values.beta1), at.bias_correction(values.beta2).sqrt()),
-            false => (1.0, 1.0),
-        }
+    /// The divisor of an average with this decay.
+    fn correction(&self, beta: f64, at: &At) -> f64 {
+        if self.bias_correction { at.bias_correction(beta) } else { 1.0 }
     }
 }
 
@@ -175,15 +172,17 @@ impl<A: Scalar, const DECOUPLED: bool> Rule<A> for AdamRule<DECOUPLED> {
     }
 
     fn coefficients(&self, values: &AdamValues, at: &At) -> Coefficients<A> {
-        let (_, root) = self.corrections(values, at);
         let &AdamValues { beta1, beta2, eps } = values;
-        let scale = if self.eps_hat { 1.0 } else { 1.0 / root };
+        let scale = if self.eps_hat { 1.0 } else { 1.0 / self.correction(beta2, at).sqrt() };
         [beta1, 1.0 - beta1, beta2, 1.0 - beta2, scale, eps].map(A::from_f64)
     }
 
     fn step_size(&self, values: &AdamValues, at: &At) -> f64 {
-        let (first, root) = self.corrections(values, at);
-        if self.eps_hat { at.learning_rate * root / first } else { at.learning_rate / first }
+        let first = self.correction(values.beta1, at);
+        match self.eps_hat {
+            true => at.learning_rate * self.correction(values.beta2, at).sqrt() / first,
+            false => at.learning_rate / first,
+        }
     }
 
     fn sweep(&self, c: Coefficients<A>, lanes: Lanes<'_, A>) {

@@ -34,9 +34,22 @@ impl<A: Scalar, C: Copy + Sync> Shared<'_, A, C> {
                 let mut piece = || pieces.next().unwrap_or_default();
                 let (before, direction, grad) = (piece(), piece(), piece());
                 let mut slots: [&mut [A]; MAX_SLOTS] = std::array::from_fn(|_| piece());
-                read(param, self.shape, Order::C, start, before);
+                let range = start..start + length;
+                let before = match param.as_slice(Order::C) {
+                    Some(param) => &param[range.clone()],
+                    None => {
+                        read(param, self.shape, Order::C, start, before);
+                        before
+                    }
+                };
                 direction.copy_from_slice(before);
-                self.grad.read_raw(self.shape, Order::C, start, grad);
+                let grad = match self.grad.as_slice(Order::C) {
+                    Some(values) => &values[range],
+                    None => {
+                        self.grad.read_raw(self.shape, Order::C, start, grad);
+                        grad
+                    }
+                };
                 for (slot, values) in slots.iter_mut().enumerate().take(slot_count) {
                     stored.read_wide(slot, (self.shape, self.order), start, values);
                 }

@@ -74,7 +74,8 @@ pub use stored::MAX_SLOTS;
 ///
 /// The driver is [`Elementwise`]. It calls [`values`](HyperParameters::values) at least once per step, [`coefficients`](Rule::coefficients)
 /// and [`step_size`](Rule::step_size) once per tensor, and [`sweep`](Rule::sweep) once per block of a tensor. It applies the gradient's
-/// scale and the weight decay before it calls the rule, and moves the parameter afterwards.
+/// scale and the weight decay before it calls the rule, and moves the parameter afterwards. With the options `cautious` and `trust_ratio` it also
+/// calls `sweep` on copies, to measure the direction before the parameter moves.
 pub trait Rule<A: Scalar>: HyperParameters + 'static {
     /// The numbers that the loop needs. They are computed in `f64` once per step and tensor, and then rounded to `A`.
     type Coefficients: Copy + Send + Sync;

@@ -104,13 +104,19 @@ impl<T> PerTensor<T> {
 
     /// Makes the values that are missing for the tensors of a step. In the first step it also sets the layout. If nothing is missing, it
     /// does not go through the tensors.
+    #[inline]
     pub fn begin<A: Element>(&mut self, step: &Step<'_, A>, make: impl Fn(&TensorInfo, &Tensor<'_, A>) -> T) -> Made {
+        if self.missing == 0 && self.layout.is_some() {
+            return Made { is_first: false, tensors: Vec::new() };
+        }
+        self.make(step, make)
+    }
+
+    #[cold]
+    fn make<A: Element>(&mut self, step: &Step<'_, A>, make: impl Fn(&TensorInfo, &Tensor<'_, A>) -> T) -> Made {
         let mut made = Made { is_first: self.layout.is_none(), tensors: Vec::new() };
         if made.is_first {
             *self = Self::of(Arc::clone(step.layout()));
-        }
-        if self.missing == 0 {
-            return made;
         }
         for (info, tensor, own) in step.zip(&mut self.tensors) {
             if own.is_none() {

@@ -44,7 +44,7 @@ laws! {
     /// The oracle is a slow loop in `f64`, written from the docs and not from the code. It is compared on sizes 0 and 1, around the
     /// widths of SIMD registers and of a block, and on several blocks with a tail. Slots are compared too, if their names are given.
     Oracle: "The optimizer computes its update rule, as the oracle has it", "Compare the first step of one element by hand";
-    /// A mistake at the edge of a SIMD register or of a block shows here.
+    /// A mistake at the edge of a SIMD register shows here.
     ElementsAlone: "A tensor is stepped as its elements are, one by one",
         "An element's direction depends only on its own parameter, gradient and slots";
     /// Parameters and gradients may have any number of axes, and axes of length 0. State begins with the first gradient.

@@ -73,7 +73,7 @@ impl<S: Schedule + 'static> ScheduleLaws<S> {
         report(&self.violations());
     }
 
-    /// Tests one law.
+    /// Tests one law. One that is left out, not declared or not for this kind of thing holds.
     ///
     /// # Panics
     /// If the law is broken.
@@ -140,6 +140,7 @@ impl<S: Schedule + 'static> ScheduleLaws<S> {
         change(&changed.0);
         let mut opt = Sgd::<f64>::new(fresh.clone());
         let saved = Sgd::<f64>::new(changed.clone()).state_dict();
+        ensure(saved != opt.state_dict(), || "what `changed` does is not in the state".into())?;
         let keys: Vec<_> = saved.keys().filter(|key| key.contains("learning_rate")).map(str::to_owned).collect();
         ensure(!keys.is_empty(), || "no state is saved: `memory` returns none".into())?;
         for key in &keys {

@@ -141,10 +141,11 @@ fn every_law_holds_at_every_lower_level() {
     }
 }
 
-/// In the processes that [`every_law_holds_at_every_lower_level`] starts; in others, where a level may be asked for, too.
+/// In the processes that [`every_law_holds_at_every_lower_level`] starts.
 #[test]
 fn the_level_that_was_asked_for() {
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let highest = simd::available().pop().unwrap();
-    assert_eq!(simd::level().name(), std::env::var(simd::VARIABLE).unwrap_or_else(|_| highest.name().into()));
+    // Without a wish, tests that run beside this one go through all levels.
+    if let Ok(wish) = std::env::var(simd::VARIABLE) {
+        assert_eq!(simd::level().name(), wish);
+    }
 }

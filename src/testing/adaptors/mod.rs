@@ -68,7 +68,7 @@ impl<A: Scalar> AdaptorLaws<A> {
         report(&self.violations());
     }
 
-    /// Tests one law.
+    /// Tests one law. One that is left out, not declared or not for this kind of thing holds.
     ///
     /// # Panics
     /// If the law is broken.

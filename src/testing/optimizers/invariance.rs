@@ -15,7 +15,8 @@ use crate::testing::violation::{Held, case, ensure};
 /// The level belongs to the whole process.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Runs the same at every SIMD level that the machine has, the lowest first, and then restores the level. One call at a time does this.
+/// Runs the same at every SIMD level that the machine has, the lowest first, and then restores the level. One call at a time does this: a call
+/// inside of `run`, also one by [`Law::SimdLevels`](crate::testing::Law::SimdLevels), waits forever.
 pub fn at_every_level<T>(mut run: impl FnMut(Level) -> T) -> Vec<T> {
     /// Restores the level also after a panic.
     struct Restored(Level);

@@ -177,7 +177,7 @@ impl<A: Scalar, O: Optimizer<A> + 'static> OptimizerLaws<A, O> {
         report(&self.violations());
     }
 
-    /// Tests one law.
+    /// Tests one law. One that is left out, not declared or not for this kind of thing holds.
     ///
     /// # Panics
     /// If the law is broken.
