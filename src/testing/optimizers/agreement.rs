@@ -75,8 +75,9 @@ impl<A: Scalar, O: Optimizer<A> + 'static> OptimizerLaws<A, O> {
     }
 
     fn matrices_agree(&self, oracle: &MatrixOracle) -> Held {
-        // If all tensors are one vector, a vector of one element has nothing left but rounding after a few steps.
-        for shape in [[1, 1], [2, 2], [5, 5], [3, 5], [6, 4]].into_iter().skip(usize::from(self.joins_tensors)) {
+        // Square, because statistics of fewer rows than columns are singular, and have no eigenvectors of their own. If all tensors are one
+        // vector, a vector of one element has nothing left but rounding after a few steps.
+        for shape in [[1, 1], [2, 2], [5, 5], [8, 8]].into_iter().skip(usize::from(self.joins_tensors)) {
             case(format_args!("shape {shape:?}, {COMPARED} steps"), || self.matrix_agrees(oracle, shape))?;
         }
         Ok(())
