@@ -117,7 +117,7 @@ impl<A: Scalar, O: Optimizer<A> + 'static> OptimizerLaws<A, O> {
         Self { oracle: Some(Oracle::of_elements(oracle)), kind: Kind::Elements, ..self }
     }
 
-    /// The update rule of one matrix, in `f64`: for [`Law::Oracle`].
+    /// The update rule of one matrix, in `f64`: for [`Law::Oracle`], which compares square matrices.
     ///
     /// It gets the step (from 1) and the learning rate, the parameter, which it changes, the gradient, and a memory, empty at first.
     pub fn matrix_oracle(
