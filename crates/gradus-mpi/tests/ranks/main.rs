@@ -80,6 +80,8 @@ fn main() {
     match given.as_slice() {
         ["--rank", "suite", settings @ ..] => suite(settings),
         ["--rank", fault] => faults::act(fault),
+        // What is to be skipped in all test binaries is in others.
+        ["--skip", _] => start(""),
         _ => start(given.iter().copied().find(|argument| !argument.starts_with('-')).unwrap_or("")),
     }
 }
