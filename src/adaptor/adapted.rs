@@ -31,8 +31,8 @@ pub trait Adaptor<A: Element>: Send + Sized + 'static {
     /// The adaptor's own, and those of the optimizer inside.
     fn apply(&mut self, step: Step<'_, A>, inner: &mut dyn Optimizer<A>) -> Result<Report>;
 
-    /// Receives the result of a call, and passes it to the optimizer inside: see [`Optimizer::conclude`]. An adaptor that does not call the
-    /// optimizer inside in every call returns the errors of the other calls itself.
+    /// Receives the result of a call, and passes it to the optimizer inside: see [`Optimizer::conclude`]. An adaptor that skips the
+    /// optimizer inside in some calls returns the errors of those calls itself.
     ///
     /// # Errors
     /// That of `result`, and those of the optimizer inside.
@@ -43,7 +43,7 @@ pub trait Adaptor<A: Element>: Send + Sized + 'static {
     /// The layout of the parameters that the adaptor has state for, or `None`.
     fn layout(&self) -> Option<&Arc<Layout>>;
 
-    /// Writes the adaptor's state into a node of its own, including the state of its hyper-parameters.
+    /// Writes the state of the adaptor and its hyper-parameters into one node: entries with one name.
     fn write_state(&self, state: &mut StateWriter<'_>);
 
     /// Reads what [`write_state`](Self::write_state) wrote. The adaptor changes only when the returned [`Commit`] is made.
@@ -79,7 +79,7 @@ pub fn check<'s, A: Element>(
 }
 
 /// An [`Adaptor::apply`] for adaptors that only change the step: changes the step with `describe`, and calls `apply` of the optimizer
-/// inside. If it returns an error, nothing has changed.
+/// inside. On an error, nothing has changed.
 ///
 /// # Errors
 /// Those of `describe` and of the optimizer inside.

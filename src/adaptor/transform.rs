@@ -94,7 +94,7 @@ impl<A: Element, F: Fn(&mut Step<'_, A>) -> Result<()> + Send + 'static> Transfo
 #[derive(Clone)]
 pub struct Transforming<T> {
     transform: T,
-    /// The parameters of a step that was skipped before the optimizer inside knew them.
+    /// The layout of a step that was skipped before the optimizer inside had one.
     layout: Option<Arc<Layout>>,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! | adaptor | made by | every rank has |
 //! |---|---|---|
-//! | [`DataParallel`] | [`data_parallel(group)`](crate::OptimizerExt::data_parallel) | all state; with [`compress`] it sends less |
-//! | [`Sharded`] (ZeRO-1) | [`sharded(group)`](crate::OptimizerExt::sharded) | its share of the state; [`unshard`] joins them |
+//! | [`DataParallel`] | [`data_parallel(group)`](crate::OptimizerExt::data_parallel) | all state; [`compress`] sends less |
+//! | [`Sharded`] (ZeRO-1) | [`sharded(group)`](crate::OptimizerExt::sharded) | its shard of the state; [`unshard`] joins all |
 //! | [`LocalSteps`] (DiLoCo) | [`local_steps(h, outer)`](crate::OptimizerExt::local_steps)`.across(group)` | its own steps, and an exchange every h steps |
 //!
 //! A group is a [`ThreadGroup`], the processes of MPI (crate `gradus-mpi`), or any other type with [`RankGroup`] and [`Collective`].

@@ -25,7 +25,7 @@ pub enum ArgumentError {
         argument: &'static str,
     },
 
-    /// A number is, or an array holds, NaN or an infinity.
+    /// A number or array element is NaN or infinite.
     #[error("{argument} is {value}{}", at_index(.index))]
     NotFinite {
         /// The argument's name.

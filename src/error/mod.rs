@@ -2,7 +2,7 @@
 //!
 //! | variant of [`Error`] | returned by |
 //! |---|---|
-//! | [`Step`](Error::Step) | [`step`](crate::Optimizer::step), and swapping averages: hyper-parameters, trees, gradients, the order of a chain |
+//! | [`Step`](Error::Step) | [`step`](crate::Optimizer::step) and swapping averages: invalid hyper-parameters, trees, gradients, chains |
 //! | [`Argument`](Error::Argument) | a function whose argument is out of range; `step`, if a count such as `accumulate(0)` is |
 //! | [`Curvature`](Error::Curvature) | `observe` and `step` of [K-FAC](crate::curvature) |
 //! | [`Loss`](Error::Loss) | the gradient [`check`](crate::check) |
@@ -57,7 +57,7 @@ pub(crate) use text::Name;
 /// The result of every fallible call of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What went wrong, where, and what is accepted instead. The [module](self) says which call returns which variant.
+/// The problem, where it is, and often what is accepted. The [module](self) says which call returns which variant.
 ///
 /// A call that returns an error has changed nothing: parameters, gradients, optimizer state and counters are bit for bit
 /// what they were before. The only exception is [`RefusedTooLate`](Error::RefusedTooLate). The fields hold the data;
@@ -110,9 +110,9 @@ pub enum Error {
 
     /// An optimizer accepted a step in `check` and rejected it in `apply`, after other optimizers had taken theirs.
     ///
-    /// Or an optimizer cannot load the state that it has just written, so that a round cannot be undone.
+    /// Or a round could not be undone, because an optimizer could not load its own state.
     ///
-    /// This is the only error after which something has changed: other tensors have moved, or that state.
+    /// This is the only error that leaves a change: other tensors have moved, or that state.
     #[error(
         "other tensors have already moved: {reason} (an optimizer must reject in `check` every step that it would reject in `apply`)"
     )]
@@ -133,7 +133,7 @@ impl Error {
         Self::Argument(ArgumentError::Range { argument, value, accepted: accepted.into() })
     }
 
-    /// The reason alone, after everything that had moved was put back.
+    /// The reason alone, for a step that was fully undone.
     #[cfg(feature = "distributed")]
     pub(crate) fn taken_back(self) -> Self {
         match self {

@@ -84,7 +84,7 @@ pub enum RankError {
         name: &'static str,
     },
 
-    /// An adaptor that knows one rank's data was given the mean gradients of all ranks.
+    /// An adaptor for one rank's data was given the mean gradients of all ranks.
     #[error(
         "{name} needs the gradients of its own rank's data, not the mean over all ranks; write it after `data_parallel`"
     )]

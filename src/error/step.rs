@@ -108,7 +108,7 @@ pub enum StepError {
     GradientScale {
         /// The tensor's path.
         path: String,
-        /// The number's role: `"scale"`, of clipping, averaging and undone loss scaling together, or `"limit"`.
+        /// Its role: `"scale"` (the product of clipping, averaging and unscaling) or `"limit"`.
         quantity: &'static str,
         /// Its value.
         value: f64,
@@ -116,7 +116,7 @@ pub enum StepError {
         dtype: &'static str,
     },
 
-    /// Every gradient is finite, but their norm is too large for an `f64`, or its square for a matrix of the element type.
+    /// Every gradient is finite, but the norm overflows `f64`, or its square overflows a matrix's element type.
     #[error("the gradient norm overflows; the largest element is in {}", Name(.path))]
     NormOverflow {
         /// The tensor with the largest element.
@@ -134,7 +134,7 @@ pub enum StepError {
         every: u64,
     },
 
-    /// A pattern that selects tensors selects none.
+    /// A pattern matches no tensor.
     #[error("pattern {pattern:?} matches no tensor{}; the tensors are {}", subtree(.pattern, .paths), List(.paths))]
     PatternUnmatched {
         /// The pattern.

@@ -42,7 +42,7 @@ impl fmt::Display for List<'_> {
     }
 }
 
-/// A number with an exponent where it would be a long row of zeros.
+/// A number, with an exponent if it has many zeros.
 pub(super) struct Number(pub(super) f64);
 
 impl fmt::Display for Number {
@@ -72,7 +72,7 @@ pub(super) fn instead(name: &str) -> String {
     }
 }
 
-/// The value of a number that an element type does not have.
+/// The value to which an element type rounds a number.
 pub(super) fn rounded(value: f64) -> &'static str {
     match value.abs() {
         small if small < 1.0 => "0",

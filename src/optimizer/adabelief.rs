@@ -5,7 +5,7 @@ use crate::params::Scalar;
 use crate::rule::{At, Decay, Elementwise, Lanes, Rule};
 use crate::schedule::Hyper;
 
-/// AdaBelief: Adam, with each element divided by the root of the mean square distance of its gradient from its average gradient.
+/// AdaBelief: Adam, but divides by the root of the average squared distance between gradient and average gradient.
 ///
 /// # Update rule
 /// ```text
@@ -37,7 +37,7 @@ use crate::schedule::Hyper;
 /// `exp_avg` m and `exp_avg_var` s, each of the parameter's shape: two elements per parameter (8 bytes in f32).
 ///
 /// # Conventions
-/// The paper's algorithm 2, and optax's `adabelief`, which has two values for ε: `eps_root` in s and `eps` beside the root, both 1e-16 by
+/// The paper's algorithm 2, and optax's `adabelief`, which has two values for ε: `eps_root` in s and `eps` after the root, both 1e-16 by
 /// default. The paper has 1e-8. optax's `adabelief` has no weight decay; PyTorch has no AdaBelief.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use crate::params::Scalar;
 use crate::rule::{At, Elementwise, Lanes, Rule};
 use crate::schedule::Hyper;
 
-/// Adagrad: each element's gradient divided by the root of the sum of all its squares.
+/// Adagrad: divides gradient elements by the root of the sum of their squares so far.
 ///
 /// # Update rule
 /// ```text
@@ -21,9 +21,9 @@ use crate::schedule::Hyper;
 /// | name | default | range | meaning |
 /// |---|---|---|---|
 /// | `learning_rate` η | – | η ≥ 0 | length of the first step, in units of the parameter; PyTorch's default is 1e-2 |
-/// | `learning_rate_decay` d | 0 | d ≥ 0 | how fast η falls, beside the fall that s makes; per step |
+/// | `learning_rate_decay` d | 0 | d ≥ 0 | decay of η per step, in addition to the effect of s |
 /// | `initial_accumulator_value` s₀ | 0 | s₀ ≥ 0 | start of the sum; unit of the gradient's square |
-/// | `eps` ε | 1e-10 | ε ≥ 0 | keeps the division finite; unit of the gradient (its square inside the root) |
+/// | `eps` ε | 1e-10 | ε ≥ 0 | keeps the division finite; unit of the gradient (squared inside the root) |
 /// | `weight_decay` λ | 0 | λ ≥ 0 | strength of the L2 penalty |
 ///
 /// `initial_accumulator_value` is used in a tensor's first step only.

@@ -5,7 +5,7 @@ use crate::params::Scalar;
 use crate::rule::{At, Elementwise, Lanes, Rule, real_power};
 use crate::schedule::Hyper;
 
-/// ASGD: stochastic gradient descent with a falling learning rate, made to be averaged.
+/// ASGD: stochastic gradient descent with a falling learning rate, then averaged.
 ///
 /// # Update rule
 /// ```text
@@ -15,7 +15,7 @@ use crate::schedule::Hyper;
 /// t is the number of steps in which the tensor had a gradient, starting at 1. λ₀ both shrinks the parameters and sets how fast the learning rate falls.
 /// With weight decay λ the gradient is `∇J(θ) + λθ`.
 ///
-/// The average is that of [`swa`](crate::OptimizerExt::swa), from the step at which the parameters have come near a minimum:
+/// [`swa`](crate::OptimizerExt::swa) computes the average. Start it when the parameters are near a minimum:
 /// ```text
 /// Asgd::new(0.01).swa(t₀ + 2, 1)            the mean of the parameters after the steps t₀ + 2, t₀ + 3, …
 /// ```
@@ -36,8 +36,8 @@ use crate::schedule::Hyper;
 ///
 /// # Conventions
 /// PyTorch's `ASGD`, whose λ₀ is called `lambd`. It stores the average `ax` from the first step on. Up to step t₀ + 2 this is a copy of the
-/// parameters, and t₀ is 1e6 by default; later it is the mean above. PyTorch's ηₜ is computed one step ahead, so with a schedule of the learning rate it
-/// uses the η of the step before; here it is that of this step. PyTorch rounds ηₜ to f32, unless its default type is f64.
+/// parameters, and t₀ is 1e6 by default; later it is the mean above. PyTorch computes ηₜ one step ahead, so with a learning-rate schedule it
+/// uses the previous step's η; gradus uses the current one. PyTorch rounds ηₜ to f32, unless its default type is f64.
 ///
 /// # Errors
 /// A step returns [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if a value is out of range, and the errors of

@@ -5,7 +5,7 @@ use crate::params::Scalar;
 use crate::rule::{At, Decay, Elementwise, Lanes, Rule, real_power};
 use crate::schedule::Hyper;
 
-/// NAdam: Adam with Nesterov momentum, whose step already contains the momentum of the next one.
+/// NAdam: Adam with Nesterov momentum: each step already uses the momentum of the next step.
 ///
 /// # Update rule
 /// ```text

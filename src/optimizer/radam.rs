@@ -36,7 +36,7 @@ use crate::schedule::Hyper;
 /// | `eps` ε | 1e-8 | ε ≥ 0 | keeps the division finite; unit of the gradient |
 /// | `weight_decay` λ | 0 | λ ≥ 0 | strength of the L2 penalty |
 ///
-/// While ρ ≤ 5, the length of a step is η times the average gradient, so its unit is another one than that of Adam's steps.
+/// While ρ ≤ 5, a step is η times the average gradient, so its length has the gradient's unit, unlike Adam's.
 ///
 /// # State
 /// `exp_avg` m and `exp_avg_sq` v, of the parameter's shape: two elements per parameter (8 bytes in f32).

@@ -28,9 +28,9 @@ use crate::schedule::Hyper;
 /// |---|---|---|---|
 /// | `learning_rate` η | – | η ≥ 0 | first step size, in units of the parameter; PyTorch's default is 1e-2 |
 /// | `eta_minus` η₋ | 0.5 | 0 < η₋ < 1 | factor of the step size after a change of sign |
-/// | `eta_plus` η₊ | 1.2 | η₊ > 1 | factor of the step size without one |
+/// | `eta_plus` η₊ | 1.2 | η₊ > 1 | factor if the sign is the same |
 /// | `min_step_size` Δmin | 1e-6 | Δmin ≥ 0 | smallest step size, in units of the parameter |
-/// | `max_step_size` Δmax | 50 | Δmax ≥ 0 | largest step size, in units of the parameter; wins if it is below Δmin |
+/// | `max_step_size` Δmax | 50 | Δmax ≥ 0 | largest step size, in units of the parameter; wins over Δmin |
 /// | `weight_decay` λ | 0 | λ ≥ 0 | strength of the L2 penalty |
 ///
 /// The learning rate is used in a tensor's first step only. A schedule cannot shorten later steps; schedule `max_step_size` instead. A warm-up from 0
@@ -40,9 +40,9 @@ use crate::schedule::Hyper;
 /// `prev` g and `step_size` Δ, of the parameter's shape: two elements per parameter (8 bytes in f32).
 ///
 /// # Conventions
-/// The default is PyTorch's `Rprop`, with `etas` (η₋, η₊) and `step_sizes` (Δmin, Δmax). PyTorch has no weight decay here. The variant is
-/// iRprop⁻ of Igel and Hüsken; the original Rprop takes back the last step after a change of sign. optax's `rprop` moves by the direction of the step
-/// before, so its first step moves nothing; it is not available here.
+/// The default is PyTorch's `Rprop`, with `etas` (η₋, η₊) and `step_sizes` (Δmin, Δmax). PyTorch's has no weight decay. The variant is
+/// iRprop⁻ of Igel and Hüsken; the original Rprop takes back the last step after a change of sign. optax's `rprop` moves by the previous step's
+/// direction, so its first step does not move; it is not available here.
 ///
 /// # Errors
 /// A step returns [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if a value is out of range, and the errors of

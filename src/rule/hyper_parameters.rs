@@ -68,7 +68,7 @@ pub fn write_settings(f: &mut fmt::Formatter<'_>, rule: &impl HyperParameters) -
 ///         eps / set_eps: 1e-8, 0.0..;
 ///     }
 ///     optional {
-///         /// The decay of a second average, which the rule does not have without it.
+///         /// The decay of a second average; without it there is none.
 ///         beta: 0.0..1.0;
 ///     }
 ///     options {
@@ -87,7 +87,7 @@ pub fn write_settings(f: &mut fmt::Formatter<'_>, rule: &impl HyperParameters) -
 /// - the struct, with a private [`Hyper`](crate::Hyper) or `Option<Hyper>` per hyper-parameter, and a field per option;
 /// - `Clone`, `Default`, a `Debug` that shows the settings that differ from the default, and [`HyperParameters`](crate::rule::HyperParameters);
 /// - the struct `EverythingValues` with the checked values at one step, an `f64` or `Option<f64>` per hyper-parameter;
-/// - a setter per name, which takes and returns the rule, and, for a second name after `/`, a setter with `&mut self`, which you can call through
+/// - a setter per name, which takes and returns the rule; for a second name after `/`, also one with `&mut self`, which you can call through
 ///   [`Elementwise::rule_mut`](crate::rule::Elementwise::rule_mut).
 ///
 /// `named …` before `=>` sets another name for `Debug`.

@@ -10,8 +10,8 @@ use crate::kernel::narrow::{GOLDEN, GROUP, Reader, narrow_group, nearest_bf16, r
 use crate::params::Scalar;
 use crate::step::grad::transform;
 
-/// Elements that are read before the first of them is written: four cache lines of `f32`. A loop of 256 bits that goes element by
-/// element reaches three quarters of the bandwidth; one of fewer elements at once is unrolled before it becomes SIMD, and then does not.
+/// Elements that are read before the first of them is written: four cache lines of `f32`. With 256 bits, a loop element by element
+/// reaches three quarters of the bandwidth. A loop over smaller blocks is unrolled and then not turned into SIMD.
 const TOGETHER: usize = 64;
 
 /// The values of one group, each slot from the beginning of a cache line.
@@ -51,14 +51,14 @@ impl<A: Scalar> Prelude<A> {
     }
 }
 
-/// What becomes of a direction.
+/// The use of a direction.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Goal<A> {
     /// It moves the parameter: `θ ← θ − step_size·direction`.
     Move { step_size: A },
     /// The same, where the direction [agrees](agreeing) with the gradient.
     MoveAgreeing { step_size: A },
-    /// It takes the place of the parameter, which is a copy, to be measured; only where it agrees, if so asked.
+    /// It replaces the parameter, which is a copy, to be measured; if `agreeing`, only where it agrees.
     Direction { agreeing: bool },
 }
 
@@ -145,7 +145,7 @@ impl<'s, A: Scalar> Lanes<'s, A> {
         );
     }
 
-    /// Applies the update to slots in whatever form they are stored.
+    /// Applies the update to slots of any precision.
     #[inline(always)]
     fn stored<S: Slots<A>>(self, update: impl Fn(A, A, S) -> (A, S) + Copy) {
         if self.slots.is_full() {

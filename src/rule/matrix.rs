@@ -23,7 +23,7 @@ use crate::params::{Scalar, TensorInfo};
 /// gradus::hyper_parameters! {
 ///     /// Descent by steps of fixed length.
 ///     struct Normalized => NormalizedValues {
-///         /// The least norm ε ≥ 0 that is divided by.
+///         /// The smallest divisor ε ≥ 0.
 ///         eps: 1e-12, 0.0..;
 ///     }
 /// }

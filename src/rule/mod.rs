@@ -1,6 +1,6 @@
 //! Rules: the arithmetic of one algorithm.
 //!
-//! A [`Rule`] computes the direction of one element. [`Elementwise`] makes an optimizer of it, which adds the move, weight decay, state, step counts,
+//! A [`Rule`] computes the direction of one element. [`Elementwise`] makes an optimizer of it and adds the move, weight decay, state, step counts,
 //! memory layouts, SIMD, threads and gradient scaling. A rule of your own is as fast as the built-in ones. This is signSGD with momentum, complete:
 //!
 //! ```
@@ -72,12 +72,12 @@ pub use stored::MAX_SLOTS;
 /// An element-wise algorithm: it computes the direction in which one element moves, from the parameter, the gradient and the state of that
 /// element. Declare its hyper-parameters with [`hyper_parameters!`](crate::hyper_parameters!).
 ///
-/// The driver is [`Elementwise`]. It calls [`values`](HyperParameters::values) at least once per step, [`coefficients`](Rule::coefficients)
-/// and [`step_size`](Rule::step_size) once per tensor, and [`sweep`](Rule::sweep) once per block of a tensor. It applies the gradient's
+/// The driver, [`Elementwise`], calls [`values`](HyperParameters::values) at least once per step, [`coefficients`](Rule::coefficients)
+/// and [`step_size`](Rule::step_size) at most once per tensor, and [`sweep`](Rule::sweep) for each block. It applies the gradient's
 /// scale and the weight decay before it calls the rule, and moves the parameter afterwards. With the options `cautious` and `trust_ratio` it also
 /// calls `sweep` on copies, to measure the direction before the parameter moves.
 pub trait Rule<A: Scalar>: HyperParameters + 'static {
-    /// The numbers that the loop needs. They are computed in `f64` once per step and tensor, and then rounded to `A`.
+    /// The numbers that the loop needs. They are computed in `f64` before the loop, and then rounded to `A`.
     type Coefficients: Copy + Send + Sync;
 
     /// The algorithm's name in a saved state, in lower case.
@@ -136,8 +136,8 @@ impl At {
     }
 }
 
-/// By squaring: `powf` is the platform's own, and its last bit is not the same on all. What does not show in
-/// 1 − βᵗ is 0; denormal numbers would take longer than the rest of the step.
+/// By squaring, because the last bit of `powf` differs between platforms. A power too small to change
+/// 1 − βᵗ is 0, because denormal numbers are slow.
 fn power(base: f64, exponent: u64) -> f64 {
     const LEAST: f64 = 1e-20;
     let (mut power, mut square, mut remaining) = (1.0, base, exponent);

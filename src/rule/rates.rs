@@ -11,10 +11,10 @@ use crate::step::{Adjust, Tensor};
 const LEARNING_RATE: &str = "learning_rate";
 const WEIGHT_DECAY: &str = "weight_decay";
 
-/// What a learning rate may be multiplied with and stay finite. Bias corrections divide it by 1 − βᵗ, which is at least 2⁻⁵³.
+/// The factor by which a learning rate may grow. Bias corrections divide it by 1 − βᵗ, which is at least 2⁻⁵³.
 const ROOM: f64 = (1_u64 << 54) as f64;
 
-/// Both as they were set.
+/// Both settings.
 #[derive(Clone)]
 pub(super) struct Rates {
     pub(super) learning_rate: Hyper,
@@ -28,10 +28,10 @@ pub(super) struct RatesAt {
     pub(super) weight_decay: f64,
 }
 
-/// What the driver does to one tensor beside the rule, at one step.
+/// The driver's own changes to one tensor at one step.
 #[derive(Clone, Copy)]
 pub(super) struct Pull {
-    /// That of its group, if it is in one.
+    /// With its group's change, if any.
     pub(super) learning_rate: f64,
     /// λ of coupled weight decay: `g ← g + λθ`.
     pub(super) coupled: f64,
@@ -78,7 +78,7 @@ impl Rates {
 }
 
 impl RatesAt {
-    /// What holds for one tensor, with the changes of its group.
+    /// The values for one tensor, with its group's changes.
     pub(super) fn of(self, decay: Decay, learning_rate: Adjust, weight_decay: Adjust) -> Pull {
         let learning_rate = learning_rate.apply(self.learning_rate);
         let weight_decay = weight_decay.apply(self.weight_decay);
@@ -89,7 +89,7 @@ impl RatesAt {
         Pull { learning_rate, coupled, decoupled, shrink: 1.0 - learning_rate * decoupled }
     }
 
-    /// [`ensure`](Self::ensure) for what groups make of these for one tensor, if they are in range then.
+    /// [`ensure`](Self::ensure) for one tensor's values after its group's changes and a range check.
     pub(super) fn ensure_adjusted<A: Element>(
         self,
         decay: Decay,
@@ -104,7 +104,7 @@ impl RatesAt {
         Self { learning_rate, weight_decay }.ensure::<A>(decay, Some(info), step)
     }
 
-    /// Returns an error if the element type has no number for what is derived from these. A learning rate or weight decay that
+    /// Returns an error if a number derived from these overflows the element type. A learning rate or weight decay that
     /// rounds to 0 is no error: schedules end there, and the difference does not show in a parameter.
     pub(super) fn ensure<A: Element>(self, decay: Decay, info: Option<&TensorInfo>, step: u64) -> Result<()> {
         let largest = A::max_value().as_f64();
@@ -144,7 +144,7 @@ fn adjusted(name: &'static str, adjust: Adjust, own: f64, info: &TensorInfo, ste
     Err(Error::Step(StepError::HyperParameter { name, value, step, path: Some(info.path().into()), accepted }))
 }
 
-/// What both drivers have: their rule, and the setters of learning rate and weight decay.
+/// In both drivers: the rule, and the setters of learning rate and weight decay.
 macro_rules! driver {
     ($driver:ident) => {
         impl<R, A> $driver<R, A> {
@@ -177,8 +177,8 @@ macro_rules! driver {
                 self
             }
 
-            /// Multiplies the learning rate of each tensor by its trust ratio φ = ‖θ‖/‖r‖, where `r` is the tensor's update with
-            /// decoupled weight decay, before the learning rate; φ is 1 if θ or r is 0. Off by default. [`AdamW`](crate::AdamW) with a trust ratio is LAMB.
+            /// Multiplies the learning rate of each tensor by its trust ratio φ = ‖θ‖/‖r‖, where `r` is the tensor's step before the
+            /// learning rate, with decoupled decay; φ is 1 if θ or r is 0. Off by default. [`AdamW`](crate::AdamW) with a trust ratio is LAMB.
             ///
             /// An optimizer with trust ratios reads each tensor twice.
             ///
@@ -207,7 +207,7 @@ macro_rules! driver {
     };
 }
 
-/// The methods of [`Optimizer`](crate::Optimizer) that both drivers have, beside those that step and those of the state.
+/// The methods of [`Optimizer`](crate::Optimizer) that both drivers have, except those that step or save state.
 macro_rules! optimizer_of_driver {
     () => {
         fn check(&self, step: &$crate::Step<'_, A>) -> $crate::Result<()> {

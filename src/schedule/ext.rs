@@ -3,7 +3,7 @@
 use super::Schedule;
 use super::combinators::{Clamp, Cycle, Delay, PerEpoch, Scale, Then, Times, Warmup};
 
-/// The methods that make a new schedule from a schedule: every [`Schedule`] has them, also a number and a closure: `0.1.warmup(10)`.
+/// The methods that make a new schedule from another. Every [`Schedule`] has them, numbers and closures too: `0.1.warmup(10)`.
 ///
 /// The exception is `clamp` of a number, which is `f64`'s own method: it returns a number, and panics if `min > max`.
 pub trait ScheduleExt: Schedule + Sized {
@@ -15,7 +15,7 @@ pub trait ScheduleExt: Schedule + Sized {
     /// ```
     /// The value is 0 at step 0, so the first step does not change the parameters, and `inner(0)` at step `steps`. Hugging Face's
     /// `get_…_with_warmup` and optax's `warmup_…_schedule` with `init_value=0` do the same, except that their length includes the warm-up:
-    /// `Cosine::new(lr, 10_000).warmup(500)` ends at step 10 500, and `Cosine::new(lr, 9_500).warmup(500)` at step 10 000.
+    /// `Cosine::new(lr, 10_000).warmup(500)` ends at step 10,500, and `Cosine::new(lr, 9_500).warmup(500)` at step 10,000.
     ///
     /// PyTorch's `LinearLR` starts from a factor above 0; use [`warmup_from`](Self::warmup_from). For a warm-up of `n` steps by `(t + 1) / n`,
     /// which has no step with value 0, write `.warmup_from(1.0 / n, n - 1)`. To warm up *during* the schedule instead of before it, as
@@ -39,7 +39,7 @@ pub trait ScheduleExt: Schedule + Sized {
     /// t < steps   at(t) = first · (start_factor + (1 − start_factor) · t / steps)       first = inner's first value
     /// otherwise   at(t) = inner(t − steps)
     /// ```
-    /// PyTorch's `SequentialLR([LinearLR(start_factor, total_iters=steps), inner], [steps])`, and optax's
+    /// PyTorch: `SequentialLR([LinearLR(start_factor, total_iters=steps), inner], [steps])`; optax:
     /// `warmup_cosine_decay_schedule` with `init_value = start_factor · peak_value`.
     ///
     /// ```
@@ -54,7 +54,7 @@ pub trait ScheduleExt: Schedule + Sized {
 
     /// This schedule before step `at`, and `next` from step `at` on. `next` starts at its own step 0.
     ///
-    /// PyTorch's `SequentialLR([self, next], [at])` and optax's `join_schedules`.
+    /// PyTorch: `SequentialLR([self, next], [at])`; optax: `join_schedules`.
     ///
     /// ```
     /// use gradus::schedule::{Linear, Schedule, ScheduleExt};
@@ -91,7 +91,7 @@ pub trait ScheduleExt: Schedule + Sized {
         Times { left: self, right: other }
     }
 
-    /// This schedule, limited to `min` … `max`. An infinity is no limit, and NaN stays NaN.
+    /// This schedule, limited to `min` … `max`. Infinite bounds do nothing; NaN stays NaN.
     ///
     /// ```
     /// use gradus::schedule::{Exponential, Schedule, ScheduleExt};
@@ -127,7 +127,7 @@ pub trait ScheduleExt: Schedule + Sized {
         Cycle { inner: self, steps }
     }
 
-    /// Converts a schedule of epochs to one of steps: it advances by one every `steps_per_epoch` steps, at least 1.
+    /// Converts a schedule of epochs to one of steps: it advances by one every `steps_per_epoch` ≥ 1 steps.
     ///
     /// In PyTorch, this is calling `scheduler.step()` once per epoch.
     ///

@@ -1,4 +1,4 @@
-//! Schedules: a hyper-parameter as a pure function of the step.
+//! Schedules: a hyper-parameter as a function of the step.
 //!
 //! Every hyper-parameter takes a number, a schedule of this module or a closure. The optimizer evaluates it at its own step counter. You
 //! never step a scheduler, and to resume a schedule is to resume one integer.
@@ -37,7 +37,7 @@
 //!   `get_cosine_schedule_with_warmup` rise again instead, and PyTorch's `OneCycleLR` raises an error.
 //! - **A part of 0 steps is skipped.** A warm-up before a schedule of 0 steps rises to that schedule's first value, so
 //!   `Cosine::new(lr, n - w).warmup(w)` is right for `w = n` too. If `w` may exceed `n`, write `n.saturating_sub(w)`.
-//! - **Combinators shift the step.** The schedule after a [`warmup`](ScheduleExt::warmup) or a [`then`](ScheduleExt::then) starts at its own step 0,
+//! - **Later parts count from 0.** The schedule after a [`warmup`](ScheduleExt::warmup) or a [`then`](ScheduleExt::then) starts at its own step 0,
 //!   and its length does not include the earlier part.
 //! - **A schedule can have any value.** The optimizer checks at every step that the value is in the hyper-parameter's range, for example not
 //!   negative. [`check`](Schedule::check) reports invalid arguments of the schedule itself, before a step changes anything. If `check`
@@ -80,8 +80,8 @@
 //! # Configuration files
 //! With the feature `serde` a schedule can be read from a configuration file and written to one. The keys are the names of the constructor's
 //! arguments and of the setters. Arguments with a default are optional, and an unknown key is an error. A count may be written as `1e4`, and
-//! infinity as `"inf"`, because JSON has no number for it. Ranges are not checked when a file is read, but by [`check`](Schedule::check) and
-//! at the optimizer's first step.
+//! infinity as `"inf"`, because JSON has no number for it. Reading a file does not check ranges; [`check`](Schedule::check) and
+//! the first step do.
 //!
 //! ```
 //! # #[cfg(feature = "serde")] {
@@ -148,7 +148,7 @@ use std::fmt;
 
 use crate::error::Result;
 
-/// A hyper-parameter as a pure function of the step.
+/// A hyper-parameter as a function of the step.
 ///
 /// The schedules of this module, `f64` (the constant schedule) and closures `|step: u64| …` implement it. For a schedule of your own,
 /// implement [`at`](Self::at), [`check`](Self::check) and [`memory`](Self::memory). The methods that combine schedules are those of
@@ -161,7 +161,7 @@ use crate::error::Result;
 )]
 #[must_use = "a schedule does nothing until an optimizer has it"]
 pub trait Schedule: Send + Sync {
-    /// The value at a step; the first step is 0. The value depends only on the step.
+    /// The value at a step; the first is 0. It depends on the step and state alone.
     fn at(&self, step: u64) -> f64;
 
     /// The value that the schedule starts from. A [`warmup`](ScheduleExt::warmup) before it rises to this value, and a

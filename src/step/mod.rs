@@ -41,17 +41,17 @@ pub use tensor::{Adjust, Tensor};
 pub struct Step<'a, A> {
     context: Context<'a>,
     tensors: Vec<Tensor<'a, A>>,
-    /// Whether nobody has been given a tensor to change since the trees were paired.
+    /// Whether no tensor has been borrowed mutably since the trees were paired.
     is_as_paired: bool,
 }
 
-/// All that a step is beside its tensors.
+/// A step's data other than its tensors.
 #[derive(Debug, Clone)]
 pub(crate) struct Context<'a> {
     layout: Arc<Layout>,
     number: u64,
     share: Share<'a>,
-    /// Shared with the step's previews, from the first of them on.
+    /// Shared with the step's previews once there is one.
     memo: OnceCell<Memo>,
 }
 
@@ -77,7 +77,7 @@ impl<'a, A: Element> Step<'a, A> {
         Ok(Self { context, tensors, is_as_paired: true })
     }
 
-    /// [`pair`](Self::pair), and an error unless the parameters are those that are known.
+    /// [`pair`](Self::pair), with an error if the layout is not the known one.
     pub(crate) fn pair_known(
         params: &'a mut (dyn ParamsMut<Elem = A> + '_),
         grads: &'a (dyn Params<Elem = A> + '_),
@@ -93,17 +93,17 @@ impl<'a, A: Element> Step<'a, A> {
         Self::in_context(Context { layout, number: 0, share, memo: OnceCell::new() }, tensors)
     }
 
-    /// A step of these tensors in the place of another, whose context this is: share, number and measurements are the same.
+    /// A step of these tensors with the context of another step: its share, number and measurements.
     pub(crate) fn in_context(context: Context<'a>, tensors: Vec<Tensor<'a, A>>) -> Self {
         Self { context, tensors, is_as_paired: false }
     }
 
-    /// All that the step is beside its tensors.
+    /// The step's data other than its tensors.
     pub(crate) fn context(&self) -> Context<'a> {
         self.context.clone()
     }
 
-    /// [`context`](Self::context) for a check: what is measured there is known to the step.
+    /// [`context`](Self::context) for a check: the step reuses what the check measures.
     pub(crate) fn context_of_check(&self) -> Context<'a> {
         _ = self.context.memo.get_or_init(Memo::default);
         self.context()
@@ -117,13 +117,13 @@ impl<'a, A: Element> Step<'a, A> {
         self.context.number
     }
 
-    /// Gives the step the number that the optimizer which is to take it counts.
+    /// Sets the number of the step: the steps its optimizer has taken before.
     pub(crate) fn set_number(&mut self, number: u64) {
         self.context.number = number;
     }
 
-    /// Whether the step is what the trees have shown: every gradient the user's own, no group, and no parameter that is only looked at.
-    /// Then there is no need to look for these tensor by tensor.
+    /// Whether the step is as it was paired: every gradient is the user's, no group applies, and no parameter is a preview.
+    /// If so, no tensor has to be examined for these.
     pub(crate) fn is_as_paired(&self) -> bool {
         self.is_as_paired
     }
@@ -155,7 +155,7 @@ impl<'a, A: Element> Step<'a, A> {
         if is_preview { Err(Error::Step(StepError::Previewed)) } else { Ok(()) }
     }
 
-    /// Makes it this share of a larger step.
+    /// Sets which share of a step it is.
     #[cfg(feature = "distributed")]
     pub(crate) fn set_share(&mut self, share: Share<'a>) {
         self.context.share = share;
@@ -172,7 +172,7 @@ impl<'a, A: Element> Step<'a, A> {
         self.context.share.norm(self.measured(Quantity::Norm { p }, |grads| norm::norm(grads, p)), p)
     }
 
-    /// A quantity of the gradients as they are described now: measured, unless it was for a check of this step.
+    /// A quantity of the gradients as described now. It is not measured again after a check of this step.
     pub(crate) fn measured(&self, quantity: Quantity, measure: impl FnOnce(&[norm::Named<'_, 'a, A>]) -> f64) -> f64 {
         let grads: Vec<_> = self.grads().collect();
         let measure = || memo::measured(|| measure(&grads));
@@ -186,7 +186,7 @@ impl<'a, A: Element> Step<'a, A> {
         self.measured(Quantity::Finite, |grads| if norm::all_finite(grads) { 0.0 } else { f64::NAN }) == 0.0
     }
 
-    /// What the gradients are, by the tensors' positions.
+    /// The gradients' descriptions, by tensor position.
     fn described(&self) -> Vec<(usize, Described)> {
         self.iter().filter_map(|(_, tensor)| Some((tensor.index, tensor.grad.as_ref()?.described()))).collect()
     }
@@ -222,13 +222,13 @@ impl<'a, A: Element> Step<'a, A> {
         Ok(Self::from_parts(Arc::new(layout), tensors, Share::ALL))
     }
 
-    /// The same step, borrowed from this one, with what follows its parameters or without.
+    /// The same step, borrowed from this one, with or without its followers.
     pub(crate) fn lend(&mut self, with_followers: bool) -> Step<'_, A> {
         let context = self.context();
         Step::in_context(context, self.iter_mut().map(|(_, tensor)| tensor.lend(with_followers)).collect())
     }
 
-    /// Has `take` take the step, and returns what that returns and which of the tensors that are to be watched it has moved.
+    /// Calls `take` with the step. Returns its result and, per tensor, whether it is watched and has moved.
     pub(crate) fn watched<R>(
         self,
         watch: impl IntoIterator<Item = bool>,
@@ -366,7 +366,7 @@ impl<A> DerefMut for Preview<'_, A> {
     }
 }
 
-/// The one merge of the tensors of a step, which are some of those of the layout, with what there is for each of those.
+/// Merges the tensors of a step, which are some of the layout's tensors, with one item per tensor of the layout.
 #[inline]
 fn beside<'i, T, M>(
     tensors: impl Iterator<Item = (&'i TensorInfo, T)>,

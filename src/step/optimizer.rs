@@ -21,42 +21,42 @@ use crate::state::{Commit, StateDict, StateReader, StateWriter, load};
 /// To write an element-wise optimizer, see [`Rule`](crate::rule::Rule). For other optimizers, see the [guide](crate::guide::extending).
 #[must_use = "an optimizer moves nothing until `step` is called"]
 pub trait Optimizer<A: Element>: Send {
-    /// Whether [`apply`](Optimizer::apply) would accept this step. Changes nothing.
+    /// Returns an error if [`apply`](Optimizer::apply) would. Changes nothing.
     ///
-    /// An optimizer that moves something before it hands the step on, as a router between two optimizers does, asks
-    /// first. An adaptor asks the optimizer inside about the step as it would pass it on, described on a
+    /// A router calls this method of all its optimizers before any of them moves. An adaptor changes a
+    /// preview of the step as it will change the step, and passes it to `check` of the optimizer inside: see
     /// [`preview`](Step::preview).
     ///
     /// # Errors
-    /// What `apply` would return.
+    /// Those of `apply`.
     fn check(&self, step: &Step<'_, A>) -> Result<()>;
 
-    /// Takes the step, all of it or, on an error, none.
+    /// Takes the step. On an error, nothing changes.
     ///
-    /// What `check` accepts must not be refused here: beside other optimizers, in a [`Router`](crate::adaptor::Router), an error at this point comes when
-    /// those may have moved, and nothing that they were is kept. The router then says
-    /// [`RefusedTooLate`](crate::Error::RefusedTooLate). A panic, in a rule, a schedule or a closure of the user's, goes through
-    /// to whoever called, and leaves a part of the elements moved: parameters and optimizer are then to be replaced by saved ones.
+    /// It must accept every step that `check` accepts. In a [`Router`](crate::adaptor::Router), other optimizers may already have moved, and
+    /// their old values are not kept. The router then returns
+    /// [`RefusedTooLate`](crate::Error::RefusedTooLate). A panic in a rule, a schedule or your closure unwinds to the
+    /// caller. Some elements have moved then: restore parameters and optimizer from a saved state.
     ///
     /// # Errors
     /// [`StepError::HyperParameter`](crate::error::StepError::HyperParameter), [`StepError::Schedule`](crate::error::StepError::Schedule) and
-    /// [`StepError::ParametersChanged`](crate::error::StepError::ParametersChanged), and those of the adaptors on the way.
+    /// [`StepError::ParametersChanged`](crate::error::StepError::ParametersChanged), and those of the adaptors.
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report>;
 
     /// Receives the result of a call of [`step`](Optimizer::step), and returns it. `step` calls it last.
     ///
-    /// The ranks of a group wait for each other. If a part of the chain rejects a step on one rank before that rank has met the others, this
-    /// method tells them. An optimizer returns `result`. An adaptor passes it to the optimizer inside, and a router passes it to all of its
-    /// optimizers. An adaptor that does not call the optimizer inside in every call returns the errors of the other calls itself, because no
-    /// rank waits in those.
+    /// The ranks of a group wait for each other. If one rank rejects a step before it has exchanged anything with the others, this
+    /// method sends them the error. An optimizer returns `result`. An adaptor passes it to the optimizer inside, and a router passes it to all of its
+    /// optimizers. An adaptor that skips the optimizer inside in some calls returns the errors of those calls itself, because no
+    /// rank waits in them.
     ///
     /// If you pair a step yourself and [`apply`](Optimizer::apply) it, call this method with the result, or with the error of pairing.
     ///
     /// # Errors
-    /// That of `result`, or that of the group if telling it fails.
+    /// That of `result`, or of the group if sending it fails.
     fn conclude(&mut self, result: Result<Report>) -> Result<Report>;
 
-    /// The learning rate that the next step will use, before any group's change to it.
+    /// The learning rate of the next step, before changes by parameter groups.
     fn learning_rate(&self) -> f64;
 
     /// Replaces the learning rate, from the next step on. For those who write an optimizer; a training loop calls
@@ -66,43 +66,43 @@ pub trait Optimizer<A: Element>: Send {
     /// returns.
     fn replace_learning_rate(&mut self, learning_rate: Hyper);
 
-    /// The part of this type: the optimizer or adaptor itself, or what an optimizer inside has. For those who write an optimizer; a
+    /// The optimizer or adaptor of type `of`: this one or one inside it, or `None`. For those who write an optimizer; a
     /// training loop calls [`find`](crate::OptimizerExt::find).
     ///
-    /// An optimizer returns itself if `of` is its type, and `None` if it is another. An adaptor asks the optimizer inside if it is none
-    /// of its own.
+    /// An optimizer returns itself if `of` is its type, and `None` otherwise. An adaptor passes any other type to the optimizer
+    /// inside.
     fn part(&self, of: TypeId) -> Option<&dyn Any>;
 
-    /// [`part`](Optimizer::part), to be changed: the same one.
+    /// [`part`](Optimizer::part), mutable: the same part.
     fn part_mut(&mut self, of: TypeId) -> Option<&mut dyn Any>;
 
     /// The number of steps taken; the counter that schedules are evaluated at.
     ///
-    /// A call that accumulated, was skipped or failed is no step.
+    /// Calls that accumulate, are skipped or fail do not count.
     fn steps(&self) -> u64;
 
-    /// The layout of the parameters: `None` before the first step and from then on that of the [`Step`]s applied, whether they
-    /// moved anything or not; an adaptor answers with that of the optimizer inside.
+    /// The layout of the parameters: `None` before the first step, and then that of the applied [`Step`]s, even if
+    /// nothing moved. An adaptor without its own layout returns the inner one.
     ///
-    /// By it [`step`](Optimizer::step) refuses other parameters than before, a state is refused that is not of these, and pairing
-    /// the next step builds no paths. An optimizer that always answers `None` steps any parameters with what it remembers of others.
+    /// Because of it, [`step`](Optimizer::step) and loading reject parameters and states with another layout, and pairing
+    /// the next step builds no paths. If you always return `None`, the state may be used for other parameters.
     fn layout(&self) -> Option<&Arc<Layout>>;
 
-    /// Writes what the optimizer remembers from step to step, and has the optimizer inside do the same.
+    /// Writes the optimizer's state. An adaptor also calls `write_state` of the optimizer inside.
     ///
-    /// For those who write an optimizer; whoever uses one calls [`state_dict`](Optimizer::state_dict).
+    /// For those who write an optimizer; a training loop calls [`state_dict`](Optimizer::state_dict).
     fn write_state(&self, state: &mut StateWriter<'_>);
 
-    /// Reads what [`write_state`](Optimizer::write_state) wrote, in the same order, and checks it; changes nothing before
-    /// the [`Commit`] that it returns is made.
+    /// Reads and checks what [`write_state`](Optimizer::write_state) wrote, in the same order. Changes nothing until
+    /// the returned [`Commit`] is made.
     ///
     /// # Errors
     /// Those of [`StateReader`].
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>>;
 
-    /// A copy of everything that is remembered from step to step: counters, every slot, gathered gradients, averages.
+    /// A copy of the whole state: counters, every slot, accumulated gradients, averages.
     ///
-    /// Hyper-parameters and schedules are not saved: they are code. The exception is the state of a schedule that has one, as
+    /// Hyper-parameters and schedules are not saved: they are code. The exception is the state of a schedule such as
     /// [`Plateau`](crate::schedule::Plateau): it is saved wherever the schedule is in the chain.
     fn state_dict(&self) -> StateDict {
         let mut state = StateDict::new(self.layout().cloned());
@@ -110,22 +110,22 @@ pub trait Optimizer<A: Element>: Send {
         state
     }
 
-    /// Goes on from a state that was saved, bit for bit as if it had never stopped. All of it or, on an error, nothing.
+    /// Restores a saved state. Training then continues bit for bit as if uninterrupted. On an error, nothing changes.
     ///
-    /// The optimizer is built as it was before: the same algorithms in the same order. It may have taken steps.
+    /// The optimizer must have the same algorithms in the same order. It may have taken steps.
     ///
     /// # Errors
     /// [`StateError::WrongAlgorithm`](crate::error::StateError::WrongAlgorithm), [`StateError::MissingEntry`](crate::error::StateError::MissingEntry),
     /// [`StateError::UnexpectedEntry`](crate::error::StateError::UnexpectedEntry), [`StateError::EntryShape`](crate::error::StateError::EntryShape),
     /// [`StateError::EntryType`](crate::error::StateError::EntryType), [`StateError::EntryValue`](crate::error::StateError::EntryValue), and
     /// [`StepError::ParametersChanged`](crate::error::StepError::ParametersChanged) if the optimizer has stepped other parameters;
-    /// [`StateError::SettingChanged`](crate::error::StateError::SettingChanged) where a setting that the state has already taken part in is another:
-    /// what is frozen, and which steps a mean is of.
+    /// [`StateError::SettingChanged`](crate::error::StateError::SettingChanged) if a setting that the state depends on differs:
+    /// the tensors of `freeze` or `route`, or the steps of `swa`.
     fn load_state_dict(&mut self, state: &StateDict) -> Result<()> {
         load(state, state.layout(), self.layout().cloned(), |reader| self.read_state(reader))
     }
 
-    /// Moves `params` along `grads`, a tree of the same tensors. The gradients are not changed.
+    /// Moves `params` against `grads`, a tree of the same tensors. It does not change `grads`.
     ///
     /// # Errors
     /// Those of [`Step::pair`] and of [`apply`](Optimizer::apply). Parameters, state and counters are then bit for

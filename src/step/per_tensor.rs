@@ -17,7 +17,7 @@ use crate::state::{StateReader, StateWriter};
 ///
 /// 1. [`begin`](Self::begin) makes the values that are missing.
 /// 2. [`each`](Self::each) calls a function with each tensor and its value.
-/// 3. [`settle`](Self::settle) removes the values that `begin` made if the optimizer inside returned an error.
+/// 3. [`settle`](Self::settle) removes the values from `begin` if the optimizer inside returned an error.
 ///
 /// ```
 /// use gradus::{PerTensor, Result, Step};
@@ -55,7 +55,7 @@ impl<T> PerTensor<T> {
         Self { layout: None, tensors: Vec::new(), missing: 0 }
     }
 
-    /// Nothing for any tensor of parameters that are known.
+    /// Creates one with no value for any tensor.
     pub(crate) fn of(layout: Arc<Layout>) -> Self {
         let missing = layout.len();
         Self { layout: Some(layout), tensors: (0..missing).map(|_| None).collect(), missing }
@@ -177,7 +177,7 @@ impl<T> PerTensor<T> {
 }
 
 impl<A: Element> PerTensor<Owned<A>> {
-    /// Writes the values under a name. Those of tensors without elements say nothing.
+    /// Writes the values under a name, except for tensors without elements.
     pub(crate) fn write(&self, node: &mut StateWriter<'_>, name: &str) {
         self.iter().filter(|(_, values)| !values.is_empty()).for_each(|(info, values)| values.write(node, name, info));
     }
@@ -189,7 +189,7 @@ impl<A: Element> PerTensor<Owned<A>> {
 }
 
 /// The result of [`PerTensor::begin`], to be passed to [`PerTensor::settle`].
-#[must_use = "pass it to `settle`: a step that is refused must leave nothing"]
+#[must_use = "pass it to `settle`: a rejected step must leave no values"]
 #[derive(Debug)]
 pub struct Made {
     is_first: bool,

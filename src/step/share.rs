@@ -1,4 +1,4 @@
-//! What a step knows of the larger step that it may be a share of.
+//! The larger step that a step may be a share of.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ pub(crate) enum Extent {
 
 /// The larger step, as one of its shares sees it.
 pub(crate) trait Larger: fmt::Debug + Sync {
-    /// The p-norm of all shares together, where `own` is the norm of this share. Every share must ask, and gets the same bits.
+    /// The p-norm of all shares together; `own` is the norm of this share. Every share must call it and gets the same bits.
     fn norm(&self, own: f64, p: f64) -> Result<f64>;
 }
 
@@ -29,7 +29,7 @@ pub(crate) trait Larger: fmt::Debug + Sync {
 pub(crate) struct Share<'a> {
     /// What the share sees by itself.
     pub(crate) extent: Extent,
-    /// The larger step; without one, the norms of the share stand for those of all.
+    /// The larger step; without one, norms are those of the share.
     pub(crate) larger: Option<&'a dyn Larger>,
 }
 
@@ -37,7 +37,7 @@ impl Share<'_> {
     /// All of a step.
     pub(crate) const ALL: Self = Self { extent: Extent::All, larger: None };
 
-    /// The share of a step inside, which does not see more than this.
+    /// This share, limited to an extent, for a step inside.
     #[cfg(feature = "distributed")]
     pub(crate) fn at_most(self, extent: Extent) -> Self {
         Self { extent: self.extent.min(extent), ..self }

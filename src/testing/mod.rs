@@ -1,4 +1,4 @@
-//! The laws of optimizers, adaptors and schedules, to test your own.
+//! Laws: tests for your own optimizers, adaptors and schedules.
 //!
 //! This crate tests all of its optimizers with this module, and you can test yours. Add the feature `testing` to your *dev*-dependencies
 //! (`gradus = { version = "0.1", features = ["testing"] }`), and write one test for each optimizer, adaptor and schedule:
@@ -54,7 +54,7 @@
 //! |---|---|
 //! | a rule, element by element | `optimizer(…).oracle(…).run()`, or `optimizer(…).elementwise().run()` |
 //! | a rule for matrices | `optimizer(…).matrix_oracle(…).run()`, with [`matrices`](OptimizerLaws::matrices) if it takes no vectors |
-//! | an optimizer by hand | `optimizer(…).run()` |
+//! | any other optimizer | `optimizer(…).run()` |
 //! | a [`Transform`], or a closure | `transform::<f32, _>(…).run()` |
 //! | an [`Adaptor`] | `adaptor::<f32, _>(…).run()` |
 //! | an optimizer around another | `wrapper(…).run()` |
@@ -69,7 +69,7 @@
 //!   hint:  Check what is divided by 0: add an ε, and let the direction of 0 be 0.
 //! ```
 //!
-//! `violations` returns the broken laws as data instead. [`without`](OptimizerLaws::without) leaves out a law that yours is not meant to keep.
+//! `violations` returns the broken laws as data instead. [`without`](OptimizerLaws::without) leaves out a law that does not apply.
 //!
 //! # Laws
 //! [`Law`] has the statement of each law, and the reason for it.
@@ -113,10 +113,10 @@ use crate::schedule::{Hyper, Schedule};
 use crate::step::Optimizer;
 use violation::short_name;
 
-/// The laws of an optimizer, which `build` makes with the given learning rate.
+/// The laws of the optimizer that `build` makes from a learning rate.
 ///
 /// The methods of [`OptimizerLaws`] describe the optimizer: an [`oracle`](OptimizerLaws::oracle), its [`slots`](OptimizerLaws::slots), weight
-/// decay, learning rates. Call it for each element type.
+/// decay, learning rates. Test every element type.
 pub fn optimizer<A: Scalar, O: Optimizer<A> + 'static>(build: impl Fn(Hyper) -> O + 'static) -> OptimizerLaws<A, O> {
     OptimizerLaws::new(build)
 }
