@@ -127,6 +127,56 @@ laws! {
         "Return `Memory::of(self)` from `memory`, save everything, and change nothing in `load` before its `Commit`";
 }
 
+impl Law {
+    /// The laws of optimizers, in the order in which they are tested.
+    pub const OF_OPTIMIZERS: &'static [Self] = &[
+        Self::Shapes,
+        Self::Oracle,
+        Self::ElementsAlone,
+        Self::Deterministic,
+        Self::Threads,
+        Self::SimdLevels,
+        Self::MemoryLayouts,
+        Self::Leaves,
+        Self::Accumulation,
+        Self::NoGradient,
+        Self::OwnSteps,
+        Self::ZeroGradient,
+        Self::ConstantSchedule,
+        Self::LearningRate,
+        Self::Groups,
+        Self::CheckIsApply,
+        Self::Errors,
+        Self::Resume,
+        Self::StrictLoading,
+        Self::Boxed,
+        Self::Debug,
+        Self::Parabola,
+        Self::Rosenbrock,
+    ];
+
+    /// The laws of adaptors, in the order in which they are tested.
+    pub const OF_ADAPTORS: &'static [Self] = &[
+        Self::SameDescription,
+        Self::CheckIsApply,
+        Self::Errors,
+        Self::NoGradient,
+        Self::TensorOrder,
+        Self::PassesOn,
+        Self::Deterministic,
+        Self::Threads,
+        Self::SimdLevels,
+        Self::MemoryLayouts,
+        Self::Resume,
+        Self::StrictLoading,
+        Self::Boxed,
+        Self::Chains,
+    ];
+
+    /// The laws of schedules, in the order in which they are tested.
+    pub const OF_SCHEDULES: &'static [Self] = &[Self::Pure, Self::InRange, Self::Memory, Self::Debug];
+}
+
 impl fmt::Display for Law {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::law::Law;
 use super::optimizers::one_short_line;
-use super::violation::{Held, Violation, broken, case, ensure, report, short_name, violations};
+use super::violation::{Held, broken, case, ensure, short_name, tests_laws};
 use crate::error::Result;
 use crate::optimizer::list::Sgd;
 use crate::schedule::{Hyper, Memory, Schedule};
@@ -58,45 +58,17 @@ impl<S: Schedule + 'static> ScheduleLaws<S> {
         Self { change: Some(Box::new(change)), ..self }
     }
 
-    /// Leaves out a law. Say why in a comment.
-    pub fn without(mut self, law: Law) -> Self {
-        self.without.push(law);
-        self
-    }
+    tests_laws!(Law::OF_SCHEDULES);
 
-    /// Tests all laws.
-    ///
-    /// # Panics
-    /// If a law is broken. The message has all broken laws, each with the step, what was found, and a hint.
-    #[track_caller]
-    pub fn run(&self) {
-        report(&self.violations());
-    }
-
-    /// Tests one law. One that is left out, not declared or not for this kind of thing holds.
-    ///
-    /// # Panics
-    /// If the law is broken.
-    #[track_caller]
-    pub fn run_one(&self, law: Law) {
-        report(&self.violations_of([law]));
-    }
-
-    /// Tests all laws, and returns those that are broken.
-    pub fn violations(&self) -> Vec<Violation> {
-        self.violations_of(OF_SCHEDULES.iter().copied())
-    }
-
-    fn violations_of(&self, laws: impl IntoIterator<Item = Law>) -> Vec<Violation> {
-        let laws = laws.into_iter().filter(|law| !self.without.contains(law));
-        violations(&self.subject, laws, |law| match law {
+    fn holds(&self, law: Law) -> Held {
+        match law {
             Law::Pure => self.pure(),
             Law::InRange => self.in_range(),
             Law::Memory => self.memory(),
             Law::Debug => one_short_line(&format!("{:?}", Hyper::from((self.build)()))),
             // The laws of optimizers and adaptors.
             _ => Ok(()),
-        })
+        }
     }
 
     fn pure(&self) -> Held {
@@ -195,6 +167,3 @@ impl<S> fmt::Debug for ScheduleLaws<S> {
         f.debug_tuple("ScheduleLaws").field(&self.subject).finish()
     }
 }
-
-/// The laws of schedules, in the order in which they are tested.
-const OF_SCHEDULES: &[Law] = &[Law::Pure, Law::InRange, Law::Memory, Law::Debug];

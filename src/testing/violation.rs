@@ -80,6 +80,47 @@ pub(super) fn violations(
     laws.into_iter().filter_map(broken).collect()
 }
 
+/// The methods that test laws, of a type with `without` and `holds`.
+macro_rules! tests_laws {
+    ($laws:expr) => {
+        /// Leaves out a law. Say why in a comment.
+        pub fn without(mut self, law: Law) -> Self {
+            self.without.push(law);
+            self
+        }
+
+        /// Tests all laws.
+        ///
+        /// # Panics
+        /// If a law is broken. The message has all broken laws, each with the case, what was found, and a hint.
+        #[track_caller]
+        pub fn run(&self) {
+            $crate::testing::violation::report(&self.violations());
+        }
+
+        /// Tests one law. One that is left out, not declared or not for this kind of thing holds.
+        ///
+        /// # Panics
+        /// If the law is broken.
+        #[track_caller]
+        pub fn run_one(&self, law: Law) {
+            $crate::testing::violation::report(&self.violations_of(&[law]));
+        }
+
+        /// Tests all laws, and returns those that are broken.
+        pub fn violations(&self) -> Vec<$crate::testing::Violation> {
+            self.violations_of($laws)
+        }
+
+        fn violations_of(&self, laws: &[Law]) -> Vec<$crate::testing::Violation> {
+            let laws = laws.iter().copied().filter(|law| !self.without.contains(law));
+            $crate::testing::violation::violations(&self.subject, laws, |law| self.holds(law))
+        }
+    };
+}
+
+pub(super) use tests_laws;
+
 fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
     format!("a panic: {}", text.unwrap_or("without a message"))

@@ -14,32 +14,6 @@ use ndarray::ArrayD;
 
 use crate::assert_caught;
 
-pub(crate) const BROKEN: &[Law] = &[
-    Law::Shapes,
-    Law::Oracle,
-    Law::ElementsAlone,
-    Law::Deterministic,
-    Law::Threads,
-    Law::SimdLevels,
-    Law::MemoryLayouts,
-    Law::Leaves,
-    Law::Accumulation,
-    Law::NoGradient,
-    Law::OwnSteps,
-    Law::ZeroGradient,
-    Law::ConstantSchedule,
-    Law::LearningRate,
-    Law::Groups,
-    Law::CheckIsApply,
-    Law::Errors,
-    Law::Resume,
-    Law::StrictLoading,
-    Law::Boxed,
-    Law::Debug,
-    Law::Parabola,
-    Law::Rosenbrock,
-];
-
 /// An average of gradients with bias correction. It breaks one law, or none.
 pub(crate) struct Average {
     breaks: Option<Law>,
@@ -234,7 +208,7 @@ fn nothing_is_wrong_with_what_keeps_them() {
 
 #[test]
 fn each_law_catches_what_breaks_it() {
-    BROKEN.iter().for_each(|law| assert_caught(*law, || laws(Some(*law)).run_one(*law)));
+    Law::OF_OPTIMIZERS.iter().for_each(|law| assert_caught(*law, || laws(Some(*law)).run_one(*law)));
 }
 
 #[test]

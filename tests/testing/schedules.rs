@@ -11,8 +11,6 @@ use gradus::testing::{self, Law, ScheduleLaws};
 
 use crate::assert_caught;
 
-pub(crate) const BROKEN: &[Law] = &[Law::Pure, Law::InRange, Law::Memory, Law::Debug];
-
 /// The best metric that was seen, as a learning rate. It breaks one law, or none.
 struct Best {
     breaks: Option<Law>,
@@ -110,7 +108,7 @@ fn nothing_is_wrong_with_what_keeps_them() {
 
 #[test]
 fn each_law_catches_what_breaks_it() {
-    for law in BROKEN.iter().copied() {
+    for law in Law::OF_SCHEDULES.iter().copied() {
         assert_caught(law, || laws(Some(law)).run_one(law));
         laws(Some(law)).without(law).run_one(law);
     }

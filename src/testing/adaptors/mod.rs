@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::law::Law;
 use super::optimizers::OptimizerLaws;
 use super::tree::Tree;
-use super::violation::{Held, Violation, broken, case, ensure, report, violations};
+use super::violation::{Held, broken, case, ensure, tests_laws};
 use crate::adaptor::Group;
 use crate::optimizer::OptimizerExt;
 use crate::optimizer::list::{Adam, AdamW, Sgd};
@@ -53,52 +53,24 @@ impl<A: Scalar> AdaptorLaws<A> {
         Self { around_adam: self.around_adam.optional_entries(parts), ..self }
     }
 
-    /// Leaves out a law. Say why in a comment.
-    pub fn without(mut self, law: Law) -> Self {
-        self.without.push(law);
-        self
-    }
+    tests_laws!(Law::OF_ADAPTORS);
 
-    /// Tests all laws.
-    ///
-    /// # Panics
-    /// If a law is broken. The message has all broken laws, each with the case, what was found, and a hint.
-    #[track_caller]
-    pub fn run(&self) {
-        report(&self.violations());
-    }
-
-    /// Tests one law. One that is left out, not declared or not for this kind of thing holds.
-    ///
-    /// # Panics
-    /// If the law is broken.
-    #[track_caller]
-    pub fn run_one(&self, law: Law) {
-        report(&self.violations_of([law]));
-    }
-
-    /// Tests all laws, and returns those that are broken.
-    pub fn violations(&self) -> Vec<Violation> {
-        self.violations_of(OF_ADAPTORS.iter().copied())
-    }
-
-    fn violations_of(&self, laws: impl IntoIterator<Item = Law>) -> Vec<Violation> {
-        let laws = laws.into_iter().filter(|law| !self.without.contains(law));
-        violations(&self.subject, laws, |law| match law {
+    fn holds(&self, law: Law) -> Held {
+        match law {
             Law::SameDescription => self.same_description(),
             Law::NoGradient => self.no_gradient(),
             Law::TensorOrder => self.tensor_order(),
             Law::PassesOn => self.passes_on(),
             Law::Chains => self.chains(),
             law => self.around_adam.holds(law),
-        })
+        }
     }
 
     fn around(&self, inner: impl Optimizer<A> + 'static) -> Boxed<A> {
         (self.wrap)(Box::new(inner))
     }
 
-    /// A spy inside is asked about a step, and then given it.
+    /// Asks a spy inside about a step, and then gives it the step.
     fn same_description(&self) -> Held {
         for factor in [1.0, 0.0, 1e30, f64::INFINITY, f64::NAN] {
             let (spy, watch) = Spy::new(0.1);
@@ -255,21 +227,3 @@ impl<A> fmt::Debug for AdaptorLaws<A> {
 
 /// A matrix, a vector, and a tensor of three axes.
 const TENSORS: &[(&str, &[usize])] = &[("a", &[7, 5]), ("b", &[9]), ("c", &[2, 3, 4])];
-
-/// The laws of adaptors, in the order in which they are tested.
-const OF_ADAPTORS: &[Law] = &[
-    Law::SameDescription,
-    Law::CheckIsApply,
-    Law::Errors,
-    Law::NoGradient,
-    Law::TensorOrder,
-    Law::PassesOn,
-    Law::Deterministic,
-    Law::Threads,
-    Law::SimdLevels,
-    Law::MemoryLayouts,
-    Law::Resume,
-    Law::StrictLoading,
-    Law::Boxed,
-    Law::Chains,
-];

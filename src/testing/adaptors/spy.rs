@@ -1,4 +1,4 @@
-//! An optimizer that writes down what it is asked and given.
+//! An optimizer that records the steps that it is asked about and given.
 
 use std::any::{Any, TypeId};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -17,7 +17,7 @@ use ndarray::Array2;
 use super::law::Law;
 use super::tensors::numbers;
 use super::tree::{Tree, single};
-use super::violation::{Held, Violation, report, short_name, violations};
+use super::violation::{Held, short_name, tests_laws};
 use crate::params::Scalar;
 use crate::rule::At;
 use crate::schedule::Hyper;
@@ -162,39 +162,7 @@ impl<A: Scalar, O: Optimizer<A> + 'static> OptimizerLaws<A, O> {
         Self { debug: Some(|opt| format!("{opt:?}")), ..self }
     }
 
-    /// Leaves out a law. Say why in a comment.
-    pub fn without(mut self, law: Law) -> Self {
-        self.without.push(law);
-        self
-    }
-
-    /// Tests all laws.
-    ///
-    /// # Panics
-    /// If a law is broken. The message has all broken laws, each with the case, what was found, and a hint.
-    #[track_caller]
-    pub fn run(&self) {
-        report(&self.violations());
-    }
-
-    /// Tests one law. One that is left out, not declared or not for this kind of thing holds.
-    ///
-    /// # Panics
-    /// If the law is broken.
-    #[track_caller]
-    pub fn run_one(&self, law: Law) {
-        report(&self.violations_of([law]));
-    }
-
-    /// Tests all laws, and returns those that are broken.
-    pub fn violations(&self) -> Vec<Violation> {
-        self.violations_of(OF_OPTIMIZERS.iter().copied())
-    }
-
-    fn violations_of(&self, laws: impl IntoIterator<Item = Law>) -> Vec<Violation> {
-        let laws = laws.into_iter().filter(|law| !self.without.contains(law));
-        violations(&self.subject, laws, |law| self.holds(law))
-    }
+    tests_laws!(Law::OF_OPTIMIZERS);
 
     pub(super) fn holds(&self, law: Law) -> Held {
         match law {
@@ -239,7 +207,7 @@ impl<A: Scalar, O: Optimizer<A> + 'static> OptimizerLaws<A, O> {
         self.kind == Kind::Elements
     }
 
-    /// A shape of about so many elements that the optimizer takes: a vector, or of whole tensors a matrix.
+    /// A shape with about this many elements: a vector, or a matrix if the optimizer takes whole tensors.
     fn shape(&self, elements: usize) -> Vec<usize> {
         match self.kind {
             Kind::Elements => vec![elements],
@@ -262,33 +230,6 @@ impl<A, O> fmt::Debug for OptimizerLaws<A, O> {
         f.debug_tuple("OptimizerLaws").field(&self.subject).finish()
     }
 }
-
-/// The laws of optimizers, in the order in which they are tested.
-const OF_OPTIMIZERS: &[Law] = &[
-    Law::Shapes,
-    Law::Oracle,
-    Law::ElementsAlone,
-    Law::Deterministic,
-    Law::Threads,
-    Law::SimdLevels,
-    Law::MemoryLayouts,
-    Law::Leaves,
-    Law::Accumulation,
-    Law::NoGradient,
-    Law::OwnSteps,
-    Law::ZeroGradient,
-    Law::ConstantSchedule,
-    Law::LearningRate,
-    Law::Groups,
-    Law::CheckIsApply,
-    Law::Errors,
-    Law::Resume,
-    Law::StrictLoading,
-    Law::Boxed,
-    Law::Debug,
-    Law::Parabola,
-    Law::Rosenbrock,
-];
 
 /// Entries that may be missing. Without an order a tensor is row-major, without a step count it has not begun, it may have no sum or average
 /// yet, and K-FAC may not have foretold a loss.
