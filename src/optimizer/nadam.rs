@@ -148,7 +148,8 @@ impl<const DECOUPLED: bool> NAdamRule<DECOUPLED> {
     fn factors(&self, values: &NAdamValues, at: &At) -> (f64, f64) {
         let ratio = if self.momentum_schedule { real_power(0.96, values.momentum_decay) } else { 0.0 };
         let momentum = |power: f64| values.beta1 * (1.0 - 0.5 * power);
-        let (now, next) = (momentum(at.power(ratio)), momentum(at.power(ratio) * ratio));
+        let power = at.power(ratio);
+        let (now, next) = (momentum(power), momentum(power * ratio));
         let (mut product, mut power, mut step) = (1.0, 1.0, 0);
         // A smaller product does not show in 1 − product.
         while step < at.step && product > 1e-20 {

@@ -139,7 +139,8 @@ impl<A: Scalar> RAdamW<A> {
 /// r, once ρ is above 5.
 fn rectification(beta2: f64, at: &At) -> Option<f64> {
     let limit = 2.0 / (1.0 - beta2) - 1.0;
-    let rho = limit - 2.0 * at.step as f64 * at.power(beta2) / at.bias_correction(beta2);
+    let power = at.power(beta2);
+    let rho = limit - 2.0 * at.step as f64 * power / (1.0 - power);
     let square = (rho - 4.0) * (rho - 2.0) * limit / ((limit - 4.0) * (limit - 2.0) * rho);
     if rho > 5.0 { Some(square.sqrt()) } else { None }
 }

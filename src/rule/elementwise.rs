@@ -71,7 +71,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         let (info, state) = self.state.entry(path).filter(|(_, state)| state.steps > 0)?;
         let number = state.names.iter().position(|name| *name == slot)?;
         let shape = info.shape().set_f(state.order == Order::F);
-        ArrayD::from_shape_vec(shape, state.slots.values(number)).ok()
+        ArrayD::from_shape_vec(shape, state.slots.values(number, info.elements())).ok()
     }
 
     /// The size of the state of all tensors in bytes.

@@ -124,36 +124,23 @@ impl<'s, A: Scalar> Lanes<'s, A> {
                 let (direction, slots) = rule(&coefficients, param, grad, slots);
                 (param - step_size * agreeing(direction, grad), slots)
             }),
-            Goal::Direction { agreeing: only } => self.full(move |param, grad, slots| {
-                let (param, grad) = prelude.apply(param, grad);
-                let (direction, slots) = rule(&coefficients, param, grad, slots);
-                (if only { agreeing(direction, grad) } else { direction }, slots)
-            }),
+            Goal::Direction { agreeing: only } => {
+                let StoredMut::Full(slots) = self.slots else { return };
+                full(self.arch, self.param, self.grad, slots, move |param, grad, slots| {
+                    let (param, grad) = prelude.apply(param, grad);
+                    let (direction, slots) = rule(&coefficients, param, grad, slots);
+                    (if only { agreeing(direction, grad) } else { direction }, slots)
+                });
+            }
         }
-    }
-
-    /// Applies the update to slots that are stored in full.
-    #[inline(always)]
-    fn full<S: Slots<A>>(self, update: impl Fn(A, A, S) -> (A, S) + Copy) {
-        let Self { arch, param, grad, slots: StoredMut::Full(slots), .. } = self else { return };
-        arch.dispatch(
-            #[inline(always)]
-            move || {
-                let update = update;
-                S::for_each(param, grad, slots, |value| value, |value, _| value, 0, update);
-            },
-        );
     }
 
     /// Applies the update to slots of any precision.
     #[inline(always)]
     fn stored<S: Slots<A>>(self, update: impl Fn(A, A, S) -> (A, S) + Copy) {
-        if self.slots.is_full() {
-            return self.full(update);
-        }
         let Self { arch, param, grad, slots, seed, .. } = self;
         match slots {
-            StoredMut::Full(_) => {}
+            StoredMut::Full(slots) => full(arch, param, grad, slots, update),
             StoredMut::Bf16(slots, Rounding::Nearest) => arch.dispatch(
                 #[inline(always)]
                 move || {
@@ -195,6 +182,24 @@ impl<'s, A: Scalar> Lanes<'s, A> {
             ),
         }
     }
+}
+
+/// Applies the update to slots that are stored in full.
+#[inline(always)]
+fn full<A: Scalar, S: Slots<A>>(
+    arch: Arch,
+    param: &mut [A],
+    grad: &[A],
+    slots: [&mut [A]; MAX_SLOTS],
+    update: impl Fn(A, A, S) -> (A, S) + Copy,
+) {
+    arch.dispatch(
+        #[inline(always)]
+        move || {
+            let update = update;
+            S::for_each(param, grad, slots, |value| value, |value, _| value, 0, update);
+        },
+    );
 }
 
 impl<A: Scalar> fmt::Debug for Lanes<'_, A> {

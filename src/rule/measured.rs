@@ -7,6 +7,7 @@ use pulp::NullaryFnOnce;
 use crate::kernel::{simd, tree};
 use crate::params::Element;
 use crate::step::grad::BLOCK;
+use crate::step::norm::near_one;
 
 /// Sums over the elements of a tensor's parameter θ and direction d.
 #[derive(Debug, Clone, Copy)]
@@ -39,8 +40,8 @@ struct Sums {
 const SAFE: Range<f64> = 1e-140..1e140;
 
 impl Measured {
-    /// Measures a tensor of so many elements, in blocks of at most so many: the elements with a direction and, if asked, what [`ratio`](Self::ratio)
-    /// needs. `read` gets a block's place and length in row-major order, and calls what it is given with the block of θ and that of d.
+    /// Measures a tensor, given its number of elements and that of a block: the elements with a direction and, if `ratio`, the sums that
+    /// [`ratio`](Self::ratio) needs. `read` gets a block's place and length in row-major order, and calls what it is given with the block of θ and that of d.
     pub(super) fn of<A: Element>(
         (elements, block): (usize, usize),
         ratio: bool,
@@ -87,14 +88,6 @@ impl Measured {
             false => 1.0,
         }
     }
-}
-
-/// The power of two that brings a number near 1.
-fn near_one(largest: f64) -> f64 {
-    if largest == 0.0 || !largest.is_finite() {
-        return 1.0;
-    }
-    2.0_f64.powi(-largest.log2().floor().clamp(-1000.0, 1000.0) as i32)
 }
 
 impl Sums {

@@ -121,17 +121,11 @@ impl<A: Scalar> Stored<A> {
         }
     }
 
-    /// One slot's values, widened.
-    pub(super) fn values(&self, slot: usize) -> Vec<A> {
-        match self {
-            Self::Full(slots) => slots[slot].to_vec(),
-            Self::Bf16(slots, _) => slots[slot].iter().map(|bits| widen_bf16(*bits)).collect(),
-            Self::Blockwise8(slots) => {
-                let Coded { codes, scales } = &slots[slot];
-                let groups = codes.chunks(GROUP).zip(scales);
-                groups.flat_map(|(codes, scale)| codes.iter().map(|code| Reader::new(*scale).widen(*code))).collect()
-            }
-        }
+    /// One slot's values of a tensor of so many elements, widened, in their order in memory.
+    pub(super) fn values(&self, slot: usize, elements: usize) -> Vec<A> {
+        let mut values = vec![A::zero(); elements];
+        self.read_wide(slot, (&[elements], Order::C), 0, &mut values);
+        values
     }
 
     /// Writes the slots of one tensor, as they are stored.
@@ -311,7 +305,7 @@ mod tests {
         padded.resize(LEAST_ELEMENTS.max(values.len()), A::zero());
         let mut stored = Stored::zeros(1, padded.len(), 0, precision);
         store(stored.as_mut(), &padded, seed, simd::arch());
-        let mut loaded = stored.values(0);
+        let mut loaded = stored.values(0, padded.len());
         loaded.truncate(values.len());
         loaded
     }
@@ -423,7 +417,7 @@ mod tests {
                 store(left, &values[..2048], 77, arch);
                 store(right.range(0, 2048), &values[2048..4096], 77 + 2048, Arch::Scalar);
                 store(right.range(2048, 1904), &values[4096..], 77 + 4096, arch);
-                assert!(whole.values(0) == cut.values(0), "{precision:?}, {arch:?}");
+                assert!(whole.values(0, values.len()) == cut.values(0, values.len()), "{precision:?}, {arch:?}");
             }
         }
     }

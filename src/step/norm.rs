@@ -111,10 +111,18 @@ fn norm_by(p: f64, reduce: impl Fn(Term) -> f64) -> f64 {
     }
     let factor = match kind {
         Kind::Powers(_) => (1.0 / largest).min(2.0_f64.powi(1000)),
-        _ => 2.0_f64.powi(-largest.log2().floor().clamp(-1000.0, 1000.0) as i32),
+        _ => near_one(largest),
     };
     // Subnormal elements stay small, and their powers may still vanish; the norm is never below the largest.
     (root(reduce(Term { kind, factor })) / factor).max(largest)
+}
+
+/// The power of two that brings a number near 1; 1 for 0 and what is not finite.
+pub(crate) fn near_one(number: f64) -> f64 {
+    if number == 0.0 || !number.is_finite() {
+        return 1.0;
+    }
+    2.0_f64.powi(-number.log2().floor().clamp(-1000.0, 1000.0) as i32)
 }
 
 /// What is reduced: a function of `factor` times the element.
