@@ -5,8 +5,8 @@ use super::threads;
 /// Above this many elements a reduction is worth sharing.
 pub(crate) const SERIAL_NORM: usize = 64 * 1024;
 
-/// A reduction of `length` elements from `start` on, in a tree over blocks of `block` elements: `leaf` reduces so many elements from
-/// there on, `combine` two neighbors. The tree over blocks of half the size is the same tree with one more row.
+/// Reduces `length` elements from `start` on, in a tree over blocks of `block` elements. `leaf` gets the start and the length of a block,
+/// and `combine` the results of two neighbors. The tree over blocks of half the size is the same tree with one more row.
 pub(crate) fn reduce<T: Send>(
     (start, length): (usize, usize),
     block: usize,

@@ -73,7 +73,7 @@ pub(in crate::distributed) fn norms(group: &impl RankGroup, own: f64) -> Result<
     Ok(norms.into_iter().map(|(_, bits)| f64::from_bits(bits)).collect())
 }
 
-/// What all ranks say, if none refuses and all speak of the same; `refused` is why this one does.
+/// The words of all ranks. Returns an error if a rank refuses, or if one asks for a norm while another agrees. `refused` is this rank's reason.
 fn exchange(group: &impl RankGroup, (code, number): (u8, u64), refused: Option<Error>) -> Result<Vec<(u8, u64)>> {
     let mut message = [code; LENGTH];
     message[1..].copy_from_slice(&number.to_le_bytes());

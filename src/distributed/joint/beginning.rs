@@ -7,7 +7,7 @@ use crate::params::Element;
 use crate::step::Step;
 use crate::step::follower::catch_up;
 
-/// The parameters that a rank had before it got those of rank 0, and which tensors were others. Nothing if the rank is alone.
+/// A rank's parameters before it received those of rank 0, and which tensors differed. Empty if there is one rank.
 #[derive(Debug)]
 pub(super) struct Beginning<A> {
     own: Vec<A>,

@@ -116,8 +116,8 @@ impl<G: RankGroup> Joint<G> {
         agree(&*self.group, own)
     }
 
-    /// Has `take` take the step. If the ranks `begin` with it, they get the parameters of rank 0 first, in buckets of so many elements, and
-    /// keep them only if the step succeeds.
+    /// Calls `take` with the step. In a first step, `begin` is the number of elements of a bucket: the ranks first receive the parameters of
+    /// rank 0 in such buckets, and keep them only if the step succeeds.
     pub(super) fn take<A: Element>(
         self,
         step: &mut Step<'_, A>,
