@@ -48,8 +48,9 @@ impl<A: Scalar> Rule<A> for OwnLion {
         Decay::Decoupled
     }
 
-    fn coefficients(&self, values: &OwnLionValues, _: &At) -> [A; 4] {
-        [values.beta1, 1.0 - values.beta1, values.beta2, 1.0 - values.beta2].map(A::from_f64)
+    fn coefficients(&self, values: &OwnLionValues, at: &At) -> (f64, [A; 4]) {
+        let OwnLionValues { beta1, beta2 } = *values;
+        (at.learning_rate, [beta1, 1.0 - beta1, beta2, 1.0 - beta2].map(A::from_f64))
     }
 
     fn sweep(&self, coefficients: [A; 4], lanes: Lanes<'_, A>) {

@@ -46,8 +46,8 @@ impl<A: Scalar> Rule<A> for Signs {
         self.kind
     }
 
-    fn coefficients(&self, values: &SignsValues, _: &At) -> [A; 2] {
-        [values.beta, 1.0 - values.beta].map(A::from_f64)
+    fn coefficients(&self, values: &SignsValues, at: &At) -> (f64, [A; 2]) {
+        (at.learning_rate, [values.beta, 1.0 - values.beta].map(A::from_f64))
     }
 
     fn sweep(&self, coefficients: [A; 2], lanes: Lanes<'_, A>) {
@@ -409,7 +409,9 @@ fn rules_of_every_number_of_slots() {
             &["a", "b", "c", "d"][..N]
         }
 
-        fn coefficients(&self, _: &CountersValues, _: &At) {}
+        fn coefficients(&self, _: &CountersValues, at: &At) -> (f64, ()) {
+            (at.learning_rate, ())
+        }
 
         fn sweep(&self, (): (), lanes: Lanes<'_, A>) {
             fn sum<A: Scalar, const N: usize>(param: A, slots: [A; N]) -> (A, [A; N]) {

@@ -184,19 +184,17 @@ impl<A: Scalar, const MOMENT: u8> Rule<A> for FedRule<MOMENT> {
         &["exp_avg", "exp_avg_sq"]
     }
 
-    fn coefficients(&self, &FedValues { beta1, beta2, tau }: &FedValues, at: &At) -> Coefficients<A> {
+    fn coefficients(&self, &FedValues { beta1, beta2, tau }: &FedValues, at: &At) -> (f64, Coefficients<A>) {
         let begin = if at.step == 1 && !self.flower { tau * tau } else { 0.0 };
         let moment = |beta: f64| [A::from_f64(beta), A::from_f64(1.0 - beta)];
-        Coefficients { first: moment(beta1), second: moment(beta2), begin: A::from_f64(begin), tau: A::from_f64(tau) }
-    }
-
-    fn step_size(&self, &FedValues { beta1, beta2, .. }: &FedValues, at: &At) -> f64 {
+        let (first, second) = (moment(beta1), moment(beta2));
         let exponent = at.step as f64 + 1.0;
         let correction = match self.flower && MOMENT == ADAM {
             true => (1.0 - beta2.powf(exponent)).sqrt() / (1.0 - beta1.powf(exponent)),
             false => 1.0,
         };
-        at.learning_rate * correction
+        let step_size = at.learning_rate * correction;
+        (step_size, Coefficients { first, second, begin: A::from_f64(begin), tau: A::from_f64(tau) })
     }
 
     fn sweep(&self, c: Coefficients<A>, lanes: Lanes<'_, A>) {

@@ -96,12 +96,10 @@ impl<A: Scalar> Rule<A> for AdaBeliefRule {
         Decay::Decoupled
     }
 
-    fn coefficients(&self, &AdaBeliefValues { beta1, beta2, eps }: &AdaBeliefValues, at: &At) -> [A; 6] {
-        [beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps, 1.0 / at.bias_correction(beta2).sqrt()].map(A::from_f64)
-    }
-
-    fn step_size(&self, values: &AdaBeliefValues, at: &At) -> f64 {
-        at.learning_rate / at.bias_correction(values.beta1)
+    fn coefficients(&self, &AdaBeliefValues { beta1, beta2, eps }: &AdaBeliefValues, at: &At) -> (f64, [A; 6]) {
+        let [first, second] = [beta1, beta2].map(|beta| at.bias_correction(beta));
+        let coefficients = [beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps, 1.0 / second.sqrt()].map(A::from_f64);
+        (at.learning_rate / first, coefficients)
     }
 
     fn sweep(&self, c: [A; 6], lanes: Lanes<'_, A>) {

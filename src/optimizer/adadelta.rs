@@ -84,8 +84,8 @@ impl<A: Scalar> Rule<A> for AdadeltaRule {
         &["square_avg", "acc_delta"]
     }
 
-    fn coefficients(&self, values: &AdadeltaValues, _: &At) -> [A; 3] {
-        [values.rho, 1.0 - values.rho, values.eps].map(A::from_f64)
+    fn coefficients(&self, values: &AdadeltaValues, at: &At) -> (f64, [A; 3]) {
+        (at.learning_rate, [values.rho, 1.0 - values.rho, values.eps].map(A::from_f64))
     }
 
     fn sweep(&self, c: [A; 3], lanes: Lanes<'_, A>) {

@@ -95,14 +95,11 @@ impl<A: Scalar> Rule<A> for AdagradRule {
         &["sum"]
     }
 
-    fn coefficients(&self, values: &AdagradValues, at: &At) -> [A; 3] {
+    fn coefficients(&self, values: &AdagradValues, at: &At) -> (f64, [A; 3]) {
         let start = if at.step == 1 { values.initial_accumulator_value } else { 0.0 };
         let (inside, outside) = if self.eps_inside_sqrt { (values.eps, 0.0) } else { (0.0, values.eps) };
-        [start, inside, outside].map(A::from_f64)
-    }
-
-    fn step_size(&self, values: &AdagradValues, at: &At) -> f64 {
-        at.learning_rate / (1.0 + (at.step as f64 - 1.0) * values.learning_rate_decay)
+        let step_size = at.learning_rate / (1.0 + (at.step as f64 - 1.0) * values.learning_rate_decay);
+        (step_size, [start, inside, outside].map(A::from_f64))
     }
 
     fn sweep(&self, c: [A; 3], lanes: Lanes<'_, A>) {

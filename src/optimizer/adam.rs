@@ -171,18 +171,13 @@ impl<A: Scalar, const DECOUPLED: bool> Rule<A> for AdamRule<DECOUPLED> {
         if DECOUPLED { Decay::Decoupled } else { Decay::Coupled }
     }
 
-    fn coefficients(&self, values: &AdamValues, at: &At) -> Coefficients<A> {
-        let &AdamValues { beta1, beta2, eps } = values;
-        let scale = if self.eps_hat { 1.0 } else { 1.0 / self.correction(beta2, at).sqrt() };
-        [beta1, 1.0 - beta1, beta2, 1.0 - beta2, scale, eps].map(A::from_f64)
-    }
-
-    fn step_size(&self, values: &AdamValues, at: &At) -> f64 {
-        let first = self.correction(values.beta1, at);
-        match self.eps_hat {
-            true => at.learning_rate * self.correction(values.beta2, at).sqrt() / first,
-            false => at.learning_rate / first,
-        }
+    fn coefficients(&self, &AdamValues { beta1, beta2, eps }: &AdamValues, at: &At) -> (f64, Coefficients<A>) {
+        let (first, second) = (self.correction(beta1, at), self.correction(beta2, at).sqrt());
+        let (step_size, scale) = match self.eps_hat {
+            true => (at.learning_rate * second / first, 1.0),
+            false => (at.learning_rate / first, 1.0 / second),
+        };
+        (step_size, [beta1, 1.0 - beta1, beta2, 1.0 - beta2, scale, eps].map(A::from_f64))
     }
 
     fn sweep(&self, c: Coefficients<A>, lanes: Lanes<'_, A>) {

@@ -95,13 +95,10 @@ impl<A: Scalar> Rule<A> for AdamaxRule {
         &["exp_avg", "exp_inf"]
     }
 
-    fn coefficients(&self, &AdamaxValues { beta1, beta2, eps }: &AdamaxValues, _: &At) -> [A; 5] {
+    fn coefficients(&self, &AdamaxValues { beta1, beta2, eps }: &AdamaxValues, at: &At) -> (f64, [A; 5]) {
         let (inside, outside) = if self.eps_outside_max { (0.0, eps) } else { (eps, 0.0) };
-        [beta1, 1.0 - beta1, beta2, inside, outside].map(A::from_f64)
-    }
-
-    fn step_size(&self, values: &AdamaxValues, at: &At) -> f64 {
-        at.learning_rate / at.bias_correction(values.beta1)
+        let step_size = at.learning_rate / at.bias_correction(beta1);
+        (step_size, [beta1, 1.0 - beta1, beta2, inside, outside].map(A::from_f64))
     }
 
     fn sweep(&self, c: [A; 5], lanes: Lanes<'_, A>) {

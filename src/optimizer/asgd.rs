@@ -93,13 +93,9 @@ impl<A: Scalar> Rule<A> for AsgdRule {
         &[]
     }
 
-    fn coefficients(&self, values: &AsgdValues, _: &At) -> A {
-        A::from_f64(values.lambda)
-    }
-
-    fn step_size(&self, values: &AsgdValues, at: &At) -> f64 {
+    fn coefficients(&self, values: &AsgdValues, at: &At) -> (f64, A) {
         let fall = 1.0 + values.lambda * at.learning_rate * (at.step as f64 - 1.0);
-        at.learning_rate / real_power(fall, values.alpha)
+        (at.learning_rate / real_power(fall, values.alpha), A::from_f64(values.lambda))
     }
 
     fn sweep(&self, lambda: A, lanes: Lanes<'_, A>) {

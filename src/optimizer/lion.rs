@@ -85,8 +85,8 @@ impl<A: Scalar> Rule<A> for LionRule {
         Decay::Decoupled
     }
 
-    fn coefficients(&self, values: &LionValues, _: &At) -> [A; 4] {
-        [values.beta1, 1.0 - values.beta1, values.beta2, 1.0 - values.beta2].map(A::from_f64)
+    fn coefficients(&self, &LionValues { beta1, beta2 }: &LionValues, at: &At) -> (f64, [A; 4]) {
+        (at.learning_rate, [beta1, 1.0 - beta1, beta2, 1.0 - beta2].map(A::from_f64))
     }
 
     fn sweep(&self, c: [A; 4], lanes: Lanes<'_, A>) {

@@ -96,14 +96,11 @@ impl<A: Scalar> Rule<A> for MomentumRule {
         &["momentum_buffer"]
     }
 
-    fn coefficients(&self, values: &MomentumValues, at: &At) -> [A; 2] {
+    fn coefficients(&self, values: &MomentumValues, at: &At) -> (f64, [A; 2]) {
         let kept = if at.step == 1 { 1.0 } else { 1.0 - values.dampening };
-        let inside = if self.classical { at.learning_rate * kept } else { kept };
-        [values.momentum, inside].map(A::from_f64)
-    }
-
-    fn step_size(&self, _: &MomentumValues, at: &At) -> f64 {
-        if self.classical { 1.0 } else { at.learning_rate }
+        let (step_size, inside) =
+            if self.classical { (1.0, at.learning_rate * kept) } else { (at.learning_rate, kept) };
+        (step_size, [values.momentum, inside].map(A::from_f64))
     }
 
     fn sweep(&self, c: [A; 2], lanes: Lanes<'_, A>) {

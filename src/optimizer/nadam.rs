@@ -176,11 +176,11 @@ impl<A: Scalar, const DECOUPLED: bool> Rule<A> for NAdamRule<DECOUPLED> {
         if DECOUPLED { Decay::Decoupled } else { Decay::Coupled }
     }
 
-    fn coefficients(&self, values: &NAdamValues, at: &At) -> [A; 8] {
+    fn coefficients(&self, values: &NAdamValues, at: &At) -> (f64, [A; 8]) {
         let &NAdamValues { beta1, beta2, eps, .. } = values;
         let (ahead, now) = self.factors(values, at);
         let scale = 1.0 / at.bias_correction(beta2).sqrt();
-        [beta1, 1.0 - beta1, beta2, 1.0 - beta2, ahead, now, scale, eps].map(A::from_f64)
+        (at.learning_rate, [beta1, 1.0 - beta1, beta2, 1.0 - beta2, ahead, now, scale, eps].map(A::from_f64))
     }
 
     fn sweep(&self, c: [A; 8], lanes: Lanes<'_, A>) {

@@ -99,12 +99,9 @@ impl<A: Scalar> Rule<A> for NesterovRule {
         &["momentum_buffer"]
     }
 
-    fn coefficients(&self, values: &NesterovValues, at: &At) -> [A; 2] {
-        [values.momentum, if self.classical { at.learning_rate } else { 1.0 }].map(A::from_f64)
-    }
-
-    fn step_size(&self, _: &NesterovValues, at: &At) -> f64 {
-        if self.classical { 1.0 } else { at.learning_rate }
+    fn coefficients(&self, values: &NesterovValues, at: &At) -> (f64, [A; 2]) {
+        let (step_size, inside) = if self.classical { (1.0, at.learning_rate) } else { (at.learning_rate, 1.0) };
+        (step_size, [values.momentum, inside].map(A::from_f64))
     }
 
     fn sweep(&self, c: [A; 2], lanes: Lanes<'_, A>) {

@@ -145,9 +145,11 @@ fn rectification(beta2: f64, at: &At) -> Option<f64> {
     if rho > 5.0 { Some(square.sqrt()) } else { None }
 }
 
+/// β₁, 1 − β₁, β₂, 1 − β₂, the factor of √v and ε; and whether ρ > 5.
+type Coefficients<A> = ([A; 6], bool);
+
 impl<A: Scalar, const DECOUPLED: bool> Rule<A> for RAdamRule<DECOUPLED> {
-    /// β₁, 1 − β₁, β₂, 1 − β₂, the factor of √v and ε; and whether ρ > 5.
-    type Coefficients = ([A; 6], bool);
+    type Coefficients = Coefficients<A>;
 
     fn name(&self) -> &'static str {
         if DECOUPLED { "radamw" } else { "radam" }
@@ -161,22 +163,19 @@ impl<A: Scalar, const DECOUPLED: bool> Rule<A> for RAdamRule<DECOUPLED> {
         if DECOUPLED { Decay::Decoupled } else { Decay::Coupled }
     }
 
-    fn coefficients(&self, &RAdamValues { beta1, beta2, eps }: &RAdamValues, at: &At) -> ([A; 6], bool) {
-        let scale = if self.eps_hat { 1.0 } else { 1.0 / at.bias_correction(beta2).sqrt() };
+    fn coefficients(&self, &RAdamValues { beta1, beta2, eps }: &RAdamValues, at: &At) -> (f64, Coefficients<A>) {
+        let (corrected, second) = (at.learning_rate / at.bias_correction(beta1), at.bias_correction(beta2).sqrt());
+        let rectification = rectification(beta2, at);
+        let (step_size, scale) = match rectification {
+            Some(r) if self.eps_hat => (corrected * r * second, 1.0),
+            Some(r) => (corrected * r, 1.0 / second),
+            None => (corrected, 1.0),
+        };
         let numbers = [beta1, 1.0 - beta1, beta2, 1.0 - beta2, scale, eps].map(A::from_f64);
-        (numbers, rectification(beta2, at).is_some())
+        (step_size, (numbers, rectification.is_some()))
     }
 
-    fn step_size(&self, values: &RAdamValues, at: &At) -> f64 {
-        let step_size = at.learning_rate / at.bias_correction(values.beta1);
-        match rectification(values.beta2, at) {
-            Some(r) if self.eps_hat => step_size * r * at.bias_correction(values.beta2).sqrt(),
-            Some(r) => step_size * r,
-            None => step_size,
-        }
-    }
-
-    fn sweep(&self, (c, rectified): ([A; 6], bool), lanes: Lanes<'_, A>) {
+    fn sweep(&self, (c, rectified): Coefficients<A>, lanes: Lanes<'_, A>) {
         match rectified {
             true => lanes.each(c, |&[b1, r1, b2, r2, scale, eps], _, grad, [m, v]: [A; 2]| {
                 let (m, v) = (b1 * m + r1 * grad, b2 * v + r2 * grad * grad);

@@ -128,20 +128,18 @@ impl<A: Scalar> Rule<A> for RmsPropRule {
         }
     }
 
-    fn coefficients(&self, &RmsPropValues { alpha, eps, momentum }: &RmsPropValues, at: &At) -> Coefficients<A> {
+    fn coefficients(&self, &RmsPropValues { alpha, eps, momentum }: &RmsPropValues, at: &At) -> (f64, Coefficients<A>) {
         let (eps_inside, eps_outside) = if self.eps_inside_sqrt { (eps, 0.0) } else { (0.0, eps) };
-        Coefficients {
+        let (step_size, inside) = if self.classical { (1.0, at.learning_rate) } else { (at.learning_rate, 1.0) };
+        let coefficients = Coefficients {
             alpha: A::from_f64(alpha),
             one_minus_alpha: A::from_f64(1.0 - alpha),
             eps_inside: A::from_f64(eps_inside),
             eps_outside: A::from_f64(eps_outside),
             momentum: A::from_f64(momentum.unwrap_or(0.0)),
-            inside: A::from_f64(if self.classical { at.learning_rate } else { 1.0 }),
-        }
-    }
-
-    fn step_size(&self, _: &RmsPropValues, at: &At) -> f64 {
-        if self.classical { 1.0 } else { at.learning_rate }
+            inside: A::from_f64(inside),
+        };
+        (step_size, coefficients)
     }
 
     fn sweep(&self, c: Coefficients<A>, lanes: Lanes<'_, A>) {

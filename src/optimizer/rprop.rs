@@ -104,15 +104,11 @@ impl<A: Scalar> Rule<A> for RpropRule {
         &["prev", "step_size"]
     }
 
-    fn coefficients(&self, values: &RpropValues, at: &At) -> [A; 5] {
+    /// The direction is the whole step.
+    fn coefficients(&self, values: &RpropValues, at: &At) -> (f64, [A; 5]) {
         let &RpropValues { eta_minus, eta_plus, min_step_size, max_step_size } = values;
         let start = if at.step == 1 { at.learning_rate } else { 0.0 };
-        [start, eta_minus, eta_plus, min_step_size, max_step_size].map(A::from_f64)
-    }
-
-    /// The direction is the whole step.
-    fn step_size(&self, _: &RpropValues, _: &At) -> f64 {
-        1.0
+        (1.0, [start, eta_minus, eta_plus, min_step_size, max_step_size].map(A::from_f64))
     }
 
     fn sweep(&self, c: [A; 5], lanes: Lanes<'_, A>) {

@@ -74,7 +74,9 @@ impl<A: Scalar> Rule<A> for SgdRule {
         &[]
     }
 
-    fn coefficients(&self, _: &SgdValues, _: &At) {}
+    fn coefficients(&self, _: &SgdValues, at: &At) -> (f64, ()) {
+        (at.learning_rate, ())
+    }
 
     fn sweep(&self, (): (), lanes: Lanes<'_, A>) {
         lanes.each((), |(), _, grad, []: [A; 0]| (grad, []));

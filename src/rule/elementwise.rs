@@ -150,7 +150,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         let _ = self.state.begin(&step, |_, _| State::default());
         let (names, decay) = (self.rule.slots(), self.rule.decay());
         let mut sweep = Sweep::new(&self.rule, arch, step.layout().elements());
-        let mut known: Option<(At, R::Coefficients, f64)> = None;
+        let mut known: Option<(At, f64, R::Coefficients)> = None;
         let mut moved = false;
         for (info, tensor, state) in step.zip_mut(self.state.all_mut()) {
             let (Tensor { index, param, grad: Some(grad), learning_rate, weight_decay, followers, .. }, Some(state)) =
@@ -162,11 +162,11 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
             let pull = values.rates.of(decay, *learning_rate, *weight_decay);
             let at = At { step: state.steps, learning_rate: pull.learning_rate };
             // Most tensors of a step have the same coefficients.
-            let (_, coefficients, step_size) = match known {
+            let (_, step_size, coefficients) = match known {
                 Some(same) if same.0 == at => same,
                 _ => {
-                    let step_size = self.rule.step_size(&values.rule, &at);
-                    *known.insert((at, self.rule.coefficients(&values.rule, &at), step_size))
+                    let (step_size, coefficients) = self.rule.coefficients(&values.rule, &at);
+                    *known.insert((at, step_size, coefficients))
                 }
             };
             let prelude = Prelude {
@@ -345,7 +345,9 @@ mod tests {
             &["a", "b", "c", "d", "e"]
         }
 
-        fn coefficients(&self, _: &GreedyValues, _: &At) {}
+        fn coefficients(&self, _: &GreedyValues, at: &At) -> (f64, ()) {
+            (at.learning_rate, ())
+        }
 
         fn sweep(&self, (): (), _: crate::rule::Lanes<'_, A>) {}
     }

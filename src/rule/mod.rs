@@ -21,8 +21,8 @@
 //!     fn name(&self) -> &'static str { "signsgd" }
 //!     fn slots(&self) -> &'static [&'static str] { &["momentum_buffer"] }
 //!
-//!     fn coefficients(&self, values: &SignSgdValues, _: &At) -> [A; 2] {
-//!         [values.momentum, 1.0 - values.momentum].map(A::from_f64)
+//!     fn coefficients(&self, values: &SignSgdValues, at: &At) -> (f64, [A; 2]) {
+//!         (at.learning_rate, [values.momentum, 1.0 - values.momentum].map(A::from_f64))
 //!     }
 //!
 //!     fn sweep(&self, coefficients: [A; 2], lanes: Lanes<'_, A>) {
@@ -73,7 +73,7 @@ pub use stored::MAX_SLOTS;
 /// element. Declare its hyper-parameters with [`hyper_parameters!`](crate::hyper_parameters!).
 ///
 /// The driver, [`Elementwise`], calls [`values`](HyperParameters::values) at least once per step, [`coefficients`](Rule::coefficients)
-/// and [`step_size`](Rule::step_size) at most once per tensor, and [`sweep`](Rule::sweep) for each block. It applies the gradient's
+/// at most once per tensor, and [`sweep`](Rule::sweep) for each block. It applies the gradient's
 /// scale and the weight decay before it calls the rule, and moves the parameter afterwards. With the options `cautious` and `trust_ratio` it also
 /// calls `sweep` on copies, to measure the direction before the parameter moves.
 pub trait Rule<A: Scalar>: HyperParameters + 'static {
@@ -91,17 +91,11 @@ pub trait Rule<A: Scalar>: HyperParameters + 'static {
         Decay::Coupled
     }
 
-    /// Computes the coefficients of one tensor from the hyper-parameters of this step.
-    fn coefficients(&self, values: &Self::Values, at: &At) -> Self::Coefficients;
-
-    /// The step size in `θ ← θ − step_size · direction`. The default is the learning rate.
+    /// Computes the step size in `θ ← θ − step_size · direction` and the coefficients of one tensor, from the hyper-parameters of this step.
     ///
-    /// The learning rate is at most 2⁻⁵⁴ times the element type's largest number, so the step size may be the learning rate divided by 1 −
-    /// βᵗ.
-    fn step_size(&self, values: &Self::Values, at: &At) -> f64 {
-        let _ = values;
-        at.learning_rate
-    }
+    /// The step size is usually the learning rate. The learning rate is at most 2⁻⁵⁴ times the element type's largest number, so it may be
+    /// divided by 1 − βᵗ.
+    fn coefficients(&self, values: &Self::Values, at: &At) -> (f64, Self::Coefficients);
 
     /// Calls [`Lanes::each`] with a function that computes the direction and the new state of one element. If an option changes the
     /// algorithm, choose between two such functions here, not inside the function.

@@ -18,8 +18,8 @@
 //! #     type Coefficients = [A; 2];
 //! #     fn name(&self) -> &'static str { "signsgd" }
 //! #     fn slots(&self) -> &'static [&'static str] { &["momentum_buffer"] }
-//! #     fn coefficients(&self, values: &SignSgdValues, _: &At) -> [A; 2] {
-//! #         [values.momentum, 1.0 - values.momentum].map(A::from_f64)
+//! #     fn coefficients(&self, values: &SignSgdValues, at: &At) -> (f64, [A; 2]) {
+//! #         (at.learning_rate, [values.momentum, 1.0 - values.momentum].map(A::from_f64))
 //! #     }
 //! #     fn sweep(&self, coefficients: [A; 2], lanes: Lanes<'_, A>) {
 //! #         lanes.each(coefficients, |&[momentum, rest], _, grad, [m]: [A; 1]| {

@@ -29,8 +29,8 @@ impl<A: Scalar> Rule<A> for Signs {
         &["momentum_buffer"]
     }
 
-    fn coefficients(&self, values: &SignsValues, _: &At) -> [A; 2] {
-        [values.momentum, 1.0 - values.momentum].map(A::from_f64)
+    fn coefficients(&self, values: &SignsValues, at: &At) -> (f64, [A; 2]) {
+        (at.learning_rate, [values.momentum, 1.0 - values.momentum].map(A::from_f64))
     }
 
     fn sweep(&self, coefficients: [A; 2], lanes: Lanes<'_, A>) {
