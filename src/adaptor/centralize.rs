@@ -6,6 +6,7 @@ use super::{Outcome, Transform};
 use crate::error::Result;
 use crate::params::Element;
 use crate::schedule::Hyper;
+use crate::step::share::Extent;
 use crate::step::{Grad, Step};
 
 /// Gradient centralization: subtracts from the gradient of each unit its mean. Created by
@@ -19,7 +20,10 @@ use crate::step::{Grad, Step};
 /// ```text
 /// gᵢⱼ ← gᵢⱼ − (gᵢ₁ + … + gᵢₙ)/n
 /// ```
-/// The mean is computed in f64. Gradients of 16 bits are rounded once more. Inside `sharded`, use its `by_tensor`.
+/// The mean is computed in f64. Gradients of 16 bits are rounded once more.
+///
+/// # Errors
+/// [`RankError::CutTensors`](crate::error::RankError::CutTensors) inside `sharded`; inside `sharded(…).by_tensor()` it works.
 ///
 /// # Conventions
 /// The paper's φ, and optax's `centralize`, for weights of the shape (out, in): the mean is that of one output's weights.
@@ -52,6 +56,8 @@ impl<A: Element> Transform<A> for Centralize {
     }
 
     fn transform<'s>(&'s self, step: &mut Step<'s, A>) -> Result<Outcome> {
+        // A part of a tensor has no units.
+        step.share().ensure(Extent::Tensors, "centralize")?;
         for (info, grad) in step.grads_mut().filter(|(info, _)| info.shape().len() > 1) {
             let mut values = grad.to_array(info.shape());
             for mut unit in values.outer_iter_mut() {

@@ -54,7 +54,8 @@ impl<A: Scalar, C: Copy + Sync> Shared<'_, A, C> {
                     stored.read_wide(slot, (self.shape, self.order), start, values);
                 }
                 let (prelude, goal, slots) = (self.prelude, Goal::Direction { agreeing }, StoredMut::Full(slots));
-                let lanes = Lanes { arch, prelude, goal, param: direction, grad, slots, seed: 0, slot_count };
+                let lanes =
+                    Lanes { arch, prelude, goal, param: direction, grad, slots, seed: 0, slot_count, streams: false };
                 rule.sweep(self.coefficients, lanes);
                 then(before, direction);
             });

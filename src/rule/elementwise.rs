@@ -186,6 +186,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
                 tensor: *index,
                 offset: info.start(),
                 step: state.steps,
+                streams: sweep.streams,
             };
             if self.options.measure() {
                 let measured = shared.measure(&self.rule, arch, &param.as_values(), &state.slots, self.options);
@@ -232,7 +233,7 @@ impl<R: HyperParameters, A> fmt::Debug for Elementwise<R, A> {
 
 #[cfg(test)]
 mod tests {
-    use ndarray::{Array1, aview_mut1};
+    use ndarray::{Array1, ArrayViewMut1, Axis, aview_mut1};
 
     use super::*;
     use crate::error::StepError;
@@ -285,6 +286,24 @@ mod tests {
             };
             let expected = run(0);
             assert!((1..17).all(|offset| run(offset) == expected), "{precision:?}");
+        }
+    }
+
+    /// What does not fit into the cache has a loop of its own.
+    #[test]
+    fn a_large_step_has_the_bits_of_small_ones() {
+        for precision in [StatePrecision::Full, StatePrecision::Bf16(Rounding::Nearest)] {
+            let opt = Adam::new(0.1).state_precision(precision);
+            let (mut params, grads) = (wave::<f32>(600_011, 0.0), wave(600_011, 1.0));
+            let mut parts = params.clone();
+            let step_twice = |mut params: ArrayViewMut1<'_, f32>, grads| {
+                let mut opt = opt.clone();
+                (0..2).for_each(|_| _ = opt.step(&mut params, &grads).unwrap());
+            };
+            step_twice(params.view_mut(), grads.view());
+            let chunks = parts.axis_chunks_iter_mut(Axis(0), 100_003).zip(grads.axis_chunks_iter(Axis(0), 100_003));
+            chunks.for_each(|(part, grads)| step_twice(part, grads));
+            assert!(params == parts, "{precision:?}");
         }
     }
 

@@ -296,7 +296,7 @@ mod tests {
         let mut param = values.to_vec();
         let (param, grad, prelude, goal) =
             (&mut param[..], values, Prelude::none(), Goal::Move { step_size: A::zero() });
-        let lanes = Lanes { arch, prelude, goal, param, grad, slots, seed, slot_count: 1 };
+        let lanes = Lanes { arch, prelude, goal, param, grad, slots, seed, slot_count: 1, streams: true };
         lanes.each((), |(), _, grad, [slot]: [A; 1]| (slot, [grad]));
     }
 

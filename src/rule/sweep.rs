@@ -22,6 +22,9 @@ const SHORT: usize = 128;
 /// Below this many elements a step is too short to share.
 const SERIAL_STEP: usize = 64 * 1024;
 
+/// A step of more elements does not fit into the cache.
+const CACHED_STEP: usize = 512 * 1024;
+
 /// Memory for what has to be read before it is swept, one piece a thread: kept, because to get it from the system anew
 /// costs as much as the sweep.
 pub(super) struct Scratch<A>(Mutex<Vec<Aligned<A>>>);
@@ -61,6 +64,8 @@ pub(super) struct Shared<'s, A, C> {
     /// Where the tensor begins in the one that it is a part of: there it would get the same random bits.
     pub(super) offset: usize,
     pub(super) step: u64,
+    /// Whether the step is too large for the cache.
+    pub(super) streams: bool,
 }
 
 /// A part of one tensor: elements `start …` in the order of its slots.
@@ -294,7 +299,7 @@ impl<A: Scalar, C: Copy> Shared<'_, A, C> {
         let seed =
             if slots.is_full() { 0 } else { seed(self.tensor, self.step).wrapping_add((self.offset + start) as u32) };
         let (prelude, goal, slot_count) = (self.prelude, self.goal, rule.slots().len());
-        let lanes = Lanes { arch, prelude, goal, param, grad, slots, seed, slot_count };
+        let lanes = Lanes { arch, prelude, goal, param, grad, slots, seed, slot_count, streams: self.streams };
         rule.sweep(self.coefficients, lanes);
     }
 }
@@ -304,6 +309,8 @@ impl<A: Scalar, C: Copy> Shared<'_, A, C> {
 pub(super) struct Sweep<'s, A: Scalar, R: Rule<A>> {
     rule: &'s R,
     arch: Arch,
+    /// Whether the step is too large for the cache.
+    pub(super) streams: bool,
     share: bool,
     waiting: Vec<Option<Part<'s, A, R::Coefficients>>>,
 }
@@ -311,7 +318,8 @@ pub(super) struct Sweep<'s, A: Scalar, R: Rule<A>> {
 impl<'s, A: Scalar, R: Rule<A>> Sweep<'s, A, R> {
     /// For a step of at most so many elements.
     pub(super) fn new(rule: &'s R, arch: Arch, elements: usize) -> Self {
-        Self { rule, arch, share: elements > SERIAL_STEP && threads::count() > 1, waiting: Vec::new() }
+        let share = elements > SERIAL_STEP && threads::count() > 1;
+        Self { rule, arch, streams: elements > CACHED_STEP, share, waiting: Vec::new() }
     }
 
     #[inline(always)]

@@ -454,6 +454,9 @@ fn a_check_on_one_rank_returns() {
             opt.check(&step).unwrap();
             // What all ranks know one can say.
             assert!(matches!(sharded().check(&step), Err(Error::Ranks(RankError::CutTensors { .. }))));
+            let centralized = Sgd::new(0.1).centralize().sharded(&group);
+            let error = centralized.check(&step).unwrap_err();
+            assert_eq!(error, Error::Ranks(RankError::CutTensors { name: "centralize" }));
         }
         group.barrier().unwrap();
         opt.broadcast(&mut params).unwrap();
