@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use gradus::rule::{Rounding, StatePrecision};
-use gradus::{AdaBelief, Adam, AdamW, Lion, Momentum, Muon, Nesterov, Optimizer, OptimizerExt, RmsProp, Rprop, Sgd};
+use gradus::{
+    AdaBelief, Adafactor, Adam, AdamW, Lion, Momentum, Muon, Nesterov, Optimizer, OptimizerExt, RmsProp, Rprop, Sgd,
+};
 use ndarray::{Array1, Array2, ShapeBuilder, Zip, s};
 
 /// The direction is the difference of two parameters, which are near 1.
@@ -71,6 +73,8 @@ macro_rules! for_each_optimizer {
         $call!(AdaBelief::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
         $call!(Rprop::new(LEARNING_RATE).weight_decay(0.1), 0.1, 0.0); // its direction is the whole step
         $call!(Muon::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
+        $call!(Adafactor::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
+        $call!(Adafactor::new(LEARNING_RATE).beta1(0.9), 0.0, 0.0);
     };
 }
 

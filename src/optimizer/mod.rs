@@ -1,10 +1,12 @@
 //! The optimizers, one algorithm a file, and the methods that chain adaptors to them.
 //!
-//! Every named optimizer is [`Elementwise`](crate::rule::Elementwise) or [`Matrixwise`](crate::rule::Matrixwise) over a rule of its
-//! own, except [`Lbfgs`]: the rule holds the hyper-parameters and the arithmetic, the driver the state and the way over memory.
+//! Every named optimizer is [`Elementwise`](crate::rule::Elementwise), [`Matrixwise`](crate::rule::Matrixwise) or
+//! [`Factored`](crate::rule::Factored) over a rule of its own, except [`Lbfgs`]: the rule holds the hyper-parameters and the arithmetic, the
+//! driver the state and the way over memory.
 
 mod adabelief;
 mod adadelta;
+mod adafactor;
 mod adagrad;
 mod adam;
 mod adamax;
@@ -49,6 +51,7 @@ macro_rules! optimizers {
 optimizers! {
     adabelief: AdaBelief; AdaBeliefRule, AdaBeliefValues;
     adadelta: Adadelta; AdadeltaRule, AdadeltaValues;
+    adafactor: Adafactor; AdafactorRule, AdafactorValues;
     adagrad: Adagrad; AdagradRule, AdagradValues;
     adam: Adam, AdamW; AdamRule, AdamValues;
     adamax: Adamax; AdamaxRule, AdamaxValues;

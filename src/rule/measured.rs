@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use pulp::NullaryFnOnce;
 
+use super::factor::Rms;
 use crate::kernel::{simd, tree};
 use crate::params::Element;
 use crate::step::grad::BLOCK;
@@ -69,6 +70,15 @@ impl Measured {
     /// The number of elements with a direction.
     pub(super) fn moving(&self) -> f64 {
         self.sums.moving
+    }
+
+    /// The root mean squares of θ and of d; 0 of no elements.
+    pub(super) fn rms(&self) -> Rms {
+        let rms = |sum: f64, scale: f64| if self.elements == 0.0 { 0.0 } else { (sum / self.elements).sqrt() / scale };
+        Rms {
+            param: rms(self.sums.param, self.scales.param),
+            direction: rms(self.sums.direction, self.scales.direction),
+        }
     }
 
     /// ‖θ‖ / ‖r‖ of the update r = factor·d + decay·θ; 1 if either is 0, and at most the largest number.

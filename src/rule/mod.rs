@@ -43,6 +43,9 @@
 
 mod directions;
 mod elementwise;
+mod factor;
+mod factored;
+mod factors;
 mod hyper_parameters;
 mod lanes;
 mod matrix;
@@ -58,6 +61,8 @@ mod sweep;
 use crate::params::Scalar;
 
 pub use elementwise::Elementwise;
+pub use factor::{FactoredRule, Moments, Rms};
+pub use factored::Factored;
 pub use hyper_parameters::HyperParameters;
 #[doc(hidden)]
 pub use hyper_parameters::{ensure_at_least, if_changed, write_settings};

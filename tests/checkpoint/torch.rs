@@ -42,7 +42,7 @@ fn distance(a: &Model, b: &Model) -> f64 {
     a.values().flatten().zip(b.values().flatten()).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
 }
 
-fn optimizers() -> [(&'static str, Box<dyn Optimizer<f64>>); 11] {
+fn optimizers() -> [(&'static str, Box<dyn Optimizer<f64>>); 12] {
     [
         ("adam", Box::new(Adam::new(0.1).amsgrad(true))),
         ("adamw", Box::new(AdamW::new(0.1))),
@@ -55,6 +55,7 @@ fn optimizers() -> [(&'static str, Box<dyn Optimizer<f64>>); 11] {
         ("adadelta", Box::new(Adadelta::new(1.0))),
         ("rprop", Box::new(Rprop::new(0.01))),
         ("asgd", Box::new(Asgd::new(0.1).lambda(0.1))),
+        ("adafactor", Box::new(Adafactor::new(0.1))),
     ]
 }
 

@@ -26,6 +26,7 @@ OPTIMIZERS = {
     "adadelta": lambda params: torch.optim.Adadelta(params, lr=1.0, foreach=False),
     "rprop": lambda params: torch.optim.Rprop(params, lr=0.01, foreach=False),
     "asgd": lambda params: torch.optim.ASGD(params, lr=0.1, lambd=0.1, foreach=False),
+    "adafactor": lambda params: torch.optim.Adafactor(params, lr=0.1, foreach=False),
 }
 
 

@@ -1,8 +1,8 @@
 //! The rows of optimizers that step whole matrices, and their update rules as the docs give them.
 
 use gradus::prelude::*;
-use gradus::rule::{MatrixRule, Matrixwise, StatePrecision};
-use ndarray::{Array2, ArrayD};
+use gradus::rule::{Factored, FactoredRule, MatrixRule, Matrixwise, StatePrecision};
+use ndarray::{Array2, ArrayD, Axis};
 
 use super::rows::{Oracle, Pinned, Row, Subject};
 
@@ -18,6 +18,25 @@ impl<A: Scalar, R: MatrixRule<A> + Clone + 'static> Subject<A> for Matrixwise<R,
 
     fn tensor_steps(&self, path: &str) -> u64 {
         Matrixwise::tensor_steps(self, path)
+    }
+
+    fn state_precision(self: Box<Self>, _: StatePrecision) -> Option<Box<dyn Subject<A>>> {
+        None
+    }
+}
+
+impl<A: Scalar, R: FactoredRule<A> + Clone + 'static> Subject<A> for Factored<R, A> {
+    fn boxed_clone(&self) -> Box<dyn Subject<A>> {
+        Box::new(self.clone())
+    }
+
+    fn slots(&self, path: &str) -> Vec<(&'static str, ArrayD<A>)> {
+        let slot = |name: &&'static str| Some((*name, self.slot(path, name)?));
+        ["row_var", "col_var", "variance", "exp_avg"].iter().filter_map(slot).collect()
+    }
+
+    fn tensor_steps(&self, path: &str) -> u64 {
+        Factored::tensor_steps(self, path)
     }
 
     fn state_precision(self: Box<Self>, _: StatePrecision) -> Option<Box<dyn Subject<A>>> {
@@ -57,6 +76,26 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
             oracle: Oracle::Matrix(|_, lr, p, g, memory| {
                 let u = average(memory, g, 0.9);
                 *p -= &(newton_schulz(&u) * (lr * 0.2 * (g.nrows().max(g.ncols()) as f64).sqrt()));
+            }) },
+        Row { name: "adafactor", slots: &["row_var", "col_var"], rests: true, parabola: 0.1, rosenbrock: (0.1, 10_000),
+            pinned: Pinned::Bits(-0.5208636, -0.520863633559764),
+            optimizer: |lr| Box::new(Adafactor::new(lr)), oracle: Oracle::Matrix(|t, lr, p, g, memory| {
+                let u = adafactor(t, g, memory, 1e-30);
+                let rate = rms(p).max(1e-3) * lr.min(1.0 / f64::from(t).sqrt());
+                *p -= &(&u * (rate / rms(&u).max(1.0)));
+            }) },
+        Row { name: "adafactor, beta1, absolute, weight decay", slots: &["row_var", "col_var", "exp_avg"], rests: false,
+            parabola: 0.1, rosenbrock: (0.01, 10_000),
+            pinned: Pinned::Bits(-0.51104754, -0.5110476147292929),
+            optimizer: |lr| Box::new(Adafactor::new(lr).eps_inside_mean(true).eps(1e-3).scale_parameter(false)
+                .relative_step(false).beta1(0.9).clip_threshold(0.5).weight_decay(0.01)),
+            oracle: Oracle::Matrix(|t, lr, p, g, memory| {
+                let mut average = memory.get(2).cloned().unwrap_or_else(|| Array2::zeros(g.dim()));
+                memory.truncate(2);
+                let u = adafactor(t, g, memory, 1e-3);
+                average = average * 0.9 + &u * (0.1 * lr / (rms(&u) / 0.5).max(1.0));
+                *p = &*p * (1.0 - lr * 0.01) - &average;
+                memory.push(average);
             }) },
         Row { name: "lbfgs", slots: &[], rests: true, parabola: 0.1, rosenbrock: (0.1, 10_000),
             pinned: Pinned::Near(-0.5074312928291839),
@@ -119,6 +158,25 @@ fn average(memory: &mut Vec<Array2<f64>>, grad: &Array2<f64>, kept: f64) -> Arra
     let before = memory.pop().unwrap_or_else(|| Array2::zeros(grad.dim()));
     memory.push(before * kept + grad * (1.0 - kept));
     memory[0].clone()
+}
+
+fn rms(matrix: &Array2<f64>) -> f64 {
+    matrix.mapv(|x| x * x).mean().unwrap().sqrt()
+}
+
+/// The update of Adafactor, with ε added to the squares: where it is tiny, it is nothing beside random gradients.
+fn adafactor(t: i32, g: &Array2<f64>, memory: &mut Vec<Array2<f64>>, eps: f64) -> Array2<f64> {
+    let squares = g.mapv(|g| g * g + eps);
+    let of_rows = squares.mean_axis(Axis(1)).unwrap().insert_axis(Axis(1));
+    let of_columns = squares.mean_axis(Axis(0)).unwrap().insert_axis(Axis(0));
+    if memory.is_empty() {
+        memory.extend([&of_rows, &of_columns].map(|means| Array2::zeros(means.dim())));
+    }
+    let weight = f64::from(t).powf(-0.8);
+    for (mean, fresh) in memory.iter_mut().zip([of_rows, of_columns]) {
+        *mean = &*mean * (1.0 - weight) + fresh * weight;
+    }
+    g / (&memory[0] * &memory[1] / memory[0].mean().unwrap()).mapv(f64::sqrt)
 }
 
 fn original_scale(grad: &Array2<f64>) -> f64 {
@@ -257,15 +315,15 @@ mod second_order {
             if t == 1 {
                 let vectors = ndarray(faer(&memory[2 + side]).self_adjoint_eigen(Side::Lower).unwrap().U());
                 let falling: Vec<usize> = (0..n).rev().collect();
-                let vectors = vectors.select(ndarray::Axis(1), &falling);
+                let vectors = vectors.select(Axis(1), &falling);
                 memory[4 + side] = if turned { vectors } else { Array2::eye(n) };
             } else if (t - 1) % 3 == 0 && turned {
                 let moved = memory[2 + side].dot(&memory[4 + side]);
                 let estimate: Vec<f64> = (0..n).map(|at| memory[4 + side].column(at).dot(&moved.column(at))).collect();
                 let mut order: Vec<usize> = (0..n).collect();
                 order.sort_by(|a, b| estimate[*b].total_cmp(&estimate[*a]));
-                memory[1] = memory[1].select(ndarray::Axis(side), &order);
-                let moved = moved.select(ndarray::Axis(1), &order);
+                memory[1] = memory[1].select(Axis(side), &order);
+                let moved = moved.select(Axis(1), &order);
                 memory[4 + side] = ndarray(faer(&moved).qr().compute_thin_Q().as_ref());
             }
         }

@@ -11,6 +11,7 @@ type Build = fn(Hyper) -> Box<dyn Optimizer<f64>>;
 const TABLE: &[(&str, Build, &[f64], &[f64])] = {
     const BELOW_1: (&[f64], &[f64]) = (&[0.0, 0.5, 0.999_999], &[-1e-9, 1.0, 1.5]);
     const POSITIVE: (&[f64], &[f64]) = (&[0.0, 1e-12, 0.5, 1e6], &[-1e-300, -1.0]);
+    const ABOVE_0: (&[f64], &[f64]) = (&[1e-12, 0.5, 1e6], &[0.0, -1e-300, -1.0]);
     const TO_1: (&[f64], &[f64]) = (&[0.0, 1.0], &[-0.1, 1.000_001]);
     &[
         ("learning_rate", |x| Box::new(Sgd::new(x)), POSITIVE.0, POSITIVE.1),
@@ -68,6 +69,13 @@ const TABLE: &[(&str, Build, &[f64], &[f64])] = {
         ("max_step_size", |x| Box::new(Rprop::new(0.1).max_step_size(x)), POSITIVE.0, POSITIVE.1),
         ("lambda", |x| Box::new(Asgd::new(0.1).lambda(x)), POSITIVE.0, POSITIVE.1),
         ("alpha", |x| Box::new(Asgd::new(0.1).alpha(x)), POSITIVE.0, POSITIVE.1),
+        ("learning_rate", |x| Box::new(Adafactor::new(x)), POSITIVE.0, POSITIVE.1),
+        ("beta2_decay", |x| Box::new(Adafactor::new(0.1).beta2_decay(x)), &[0.0, -0.5, -1e6], &[1e-300, 1.0]),
+        ("eps", |x| Box::new(Adafactor::new(0.1).eps(x)), ABOVE_0.0, ABOVE_0.1),
+        ("min_scale", |x| Box::new(Adafactor::new(0.1).min_scale(x)), ABOVE_0.0, ABOVE_0.1),
+        ("clip_threshold", |x| Box::new(Adafactor::new(0.1).clip_threshold(x)), ABOVE_0.0, ABOVE_0.1),
+        ("beta1", |x| Box::new(Adafactor::new(0.1).beta1(x)), BELOW_1.0, BELOW_1.1),
+        ("weight_decay", |x| Box::new(Adafactor::new(0.1).weight_decay(x)), POSITIVE.0, POSITIVE.1),
         ("max_norm", |x| Box::new(Sgd::new(0.1).clip_global_norm(x)), POSITIVE.0, POSITIVE.1),
         ("max_norm", |x| Box::new(Sgd::new(0.1).clip_per_tensor_norm(x)), POSITIVE.0, POSITIVE.1),
         ("limit", |x| Box::new(Sgd::new(0.1).clip_value(x)), POSITIVE.0, POSITIVE.1),
@@ -177,6 +185,13 @@ fn narrow() -> Vec<(&'static str, Narrow, &'static [f64])> {
         ("eta_plus", |x| Box::new(Rprop::new(0.1).eta_plus(x)), &[1.0 + 1e-9, 1e39]),
         ("max_step_size", |x| Box::new(Rprop::new(0.1).max_step_size(x)), EPS),
         ("lambda", |x| Box::new(Asgd::new(0.1).lambda(x)), EPS),
+        ("learning_rate", |x| Box::new(Adafactor::new(x)), RATE),
+        ("beta2_decay", |x| Box::new(Adafactor::new(0.1).beta2_decay(x)), &[-1e-46, -1e39]),
+        ("eps", |x| Box::new(Adafactor::new(0.1).eps(x)), EPS),
+        ("min_scale", |x| Box::new(Adafactor::new(0.1).min_scale(x)), EPS),
+        ("clip_threshold", |x| Box::new(Adafactor::new(0.1).clip_threshold(x)), EPS),
+        ("beta1", |x| Box::new(Adafactor::new(0.1).beta1(x)), SHARE),
+        ("weight_decay", |x| Box::new(Adafactor::new(0.1).weight_decay(x)), DECAY),
         ("learning_rate", |x| Box::new(Muon::new(x)), RATE),
         ("momentum", |x| Box::new(Muon::new(0.1).momentum(x)), SHARE),
         ("eps", |x| Box::new(Muon::new(0.1).eps(x)), EPS),

@@ -8,9 +8,10 @@ use super::case::{Case, Setting};
 pub(crate) fn optimizer<A: Scalar>(name: &str, case: &Case) -> Box<dyn Optimizer<A>> {
     let rate = case.learning_rate();
     let mut options = case.options.clone();
-    let mut momentum = || match options.remove("momentum") {
-        Some(Setting::Number(momentum)) => momentum,
-        other => panic!("momentum is {other:?}"),
+    let mut number = |name: &str| match options.remove(name) {
+        Some(Setting::Number(number)) => Some(number),
+        None => None,
+        switch => panic!("{name} is {switch:?}"),
     };
     // An optimizer; its numbers; its switches.
     macro_rules! with {
@@ -25,8 +26,8 @@ pub(crate) fn optimizer<A: Scalar>(name: &str, case: &Case) -> Box<dyn Optimizer
     }
     match name {
         "sgd" => with!(Sgd::new(rate); weight_decay;),
-        "momentum" => with!(Momentum::new(rate, momentum()); dampening weight_decay; classical),
-        "nesterov" => with!(Nesterov::new(rate, momentum()); weight_decay; classical),
+        "momentum" => with!(Momentum::new(rate, number("momentum").unwrap()); dampening weight_decay; classical),
+        "nesterov" => with!(Nesterov::new(rate, number("momentum").unwrap()); weight_decay; classical),
         "rmsprop" => with!(RmsProp::new(rate); alpha eps momentum weight_decay; centered eps_inside_sqrt classical),
         "lion" => with!(Lion::new(rate); beta1 beta2 weight_decay;),
         "adabelief" => with!(AdaBelief::new(rate); beta1 beta2 eps weight_decay;),
@@ -42,6 +43,8 @@ pub(crate) fn optimizer<A: Scalar>(name: &str, case: &Case) -> Box<dyn Optimizer
         "adadelta" => with!(Adadelta::new(rate); rho eps weight_decay;),
         "rprop" => with!(Rprop::new(rate); eta_minus eta_plus min_step_size max_step_size;),
         "asgd" => with!(Asgd::new(rate); lambda alpha weight_decay;),
+        "adafactor" => with!(Adafactor::new(rate).min_side(number("min_side").unwrap_or(0.0) as usize);
+            beta2_decay eps min_scale clip_threshold beta1 weight_decay; eps_inside_mean scale_parameter relative_step),
         _ => panic!("no optimizer {name}"),
     }
 }

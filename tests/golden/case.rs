@@ -7,9 +7,6 @@ use serde_json::Value;
 
 pub(crate) const STEPS: u64 = 100;
 
-/// The files with a tensor of several blocks: few, because 100 steps of it take a second.
-const WITH_SEVERAL_BLOCKS: [&str; 8] = ["sgd", "momentum", "nesterov", "rmsprop", "lion", "adabelief", "adam", "adamw"];
-
 /// What a case gives to a setter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Setting {
@@ -28,6 +25,7 @@ pub(crate) struct Case {
     pub(crate) maximize: bool,
     pub(crate) dtype: String,
     pub(crate) size: usize,
+    pub(crate) shape: Vec<usize>,
     pub(crate) learning_rates: Vec<f64>,
     pub(crate) indices: Vec<usize>,
     pub(crate) steps: Vec<u64>,
@@ -45,16 +43,23 @@ impl Case {
             Value::Number(number) => (name.clone(), Setting::Number(number.as_f64().unwrap())),
             _ => panic!("{name} is neither a number nor a switch: {value}"),
         };
-        let keys: BTreeSet<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
+        let keys = value.as_object().unwrap().keys().map(String::as_str);
+        let keys: BTreeSet<&str> = keys.filter(|key| *key != "shape").collect();
         let known = "dtype indices learning_rate maximize name options size source steps values".split(' ');
         assert_eq!(keys, known.collect());
+        let size = value["size"].as_u64().unwrap() as usize;
+        let shape = match &value["shape"] {
+            Value::Null => vec![size],
+            shape => list(shape).map(|side| side.as_u64().unwrap() as usize).collect(),
+        };
         Self {
             name: text("name"),
             source: text("source"),
             options: value["options"].as_object().unwrap().iter().map(setting).collect(),
             maximize: value["maximize"].as_bool().unwrap(),
             dtype: text("dtype"),
-            size: value["size"].as_u64().unwrap() as usize,
+            size,
+            shape,
             learning_rates: numbers(&value["learning_rate"]),
             indices: counts("indices").map(|index| index as usize).collect(),
             steps: counts("steps").collect(),
@@ -64,8 +69,8 @@ impl Case {
 
     pub(crate) fn describe(&self) -> String {
         let rates = if self.has_changing_rates() { "changing" } else { "constant" };
-        let Self { name, source, options, dtype, size, .. } = self;
-        format!("{name} {options:?} of {source}, {size} × {dtype}, {rates} learning rate")
+        let Self { name, source, options, dtype, shape, .. } = self;
+        format!("{name} {options:?} of {source}, {shape:?} of {dtype}, {rates} learning rate")
     }
 
     pub(crate) fn has_changing_rates(&self) -> bool {
@@ -75,11 +80,9 @@ impl Case {
     /// What would let a case be passed without comparing what it was made for.
     fn check(&self) {
         assert!(["f32", "f64"].contains(&self.dtype.as_str()), "{}", self.describe());
-        assert!(
-            ["torch", "optax 0.2.8", "keras 3.15.1", "naive f64 reference"].contains(&self.source.as_str()),
-            "{}",
-            self.describe()
-        );
+        let sources = ["torch", "optax 0.2.8", "keras 3.15.1", "transformers 5.23.0", "naive f64 reference"];
+        assert!(sources.contains(&self.source.as_str()), "{}", self.describe());
+        assert_eq!(self.shape.iter().product::<usize>(), self.size, "{}", self.describe());
         assert_eq!(self.steps, [1, 2, 3, 10, 50, STEPS], "{}", self.describe());
         assert_eq!(self.values.len(), self.steps.len(), "{}", self.describe());
         assert_eq!(self.indices, sampled_indices(self.size), "{}", self.describe());
@@ -122,9 +125,12 @@ pub(crate) fn cases(optimizer: &str) -> Vec<Case> {
 
     let cases: Vec<Case> = list(&golden["cases"]).map(Case::read).collect();
     cases.iter().for_each(Case::check);
-    let sizes: BTreeSet<_> = cases.iter().map(|case| case.size).collect();
-    let several_blocks = WITH_SEVERAL_BLOCKS.contains(&optimizer).then_some(100_003);
-    assert_eq!(sizes, [0, 1, 7, 8, 9, 1000].into_iter().chain(several_blocks).collect(), "{optimizer}");
+    let vectors = cases.iter().filter(|case| case.shape.len() == 1);
+    let sizes: BTreeSet<_> = vectors.map(|case| case.size).collect();
+    // PyTorch's Adafactor divides by the number of elements.
+    let least = usize::from(optimizer == "adafactor");
+    let expected = [0, 1, 7, 8, 9, 1000, 100_003].into_iter().filter(|size| *size >= least);
+    assert_eq!(sizes, expected.collect(), "{optimizer}");
     assert!(cases.iter().any(Case::has_changing_rates), "{optimizer}");
     let row = format!("| `{optimizer}.json` | `optimizers.py` | {} |", cases.len());
     assert!(read(path("README.md")).contains(&row), "the README has no row {row}");

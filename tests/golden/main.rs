@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use approx::relative_eq;
 use gradus::prelude::*;
-use ndarray::Array1;
+use ndarray::ArrayD;
 
 use build::optimizer;
 use case::{Case, STEPS, cases};
@@ -46,6 +46,9 @@ const F32_LONGER: Tolerance = Tolerance { absolute: 8.0 * F32_EPSILON, relative:
 /// PyTorch multiplies the parameter with 1 − λη, which is 1 up to a few ulp: in each of 100 steps half an ulp of the parameter.
 const F32_ASGD: Tolerance = Tolerance { absolute: 50.0 * F32_EPSILON, relative: 50.0 * F32_EPSILON };
 
+/// PyTorch sums up the squares of 100,000 numbers in f32, and steps are up to a fifth of the parameters.
+const F32_ADAFACTOR: Tolerance = Tolerance { absolute: 32.0 * F32_EPSILON, relative: 32.0 * F32_EPSILON };
+
 const F32_EPSILON: f64 = f32::EPSILON as f64;
 
 fn splitmix64(x: u64) -> u64 {
@@ -74,13 +77,18 @@ fn trajectory<A: Scalar>(name: &str, case: &Case) -> Vec<Vec<f64>> {
     if case.maximize {
         opt = Box::new(opt.maximize());
     }
-    let mut params = Array1::from_shape_fn(case.size, |i| A::from_f64(param(i)));
+    let tensor = |element: &dyn Fn(usize) -> f64| {
+        let elements = (0..case.size).map(|i| A::from_f64(element(i)));
+        ArrayD::from_shape_vec(&case.shape[..], elements.collect()).unwrap()
+    };
+    let mut params = tensor(&param);
     let mut recorded = Vec::new();
     for step in 0..STEPS {
-        let grads = Array1::from_shape_fn(case.size, |i| A::from_f64(grad(step, i)));
+        let grads = tensor(&|i| grad(step, i));
         let report = opt.step(&mut params, &grads).unwrap_or_else(|error| panic!("{}: {error}", case.describe()));
         assert!(report.moved && report.learning_rate == case.learning_rates[step as usize % case.learning_rates.len()]);
         if case.steps.contains(&opt.steps()) {
+            let params = params.as_slice().unwrap();
             recorded.push(case.indices.iter().map(|&i| params[i].as_f64()).collect());
         }
     }
@@ -210,6 +218,11 @@ fn rprop_agrees() {
 #[test]
 fn asgd_agrees() {
     agrees("asgd", F64, F32_ASGD);
+}
+
+#[test]
+fn adafactor_agrees() {
+    agrees("adafactor", F64, F32_ADAFACTOR);
 }
 
 /// The README's own test values.

@@ -7,6 +7,8 @@ The inputs are exact in f32 and can be made again in any language (`unit` is in 
     param_i                       = unit(i)
     grad_i at step t = 0, …, 99   = unit((t+1)*1_000_003*7 + i + 2^40)
 
+Tensors are vectors, except for the optimizers that know rows and columns: there i goes through a tensor row by row.
+
 The gradients come from this formula and not from a loss, so an error in one step stays visible and
 is neither damped nor amplified by the problem.
 
@@ -14,12 +16,13 @@ Four sources:
 
 - "torch": `torch.optim`, the plain path for one tensor (`foreach=False`). Its default type is f64 here, because PyTorch keeps the numbers
   of one tensor (NAdam's product of the momenta, ASGD's learning rate) in the default type.
-- "optax" and "keras", in f64, for their own forms of an optimizer, and optax for Lion and AdaBelief, which PyTorch does not have.
+- "optax", "keras" and "transformers", in f64, for their own forms of an optimizer, and optax for Lion and AdaBelief, which PyTorch does not have.
 - "naive f64 reference": the formulas of the documentation, written out in references.py, for the
   named alternatives that no library has. The same functions must agree with every f64 run of the libraries; the
   script stops if they do not.
 """
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,11 +35,14 @@ import keras
 import numpy as np
 import optax
 import torch
+import transformers
+from transformers.optimization import Adafactor as TransformersAdafactor
 
 from common import numbers, unit, use_generic_kernels, write_json
 from references import (
     adabelief_reference,
     adadelta_reference,
+    adafactor_reference,
     adagrad_reference,
     adam_reference,
     adamax_reference,
@@ -56,24 +62,26 @@ torch.set_default_dtype(torch.float64)
 STEPS = 100
 RECORDED = [1, 2, 3, 10, 50, 100]
 ALL_SIZES = [0, 1, 7, 8, 9, 1000, 100003]
-SIZES_OF_ONE_BLOCK = ALL_SIZES[:-1]
 FEW_SIZES = [1, 9, 1000]
 CHANGING_RATE_SIZES = [9, 1000]
+ALL_SHAPES = [(), (1, 1), (1, 7), (8, 1), (4, 6), (6, 4), (2, 3, 4), (3, 2, 2, 3), (317, 316)]
+FEW_SHAPES = [(3, 3), (40, 25)]
 DTYPES = {"f32": np.float32, "f64": np.float64}
 TORCH = "torch"
 OPTAX = f"optax {optax.__version__}"
 KERAS = f"keras {keras.__version__}"
+TRANSFORMERS = f"transformers {transformers.__version__}"
 NAIVE = "naive f64 reference"
 
 
-def param(size):
+def param(shape):
     """Initial parameters."""
-    return unit(np.arange(size))
+    return unit(np.arange(math.prod(shape))).reshape(shape)
 
 
-def grad(size, t):
+def grad(shape, t):
     """Gradient at step t, counted from 0."""
-    return unit((t + 1) * 1_000_003 * 7 + np.arange(size) + 2**40)
+    return unit((t + 1) * 1_000_003 * 7 + np.arange(math.prod(shape)) + 2**40).reshape(shape)
 
 
 def changing_rates(base):
@@ -87,6 +95,11 @@ def sampled_indices(size):
         return list(range(size))
     spread = [j * size // 9 for j in range(1, 9)]
     return list(range(8)) + spread + list(range(size - 8, size))
+
+
+def sampled(array):
+    """The sampled elements, row by row."""
+    return np.array(array).ravel()[sampled_indices(array.size)]
 
 
 def optax_rmsprop(rate, options):
@@ -153,6 +166,39 @@ def with_betas(options):
     return options
 
 
+def optax_adafactor(rate, options):
+    """optax's Adafactor, the pieces of `optax.adafactor`, with the weights of its means in f64 instead of f32."""
+    second_moment = optax.scale_by_factored_rms(
+        min_dim_size_to_factor=options.get("min_side", 0),
+        epsilon=options.get("eps", 1e-30),
+        decay_rate_fn=lambda step, exponent: 1 - (step + 1.0) ** -exponent,
+    )
+    pieces = [
+        second_moment,
+        optax.clip_by_block_rms(options.get("clip_threshold", 1.0)),
+        optax.scale_by_learning_rate(rate, flip_sign=False),
+    ]
+    if options.get("scale_parameter", True):
+        pieces.append(optax.scale_by_param_block_rms())
+    if "beta1" in options:
+        pieces.append(optax.ema(options["beta1"], debias=False))
+    return optax.chain(*pieces, optax.scale(-1))
+
+
+def with_adafactor_names(options):
+    """PyTorch's argument names for Adafactor's options."""
+    eps = (options.get("eps"), options.get("min_scale", 1e-3))
+    return {"eps": eps} | renamed({"clip_threshold": "d"}, options, ["eps", "min_scale"])
+
+
+def of_transformers(theta, rate, options):
+    """Hugging Face's Adafactor, in which a learning rate excludes relative steps."""
+    eps = (options.get("eps", 1e-30), options.get("min_scale", 1e-3))
+    relative = options.get("relative_step", True)
+    own = renamed({"beta2_decay": "decay_rate"}, options, ["eps", "min_scale", "eps_inside_mean"])
+    return TransformersAdafactor([theta], lr=None if relative else rate, eps=eps, **own)
+
+
 def with_etas(options):
     """PyTorch's argument names for Rprop's options."""
     etas = (options.get("eta_minus", 0.5), options.get("eta_plus", 1.2))
@@ -163,9 +209,10 @@ def with_etas(options):
 class Optimizer:
     """One golden file: how to run the optimizer and the options to run it with.
 
-    `cases` are run with PyTorch, or with optax if PyTorch does not have the optimizer; `of_optax` with optax, `of_keras` with Keras. `fixed`
-    holds arguments of the PyTorch class that make it this optimizer, `fixed_reference` the same for the naive reference. `sizes` are those of
-    the plain case.
+    `cases` are run with PyTorch, or with optax if PyTorch does not have the optimizer; `of_optax` with optax, `of_keras` with Keras,
+    `of_transformers` with Hugging Face's transformers. `fixed` holds arguments of the PyTorch class that make it this optimizer,
+    `fixed_reference` the same for the naive reference. `sizes` are those of the plain case. If the optimizer `has_shapes`, all are also run
+    with tensors that are no vectors, and the naive reference gets whole tensors.
     """
 
     name: str
@@ -178,11 +225,13 @@ class Optimizer:
     optax_rule: Callable | None = None
     of_keras: dict = field(default_factory=dict)
     keras_class: type | None = None
+    of_transformers: dict = field(default_factory=dict)
     maximize: list = field(default_factory=list)
     fixed: dict = field(default_factory=dict)
     fixed_reference: dict = field(default_factory=dict)
     translate: Callable = dict
     sizes: list = field(default_factory=lambda: ALL_SIZES)
+    has_shapes: bool = False
 
 
 OPTIMIZERS = [
@@ -338,7 +387,6 @@ OPTIMIZERS = [
         of_keras={"keras": {"momentum_decay": 1.0, "eps": 1e-4}},
         keras_class=keras.optimizers.Nadam,
         translate=with_betas,
-        sizes=SIZES_OF_ONE_BLOCK,
     ),
     Optimizer(
         "nadamw",
@@ -351,7 +399,6 @@ OPTIMIZERS = [
         fixed={"decoupled_weight_decay": True},
         fixed_reference={"decoupled": True},
         translate=with_betas,
-        sizes=SIZES_OF_ONE_BLOCK,
     ),
     Optimizer(
         "radam",
@@ -366,7 +413,6 @@ OPTIMIZERS = [
         of_optax={"optax": {"eps_hat": False, "eps": 1e-2}},
         optax_rule=optax_radam,
         translate=with_betas,
-        sizes=SIZES_OF_ONE_BLOCK,
     ),
     Optimizer(
         "radamw",
@@ -377,7 +423,6 @@ OPTIMIZERS = [
         fixed={"decoupled_weight_decay": True},
         fixed_reference={"decoupled": True},
         translate=with_betas,
-        sizes=SIZES_OF_ONE_BLOCK,
     ),
     Optimizer(
         "adamax",
@@ -392,7 +437,6 @@ OPTIMIZERS = [
         of_keras={"keras": {"eps_outside_max": True, "eps": 1e-4}},
         keras_class=keras.optimizers.Adamax,
         translate=with_betas,
-        sizes=SIZES_OF_ONE_BLOCK,
     ),
     Optimizer(
         "adagrad",
@@ -411,7 +455,6 @@ OPTIMIZERS = [
         of_keras={"keras": {"initial_accumulator_value": 0.1, "eps": 1e-4, "eps_inside_sqrt": True}},
         keras_class=keras.optimizers.Adagrad,
         translate=lambda options: renamed({"learning_rate_decay": "lr_decay"}, options),
-        sizes=SIZES_OF_ONE_BLOCK,
     ),
     Optimizer(
         "adadelta",
@@ -425,7 +468,6 @@ OPTIMIZERS = [
         },
         of_keras={"keras": {"rho": 0.95, "eps": 1e-5}},
         keras_class=keras.optimizers.Adadelta,
-        sizes=SIZES_OF_ONE_BLOCK,
     ),
     Optimizer(
         "rprop",
@@ -438,7 +480,6 @@ OPTIMIZERS = [
             "step_sizes": {"min_step_size": 4e-3, "max_step_size": 0.0125},
         },
         translate=with_etas,
-        sizes=SIZES_OF_ONE_BLOCK,
     ),
     Optimizer(
         "asgd",
@@ -451,7 +492,39 @@ OPTIMIZERS = [
             "weight_decay": {"weight_decay": 0.01},
         },
         translate=lambda options: renamed({"lambda": "lambd"}, options),
-        sizes=SIZES_OF_ONE_BLOCK,
+    ),
+    Optimizer(
+        "adafactor",
+        torch.optim.Adafactor,
+        adafactor_reference,
+        0.2,  # more than 1/√t in the later steps
+        {
+            "plain": {},
+            "beta2_decay": {"beta2_decay": -0.5},
+            "eps+min_scale": {"eps": 0.4, "min_scale": 0.7},
+            "clip_threshold": {"clip_threshold": 1.02},
+            "weight_decay": {"weight_decay": 0.1},
+        },
+        alternatives={"clip_threshold below 1": {"clip_threshold": 0.8}},
+        of_optax={
+            "optax": {"eps_inside_mean": True, "relative_step": False, "min_side": 4},
+            "optax+beta1": {"eps_inside_mean": True, "relative_step": False, "min_side": 4, "eps": 1e-2, "beta1": 0.9},
+            "optax+absolute": {"eps_inside_mean": True, "relative_step": False, "scale_parameter": False, "clip_threshold": 1.1},
+        },
+        optax_rule=optax_adafactor,
+        of_transformers={
+            "transformers": {"eps_inside_mean": True},
+            "transformers+beta1": {"eps_inside_mean": True, "relative_step": False, "beta1": 0.9, "eps": 1e-2},
+            "transformers+absolute": {
+                "eps_inside_mean": True,
+                "relative_step": False,
+                "scale_parameter": False,
+                "beta2_decay": -0.6,
+            },
+        },
+        translate=with_adafactor_names,
+        sizes=ALL_SIZES[1:],  # PyTorch divides by the number of elements
+        has_shapes=True,
     ),
 ]
 
@@ -465,17 +538,16 @@ def recorded(values_after):
     return [runs[step - 1] for step in RECORDED]
 
 
-def run_torch(optimizer, options, maximize, dtype, size, rates):
+def run_torch(optimizer, options, maximize, dtype, shape, rates):
     """Sampled values from PyTorch."""
-    sample = sampled_indices(size)
-    theta = torch.nn.Parameter(torch.from_numpy(param(size).astype(dtype)))
+    theta = torch.nn.Parameter(torch.from_numpy(param(shape).astype(dtype)))
     arguments = optimizer.translate(options) | optimizer.fixed
     torch_optimizer = optimizer.torch_class(
         [theta], lr=rates[0], foreach=False, maximize=maximize, **arguments
     )
 
     def values_after(t):
-        theta.grad = torch.from_numpy(grad(size, t).astype(dtype))
+        theta.grad = torch.from_numpy(grad(shape, t).astype(dtype))
         group = torch_optimizer.param_groups[0]
         group["lr"] = rates[t]
         if "eta" in torch_optimizer.state[theta]:
@@ -485,90 +557,115 @@ def run_torch(optimizer, options, maximize, dtype, size, rates):
                 assert eta == torch_optimizer.state[theta]["eta"].item()
             torch_optimizer.state[theta]["eta"].fill_(eta)
         torch_optimizer.step()
-        return theta.detach().numpy()[sample]
+        return sampled(theta.detach().numpy())
 
     return recorded(values_after)
 
 
-def run_optax(optimizer, options, dtype, size, rates):
+def run_transformers(options, shape, rates):
+    """Sampled values from Hugging Face's transformers."""
+    theta = torch.nn.Parameter(torch.from_numpy(param(shape)))
+    rule = of_transformers(theta, rates[0], options)
+
+    def values_after(t):
+        theta.grad = torch.from_numpy(grad(shape, t))
+        if not options.get("relative_step", True):
+            rule.param_groups[0]["lr"] = rates[t]
+        rule.step()
+        return sampled(theta.detach().numpy())
+
+    return recorded(values_after)
+
+
+def run_optax(optimizer, options, dtype, shape, rates):
     """Sampled values from optax."""
     schedule = jax.numpy.asarray(rates, dtype)
     rule = optimizer.optax_rule(lambda t: schedule[t], options)
-    theta = jax.numpy.asarray(param(size), dtype)
+    theta = jax.numpy.asarray(param(shape), dtype)
     state = rule.init(theta)
 
     def values_after(t):
         nonlocal theta, state
-        updates, state = rule.update(jax.numpy.asarray(grad(size, t), dtype), state, theta)
+        updates, state = rule.update(jax.numpy.asarray(grad(shape, t), dtype), state, theta)
         theta = optax.apply_updates(theta, updates)
-        return np.asarray(theta)[sampled_indices(size)]
+        return sampled(theta)
 
     return recorded(values_after)
 
 
-def run_keras(optimizer, options, size, rates):
+def run_keras(optimizer, options, shape, rates):
     """Sampled values from Keras."""
-    theta = keras.Variable(param(size))
+    theta = keras.Variable(param(shape))
     rule = optimizer.keras_class(learning_rate=rates[0], **keras_names(options))
 
     def values_after(t):
         rule.learning_rate = rates[t]
-        rule.apply([keras.ops.convert_to_tensor(grad(size, t))], [theta])
-        return np.asarray(theta)[sampled_indices(size)]
+        rule.apply([keras.ops.convert_to_tensor(grad(shape, t))], [theta])
+        return sampled(np.asarray(theta))
 
     return recorded(values_after)
 
 
-def run_naive(optimizer, options, maximize, size, rates):
-    """Sampled values from the naive reference; only the sampled elements are computed."""
-    sample = sampled_indices(size)
+def run_naive(optimizer, options, maximize, shape, rates):
+    """Sampled values from the naive reference; of vectors only the sampled elements are computed."""
+
+    def needed(array):
+        return array if optimizer.has_shapes else sampled(array)
+
     sign = -1.0 if maximize else 1.0
     update = optimizer.reference(**(optimizer.fixed_reference | options))
-    theta = param(size)[sample]
+    theta = needed(param(shape))
 
     def values_after(t):
         nonlocal theta
-        theta = update(theta, sign * grad(size, t)[sample], rates[t])
-        return theta
+        theta = update(theta, sign * needed(grad(shape, t)), rates[t])
+        return sampled(theta) if optimizer.has_shapes else theta
 
     return recorded(values_after)
 
 
 def runs(optimizer):
-    """Every run of one optimizer as (case name, source, options, maximize, dtype, size, rates)."""
+    """Every run of one optimizer as (case name, source, options, maximize, dtype, shape, rates)."""
     library = TORCH if optimizer.torch_class else OPTAX
     table = [(name, library, options, False) for name, options in optimizer.cases.items()]
     table += [("maximize", TORCH, optimizer.cases[name], True) for name in optimizer.maximize]
     table += [(name, NAIVE, options, False) for name, options in optimizer.alternatives.items()]
     table += [(name, OPTAX, options, False) for name, options in optimizer.of_optax.items()]
     table += [(name, KERAS, options, False) for name, options in optimizer.of_keras.items()]
-    constant = [optimizer.learning_rate] * STEPS
+    table += [(name, TRANSFORMERS, options, False) for name, options in optimizer.of_transformers.items()]
     changing = changing_rates(optimizer.learning_rate)
     for name, source, options, maximize in table:
-        constant_sizes = optimizer.sizes if name == "plain" else FEW_SIZES
-        plan = [(constant, constant_sizes), (changing, CHANGING_RATE_SIZES)]
+        constant = [optimizer.learning_rate] * STEPS
+        constant_shapes = [(size,) for size in (optimizer.sizes if name == "plain" else FEW_SIZES)]
+        changing_shapes = [(size,) for size in CHANGING_RATE_SIZES]
+        if optimizer.has_shapes:
+            constant_shapes += (ALL_SHAPES if name == "plain" else []) + FEW_SHAPES
+            changing_shapes += FEW_SHAPES
+        if source == TRANSFORMERS and options.get("relative_step", True):
+            constant, changing_shapes = [1e-2] * STEPS, []  # its own limit
+        plan = [(constant, constant_shapes), (changing, changing_shapes)]
         for dtype in DTYPES if source == library else ["f64"]:
-            for rates, sizes in plan:
-                for size in sizes:
-                    yield name, source, options, maximize, dtype, size, rates
+            for rates, shapes in plan:
+                for shape in shapes:
+                    yield name, source, options, maximize, dtype, shape, rates
 
 
-def case(optimizer, name, source, options, maximize, dtype, size, rates):
+def case(optimizer, name, source, options, maximize, dtype, shape, rates):
     """Run one case and describe it for the JSON file."""
-    naive = run_naive(optimizer, options, maximize, size, rates)
+    naive = run_naive(optimizer, options, maximize, shape, rates)
     if source == TORCH:
-        values = run_torch(optimizer, options, maximize, DTYPES[dtype], size, rates)
-        tolerance = 1e-12 if dtype == "f64" else 1e-4
-        np.testing.assert_allclose(values, naive, rtol=tolerance, atol=tolerance, err_msg=name)
+        values = run_torch(optimizer, options, maximize, DTYPES[dtype], shape, rates)
     elif source == OPTAX:
-        values = run_optax(optimizer, options, DTYPES[dtype], size, rates)
-        tolerance = 1e-12 if dtype == "f64" else 1e-4
-        np.testing.assert_allclose(values, naive, rtol=tolerance, atol=tolerance, err_msg=name)
+        values = run_optax(optimizer, options, DTYPES[dtype], shape, rates)
     elif source == KERAS:
-        values = run_keras(optimizer, options, size, rates)
-        np.testing.assert_allclose(values, naive, rtol=1e-12, atol=1e-12, err_msg=name)
+        values = run_keras(optimizer, options, shape, rates)
+    elif source == TRANSFORMERS:
+        values = run_transformers(options, shape, rates)
     else:
         values = naive
+    tolerance = 1e-12 if dtype == "f64" else 1e-4
+    np.testing.assert_allclose(values, naive, rtol=tolerance, atol=tolerance, err_msg=name)
+    size = math.prod(shape)
     return {
         "name": name,
         "source": source,
@@ -576,6 +673,7 @@ def case(optimizer, name, source, options, maximize, dtype, size, rates):
         "maximize": maximize,
         "dtype": dtype,
         "size": size,
+        **({} if len(shape) == 1 else {"shape": shape}),
         "learning_rate": rates[:1] if len(set(rates)) == 1 else rates,
         "indices": sampled_indices(size),
         "steps": RECORDED,

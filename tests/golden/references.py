@@ -251,3 +251,50 @@ def asgd_reference(**options):
         return theta * (1 - decay * eta) - eta * (g + weight_decay * theta)
 
     return update
+
+
+def adafactor_reference(
+    beta2_decay=-0.8,
+    eps=None,
+    min_scale=1e-3,
+    clip_threshold=1.0,
+    beta1=None,
+    weight_decay=0.0,
+    eps_inside_mean=False,
+    scale_parameter=True,
+    relative_step=True,
+    min_side=0,
+):
+    """Adafactor, of whole tensors."""
+    t = 0
+    rows = columns = v = m = 0.0
+    eps = eps or (1e-30 if eps_inside_mean else np.finfo(np.float64).eps)
+
+    def rms(x):
+        return np.sqrt(np.mean(x * x)) if x.size else 0.0
+
+    def update(theta, g, lr):
+        nonlocal t, rows, columns, v, m
+        t += 1
+        fresh = t**beta2_decay
+        squares = g * g + (eps if eps_inside_mean else 0.0)
+        if g.size == 0:
+            return theta
+        if g.ndim > 1 and min(g.shape[-2:]) >= min_side:
+            rows = rows + fresh * (squares.mean(axis=-1, keepdims=True) - rows)
+            columns = columns + fresh * (squares.mean(axis=-2, keepdims=True) - columns)
+            mean = rows.mean(axis=-2, keepdims=True)
+            second = rows * columns / (mean if eps_inside_mean else np.maximum(mean, eps))
+        else:
+            v = v + fresh * (squares - v)
+            second = v
+        u = g / (np.sqrt(second) if eps_inside_mean else np.maximum(np.sqrt(second), eps))
+        scale = max(min_scale, rms(theta)) if scale_parameter else 1.0
+        rate = min(lr, t**-0.5) if relative_step else lr
+        move = scale * rate * u / max(1.0, rms(u) / clip_threshold)
+        if beta1 is not None:
+            m = beta1 * m + (1 - beta1) * move
+            move = m
+        return theta * (1 - lr * weight_decay) - move
+
+    return update

@@ -8,7 +8,7 @@ use gradus::adaptor::{
 use gradus::curvature::Kfac;
 use gradus::distributed::{Collective, DataParallel, LocalSteps, Sharded};
 use gradus::federated::{Proximal, Scaffold, Task, Tensors};
-use gradus::rule::{Elementwise, MatrixRule, Matrixwise, Rule};
+use gradus::rule::{Elementwise, Factored, FactoredRule, MatrixRule, Matrixwise, Rule};
 use gradus::{Element, LinearTap, Optimizer, Result, Scalar};
 use ndarray::Array2;
 
@@ -124,6 +124,7 @@ macro_rules! has_none {
 has_none! {
     <R: Rule<A>> Elementwise<R, A>;
     <R: MatrixRule<A>> Matrixwise<R, A>;
+    <R: FactoredRule<A>> Factored<R, A>;
     <> Lbfgs<A>;
     <> OwnOptimizer;
 }

@@ -279,6 +279,11 @@ fn base<A: Scalar>(base: &Base, dials: &mut Dials) -> Boxed<A> {
             let opt = Lbfgs::<A>::new(rate).history(1 + usize::from(first) + 2 * usize::from(second));
             Box::new(opt)
         }
+        Algorithm::Adafactor => {
+            let opt = with!(Adafactor::<A>::new(rate), beta1 a, clip_threshold b, eps c;
+                eps_inside_mean first; scale_parameter second; relative_step third);
+            Box::new(opt.min_side(if first { 2 } else { 0 }))
+        }
         Algorithm::Muon => {
             Box::new(with!(Muon::<A>::new(rate), momentum a, eps b; nesterov !first; match_rms_adamw second))
         }

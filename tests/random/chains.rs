@@ -25,6 +25,7 @@ pub(crate) enum Algorithm {
     /// An optimizer of the user's own.
     Own,
     Lbfgs,
+    Adafactor,
     Muon,
     Shampoo,
     Soap,
@@ -271,14 +272,15 @@ fn policy(random: &mut impl RngExt) -> NonFinite {
 fn base(random: &mut impl RngExt) -> Base {
     use Algorithm::*;
     let all = [
-        Sgd, Momentum, Nesterov, RmsProp, Adam, AdamW, AdamW, FedAdam, FedYogi, FedAdagrad, Signs, Own, Lbfgs, Muon,
-        Shampoo, Soap, OwnMatrix,
+        Sgd, Momentum, Nesterov, RmsProp, Adam, AdamW, AdamW, FedAdam, FedYogi, FedAdagrad, Signs, Own, Lbfgs,
+        Adafactor, Muon, Shampoo, Soap, OwnMatrix,
     ];
     let algorithm = random.pick(&all);
     let number = |value: f64, random: &mut _| Number::draw(value, true, random);
     let values = match algorithm {
         Momentum | Nesterov => [0.9, 0.3, 0.0],
         RmsProp => [0.9, 1e-6, 0.5],
+        Adafactor => [0.9, 1.0, 1e-6],
         Muon => [0.9, 1e-7, 0.0],
         Shampoo => [1e-6, 0.9, 0.5],
         FedAdam | FedYogi | FedAdagrad => [0.9, 0.99, 1e-3],
