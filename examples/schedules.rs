@@ -11,7 +11,7 @@ use std::error::Error;
 use std::path::Path;
 
 use gradus::schedule::{
-    Anneal, Cosine, CosineRestarts, Cyclic, Exponential, InverseSqrt, Linear, MultiStep, Noam, OneCycle,
+    Anneal, Cosine, CosineRestarts, Cyclic, Exponential, HalfLife, InverseSqrt, Linear, MultiStep, Noam, OneCycle,
     PiecewiseConstant, PiecewiseCosine, PiecewiseLinear, Plateau, Polynomial, Rex, Schedule, ScheduleExt, Step,
     WarmupStableDecay,
 };
@@ -65,6 +65,7 @@ fn panels() -> Vec<Panel> {
         panel("MultiStep", "MultiStep::new(1.0, [300, 800], 0.3)", MultiStep::new(1.0, [300, 800], 0.3)),
         panel("Exponential", "Exponential::new(1.0, 0.1).over(500)", Exponential::new(1.0, 0.1).over(500)),
         panel("Linear", "Linear::new(1.0, 0.2, 700)", Linear::new(1.0, 0.2, 700)),
+        panel("HalfLife", "HalfLife::new(0.1, 0.999, 700)", HalfLife::new(0.1, 0.999, 700)),
         panel("Polynomial", "Polynomial::new(1.0, 900).power(2.0)", Polynomial::new(1.0, 900).power(2.0)),
         panel("Rex", "Rex::new(1.0, 900)", Rex::new(1.0, 900)),
         panel("Cosine", "Cosine::new(1.0, 800).floor(0.1)", Cosine::new(1.0, 800).floor(0.1)),

@@ -3,7 +3,8 @@
 
 use gradus::rule::{Rounding, StatePrecision};
 use gradus::{
-    AdaBelief, Adafactor, Adam, AdamW, Lion, Momentum, Muon, Nesterov, Optimizer, OptimizerExt, RmsProp, Rprop, Sgd,
+    AdEMAMix, AdaBelief, Adafactor, Adam, AdamW, Adan, Adopt, LaProp, Lion, Madgrad, Momentum, Muon, Nesterov,
+    Optimizer, OptimizerExt, RmsProp, Rprop, Sgd, SignSgd, Signum, Yogi,
 };
 use ndarray::{Array1, Array2, ShapeBuilder, Zip, s};
 
@@ -71,6 +72,14 @@ macro_rules! for_each_optimizer {
         $call!(AdamW::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
         $call!(Lion::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
         $call!(AdaBelief::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
+        $call!(Signum::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
+        $call!(SignSgd::new(LEARNING_RATE), 0.0, 0.0);
+        $call!(Yogi::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
+        $call!(LaProp::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
+        $call!(AdEMAMix::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
+        $call!(Adopt::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
+        $call!(Adan::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
+        $call!(Madgrad::new(LEARNING_RATE).weight_decay(0.1), 0.1, 0.0);
         $call!(Rprop::new(LEARNING_RATE).weight_decay(0.1), 0.1, 0.0); // its direction is the whole step
         $call!(Muon::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
         $call!(Adafactor::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);

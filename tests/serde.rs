@@ -6,7 +6,7 @@ use gradus::prelude::*;
 use gradus::rule::{Rounding, StatePrecision};
 use gradus::schedule::combinators::{Times, Warmup};
 use gradus::schedule::{
-    Anneal, Cosine, CosineRestarts, Cyclic, Exponential, InverseSqrt, Linear, MultiStep, Noam, OneCycle,
+    Anneal, Cosine, CosineRestarts, Cyclic, Exponential, HalfLife, InverseSqrt, Linear, MultiStep, Noam, OneCycle,
     PiecewiseConstant, PiecewiseCosine, PiecewiseLinear, Plateau, PlateauState, Polynomial, Rex, Step,
     WarmupStableDecay,
 };
@@ -33,6 +33,7 @@ fn every_schedule_comes_back() {
     same_values(WarmupStableDecay::new(0.1, 10, 50, 100).start(0.02).floor(0.01).anneal(Anneal::OneMinusSqrt));
     same_values(Cyclic::new(0.01, 0.1, 20));
     same_values(Exponential::new(0.1, 0.97));
+    same_values(HalfLife::new(0.9, 0.9999, 10));
     same_values(InverseSqrt::new(0.1, 10));
     same_values(Linear::new(0.1, 0.0, 100));
     same_values(MultiStep::new(0.1, [30, 60], 0.1));
@@ -113,6 +114,7 @@ fn what_is_left_out_has_its_default_and_what_is_misspelt_is_named() {
     defaults(r#"{"start": 0.1, "gamma": 0.97}"#, Exponential::new(0.1, 0.97));
     let over: Exponential = serde_json::from_str(r#"{"start": 1, "gamma": 0.25, "over": 100}"#).unwrap();
     assert_eq!(over.at(50), 0.5);
+    defaults(r#"{"start": 0.9, "end": 0.9999, "steps": 10}"#, HalfLife::new(0.9, 0.9999, 10));
     defaults(r#"{"peak": 0.1, "timescale": 10}"#, InverseSqrt::new(0.1, 10));
     defaults(r#"{"start": 0.1, "end": 0, "steps": 100}"#, Linear::new(0.1, 0.0, 100));
     defaults(r#"{"start": 0.1, "milestones": [30, 60], "gamma": 0.1}"#, MultiStep::new(0.1, [30, 60], 0.1));

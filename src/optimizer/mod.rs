@@ -10,12 +10,17 @@ mod adafactor;
 mod adagrad;
 mod adam;
 mod adamax;
+mod adan;
+mod ademamix;
+mod adopt;
 mod asgd;
 mod ext;
 #[doc(hidden)]
 pub mod features_off;
+mod laprop;
 mod lbfgs;
 mod lion;
+mod madgrad;
 mod momentum;
 mod muon;
 mod nadam;
@@ -26,8 +31,10 @@ mod rprop;
 mod sgd;
 #[cfg(feature = "second-order")]
 mod shampoo;
+mod signum;
 #[cfg(feature = "second-order")]
 mod soap;
+mod yogi;
 
 pub use ext::OptimizerExt;
 
@@ -55,9 +62,14 @@ optimizers! {
     adagrad: Adagrad; AdagradRule, AdagradValues;
     adam: Adam, AdamW; AdamRule, AdamValues;
     adamax: Adamax; AdamaxRule, AdamaxValues;
+    adan: Adan; AdanRule, AdanValues;
+    ademamix: AdEMAMix; AdEMAMixRule, AdEMAMixValues;
+    adopt: Adopt; AdoptRule, AdoptValues;
     asgd: Asgd; AsgdRule, AsgdValues;
+    laprop: LaProp; LaPropRule, LaPropValues;
     lbfgs: Lbfgs; LbfgsReport, Stop;
     lion: Lion; LionRule, LionValues;
+    madgrad: Madgrad; MadgradRule, MadgradValues;
     momentum: Momentum; MomentumRule, MomentumValues;
     muon: Muon; MuonRule, MuonValues, newton_schulz;
     nadam: NAdam, NAdamW; NAdamRule, NAdamValues;
@@ -66,8 +78,10 @@ optimizers! {
     rmsprop: RmsProp; RmsPropRule, RmsPropValues;
     rprop: Rprop; RpropRule, RpropValues;
     sgd: Sgd; SgdRule, SgdValues;
+    signum: SignSgd, Signum; SignSgdRule, SignSgdValues, SignumRule, SignumValues;
     #[cfg(feature = "second-order")]
     shampoo: Shampoo; Graft, ShampooRule, ShampooValues;
     #[cfg(feature = "second-order")]
     soap: Soap; SoapRule, SoapValues;
+    yogi: Yogi; YogiRule, YogiValues;
 }

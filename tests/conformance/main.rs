@@ -7,6 +7,7 @@ mod adaptors;
 mod levels;
 mod listed;
 mod matrices;
+mod moments;
 mod properties;
 mod rows;
 #[cfg(feature = "federated")]

@@ -8,7 +8,7 @@ use gradus::testing::{self, Law, OptimizerLaws};
 use gradus::{Hyper, Scalar};
 use ndarray::{Array2, ArrayD};
 
-use super::matrices;
+use super::{matrices, moments};
 use Oracle::Element;
 
 /// An optimizer whose state can be copied and looked at.
@@ -53,7 +53,7 @@ impl<A: Scalar> Clone for Box<dyn Subject<A>> {
 #[derive(Clone, Copy)]
 pub(crate) enum Oracle {
     /// Of one element: step, learning rate, parameter, gradient, slots in the order of the docs.
-    Element(fn(t: i32, learning_rate: f64, param: f64, grad: f64, slots: &mut [f64; 3]) -> f64),
+    Element(fn(t: i32, learning_rate: f64, param: f64, grad: f64, slots: &mut [f64; 4]) -> f64),
     /// Of a matrix: step, learning rate, parameter, gradient, and whatever it needs to remember.
     Matrix(MatrixOracle),
 }
@@ -133,9 +133,11 @@ impl<A: Scalar> Row<A> {
             testing::optimizer(optimizer).named(self.name).debug().parabola(self.parabola).rosenbrock(peak, steps);
         let laws = if self.rests { laws } else { laws.decays() };
         let laws = if self.joins_tensors() { laws.joins_tensors() } else { laws };
+        // The row's taps come in `apply`, from where `check` cannot know them.
         // Its steps, relative to the parameters and at most 1/√t, leave a little more of the way to 0.
         let laws = if self.name == "adafactor" { laws.without(Law::Parabola) } else { laws };
-        // The row's taps come in `apply`, from where `check` cannot know them.
+        // Its moments start from 1e-6, so that it moves a little without a gradient.
+        let laws = if self.name == "yogi" { laws.without(Law::ZeroGradient) } else { laws };
         let laws = if self.name == "kfac" { laws.without(Law::CheckIsApply) } else { laws };
         match self.oracle {
             Element(oracle) => laws
@@ -235,7 +237,7 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
         Row { name: "rmsprop, centered", slots: &["square_avg", "grad_avg"], rests: true, parabola: 0.1, rosenbrock: (1e-3, 20_000),
             pinned: Pinned::Bits(0.2798121, 0.2798120916023567),
             optimizer: |lr| Box::new(RmsProp::new(lr).eps(1e-3).centered(true)),
-            oracle: Element(|_, lr, p, g, [s, a, _]| {
+            oracle: Element(|_, lr, p, g, [s, a, ..]| {
                 *s = 0.99 * *s + (1.0 - 0.99) * g * g;
                 *a = 0.99 * *a + (1.0 - 0.99) * g;
                 p - lr * g / ((*s - *a * *a).max(0.0).sqrt() + 1e-3)
@@ -243,7 +245,7 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
         Row { name: "rmsprop, momentum", slots: &["square_avg", "momentum_buffer"], rests: true, parabola: 0.1, rosenbrock: (2e-3, 10_000),
             pinned: Pinned::Bits(-0.20869943, -0.20869954580911393),
             optimizer: |lr| Box::new(RmsProp::new(lr).momentum(0.9)),
-            oracle: Element(|_, lr, p, g, [s, b, _]| {
+            oracle: Element(|_, lr, p, g, [s, b, ..]| {
                 *s = 0.99 * *s + (1.0 - 0.99) * g * g;
                 *b = 0.9 * *b + g / (s.sqrt() + 1e-8);
                 p - lr * *b
@@ -252,7 +254,7 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
             rests: true, parabola: 0.1, rosenbrock: (2e-4, 20_000),
             pinned: Pinned::Bits(-0.9077474, -0.907747439015675),
             optimizer: |lr| Box::new(RmsProp::new(lr).centered(true).momentum(0.9).eps(1e-3).eps_inside_sqrt(true).classical(true)),
-            oracle: Element(|_, lr, p, g, [s, a, b]| {
+            oracle: Element(|_, lr, p, g, [s, a, b, _]| {
                 *s = 0.99 * *s + (1.0 - 0.99) * g * g;
                 *a = 0.99 * *a + (1.0 - 0.99) * g;
                 *b = 0.9 * *b + lr * g / (*s - *a * *a + 1e-3).sqrt();
@@ -294,7 +296,7 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
         Row { name: "adam, eps hat", slots: MOMENTS, rests: true, parabola: 0.1, rosenbrock: (1e-2, 10_000),
             pinned: Pinned::Bits(0.6753841, 0.6753841170204876),
             optimizer: |lr| Box::new(Adam::new(lr).eps_hat(true).eps(1e-3)),
-            oracle: Element(|t, lr, p, g, [m, v, _]| {
+            oracle: Element(|t, lr, p, g, [m, v, ..]| {
                 *m = 0.9 * *m + (1.0 - 0.9) * g;
                 *v = 0.999 * *v + (1.0 - 0.999) * g * g;
                 let (first, second) = (1.0 - 0.9_f64.powi(t), 1.0 - 0.999_f64.powi(t));
@@ -303,7 +305,7 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
         Row { name: "adam, no bias correction", slots: MOMENTS, rests: true, parabola: 0.1, rosenbrock: (1e-2, 10_000),
             pinned: Pinned::Bits(0.4530109, 0.4530108605255341),
             optimizer: |lr| Box::new(Adam::new(lr).bias_correction(false)),
-            oracle: Element(|_, lr, p, g, [m, v, _]| {
+            oracle: Element(|_, lr, p, g, [m, v, ..]| {
                 *m = 0.9 * *m + (1.0 - 0.9) * g;
                 *v = 0.999 * *v + (1.0 - 0.999) * g * g;
                 p - lr * (*m / (v.sqrt() + 1e-8))
@@ -354,7 +356,7 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
         Row { name: "adamax", slots: &["exp_avg", "exp_inf"], rests: true, parabola: 0.1, rosenbrock: (1e-2, 20_000),
             pinned: Pinned::Bits(0.68104935, 0.6810493771512598),
             optimizer: |lr| Box::new(Adamax::new(lr)),
-            oracle: Element(|t, lr, p, g, [m, u, _]| {
+            oracle: Element(|t, lr, p, g, [m, u, ..]| {
                 *m = 0.9 * *m + (1.0 - 0.9) * g;
                 *u = (0.999 * *u).max(g.abs() + 1e-8);
                 p - lr / (1.0 - 0.9_f64.powi(t)) * *m / *u
@@ -362,7 +364,7 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
         Row { name: "adamax, betas, eps outside, weight decay", slots: &["exp_avg", "exp_inf"], rests: false, parabola: 0.1, rosenbrock: (1e-2, 20_000),
             pinned: Pinned::Bits(0.6821551, 0.6821551142960551),
             optimizer: |lr| Box::new(Adamax::new(lr).beta1(0.8).beta2(0.98).eps(1e-3).eps_outside_max(true).weight_decay(0.01)),
-            oracle: Element(|t, lr, p, g, [m, u, _]| {
+            oracle: Element(|t, lr, p, g, [m, u, ..]| {
                 let g = g + 0.01 * p;
                 *m = 0.8 * *m + (1.0 - 0.8) * g;
                 *u = (0.98 * *u).max(g.abs());
@@ -386,7 +388,7 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
         Row { name: "adadelta", slots: &["square_avg", "acc_delta"], rests: true, parabola: 10.0, rosenbrock: (1.0, 20_000),
             pinned: Pinned::Bits(0.74985206, 0.7498520880440913),
             optimizer: |lr| Box::new(Adadelta::new(lr)),
-            oracle: Element(|_, lr, p, g, [s, a, _]| {
+            oracle: Element(|_, lr, p, g, [s, a, ..]| {
                 *s = 0.9 * *s + (1.0 - 0.9) * g * g;
                 let delta = (*a + 1e-6).sqrt() / (*s + 1e-6).sqrt() * g;
                 *a = 0.9 * *a + (1.0 - 0.9) * delta * delta;
@@ -410,6 +412,7 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
                 p * (1.0 - 1e-4 * eta) - eta * g
             }) },
     ];
+    rows.extend(moments::rows());
     rows.extend(matrices::rows());
     #[cfg(feature = "federated")]
     rows.extend(super::servers::rows());
@@ -428,7 +431,7 @@ fn adabelief(
     learning_rate: f64,
     param: f64,
     grad: f64,
-    [m, s, _]: &mut [f64; 3],
+    [m, s, ..]: &mut [f64; 4],
     [beta1, beta2, eps]: [f64; 3],
 ) -> f64 {
     *m = beta1 * *m + (1.0 - beta1) * grad;
@@ -456,7 +459,7 @@ fn adam(
     learning_rate: f64,
     param: f64,
     grad: f64,
-    [m, v, max]: &mut [f64; 3],
+    [m, v, max, _]: &mut [f64; 4],
     Moments { beta1, beta2, eps, amsgrad }: Moments,
 ) -> f64 {
     *m = beta1 * *m + (1.0 - beta1) * grad;
@@ -486,7 +489,7 @@ fn nadam(
     learning_rate: f64,
     param: f64,
     grad: f64,
-    [m, v, _]: &mut [f64; 3],
+    [m, v, ..]: &mut [f64; 4],
     Nesterovs { beta1, beta2, eps, momentum_decay }: Nesterovs,
 ) -> f64 {
     let momentum = |t: i32| match momentum_decay {
@@ -506,7 +509,7 @@ fn radam(
     learning_rate: f64,
     param: f64,
     grad: f64,
-    [m, v, _]: &mut [f64; 3],
+    [m, v, ..]: &mut [f64; 4],
     (beta1, beta2, eps, eps_hat): (f64, f64, f64, bool),
 ) -> f64 {
     *m = beta1 * *m + (1.0 - beta1) * grad;
@@ -527,7 +530,7 @@ fn rprop(
     learning_rate: f64,
     param: f64,
     grad: f64,
-    [prev, size, _]: &mut [f64; 3],
+    [prev, size, ..]: &mut [f64; 4],
     (minus, plus): (f64, f64),
     (least, most): (f64, f64),
 ) -> f64 {

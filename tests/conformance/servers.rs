@@ -19,7 +19,7 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
         Row { name: "fedadam, flower, betas, tau, weight decay", slots: MOMENTS, rests: false, parabola: 0.1, rosenbrock: (1e-2, 10_000),
             pinned: Pinned::Bits(0.69363195, 0.693631975904702),
             optimizer: |lr| Box::new(FedAdam::new(lr).flower(true).beta1(0.8).beta2(0.98).tau(0.01).weight_decay(0.01)),
-            oracle: Element(|t, lr, p, g, [m, v, _]| {
+            oracle: Element(|t, lr, p, g, [m, v, ..]| {
                 let g = g + 0.01 * p;
                 *m = 0.8 * *m + (1.0 - 0.8) * g;
                 *v = 0.98 * *v + (1.0 - 0.98) * g * g;
@@ -40,7 +40,7 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
 }
 
 /// Algorithm 2 of the paper.
-fn step(t: i32, lr: f64, param: f64, grad: f64, [m, v, _]: &mut [f64; 3], second: fn(f64, f64) -> f64) -> f64 {
+fn step(t: i32, lr: f64, param: f64, grad: f64, [m, v, ..]: &mut [f64; 4], second: fn(f64, f64) -> f64) -> f64 {
     *m = 0.9 * *m + (1.0 - 0.9) * grad;
     let before = if t == 1 { 1e-3_f64.powi(2) } else { *v };
     *v = second(before, grad * grad);

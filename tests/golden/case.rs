@@ -80,7 +80,8 @@ impl Case {
     /// What would let a case be passed without comparing what it was made for.
     fn check(&self) {
         assert!(["f32", "f64"].contains(&self.dtype.as_str()), "{}", self.describe());
-        let sources = ["torch", "optax 0.2.8", "keras 3.15.1", "transformers 5.23.0", "naive f64 reference"];
+        let sources =
+            ["torch", "optax 0.2.8", "timm 1.0.31", "keras 3.15.1", "transformers 5.23.0", "naive f64 reference"];
         assert!(sources.contains(&self.source.as_str()), "{}", self.describe());
         assert_eq!(self.shape.iter().product::<usize>(), self.size, "{}", self.describe());
         assert_eq!(self.steps, [1, 2, 3, 10, 50, STEPS], "{}", self.describe());
@@ -121,7 +122,10 @@ pub(crate) fn cases(optimizer: &str) -> Vec<Case> {
     let keys: Vec<&str> = golden.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(keys, ["cases", "generator", "library", "naive_reference", "version"]);
     let library = ["library", "version"].map(|key| golden[key].as_str().unwrap());
-    assert!(matches!(library, ["torch", version] if version.starts_with("2.15.0")) || library == ["optax", "0.2.8"]);
+    assert!(
+        matches!(library, ["torch", version] if version.starts_with("2.15.0"))
+            || [["optax", "0.2.8"], ["timm", "1.0.31"]].contains(&library)
+    );
 
     let cases: Vec<Case> = list(&golden["cases"]).map(Case::read).collect();
     cases.iter().for_each(Case::check);

@@ -49,6 +49,9 @@ const F32_ASGD: Tolerance = Tolerance { absolute: 50.0 * F32_EPSILON, relative: 
 /// PyTorch sums up the squares of 100,000 numbers in f32, and steps are up to a fifth of the parameters.
 const F32_ADAFACTOR: Tolerance = Tolerance { absolute: 32.0 * F32_EPSILON, relative: 32.0 * F32_EPSILON };
 
+/// The same as [`F32_DECAY`] with a larger ηλ: 1 − ηλ is rounded once, and multiplied with in each of 100 steps.
+const F32_DECAY_BEFORE: Tolerance = Tolerance { absolute: 32.0 * F32_EPSILON, relative: 32.0 * F32_EPSILON };
+
 const F32_EPSILON: f64 = f32::EPSILON as f64;
 
 fn splitmix64(x: u64) -> u64 {
@@ -223,6 +226,46 @@ fn asgd_agrees() {
 #[test]
 fn adafactor_agrees() {
     agrees("adafactor", F64, F32_ADAFACTOR);
+}
+
+#[test]
+fn signum_agrees() {
+    agrees("signum", F64, F32_DECAY);
+}
+
+#[test]
+fn signsgd_agrees() {
+    agrees("signsgd", F64, F32_DECAY);
+}
+
+#[test]
+fn yogi_agrees() {
+    agrees("yogi", F64, F32_DECAY);
+}
+
+#[test]
+fn laprop_agrees() {
+    agrees("laprop", F64, F32);
+}
+
+#[test]
+fn ademamix_agrees() {
+    agrees("ademamix", F64, F32_DECAY_BEFORE);
+}
+
+#[test]
+fn adopt_agrees() {
+    agrees("adopt", F64, F32_DECAY_BEFORE);
+}
+
+#[test]
+fn adan_agrees() {
+    agrees("adan", F64, F32_DECAY_BEFORE);
+}
+
+#[test]
+fn madgrad_agrees() {
+    agrees("madgrad", F64, F32_LONGER);
 }
 
 /// The README's own test values.

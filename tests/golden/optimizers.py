@@ -16,7 +16,7 @@ Four sources:
 
 - "torch": `torch.optim`, the plain path for one tensor (`foreach=False`). Its default type is f64 here, because PyTorch keeps the numbers
   of one tensor (NAdam's product of the momenta, ASGD's learning rate) in the default type.
-- "optax", "keras" and "transformers", in f64, for their own forms of an optimizer, and optax for Lion and AdaBelief, which PyTorch does not have.
+- "optax", "keras" and "transformers", in f64, for their own forms of an optimizer, and optax or "timm" for those that PyTorch does not have.
 - "naive f64 reference": the formulas of the documentation, written out in references.py, for the
   named alternatives that no library has. The same functions must agree with every f64 run of the libraries; the
   script stops if they do not.
@@ -34,6 +34,8 @@ import jax
 import keras
 import numpy as np
 import optax
+import timm
+import timm.optim
 import torch
 import transformers
 from transformers.optimization import Adafactor as TransformersAdafactor
@@ -46,13 +48,20 @@ from references import (
     adagrad_reference,
     adam_reference,
     adamax_reference,
+    adan_reference,
+    ademamix_reference,
+    adopt_reference,
     asgd_reference,
+    laprop_reference,
     lion_reference,
+    madgrad_reference,
     momentum_reference,
     nadam_reference,
     radam_reference,
     rmsprop_reference,
     rprop_reference,
+    signum_reference,
+    yogi_reference,
 )
 
 jax.config.update("jax_enable_x64", True)
@@ -70,6 +79,7 @@ DTYPES = {"f32": np.float32, "f64": np.float64}
 TORCH = "torch"
 OPTAX = f"optax {optax.__version__}"
 KERAS = f"keras {keras.__version__}"
+TIMM = f"timm {timm.__version__}"
 TRANSFORMERS = f"transformers {transformers.__version__}"
 NAIVE = "naive f64 reference"
 
@@ -122,6 +132,47 @@ def optax_adabelief(rate, options):
         optax.add_decayed_weights(options.get("weight_decay", 0.0)),
         optax.scale_by_learning_rate(rate),
     )
+
+
+def decayed(rule, rate, options):
+    """A rule of optax with decoupled weight decay, which is added to its direction."""
+    decay = optax.add_decayed_weights(options.get("weight_decay", 0.0))
+    return optax.chain(rule, decay, optax.scale_by_learning_rate(rate))
+
+
+def optax_signum(rate, options):
+    """The pieces of optax's Signum."""
+    momentum = optax.ema(options.get("momentum", 0.9), debias=False)
+    return decayed(optax.chain(momentum, optax.scale_by_sign()), rate, options)
+
+
+def optax_signsgd(rate, options):
+    """The pieces of optax's signSGD."""
+    return decayed(optax.scale_by_sign(), rate, options)
+
+
+def optax_yogi(rate, options):
+    """The pieces of optax's Yogi."""
+    return decayed(optax.scale_by_yogi(**renamed(BETAS, options, ["weight_decay"])), rate, options)
+
+
+def optax_ademamix(rate, options):
+    """optax's AdEMAMix."""
+    return optax.contrib.ademamix(rate, **renamed(BETAS | {"beta3": "b3"}, options))
+
+
+def optax_adopt(rate, options):
+    """The pieces of optax's ADOPT."""
+    own = renamed(BETAS, options, ["weight_decay", "clip_exponent"])
+    exponent = options.get("clip_exponent", 0.25)
+    rule = optax.contrib.scale_by_adopt(**own, clip_value_fn=lambda step: step**exponent)
+    return decayed(rule, rate, options)
+
+
+def with_three_betas(options):
+    """timm's argument names for Adan's options."""
+    betas = tuple(options.get(name, default) for name, default in [("beta1", 0.98), ("beta2", 0.92), ("beta3", 0.99)])
+    return {"betas": betas} | renamed({}, options, ["beta1", "beta2", "beta3"])
 
 
 def renamed(names, options, drop=()):
@@ -209,14 +260,14 @@ def with_etas(options):
 class Optimizer:
     """One golden file: how to run the optimizer and the options to run it with.
 
-    `cases` are run with PyTorch, or with optax if PyTorch does not have the optimizer; `of_optax` with optax, `of_keras` with Keras,
-    `of_transformers` with Hugging Face's transformers. `fixed` holds arguments of the PyTorch class that make it this optimizer,
+    `cases` are run with PyTorch or timm, or with optax if neither has the optimizer; `of_optax` with optax, `of_keras` with Keras,
+    `of_transformers` with Hugging Face's transformers. `fixed` holds arguments of the class that make it this optimizer,
     `fixed_reference` the same for the naive reference. `sizes` are those of the plain case. If the optimizer `has_shapes`, all are also run
     with tensors that are no vectors, and the naive reference gets whole tensors.
     """
 
     name: str
-    torch_class: type | None
+    torch_class: type | None  # of PyTorch or timm
     reference: Callable
     learning_rate: float
     cases: dict
@@ -232,6 +283,14 @@ class Optimizer:
     translate: Callable = dict
     sizes: list = field(default_factory=lambda: ALL_SIZES)
     has_shapes: bool = False
+    has_rates: bool = True  # whether its class has changing learning rates as we do
+
+    @property
+    def library(self):
+        """The module that `cases` are run with."""
+        if self.torch_class is None:
+            return optax
+        return timm if self.torch_class.__module__.startswith("timm") else torch
 
 
 OPTIMIZERS = [
@@ -334,6 +393,99 @@ OPTIMIZERS = [
             "weight_decay": {"weight_decay": 0.1},
         },
         optax_rule=optax_adabelief,
+    ),
+    Optimizer(
+        "signum",
+        None,
+        signum_reference,
+        0.001,
+        {"plain": {}, "momentum": {"momentum": 0.8}, "weight_decay": {"weight_decay": 0.1}},
+        optax_rule=optax_signum,
+    ),
+    Optimizer(
+        "signsgd",
+        None,
+        signum_reference,
+        0.001,
+        {"plain": {}, "weight_decay": {"weight_decay": 0.1}},
+        optax_rule=optax_signsgd,
+        fixed_reference={"momentum": 0.0},
+    ),
+    Optimizer(
+        "yogi",
+        None,
+        yogi_reference,
+        0.001,
+        {
+            "plain": {},
+            "betas+eps": {"beta1": 0.8, "beta2": 0.99, "eps": 1e-4},
+            "initial_accumulator_value": {"initial_accumulator_value": 0.1},
+            "weight_decay": {"weight_decay": 0.1},
+        },
+        optax_rule=optax_yogi,
+    ),
+    Optimizer(
+        "laprop",
+        timm.optim.LaProp,
+        laprop_reference,
+        0.001,
+        {"plain": {}, "betas+eps": {"beta1": 0.8, "beta2": 0.99, "eps": 1e-4}},
+        # timm averages the learning rate, and decays after the move.
+        alternatives={"rates": {}, "weight_decay": {"weight_decay": 0.1}},
+        fixed={"foreach": False},
+        translate=with_betas,
+        has_rates=False,
+    ),
+    Optimizer(
+        "ademamix",
+        None,
+        ademamix_reference,
+        0.001,
+        {
+            "plain": {},
+            "betas+eps": {"beta1": 0.8, "beta2": 0.99, "eps": 1e-4},
+            "slow": {"beta3": 0.9, "alpha": 2.0},
+            "weight_decay": {"weight_decay": 0.1},
+        },
+        optax_rule=optax_ademamix,
+    ),
+    Optimizer(
+        "adopt",
+        None,
+        adopt_reference,
+        0.001,
+        {
+            "plain": {},
+            "betas+eps": {"beta1": 0.8, "beta2": 0.99, "eps": 0.4},
+            "clip_exponent": {"clip_exponent": 0.1},
+            "weight_decay": {"weight_decay": 0.1},
+        },
+        optax_rule=optax_adopt,
+    ),
+    Optimizer(
+        "adan",
+        timm.optim.Adan,
+        adan_reference,
+        0.001,
+        {
+            "plain": {},
+            "betas+eps": {"beta1": 0.9, "beta2": 0.8, "beta3": 0.95, "eps": 1e-4},
+            "weight_decay": {"weight_decay": 0.1},
+        },
+        fixed={"no_prox": True, "foreach": False},
+        translate=with_three_betas,
+    ),
+    Optimizer(
+        "madgrad",
+        timm.optim.MADGRAD,
+        madgrad_reference,
+        0.01,
+        {
+            "plain": {},
+            "momentum": {"momentum": 0.5},
+            "eps": {"eps": 1e-3},
+            "weight_decay": {"weight_decay": 0.01},
+        },
     ),
     Optimizer(
         "adam",
@@ -539,12 +691,12 @@ def recorded(values_after):
 
 
 def run_torch(optimizer, options, maximize, dtype, shape, rates):
-    """Sampled values from PyTorch."""
+    """Sampled values from PyTorch or timm."""
     theta = torch.nn.Parameter(torch.from_numpy(param(shape).astype(dtype)))
     arguments = optimizer.translate(options) | optimizer.fixed
-    torch_optimizer = optimizer.torch_class(
-        [theta], lr=rates[0], foreach=False, maximize=maximize, **arguments
-    )
+    if optimizer.library is torch:
+        arguments |= {"maximize": maximize, "foreach": False}
+    torch_optimizer = optimizer.torch_class([theta], lr=rates[0], **arguments)
 
     def values_after(t):
         theta.grad = torch.from_numpy(grad(shape, t).astype(dtype))
@@ -626,7 +778,7 @@ def run_naive(optimizer, options, maximize, shape, rates):
 
 def runs(optimizer):
     """Every run of one optimizer as (case name, source, options, maximize, dtype, shape, rates)."""
-    library = TORCH if optimizer.torch_class else OPTAX
+    library = {torch: TORCH, timm: TIMM, optax: OPTAX}[optimizer.library]
     table = [(name, library, options, False) for name, options in optimizer.cases.items()]
     table += [("maximize", TORCH, optimizer.cases[name], True) for name in optimizer.maximize]
     table += [(name, NAIVE, options, False) for name, options in optimizer.alternatives.items()]
@@ -643,6 +795,8 @@ def runs(optimizer):
             changing_shapes += FEW_SHAPES
         if source == TRANSFORMERS and options.get("relative_step", True):
             constant, changing_shapes = [1e-2] * STEPS, []  # its own limit
+        if source == library and not optimizer.has_rates:
+            changing_shapes = []
         plan = [(constant, constant_shapes), (changing, changing_shapes)]
         for dtype in DTYPES if source == library else ["f64"]:
             for rates, shapes in plan:
@@ -653,7 +807,7 @@ def runs(optimizer):
 def case(optimizer, name, source, options, maximize, dtype, shape, rates):
     """Run one case and describe it for the JSON file."""
     naive = run_naive(optimizer, options, maximize, shape, rates)
-    if source == TORCH:
+    if source in (TORCH, TIMM):
         values = run_torch(optimizer, options, maximize, DTYPES[dtype], shape, rates)
     elif source == OPTAX:
         values = run_optax(optimizer, options, DTYPES[dtype], shape, rates)
@@ -684,10 +838,9 @@ def case(optimizer, name, source, options, maximize, dtype, shape, rates):
 def main():
     use_generic_kernels(torch)
     for optimizer in OPTIMIZERS:
-        library = torch if optimizer.torch_class else optax
         header = {
-            "library": library.__name__,
-            "version": library.__version__,
+            "library": optimizer.library.__name__,
+            "version": optimizer.library.__version__,
             "naive_reference": f"numpy {np.__version__}",
             "generator": Path(__file__).name,
         }

@@ -298,3 +298,117 @@ def adafactor_reference(
         return theta * (1 - lr * weight_decay) - move
 
     return update
+
+
+def signum_reference(momentum=0.9, weight_decay=0.0):
+    """Signum, and with a momentum of 0 signSGD."""
+    m = 0.0
+
+    def update(theta, g, lr):
+        nonlocal m
+        m = momentum * m + (1 - momentum) * g
+        return theta * (1 - lr * weight_decay) - lr * np.sign(m)
+
+    return update
+
+
+def yogi_reference(beta1=0.9, beta2=0.999, eps=1e-3, initial_accumulator_value=1e-6, weight_decay=0.0):
+    """Yogi, with decoupled weight decay."""
+    t = 0
+    m = v = initial_accumulator_value
+
+    def update(theta, g, lr):
+        nonlocal t, m, v
+        t += 1
+        m = beta1 * m + (1 - beta1) * g
+        v = v - (1 - beta2) * np.sign(v - g * g) * g * g
+        direction = m / (1 - beta1**t) / (np.sqrt(v / (1 - beta2**t)) + eps)
+        return theta * (1 - lr * weight_decay) - lr * direction
+
+    return update
+
+
+def laprop_reference(beta1=0.9, beta2=0.999, eps=1e-15, weight_decay=0.0):
+    """LaProp, with decoupled weight decay."""
+    t = 0
+    m = v = 0.0
+
+    def update(theta, g, lr):
+        nonlocal t, m, v
+        t += 1
+        v = beta2 * v + (1 - beta2) * g * g
+        m = beta1 * m + (1 - beta1) * g / (np.sqrt(v / (1 - beta2**t)) + eps)
+        return theta * (1 - lr * weight_decay) - lr * m / (1 - beta1**t)
+
+    return update
+
+
+def ademamix_reference(beta1=0.9, beta2=0.999, beta3=0.9999, alpha=5.0, eps=1e-8, weight_decay=0.0):
+    """AdEMAMix, algorithm 1 of the paper."""
+    t = 0
+    fast = slow = v = 0.0
+
+    def update(theta, g, lr):
+        nonlocal t, fast, slow, v
+        t += 1
+        fast = beta1 * fast + (1 - beta1) * g
+        slow = beta3 * slow + (1 - beta3) * g
+        v = beta2 * v + (1 - beta2) * g * g
+        direction = (fast / (1 - beta1**t) + alpha * slow) / (np.sqrt(v / (1 - beta2**t)) + eps)
+        return theta * (1 - lr * weight_decay) - lr * direction
+
+    return update
+
+
+def adopt_reference(beta1=0.9, beta2=0.9999, eps=1e-6, clip_exponent=0.25, weight_decay=0.0):
+    """ADOPT, with a limit of 0 in the first step."""
+    t = 0
+    m = v = 0.0
+
+    def update(theta, g, lr):
+        nonlocal t, m, v
+        limit = t**clip_exponent
+        m = beta1 * m + (1 - beta1) * np.clip(g / np.maximum(np.sqrt(v), eps), -limit, limit)
+        v = g * g if t == 0 else beta2 * v + (1 - beta2) * g * g
+        t += 1
+        return theta * (1 - lr * weight_decay) - lr * m
+
+    return update
+
+
+def adan_reference(beta1=0.98, beta2=0.92, beta3=0.99, eps=1e-8, weight_decay=0.0):
+    """Adan, with decoupled weight decay instead of the proximal one."""
+    t = 0
+    m = d = v = before = 0.0
+
+    def update(theta, g, lr):
+        nonlocal t, m, d, v, before
+        t += 1
+        difference = 0.0 if t == 1 else g - before
+        m = beta1 * m + (1 - beta1) * g
+        d = beta2 * d + (1 - beta2) * difference
+        v = beta3 * v + (1 - beta3) * (g + beta2 * difference) ** 2
+        direction = m / (1 - beta1**t) + beta2 * d / (1 - beta2**t)
+        before = g
+        return theta * (1 - lr * weight_decay) - lr * direction / (np.sqrt(v / (1 - beta3**t)) + eps)
+
+    return update
+
+
+def madgrad_reference(momentum=0.9, eps=1e-6, weight_decay=0.0):
+    """MADGRAD."""
+    t = 0
+    s = v = 0.0
+    first = None
+
+    def update(theta, g, lr):
+        nonlocal t, s, v, first
+        t += 1
+        first = theta if first is None else first
+        g = g + weight_decay * theta
+        weight = (lr + eps) * t**0.5
+        s = s + weight * g
+        v = v + weight * g * g
+        return (1 - momentum) * (first - s / (np.cbrt(v) + eps)) + momentum * theta
+
+    return update

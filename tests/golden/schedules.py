@@ -11,6 +11,7 @@ case holds the arguments it was made with (`options`) and the call as text.
 """
 
 import math
+from importlib import metadata
 from pathlib import Path
 
 import jax
@@ -18,6 +19,7 @@ import numpy as np
 import optax
 import torch
 import transformers
+from pytorch_optimizer import AdEMAMix
 from torch.optim import lr_scheduler
 from transformers import optimization
 
@@ -642,8 +644,23 @@ def noam_cases():
         )
 
 
+def ademamix_cases():
+    """The schedules of AdEMAMix' slow average."""
+    for start, end, alpha, length in ((0.9, 0.9999, 5.0, 500), (0.5, 0.999, 2.0, 1000)):
+        steps, version = recorded_steps([length], LAST), metadata.version("pytorch-optimizer")
+        options = {"t_alpha_beta3": length, "beta1": start, "beta3": end}
+        values = [AdEMAMix.schedule_beta3(step=step, **options) for step in steps]
+        call = call_text("AdEMAMix.schedule_beta3", options)
+        yield case("schedule_beta3", "pytorch_optimizer", version, call, options, steps, values)
+        options = {"t_alpha_beta3": length, "alpha": alpha}
+        values = [AdEMAMix.schedule_alpha(step=step, **options) for step in steps]
+        call = call_text("AdEMAMix.schedule_alpha", options)
+        yield case("schedule_alpha", "pytorch_optimizer", version, call, options, steps, values)
+
+
 def main():
     cases = [*torch_cases(), *plateau_cases(), *hf_cases(), *hf_length_cases(), *optax_cases(), *noam_cases()]
+    cases += ademamix_cases()
     header = {
         "versions": {module.__name__: module.__version__ for module in (torch, transformers, optax, jax)},
         "generator": Path(__file__).name,

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use gradus::schedule::{
-    Anneal, Cosine, CosineRestarts, Cyclic, Exponential, InverseSqrt, Linear, MultiStep, Noam, OneCycle,
+    Anneal, Cosine, CosineRestarts, Cyclic, Exponential, HalfLife, InverseSqrt, Linear, MultiStep, Noam, OneCycle,
     PiecewiseConstant, PiecewiseCosine, PiecewiseLinear, Plateau, Polynomial, Schedule, ScheduleExt, Step,
     WarmupStableDecay,
 };
@@ -102,6 +102,7 @@ fn schedule_for(library: &str, name: &str, options: &Value, lr: f64) -> Option<A
         "transformers" => hugging_face(name, options, lr),
         "optax" => optax(name, options),
         "formula" => formula(name, options),
+        "pytorch_optimizer" => ademamix(name, options),
         _ => None,
     }
 }
@@ -268,6 +269,16 @@ fn exponential(o: &Options<'_>, start: f64) -> Any {
 fn formula(name: &str, options: &Value) -> Option<Any> {
     let o = Options(options);
     (name == "noam").then(|| Box::new(Noam::new(o.u("d_model"), o.u("warmup"))) as Any)
+}
+
+fn ademamix(name: &str, options: &Value) -> Option<Any> {
+    let o = Options(options);
+    let steps = o.u("t_alpha_beta3");
+    Some(match name {
+        "schedule_beta3" => Box::new(HalfLife::new(o.f("beta1"), o.f("beta3"), steps)),
+        "schedule_alpha" => Box::new(Linear::new(0.0, o.f("alpha"), steps)),
+        _ => return None,
+    })
 }
 
 fn anneal(name: &str) -> Anneal {

@@ -2,7 +2,7 @@
 
 use gradus::error::StepError;
 use gradus::schedule::{
-    Anneal, Cosine, CosineRestarts, Cyclic, Exponential, InverseSqrt, Linear, MultiStep, Noam, OneCycle,
+    Anneal, Cosine, CosineRestarts, Cyclic, Exponential, HalfLife, InverseSqrt, Linear, MultiStep, Noam, OneCycle,
     PiecewiseConstant, PiecewiseCosine, PiecewiseLinear, Plateau, Polynomial, Rex, Schedule, ScheduleExt, Step,
     WarmupStableDecay,
 };
@@ -24,6 +24,7 @@ fn all() -> Vec<(&'static str, Any, f64, f64)> {
         ("Exponential", Box::new(Exponential::new(0.1, 0.99)), 0.0, 0.1),
         ("Exponential over", Box::new(Exponential::new(0.1, 0.5).over(70)), 0.0, 0.1),
         ("Linear", Box::new(Linear::new(0.01, 0.1, 100)), 0.01, 0.1),
+        ("HalfLife", Box::new(HalfLife::new(0.9, 0.9999, 100)), 0.9, 0.9999),
         ("Polynomial", Box::new(Polynomial::new(0.1, 100).power(2.0).floor(0.01)), 0.01, 0.1),
         ("Rex", Box::new(Rex::new(0.1, 100)), 0.0, 0.1),
         ("Rex max", Box::new(Rex::new(0.1, u64::MAX)), 0.0, 0.1),
@@ -105,7 +106,8 @@ fn what_should_only_fall_only_falls() {
 
 #[test]
 fn a_part_of_no_steps_is_over_at_once() {
-    let instant: [(&str, Any, f64); 9] = [
+    let instant: [(&str, Any, f64); 10] = [
+        ("HalfLife", Box::new(HalfLife::new(0.9, 0.5, 0)), 0.5),
         ("Linear", Box::new(Linear::new(1.0, 0.5, 0)), 0.5),
         ("Polynomial", Box::new(Polynomial::new(1.0, 0).floor(0.5)), 0.5),
         ("Rex", Box::new(Rex::new(1.0, 0)), 0.0),
@@ -183,6 +185,8 @@ fn check_names_the_argument_that_is_wrong() {
         ("Exponential", "over", Box::new(Exponential::new(1.0, 0.5).over(0))),
         ("Linear", "start", Box::new(Linear::new(NAN, 1.0, 1))),
         ("Linear", "end", Box::new(Linear::new(1.0, INF, 1))),
+        ("HalfLife", "start", Box::new(HalfLife::new(0.0, 0.9, 1))),
+        ("HalfLife", "end", Box::new(HalfLife::new(0.9, 1.0, 1))),
         ("Polynomial", "peak", Box::new(Polynomial::new(NAN, 1))),
         ("Polynomial", "floor", Box::new(Polynomial::new(1.0, 1).floor(1.1))),
         ("Polynomial", "power", Box::new(Polynomial::new(1.0, 1).power(0.0))),

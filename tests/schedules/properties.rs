@@ -3,7 +3,7 @@
 use std::f64::consts::PI;
 
 use gradus::schedule::{
-    Anneal, Cosine, CosineRestarts, Cyclic, Exponential, InverseSqrt, Linear, MultiStep, Noam, OneCycle,
+    Anneal, Cosine, CosineRestarts, Cyclic, Exponential, HalfLife, InverseSqrt, Linear, MultiStep, Noam, OneCycle,
     PiecewiseConstant, PiecewiseCosine, PiecewiseLinear, Plateau, Polynomial, Rex, Schedule, ScheduleExt, Step,
     WarmupStableDecay,
 };
@@ -130,6 +130,7 @@ proptest! {
             ("MultiStep", Box::new(MultiStep::new(a, [m, n, k, k], b))),
             ("Exponential", Box::new(Exponential::new(a, b).over(m))),
             ("Linear", Box::new(Linear::new(a, b, m))),
+            ("HalfLife", Box::new(HalfLife::new(a, b, m))),
             ("Polynomial", Box::new(Polynomial::new(a, m).floor(b).power(c))),
             ("Rex", Box::new(Rex::new(a, m))),
             ("Cosine", Box::new(Cosine::new(a, m).floor(b).exponent(c))),
