@@ -125,7 +125,7 @@ fn naive<A: Scalar>(decay: Decay, steps: usize, (rows, columns): (usize, usize))
         for ((w, m), grad) in w.iter_mut().zip(&mut m).zip(&grads) {
             let grad = match decay {
                 Decay::Coupled => *grad + c(0.5) * *w,
-                Decay::Decoupled => *grad,
+                Decay::Decoupled | Decay::Own => *grad,
             };
             if decay == Decay::Decoupled {
                 *w *= c(1.0 - lr * 0.5);

@@ -28,6 +28,7 @@ mod nesterov;
 mod radam;
 mod rmsprop;
 mod rprop;
+mod schedule_free;
 mod sgd;
 #[cfg(feature = "second-order")]
 mod shampoo;
@@ -77,6 +78,9 @@ optimizers! {
     radam: RAdam, RAdamW; RAdamRule, RAdamValues;
     rmsprop: RmsProp; RmsPropRule, RmsPropValues;
     rprop: Rprop; RpropRule, RpropValues;
+    schedule_free: AdamWScheduleFree, RAdamScheduleFree, SgdScheduleFree;
+        AdamWScheduleFreeRule, AdamWScheduleFreeValues, RAdamScheduleFreeRule, RAdamScheduleFreeValues,
+        SgdScheduleFreeRule, SgdScheduleFreeValues;
     sgd: Sgd; SgdRule, SgdValues;
     signum: SignSgd, Signum; SignSgdRule, SignSgdValues, SignumRule, SignumValues;
     #[cfg(feature = "second-order")]

@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn rectified_steps_by_hand() {
-        let at = |step| At { step, learning_rate: 0.5 };
+        let at = |step| At { step, learning_rate: 0.5, ..At::default() };
         assert!((1..=7).all(|step| rectification(0.75, &at(step)).is_none()));
         // t = 8: ρ = 7 − 16·0.75⁸/(1 − 0.75⁸).
         let power = 0.75_f64.powi(8);
@@ -234,7 +234,10 @@ mod tests {
     #[test]
     fn a_short_memory_is_never_rectified() {
         for beta2 in [0.0, 0.5, 2.0 / 3.0] {
-            assert!((1..1000).all(|step| rectification(beta2, &At { step, learning_rate: 0.5 }).is_none()), "{beta2}");
+            assert!(
+                (1..1000).all(|step| rectification(beta2, &At { step, learning_rate: 0.5, ..At::default() }).is_none()),
+                "{beta2}"
+            );
         }
     }
 }

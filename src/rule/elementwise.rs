@@ -1,10 +1,12 @@
 //! The driver: makes an optimizer of a rule.
 
 use std::fmt;
+use std::sync::Arc;
 
 use ndarray::{ArrayD, ShapeBuilder};
 use pulp::Arch;
 
+use super::evaluated::Evaluated;
 use super::lanes::{Goal, Prelude};
 use super::memory::State;
 use super::options::Options;
@@ -12,10 +14,10 @@ use super::precision::StatePrecision;
 use super::rates::{Rates, RatesAt, driver, optimizer_of_driver};
 use super::stored::MAX_SLOTS;
 use super::sweep::{Scratch, Shared, Sweep};
-use super::{At, HyperParameters, Rule};
+use super::{At, HyperParameters, MAX_NUMBERS, Rule};
 use crate::error::{Error, Result};
 use crate::kernel::simd;
-use crate::params::{Order, Scalar};
+use crate::params::{Layout, Order, Scalar};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Optimizer, PerTensor, Report, Step, Tensor, counter};
@@ -34,10 +36,11 @@ pub struct Elementwise<R, A> {
     rates: Rates,
     options: Options,
     precision: StatePrecision,
-    steps: u64,
+    pub(super) steps: u64,
     /// No tensor has taken more steps.
     most_steps: u64,
-    state: PerTensor<State<A>>,
+    pub(super) state: PerTensor<State<A>>,
+    pub(super) evaluated: Evaluated<A>,
     scratch: Scratch<A>,
 }
 
@@ -52,6 +55,7 @@ impl<R, A> Elementwise<R, A> {
             steps: 0,
             most_steps: 0,
             state: PerTensor::new(),
+            evaluated: Evaluated::default(),
             scratch: Scratch::default(),
         }
     }
@@ -74,6 +78,10 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         ArrayD::from_shape_vec(shape, state.slots.values(number, info.elements())).ok()
     }
 
+    pub(super) fn layout_of_state(&self) -> Option<&Arc<Layout>> {
+        self.state.layout()
+    }
+
     /// The size of the state of all tensors in bytes.
     pub fn state_bytes(&self) -> usize {
         self.state.iter().map(|(_, state)| state.slots.bytes()).sum()
@@ -82,11 +90,17 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
     /// The hyper-parameters of this step, if they and the step are in order.
     fn values(&self, step: &Step<'_, A>) -> Result<StepValues<R::Values>> {
         self.state.ensure_known(step)?;
+        self.evaluated.ensure_in_training()?;
         self.options.ensure(step)?;
         let slots = self.rule.slots().len();
+        let refused = |what: &str, found: usize, most: usize| {
+            Err(Error::Other(format!("{} has {found} {what} where {most} are possible", self.rule.name())))
+        };
         if slots > MAX_SLOTS {
-            let name = self.rule.name();
-            return Err(Error::Other(format!("{name} has {slots} state slots where {MAX_SLOTS} are possible")));
+            return refused("state slots", slots, MAX_SLOTS);
+        }
+        if self.rule.numbers().len() > MAX_NUMBERS {
+            return refused("numbers", self.rule.numbers().len(), MAX_NUMBERS);
         }
         counter::ensure_next("steps", self.steps)?;
         let (rates, decay) = (self.rates.at(self.steps)?, self.rule.decay());
@@ -127,16 +141,23 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
         node.value("steps", self.steps);
         self.rates.write_state(&self.rule, &mut node);
         let tensors = self.state.iter().filter(|(_, state)| state.steps > 0);
-        tensors.for_each(|(info, state)| state.write(self.rule.slots(), info, &mut node));
+        tensors.for_each(|(info, state)| state.write(self.rule.slots(), self.rule.numbers(), info, &mut node));
+        self.evaluated.write_state(&mut node);
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
-        let node = state.node(self.rule.name())?;
+        let mut node = state.node(self.rule.name())?;
         let steps = node.value("steps", "a count")?;
         let schedules = self.rates.read_state(&self.rule, &node)?;
-        let tensors = PerTensor::read_state(&node, |info| State::read(self.rule.slots(), info, self.precision, &node))?;
+        let (slots, numbers) = (self.rule.slots(), self.rule.numbers());
+        let tensors = PerTensor::read_state(&node, |info| State::read(slots, numbers, info, self.precision, &node))?;
+        let stepped = tensors.iter().filter(|(_, state)| state.steps > 0).map(|(info, _)| info);
+        let evaluated = Evaluated::read_state(&mut node, stepped)?;
         let most_steps = tensors.iter().map(|(_, state)| state.steps).max().unwrap_or(0);
-        let own = Commit::new(move || (self.steps, self.most_steps, self.state) = (steps, most_steps, tensors));
+        let own = Commit::new(move || {
+            (self.steps, self.most_steps) = (steps, most_steps);
+            (self.state, self.evaluated) = (tensors, evaluated);
+        });
         Ok(own.and(schedules))
     }
 }
@@ -150,7 +171,8 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         let _ = self.state.begin(&step, |_, _| State::default());
         let (names, decay) = (self.rule.slots(), self.rule.decay());
         let mut sweep = Sweep::new(&self.rule, arch, step.layout().elements());
-        let mut known: Option<(At, f64, R::Coefficients)> = None;
+        let number_count = self.rule.numbers().len();
+        let mut known: Option<(At, [f64; MAX_NUMBERS], f64, R::Coefficients)> = None;
         let mut moved = false;
         for (info, tensor, state) in step.zip_mut(self.state.all_mut()) {
             let (Tensor { index, param, grad: Some(grad), learning_rate, weight_decay, followers, .. }, Some(state)) =
@@ -160,15 +182,23 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
             };
             state.prepare(names, self.precision, param, info);
             let pull = values.rates.of(decay, *learning_rate, *weight_decay);
-            let at = At { step: state.steps, learning_rate: pull.learning_rate };
+            let at = At {
+                step: state.steps,
+                learning_rate: pull.learning_rate,
+                weight_decay: pull.weight_decay,
+                numbers: state.numbers,
+            };
             // Most tensors of a step have the same coefficients.
-            let (_, step_size, coefficients) = match known {
+            let (_, numbers, step_size, coefficients) = match known {
                 Some(same) if same.0 == at => same,
                 _ => {
-                    let (step_size, coefficients) = self.rule.coefficients(&values.rule, &at);
-                    *known.insert((at, step_size, coefficients))
+                    let mut now = at;
+                    self.rule.remember(&values.rule, &at, &mut now.numbers[..number_count]);
+                    let (step_size, coefficients) = self.rule.coefficients(&values.rule, &now);
+                    *known.insert((at, now.numbers, step_size, coefficients))
                 }
             };
+            state.numbers = numbers;
             let prelude = Prelude {
                 scale: A::from_f64(grad.scale()),
                 limit: A::from_f64(grad.limit()),
@@ -218,6 +248,7 @@ impl<R: Clone, A: Clone> Clone for Elementwise<R, A> {
             steps: self.steps,
             most_steps: self.most_steps,
             state: self.state.clone(),
+            evaluated: self.evaluated.clone(),
             scratch: Scratch::default(),
         }
     }

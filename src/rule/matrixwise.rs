@@ -132,7 +132,12 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
         }
         state.steps += 1;
         let mut pull = rates.of(self.rule.decay(), tensor.learning_rate, tensor.weight_decay);
-        let at = At { step: state.steps, learning_rate: pull.learning_rate };
+        let at = At {
+            step: state.steps,
+            learning_rate: pull.learning_rate,
+            weight_decay: pull.weight_decay,
+            ..At::default()
+        };
         tensor.update(info, |mut param, mut grad| {
             if pull.coupled > 0.0 {
                 grad.scaled_add(A::from_f64(pull.coupled), &param);

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::MAX_NUMBERS;
 use super::precision::StatePrecision;
 use super::stored::Stored;
 use crate::error::Result;
@@ -17,11 +18,12 @@ pub(super) struct State<A> {
     /// The slots' names: a setter may give the rule other slots later.
     pub(super) names: &'static [&'static str],
     pub(super) slots: Stored<A>,
+    pub(super) numbers: [f64; MAX_NUMBERS],
 }
 
 impl<A> Default for State<A> {
     fn default() -> Self {
-        Self { steps: 0, order: Order::C, names: &[], slots: Default::default() }
+        Self { steps: 0, order: Order::C, names: &[], slots: Default::default(), numbers: [0.0; MAX_NUMBERS] }
     }
 }
 
@@ -62,9 +64,16 @@ impl<A: Scalar> State<A> {
         self.steps += 1;
     }
 
-    /// Writes it, with the slots that the rule has now.
-    pub(super) fn write(&self, names: &'static [&'static str], info: &TensorInfo, node: &mut StateWriter<'_>) {
+    /// Writes it, with the slots that the rule has now, and its numbers.
+    pub(super) fn write(
+        &self,
+        names: &'static [&'static str],
+        numbers: &[&str],
+        info: &TensorInfo,
+        node: &mut StateWriter<'_>,
+    ) {
         node.count("step", info, self.steps);
+        numbers.iter().zip(self.numbers).for_each(|(name, number)| node.number(name, info, number));
         node.order(info, self.order);
         self.with(names, info.elements()).slots.write(node, info, names, self.order);
     }
@@ -72,6 +81,7 @@ impl<A: Scalar> State<A> {
     /// Reads what [`write`](Self::write) wrote, if there is something.
     pub(super) fn read(
         names: &'static [&'static str],
+        number_names: &[&str],
         info: &TensorInfo,
         precision: StatePrecision,
         node: &StateReader<'_>,
@@ -79,6 +89,10 @@ impl<A: Scalar> State<A> {
         let Some(steps) = node.count("step", info)? else { return Ok(None) };
         let order = node.order(info)?;
         let slots = Stored::read(node, info, names, order, precision)?;
-        Ok(Some(Self { steps, order, names, slots }))
+        let mut numbers = [0.0; MAX_NUMBERS];
+        for (name, number) in number_names.iter().zip(&mut numbers) {
+            *number = node.number(name, info)?;
+        }
+        Ok(Some(Self { steps, order, names, slots, numbers }))
     }
 }

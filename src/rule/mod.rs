@@ -43,6 +43,7 @@
 
 mod directions;
 mod elementwise;
+mod evaluated;
 mod factor;
 mod factored;
 mod factors;
@@ -61,6 +62,7 @@ mod sweep;
 use crate::params::Scalar;
 
 pub use elementwise::Elementwise;
+pub use evaluated::Averaging;
 pub use factor::{FactoredRule, Moments, Rms};
 pub use factored::Factored;
 pub use hyper_parameters::HyperParameters;
@@ -96,6 +98,19 @@ pub trait Rule<A: Scalar>: HyperParameters + 'static {
         Decay::Coupled
     }
 
+    /// The names of the numbers that the rule remembers of each tensor, at most [`MAX_NUMBERS`]. They start at 0. The default is none.
+    ///
+    /// They are for what the step number does not determine, such as the largest learning rate so far.
+    fn numbers(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Computes the [numbers](Rule::numbers) of this step. The slice has as many as there are names, with the values of the last step. The
+    /// driver calls it before [`coefficients`](Rule::coefficients).
+    fn remember(&self, values: &Self::Values, at: &At, numbers: &mut [f64]) {
+        let _ = (values, at, numbers);
+    }
+
     /// Computes the step size in `θ ← θ − step_size · direction` and the coefficients of one tensor, from the hyper-parameters of this step.
     ///
     /// The step size is usually the learning rate. The learning rate is at most 2⁻⁵⁴ times the element type's largest number, so it may be
@@ -110,13 +125,21 @@ pub trait Rule<A: Scalar>: HyperParameters + 'static {
     fn sweep(&self, coefficients: Self::Coefficients, lanes: Lanes<'_, A>);
 }
 
-/// The step number and the learning rate of one tensor in one step.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// The most numbers that a rule can [remember](Rule::numbers).
+pub const MAX_NUMBERS: usize = 2;
+
+/// One tensor in one step: its step number, its learning rate, and what else the driver knows of it.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct At {
     /// The number of steps of this tensor, including the current one: 1 for its first step.
     pub step: u64,
     /// The tensor's learning rate.
     pub learning_rate: f64,
+    /// The tensor's weight decay λ, for a rule with [`Decay::Own`].
+    pub weight_decay: f64,
+    /// The tensor's [numbers](Rule::numbers): in [`remember`](Rule::remember) those of the last step, in
+    /// [`coefficients`](Rule::coefficients) those of this step.
+    pub numbers: [f64; MAX_NUMBERS],
 }
 
 impl At {
@@ -173,6 +196,8 @@ pub enum Decay {
     Coupled,
     /// Decoupled: `θ ← θ(1 − ηλ)` before the rule.
     Decoupled,
+    /// The rule itself: it finds λ in [`At::weight_decay`], and the driver does nothing.
+    Own,
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ pub(super) struct RatesAt {
 pub(super) struct Pull {
     /// With its group's change, if any.
     pub(super) learning_rate: f64,
+    /// λ of weight decay in whatever form.
+    pub(super) weight_decay: f64,
     /// λ of coupled weight decay: `g ← g + λθ`.
     pub(super) coupled: f64,
     /// λ of decoupled weight decay.
@@ -85,8 +87,9 @@ impl RatesAt {
         let (coupled, decoupled) = match decay {
             Decay::Coupled => (weight_decay, 0.0),
             Decay::Decoupled => (0.0, weight_decay),
+            Decay::Own => (0.0, 0.0),
         };
-        Pull { learning_rate, coupled, decoupled, shrink: 1.0 - learning_rate * decoupled }
+        Pull { learning_rate, weight_decay, coupled, decoupled, shrink: 1.0 - learning_rate * decoupled }
     }
 
     /// [`ensure`](Self::ensure) for one tensor's values after its group's changes and a range check.
@@ -124,7 +127,7 @@ impl RatesAt {
         let most = match decay {
             Decay::Coupled => largest,
             // 1 − ηλ is as finite then.
-            Decay::Decoupled => largest / self.learning_rate.max(1.0),
+            Decay::Decoupled | Decay::Own => largest / self.learning_rate.max(1.0),
         };
         if self.weight_decay > most {
             let accepted = format!("a number in 0 ≤ {WEIGHT_DECAY} ≤ {most:e} in {}", A::DTYPE);

@@ -22,6 +22,9 @@ pub use writer::StateWriter;
 #[cfg(feature = "distributed")]
 pub(crate) use writer::ensure_finite;
 
+/// Ends the names of numbers that belong to a tensor as a whole.
+pub(crate) const NUMBER: &str = ".number";
+
 /// The state of an optimizer and its adaptors, by name. Created by [`Optimizer::state_dict`](crate::Optimizer::state_dict).
 ///
 /// Every optimizer or adaptor that has state has a node with its name, such as `adam` or `ema`; a second one of the same name is `adam#2`.

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use ndarray::Array2;
 
-use super::StateDict;
 use super::data::{Data, Stored};
 use super::writer::numbered;
+use super::{NUMBER, StateDict};
 use crate::error::{Error, Result, StateError};
 use crate::params::{Element, Layout, Order, TensorInfo};
 
@@ -216,6 +216,16 @@ impl<'r> StateReader<'r> {
         Ok(self.numbers::<u64>(name, info.path(), &[], "u64")?.and_then(|count| count.first().copied()))
     }
 
+    /// Reads a number that belongs to one tensor of the parameters.
+    ///
+    /// # Errors
+    /// [`StateError::MissingEntry`], [`StateError::EntryShape`], [`StateError::EntryType`].
+    pub(crate) fn number(&self, name: &str, info: &TensorInfo) -> Result<f64> {
+        let name = format!("{name}{NUMBER}");
+        let number = self.numbers::<f64>(&name, info.path(), &[], f64::DTYPE)?;
+        number.and_then(|number| number.first().copied()).ok_or_else(|| self.missing(&name, info))
+    }
+
     /// Reads a tensor of a parameter's shape, in row-major order, if it is there.
     ///
     /// # Errors
@@ -235,7 +245,6 @@ impl<'r> StateReader<'r> {
     }
 
     /// Whether there is a value of this name.
-    #[cfg(any(feature = "distributed", feature = "second-order"))]
     pub(crate) fn has(&self, name: &str) -> bool {
         self.dict.texts.contains_key(&format!("{}{name}", self.prefix))
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ndarray::Array2;
 
 use super::data::Data;
-use super::{StateDict, StateTensor};
+use super::{NUMBER, StateDict, StateTensor};
 #[cfg(feature = "distributed")]
 use crate::error::{Error, Result, StateError};
 use crate::params::{Element, Order, TensorInfo};
@@ -62,6 +62,11 @@ impl<'w> StateWriter<'w> {
     /// Writes a count for one tensor of the parameters.
     pub fn count(&mut self, name: &str, info: &TensorInfo, count: u64) {
         self.insert(name, info.path(), &[], Data::U64(vec![count]));
+    }
+
+    /// Writes a number that belongs to one tensor of the parameters.
+    pub(crate) fn number(&mut self, name: &str, info: &TensorInfo, number: f64) {
+        self.insert(&format!("{name}{NUMBER}"), info.path(), &[], Data::F64(vec![number]));
     }
 
     /// Writes a tensor, with the shape of one of the parameters, in row-major order.

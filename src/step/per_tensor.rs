@@ -57,8 +57,14 @@ impl<T> PerTensor<T> {
 
     /// Creates one with no value for any tensor.
     pub(crate) fn of(layout: Arc<Layout>) -> Self {
-        let missing = layout.len();
-        Self { layout: Some(layout), tensors: (0..missing).map(|_| None).collect(), missing }
+        Self::from_fn(layout, |_, _| None)
+    }
+
+    /// Creates one with a value for the tensors for which `make` returns one; it gets the position, the path and the shape of each.
+    pub(crate) fn from_fn(layout: Arc<Layout>, make: impl Fn(usize, &TensorInfo) -> Option<T>) -> Self {
+        let tensors: Vec<_> = layout.tensors().iter().enumerate().map(|(at, info)| make(at, info)).collect();
+        let missing = tensors.iter().filter(|own| own.is_none()).count();
+        Self { layout: Some(layout), tensors, missing }
     }
 
     /// The layout of the parameters; `None` before the first step.
@@ -95,6 +101,11 @@ impl<T> PerTensor<T> {
     pub fn iter(&self) -> impl Iterator<Item = (&TensorInfo, &T)> {
         let tensors = self.layout.iter().flat_map(|layout| layout.tensors()).zip(&self.tensors);
         tensors.filter_map(|(info, own)| Some((info, own.as_ref()?)))
+    }
+
+    /// An item for each tensor of the layout, in its order: its value or `None`.
+    pub(crate) fn all(&self) -> impl Iterator<Item = Option<&T>> {
+        self.tensors.iter().map(Option::as_ref)
     }
 
     /// An item for each tensor of the layout, in its order: its value, to be changed, or `None`.

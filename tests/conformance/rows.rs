@@ -404,6 +404,45 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
             optimizer: |lr| Box::new(Rprop::new(lr).eta_minus(0.6).eta_plus(1.1).min_step_size(1e-5).max_step_size(0.06)),
             oracle: Element(|t, lr, p, g, s| rprop(t, lr, p, g, s, (0.6, 1.1), (1e-5, 0.06))) },
 
+        Row { name: "sgdschedulefree", slots: &["z_minus_y"], rests: true, parabola: 0.5, rosenbrock: (2e-3, 20_000),
+            pinned: Pinned::Bits(0.7263732, 0.7263732075922988),
+            optimizer: |lr| Box::new(SgdScheduleFree::new(lr)),
+            oracle: Element(|t, lr, y, g, [s, ..]| schedule_free(lr, y, g, s, (0.9, 1.0 / f64::from(t)))) },
+        Row { name: "sgdschedulefree, momentum, powers, weight decay", slots: &["z_minus_y"], rests: false, parabola: 0.5, rosenbrock: (2e-3, 20_000),
+            pinned: Pinned::Bits(0.725768, 0.7257680671048841),
+            optimizer: |lr| Box::new(SgdScheduleFree::new(lr).momentum(0.8).time_power(1.0).lr_power(0.0).weight_decay(0.01)),
+            oracle: Element(|t, lr, y, g, [s, ..]| schedule_free(lr, y, g + 0.01 * y, s, (0.8, 2.0 / f64::from(t + 1)))) },
+        Row { name: "adamwschedulefree", slots: &["z_minus_y", "exp_avg_sq"], rests: true, parabola: 0.3, rosenbrock: (1e-2, 20_000),
+            pinned: Pinned::Bits(0.7028972, 0.7028971653346126),
+            optimizer: |lr| Box::new(AdamWScheduleFree::new(lr)),
+            oracle: Element(|t, lr, y, g, [s, v, _]| {
+                *v = 0.999 * *v + (1.0 - 0.999) * g * g;
+                let d = g / ((*v / (1.0 - 0.999_f64.powi(t))).sqrt() + 1e-8);
+                schedule_free(lr, y, d, s, (0.9, 1.0 / f64::from(t)))
+            }) },
+        Row { name: "adamwschedulefree, betas, eps, powers, weight decay", slots: &["z_minus_y", "exp_avg_sq"], rests: false, parabola: 0.3, rosenbrock: (1e-2, 20_000),
+            pinned: Pinned::Bits(0.7026511, 0.7026509695190833),
+            optimizer: |lr| Box::new(AdamWScheduleFree::new(lr).beta1(0.8).beta2(0.98).eps(1e-3).time_power(1.0).weight_decay(0.01)),
+            oracle: Element(|t, lr, y, g, [s, v, _]| {
+                *v = 0.98 * *v + (1.0 - 0.98) * g * g;
+                let d = g / ((*v / (1.0 - 0.98_f64.powi(t))).sqrt() + 1e-3) + 0.01 * y;
+                schedule_free(lr, y, d, s, (0.8, 2.0 / f64::from(t + 1)))
+            }) },
+        Row { name: "radamschedulefree", slots: &["z_minus_y", "exp_avg_sq"], rests: true, parabola: 0.3, rosenbrock: (1e-2, 20_000),
+            pinned: Pinned::Bits(0.75003684, 0.7500368077056325),
+            // Laws look for steps that move.
+            optimizer: |lr| Box::new(RAdamScheduleFree::new(lr).silent(false)),
+            oracle: Element(|t, lr, y, g, [s, v, _]| {
+                *v = 0.999 * *v + (1.0 - 0.999) * g * g;
+                // The table's learning rate falls with 1/t.
+                let rate = |i: i32| lr * f64::from(t) / f64::from(i) * rectified(0.999, i).unwrap_or(1.0);
+                let weights = (1..=t).scan(0.0, |largest: &mut f64, i| { *largest = largest.max(rate(i)); Some(largest.powi(2)) });
+                let (sum, last) = weights.fold((0.0, 0.0), |(sum, _), weight| (sum + weight, weight));
+                let adaptive = g / ((*v / (1.0 - 0.999_f64.powi(t))).sqrt() + 1e-8);
+                let d = if rectified(0.999, t).is_some() { adaptive } else { g };
+                schedule_free(rate(t), y, d, s, (0.9, if sum > 0.0 { last / sum } else { 0.0 }))
+            }) },
+
         Row { name: "asgd", slots: &[], rests: false, parabola: 0.1, rosenbrock: (2e-3, 20_000),
             pinned: Pinned::Bits(0.7264599, 0.726459943337342),
             optimizer: |lr| Box::new(Asgd::new(lr)),
@@ -523,6 +562,24 @@ fn radam(
     let r = ((rho - 4.0) * (rho - 2.0) * longest / ((longest - 4.0) * (longest - 2.0) * rho)).sqrt();
     let divisor = if eps_hat { (v.sqrt() + eps) / root } else { v.sqrt() / root + eps };
     param - learning_rate * r * m_hat / divisor
+}
+
+/// z, its average x and y between them, of which the slot is z − y; c is the fraction of z in x.
+fn schedule_free(learning_rate: f64, y: f64, d: f64, slot: &mut f64, (beta, c): (f64, f64)) -> f64 {
+    let (z, x) = (y + *slot, y - (1.0 - beta) / beta * *slot);
+    let z = z - learning_rate * d;
+    let x = (1.0 - c) * x + c * z;
+    let y = (1.0 - beta) * z + beta * x;
+    *slot = z - y;
+    y
+}
+
+/// RAdam's r, once ρ is above 4.
+fn rectified(beta2: f64, t: i32) -> Option<f64> {
+    let longest = 2.0 / (1.0 - beta2) - 1.0;
+    let rho = longest - 2.0 * f64::from(t) * beta2.powi(t) / (1.0 - beta2.powi(t));
+    let square = (rho - 4.0) * (rho - 2.0) * longest / ((longest - 4.0) * (longest - 2.0) * rho);
+    (rho > 4.0).then(|| square.sqrt())
 }
 
 fn rprop(

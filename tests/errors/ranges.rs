@@ -10,6 +10,7 @@ type Build = fn(Hyper) -> Box<dyn Optimizer<f64>>;
 /// A hyper-parameter, what it belongs to, values in range, and values out of it.
 const TABLE: &[(&str, Build, &[f64], &[f64])] = {
     const BELOW_1: (&[f64], &[f64]) = (&[0.0, 0.5, 0.999_999], &[-1e-9, 1.0, 1.5]);
+    const BETWEEN: (&[f64], &[f64]) = (&[1e-3, 0.5, 0.999_999], &[-1e-9, 0.0, 1.0, 1.5]);
     const POSITIVE: (&[f64], &[f64]) = (&[0.0, 1e-12, 0.5, 1e6], &[-1e-300, -1.0]);
     const ABOVE_0: (&[f64], &[f64]) = (&[1e-12, 0.5, 1e6], &[0.0, -1e-300, -1.0]);
     const TO_1: (&[f64], &[f64]) = (&[0.0, 1.0], &[-0.1, 1.000_001]);
@@ -50,6 +51,14 @@ const TABLE: &[(&str, Build, &[f64], &[f64])] = {
         ("beta1", |x| Box::new(RAdam::new(0.1).beta1(x)), BELOW_1.0, BELOW_1.1),
         ("beta2", |x| Box::new(RAdamW::new(0.1).beta2(x)), BELOW_1.0, BELOW_1.1),
         ("eps", |x| Box::new(RAdam::new(0.1).eps(x)), POSITIVE.0, POSITIVE.1),
+        ("momentum", |x| Box::new(SgdScheduleFree::new(0.1).momentum(x)), BETWEEN.0, BETWEEN.1),
+        ("beta1", |x| Box::new(AdamWScheduleFree::new(0.1).beta1(x)), BETWEEN.0, BETWEEN.1),
+        ("beta2", |x| Box::new(AdamWScheduleFree::new(0.1).beta2(x)), BELOW_1.0, BELOW_1.1),
+        ("eps", |x| Box::new(AdamWScheduleFree::new(0.1).eps(x)), POSITIVE.0, POSITIVE.1),
+        ("time_power", |x| Box::new(AdamWScheduleFree::new(0.1).time_power(x)), POSITIVE.0, POSITIVE.1),
+        ("weight_decay", |x| Box::new(AdamWScheduleFree::new(0.1).weight_decay(x)), POSITIVE.0, POSITIVE.1),
+        ("lr_power", |x| Box::new(RAdamScheduleFree::new(0.1).lr_power(x)), POSITIVE.0, POSITIVE.1),
+        ("beta1", |x| Box::new(RAdamScheduleFree::new(0.1).beta1(x)), BETWEEN.0, BETWEEN.1),
         ("beta1", |x| Box::new(Adamax::new(0.1).beta1(x)), BELOW_1.0, BELOW_1.1),
         ("beta2", |x| Box::new(Adamax::new(0.1).beta2(x)), BELOW_1.0, BELOW_1.1),
         ("eps", |x| Box::new(Adamax::new(0.1).eps(x)), POSITIVE.0, POSITIVE.1),
@@ -221,6 +230,9 @@ fn narrow() -> Vec<(&'static str, Narrow, &'static [f64])> {
         ("momentum_decay", |x| Box::new(NAdamW::new(0.1).momentum_decay(x)), EPS),
         ("beta2", |x| Box::new(RAdam::new(0.1).beta2(x)), SHARE),
         ("eps", |x| Box::new(RAdamW::new(0.1).eps(x)), EPS),
+        ("beta1", |x| Box::new(AdamWScheduleFree::new(0.1).beta1(x)), SHARE),
+        ("eps", |x| Box::new(RAdamScheduleFree::new(0.1).eps(x)), EPS),
+        ("weight_decay", |x| Box::new(AdamWScheduleFree::new(0.1).weight_decay(x)), DECAY),
         ("eps", |x| Box::new(Adamax::new(0.1).eps(x)), EPS),
         ("learning_rate_decay", |x| Box::new(Adagrad::new(0.1).learning_rate_decay(x)), EPS),
         ("initial_accumulator_value", |x| Box::new(Adagrad::new(0.1).initial_accumulator_value(x)), EPS),

@@ -42,6 +42,10 @@ pub(crate) fn optimizer<A: Scalar>(name: &str, case: &Case) -> Box<dyn Optimizer
             learning_rate_decay initial_accumulator_value eps weight_decay; eps_inside_sqrt),
         "adadelta" => with!(Adadelta::new(rate); rho eps weight_decay;),
         "rprop" => with!(Rprop::new(rate); eta_minus eta_plus min_step_size max_step_size;),
+        "sgdschedulefree" => with!(SgdScheduleFree::new(rate); momentum time_power lr_power weight_decay;),
+        "adamwschedulefree" => with!(AdamWScheduleFree::new(rate); beta1 beta2 eps time_power lr_power weight_decay;),
+        "radamschedulefree" => with!(RAdamScheduleFree::new(rate);
+            beta1 beta2 eps time_power lr_power weight_decay; silent),
         "asgd" => with!(Asgd::new(rate); lambda alpha weight_decay;),
         "signum" => with!(Signum::new(rate); momentum weight_decay;),
         "signsgd" => with!(SignSgd::new(rate); weight_decay;),

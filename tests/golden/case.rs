@@ -80,8 +80,15 @@ impl Case {
     /// What would let a case be passed without comparing what it was made for.
     fn check(&self) {
         assert!(["f32", "f64"].contains(&self.dtype.as_str()), "{}", self.describe());
-        let sources =
-            ["torch", "optax 0.2.8", "timm 1.0.31", "keras 3.15.1", "transformers 5.23.0", "naive f64 reference"];
+        let sources = [
+            "torch",
+            "optax 0.2.8",
+            "timm 1.0.31",
+            "keras 3.15.1",
+            "transformers 5.23.0",
+            "schedulefree 1.4.1",
+            "naive f64 reference",
+        ];
         assert!(sources.contains(&self.source.as_str()), "{}", self.describe());
         assert_eq!(self.shape.iter().product::<usize>(), self.size, "{}", self.describe());
         assert_eq!(self.steps, [1, 2, 3, 10, 50, STEPS], "{}", self.describe());
@@ -124,7 +131,7 @@ pub(crate) fn cases(optimizer: &str) -> Vec<Case> {
     let library = ["library", "version"].map(|key| golden[key].as_str().unwrap());
     assert!(
         matches!(library, ["torch", version] if version.starts_with("2.15.0"))
-            || [["optax", "0.2.8"], ["timm", "1.0.31"]].contains(&library)
+            || [["optax", "0.2.8"], ["timm", "1.0.31"], ["schedulefree", "1.4.1"]].contains(&library)
     );
 
     let cases: Vec<Case> = list(&golden["cases"]).map(Case::read).collect();

@@ -51,6 +51,8 @@ const F32_ADAFACTOR: Tolerance = Tolerance { absolute: 32.0 * F32_EPSILON, relat
 
 /// The same as [`F32_DECAY`] with a larger ηλ: 1 − ηλ is rounded once, and multiplied with in each of 100 steps.
 const F32_DECAY_BEFORE: Tolerance = Tolerance { absolute: 32.0 * F32_EPSILON, relative: 32.0 * F32_EPSILON };
+/// schedulefree keeps z, and moves it and y by two additions each: in each of 100 steps an ulp of both.
+const F32_SCHEDULE_FREE: Tolerance = Tolerance { absolute: 16.0 * F32_EPSILON, relative: 16.0 * F32_EPSILON };
 
 const F32_EPSILON: f64 = f32::EPSILON as f64;
 
@@ -266,6 +268,21 @@ fn adan_agrees() {
 #[test]
 fn madgrad_agrees() {
     agrees("madgrad", F64, F32_LONGER);
+}
+
+#[test]
+fn sgdschedulefree_agrees() {
+    agrees("sgdschedulefree", F64, F32_SCHEDULE_FREE);
+}
+
+#[test]
+fn adamwschedulefree_agrees() {
+    agrees("adamwschedulefree", F64, F32_SCHEDULE_FREE);
+}
+
+#[test]
+fn radamschedulefree_agrees() {
+    agrees("radamschedulefree", F64, F32_SCHEDULE_FREE);
 }
 
 /// The README's own test values.

@@ -12,11 +12,12 @@ Tensors are vectors, except for the optimizers that know rows and columns: there
 The gradients come from this formula and not from a loss, so an error in one step stays visible and
 is neither damped nor amplified by the problem.
 
-Four sources:
+Five sources:
 
 - "torch": `torch.optim`, the plain path for one tensor (`foreach=False`). Its default type is f64 here, because PyTorch keeps the numbers
   of one tensor (NAdam's product of the momenta, ASGD's learning rate) in the default type.
 - "optax", "keras" and "transformers", in f64, for their own forms of an optimizer, and optax or "timm" for those that PyTorch does not have.
+- "schedulefree", the authors' schedule-free optimizers: the parameters y in training.
 - "naive f64 reference": the formulas of the documentation, written out in references.py, for the
   named alternatives that no library has. The same functions must agree with every f64 run of the libraries; the
   script stops if they do not.
@@ -26,6 +27,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "jax"
@@ -34,6 +36,7 @@ import jax
 import keras
 import numpy as np
 import optax
+import schedulefree
 import timm
 import timm.optim
 import torch
@@ -62,6 +65,7 @@ from references import (
     rprop_reference,
     signum_reference,
     yogi_reference,
+    schedule_free_reference,
 )
 
 jax.config.update("jax_enable_x64", True)
@@ -81,6 +85,7 @@ OPTAX = f"optax {optax.__version__}"
 KERAS = f"keras {keras.__version__}"
 TIMM = f"timm {timm.__version__}"
 TRANSFORMERS = f"transformers {transformers.__version__}"
+SCHEDULE_FREE = f"schedulefree {version('schedulefree')}"
 NAIVE = "naive f64 reference"
 
 
@@ -256,6 +261,24 @@ def with_etas(options):
     return {"etas": etas, "step_sizes": (options.get("min_step_size", 1e-6), options.get("max_step_size", 50))}
 
 
+def in_training(schedule_free):
+    """An optimizer of schedulefree that trains."""
+
+    def make(params, **options):
+        optimizer = schedule_free(params, foreach=False, **options)
+        optimizer.train()
+        return optimizer
+
+    make.__module__ = schedule_free.__module__
+    return make
+
+
+def with_weights(options):
+    """schedulefree's argument names."""
+    names = {"time_power": "r", "lr_power": "weight_lr_power", "silent": "silent_sgd_phase"}
+    return renamed(names, with_betas(options))
+
+
 @dataclass
 class Optimizer:
     """One golden file: how to run the optimizer and the options to run it with.
@@ -290,7 +313,8 @@ class Optimizer:
         """The module that `cases` are run with."""
         if self.torch_class is None:
             return optax
-        return timm if self.torch_class.__module__.startswith("timm") else torch
+        modules = {"timm": timm, "schedulefree": schedulefree}
+        return modules.get(self.torch_class.__module__.split(".")[0], torch)
 
 
 OPTIMIZERS = [
@@ -678,6 +702,48 @@ OPTIMIZERS = [
         sizes=ALL_SIZES[1:],  # PyTorch divides by the number of elements
         has_shapes=True,
     ),
+    Optimizer(
+        "sgdschedulefree",
+        in_training(schedulefree.SGDScheduleFree),
+        schedule_free_reference,
+        0.1,
+        {
+            "plain": {},
+            "momentum": {"momentum": 0.8},
+            "powers": {"time_power": 0.5, "lr_power": 1.0},
+            "weight_decay": {"weight_decay": 0.01},
+        },
+        fixed_reference={"adaptive": False},
+        translate=with_weights,
+    ),
+    Optimizer(
+        "adamwschedulefree",
+        in_training(schedulefree.AdamWScheduleFree),
+        schedule_free_reference,
+        0.0025,
+        {
+            "plain": {},
+            "betas+eps": {"beta1": 0.8, "beta2": 0.99, "eps": 1e-4},
+            "powers": {"time_power": 0.5, "lr_power": 1.0},
+            "weight_decay": {"weight_decay": 0.1},
+        },
+        translate=with_weights,
+    ),
+    Optimizer(
+        "radamschedulefree",
+        in_training(schedulefree.RAdamScheduleFree),
+        schedule_free_reference,
+        0.0025,
+        {
+            "plain": {},
+            "betas+eps": {"beta1": 0.8, "beta2": 0.99, "eps": 1e-4},
+            "silent": {"silent": False},
+            "powers": {"time_power": 0.5, "lr_power": 1.0},
+            "weight_decay": {"weight_decay": 0.1},
+        },
+        fixed_reference={"rectified": True},
+        translate=with_weights,
+    ),
 ]
 
 
@@ -778,7 +844,7 @@ def run_naive(optimizer, options, maximize, shape, rates):
 
 def runs(optimizer):
     """Every run of one optimizer as (case name, source, options, maximize, dtype, shape, rates)."""
-    library = {torch: TORCH, timm: TIMM, optax: OPTAX}[optimizer.library]
+    library = {torch: TORCH, timm: TIMM, schedulefree: SCHEDULE_FREE, optax: OPTAX}[optimizer.library]
     table = [(name, library, options, False) for name, options in optimizer.cases.items()]
     table += [("maximize", TORCH, optimizer.cases[name], True) for name in optimizer.maximize]
     table += [(name, NAIVE, options, False) for name, options in optimizer.alternatives.items()]
@@ -807,7 +873,7 @@ def runs(optimizer):
 def case(optimizer, name, source, options, maximize, dtype, shape, rates):
     """Run one case and describe it for the JSON file."""
     naive = run_naive(optimizer, options, maximize, shape, rates)
-    if source in (TORCH, TIMM):
+    if source in (TORCH, TIMM, SCHEDULE_FREE):
         values = run_torch(optimizer, options, maximize, DTYPES[dtype], shape, rates)
     elif source == OPTAX:
         values = run_optax(optimizer, options, DTYPES[dtype], shape, rates)
@@ -840,7 +906,7 @@ def main():
     for optimizer in OPTIMIZERS:
         header = {
             "library": optimizer.library.__name__,
-            "version": optimizer.library.__version__,
+            "version": getattr(optimizer.library, "__version__", None) or version(optimizer.library.__name__),
             "naive_reference": f"numpy {np.__version__}",
             "generator": Path(__file__).name,
         }

@@ -412,3 +412,47 @@ def madgrad_reference(momentum=0.9, eps=1e-6, weight_decay=0.0):
         return (1 - momentum) * (first - s / (np.cbrt(v) + eps)) + momentum * theta
 
     return update
+
+
+def schedule_free_reference(
+    momentum=0.9,
+    beta1=None,
+    beta2=0.999,
+    eps=1e-8,
+    weight_decay=0.0,
+    time_power=0.0,
+    lr_power=2.0,
+    adaptive=True,
+    rectified=False,
+    silent=True,
+):
+    """Schedule-free SGD, AdamW and, with `rectified`, RAdam: z, its average x, and y between them, as in the paper."""
+    beta = momentum if beta1 is None else beta1
+    t = 0
+    v = 0.0
+    z = x = None
+    largest = total = 0.0
+
+    def update(y, g, lr):
+        nonlocal t, v, z, x, largest, total
+        t += 1
+        if z is None:
+            z = x = y
+        v = beta2 * v + (1 - beta2) * g * g
+        is_adaptive = adaptive
+        if rectified:
+            rho_inf = 2 / (1 - beta2) - 1
+            rho = rho_inf - 2 * t * beta2**t / (1 - beta2**t)
+            is_adaptive = rho > 4
+            r = ((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)) ** 0.5 if is_adaptive else float(not silent)
+            lr = lr * r
+        largest = max(largest, lr)
+        weight = t**time_power * largest**lr_power
+        total += weight
+        c = weight / total if total > 0 else 0.0
+        d = g / (np.sqrt(v / (1 - beta2**t)) + eps) if is_adaptive else g
+        z = z - lr * (d + weight_decay * y)
+        x = (1 - c) * x + c * z
+        return (1 - beta) * z + beta * x
+
+    return update

@@ -8,7 +8,7 @@ use super::case::{Case, Setting, cases};
 use super::{F32, F32_RMSPROP, F64, Tolerance, compare};
 
 /// The name of every file.
-const OPTIMIZERS: [&str; 26] = [
+const OPTIMIZERS: [&str; 29] = [
     "sgd",
     "momentum",
     "nesterov",
@@ -35,6 +35,9 @@ const OPTIMIZERS: [&str; 26] = [
     "adopt",
     "adan",
     "madgrad",
+    "sgdschedulefree",
+    "adamwschedulefree",
+    "radamschedulefree",
 ];
 
 /// The cases of 9 elements in f64.
@@ -62,6 +65,8 @@ fn a_setting_that_is_slightly_off_is_noticed() {
                 }
                 let mut wrong = case.clone();
                 match setting {
+                    // With a constant learning rate all powers of it are the same.
+                    Setting::Number(_) if option == "lr_power" && !case.has_changing_rates() => continue,
                     // Only a larger difference turns a sign.
                     Setting::Number(x) if ["lion", "signum"].contains(&name) && option != "weight_decay" => {
                         wrong.options.insert(option.clone(), Setting::Number(x * 0.9))
@@ -76,7 +81,12 @@ fn a_setting_that_is_slightly_off_is_noticed() {
             }
             let mut wrong = case.clone();
             // ADOPT's first step does not move, and its second is a tenth of the length of others.
-            let (at, more) = if name == "adopt" { (usize::from(case.has_changing_rates()), 1e-7) } else { (0, 1e-9) };
+            // Schedule-free RAdam's first steps do not move either.
+            let (at, more) = match name {
+                "adopt" => (usize::from(case.has_changing_rates()), 1e-7),
+                "radamschedulefree" => (wrong.learning_rates.len() - 1, 1e-9),
+                _ => (0, 1e-9),
+            };
             wrong.learning_rates[at] *= 1.0 + more;
             rejects(name, &wrong, F64, "the learning rate");
             if case.has_changing_rates() {
@@ -98,7 +108,8 @@ fn a_default_that_is_slightly_off_is_noticed() {
         let plain = |case: &Case| case.name == "plain" && case.size == 1000 && case.dtype == dtype;
         let mut plain: Vec<Case> = cases(name).into_iter().filter(plain).collect();
         assert!(!plain.is_empty());
-        for case in &mut plain {
+        let matters = |case: &&mut Case| option != "lr_power" || case.has_changing_rates();
+        for case in plain.iter_mut().filter(matters) {
             assert_eq!(case.options.insert(option.into(), setting), None);
             rejects(name, case, tolerance, option);
         }
@@ -193,6 +204,22 @@ fn a_default_that_is_slightly_off_is_noticed() {
         ("madgrad", "momentum", 0.900_001),
         ("madgrad", "eps", 1.01e-6),
         ("madgrad", "weight_decay", 1e-9),
+        ("sgdschedulefree", "momentum", 0.900_001),
+        ("sgdschedulefree", "time_power", 1e-6),
+        ("sgdschedulefree", "lr_power", 2.000_001),
+        ("sgdschedulefree", "weight_decay", 1e-9),
+        ("adamwschedulefree", "beta1", 0.900_001),
+        ("adamwschedulefree", "beta2", 0.999_000_1),
+        ("adamwschedulefree", "eps", 1.01e-8),
+        ("adamwschedulefree", "time_power", 1e-6),
+        ("adamwschedulefree", "lr_power", 2.000_001),
+        ("adamwschedulefree", "weight_decay", 1e-9),
+        ("radamschedulefree", "beta1", 0.900_001),
+        ("radamschedulefree", "beta2", 0.999_000_1),
+        ("radamschedulefree", "eps", 1.01e-8),
+        ("radamschedulefree", "time_power", 1e-6),
+        ("radamschedulefree", "lr_power", 2.000_001),
+        ("radamschedulefree", "weight_decay", 1e-9),
     ] {
         noticed(name, "f64", F64, option, Setting::Number(value));
     }
@@ -213,6 +240,7 @@ fn a_default_that_is_slightly_off_is_noticed() {
         ("adagrad", "eps_inside_sqrt", true),
         ("adafactor", "scale_parameter", false),
         ("adafactor", "relative_step", false),
+        ("radamschedulefree", "silent", false),
     ] {
         noticed(name, "f64", F64, option, Setting::Switch(on));
     }

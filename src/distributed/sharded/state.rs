@@ -11,7 +11,7 @@ use crate::error::{Error, RankError, Result, StateError};
 use crate::params::{Element, Layout, TensorInfo};
 use crate::state::data::Data;
 use crate::state::digest::Digest;
-use crate::state::{StateDict, StateTensor};
+use crate::state::{NUMBER, StateDict, StateTensor};
 
 /// The node of what a rank's state says of itself.
 pub(super) const NODE: &str = "sharded";
@@ -221,7 +221,7 @@ impl<'l> Places<'l> {
 /// How the numbers of an entry belong to the elements of its tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// They do not: it is a count.
+    /// They do not: it is a count, or a number that belongs to the tensor as a whole.
     Count,
     /// One for each.
     Values,
@@ -241,6 +241,7 @@ impl Kind {
         let codes = |key: String| state.tensors.get(&key).is_some_and(|codes| matches!(codes.data, Data::U8(_)));
         match &entry.data {
             Data::U64(_) if entry.shape.is_empty() => Self::Count,
+            Data::F64(_) if key[..name_length].ends_with(NUMBER) => Self::Count,
             Data::U8(_) => Self::Codes,
             _ if scaled.is_some_and(codes) => Self::Scales,
             _ if *entry.shape == *tensor.shape() => Self::Values,

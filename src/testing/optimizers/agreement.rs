@@ -42,7 +42,7 @@ impl<A: Scalar, O: Optimizer<A> + 'static> OptimizerLaws<A, O> {
         for step in 1..=COMPARED {
             let grads = numbers(&[size], step);
             opt.step(&mut params, &single(grads.clone()))?;
-            let at = At { step, learning_rate: changing(step - 1) };
+            let at = At { step, learning_rate: changing(step - 1), ..At::default() };
             for ((param, slots), grad) in expected.iter_mut().zip(&grads) {
                 *param = oracle(&at, *param, grad.as_f64(), slots);
             }
@@ -91,7 +91,7 @@ impl<A: Scalar, O: Optimizer<A> + 'static> OptimizerLaws<A, O> {
         for step in 1..=COMPARED {
             let grads = numbers(&shape, step);
             opt.step(&mut params, &single(grads.clone()))?;
-            let at = At { step, learning_rate: changing(step - 1) };
+            let at = At { step, learning_rate: changing(step - 1), ..At::default() };
             oracle(&at, &mut expected, &as_matrix(&grads), &mut memory);
             largest = expected.iter().fold(largest, |largest: f64, x| largest.max(x.abs()));
         }
