@@ -89,7 +89,7 @@ pub struct Lanes<'s, A> {
 
 impl<'s, A: Scalar> Lanes<'s, A> {
     /// Computes `rule(coefficients, param, grad, [slots]) -> (direction, [slots])` for every element and moves the parameter: `θ ← θ −
-    /// step_size · direction`, with the step size of [`Rule::step_size`](super::Rule::step_size).
+    /// step_size · direction`, with the step size of [`Rule::coefficients`](super::Rule::coefficients).
     ///
     /// `param` is the parameter after decoupled weight decay, and `grad` the gradient with scale, limit and coupled weight decay applied.
     /// The result of `rule` must depend only on its arguments.
