@@ -189,7 +189,12 @@ impl<A: Scalar, R: FactoredRule<A>> Factored<R, A> {
             return;
         };
         let mut pull = values.rates.of(Decay::Decoupled, *learning_rate, *weight_decay);
-        let at = At { step: state.steps, learning_rate: pull.learning_rate };
+        let at = At {
+            step: state.steps,
+            learning_rate: pull.learning_rate,
+            weight_decay: pull.weight_decay,
+            ..At::default()
+        };
         let moments = self.rule.moments(&values.rule, &at);
 
         let (means, momentum) = state.slots.split_at_mut(if self.lines(shape).is_factored { 2 } else { 1 });

@@ -41,6 +41,7 @@
 //! # Ok::<(), gradus::Error>(())
 //! ```
 
+mod averaging;
 mod directions;
 mod elementwise;
 mod evaluated;
@@ -61,8 +62,8 @@ mod sweep;
 
 use crate::params::Scalar;
 
+pub use averaging::Averaging;
 pub use elementwise::Elementwise;
-pub use evaluated::Averaging;
 pub use factor::{FactoredRule, Moments, Rms};
 pub use factored::Factored;
 pub use hyper_parameters::HyperParameters;
