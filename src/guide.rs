@@ -20,6 +20,9 @@ pub mod distributed {}
 #[doc = include_str!("../guide/federated.md")]
 pub mod federated {}
 
+#[doc = include_str!("../guide/which_optimizer.md")]
+pub mod which_optimizer {}
+
 #[doc = include_str!("../guide/coming_from.md")]
 pub mod coming_from {}
 

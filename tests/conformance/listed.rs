@@ -17,6 +17,9 @@ fn every_optimizer_has_a_row_golden_numbers_and_docs() {
             || read("tests/golden/matrices.json").contains(&format!("\"name\":\"{lower}\""))
     };
     let (readme, log, rows) = (read("README.md"), read("CHANGELOG.md"), rows::<f64>());
+    let guide = read("guide/which_optimizer.md");
+    let chosen =
+        |name: &str| [format!("\n| [`{name}`]("), format!("\n| `{name}` |")].iter().any(|row| guide.contains(row));
     let mut missing = Vec::new();
     for name in names() {
         let lower = name.to_lowercase();
@@ -24,6 +27,7 @@ fn every_optimizer_has_a_row_golden_numbers_and_docs() {
             ("a row in tests/conformance/", rows.iter().any(|row| row.name == lower)),
             ("numbers in tests/golden/", golden(&lower)),
             ("its name in the README's table", readme.contains(&format!("`{name}`"))),
+            ("a row in guide/which_optimizer.md", chosen(name)),
             ("a line in the CHANGELOG", log.contains(name)),
         ];
         missing
