@@ -24,7 +24,16 @@ pub mod federated {}
 pub mod which_optimizer {}
 
 #[doc = include_str!("../guide/coming_from.md")]
-pub mod coming_from {}
+pub mod coming_from {
+    #[doc = include_str!("../guide/coming_from/optax.md")]
+    pub mod optax {}
+
+    #[doc = include_str!("../guide/coming_from/timm.md")]
+    pub mod timm {}
+
+    #[doc = include_str!("../guide/coming_from/hugging_face.md")]
+    pub mod hugging_face {}
+}
 
 #[doc = include_str!("../guide/speed.md")]
 #[doc = ""]
