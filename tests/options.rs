@@ -1,12 +1,17 @@
 //! Options that every optimizer has, against the formulas in their docs.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use gradus::rule::{Rounding, StatePrecision};
-use gradus::{
-    AdEMAMix, AdaBelief, Adafactor, Adam, AdamW, Adan, Adopt, LaProp, Lion, Madgrad, Momentum, Muon, Nesterov,
-    Optimizer, OptimizerExt, RmsProp, Rprop, Sgd, SignSgd, Signum, Yogi,
+use gradus::error::{Error, StepError};
+use gradus::rule::{
+    Decay, DecayRate, Elementwise, Factored, FactoredRule, MatrixRule, Matrixwise, Rounding, Rule, StatePrecision,
 };
-use ndarray::{Array1, Array2, ShapeBuilder, Zip, s};
+use gradus::testing::Law;
+use gradus::{
+    AdEMAMix, AdaBelief, Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, Adan, Adopt, Asgd, LaProp, Lamb, Lars,
+    Lion, Madgrad, Momentum, Muon, NAdam, NAdamW, Nesterov, Optimizer, OptimizerExt, RAdam, RAdamW, RmsProp, Rprop,
+    Sgd, SignSgd, Signum, StableAdamW, Yogi,
+};
+use ndarray::{Array1, Array2, ArrayD, ShapeBuilder, Zip, array, s};
 
 /// The direction is the difference of two parameters, which are near 1.
 const TOLERANCE: f64 = 1e-11;
@@ -17,42 +22,132 @@ fn wave(shape: (usize, usize), phase: f64) -> Array2<f64> {
     Array2::from_shape_fn(shape, |(i, j)| (i as f64 * 1.3 + j as f64 * 0.37 + phase).sin())
 }
 
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Case {
     cautious: bool,
+    cautious_decay: bool,
     trust_ratio: bool,
-    /// λ of coupled and of decoupled weight decay.
-    coupled: f64,
-    decoupled: f64,
+    only_decayed: bool,
+    update_clipping: bool,
+    keep_norm: bool,
+    decay_rate: Option<DecayRate>,
 }
 
-/// What the options make of a step that the optimizer takes without them.
-fn expected(param: &Array2<f64>, plain: &Array2<f64>, grad: &Array2<f64>, case: Case) -> Array2<f64> {
-    let Case { cautious, trust_ratio, coupled, decoupled } = case;
-    let mut direction = (param * (1.0 - LEARNING_RATE * decoupled) - plain) / LEARNING_RATE;
-    if cautious {
-        let grad = grad + &(param * coupled);
+impl Case {
+    /// Every option and every pair, at every rate of decay, and all at once.
+    fn all() -> impl Iterator<Item = Self> {
+        let max_learning_rate = 0.02;
+        let rates = [
+            None,
+            Some(DecayRate::LearningRate),
+            Some(DecayRate::Fixed),
+            Some(DecayRate::Relative { max_learning_rate }),
+            Some(DecayRate::Corrected { max_learning_rate }),
+        ];
+        (0..64)
+            .flat_map(move |set| {
+                let is_on = |option: usize| set >> option & 1 == 1;
+                rates.map(|decay_rate| Self {
+                    cautious: is_on(0),
+                    cautious_decay: is_on(1),
+                    trust_ratio: is_on(2),
+                    update_clipping: is_on(3),
+                    keep_norm: is_on(4),
+                    only_decayed: is_on(5),
+                    decay_rate,
+                })
+            })
+            .filter(|case| case.count() <= 2 || case.count() >= 5)
+    }
+
+    fn count(self) -> usize {
+        let Self { cautious, cautious_decay, trust_ratio, update_clipping, keep_norm, .. } = self;
+        let all = [cautious, cautious_decay, trust_ratio, update_clipping, keep_norm];
+        all.into_iter().filter(|is_on| *is_on).count()
+    }
+
+    fn without_options(self) -> Self {
+        Self { decay_rate: self.decay_rate, ..Self::default() }
+    }
+}
+
+/// v̂ and ε.
+type Moment = (ArrayD<f64>, f64);
+
+/// What the formulas need to know of an optimizer: λ of coupled and of decoupled decay, and v̂ and ε after a step.
+struct Known<'o, O> {
+    coupled: f64,
+    decoupled: f64,
+    moment: &'o dyn Fn(&O, i32) -> Option<Moment>,
+}
+
+/// What the options make of a step that the optimizer takes without them. `first` is the norm of the first parameter.
+fn expected<O>(
+    (param, plain, grad): (&Array2<f64>, &Array2<f64>, &Array2<f64>),
+    (first, case, known): (f64, Case, &Known<'_, O>),
+    moment: Option<Moment>,
+) -> Array2<f64> {
+    let Known { mut coupled, mut decoupled, .. } = *known;
+    if case.decay_rate.is_some() {
+        (coupled, decoupled) = (0.0, coupled + decoupled);
+    }
+    let rate = match case.decay_rate {
+        None | Some(DecayRate::LearningRate) => LEARNING_RATE,
+        Some(DecayRate::Fixed) => 1.0,
+        Some(DecayRate::Relative { max_learning_rate }) => LEARNING_RATE / max_learning_rate,
+        Some(DecayRate::Corrected { max_learning_rate }) => LEARNING_RATE * (LEARNING_RATE / max_learning_rate),
+    };
+    let decay = rate * decoupled;
+    let is_fixed = case.decay_rate == Some(DecayRate::Fixed);
+    let mut direction = (param * (1.0 - decay) - plain) / LEARNING_RATE;
+    let grad = grad + &(param * coupled);
+    if case.cautious {
         Zip::from(&mut direction).and(&grad).for_each(|d, g| *d = if *d * g > 0.0 { *d } else { 0.0 });
         let agreeing = direction.iter().filter(|d| **d != 0.0).count() as f64;
         direction *= direction.len() as f64 / (agreeing + 1.0);
     }
-    let update = direction + param * decoupled;
+    let mut decaying = param.clone();
+    if case.cautious_decay {
+        Zip::from(&mut decaying).and(&direction).for_each(|p, d| *p = if *d * *p > 0.0 { *p } else { 0.0 });
+    }
     let norm = |array: &Array2<f64>| array.iter().map(|x| x * x).sum::<f64>().sqrt();
-    let (length, of_update) = (norm(param), norm(&update));
-    let ratio = if trust_ratio && length > 0.0 && of_update > 0.0 { length / of_update } else { 1.0 };
-    param - update * (LEARNING_RATE * ratio)
+    let mut factor = 1.0;
+    if case.trust_ratio && (!case.only_decayed || coupled + decoupled > 0.0) {
+        let update = &direction + &decaying * if is_fixed { 0.0 } else { decay / LEARNING_RATE };
+        let (length, of_update) = (norm(param), norm(&update));
+        factor = if length > 0.0 && of_update > 0.0 { length / of_update } else { 1.0 };
+    }
+    if let (true, Some((moment, eps))) = (case.update_clipping, moment) {
+        let relative: f64 = grad.iter().zip(&moment).map(|(g, v)| g * g / v.max(eps * eps)).sum();
+        factor /= (relative / grad.len() as f64).sqrt().max(1.0);
+    }
+    let decay = if is_fixed { decay } else { decay * factor };
+    let moved = param - decaying * decay - direction * (LEARNING_RATE * factor);
+    if case.keep_norm { &moved * (first / norm(&moved)) } else { moved }
 }
 
 /// Steps with the options, each beside the same step without them.
-fn agrees<O: Optimizer<f64> + Clone + std::fmt::Debug>(opt: O, case: Case, with: impl Fn(O, bool, bool) -> O) {
-    for shape in [(1, 1), (7, 3), (90, 400)] {
-        let mut opt = with(opt.clone(), case.cautious, case.trust_ratio);
+fn agrees<O: Optimizer<f64> + Clone + std::fmt::Debug>(
+    opt: &O,
+    case: Case,
+    known: &Known<'_, O>,
+    with: impl Fn(O, Case) -> O,
+) {
+    let shapes: &[_] = match case.count() {
+        0 | 1 if case.decay_rate.is_none() && !case.only_decayed => &[(1, 1), (7, 3), (90, 400)],
+        _ if case.decay_rate.is_none() => &[(7, 3), (45, 50)],
+        _ => &[(7, 3)],
+    };
+    for &shape in shapes {
+        let mut opt = with(opt.clone(), case);
         let mut param = wave(shape, 0.5);
+        let first = param.iter().map(|x| x * x).sum::<f64>().sqrt();
         for step in 0..4 {
             let grad = wave(shape, 0.9 * f64::from(step));
-            let (mut plain, mut without) = (param.clone(), with(opt.clone(), false, false));
+            let (mut plain, mut without) = (param.clone(), with(opt.clone(), case.without_options()));
             without.step(&mut plain, &grad).unwrap();
-            let expected = expected(&param, &plain, &grad, case);
+            let moment = (known.moment)(&without, step + 1);
+            let expected = expected((&param, &plain, &grad), (first, case, known), moment);
             opt.step(&mut param, &grad).unwrap();
             let error = (&param - &expected).iter().fold(0.0, |most: f64, error| error.abs().max(most));
             assert!(error < TOLERANCE, "{opt:?} at {shape:?}, step {step}: {error:e}");
@@ -60,18 +155,41 @@ fn agrees<O: Optimizer<f64> + Clone + std::fmt::Debug>(opt: O, case: Case, with:
     }
 }
 
-/// Calls a macro with each optimizer and the λ of its decay: coupled, decoupled.
+/// Steps with options of which one is not possible.
+fn refuses<O: Optimizer<f64>>(mut opt: O, expected: &str) {
+    let mut param = wave((7, 3), 0.5);
+    let error = opt.step(&mut param, &wave((7, 3), 0.0)).unwrap_err();
+    let names = |error| matches!(error, Error::Step(StepError::OptionNotPossible { option, .. }) if option == expected);
+    assert!(names(error), "not the error of {expected}");
+    assert_eq!(param, wave((7, 3), 0.5));
+}
+
+/// Calls a macro with each optimizer, the λ of its decay, coupled and decoupled, and, if it averages the squared gradient, the slot, β₂ and ε: those of
+/// one without bias correction are β₂ = 0.
 macro_rules! for_each_optimizer {
     ($call:ident) => {
         $call!(Sgd::new(LEARNING_RATE).weight_decay(0.1), 0.1, 0.0);
         $call!(Momentum::new(LEARNING_RATE, 0.9), 0.0, 0.0);
         $call!(Momentum::new(LEARNING_RATE, 0.9).classical(true), 0.0, 0.0);
         $call!(Nesterov::new(LEARNING_RATE, 0.9).weight_decay(0.2), 0.2, 0.0);
-        $call!(RmsProp::new(LEARNING_RATE).momentum(0.5), 0.0, 0.0);
-        $call!(Adam::new(LEARNING_RATE).amsgrad(true).weight_decay(0.1), 0.1, 0.0);
-        $call!(AdamW::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
+        $call!(Lars::new(LEARNING_RATE, 0.9).weight_decay(0.2), 0.2, 0.0);
+        $call!(RmsProp::new(LEARNING_RATE).momentum(0.5), 0.0, 0.0, "square_avg", 0.0, 1e-8);
+        $call!(Adam::new(LEARNING_RATE).amsgrad(true).weight_decay(0.1), 0.1, 0.0, "exp_avg_sq", 0.999, 1e-8);
+        $call!(Adam::new(LEARNING_RATE).nesterov(true).amsgrad(true), 0.0, 0.0, "exp_avg_sq", 0.999, 1e-8);
+        $call!(AdamW::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3, "exp_avg_sq", 0.999, 1e-8);
+        $call!(AdamW::new(LEARNING_RATE).weight_decay(0.3).beta2(0.9).eps(0.5), 0.0, 0.3, "exp_avg_sq", 0.9, 0.5);
+        $call!(Lamb::new(LEARNING_RATE), 0.0, 0.01, "exp_avg_sq", 0.999, 1e-6);
+        $call!(StableAdamW::new(LEARNING_RATE).nesterov(true), 0.0, 0.01, "exp_avg_sq", 0.99, 1e-6);
+        $call!(NAdam::new(LEARNING_RATE).weight_decay(0.1), 0.1, 0.0, "exp_avg_sq", 0.999, 1e-8);
+        $call!(NAdamW::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3, "exp_avg_sq", 0.999, 1e-8);
+        $call!(RAdam::new(LEARNING_RATE).weight_decay(0.1), 0.1, 0.0, "exp_avg_sq", 0.999, 1e-8);
+        $call!(RAdamW::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3, "exp_avg_sq", 0.999, 1e-8);
+        $call!(Adamax::new(LEARNING_RATE).weight_decay(0.1), 0.1, 0.0);
+        $call!(Adagrad::new(LEARNING_RATE).weight_decay(0.1), 0.1, 0.0);
+        $call!(Adadelta::new(LEARNING_RATE).weight_decay(0.1), 0.1, 0.0, "square_avg", 0.0, 1e-3);
         $call!(Lion::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
         $call!(AdaBelief::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
+        $call!(AdaBelief::new(LEARNING_RATE).nesterov(true), 0.0, 0.0);
         $call!(Signum::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
         $call!(SignSgd::new(LEARNING_RATE), 0.0, 0.0);
         $call!(Yogi::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
@@ -81,30 +199,97 @@ macro_rules! for_each_optimizer {
         $call!(Adan::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
         $call!(Madgrad::new(LEARNING_RATE).weight_decay(0.1), 0.1, 0.0);
         $call!(Rprop::new(LEARNING_RATE).weight_decay(0.1), 0.1, 0.0); // its direction is the whole step
+        $call!(Asgd::new(LEARNING_RATE).lambda(0.0).weight_decay(0.1), 0.1, 0.0); // with its λ the direction has the decayed parameter
         $call!(Muon::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
         $call!(Adafactor::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
         $call!(Adafactor::new(LEARNING_RATE).beta1(0.9), 0.0, 0.0);
     };
 }
 
+/// Either driver.
+trait Slots {
+    fn state_slot(&self, slot: &str) -> Option<ArrayD<f64>>;
+
+    fn decay(&self) -> Decay;
+}
+
+impl<R: Rule<f64>> Slots for Elementwise<R, f64> {
+    fn state_slot(&self, slot: &str) -> Option<ArrayD<f64>> {
+        self.slot("", slot)
+    }
+
+    fn decay(&self) -> Decay {
+        self.rule().decay()
+    }
+}
+
+impl<R: MatrixRule<f64>> Slots for Matrixwise<R, f64> {
+    fn state_slot(&self, _: &str) -> Option<ArrayD<f64>> {
+        None
+    }
+
+    fn decay(&self) -> Decay {
+        self.rule().decay()
+    }
+}
+
+impl<R: FactoredRule<f64>> Slots for Factored<R, f64> {
+    fn state_slot(&self, _: &str) -> Option<ArrayD<f64>> {
+        None
+    }
+
+    fn decay(&self) -> Decay {
+        Decay::Decoupled
+    }
+}
+
 #[test]
 fn every_option_of_every_optimizer_is_the_formula() {
     macro_rules! check {
         ($opt:expr, $coupled:expr, $decoupled:expr) => {
-            for (cautious, trust_ratio) in [(true, false), (false, true), (true, true)] {
-                let case = Case { cautious, trust_ratio, coupled: $coupled, decoupled: $decoupled };
-                agrees($opt, case, |opt, cautious, ratio| opt.cautious(cautious).trust_ratio(ratio));
+            check!($opt, $coupled, $decoupled, "", 0.0, 0.0);
+        };
+        ($opt:expr, $coupled:expr, $decoupled:expr, $slot:expr, $beta2:expr, $eps:expr) => {
+            for case in Case::all() {
+                let moment = &|opt: &_, step| {
+                    let corrected = |slot| slot / (1.0 - f64::powi($beta2, step));
+                    Some((Slots::state_slot(opt, $slot).map(corrected)?, $eps))
+                };
+                let known = Known { coupled: $coupled, decoupled: $decoupled, moment };
+                let with = |opt, case: Case| {
+                    let opt = same(opt, &$opt).cautious(case.cautious).cautious_decay(case.cautious_decay);
+                    let opt = opt.trust_ratio(case.trust_ratio).always_adapt(!case.only_decayed);
+                    let opt = opt.update_clipping(case.update_clipping).keep_norm(case.keep_norm);
+                    case.decay_rate.into_iter().fold(opt, |opt, rate| opt.decoupled_decay(rate))
+                };
+                let is_coupled = Slots::decay(&$opt) == Decay::Coupled;
+                if case.update_clipping && $slot.is_empty() {
+                    refuses(with($opt, case), "update_clipping");
+                } else if case.cautious_decay && is_coupled && case.decay_rate.is_none() {
+                    refuses(with($opt, case), "cautious_decay");
+                } else {
+                    agrees(&$opt, case, &known, with);
+                }
             }
         };
     }
     for_each_optimizer!(check);
 }
 
+/// The first, of the type of both.
+fn same<O>(opt: O, _: &O) -> O {
+    opt
+}
+
+fn with_all(opt: AdamW<f64>) -> AdamW<f64> {
+    opt.cautious(true).trust_ratio(true).cautious_decay(true).update_clipping(true).keep_norm(true)
+}
+
 #[test]
 fn layouts_do_not_change_the_bits() {
     let shape = (61, 83);
     for precision in [StatePrecision::Full, StatePrecision::Bf16(Rounding::Nearest)] {
-        let opt = || AdamW::<f64>::new(0.01).cautious(true).trust_ratio(true).state_precision(precision);
+        let opt = || with_all(AdamW::<f64>::new(0.01)).state_precision(precision);
         let mut rows = wave(shape, 0.0);
         let mut columns = Array2::zeros(shape.f());
         columns.assign(&rows);
@@ -127,7 +312,7 @@ fn layouts_do_not_change_the_bits() {
 fn eight_bits_of_state_lead_to_nearly_the_same_step() {
     let shape = (80, 90);
     let run = |precision, columns: bool| {
-        let mut opt = AdamW::<f64>::new(0.01).cautious(true).trust_ratio(true).state_precision(precision);
+        let mut opt = with_all(AdamW::<f64>::new(0.01)).state_precision(precision);
         let mut param = if columns { Array2::zeros(shape.f()) } else { Array2::zeros(shape) };
         param.assign(&wave(shape, 0.0));
         for step in 0..5 {
@@ -149,7 +334,7 @@ fn threads_do_not_change_the_bits() {
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            let mut opt = AdamW::<f64>::new(0.01).cautious(true).trust_ratio(true);
+            let mut opt = with_all(AdamW::<f64>::new(0.01));
             let mut param = wave((500, 700), 0.0);
             (0..3).for_each(|step| _ = opt.step(&mut param, &wave((500, 700), f64::from(step))).unwrap());
             param
@@ -168,6 +353,57 @@ fn a_cautious_step_by_hand() {
     opt.step(&mut w, &Array1::from(vec![1.0, -0.5, 0.0])).unwrap();
     assert_eq!(w, Array1::from(vec![-0.75 - 1.9 * 1.5, -0.75, -0.75]));
     assert_eq!(format!("{opt:?}"), "Momentum(learning_rate: 1, momentum: 0.9, cautious: true)");
+}
+
+#[test]
+fn a_cautious_decay_by_hand() {
+    let mut opt =
+        Momentum::new(0.5, 0.5).weight_decay(0.5).decoupled_decay(DecayRate::LearningRate).cautious_decay(true);
+    let mut w = array![4.0, 4.0, -4.0, 4.0];
+    opt.step(&mut w, &array![1.0, -1.0, -1.0, 0.0]).unwrap();
+    assert_eq!(w, array![2.5, 4.5, -2.5, 4.0]);
+    let text = "decoupled_decay: LearningRate, cautious_decay: true)";
+    assert!(format!("{opt:?}").ends_with(text), "{opt:?}");
+}
+
+#[test]
+fn a_kept_norm_by_hand() {
+    let mut opt = Sgd::new(1.0).keep_norm(true);
+    let mut w = (array![3.0, 4.0], array![0.0]);
+    opt.step(&mut w, &(array![0.0, 4.0], array![1.0])).unwrap();
+    assert_eq!(w, (array![5.0, 0.0], array![-1.0]));
+    opt.step(&mut w, &(array![5.0, -3.0], array![1.0])).unwrap();
+    assert_eq!(w, (array![0.0, 5.0], array![-2.0]));
+}
+
+#[test]
+fn a_kept_norm_is_in_the_state() {
+    let build = || AdamW::<f64>::new(0.1).keep_norm(true);
+    let (mut opt, mut w) = (build(), wave((3, 4), 0.0));
+    opt.step(&mut w, &wave((3, 4), 1.0)).unwrap();
+    let (state, mut resumed, mut same) = (opt.state_dict(), build(), &w * 2.0);
+    resumed.load_state_dict(&state).unwrap();
+    resumed.step(&mut same, &wave((3, 4), 2.0)).unwrap();
+    let norm = |w: &Array2<f64>| w.iter().map(|x| x * x).sum::<f64>().sqrt();
+    assert!((norm(&same) / norm(&wave((3, 4), 0.0)) - 1.0).abs() < 1e-14);
+    let mut without = state.clone();
+    assert!(without.remove("adamw/norm/"));
+    assert!(build().load_state_dict(&without).is_err());
+    let mut muon = Muon::<f64>::new(0.1).keep_norm(true);
+    muon.step(&mut w, &wave((3, 4), 1.0)).unwrap();
+    let mut resumed = Muon::<f64>::new(0.1).keep_norm(true);
+    resumed.load_state_dict(&muon.state_dict()).unwrap();
+    assert_eq!(resumed.state_dict(), muon.state_dict());
+}
+
+#[test]
+fn a_largest_learning_rate_is_checked() {
+    for max_learning_rate in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        for rate in [DecayRate::Relative { max_learning_rate }, DecayRate::Corrected { max_learning_rate }] {
+            let error = AdamW::new(0.1).decoupled_decay(rate).step(&mut array![1.0], &array![1.0]).unwrap_err();
+            assert!(error.to_string().starts_with("max_learning_rate is "), "{error}");
+        }
+    }
 }
 
 #[test]
@@ -246,13 +482,22 @@ fn parts_of_tensors_are_refused() {
 fn an_optimizer_with_options_keeps_every_law() {
     type Build = fn(gradus::Hyper) -> AdamW<f32>;
 
-    let all: [(&str, Build); 3] = [
+    let all: [(&str, Build); 7] = [
         ("cautious", |rate| AdamW::new(rate).cautious(true)),
         ("trust ratio", |rate| AdamW::new(rate).weight_decay(0.0).trust_ratio(true)),
         ("both", |rate| AdamW::new(rate).cautious(true).trust_ratio(true)),
+        ("cautious decay", |rate| AdamW::new(rate).cautious_decay(true)),
+        ("update clipping", |rate| AdamW::new(rate).update_clipping(true)),
+        ("fixed decay", |rate| AdamW::new(rate).weight_decay(1e-4).decoupled_decay(DecayRate::Fixed)),
+        ("kept norm", |rate| AdamW::new(rate).weight_decay(0.0).keep_norm(true)),
     ];
     for (name, build) in all {
         let laws = gradus::testing::optimizer::<f32, _>(build).named(name).debug();
-        if name == "trust ratio" { laws.run() } else { laws.decays().run() }
+        match name {
+            "trust ratio" | "cautious decay" => laws.run(),
+            // The bottoms have another norm.
+            "kept norm" => laws.without(Law::Parabola).without(Law::Rosenbrock).run(),
+            _ => laws.decays().run(),
+        }
     }
 }

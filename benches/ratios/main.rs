@@ -14,6 +14,7 @@ mod picture;
 mod record;
 #[path = "../shared/mod.rs"]
 mod shared;
+mod two_passes;
 
 use std::error::Error;
 use std::hint::black_box;
@@ -258,8 +259,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Each runs in a process of its own: what earlier tables left in the heap is not the library's.
-const TABLES: [(&str, fn()); 7] = [
+const TABLES: [(&str, fn()); 8] = [
     ("floor", against_the_floor),
+    ("options", two_passes::against_the_floor),
     ("hand", || one_thread(against_a_loop_by_hand)),
     ("tensors", many_tensors),
     ("layouts", layouts),

@@ -56,7 +56,7 @@ pub(crate) fn arch() -> Arch {
 }
 
 /// Elements of one share of a parallel floor.
-const SHARE: usize = 64 * 1024;
+pub(crate) const SHARE: usize = 64 * 1024;
 
 /// Reads parameter, gradient and slots and writes parameter and slots, in registers as wide as the step's and on as many
 /// threads.
@@ -70,7 +70,7 @@ pub(crate) fn move_bytes(param: &mut [f32], grad: &[f32], slots: &mut [Lines]) {
 }
 
 /// Elements that are read before the first of them is written, as in a step.
-const TOGETHER: usize = 64;
+pub(crate) const TOGETHER: usize = 64;
 
 #[inline(always)]
 fn of_one_share<const N: usize>(param: &mut [f32], grad: &[f32], slots: [&mut [f32]; N]) {

@@ -163,6 +163,17 @@ pub enum StepError {
         shape: Vec<usize>,
     },
 
+    /// An option is not possible with this optimizer.
+    #[error("{option} is not possible with {optimizer}; it needs {needs}")]
+    OptionNotPossible {
+        /// The setter's name, such as `"update_clipping"`.
+        option: &'static str,
+        /// The optimizer's name, such as `"lion"`.
+        optimizer: &'static str,
+        /// What the option needs, in words.
+        needs: &'static str,
+    },
+
     /// A counter has reached the largest `u64`.
     #[error("the counter {counter}{} has reached its maximum, {}; load a state with a smaller one", at_tensor(.path), u64::MAX)]
     CounterFull {

@@ -20,6 +20,8 @@ use crate::schedule::Hyper;
 /// The steps are long where the gradient stays near its average, and short where it changes. With ε = 0, an element does not move while its s
 /// is 0.
 ///
+/// [`nesterov`](AdaBelief::nesterov) looks one step of the first moment ahead: `m̂ ← β₁m/(1 − β₁ᵗ⁺¹) + (1 − β₁)∇J(θ)/(1 − β₁ᵗ)`.
+///
 /// # Hyper-parameters
 /// Each is set by the method of its name and takes a number, a [schedule](crate::schedule) or a closure.
 ///
@@ -71,6 +73,10 @@ hyper_parameters! {
         /// The ε ≥ 0 that is added to s at every step, and to its root.
         eps / set_eps: 1e-16, 0.0..;
     }
+    options {
+        /// Moves along the first moment that the next step would have with this gradient (Nesterov), as optax's `adabelief(nesterov=True)`.
+        nesterov: bool = false;
+    }
 }
 
 impl<A: Scalar> AdaBelief<A> {
@@ -81,8 +87,8 @@ impl<A: Scalar> AdaBelief<A> {
 }
 
 impl<A: Scalar> Rule<A> for AdaBeliefRule {
-    /// β₁, 1 − β₁, β₂, 1 − β₂, ε and 1/√(1 − β₂ᵗ).
-    type Coefficients = [A; 6];
+    /// β₁, 1 − β₁, β₂, 1 − β₂, ε, 1/√(1 − β₂ᵗ) and, for Nesterov, the factors of m and of the gradient.
+    type Coefficients = [A; 8];
 
     fn name(&self) -> &'static str {
         "adabelief"
@@ -96,21 +102,37 @@ impl<A: Scalar> Rule<A> for AdaBeliefRule {
         Decay::Decoupled
     }
 
-    fn coefficients(&self, &AdaBeliefValues { beta1, beta2, eps }: &AdaBeliefValues, at: &At) -> (f64, [A; 6]) {
+    fn coefficients(&self, &AdaBeliefValues { beta1, beta2, eps }: &AdaBeliefValues, at: &At) -> (f64, [A; 8]) {
         let [first, second] = [beta1, beta2].map(|beta| at.bias_correction(beta));
-        let coefficients = [beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps, 1.0 / second.sqrt()].map(A::from_f64);
-        (at.learning_rate / first, coefficients)
+        let next = At { step: at.step.saturating_add(1), ..*at };
+        let (ahead, now) = (beta1 / next.bias_correction(beta1), (1.0 - beta1) / first);
+        let coefficients = [beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps, 1.0 / second.sqrt(), ahead, now];
+        let step_size = if self.nesterov { at.learning_rate } else { at.learning_rate / first };
+        (step_size, coefficients.map(A::from_f64))
     }
 
-    fn sweep(&self, c: [A; 6], lanes: Lanes<'_, A>) {
-        lanes.each(c, |&[b1, r1, b2, r2, eps, correction], _, grad, [m, s]: [A; 2]| {
-            let m = b1 * m + r1 * grad;
-            let distance = grad - m;
-            let s = b2 * s + r2 * (distance * distance) + eps;
-            let divisor = s.sqrt() * correction + eps;
-            (if divisor == A::zero() { divisor } else { m / divisor }, [m, s])
-        });
+    fn sweep(&self, c: [A; 8], lanes: Lanes<'_, A>) {
+        match self.nesterov {
+            false => lanes.each(c, |c, _, grad, [m, s]: [A; 2]| {
+                let (m, s, divisor) = moments(c, grad, m, s);
+                (if divisor == A::zero() { divisor } else { m / divisor }, [m, s])
+            }),
+            true => lanes.each(c, |c, _, grad, [m, s]: [A; 2]| {
+                let (m, s, divisor) = moments(c, grad, m, s);
+                let &[.., ahead, now] = c;
+                (if divisor == A::zero() { divisor } else { (ahead * m + now * grad) / divisor }, [m, s])
+            }),
+        }
     }
+}
+
+/// Both moments, and the divisor of the direction.
+#[inline(always)]
+fn moments<A: Scalar>(&[b1, r1, b2, r2, eps, correction, ..]: &[A; 8], grad: A, m: A, s: A) -> (A, A, A) {
+    let m = b1 * m + r1 * grad;
+    let distance = grad - m;
+    let s = b2 * s + r2 * (distance * distance) + eps;
+    (m, s, s.sqrt() * correction + eps)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use crate::hyper_parameters;
 use crate::params::Scalar;
-use crate::rule::{At, Elementwise, Lanes, Rule};
+use crate::rule::{At, Elementwise, Lanes, Rule, SecondMoment};
 use crate::schedule::Hyper;
 
 /// Adadelta: each element's gradient divided by its running root mean square, times that of the steps before.
@@ -82,6 +82,11 @@ impl<A: Scalar> Rule<A> for AdadeltaRule {
 
     fn slots(&self) -> &'static [&'static str] {
         &["square_avg", "acc_delta"]
+    }
+
+    fn second_moment(&self, values: &AdadeltaValues, _: &At) -> Option<SecondMoment> {
+        // ε is inside the root.
+        Some(SecondMoment { slot: 0, scale: 1.0, eps: values.eps.sqrt() })
     }
 
     fn coefficients(&self, values: &AdadeltaValues, at: &At) -> (f64, [A; 3]) {

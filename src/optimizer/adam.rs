@@ -2,7 +2,7 @@
 
 use crate::hyper_parameters;
 use crate::params::Scalar;
-use crate::rule::{At, Decay, Elementwise, Lanes, Rule};
+use crate::rule::{At, Decay, Elementwise, Lanes, Rule, SecondMoment};
 use crate::schedule::Hyper;
 
 /// Adam: momentum, with each element divided by the root of its gradient's second moment.
@@ -23,6 +23,8 @@ use crate::schedule::Hyper;
 /// ```text
 /// θ ← θ − η·√(1 − β₂ᵗ)/(1 − β₁ᵗ)·m/(√v + ε)
 /// ```
+/// [`nesterov`](Adam::nesterov) looks one step of the first moment ahead: `m̂ ← β₁m/(1 − β₁ᵗ⁺¹) + (1 − β₁)∇J(θ)/(1 − β₁ᵗ)`.
+///
 /// With weight decay λ the gradient is `∇J(θ) + λθ`, also in m and v. In [`AdamW`] the decay is separate from the gradient.
 ///
 /// # Hyper-parameters
@@ -45,7 +47,7 @@ use crate::schedule::Hyper;
 /// # Conventions
 /// The default is PyTorch's `Adam`, whose AMSGrad takes the maximum over the uncorrected v, as here. Keras' `Adam` is
 /// `.eps_hat(true).eps(1e-7)`, the form that the paper gives at the end of its section 2. optax's `adam` has ε outside
-/// the root like PyTorch (`eps_root = 0`).
+/// the root like PyTorch (`eps_root = 0`). `.nesterov(true)` is optax's `adam(nesterov=True)`; [`NAdam`](crate::NAdam) has Dozat's momentum schedule.
 ///
 /// # Errors
 /// A step returns [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if a value is out of range, and the errors of
@@ -67,7 +69,7 @@ use crate::schedule::Hyper;
 /// D. P. Kingma and J. Ba, *Adam: A Method for Stochastic Optimization* (2014), arXiv:1412.6980, algorithm 1;
 /// S. J. Reddi, S. Kale and S. Kumar, *On the Convergence of Adam and Beyond* (2018), [arXiv:1904.09237](https://arxiv.org/abs/1904.09237), algorithm 2
 /// (AMSGrad).
-pub type Adam<A = f32> = Elementwise<AdamRule<false>, A>;
+pub type Adam<A = f32> = Elementwise<AdamRule<ADAM_FORM>, A>;
 
 /// AdamW: Adam with weight decay decoupled from the gradient.
 ///
@@ -109,17 +111,25 @@ pub type Adam<A = f32> = Elementwise<AdamRule<false>, A>;
 ///
 /// # References
 /// I. Loshchilov and F. Hutter, *Decoupled Weight Decay Regularization* (2017), [arXiv:1711.05101](https://arxiv.org/abs/1711.05101), algorithm 2.
-pub type AdamW<A = f32> = Elementwise<AdamRule<true>, A>;
+pub type AdamW<A = f32> = Elementwise<AdamRule<ADAMW_FORM>, A>;
+
+/// The optimizers of [`AdamRule`], in the order of [`TITLES`] and [`NAMES`].
+pub(super) const ADAM_FORM: usize = 0;
+pub(super) const ADAMW_FORM: usize = 1;
+pub(super) const LAMB_FORM: usize = 2;
+pub(super) const STABLE_ADAMW_FORM: usize = 3;
+const TITLES: [&str; 4] = ["Adam", "AdamW", "Lamb", "StableAdamW"];
+const NAMES: [&str; 4] = ["adam", "adamw", "lamb", "stableadamw"];
 
 hyper_parameters! {
-    /// The rule of [`Adam`] and, with decoupled decay, of [`AdamW`].
-    pub struct AdamRule<const DECOUPLED: bool> named (if DECOUPLED { "AdamW" } else { "Adam" }) => AdamValues for Elementwise {
+    /// The rule of [`Adam`] (0) and, with decoupled decay, of [`AdamW`] (1), [`Lamb`](crate::Lamb) (2) and [`StableAdamW`](crate::StableAdamW) (3).
+    pub struct AdamRule<const FORM: usize> named TITLES[FORM] => AdamValues for Elementwise {
         /// The decay β₁ of the first moment, 0 ≤ β₁ < 1.
         beta1 / set_beta1: 0.9, 0.0..1.0;
         /// The decay β₂ of the second moment, 0 ≤ β₂ < 1.
-        beta2 / set_beta2: 0.999, 0.0..1.0;
+        beta2 / set_beta2: if FORM == STABLE_ADAMW_FORM { 0.99 } else { 0.999 }, 0.0..1.0;
         /// The ε ≥ 0 that keeps the division finite.
-        eps / set_eps: 1e-8, 0.0..;
+        eps / set_eps: if FORM == LAMB_FORM || FORM == STABLE_ADAMW_FORM { 1e-6 } else { 1e-8 }, 0.0..;
     }
     options {
         /// Divides by the largest second moment seen (AMSGrad).
@@ -129,6 +139,9 @@ hyper_parameters! {
         eps_hat: bool = false;
         /// Divides the moments by 1 − βᵗ, which is the default. With `false` they are biased towards zero in the first steps.
         bias_correction: bool = true;
+        /// Moves along the first moment that the next step would have with this gradient (Nesterov). For [`Adam`] this is optax's
+        /// `adam(nesterov=True)`.
+        nesterov: bool = false;
     }
 }
 
@@ -146,21 +159,21 @@ impl<A: Scalar> AdamW<A> {
     }
 }
 
-/// β₁, 1 − β₁, β₂, 1 − β₂, the factor of √v and ε.
-type Coefficients<A> = [A; 6];
+/// β₁, 1 − β₁, β₂, 1 − β₂, the factor of √v, ε and, for Nesterov, the factors of m and of the gradient.
+type Coefficients<A> = [A; 8];
 
-impl<const DECOUPLED: bool> AdamRule<DECOUPLED> {
+impl<const FORM: usize> AdamRule<FORM> {
     /// The divisor of an average with this decay.
     fn correction(&self, beta: f64, at: &At) -> f64 {
         if self.bias_correction { at.bias_correction(beta) } else { 1.0 }
     }
 }
 
-impl<A: Scalar, const DECOUPLED: bool> Rule<A> for AdamRule<DECOUPLED> {
+impl<A: Scalar, const FORM: usize> Rule<A> for AdamRule<FORM> {
     type Coefficients = Coefficients<A>;
 
     fn name(&self) -> &'static str {
-        if DECOUPLED { "adamw" } else { "adam" }
+        NAMES[FORM]
     }
 
     fn slots(&self) -> &'static [&'static str] {
@@ -168,31 +181,58 @@ impl<A: Scalar, const DECOUPLED: bool> Rule<A> for AdamRule<DECOUPLED> {
     }
 
     fn decay(&self) -> Decay {
-        if DECOUPLED { Decay::Decoupled } else { Decay::Coupled }
+        if FORM == ADAM_FORM { Decay::Coupled } else { Decay::Decoupled }
+    }
+
+    fn second_moment(&self, values: &AdamValues, at: &At) -> Option<SecondMoment> {
+        Some(SecondMoment { slot: 1, scale: 1.0 / self.correction(values.beta2, at), eps: values.eps })
     }
 
     fn coefficients(&self, &AdamValues { beta1, beta2, eps }: &AdamValues, at: &At) -> (f64, Coefficients<A>) {
         let (first, second) = (self.correction(beta1, at), self.correction(beta2, at).sqrt());
-        let (step_size, scale) = match self.eps_hat {
-            true => (at.learning_rate * second / first, 1.0),
-            false => (at.learning_rate / first, 1.0 / second),
+        let next = At { step: at.step.saturating_add(1), ..*at };
+        let (ahead, now) = (beta1 / self.correction(beta1, &next), (1.0 - beta1) / first);
+        let rate = if self.nesterov { at.learning_rate } else { at.learning_rate / first };
+        let (step_size, scale) = match (self.eps_hat, self.nesterov) {
+            (true, true) => (rate * second, 1.0),
+            (true, false) => (at.learning_rate * second / first, 1.0),
+            (false, _) => (rate, 1.0 / second),
         };
-        (step_size, [beta1, 1.0 - beta1, beta2, 1.0 - beta2, scale, eps].map(A::from_f64))
+        (step_size, [beta1, 1.0 - beta1, beta2, 1.0 - beta2, scale, eps, ahead, now].map(A::from_f64))
     }
 
     fn sweep(&self, c: Coefficients<A>, lanes: Lanes<'_, A>) {
-        match self.amsgrad {
-            false => lanes.each(c, |&[b1, r1, b2, r2, scale, eps], _, grad, [m, v]: [A; 2]| {
+        match (self.amsgrad, self.nesterov) {
+            (false, false) => lanes.each(c, |&[b1, r1, b2, r2, scale, eps, ..], _, grad, [m, v]: [A; 2]| {
                 let (m, v) = (b1 * m + r1 * grad, b2 * v + r2 * grad * grad);
                 (m / (v.sqrt() * scale + eps), [m, v])
             }),
-            true => lanes.each(c, |&[b1, r1, b2, r2, scale, eps], _, grad, [m, v, max]: [A; 3]| {
+            (true, false) => lanes.each(c, |&[b1, r1, b2, r2, scale, eps, ..], _, grad, [m, v, max]: [A; 3]| {
                 let (m, v) = (b1 * m + r1 * grad, b2 * v + r2 * grad * grad);
-                let max = if max > v { max } else { v };
+                let max = larger(max, v);
                 (m / (max.sqrt() * scale + eps), [m, v, max])
             }),
+            (false, true) => {
+                lanes.each(c, |&[b1, r1, b2, r2, scale, eps, ahead, now], _, grad, [m, v]: [A; 2]| {
+                    let (m, v) = (b1 * m + r1 * grad, b2 * v + r2 * grad * grad);
+                    ((ahead * m + now * grad) / (v.sqrt() * scale + eps), [m, v])
+                });
+            }
+            (true, true) => {
+                lanes.each(c, |&[b1, r1, b2, r2, scale, eps, ahead, now], _, grad, [m, v, max]: [A; 3]| {
+                    let (m, v) = (b1 * m + r1 * grad, b2 * v + r2 * grad * grad);
+                    let max = larger(max, v);
+                    ((ahead * m + now * grad) / (max.sqrt() * scale + eps), [m, v, max])
+                });
+            }
         }
     }
+}
+
+/// The larger of both; v if it is NaN.
+#[inline(always)]
+fn larger<A: Scalar>(max: A, v: A) -> A {
+    if max > v { max } else { v }
 }
 
 #[cfg(test)]

@@ -17,7 +17,9 @@ mod asgd;
 mod ext;
 #[doc(hidden)]
 pub mod features_off;
+mod lamb;
 mod laprop;
+mod lars;
 mod lbfgs;
 mod lion;
 mod madgrad;
@@ -35,6 +37,7 @@ mod shampoo;
 mod signum;
 #[cfg(feature = "second-order")]
 mod soap;
+mod stable_adamw;
 mod yogi;
 
 pub use ext::OptimizerExt;
@@ -67,6 +70,8 @@ optimizers! {
     ademamix: AdEMAMix; AdEMAMixRule, AdEMAMixValues;
     adopt: Adopt; AdoptRule, AdoptValues;
     asgd: Asgd; AsgdRule, AsgdValues;
+    lamb: Lamb; ;
+    lars: Lars; LarsRule, LarsValues;
     laprop: LaProp; LaPropRule, LaPropValues;
     lbfgs: Lbfgs; LbfgsReport, Stop;
     lion: Lion; LionRule, LionValues;
@@ -87,5 +92,6 @@ optimizers! {
     shampoo: Shampoo; Graft, ShampooRule, ShampooValues;
     #[cfg(feature = "second-order")]
     soap: Soap; SoapRule, SoapValues;
+    stable_adamw: StableAdamW; ;
     yogi: Yogi; YogiRule, YogiValues;
 }

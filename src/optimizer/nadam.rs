@@ -2,7 +2,7 @@
 
 use crate::hyper_parameters;
 use crate::params::Scalar;
-use crate::rule::{At, Decay, Elementwise, Lanes, Rule, real_power};
+use crate::rule::{At, Decay, Elementwise, Lanes, Rule, SecondMoment, real_power};
 use crate::schedule::Hyper;
 
 /// NAdam: Adam with Nesterov momentum: each step already uses the momentum of the next step.
@@ -174,6 +174,10 @@ impl<A: Scalar, const DECOUPLED: bool> Rule<A> for NAdamRule<DECOUPLED> {
 
     fn decay(&self) -> Decay {
         if DECOUPLED { Decay::Decoupled } else { Decay::Coupled }
+    }
+
+    fn second_moment(&self, values: &NAdamValues, at: &At) -> Option<SecondMoment> {
+        Some(SecondMoment { slot: 1, scale: 1.0 / at.bias_correction(values.beta2), eps: values.eps })
     }
 
     fn coefficients(&self, values: &NAdamValues, at: &At) -> (f64, [A; 8]) {

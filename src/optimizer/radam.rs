@@ -2,7 +2,7 @@
 
 use crate::hyper_parameters;
 use crate::params::Scalar;
-use crate::rule::{At, Decay, Elementwise, Lanes, Rule};
+use crate::rule::{At, Decay, Elementwise, Lanes, Rule, SecondMoment};
 use crate::schedule::Hyper;
 
 /// RAdam: Adam that moves by momentum alone until its second moment is reliable, and needs no warm-up.
@@ -161,6 +161,10 @@ impl<A: Scalar, const DECOUPLED: bool> Rule<A> for RAdamRule<DECOUPLED> {
 
     fn decay(&self) -> Decay {
         if DECOUPLED { Decay::Decoupled } else { Decay::Coupled }
+    }
+
+    fn second_moment(&self, values: &RAdamValues, at: &At) -> Option<SecondMoment> {
+        Some(SecondMoment { slot: 1, scale: 1.0 / at.bias_correction(values.beta2), eps: values.eps })
     }
 
     fn coefficients(&self, &RAdamValues { beta1, beta2, eps }: &RAdamValues, at: &At) -> (f64, Coefficients<A>) {

@@ -2,7 +2,7 @@
 
 use crate::hyper_parameters;
 use crate::params::Scalar;
-use crate::rule::{At, Elementwise, Lanes, Rule};
+use crate::rule::{At, Elementwise, Lanes, Rule, SecondMoment};
 use crate::schedule::Hyper;
 
 /// RMSProp: each element's gradient divided by the root of its running mean square.
@@ -126,6 +126,10 @@ impl<A: Scalar> Rule<A> for RmsPropRule {
             (false, true) => &["square_avg", "momentum_buffer"],
             (true, true) => &["square_avg", "grad_avg", "momentum_buffer"],
         }
+    }
+
+    fn second_moment(&self, values: &RmsPropValues, _: &At) -> Option<SecondMoment> {
+        Some(SecondMoment { slot: 0, scale: 1.0, eps: values.eps })
     }
 
     fn coefficients(&self, &RmsPropValues { alpha, eps, momentum }: &RmsPropValues, at: &At) -> (f64, Coefficients<A>) {

@@ -3,16 +3,24 @@
 use pulp::Arch;
 
 use super::Rule;
-use super::lanes::{Goal, Lanes};
-use super::measured::Measured;
+use super::lanes::{Lanes, Measuring, Quantity, Work};
+use super::measured::{Gathered, Measured, Scales, Sums};
 use super::options::Options;
-use super::stored::{MAX_SLOTS, Stored, StoredMut};
+use super::quantities::SecondMoment;
+use super::stored::{MAX_SLOTS, Stored};
 use super::sweep::Shared;
+use crate::kernel::tree;
 use crate::params::{Order, Scalar, Values};
 use crate::step::grad::{BLOCK, WIDE_BLOCK, read};
 
+/// Elements whose directions are computed together, and then added up while they are in the cache.
+const STRETCH: usize = 512;
+
+/// Parameter, gradient and slots, row by row.
+type Pieces<'p, A> = (&'p [A], &'p [A], [&'p [A]; MAX_SLOTS]);
+
 impl<A: Scalar, C: Copy + Sync> Shared<'_, A, C> {
-    /// Measures the direction that the rule would give to this parameter. Nothing is changed: the rule gets copies.
+    /// Measures the direction that the rule would give to this parameter. Nothing is changed.
     ///
     /// The sums go through the elements in row-major order, however they lie in memory, so that their bits are the same.
     pub(super) fn measure<R: Rule<A, Coefficients = C>>(
@@ -21,44 +29,53 @@ impl<A: Scalar, C: Copy + Sync> Shared<'_, A, C> {
         arch: Arch,
         param: &Values<'_, A>,
         stored: &Stored<A>,
-        options: Options,
+        (options, moment): (Options, Option<SecondMoment>),
     ) -> Measured {
-        let (slot_count, agreeing) = (rule.slots().len(), options.cautious);
         let elements = self.shape.iter().product();
-        // What lies in another order is read in larger blocks.
-        let is_in_order = [param.order(), self.grad.order(), self.order].iter().all(|order| *order == Order::C);
-        let block = if is_in_order { BLOCK } else { WIDE_BLOCK };
-        Measured::of((elements, block), options.trust_ratio, &|start, length, then| {
-            self.scratch.with((3 + MAX_SLOTS) * length, |memory| {
+        let leaf = |(param, grad, slots): Pieces<'_, A>, start: usize, length: usize, scales: Scales| {
+            let (mut gathered, mut out) = (Gathered::new(options.wanted(), scales), [A::zero(); STRETCH]);
+            for start in (start..start + length).step_by(STRETCH).map(|at| at..(at + STRETCH).min(start + length)) {
+                let (param, grad, out) = (&param[start.clone()], &grad[start.clone()], &mut out[..start.len()]);
+                let slots = slots.map(|slot| slot.get(start.clone()).unwrap_or_default());
+                let measure = |quantity: Quantity, out: &mut [A]| {
+                    let work = Work::Measure(Measuring { param, slots, quantity, out });
+                    let (prelude, slot_count) = (self.prelude, rule.slots().len());
+                    rule.sweep(self.coefficients, Lanes { arch, prelude, grad, work, slot_count });
+                };
+                if options.cautious || options.norms() {
+                    measure(Quantity::Direction { agreeing: options.cautious }, &mut *out);
+                    gathered.add(param, out);
+                }
+                if let Some(moment) = moment {
+                    measure(Quantity::Relative(moment), &mut *out);
+                    gathered.add_relative(out);
+                }
+            }
+            gathered.sums()
+        };
+        let by_rows = (param.as_slice(Order::C), self.grad.as_slice(Order::C), stored.in_full());
+        if let ((Some(param), Some(grad), Some(slots)), Order::C) = (by_rows, self.order) {
+            return Measured::of::<A>((elements, BLOCK), &|start, length, scales| {
+                leaf((param, grad, slots), start, length, scales)
+            });
+        }
+        // What lies in another order or in fewer bits is copied first.
+        Measured::of::<A>((elements, WIDE_BLOCK), &|start, length, scales| {
+            self.scratch.with((2 + MAX_SLOTS) * length, |memory| {
                 let mut pieces = memory.chunks_exact_mut(length.max(1));
                 let mut piece = || pieces.next().unwrap_or_default();
-                let (before, direction, grad) = (piece(), piece(), piece());
-                let mut slots: [&mut [A]; MAX_SLOTS] = std::array::from_fn(|_| piece());
-                let range = start..start + length;
-                let before = match param.as_slice(Order::C) {
-                    Some(param) => &param[range.clone()],
-                    None => {
-                        read(param, self.shape, Order::C, start, before);
-                        before
-                    }
-                };
-                direction.copy_from_slice(before);
-                let grad = match self.grad.as_slice(Order::C) {
-                    Some(values) => &values[range],
-                    None => {
-                        self.grad.read_raw(self.shape, Order::C, start, grad);
-                        grad
-                    }
-                };
-                for (slot, values) in slots.iter_mut().enumerate().take(slot_count) {
-                    stored.read_wide(slot, (self.shape, self.order), start, values);
+                let (param_copy, grad_copy) = (piece(), piece());
+                read(param, self.shape, Order::C, start, param_copy);
+                self.grad.read_raw(self.shape, Order::C, start, grad_copy);
+                let mut slots: [&[A]; MAX_SLOTS] = [&[]; MAX_SLOTS];
+                for (slot, values) in slots.iter_mut().enumerate().take(rule.slots().len()) {
+                    let copy = piece();
+                    stored.read_wide(slot, (self.shape, self.order), start, copy);
+                    *values = copy;
                 }
-                let (prelude, goal, slots) = (self.prelude, Goal::Direction { agreeing }, StoredMut::Full(slots));
-                let lanes =
-                    Lanes { arch, prelude, goal, param: direction, grad, slots, seed: 0, slot_count, streams: false };
-                rule.sweep(self.coefficients, lanes);
-                then(before, direction);
-            });
+                let leaf = |at: usize, length: usize| leaf((param_copy, grad_copy, slots), at, length, scales);
+                tree::reduce((0, length), BLOCK, &leaf, &Sums::plus)
+            })
         })
     }
 }

@@ -7,9 +7,9 @@ use ndarray::{ArrayD, ShapeBuilder};
 use pulp::Arch;
 
 use super::evaluated::Evaluated;
-use super::lanes::{Goal, Prelude};
+use super::lanes::Prelude;
 use super::memory::State;
-use super::options::Options;
+use super::options::{Move, Options, options};
 use super::precision::StatePrecision;
 use super::rates::{Rates, RatesAt, driver, optimizer_of_driver};
 use super::stored::MAX_SLOTS;
@@ -20,7 +20,8 @@ use crate::kernel::simd;
 use crate::params::{Layout, Order, Scalar};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{Optimizer, PerTensor, Report, Step, Tensor, counter};
+use crate::step::share::Extent;
+use crate::step::{Grad, Optimizer, PerTensor, Report, Step, Tensor, counter, norm};
 
 /// An optimizer from a [`Rule`]. Every element-wise optimizer of this crate is one.
 ///
@@ -68,6 +69,7 @@ impl<R, A> Elementwise<R, A> {
 }
 
 driver!(Elementwise);
+options!(Elementwise);
 
 impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
     /// The state slot `slot` of the tensor at `path`; `None` before the tensor's first gradient.
@@ -91,7 +93,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
     fn values(&self, step: &Step<'_, A>) -> Result<StepValues<R::Values>> {
         self.state.ensure_known(step)?;
         self.evaluated.ensure_in_training()?;
-        self.options.ensure(step)?;
+        self.options.check()?;
         let slots = self.rule.slots().len();
         let refused = |what: &str, found: usize, most: usize| {
             Err(Error::Other(format!("{} has {found} {what} where {most} are possible", self.rule.name())))
@@ -103,20 +105,29 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
             return refused("numbers", self.rule.numbers().len(), MAX_NUMBERS);
         }
         counter::ensure_next("steps", self.steps)?;
-        let (rates, decay) = (self.rates.at(self.steps)?, self.rule.decay());
+        let (rates, decay) = (self.rates.at(self.steps)?, self.options.decay(self.rule.decay()));
         let is_plain = step.is_as_paired() && counter::ensure_next("steps", self.most_steps).is_ok();
         if !is_plain {
             self.ensure_each(step, rates)?;
         }
         rates.ensure::<A>(decay, None, self.steps)?;
-        Ok(StepValues { rates, rule: self.rule.values::<A>(self.steps)? })
+        let rule = self.rule.values::<A>(self.steps)?;
+        if self.rule.gradient_ratio(&rule).is_some() {
+            step.share().ensure(Extent::Tensors, self.rule.name())?;
+        }
+        if self.options != Options::default() {
+            let at = At { step: 1, learning_rate: rates.learning_rate, ..At::default() };
+            let moment = self.rule.second_moment(&rule, &at);
+            self.options.ensure(step, (self.rule.name(), self.rule.decay(), moment))?;
+        }
+        Ok(StepValues { rates, rule })
     }
 
     /// Returns an error unless what adaptors have described is in order for each tensor, and its counter has a next number.
     fn ensure_each(&self, step: &Step<'_, A>, rates: RatesAt) -> Result<()> {
         for (info, tensor) in step.iter() {
             let Some(grad) = &tensor.grad else { continue };
-            rates.ensure_adjusted(self.rule.decay(), (info, tensor), self.steps)?;
+            rates.ensure_adjusted(self.options.decay(self.rule.decay()), (info, tensor), self.steps)?;
             grad.ensure_kept(info)?;
             counter::ensure_next_of(info, self.state.at(tensor.index()).map_or(0, |state| state.steps))?;
         }
@@ -150,7 +161,10 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
         let steps = node.value("steps", "a count")?;
         let schedules = self.rates.read_state(&self.rule, &node)?;
         let (slots, numbers) = (self.rule.slots(), self.rule.numbers());
-        let tensors = PerTensor::read_state(&node, |info| State::read(slots, numbers, info, self.precision, &node))?;
+        let keeps_norm = self.options.keep_norm;
+        let tensors = PerTensor::read_state(&node, |info| {
+            State::read(slots, numbers, info, (self.precision, keeps_norm), &node)
+        })?;
         let stepped = tensors.iter().filter(|(_, state)| state.steps > 0).map(|(info, _)| info);
         let evaluated = Evaluated::read_state(&mut node, stepped)?;
         let most_steps = tensors.iter().map(|(_, state)| state.steps).max().unwrap_or(0);
@@ -169,7 +183,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         let values = self.values(&step)?;
         // Nothing can fail from here on.
         let _ = self.state.begin(&step, |_, _| State::default());
-        let (names, decay) = (self.rule.slots(), self.rule.decay());
+        let (names, decay) = (self.rule.slots(), self.options.decay(self.rule.decay()));
         let mut sweep = Sweep::new(&self.rule, arch, step.layout().elements());
         let number_count = self.rule.numbers().len();
         let mut known: Option<(At, [f64; MAX_NUMBERS], f64, R::Coefficients)> = None;
@@ -199,15 +213,25 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
                 }
             };
             state.numbers = numbers;
+            let plain = Move { step_size, shrink: 1.0 - pull.decay, scale: 1.0 };
+            let (goal, shrink) = self.options.goal(plain);
+            let ratio = match self.rule.gradient_ratio(&values.rule) {
+                Some(ratio) if self.options.adapts(pull) => {
+                    let grad = norm::norm(&[(info, &*grad)], 2.0);
+                    ratio.of(norm::norm(&[(info, &Grad::new(param.as_values()))], 2.0), grad, pull.coupled)
+                }
+                _ => 1.0,
+            };
+            let finite = |value: f64| A::from_f64(value.min(A::max_value().as_f64()));
             let prelude = Prelude {
-                scale: A::from_f64(grad.scale()),
-                limit: A::from_f64(grad.limit()),
-                coupled: A::from_f64(pull.coupled),
-                shrink: A::from_f64(pull.shrink),
+                scale: A::from_f64(grad.scale() * ratio),
+                limit: A::from_f64(grad.limit() * ratio),
+                coupled: finite(pull.coupled * ratio),
+                shrink,
             };
             let mut shared = Shared {
                 coefficients,
-                goal: Goal::Move { step_size: A::from_f64(step_size) },
+                goal,
                 prelude,
                 scratch: &self.scratch,
                 grad: &*grad,
@@ -219,10 +243,13 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
                 streams: sweep.streams,
             };
             if self.options.measure() {
-                let measured = shared.measure(&self.rule, arch, &param.as_values(), &state.slots, self.options);
-                let (step_size, pull) = self.options.of::<A>(step_size, pull, &measured);
-                shared.goal = self.options.goal(A::from_f64(step_size));
-                shared.prelude.shrink = A::from_f64(pull.shrink);
+                let moment =
+                    if self.options.update_clipping { self.rule.second_moment(&values.rule, &at) } else { None };
+                let how = (self.options, moment);
+                let measured = shared.measure(&self.rule, arch, &param.as_values(), &state.slots, how);
+                let norm = self.options.keep_norm.then(|| *state.norm.get_or_insert(measured.norm()));
+                let measured = self.options.of::<A>(step_size, pull, &measured, norm);
+                (shared.goal, shared.prelude.shrink) = self.options.goal(measured);
             }
             let following = match followers.is_empty() {
                 true => Vec::new(),

@@ -7,9 +7,9 @@ use pulp::Arch;
 
 use super::factor::FactoredRule;
 use super::factors::{Factors, Lines, SquareSums};
-use super::lanes::agreeing;
-use super::measured::Measured;
-use super::options::Options;
+use super::lanes::{agree, agreeing};
+use super::measured::{Measured, Sums, Wanted};
+use super::options::{Move, Options, options};
 use super::rates::{Rates, RatesAt, driver, optimizer_of_driver};
 use super::sweep::Scratch;
 use super::{At, Decay, HyperParameters};
@@ -50,6 +50,8 @@ pub struct Factored<R, A> {
 struct State<A> {
     steps: u64,
     slots: Vec<Slot<A>>,
+    /// The norm that the tensor keeps.
+    norm: Option<f64>,
 }
 
 #[derive(Clone)]
@@ -62,7 +64,7 @@ struct Slot<A> {
 
 impl<A> Default for State<A> {
     fn default() -> Self {
-        Self { steps: 0, slots: Vec::new() }
+        Self { steps: 0, slots: Vec::new(), norm: None }
     }
 }
 
@@ -89,6 +91,7 @@ impl<R, A> Factored<R, A> {
 }
 
 driver!(Factored);
+options!(Factored);
 
 const MOMENTUM: &str = "exp_avg";
 
@@ -136,14 +139,16 @@ impl<A: Scalar, R: FactoredRule<A>> Factored<R, A> {
     /// The hyper-parameters of this step and the sums over its gradients, if all are in order.
     fn values(&self, step: &Step<'_, A>) -> Result<StepValues<R::Values>> {
         self.state.ensure_known(step)?;
+        self.options.check()?;
+        self.options.ensure(step, (self.rule.name(), Decay::Decoupled, None))?;
         step.share().ensure(Extent::Tensors, self.rule.name())?;
         counter::ensure_next("steps", self.steps)?;
-        let rates = self.rates.at(self.steps)?;
+        let (rates, decay) = (self.rates.at(self.steps)?, self.options.decay(Decay::Decoupled));
         for (info, tensor) in step.iter().filter(|(_, tensor)| tensor.grad.is_some()) {
-            rates.ensure_adjusted(Decay::Decoupled, (info, tensor), self.steps)?;
+            rates.ensure_adjusted(decay, (info, tensor), self.steps)?;
             counter::ensure_next_of(info, self.state.at(tensor.index()).map_or(0, |state| state.steps))?;
         }
-        rates.ensure::<A>(Decay::Decoupled, None, self.steps)?;
+        rates.ensure::<A>(decay, None, self.steps)?;
         let rule = self.rule.values::<A>(self.steps)?;
         Ok(StepValues { rates, rule, sums: self.square_sums(step)? })
     }
@@ -182,13 +187,13 @@ impl<A: Scalar, R: FactoredRule<A>> Factored<R, A> {
                 let values = vec![A::zero(); shape.iter().product()];
                 Slot { name, shape, values }
             };
-            **state = State { steps: 0, slots: slots.into_iter().map(zeros).collect() };
+            **state = State { steps: 0, slots: slots.into_iter().map(zeros).collect(), norm: state.norm };
         }
         state.steps += 1;
         let Tensor { param, grad: Some(grad), learning_rate, weight_decay, followers, .. } = &mut **tensor else {
             return;
         };
-        let mut pull = values.rates.of(Decay::Decoupled, *learning_rate, *weight_decay);
+        let pull = values.rates.of(self.options.decay(Decay::Decoupled), *learning_rate, *weight_decay);
         let at = At {
             step: state.steps,
             learning_rate: pull.learning_rate,
@@ -207,6 +212,7 @@ impl<A: Scalar, R: FactoredRule<A>> Factored<R, A> {
             arch: simd::arch(),
             source: Source::Factors(&factors),
             cautious: false,
+            wanted: Wanted { moving: true, norms: true, decaying: self.options.cautious_decay },
             scratch: &self.scratch,
         };
         let mut measured = of_grad.measure(&param.as_values());
@@ -221,9 +227,14 @@ impl<A: Scalar, R: FactoredRule<A>> Factored<R, A> {
                 measured = directions.measure(&param.as_values());
             }
         }
-        (step_size, pull) = self.options.of::<A>(step_size, pull, &measured);
-        let (step_size, shrink) = (A::from_f64(step_size), A::from_f64(pull.shrink));
-        directions.move_by(param, &|param, direction| *param = *param * shrink - step_size * direction);
+        let norm = self.options.keep_norm.then(|| *state.norm.get_or_insert(measured.norm()));
+        let Move { step_size, shrink, scale } = self.options.of::<A>(step_size, pull, &measured, norm);
+        let [step_size, shrink, scale] = [step_size, shrink, scale].map(A::from_f64);
+        let all_decay = !self.options.cautious_decay;
+        directions.move_by(param, &|param, direction| {
+            let decayed = if all_decay || agree(direction, *param) { *param * shrink } else { *param };
+            *param = scale * (decayed - step_size * direction);
+        });
         follow(followers, &param.as_values(), shape);
     }
 }
@@ -244,6 +255,7 @@ struct Directions<'s, 'a, A> {
     source: Source<'s, A>,
     /// Only those that agree with the gradient.
     cautious: bool,
+    wanted: Wanted,
     scratch: &'s Scratch<A>,
 }
 
@@ -266,7 +278,7 @@ impl<A: Scalar> Directions<'_, '_, A> {
     fn measure(&self, param: &Values<'_, A>) -> Measured {
         let elements = self.shape.iter().product();
         let block = if param.order() == Order::C { self.block() } else { WIDE_BLOCK };
-        Measured::of((elements, block), true, &|start, length, then| {
+        Measured::of::<A>((elements, block), &|start, length, scales| {
             self.scratch.with(2 * length, |memory| {
                 let (direction, buffer) = memory.split_at_mut(length);
                 self.read(start, direction);
@@ -277,8 +289,8 @@ impl<A: Scalar> Directions<'_, '_, A> {
                         buffer
                     }
                 };
-                then(param, direction);
-            });
+                Sums::of(param, direction, self.wanted, scales)
+            })
         })
     }
 
@@ -366,6 +378,7 @@ impl<A: Scalar, R: FactoredRule<A>> Optimizer<A> for Factored<R, A> {
         self.rates.write_state(&self.rule, &mut node);
         for (info, state) in self.state.iter().filter(|(_, state)| state.steps > 0) {
             node.count("step", info, state.steps);
+            state.norm.iter().for_each(|norm| node.norm(info, *norm));
             for Slot { name, shape, values } in &state.slots {
                 node.insert(name, info.path(), shape, A::pack(values.clone()));
             }
@@ -384,7 +397,9 @@ impl<A: Scalar, R: FactoredRule<A>> Optimizer<A> for Factored<R, A> {
                 let values = values.ok_or_else(|| node.missing(name, info))?;
                 Ok(Slot { name, shape, values })
             };
-            Ok(Some(State { steps, slots: slots.into_iter().map(slot).collect::<Result<_>>()? }))
+            let slots = slots.into_iter().map(slot).collect::<Result<_>>()?;
+            let keeps_norm = self.options.keep_norm && has_slots(info);
+            Ok(Some(State { steps, slots, norm: keeps_norm.then(|| node.norm(info)).transpose()? }))
         };
         let tensors = PerTensor::read_state(&node, tensor)?;
         let own = Commit::new(move || (self.steps, self.state) = (steps, tensors));

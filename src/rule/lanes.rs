@@ -5,9 +5,10 @@ use std::fmt;
 use pulp::Arch;
 
 use super::precision::Rounding;
+use super::quantities::SecondMoment;
 use super::stored::{MAX_SLOTS, StoredMut};
 use crate::kernel::narrow::{GOLDEN, GROUP, Reader, narrow_group, nearest_bf16, random, stochastic_bf16, widen_bf16};
-use crate::params::Scalar;
+use crate::params::{Element, Scalar};
 use crate::step::grad::transform;
 
 /// Elements that are read before the first of them is written, in memory that is not in the cache: four cache lines of `f32`. With 256
@@ -52,39 +53,70 @@ impl<A: Scalar> Prelude<A> {
     }
 }
 
-/// The use of a direction.
+/// How a direction moves a parameter.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Goal<A> {
-    /// It moves the parameter: `θ ← θ − step_size·direction`.
+    /// `θ ← θ − step_size·direction`.
     Move { step_size: A },
-    /// The same, where the direction [agrees](agreeing) with the gradient.
-    MoveAgreeing { step_size: A },
-    /// It replaces the parameter, which is a copy, to be measured; if `agreeing`, only where it agrees.
+    /// `θ ← scale·(θ − step_size·direction)`, if `agreeing` only where the direction [agrees](agreeing) with the gradient, and with θ multiplied by `shrink`
+    /// first where the direction agrees with it.
+    MoveSelected { step_size: A, shrink: A, scale: A, agreeing: bool },
+}
+
+/// The use of the directions of a block.
+pub(super) enum Work<'s, A> {
+    /// They move the parameter, and the slots get their new values.
+    Move {
+        goal: Goal<A>,
+        param: &'s mut [A],
+        slots: StoredMut<'s, A>,
+        /// For the random bits of the first element.
+        seed: u32,
+        /// Whether the step is too large for the cache.
+        streams: bool,
+    },
+    /// They are measured; parameter and slots stay.
+    Measure(Measuring<'s, A>),
+}
+
+/// A block of which a number of every element is wanted.
+pub(super) struct Measuring<'s, A> {
+    pub(super) param: &'s [A],
+    pub(super) slots: [&'s [A]; MAX_SLOTS],
+    pub(super) quantity: Quantity,
+    pub(super) out: &'s mut [A],
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Quantity {
+    /// The direction; if `agreeing`, 0 where the gradient does not [agree](agreeing).
     Direction { agreeing: bool },
+    /// The squared gradient, relative to its average.
+    Relative(SecondMoment),
+}
+
+/// Whether both have the same sign, and neither is 0.
+#[inline(always)]
+pub(super) fn agree<A: Element>(one: A, other: A) -> bool {
+    // Not by the product, which may vanish.
+    let zero = A::zero();
+    (one > zero && other > zero) || (one < zero && other < zero)
 }
 
 /// The direction of an element whose gradient agrees with it, and 0 for the others.
 #[inline(always)]
-pub(super) fn agreeing<A: Scalar>(direction: A, grad: A) -> A {
-    // Not by the product, which may vanish.
-    let zero = A::zero();
-    let agrees = (direction > zero && grad > zero) || (direction < zero && grad < zero);
-    if agrees { direction } else { zero }
+pub(super) fn agreeing<A: Element>(direction: A, grad: A) -> A {
+    if agree(direction, grad) { direction } else { A::zero() }
 }
 
 /// One block of a tensor: parameters, gradients and state slots of equal length, side by side.
 pub struct Lanes<'s, A> {
     pub(super) arch: Arch,
     pub(super) prelude: Prelude<A>,
-    pub(super) goal: Goal<A>,
-    pub(super) param: &'s mut [A],
     pub(super) grad: &'s [A],
-    pub(super) slots: StoredMut<'s, A>,
-    /// For the random bits of the first element.
-    pub(super) seed: u32,
+    pub(super) work: Work<'s, A>,
     pub(super) slot_count: usize,
-    /// Whether the step is too large for the cache.
-    pub(super) streams: bool,
 }
 
 impl<'s, A: Scalar> Lanes<'s, A> {
@@ -102,46 +134,60 @@ impl<'s, A: Scalar> Lanes<'s, A> {
     /// If the number of slots differs from that of [`Rule::slots`](super::Rule::slots).
     pub fn each<C: Copy, S: Slots<A>>(self, coefficients: C, rule: impl Fn(&C, A, A, S) -> (A, S) + Copy) {
         assert_eq!(S::COUNT, self.slot_count, "the rule's function has another number of slots than the rule");
-        let prelude = self.prelude;
+        let Self { arch, prelude, grad, work, .. } = self;
         let shrink = prelude.shrink;
-        match self.goal {
+        let (goal, moving) = match work {
+            Work::Measure(measuring) => return measure(arch, prelude, grad, measuring, coefficients, rule),
+            Work::Move { goal, param, slots, seed, streams } => {
+                (goal, Moving { arch, param, grad, slots, seed, streams })
+            }
+        };
+        match goal {
             Goal::Move { step_size } if prelude.leaves_grad() && shrink == A::one() => {
-                self.stored(move |param, grad, slots| {
+                moving.each(move |param, grad, slots| {
                     let (direction, slots) = rule(&coefficients, param, grad, slots);
                     (param - step_size * direction, slots)
                 });
             }
             // AdamW without clipping: the whole prelude would take a quarter of the time.
-            Goal::Move { step_size } if prelude.leaves_grad() => self.stored(move |param, grad, slots| {
+            Goal::Move { step_size } if prelude.leaves_grad() => moving.each(move |param, grad, slots| {
                 let param = param * shrink;
                 let (direction, slots) = rule(&coefficients, param, grad, slots);
                 (param - step_size * direction, slots)
             }),
-            Goal::Move { step_size } => self.stored(move |param, grad, slots| {
+            Goal::Move { step_size } => moving.each(move |param, grad, slots| {
                 let (param, grad) = prelude.apply(param, grad);
                 let (direction, slots) = rule(&coefficients, param, grad, slots);
                 (param - step_size * direction, slots)
             }),
-            Goal::MoveAgreeing { step_size } => self.stored(move |param, grad, slots| {
-                let (param, grad) = prelude.apply(param, grad);
-                let (direction, slots) = rule(&coefficients, param, grad, slots);
-                (param - step_size * agreeing(direction, grad), slots)
-            }),
-            Goal::Direction { agreeing: only } => {
-                let StoredMut::Full(slots) = self.slots else { return };
-                full(self.arch, false, self.param, self.grad, slots, move |param, grad, slots| {
+            Goal::MoveSelected { step_size, shrink, scale, agreeing: only } => {
+                moving.each(move |param, grad, slots| {
                     let (param, grad) = prelude.apply(param, grad);
                     let (direction, slots) = rule(&coefficients, param, grad, slots);
-                    (if only { agreeing(direction, grad) } else { direction }, slots)
-                });
+                    let direction = if only { agreeing(direction, grad) } else { direction };
+                    let param = if agree(direction, param) { param * shrink } else { param };
+                    (scale * (param - step_size * direction), slots)
+                })
             }
         }
     }
+}
 
+/// A block whose parameters move.
+struct Moving<'s, A> {
+    arch: Arch,
+    param: &'s mut [A],
+    grad: &'s [A],
+    slots: StoredMut<'s, A>,
+    seed: u32,
+    streams: bool,
+}
+
+impl<A: Scalar> Moving<'_, A> {
     /// Applies the update to slots of any precision.
     #[inline(always)]
-    fn stored<S: Slots<A>>(self, update: impl Fn(A, A, S) -> (A, S) + Copy) {
-        let Self { arch, param, grad, slots, seed, streams, .. } = self;
+    fn each<S: Slots<A>>(self, update: impl Fn(A, A, S) -> (A, S) + Copy) {
+        let Self { arch, param, grad, slots, seed, streams } = self;
         match slots {
             StoredMut::Full(slots) => full(arch, streams, param, grad, slots, update),
             StoredMut::Bf16(slots, Rounding::Nearest) => arch.dispatch(
@@ -206,9 +252,49 @@ fn full<A: Scalar, S: Slots<A>>(
     );
 }
 
+/// Computes a number of every element of a block.
+#[inline(always)]
+fn measure<A: Scalar, C: Copy, S: Slots<A>>(
+    arch: Arch,
+    prelude: Prelude<A>,
+    grad: &[A],
+    measuring: Measuring<'_, A>,
+    coefficients: C,
+    rule: impl Fn(&C, A, A, S) -> (A, S) + Copy,
+) {
+    match measuring.quantity {
+        Quantity::Direction { agreeing: only } => arch.dispatch(
+            #[inline(always)]
+            move || {
+                // What is moved makes this a closure that is called once: `dispatch` would not inline another.
+                let (rule, Measuring { param, slots, out, .. }) = (rule, measuring);
+                S::read_each(param, grad, slots, out, |param, grad, slots| {
+                    let (param, grad) = prelude.apply(param, grad);
+                    let (direction, _) = rule(&coefficients, param, grad, slots);
+                    if only { agreeing(direction, grad) } else { direction }
+                });
+            },
+        ),
+        Quantity::Relative(SecondMoment { slot, scale, eps }) => arch.dispatch(
+            #[inline(always)]
+            move || {
+                let (rule, Measuring { param, slots, out, .. }) = (rule, measuring);
+                let [scale, least] = [scale, eps * eps].map(A::from_f64);
+                S::read_each(param, grad, slots, out, |param, grad, slots| {
+                    let (param, grad) = prelude.apply(param, grad);
+                    let (_, slots) = rule(&coefficients, param, grad, slots);
+                    let moment = scale * slots.get(slot);
+                    let moment = if moment > least { moment } else { least };
+                    if moment > A::zero() { grad * grad / moment } else { A::zero() }
+                });
+            },
+        ),
+    }
+}
+
 impl<A: Scalar> fmt::Debug for Lanes<'_, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lanes").field("len", &self.param.len()).finish_non_exhaustive()
+        f.debug_struct("Lanes").field("len", &self.grad.len()).finish_non_exhaustive()
     }
 }
 
@@ -242,6 +328,14 @@ pub trait Slots<A>: sealed::Sealed + Sized {
         readers: [Reader; MAX_SLOTS],
         update: impl Fn(A, A, Self) -> (A, Self),
     );
+
+    /// Computes a number of every element.
+    #[doc(hidden)]
+    fn read_each(param: &[A], grad: &[A], slots: [&[A]; MAX_SLOTS], out: &mut [A], number: impl Fn(A, A, Self) -> A);
+
+    /// The value of a slot; 0 of one that is not there.
+    #[doc(hidden)]
+    fn get(&self, slot: usize) -> A;
 }
 
 #[allow(unnameable_types, reason = "sealed")]
@@ -303,6 +397,28 @@ macro_rules! slots {
                     $(*$slot.1 = $new;)*
                 }
                 let _ = readers;
+            }
+
+            #[inline(always)]
+            fn read_each(
+                param: &[A],
+                grad: &[A],
+                [$($slot,)* $($unused),*]: [&[A]; MAX_SLOTS],
+                out: &mut [A],
+                number: impl Fn(A, A, Self) -> A,
+            ) {
+                $(let _ = $unused;)*
+                let elements = out.iter_mut().zip(param.iter().zip(grad));
+                $(let elements = elements.zip($slot);)*
+                for slots!(@nest (out, (param, grad)) $($slot)*) in elements {
+                    *out = number(*param, *grad, [$(*$slot),*]);
+                }
+            }
+
+            #[inline(always)]
+            fn get(&self, slot: usize) -> A {
+                // By choice, not by index, so that the values stay in registers.
+                self.iter().enumerate().fold(A::zero(), |found, (at, value)| if at == slot { *value } else { found })
             }
         }
     };

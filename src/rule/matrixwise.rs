@@ -4,10 +4,10 @@ use std::fmt;
 
 use ndarray::{Array2, ArrayD, ArrayViewD, Zip};
 
-use super::lanes::agreeing;
+use super::lanes::{agree, agreeing};
 use super::matrix::{MatrixRule, MatrixSlot, as_matrix};
 use super::measured::Measured;
-use super::options::Options;
+use super::options::{Move, Options, options};
 use super::rates::{Rates, RatesAt, driver, optimizer_of_driver};
 use super::{At, HyperParameters};
 use crate::error::Result;
@@ -16,7 +16,6 @@ use crate::params::{Scalar, TensorInfo};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::follower::follow;
-use crate::step::grad::BLOCK;
 use crate::step::share::Extent;
 use crate::step::{Grad, Optimizer, PerTensor, Report, Step, Tensor, counter, norm};
 
@@ -42,11 +41,13 @@ pub struct Matrixwise<R, A> {
 struct State<A> {
     steps: u64,
     slots: Vec<Array2<A>>,
+    /// The norm that the tensor keeps.
+    norm: Option<f64>,
 }
 
 impl<A> Default for State<A> {
     fn default() -> Self {
-        Self { steps: 0, slots: Vec::new() }
+        Self { steps: 0, slots: Vec::new(), norm: None }
     }
 }
 
@@ -65,6 +66,7 @@ impl<R, A> Matrixwise<R, A> {
 }
 
 driver!(Matrixwise);
+options!(Matrixwise);
 
 impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
     /// The matrix `slot` of the tensor at `path`; `None` before the tensor's first gradient.
@@ -82,9 +84,11 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
     /// The hyper-parameters of this step, if they and the step are in order.
     fn values(&self, step: &Step<'_, A>) -> Result<(RatesAt, R::Values)> {
         self.state.ensure_known(step)?;
+        self.options.check()?;
         step.share().ensure(Extent::Tensors, self.rule.name())?;
         counter::ensure_next("steps", self.steps)?;
-        let (rates, decay) = (self.rates.at(self.steps)?, self.rule.decay());
+        self.options.ensure(step, (self.rule.name(), self.rule.decay(), None))?;
+        let (rates, decay) = (self.rates.at(self.steps)?, self.options.decay(self.rule.decay()));
         let mut stepped = step.iter().filter(|(_, tensor)| tensor.grad.is_some());
         stepped.try_for_each(|pair| rates.ensure_adjusted(decay, pair, self.steps))?;
         rates.ensure::<A>(decay, None, self.steps)?;
@@ -128,17 +132,18 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
         let slots = self.rule.slots((rows, columns));
         // A setter may have given the rule other slots: then the tensor begins anew.
         if !slots.iter().map(|slot| slot.shape).eq(state.slots.iter().map(Array2::dim)) {
-            **state = State { steps: 0, slots: slots.iter().map(|slot| Array2::zeros(slot.shape)).collect() };
+            let slots = slots.iter().map(|slot| Array2::zeros(slot.shape)).collect();
+            **state = State { steps: 0, slots, norm: state.norm };
         }
         state.steps += 1;
-        let mut pull = rates.of(self.rule.decay(), tensor.learning_rate, tensor.weight_decay);
+        let pull = rates.of(self.options.decay(self.rule.decay()), tensor.learning_rate, tensor.weight_decay);
         let at = At {
             step: state.steps,
             learning_rate: pull.learning_rate,
             weight_decay: pull.weight_decay,
             ..At::default()
         };
-        tensor.update(info, |mut param, mut grad| {
+        tensor.update(info, |param, mut grad| {
             if pull.coupled > 0.0 {
                 grad.scaled_add(A::from_f64(pull.coupled), &param);
             }
@@ -150,17 +155,19 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
             if let Some(before) = before {
                 grad.zip_mut_with(&before, |direction, grad| *direction = agreeing(*direction, *grad));
             }
-            let mut step_size = pull.learning_rate;
+            let step_size = pull.learning_rate;
+            let mut how = Move { step_size, shrink: 1.0 - pull.decay, scale: 1.0 };
             if self.options.measure() {
                 let measured = measure(param.view(), &grad, self.options);
-                (step_size, pull) = self.options.of::<A>(step_size, pull, &measured);
+                let norm = self.options.keep_norm.then(|| *state.norm.get_or_insert(measured.norm()));
+                how = self.options.of::<A>(step_size, pull, &measured, norm);
             }
-            if pull.shrink != 1.0 {
-                let shrink = A::from_f64(pull.shrink);
-                param.mapv_inplace(|param| param * shrink);
-            }
-            let step_size = A::from_f64(step_size);
-            Zip::from(param).and(&grad).for_each(|param, direction| *param -= step_size * *direction);
+            let cautious = self.options.cautious_decay;
+            let [step_size, shrink, scale] = [how.step_size, how.shrink, how.scale].map(A::from_f64);
+            Zip::from(param).and(&grad).for_each(|param, &direction| {
+                let decayed = if !cautious || agree(direction, *param) { *param * shrink } else { *param };
+                *param = scale * (decayed - step_size * direction);
+            });
         });
     }
 }
@@ -169,9 +176,7 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
 fn measure<A: Scalar>(param: ArrayViewD<'_, A>, direction: &ArrayD<A>, options: Options) -> Measured {
     let param = param.as_standard_layout();
     let (param, direction) = (param.as_slice().unwrap_or_default(), direction.as_slice().unwrap_or_default());
-    Measured::of((direction.len(), BLOCK), options.trust_ratio, &|start, length, then| {
-        then(&param[start..start + length], &direction[start..start + length]);
-    })
+    Measured::of_directions(param, direction, options.wanted())
 }
 
 /// Fewer elements than this are stepped one tensor after the other.
@@ -206,6 +211,7 @@ impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
         self.rates.write_state(&self.rule, &mut node);
         for (info, state) in self.state.iter().filter(|(_, state)| state.steps > 0) {
             node.count("step", info, state.steps);
+            state.norm.iter().for_each(|norm| node.norm(info, *norm));
             for (slot, values) in self.rule.slots(as_matrix(info.shape())).iter().zip(&state.slots) {
                 node.matrix(&slot.name, info.path(), values);
             }
@@ -226,7 +232,9 @@ impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
             let slot = |slot: &MatrixSlot| {
                 node.matrix(&slot.name, info.path(), slot.shape)?.ok_or_else(|| node.missing(&slot.name, info))
             };
-            Ok(Some(State { steps, slots: slots.iter().map(slot).collect::<Result<_>>()? }))
+            let slots = slots.iter().map(slot).collect::<Result<_>>()?;
+            let keeps_norm = self.options.keep_norm && !info.is_elsewhere();
+            Ok(Some(State { steps, slots, norm: keeps_norm.then(|| node.norm(info)).transpose()? }))
         };
         let tensors = PerTensor::read_state(&node, tensor)?;
         let own = Commit::new(move || (self.steps, self.state) = (steps, tensors));

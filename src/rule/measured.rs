@@ -5,6 +5,7 @@ use std::ops::Range;
 use pulp::NullaryFnOnce;
 
 use super::factor::Rms;
+use super::lanes::agree;
 use crate::kernel::{simd, tree};
 use crate::params::Element;
 use crate::step::grad::BLOCK;
@@ -18,19 +19,35 @@ pub(super) struct Measured {
     scales: Scales,
 }
 
+/// The sums that are wanted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    /// The number of elements with a direction.
+    pub(super) moving: bool,
+    /// The squares and the product.
+    pub(super) norms: bool,
+    /// With the norms, those over the elements that decay.
+    pub(super) decaying: bool,
+}
+
 /// Powers of two that θ and d are multiplied with, so that their squares are numbers.
 #[derive(Debug, Clone, Copy)]
-struct Scales {
+pub(super) struct Scales {
     param: f64,
     direction: f64,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Sums {
+pub(super) struct Sums {
     /// Σθ², Σd², Σθd.
     param: f64,
     direction: f64,
     product: f64,
+    /// Σθ² and Σθd over the elements that decay.
+    decaying: f64,
+    decaying_product: f64,
+    /// Σ of the squared gradient relative to its average.
+    relative: f64,
     /// The elements with a direction.
     moving: f64,
     largest_param: f64,
@@ -41,30 +58,35 @@ struct Sums {
 const SAFE: Range<f64> = 1e-140..1e140;
 
 impl Measured {
-    /// Measures a tensor, given its number of elements and that of a block: the elements with a direction and, if `ratio`, the sums that
-    /// [`ratio`](Self::ratio) needs. `read` gets a block's place and length in row-major order, and calls what it is given with the block of θ and that of d.
+    /// Measures a tensor of so many elements. `leaf` gets a block's place and length in row-major order and the scales, and sums the block up. Blocks
+    /// have at most `block` elements; in larger ones than [`BLOCK`] the sums are those of a tree.
     pub(super) fn of<A: Element>(
         (elements, block): (usize, usize),
-        ratio: bool,
-        read: &(impl Fn(usize, usize, &mut dyn FnMut(&[A], &[A])) + Sync),
+        leaf: &(impl Fn(usize, usize, Scales) -> Sums + Sync),
     ) -> Self {
         let measure = |scales: Scales| {
-            let leaf = |start: usize, length: usize| {
-                let mut sums = Sums::default();
-                read(start, length, &mut |param, direction| sums = Sums::of(param, direction, ratio, scales));
-                sums
-            };
+            let leaf = |start: usize, length: usize| leaf(start, length, scales);
             tree::reduce((0, elements), block, &leaf, &Sums::plus)
         };
         let mut scales = Scales { param: 1.0, direction: 1.0 };
         let mut sums = measure(scales);
         let Sums { largest_param, largest_direction, .. } = sums;
         let is_safe = |largest: f64| largest == 0.0 || !largest.is_finite() || SAFE.contains(&largest);
-        if !is_safe(largest_param) || !is_safe(largest_direction) {
+        // Squares of narrower types are numbers of `f64`.
+        let is_wide = size_of::<A>() >= size_of::<f64>();
+        if is_wide && !(is_safe(largest_param) && is_safe(largest_direction)) {
             scales = Scales { param: near_one(largest_param), direction: near_one(largest_direction) };
             sums = measure(scales);
         }
         Self { elements: elements as f64, sums, scales }
+    }
+
+    /// Measures a tensor whose directions are known.
+    pub(super) fn of_directions<A: Element>(param: &[A], direction: &[A], wanted: Wanted) -> Self {
+        Self::of::<A>((direction.len(), BLOCK), &|start, length, scales| {
+            let range = start..start + length;
+            Sums::of(&param[range.clone()], &direction[range], wanted, scales)
+        })
     }
 
     /// The number of elements with a direction.
@@ -81,16 +103,26 @@ impl Measured {
         }
     }
 
-    /// ‖θ‖ / ‖r‖ of the update r = factor·d + decay·θ; 1 if either is 0, and at most the largest number.
+    /// The root of the mean squared gradient, relative to its average.
+    pub(super) fn relative_update(&self) -> f64 {
+        (self.sums.relative / self.elements.max(1.0)).sqrt()
+    }
+
+    /// ‖θ‖.
+    pub(super) fn norm(&self) -> f64 {
+        self.sums.param.sqrt() / self.scales.param
+    }
+
+    /// ‖θ‖ / ‖r‖ of the update r = factor·d + decay·θ, θ in r only where it decays; 1 if either is 0, and at most the largest number.
     ///
     /// ‖r‖ comes from the sums of both, so that what is left of r where both nearly cancel, less than 1e-8 of them, counts as 0.
     pub(super) fn ratio(&self, factor: f64, decay: f64) -> f64 {
-        let Sums { param, direction, product, .. } = self.sums;
+        let Sums { param, direction, decaying, decaying_product, .. } = self.sums;
         // For the scaled numbers, and with the larger of both factors at 1.
         let factor = factor * (self.scales.param / self.scales.direction);
         let larger = factor.abs().max(decay);
         let (d, p) = (factor / larger, decay / larger);
-        let update = d * d * direction + 2.0 * d * p * product + p * p * param;
+        let update = d * d * direction + 2.0 * d * p * decaying_product + p * p * decaying;
         match param > 0.0 && direction > 0.0 && larger == 0.0 {
             // The factor is too small for a number of this scale.
             true => f64::MAX,
@@ -98,23 +130,37 @@ impl Measured {
             false => 1.0,
         }
     }
+
+    /// The factor that gives the moved parameter θ − decay·θ − step_size·d this norm, θ in the second term only where it decays; 1 if the norm or that of
+    /// the moved parameter is 0.
+    pub(super) fn scale_to(&self, norm: f64, step_size: f64, decay: f64) -> f64 {
+        let Sums { param, direction, product, decaying, decaying_product, .. } = self.sums;
+        let step = step_size * (self.scales.param / self.scales.direction);
+        let decayed = param - (2.0 - decay) * decay * decaying;
+        let moved = decayed + step * (step * direction - 2.0 * (product - decay * decaying_product));
+        if norm > 0.0 && moved > 0.0 { norm * self.scales.param / moved.sqrt() } else { 1.0 }
+    }
 }
 
 impl Sums {
-    /// Those of a wide block.
-    fn of<A: Element>(param: &[A], direction: &[A], ratio: bool, scales: Scales) -> Self {
+    /// Those of elements whose directions are known.
+    pub(super) fn of<A: Element>(param: &[A], direction: &[A], wanted: Wanted, scales: Scales) -> Self {
         let leaf = |start: usize, length: usize| {
-            let range = start..start + length;
-            simd::arch().dispatch(Block { param: &param[range.clone()], direction: &direction[range], ratio, scales })
+            let (range, mut gathered) = (start..start + length, Gathered::new(wanted, scales));
+            gathered.add(&param[range.clone()], &direction[range]);
+            gathered.sums()
         };
         tree::reduce((0, param.len()), BLOCK, &leaf, &Self::plus)
     }
 
-    fn plus(self, other: Self) -> Self {
+    pub(super) fn plus(self, other: Self) -> Self {
         Self {
             param: self.param + other.param,
             direction: self.direction + other.direction,
             product: self.product + other.product,
+            decaying: self.decaying + other.decaying,
+            decaying_product: self.decaying_product + other.decaying_product,
+            relative: self.relative + other.relative,
             moving: self.moving + other.moving,
             largest_param: self.largest_param.max(other.largest_param),
             largest_direction: self.largest_direction.max(other.largest_direction),
@@ -125,60 +171,209 @@ impl Sums {
 /// Elements summed side by side, the same on every machine.
 const AT_ONCE: usize = 8;
 
-/// A block to sum up.
-struct Block<'v, A> {
-    param: &'v [A],
-    direction: &'v [A],
-    ratio: bool,
+/// The sums of a block, side by side.
+pub(super) struct Gathered<A> {
+    wanted: Wanted,
     scales: Scales,
+    param: [f64; AT_ONCE],
+    direction: [f64; AT_ONCE],
+    product: [f64; AT_ONCE],
+    decaying: [f64; AT_ONCE],
+    decaying_product: [f64; AT_ONCE],
+    relative: [f64; AT_ONCE],
+    moving: [A; AT_ONCE],
+    largest_param: [f64; AT_ONCE],
+    largest_direction: [f64; AT_ONCE],
 }
 
-impl<A: Element> NullaryFnOnce for Block<'_, A> {
-    type Output = Sums;
-
-    #[inline(always)]
-    fn call(self) -> Sums {
-        let Self { param, direction, ratio, scales } = self;
-        let moving = direction.iter().filter(|direction| **direction != A::zero()).count() as f64;
-        if !ratio {
-            return Sums { moving, ..Sums::default() };
+impl<A: Element> Gathered<A> {
+    pub(super) fn new(wanted: Wanted, scales: Scales) -> Self {
+        let zeros = [0.0; AT_ONCE];
+        Self {
+            wanted,
+            scales,
+            param: zeros,
+            direction: zeros,
+            product: zeros,
+            decaying: zeros,
+            decaying_product: zeros,
+            relative: zeros,
+            moving: [A::zero(); AT_ONCE],
+            largest_param: zeros,
+            largest_direction: zeros,
         }
+    }
+
+    /// Adds elements with their directions. All numbers but the last that are added must be multiples of [`AT_ONCE`].
+    pub(super) fn add(&mut self, param: &[A], direction: &[A]) {
         // Squares of narrower types are numbers of `f64`.
         let is_wide = size_of::<A>() >= size_of::<f64>();
-        let mut lanes = [[0.0; AT_ONCE]; 5];
-        let [params, directions, products, largest_params, largest_directions] = &mut lanes;
-        let mut add = |lane: usize, param: A, direction: A| {
-            let (param, direction) = (param.as_f64() * scales.param, direction.as_f64() * scales.direction);
+        let arch = simd::arch();
+        if self.wanted.moving {
+            arch.dispatch(Count { direction, sums: &mut self.moving });
+        }
+        if self.wanted.norms {
+            let scales = is_wide.then_some(self.scales);
+            let sums = [&mut self.param, &mut self.direction, &mut self.product];
+            let largest = [&mut self.largest_param, &mut self.largest_direction];
+            arch.dispatch(Squares { param, direction, scales, only_decaying: false, sums, largest });
+            if self.wanted.decaying {
+                let (mut rest, mut largest) = ([0.0; AT_ONCE], [[0.0; AT_ONCE]; 2]);
+                let ([param_largest, direction_largest], sums) =
+                    (&mut largest, [&mut self.decaying, &mut rest, &mut self.decaying_product]);
+                let largest = [param_largest, direction_largest];
+                arch.dispatch(Squares { param, direction, scales, only_decaying: true, sums, largest });
+            }
+        }
+    }
+
+    /// Adds squared gradients relative to their average.
+    pub(super) fn add_relative(&mut self, relative: &[A]) {
+        simd::arch().dispatch(Plain { values: relative, sums: &mut self.relative });
+    }
+
+    pub(super) fn sums(self) -> Sums {
+        let sum = |lanes: [f64; AT_ONCE]| lanes.iter().sum();
+        let largest = |lanes: [f64; AT_ONCE]| lanes.into_iter().fold(0.0, f64::max);
+        let (param, product) = (sum(self.param), sum(self.product));
+        // Without selection all elements decay.
+        let (decaying, decaying_product) = match self.wanted.decaying {
+            true => (sum(self.decaying), sum(self.decaying_product)),
+            false => (param, product),
+        };
+        Sums {
+            param,
+            direction: sum(self.direction),
+            product,
+            decaying,
+            decaying_product,
+            relative: sum(self.relative),
+            moving: sum(self.moving.map(Element::as_f64)),
+            largest_param: largest(self.largest_param),
+            largest_direction: largest(self.largest_direction),
+        }
+    }
+}
+
+/// Counts what is not 0, in numbers of the type: a block has fewer elements than those count.
+struct Count<'v, A> {
+    direction: &'v [A],
+    sums: &'v mut [A; AT_ONCE],
+}
+
+impl<A: Element> NullaryFnOnce for Count<'_, A> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { direction, sums } = self;
+        let mut lanes = *sums;
+        let add = |lanes: &mut [A; AT_ONCE], directions: &[A]| {
+            for (sum, direction) in lanes.iter_mut().zip(directions) {
+                *sum += if *direction == A::zero() { A::zero() } else { A::one() };
+            }
+        };
+        let (chunks, rest) = direction.as_chunks::<AT_ONCE>();
+        chunks.iter().for_each(|chunk| add(&mut lanes, chunk));
+        add(&mut lanes, rest);
+        *sums = lanes;
+    }
+}
+
+/// Σ of numbers.
+struct Plain<'v, A> {
+    values: &'v [A],
+    sums: &'v mut [f64; AT_ONCE],
+}
+
+impl<A: Element> NullaryFnOnce for Plain<'_, A> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { values, sums } = self;
+        let mut lanes = *sums;
+        let (chunks, rest) = values.as_chunks::<AT_ONCE>();
+        for chunk in chunks {
+            lanes.iter_mut().zip(chunk).for_each(|(sum, value)| *sum += value.as_f64());
+        }
+        lanes.iter_mut().zip(rest).for_each(|(sum, value)| *sum += value.as_f64());
+        *sums = lanes;
+    }
+}
+
+/// Σθ², Σd² and Σθd, and the largest of both if they need scales.
+struct Squares<'v, A> {
+    param: &'v [A],
+    direction: &'v [A],
+    scales: Option<Scales>,
+    /// Elements that do not decay count as 0.
+    only_decaying: bool,
+    sums: [&'v mut [f64; AT_ONCE]; 3],
+    largest: [&'v mut [f64; AT_ONCE]; 2],
+}
+
+impl<A: Element> NullaryFnOnce for Squares<'_, A> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { param, direction, scales, only_decaying, sums, largest } = self;
+        let mut lanes = [*sums[0], *sums[1], *sums[2]];
+        let mut most = [*largest[0], *largest[1]];
+        let [params, directions, products] = &mut lanes;
+        let [most_param, most_direction] = &mut most;
+        let mut add = |lane: usize, param: f64, direction: f64| {
             params[lane] += param * param;
             directions[lane] += direction * direction;
             products[lane] += param * direction;
-            if is_wide {
-                largest_params[lane] = param.abs().max(largest_params[lane]);
-                largest_directions[lane] = direction.abs().max(largest_directions[lane]);
-            }
         };
         let (param_chunks, param_rest) = param.as_chunks::<AT_ONCE>();
         let (direction_chunks, direction_rest) = direction.as_chunks::<AT_ONCE>();
-        for (param, direction) in param_chunks.iter().zip(direction_chunks) {
-            for lane in 0..AT_ONCE {
-                add(lane, param[lane], direction[lane]);
+        let chunks = param_chunks.iter().zip(direction_chunks);
+        match (scales, only_decaying) {
+            (None, false) => {
+                for (param, direction) in chunks {
+                    for lane in 0..AT_ONCE {
+                        add(lane, param[lane].as_f64(), direction[lane].as_f64());
+                    }
+                }
+            }
+            _ => {
+                let Scales { param: p, direction: d } = scales.unwrap_or(Scales { param: 1.0, direction: 1.0 });
+                for (param, direction) in chunks {
+                    for lane in 0..AT_ONCE {
+                        let (param, direction) =
+                            (decaying(only_decaying, param[lane], direction[lane]), direction[lane]);
+                        let (param, direction) = (param.as_f64() * p, direction.as_f64() * d);
+                        most_param[lane] = param.abs().max(most_param[lane]);
+                        most_direction[lane] = direction.abs().max(most_direction[lane]);
+                        add(lane, param, direction);
+                    }
+                }
             }
         }
+        let Scales { param: p, direction: d } = scales.unwrap_or(Scales { param: 1.0, direction: 1.0 });
         for (lane, (param, direction)) in param_rest.iter().zip(direction_rest).enumerate() {
-            add(lane, *param, *direction);
+            let param = decaying(only_decaying, *param, *direction).as_f64() * p;
+            let direction = direction.as_f64() * d;
+            most_param[lane] = param.abs().max(most_param[lane]);
+            most_direction[lane] = direction.abs().max(most_direction[lane]);
+            add(lane, param, direction);
         }
-        let sum = |lanes: [f64; AT_ONCE]| lanes.iter().sum();
-        let largest = |lanes: [f64; AT_ONCE]| lanes.into_iter().fold(0.0, f64::max);
-        let [param, direction, product, largest_param, largest_direction] = lanes;
-        Sums {
-            param: sum(param),
-            direction: sum(direction),
-            product: sum(product),
-            moving,
-            largest_param: largest(largest_param),
-            largest_direction: largest(largest_direction),
+        for (sum, lanes) in sums.into_iter().zip(lanes) {
+            *sum = lanes;
+        }
+        for (largest, most) in largest.into_iter().zip(most) {
+            *largest = most;
         }
     }
+}
+
+/// The parameter, or 0 if only those that decay are wanted and it does not.
+#[inline(always)]
+fn decaying<A: Element>(only: bool, param: A, direction: A) -> A {
+    if !only || agree(direction, param) { param } else { A::zero() }
 }
 
 #[cfg(test)]
@@ -186,9 +381,7 @@ mod tests {
     use super::*;
 
     fn measured(param: &[f64], direction: &[f64]) -> Measured {
-        Measured::of((param.len(), BLOCK), true, &|start, length, then| {
-            then(&param[start..start + length], &direction[start..start + length]);
-        })
+        Measured::of_directions(param, direction, Wanted { moving: true, norms: true, decaying: false })
     }
 
     #[test]

@@ -19,11 +19,20 @@ pub(super) struct State<A> {
     pub(super) names: &'static [&'static str],
     pub(super) slots: Stored<A>,
     pub(super) numbers: [f64; MAX_NUMBERS],
+    /// The norm that the tensor keeps.
+    pub(super) norm: Option<f64>,
 }
 
 impl<A> Default for State<A> {
     fn default() -> Self {
-        Self { steps: 0, order: Order::C, names: &[], slots: Default::default(), numbers: [0.0; MAX_NUMBERS] }
+        Self {
+            steps: 0,
+            order: Order::C,
+            names: &[],
+            slots: Default::default(),
+            numbers: [0.0; MAX_NUMBERS],
+            norm: None,
+        }
     }
 }
 
@@ -75,6 +84,7 @@ impl<A: Scalar> State<A> {
         node.count("step", info, self.steps);
         numbers.iter().zip(self.numbers).for_each(|(name, number)| node.number(name, info, number));
         node.order(info, self.order);
+        self.norm.iter().for_each(|norm| node.norm(info, *norm));
         self.with(names, info.elements()).slots.write(node, info, names, self.order);
     }
 
@@ -83,7 +93,7 @@ impl<A: Scalar> State<A> {
         names: &'static [&'static str],
         number_names: &[&str],
         info: &TensorInfo,
-        precision: StatePrecision,
+        (precision, keeps_norm): (StatePrecision, bool),
         node: &StateReader<'_>,
     ) -> Result<Option<Self>> {
         let Some(steps) = node.count("step", info)? else { return Ok(None) };
@@ -93,6 +103,7 @@ impl<A: Scalar> State<A> {
         for (name, number) in number_names.iter().zip(&mut numbers) {
             *number = node.number(name, info)?;
         }
-        Ok(Some(Self { steps, order, names, slots, numbers }))
+        let norm = keeps_norm.then(|| node.norm(info)).transpose()?;
+        Ok(Some(Self { steps, order, names, slots, numbers, norm }))
     }
 }

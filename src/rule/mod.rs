@@ -42,6 +42,7 @@
 //! ```
 
 mod averaging;
+mod decay;
 mod directions;
 mod elementwise;
 mod evaluated;
@@ -56,6 +57,7 @@ mod measured;
 mod memory;
 mod options;
 mod precision;
+mod quantities;
 mod rates;
 mod stored;
 mod sweep;
@@ -63,6 +65,7 @@ mod sweep;
 use crate::params::Scalar;
 
 pub use averaging::Averaging;
+pub use decay::{Decay, DecayRate};
 pub use elementwise::Elementwise;
 pub use factor::{FactoredRule, Moments, Rms};
 pub use factored::Factored;
@@ -75,6 +78,7 @@ pub(crate) use matrix::as_matrix;
 pub use matrix::{MatrixRule, MatrixSlot};
 pub use matrixwise::Matrixwise;
 pub use precision::{Rounding, StatePrecision};
+pub use quantities::{GradientRatio, SecondMoment};
 pub use stored::MAX_SLOTS;
 
 /// An element-wise algorithm: it computes the direction in which one element moves, from the parameter, the gradient and the state of that
@@ -82,8 +86,8 @@ pub use stored::MAX_SLOTS;
 ///
 /// The driver, [`Elementwise`], calls [`values`](HyperParameters::values) at least once per step, [`coefficients`](Rule::coefficients)
 /// at most once per tensor, and [`sweep`](Rule::sweep) for each block. It applies the gradient's
-/// scale and the weight decay before it calls the rule, and moves the parameter afterwards. With the options `cautious` and `trust_ratio` it also
-/// calls `sweep` on copies, to measure the direction before the parameter moves.
+/// scale and the weight decay before it calls the rule, and moves the parameter afterwards. With options that measure the direction
+/// before the parameter moves, it calls `sweep` twice; the first call changes nothing.
 pub trait Rule<A: Scalar>: HyperParameters + 'static {
     /// The numbers that the loop needs. They are computed in `f64` before the loop, and then rounded to `A`.
     type Coefficients: Copy + Send + Sync;
@@ -110,6 +114,19 @@ pub trait Rule<A: Scalar>: HyperParameters + 'static {
     /// driver calls it before [`coefficients`](Rule::coefficients).
     fn remember(&self, values: &Self::Values, at: &At, numbers: &mut [f64]) {
         let _ = (values, at, numbers);
+    }
+
+    /// The average of the squared gradient, for [`update_clipping`](Elementwise::update_clipping). The default is `None`: the rule has none, and
+    /// update clipping is an error.
+    fn second_moment(&self, values: &Self::Values, at: &At) -> Option<SecondMoment> {
+        let _ = (values, at);
+        None
+    }
+
+    /// The ratio by which the driver multiplies each tensor's gradient before the rule sees it, as in LARS. The default is `None`: there is none.
+    fn gradient_ratio(&self, values: &Self::Values) -> Option<GradientRatio> {
+        let _ = values;
+        None
     }
 
     /// Computes the step size in `θ ← θ − step_size · direction` and the coefficients of one tensor, from the hyper-parameters of this step.
@@ -188,17 +205,6 @@ pub(crate) fn real_power(base: f64, exponent: f64) -> f64 {
         }
     }
     power
-}
-
-/// The form of weight decay λ.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decay {
-    /// L2 penalty: `g ← g + λθ` before the rule.
-    Coupled,
-    /// Decoupled: `θ ← θ(1 − ηλ)` before the rule.
-    Decoupled,
-    /// The rule itself: it finds λ in [`At::weight_decay`], and the driver does nothing.
-    Own,
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Learning rate and weight decay: the hyper-parameters that every rule's driver has.
 
-use super::{Decay, HyperParameters};
+use super::HyperParameters;
+use super::decay::Form;
 use crate::error::{Error, Result, StepError};
 use crate::params::{Element, TensorInfo};
 use crate::schedule::Hyper;
@@ -37,10 +38,8 @@ pub(super) struct Pull {
     pub(super) weight_decay: f64,
     /// λ of coupled weight decay: `g ← g + λθ`.
     pub(super) coupled: f64,
-    /// λ of decoupled weight decay.
-    pub(super) decoupled: f64,
-    /// 1 − ηλ of decoupled weight decay: `θ ← θ(1 − ηλ)`.
-    pub(super) shrink: f64,
+    /// The part of the parameter that decoupled weight decay takes away: `θ ← θ(1 − decay)`.
+    pub(super) decay: f64,
 }
 
 impl Rates {
@@ -81,21 +80,21 @@ impl Rates {
 
 impl RatesAt {
     /// The values for one tensor, with its group's changes.
-    pub(super) fn of(self, decay: Decay, learning_rate: Adjust, weight_decay: Adjust) -> Pull {
+    pub(super) fn of(self, form: Form, learning_rate: Adjust, weight_decay: Adjust) -> Pull {
         let learning_rate = learning_rate.apply(self.learning_rate);
         let weight_decay = weight_decay.apply(self.weight_decay);
-        let (coupled, decoupled) = match decay {
-            Decay::Coupled => (weight_decay, 0.0),
-            Decay::Decoupled => (0.0, weight_decay),
-            Decay::Own => (0.0, 0.0),
+        let (coupled, decay) = match form {
+            Form::Coupled => (weight_decay, 0.0),
+            Form::Decoupled(rate) => (0.0, rate.of(learning_rate) * weight_decay),
+            Form::Own => (0.0, 0.0),
         };
-        Pull { learning_rate, weight_decay, coupled, decoupled, shrink: 1.0 - learning_rate * decoupled }
+        Pull { learning_rate, weight_decay, coupled, decay }
     }
 
     /// [`ensure`](Self::ensure) for one tensor's values after its group's changes and a range check.
     pub(super) fn ensure_adjusted<A: Element>(
         self,
-        decay: Decay,
+        form: Form,
         (info, tensor): (&TensorInfo, &Tensor<'_, A>),
         step: u64,
     ) -> Result<()> {
@@ -104,12 +103,12 @@ impl RatesAt {
         }
         let learning_rate = adjusted(LEARNING_RATE, tensor.learning_rate, self.learning_rate, info, step)?;
         let weight_decay = adjusted(WEIGHT_DECAY, tensor.weight_decay, self.weight_decay, info, step)?;
-        Self { learning_rate, weight_decay }.ensure::<A>(decay, Some(info), step)
+        Self { learning_rate, weight_decay }.ensure::<A>(form, Some(info), step)
     }
 
     /// Returns an error if a number derived from these overflows the element type. A learning rate or weight decay that
     /// rounds to 0 is no error: schedules end there, and the difference does not show in a parameter.
-    pub(super) fn ensure<A: Element>(self, decay: Decay, info: Option<&TensorInfo>, step: u64) -> Result<()> {
+    pub(super) fn ensure<A: Element>(self, form: Form, info: Option<&TensorInfo>, step: u64) -> Result<()> {
         let largest = A::max_value().as_f64();
         let refused = |name, value, accepted| {
             Err(Error::Step(StepError::HyperParameter {
@@ -124,10 +123,11 @@ impl RatesAt {
             let accepted = format!("a number in 0 ≤ {LEARNING_RATE} ≤ {:e} in {}", largest / ROOM, A::DTYPE);
             return refused(LEARNING_RATE, self.learning_rate, accepted);
         }
-        let most = match decay {
-            Decay::Coupled => largest,
+        let most = match form {
+            Form::Coupled => largest,
             // 1 − ηλ is as finite then.
-            Decay::Decoupled | Decay::Own => largest / self.learning_rate.max(1.0),
+            Form::Decoupled(rate) => largest / rate.of(self.learning_rate).max(1.0),
+            Form::Own => largest / self.learning_rate.max(1.0),
         };
         if self.weight_decay > most {
             let accepted = format!("a number in 0 ≤ {WEIGHT_DECAY} ≤ {most:e} in {}", A::DTYPE);
@@ -165,31 +165,6 @@ macro_rules! driver {
             /// Changes the learning rate from the next step on: a number, a schedule or a closure. The step counter does not start over.
             pub fn set_learning_rate(&mut self, learning_rate: impl Into<Hyper>) {
                 self.rates.learning_rate = learning_rate.into();
-            }
-
-            /// Moves only the elements whose direction d has the sign of the gradient g: `d ← d·[d·g > 0]·n/(a + 1)`, where n is the tensor's number of
-            /// elements and a the number of those that move. Off by default.
-            ///
-            /// A cautious optimizer reads each tensor twice. The gradient is the one that the rule sees, with coupled weight decay. Decoupled
-            /// decay applies to all elements.
-            ///
-            /// Source: Liang et al., "Cautious Optimizers: Improving Training with One Line of Code", 2024,
-            /// [arXiv:2411.16085](https://arxiv.org/abs/2411.16085).
-            pub fn cautious(mut self, cautious: bool) -> Self {
-                self.options.cautious = cautious;
-                self
-            }
-
-            /// Multiplies the learning rate of each tensor by its trust ratio φ = ‖θ‖/‖r‖, where `r` is the tensor's step before the
-            /// learning rate, with decoupled decay; φ is 1 if θ or r is 0. Off by default. [`AdamW`](crate::AdamW) with a trust ratio is LAMB.
-            ///
-            /// An optimizer with trust ratios reads each tensor twice.
-            ///
-            /// Source: You et al., "Large Batch Optimization for Deep Learning: Training BERT in 76 minutes", 2019,
-            /// [arXiv:1904.00962](https://arxiv.org/abs/1904.00962), algorithm 2 with φ(x) = x.
-            pub fn trust_ratio(mut self, trust_ratio: bool) -> Self {
-                self.options.trust_ratio = trust_ratio;
-                self
             }
 
             /// The rule, with its hyper-parameters.

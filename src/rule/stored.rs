@@ -103,10 +103,21 @@ impl<A: Scalar> Stored<A> {
         }
     }
 
+    /// The slots, if they are stored in full.
+    pub(super) fn in_full(&self) -> Option<[&[A]; MAX_SLOTS]> {
+        match self {
+            Self::Full(slots) => Some(slots.each_ref().map(|slot| &slot[..])),
+            _ => None,
+        }
+    }
+
     /// Reads elements `start …` of one slot of a tensor of this shape in row-major order, widened. `order` is that of the slot.
     pub(super) fn read_wide(&self, slot: usize, (shape, order): (&[usize], Order), start: usize, out: &mut [A]) {
         match self {
             Self::Full(slots) => read(&Values::Contiguous(&slots[slot], order), shape, Order::C, start, out),
+            Self::Bf16(slots, _) if order == Order::C => {
+                out.iter_mut().zip(&slots[slot][start..]).for_each(|(out, bits)| *out = widen_bf16(*bits));
+            }
             Self::Bf16(slots, _) => {
                 let places = (start..).map(|at| order.place(at, shape));
                 out.iter_mut().zip(places).for_each(|(out, at)| *out = widen_bf16(slots[slot][at]));
@@ -269,7 +280,7 @@ fn range_of_all<'r, T>(slots: &'r mut [&mut [T]; MAX_SLOTS], at: usize, length: 
 mod tests {
     use pulp::Arch;
 
-    use super::super::lanes::{Goal, Lanes, Prelude};
+    use super::super::lanes::{Goal, Lanes, Prelude, Work};
     use super::super::precision::LEAST_ELEMENTS;
     use super::*;
     use crate::kernel::narrow::random;
@@ -296,7 +307,8 @@ mod tests {
         let mut param = values.to_vec();
         let (param, grad, prelude, goal) =
             (&mut param[..], values, Prelude::none(), Goal::Move { step_size: A::zero() });
-        let lanes = Lanes { arch, prelude, goal, param, grad, slots, seed, slot_count: 1, streams: true };
+        let work = Work::Move { goal, param, slots, seed, streams: true };
+        let lanes = Lanes { arch, prelude, grad, work, slot_count: 1 };
         lanes.each((), |(), _, grad, [slot]: [A; 1]| (slot, [grad]));
     }
 

@@ -7,7 +7,7 @@ use ndarray::{ArrayViewMutD, Axis};
 use pulp::Arch;
 
 use super::Rule;
-use super::lanes::{Goal, Lanes, Prelude};
+use super::lanes::{Goal, Lanes, Prelude, Work};
 use super::stored::{MAX_SLOTS, StoredMut};
 use crate::kernel::aligned::{Aligned, before_line};
 use crate::kernel::narrow::seed;
@@ -37,14 +37,15 @@ impl<A> Default for Scratch<A> {
 
 impl<A: Scalar> Scratch<A> {
     /// Calls `f` with so many elements of anything.
-    pub(super) fn with(&self, elements: usize, f: impl FnOnce(&mut [A])) {
+    pub(super) fn with<T>(&self, elements: usize, f: impl FnOnce(&mut [A]) -> T) -> T {
         let pieces = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut piece = pieces().pop().unwrap_or_default();
         if piece.len() < elements {
             piece = Aligned::zeros(elements, 0);
         }
-        f(&mut piece[..elements]);
+        let result = f(&mut piece[..elements]);
         pieces().push(piece);
+        result
     }
 }
 
@@ -299,7 +300,8 @@ impl<A: Scalar, C: Copy> Shared<'_, A, C> {
         let seed =
             if slots.is_full() { 0 } else { seed(self.tensor, self.step).wrapping_add((self.offset + start) as u32) };
         let (prelude, goal, slot_count) = (self.prelude, self.goal, rule.slots().len());
-        let lanes = Lanes { arch, prelude, goal, param, grad, slots, seed, slot_count, streams: self.streams };
+        let work = Work::Move { goal, param, slots, seed, streams: self.streams };
+        let lanes = Lanes { arch, prelude, grad, work, slot_count };
         rule.sweep(self.coefficients, lanes);
     }
 }

@@ -244,6 +244,12 @@ impl<'r> StateReader<'r> {
         }
     }
 
+    /// The norm that a parameter keeps.
+    pub(crate) fn norm(&self, info: &TensorInfo) -> Result<f64> {
+        let accepted = "a finite number ≥ 0";
+        self.value_where(&format!("norm/{}", info.path()), accepted, |norm: &f64| norm.is_finite() && *norm >= 0.0)
+    }
+
     /// Whether there is a value of this name.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.dict.texts.contains_key(&format!("{}{name}", self.prefix))

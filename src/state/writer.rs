@@ -83,6 +83,11 @@ impl<'w> StateWriter<'w> {
         }
     }
 
+    /// Writes the norm that a parameter keeps.
+    pub(crate) fn norm(&mut self, info: &TensorInfo, norm: f64) {
+        self.value(&format!("norm/{}", info.path()), norm);
+    }
+
     /// Writes a matrix with a shape of its own, row-major.
     pub(crate) fn matrix<A: Element>(&mut self, name: &str, path: &str, matrix: &Array2<A>) {
         let (rows, columns) = matrix.dim();

@@ -14,7 +14,9 @@ fn every_optimizer_has_a_row_golden_numbers_and_docs() {
     let golden = |lower: &str| {
         let path = format!("{}/tests/golden/{lower}.json", env!("CARGO_MANIFEST_DIR"));
         std::path::Path::new(&path).exists()
-            || read("tests/golden/matrices.json").contains(&format!("\"name\":\"{lower}\""))
+            || ["matrices", "options"]
+                .iter()
+                .any(|file| read(&format!("tests/golden/{file}.json")).contains(&format!("\"name\":\"{lower}\"")))
     };
     let (readme, log, rows) = (read("README.md"), read("CHANGELOG.md"), rows::<f64>());
     let guide = read("guide/which_optimizer.md");

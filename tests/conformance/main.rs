@@ -12,6 +12,7 @@ mod properties;
 mod rows;
 #[cfg(feature = "federated")]
 mod servers;
+mod tensors;
 mod value_stability;
 
 use gradus::prelude::*;

@@ -8,7 +8,7 @@ use gradus::testing::{self, Law, OptimizerLaws};
 use gradus::{Hyper, Scalar};
 use ndarray::{Array2, ArrayD};
 
-use super::{matrices, moments};
+use super::{matrices, moments, tensors};
 use Oracle::Element;
 
 /// An optimizer whose state can be copied and looked at.
@@ -453,6 +453,7 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
     ];
     rows.extend(moments::rows());
     rows.extend(matrices::rows());
+    rows.extend(tensors::rows());
     #[cfg(feature = "federated")]
     rows.extend(super::servers::rows());
     rows

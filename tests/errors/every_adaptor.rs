@@ -406,12 +406,12 @@ fn cases() -> Vec<Case> {
 /// Those that no step of these chains returns: of functions and of loading, of layers, ranks, rounds, and of other parameters
 /// than numbers of 64 bits.
 #[rustfmt::skip]
-const ELSEWHERE: [&str; 52] = [
+const ELSEWHERE: [&str; 53] = [
     "CheckpointVersion", "ControlNotPrivate", "Corrupted", "CounterFull", "CutTensors", "DataOfAllRanks",
     "Entropy", "EntryShape", "EntryType", "EntryValue", "FixedPointRange", "GradientScale", "InsideSharded", "Io", "Layer", "LossChanged", "MaskedSum",
     "MissingEntry", "MissingRank", "NoControl", "NoOptimizerState", "NoRank", "NoRound", "NoStep", "NoWeight",
     "NonFiniteLoss", "NonFiniteParameter", "NotACheckpoint", "NotAMatrix", "NotAWeight", "NotFinite", "NotShardable",
-    "NotTheMean", "Previewed", "Range", "RefusedTooLate", "ReservedName", "RankLeft", "RankRefused", "RankTimeout", "RanksDisagree", "Rows", "SameLayer", "SettingChanged", "Shape", "SimdLevel",
+    "NotTheMean", "OptionNotPossible", "Previewed", "Range", "RefusedTooLate", "ReservedName", "RankLeft", "RankRefused", "RankTimeout", "RanksDisagree", "Rows", "SameLayer", "SettingChanged", "Shape", "SimdLevel",
     "SumOfHalves", "Swapped", "TooLarge", "Transport", "UnexpectedEntry", "WrongAlgorithm",
 ];
 

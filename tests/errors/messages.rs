@@ -49,6 +49,10 @@ fn table() -> Vec<(Error, &'static str)> {
 
     vec![
         (late.step(&mut w, &g).unwrap_err(), "learning_rate is -0.1 at step 2; it must be a finite number ≥ 0"),
+        (
+            step(Lion::new(0.1).update_clipping(true)),
+            "update_clipping is not possible with lion; it needs an optimizer that averages the squared gradient",
+        ),
         (step(Adam::new(0.1).beta1(1.0)), "beta1 is 1 at step 0; it must be a number in 0 ≤ beta1 < 1"),
         (
             step(Momentum::new(0.1, 0.9).dampening(1.5)),

@@ -15,6 +15,7 @@ mod build;
 mod case;
 mod lbfgs;
 mod matrices;
+mod options;
 mod sensitivity;
 
 /// How far a value may be from the golden one: `relative` of the larger of the two or, near zero, `absolute`.
