@@ -164,6 +164,16 @@ fn refuses<O: Optimizer<f64>>(mut opt: O, expected: &str) {
     assert_eq!(param, wave((7, 3), 0.5));
 }
 
+#[test]
+fn a_rule_that_averages_or_decays_itself_refuses_what_would_change_that() {
+    refuses(SgdScheduleFree::new(LEARNING_RATE).cautious(true), "cautious");
+    refuses(AdamWScheduleFree::new(LEARNING_RATE).trust_ratio(true), "trust_ratio");
+    refuses(RAdamScheduleFree::new(LEARNING_RATE).keep_norm(true), "keep_norm");
+    refuses(AdamWScheduleFree::new(LEARNING_RATE).decoupled_decay(DecayRate::Fixed), "decoupled_decay");
+    refuses(Adan::new(LEARNING_RATE).decoupled_decay(DecayRate::Fixed), "decoupled_decay");
+    refuses(Adan::new(LEARNING_RATE).cautious_decay(true), "cautious_decay");
+}
+
 /// Calls a macro with each optimizer, the λ of its decay, coupled and decoupled, and, if it averages the squared gradient, the slot, β₂ and ε: those of
 /// one without bias correction are β₂ = 0.
 macro_rules! for_each_optimizer {
@@ -196,7 +206,7 @@ macro_rules! for_each_optimizer {
         $call!(LaProp::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
         $call!(AdEMAMix::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
         $call!(Adopt::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
-        $call!(Adan::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
+        $call!(Adan::new(LEARNING_RATE).proximal(false).weight_decay(0.3), 0.0, 0.3);
         $call!(Madgrad::new(LEARNING_RATE).weight_decay(0.1), 0.1, 0.0);
         $call!(Rprop::new(LEARNING_RATE).weight_decay(0.1), 0.1, 0.0); // its direction is the whole step
         $call!(Asgd::new(LEARNING_RATE).lambda(0.0).weight_decay(0.1), 0.1, 0.0); // with its λ the direction has the decayed parameter

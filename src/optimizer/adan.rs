@@ -9,12 +9,12 @@ use crate::schedule::Hyper;
 ///
 /// # Update rule
 /// ```text
-/// θ ← θ(1 − ηλ)
 /// δ ← ∇J(θ) − g                              in the first step δ ← 0
 /// m ← β₁m + (1 − β₁)∇J(θ)
 /// d ← β₂d + (1 − β₂)δ
 /// v ← β₃v + (1 − β₃)(∇J(θ) + β₂δ)²
-/// θ ← θ − η·(m/(1 − β₁ᵗ) + β₂d/(1 − β₂ᵗ))/(√(v/(1 − β₃ᵗ)) + ε)
+/// u ← (m/(1 − β₁ᵗ) + β₂d/(1 − β₂ᵗ))/(√(v/(1 − β₃ᵗ)) + ε)
+/// θ ← (θ − ηu)/(1 + ηλ)                      θ ← θ(1 − ηλ) − ηu if `proximal` is false
 /// g ← ∇J(θ)
 /// ```
 /// ∇J(θ) is the gradient before the decay. t is the number of steps in which the tensor had a gradient, starting at 1. m, d and v start from 0.
@@ -30,6 +30,7 @@ use crate::schedule::Hyper;
 /// | `beta3` β₃ | 0.99 | 0 ≤ β₃ < 1 | fraction of the second moment kept per step |
 /// | `eps` ε | 1e-8 | ε ≥ 0 | keeps the division finite, unit of the gradient |
 /// | `weight_decay` λ | 0 | λ ≥ 0 | decay per step and unit of learning rate, decoupled |
+/// | `proximal` | true | – | the form of the decay; see above |
 ///
 /// With ε = 0, an element does not move while its v is 0. A schedule may change the βs; the corrections use the values of the current step.
 ///
@@ -37,8 +38,7 @@ use crate::schedule::Hyper;
 /// `exp_avg` m, `exp_avg_diff` d, `exp_avg_sq` v and `pre_grad` g, each of the parameter's shape: four elements per parameter (16 bytes in f32).
 ///
 /// # Conventions
-/// The authors' code, and timm's `Adan`, with `no_prox=True`. Without it both divide the moved parameter by 1 + ηλ, instead of multiplying the parameter
-/// by 1 − ηλ before the move. In optax's `adan` the weight of differences is 1 − β₂. In the paper, β is 1 minus this β.
+/// The authors' code, and timm's `Adan`; `.proximal(false)` is their `no_prox=True`. In optax's `adan` the weight of differences is 1 − β₂. In the paper, β is 1 minus this β.
 ///
 /// # Errors
 /// A step returns [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if a value is out of range, and the errors of
@@ -73,6 +73,11 @@ hyper_parameters! {
         /// The ε ≥ 0 that is added to the root of the second moment.
         eps / set_eps: 1e-8, 0.0..;
     }
+    options {
+        /// Divides the moved parameter by 1 + ηλ, which is the default. With `false` the parameter is multiplied by 1 − ηλ before the move, as in AdamW.
+        #[doc(alias = "no_prox")]
+        proximal: bool = true;
+    }
 }
 
 impl<A: Scalar> Adan<A> {
@@ -83,8 +88,8 @@ impl<A: Scalar> Adan<A> {
 }
 
 impl<A: Scalar> Rule<A> for AdanRule {
-    /// β and 1 − β of the three averages, 1/(1 − β₁ᵗ), β₂/(1 − β₂ᵗ), ε, 1/√(1 − β₃ᵗ), and whether there is an earlier gradient: 0 or 1.
-    type Coefficients = [A; 11];
+    /// β and 1 − β of the three averages, 1/(1 − β₁ᵗ), β₂/(1 − β₂ᵗ), ε, 1/√(1 − β₃ᵗ), whether there is an earlier gradient (0 or 1), and λ.
+    type Coefficients = [A; 12];
 
     fn name(&self) -> &'static str {
         "adan"
@@ -95,29 +100,35 @@ impl<A: Scalar> Rule<A> for AdanRule {
     }
 
     fn decay(&self) -> Decay {
-        Decay::Decoupled
+        if self.proximal { Decay::Own } else { Decay::Decoupled }
     }
 
-    fn coefficients(&self, &AdanValues { beta1, beta2, beta3, eps }: &AdanValues, at: &At) -> (f64, [A; 11]) {
+    fn coefficients(&self, &AdanValues { beta1, beta2, beta3, eps }: &AdanValues, at: &At) -> (f64, [A; 12]) {
         let [r1, r2, r3] = [beta1, beta2, beta3].map(|beta| 1.0 - beta);
         let (first, second) = (1.0 / at.bias_correction(beta1), beta2 / at.bias_correction(beta2));
         let third = 1.0 / at.bias_correction(beta3).sqrt();
         let later = if at.step == 1 { 0.0 } else { 1.0 };
-        let coefficients = [beta1, r1, beta2, r2, beta3, r3, first, second, eps, third, later];
-        (at.learning_rate, coefficients.map(A::from_f64))
+        // (θ − ηu)/(1 + ηλ) is θ − η/(1 + ηλ)·(u + λθ).
+        let decay = if self.proximal { at.weight_decay } else { 0.0 };
+        let coefficients = [beta1, r1, beta2, r2, beta3, r3, first, second, eps, third, later, decay];
+        (at.learning_rate / (1.0 + at.learning_rate * decay), coefficients.map(A::from_f64))
     }
 
-    fn sweep(&self, c: [A; 11], lanes: Lanes<'_, A>) {
+    fn sweep(&self, c: [A; 12], lanes: Lanes<'_, A>) {
         lanes.each(
             c,
-            |&[b1, r1, b2, r2, b3, r3, first, second, eps, third, later], _, grad, [m, d, v, before]: [A; 4]| {
+            |&[b1, r1, b2, r2, b3, r3, first, second, eps, third, later, decay],
+             param,
+             grad,
+             [m, d, v, before]: [A; 4]| {
                 let difference = later * (grad - before);
                 let (m, d) = (b1 * m + r1 * grad, b2 * d + r2 * difference);
                 let ahead = grad + b2 * difference;
                 let v = b3 * v + r3 * (ahead * ahead);
                 let divisor = v.sqrt() * third + eps;
                 let momentum = m * first + d * second;
-                (if divisor == A::zero() { divisor } else { momentum / divisor }, [m, d, v, grad])
+                let step = if divisor == A::zero() { divisor } else { momentum / divisor };
+                (step + decay * param, [m, d, v, grad])
             },
         );
     }
@@ -131,7 +142,7 @@ mod tests {
 
     #[test]
     fn first_steps_by_hand() {
-        let mut opt = Adan::new(0.5).beta1(0.5).beta2(0.5).beta3(0.75).eps(0.0).weight_decay(0.5);
+        let mut opt = Adan::new(0.5).beta1(0.5).beta2(0.5).beta3(0.75).eps(0.0).weight_decay(0.5).proximal(false);
         let mut w = array![4.0, 0.0];
         opt.step(&mut w, &array![8.0, 0.0]).unwrap(); // m = 4, d = 0, v = 16: 8/8; 4 decays to 3
         assert_eq!(w, array![2.5, 0.0]);
@@ -140,6 +151,14 @@ mod tests {
         assert_eq!(opt.slot("", "exp_avg_sq"), Some(array![13.0, 0.0].into_dyn()));
         let direction = (4.0 - 0.5 * 2.0) / 0.75 / (13.0 / 0.4375_f64).sqrt();
         assert!((w[0] - (1.875 - 0.5 * direction)).abs() < 1e-14);
+    }
+
+    #[test]
+    fn proximal_decay_by_hand() {
+        let mut opt = Adan::new(0.5).beta1(0.5).beta2(0.5).beta3(0.75).eps(0.0).weight_decay(0.5);
+        let mut w = array![4.0, 10.0];
+        opt.step(&mut w, &array![8.0, 0.0]).unwrap(); // u = 1
+        assert_eq!(w, array![3.5 / 1.25, 8.0]);
     }
 
     #[test]

@@ -112,6 +112,10 @@ const HALLEY_ROUNDS: usize = 4;
 /// The cube root of a number that is not negative, from IEEE operations, so that its bits are the same on every machine.
 #[inline(always)]
 fn cube_root<A: Scalar>(x: A) -> A {
+    // The iteration adds up three numbers of this size.
+    let is_large = x > A::max_value() / A::from_f64(8.0);
+    let whole = x;
+    let x = if is_large { x / A::from_f64(64.0) } else { x };
     // x to the power 1/4 + 1/16 + 1/64 + 1/256, which is nearly a third.
     let mut power = x.sqrt().sqrt();
     let mut root = power;
@@ -123,7 +127,8 @@ fn cube_root<A: Scalar>(x: A) -> A {
         let cube = root * root * root;
         root *= (cube + x + x) / (cube + cube + x);
     }
-    if x == A::zero() { x } else { root }
+    let root = if is_large { root * A::from_f64(4.0) } else { root };
+    if whole == A::zero() || whole == A::infinity() { whole } else { root }
 }
 
 #[cfg(test)]
@@ -155,7 +160,10 @@ mod tests {
                     assert!((found / expected - 1.0).abs() <= 2.0 * A::epsilon().as_f64(), "{x}: {found}, {expected}");
                 }
             }
-            assert_eq!(cube_root(A::zero()), A::zero());
+            let largest = A::max_value();
+            let (found, expected) = (cube_root(largest).as_f64(), largest.as_f64().cbrt());
+            assert!((found / expected - 1.0).abs() <= 2.0 * A::epsilon().as_f64(), "{found}, {expected}");
+            assert_eq!([A::zero(), A::infinity()].map(cube_root), [A::zero(), A::infinity()]);
             assert!(cube_root(A::nan()).is_nan());
         }
         check::<f32>(-36..38);

@@ -136,13 +136,13 @@ impl<A: Scalar> RAdamW<A> {
     }
 }
 
-/// r, once ρ is above 5.
-fn rectification(beta2: f64, at: &At) -> Option<f64> {
+/// r, once ρ is above `least`.
+pub(super) fn rectification(beta2: f64, at: &At, least: f64) -> Option<f64> {
     let limit = 2.0 / (1.0 - beta2) - 1.0;
     let power = at.power(beta2);
     let rho = limit - 2.0 * at.step as f64 * power / (1.0 - power);
     let square = (rho - 4.0) * (rho - 2.0) * limit / ((limit - 4.0) * (limit - 2.0) * rho);
-    if rho > 5.0 { Some(square.sqrt()) } else { None }
+    if rho > least { Some(square.sqrt()) } else { None }
 }
 
 /// β₁, 1 − β₁, β₂, 1 − β₂, the factor of √v and ε; and whether ρ > 5.
@@ -169,7 +169,7 @@ impl<A: Scalar, const DECOUPLED: bool> Rule<A> for RAdamRule<DECOUPLED> {
 
     fn coefficients(&self, &RAdamValues { beta1, beta2, eps }: &RAdamValues, at: &At) -> (f64, Coefficients<A>) {
         let (corrected, second) = (at.learning_rate / at.bias_correction(beta1), at.bias_correction(beta2).sqrt());
-        let rectification = rectification(beta2, at);
+        let rectification = rectification(beta2, at, 5.0);
         let (step_size, scale) = match rectification {
             Some(r) if self.eps_hat => (corrected * r * second, 1.0),
             Some(r) => (corrected * r, 1.0 / second),
@@ -216,12 +216,12 @@ mod tests {
     #[test]
     fn rectified_steps_by_hand() {
         let at = |step| At { step, learning_rate: 0.5, ..At::default() };
-        assert!((1..=7).all(|step| rectification(0.75, &at(step)).is_none()));
+        assert!((1..=7).all(|step| rectification(0.75, &at(step), 5.0).is_none()));
         // t = 8: ρ = 7 − 16·0.75⁸/(1 − 0.75⁸).
         let power = 0.75_f64.powi(8);
         let rho = 7.0 - 16.0 * power / (1.0 - power);
         let r = ((rho - 4.0) * (rho - 2.0) * 7.0 / (15.0 * rho)).sqrt();
-        assert!((rectification(0.75, &at(8)).unwrap() - r).abs() < 1e-12);
+        assert!((rectification(0.75, &at(8), 5.0).unwrap() - r).abs() < 1e-12);
 
         for eps_hat in [true, false] {
             let mut opt = RAdam::new(0.5).beta1(0.0).beta2(0.75).eps(1.0).eps_hat(eps_hat);
@@ -239,7 +239,8 @@ mod tests {
     fn a_short_memory_is_never_rectified() {
         for beta2 in [0.0, 0.5, 2.0 / 3.0] {
             assert!(
-                (1..1000).all(|step| rectification(beta2, &At { step, learning_rate: 0.5, ..At::default() }).is_none()),
+                (1..1000)
+                    .all(|step| rectification(beta2, &At { step, learning_rate: 0.5, ..At::default() }, 5.0).is_none()),
                 "{beta2}"
             );
         }

@@ -118,7 +118,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         if self.options != Options::default() {
             let at = At { step: 1, learning_rate: rates.learning_rate, ..At::default() };
             let moment = self.rule.second_moment(&rule, &at);
-            self.options.ensure(step, (self.rule.name(), self.rule.decay(), moment))?;
+            self.options.ensure(step, (self.rule.name(), self.rule.averages(), self.rule.decay(), moment))?;
         }
         Ok(StepValues { rates, rule })
     }
@@ -165,8 +165,13 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
         let tensors = PerTensor::read_state(&node, |info| {
             State::read(slots, numbers, info, (self.precision, keeps_norm), &node)
         })?;
-        let stepped = tensors.iter().filter(|(_, state)| state.steps > 0).map(|(info, _)| info);
-        let evaluated = Evaluated::read_state(&mut node, stepped)?;
+        let evaluated = match self.rule.averages() {
+            true => {
+                let stepped = tensors.iter().filter(|(_, state)| state.steps > 0);
+                Evaluated::read_state(&mut node, stepped.map(|(info, _)| info))?
+            }
+            false => Evaluated::default(),
+        };
         let most_steps = tensors.iter().map(|(_, state)| state.steps).max().unwrap_or(0);
         let own = Commit::new(move || {
             (self.steps, self.most_steps) = (steps, most_steps);

@@ -1,5 +1,7 @@
 //! Parameters in training that are swapped for what is to be evaluated.
 
+use std::collections::BTreeSet;
+
 use crate::error::{Error, Result, StepError};
 use crate::params::{Owned, Scalar, TensorInfo};
 use crate::state::{StateReader, StateWriter};
@@ -33,21 +35,23 @@ impl<A: Scalar> Evaluated<A> {
         }
     }
 
-    /// Reads what [`write_state`](Self::write_state) wrote. There must be parameters of the tensors that have taken steps.
+    /// Reads what [`write_state`](Self::write_state) wrote: the parameters of exactly those tensors that have taken steps.
     pub(super) fn read_state<'i>(
         node: &mut StateReader<'_>,
-        mut stepped: impl Iterator<Item = &'i TensorInfo>,
+        stepped: impl Iterator<Item = &'i TensorInfo>,
     ) -> Result<Self> {
         let node = node.branch("evaluated");
         if !node.has("swapped") {
             return Ok(Self::default());
         }
         let swapped = node.value_where("swapped", "true", |swapped| *swapped)?;
-        let trained = PerTensor::<Owned<A>>::read(&node, "trained")?;
-        let missing = |info: &&TensorInfo| info.elements() > 0 && trained.get(info.path()).is_none();
-        match stepped.find(missing) {
-            Some(info) => Err(node.missing("trained", info)),
-            None => Ok(Self { trained, swapped }),
-        }
+        let stepped: BTreeSet<&str> = stepped.map(TensorInfo::path).collect();
+        let trained = PerTensor::read_state(&node, |info| {
+            if info.elements() == 0 || !stepped.contains(info.path()) {
+                return Ok(None);
+            }
+            Owned::read(&node, "trained", info)?.map_or_else(|| Err(node.missing("trained", info)), |own| Ok(Some(own)))
+        })?;
+        Ok(Self { trained, swapped })
     }
 }

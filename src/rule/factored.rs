@@ -140,7 +140,7 @@ impl<A: Scalar, R: FactoredRule<A>> Factored<R, A> {
     fn values(&self, step: &Step<'_, A>) -> Result<StepValues<R::Values>> {
         self.state.ensure_known(step)?;
         self.options.check()?;
-        self.options.ensure(step, (self.rule.name(), Decay::Decoupled, None))?;
+        self.options.ensure(step, (self.rule.name(), false, Decay::Decoupled, None))?;
         step.share().ensure(Extent::Tensors, self.rule.name())?;
         counter::ensure_next("steps", self.steps)?;
         let (rates, decay) = (self.rates.at(self.steps)?, self.options.decay(Decay::Decoupled));

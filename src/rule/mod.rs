@@ -105,7 +105,8 @@ pub trait Rule<A: Scalar>: HyperParameters + 'static {
 
     /// The names of the numbers that the rule remembers of each tensor, at most [`MAX_NUMBERS`]. They start at 0. The default is none.
     ///
-    /// They are for what the step number does not determine, such as the largest learning rate so far.
+    /// They are for what the step number does not determine, such as the largest learning rate so far. They must stay finite and ≥ 0: a saved
+    /// state with others is rejected.
     fn numbers(&self) -> &'static [&'static str] {
         &[]
     }
@@ -127,6 +128,12 @@ pub trait Rule<A: Scalar>: HyperParameters + 'static {
     fn gradient_ratio(&self, values: &Self::Values) -> Option<GradientRatio> {
         let _ = values;
         None
+    }
+
+    /// Whether the rule is [`Averaging`], so that its state says where the average is. Options that change the move are an error then. The
+    /// default is `false`.
+    fn averages(&self) -> bool {
+        false
     }
 
     /// Computes the step size in `θ ← θ − step_size · direction` and the coefficients of one tensor, from the hyper-parameters of this step.

@@ -73,7 +73,7 @@ impl Options {
     pub(super) fn ensure<A: Element>(
         self,
         step: &Step<'_, A>,
-        (optimizer, decay, moment): (&'static str, Decay, Option<SecondMoment>),
+        (optimizer, averages, decay, moment): (&'static str, bool, Decay, Option<SecondMoment>),
     ) -> Result<()> {
         let impossible = |option, needs| Err(Error::Step(StepError::OptionNotPossible { option, optimizer, needs }));
         if self.update_clipping && moment.is_none() {
@@ -91,8 +91,13 @@ impl Options {
             ("update_clipping", self.update_clipping),
             ("keep_norm", self.keep_norm),
         ];
-        let first = measuring.into_iter().find(|(_, is_on)| *is_on);
-        first.map_or(Ok(()), |(name, _)| step.share().ensure(Extent::Tensors, name))
+        match measuring.into_iter().find(|(_, is_on)| *is_on) {
+            None => Ok(()),
+            Some((name, _)) if averages => {
+                impossible(name, "an optimizer whose state does not say where the average is")
+            }
+            Some((name, _)) => step.share().ensure(Extent::Tensors, name),
+        }
     }
 
     pub(super) fn describe(self, line: Line) -> Line {

@@ -219,11 +219,19 @@ impl<'r> StateReader<'r> {
     /// Reads a number that belongs to one tensor of the parameters.
     ///
     /// # Errors
-    /// [`StateError::MissingEntry`], [`StateError::EntryShape`], [`StateError::EntryType`].
+    /// [`StateError::MissingEntry`], [`StateError::EntryValue`], [`StateError::EntryShape`], [`StateError::EntryType`].
     pub(crate) fn number(&self, name: &str, info: &TensorInfo) -> Result<f64> {
         let name = format!("{name}{NUMBER}");
-        let number = self.numbers::<f64>(&name, info.path(), &[], f64::DTYPE)?;
-        number.and_then(|number| number.first().copied()).ok_or_else(|| self.missing(&name, info))
+        let numbers = self.numbers::<f64>(&name, info.path(), &[], f64::DTYPE)?;
+        let number = numbers.and_then(|number| number.first().copied()).ok_or_else(|| self.missing(&name, info))?;
+        match number.is_finite() && number >= 0.0 {
+            true => Ok(number),
+            false => {
+                let key = format!("{}{name}/{}", self.prefix, info.path());
+                let (value, accepted) = (number.to_string(), "a finite number ≥ 0");
+                Err(Error::State(StateError::EntryValue { key, value, accepted }))
+            }
+        }
     }
 
     /// Reads a tensor of a parameter's shape, in row-major order, if it is there.

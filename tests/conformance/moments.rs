@@ -75,7 +75,7 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
             parabola: 0.1, rosenbrock: (1e-2, 10_000),
             pinned: Pinned::Bits(0.7003025, 0.700302565756486),
             optimizer: |lr| Box::new(Adan::new(lr).beta1(0.9).beta2(0.8).beta3(0.95).eps(1e-3).weight_decay(0.01)),
-            oracle: Element(|t, lr, p, g, s| adan(t, lr, p * (1.0 - lr * 0.01), g, s, ([0.9, 0.8, 0.95], 1e-3))) },
+            oracle: Element(|t, lr, p, g, s| adan(t, lr, p, g, s, ([0.9, 0.8, 0.95], 1e-3)) / (1.0 + lr * 0.01)) },
 
         Row { name: "madgrad", slots: &["s", "grad_sum_sq", "x0"], rests: true, parabola: 0.1, rosenbrock: (1e-2, 10_000),
             pinned: Pinned::Bits(0.7096645, 0.7096644956682171),

@@ -53,7 +53,7 @@ pub(crate) fn optimizer<A: Scalar>(name: &str, case: &Case) -> Box<dyn Optimizer
         "laprop" => with!(LaProp::new(rate); beta1 beta2 eps weight_decay;),
         "ademamix" => with!(AdEMAMix::new(rate); beta1 beta2 beta3 alpha eps weight_decay;),
         "adopt" => with!(Adopt::new(rate); beta1 beta2 eps clip_exponent weight_decay;),
-        "adan" => with!(Adan::new(rate); beta1 beta2 beta3 eps weight_decay;),
+        "adan" => with!(Adan::new(rate); beta1 beta2 beta3 eps weight_decay; proximal),
         "madgrad" => with!(Madgrad::new(rate); momentum eps weight_decay;),
         "adafactor" => with!(Adafactor::new(rate).min_side(number("min_side").unwrap_or(0.0) as usize);
             beta2_decay eps min_scale clip_threshold beta1 weight_decay; eps_inside_mean scale_parameter relative_step),

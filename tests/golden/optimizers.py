@@ -177,7 +177,8 @@ def optax_adopt(rate, options):
 def with_three_betas(options):
     """timm's argument names for Adan's options."""
     betas = tuple(options.get(name, default) for name, default in [("beta1", 0.98), ("beta2", 0.92), ("beta3", 0.99)])
-    return {"betas": betas} | renamed({}, options, ["beta1", "beta2", "beta3"])
+    no_prox = not options.get("proximal", True)
+    return {"betas": betas, "no_prox": no_prox} | renamed({}, options, ["beta1", "beta2", "beta3", "proximal"])
 
 
 def renamed(names, options, drop=()):
@@ -495,8 +496,9 @@ OPTIMIZERS = [
             "plain": {},
             "betas+eps": {"beta1": 0.9, "beta2": 0.8, "beta3": 0.95, "eps": 1e-4},
             "weight_decay": {"weight_decay": 0.1},
+            "not proximal": {"weight_decay": 0.1, "proximal": False},
         },
-        fixed={"no_prox": True, "foreach": False},
+        fixed={"foreach": False},
         translate=with_three_betas,
     ),
     Optimizer(

@@ -376,8 +376,8 @@ def adopt_reference(beta1=0.9, beta2=0.9999, eps=1e-6, clip_exponent=0.25, weigh
     return update
 
 
-def adan_reference(beta1=0.98, beta2=0.92, beta3=0.99, eps=1e-8, weight_decay=0.0):
-    """Adan, with decoupled weight decay instead of the proximal one."""
+def adan_reference(beta1=0.98, beta2=0.92, beta3=0.99, eps=1e-8, weight_decay=0.0, proximal=True):
+    """Adan."""
     t = 0
     m = d = v = before = 0.0
 
@@ -390,7 +390,8 @@ def adan_reference(beta1=0.98, beta2=0.92, beta3=0.99, eps=1e-8, weight_decay=0.
         v = beta3 * v + (1 - beta3) * (g + beta2 * difference) ** 2
         direction = m / (1 - beta1**t) + beta2 * d / (1 - beta2**t)
         before = g
-        return theta * (1 - lr * weight_decay) - lr * direction / (np.sqrt(v / (1 - beta3**t)) + eps)
+        move = lr * direction / (np.sqrt(v / (1 - beta3**t)) + eps)
+        return (theta - move) / (1 + lr * weight_decay) if proximal else theta * (1 - lr * weight_decay) - move
 
     return update
 

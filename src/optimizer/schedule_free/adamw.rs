@@ -2,7 +2,7 @@
 
 use std::ops::Bound::Excluded;
 
-use super::{Factors, NUMBERS, Weight, factor};
+use super::{NUMBERS, StepFactors, Weight, factor};
 use crate::hyper_parameters;
 use crate::params::Scalar;
 use crate::rule::{At, Averaging, Decay, Elementwise, Lanes, Rule};
@@ -47,6 +47,9 @@ use crate::schedule::Hyper;
 /// The authors' `AdamWScheduleFree` (schedulefree), whose r is called `r` and whose p `weight_lr_power`. It stores z. Its `warmup_steps` is a
 /// schedule here: `AdamWScheduleFree::new(2.5e-3.warmup(n))`. optax's `schedule_free` skips the first value of a schedule;
 /// Keras' weights are those of r = p = 0.
+///
+/// x belongs to y and s of the same step. Put adaptors that change parameters by themselves (`lookahead`, `local_steps`) around another optimizer; and call
+/// `swap` with the parameters that the optimizer itself has, which are not those of the model inside `sharded` and `master_weights`.
 ///
 /// # Errors
 /// A step returns [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if a value is out of range,
@@ -120,6 +123,10 @@ impl<A: Scalar> Rule<A> for AdamWScheduleFreeRule {
         NUMBERS
     }
 
+    fn averages(&self) -> bool {
+        true
+    }
+
     fn remember(&self, values: &AdamWScheduleFreeValues, at: &At, numbers: &mut [f64]) {
         values.weight().add(at, at.learning_rate, numbers);
     }
@@ -128,14 +135,15 @@ impl<A: Scalar> Rule<A> for AdamWScheduleFreeRule {
     fn coefficients(&self, values: &AdamWScheduleFreeValues, at: &At) -> (f64, [A; 9]) {
         let &AdamWScheduleFreeValues { beta1, beta2, eps, .. } = values;
         let scale = 1.0 / at.bias_correction(beta2).sqrt();
-        let Factors { c, keep, along, inside } = Factors::of(at.learning_rate, beta1, values.weight().fraction(at));
+        let StepFactors { c, keep, along, inside } = StepFactors::of(at.learning_rate, beta1, Weight::fraction(at));
         (1.0, [beta2, 1.0 - beta2, scale, eps, at.weight_decay, c, keep, along, inside].map(A::from_f64))
     }
 
     fn sweep(&self, c: [A; 9], lanes: Lanes<'_, A>) {
         lanes.each(c, |&[b2, r2, scale, eps, decay, c, keep, along, inside], y, grad, [s, v]: [A; 2]| {
             let v = b2 * v + r2 * grad * grad;
-            let d = grad / (v.sqrt() * scale + eps) + decay * y;
+            let divisor = v.sqrt() * scale + eps;
+            let d = if divisor == A::zero() { divisor } else { grad / divisor } + decay * y;
             (along * d - c * s, [keep * (s - inside * d), v])
         });
     }

@@ -10,8 +10,7 @@ pub use sgd::{SgdScheduleFree, SgdScheduleFreeRule, SgdScheduleFreeValues};
 
 use crate::rule::{At, real_power};
 
-/// The numbers that a tensor remembers: the sum of the weights of all steps, where tʳ is that of a step at the largest learning rate so far;
-/// and that learning rate.
+/// The numbers that a tensor remembers: the sum of the weights of all steps, divided by that of the last one; and the largest learning rate.
 const NUMBERS: &[&str] = &["weight_sum", "lr_max"];
 
 /// The weight wₜ = tʳ·ηmaxᵖ of a step in the average.
@@ -26,37 +25,41 @@ struct Weight {
 impl Weight {
     /// Adds a step of learning rate `eta` to the numbers.
     ///
-    /// The sum is divided by ηmaxᵖ, so that no learning rate is too small for its power.
+    /// Only ratios of weights are computed, because the powers may be too large or too small for a number.
     fn add(self, at: &At, eta: f64, numbers: &mut [f64]) {
         let [sum, largest] = numbers else { return };
         let grown = largest.max(eta);
-        if grown > *largest && *sum > 0.0 {
-            *sum *= real_power(*largest / grown, self.lr_power);
-        }
+        let (step, before) = (at.step as f64, *largest);
         *largest = grown;
+        if *sum > 0.0 {
+            *sum *= real_power((step - 1.0) / step, self.time_power);
+        }
+        if *sum > 0.0 && grown > before {
+            *sum *= real_power(before / grown, self.lr_power);
+        }
         // At learning rate 0, nothing has a weight; unless learning rates do not matter.
         if grown > 0.0 || self.lr_power == 0.0 {
-            *sum += real_power(at.step as f64, self.time_power);
+            *sum += 1.0;
         }
     }
 
     /// c = wₜ/(w₁ + … + wₜ), from the numbers of this step.
-    fn fraction(self, at: &At) -> f64 {
+    fn fraction(at: &At) -> f64 {
         let [sum, _] = at.numbers;
-        if sum > 0.0 { real_power(at.step as f64, self.time_power) / sum } else { 0.0 }
+        if sum > 0.0 { 1.0 / sum } else { 0.0 }
     }
 }
 
 /// The factors of the move `y ← y − (along·d − c·s)`, `s ← keep·(s − inside·d)`, where s = z − y.
 #[derive(Clone, Copy)]
-struct Factors {
+struct StepFactors {
     c: f64,
     keep: f64,
     along: f64,
     inside: f64,
 }
 
-impl Factors {
+impl StepFactors {
     /// For a step of learning rate `eta`, and the fraction β of the average x in y.
     fn of(eta: f64, beta: f64, c: f64) -> Self {
         let keep = 1.0 - c;
@@ -71,12 +74,12 @@ fn factor(beta: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use ndarray::array;
+    use ndarray::{Array1, Array2, ShapeBuilder, array};
 
     use super::Weight;
-    use crate::error::{Error, StepError};
+    use crate::error::{Error, StateError, StepError};
     use crate::prelude::*;
-    use crate::rule::At;
+    use crate::rule::{At, Rounding, StatePrecision};
 
     /// The fractions c of some steps, by the sums as they are written in the paper.
     fn naive(etas: &[f64], weight: Weight) -> Vec<f64> {
@@ -98,7 +101,7 @@ mod tests {
             for ((step, eta), expected) in etas.iter().enumerate().zip(naive(&etas, weight)) {
                 let at = At { step: step as u64 + 1, ..At::default() };
                 weight.add(&at, *eta, &mut numbers);
-                let fraction = weight.fraction(&At { numbers, ..at });
+                let fraction = Weight::fraction(&At { numbers, ..at });
                 assert!((fraction - expected).abs() < 1e-14, "{step}: {fraction}, {expected}");
             }
         }
@@ -110,8 +113,76 @@ mod tests {
         for step in 1..=4 {
             let at = At { step, ..At::default() };
             weight.add(&at, 1e-200, &mut numbers);
-            assert_eq!(weight.fraction(&At { numbers, ..at }), 1.0 / step as f64);
+            assert_eq!(Weight::fraction(&At { numbers, ..at }), 1.0 / step as f64);
         }
+    }
+
+    #[test]
+    fn the_largest_powers_have_weights() {
+        let (weight, mut numbers) = (Weight { time_power: 1e6, lr_power: 1e6 }, [0.0; 2]);
+        for step in 1..=4 {
+            let at = At { step, ..At::default() };
+            weight.add(&at, step as f64, &mut numbers);
+            assert_eq!(Weight::fraction(&At { numbers, ..at }), 1.0);
+        }
+    }
+
+    #[test]
+    fn without_eps_an_element_that_has_had_no_gradient_rests() {
+        let gradient = array![1.0, 0.0];
+        let (mut w, mut v) = (array![1.0, 1.0], array![1.0, 1.0]);
+        let mut adamw = AdamWScheduleFree::new(0.1).eps(0.0).weight_decay(0.5);
+        let mut radam = RAdamScheduleFree::new(0.1).eps(0.0);
+        for _ in 0..9 {
+            adamw.step(&mut w, &gradient).unwrap();
+            radam.step(&mut v, &gradient).unwrap();
+        }
+        assert!(w[0] < w[1] && w[1] < 1.0, "{w}");
+        assert!(v[0] < 1.0 && v[1] == 1.0, "{v}");
+    }
+
+    /// In a tree, in any order of memory, with state of any precision, and with a tensor that has no gradient.
+    #[test]
+    fn every_tensor_that_has_moved_is_swapped() {
+        for precision in [StatePrecision::Full, StatePrecision::Bf16(Rounding::Nearest), StatePrecision::Blockwise8] {
+            let mut opt = RAdamScheduleFree::new(0.1).beta1(0.5).silent(false).state_precision(precision);
+            let start = Array2::from_shape_fn((3, 4).f(), |(i, j)| (i + 2 * j) as f32);
+            let mut w = (start.clone(), array![2.0_f32]);
+            for _ in 0..3 {
+                opt.step(&mut w, &(&start, None::<Array1<f32>>)).unwrap();
+            }
+            let trained = w.clone();
+            let slot = opt.slot("0", "z_minus_y").unwrap();
+            opt.swap(&mut w).unwrap();
+            let expected =
+                Array2::from_shape_fn((3, 4), |at| (f64::from(trained.0[at]) - f64::from(slot[[at.0, at.1]])) as f32);
+            assert!(w.0 == expected && w.0 != trained.0 && w.1 == trained.1, "{precision:?}");
+            opt.swap(&mut w).unwrap();
+            assert!(w == trained);
+        }
+    }
+
+    #[test]
+    fn numbers_of_a_state_are_checked() {
+        let mut opt = SgdScheduleFree::new(0.5);
+        opt.step(&mut array![1.0], &array![1.0]).unwrap();
+        let state = opt.state_dict();
+        for number in [f64::NAN, f64::INFINITY, -1.0] {
+            let mut wrong = state.clone();
+            wrong.insert_tensor("sgd_schedule_free/lr_max.number/", ndarray::arr0(number).view());
+            let error = opt.load_state_dict(&wrong).unwrap_err().to_string();
+            assert!(error.contains("sgd_schedule_free/lr_max.number/") && error.contains("≥ 0"), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_what_averages_can_be_swapped() {
+        let (mut adam, mut w) = (Adam::new(0.1), array![1.0]);
+        adam.step(&mut w, &array![1.0]).unwrap();
+        let mut state = adam.state_dict();
+        state.insert_text("adam/evaluated/swapped", true);
+        state.insert_tensor("adam/evaluated/trained/", w.view());
+        assert!(matches!(adam.load_state_dict(&state), Err(Error::State(StateError::UnexpectedEntry { .. }))));
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use std::ops::Bound::Excluded;
 
-use super::{Factors, NUMBERS, Weight, factor};
+use super::{NUMBERS, StepFactors, Weight, factor};
 use crate::hyper_parameters;
+use crate::optimizer::radam::rectification;
 use crate::params::Scalar;
 use crate::rule::{At, Averaging, Decay, Elementwise, Lanes, Rule};
 use crate::schedule::Hyper;
@@ -90,13 +91,9 @@ impl<A: Scalar> RAdamScheduleFree<A> {
 impl RAdamScheduleFreeRule {
     /// The learning rate, rectified, and whether ρ > 4.
     fn rectified(&self, values: &RAdamScheduleFreeValues, at: &At) -> (f64, bool) {
-        let limit = 2.0 / (1.0 - values.beta2) - 1.0;
-        let power = at.power(values.beta2);
-        let rho = limit - 2.0 * at.step as f64 * power / (1.0 - power);
-        let square = (rho - 4.0) * (rho - 2.0) * limit / ((limit - 4.0) * (limit - 2.0) * rho);
-        match rho > 4.0 {
-            true => (at.learning_rate * square.sqrt(), true),
-            false => (if self.silent { 0.0 } else { at.learning_rate }, false),
+        match rectification(values.beta2, at, 4.0) {
+            Some(r) => (at.learning_rate * r, true),
+            None => (if self.silent { 0.0 } else { at.learning_rate }, false),
         }
     }
 }
@@ -127,6 +124,10 @@ impl<A: Scalar> Rule<A> for RAdamScheduleFreeRule {
         NUMBERS
     }
 
+    fn averages(&self) -> bool {
+        true
+    }
+
     fn remember(&self, values: &RAdamScheduleFreeValues, at: &At, numbers: &mut [f64]) {
         values.weight().add(at, self.rectified(values, at).0, numbers);
     }
@@ -136,7 +137,7 @@ impl<A: Scalar> Rule<A> for RAdamScheduleFreeRule {
         let &RAdamScheduleFreeValues { beta1, beta2, eps, .. } = values;
         let scale = 1.0 / at.bias_correction(beta2).sqrt();
         let (eta, is_rectified) = self.rectified(values, at);
-        let Factors { c, keep, along, inside } = Factors::of(eta, beta1, values.weight().fraction(at));
+        let StepFactors { c, keep, along, inside } = StepFactors::of(eta, beta1, Weight::fraction(at));
         let numbers = [beta2, 1.0 - beta2, scale, eps, at.weight_decay, c, keep, along, inside];
         (1.0, (numbers.map(A::from_f64), is_rectified))
     }
@@ -145,7 +146,8 @@ impl<A: Scalar> Rule<A> for RAdamScheduleFreeRule {
         match is_rectified {
             true => lanes.each(c, |&[b2, r2, scale, eps, decay, c, keep, along, inside], y, grad, [s, v]: [A; 2]| {
                 let v = b2 * v + r2 * grad * grad;
-                let d = grad / (v.sqrt() * scale + eps) + decay * y;
+                let divisor = v.sqrt() * scale + eps;
+                let d = if divisor == A::zero() { divisor } else { grad / divisor } + decay * y;
                 (along * d - c * s, [keep * (s - inside * d), v])
             }),
             false => lanes.each(c, |&[b2, r2, _, _, decay, c, keep, along, inside], y, grad, [s, v]: [A; 2]| {

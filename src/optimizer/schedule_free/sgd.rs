@@ -2,7 +2,7 @@
 
 use std::ops::Bound::Excluded;
 
-use super::{Factors, NUMBERS, Weight, factor};
+use super::{NUMBERS, StepFactors, Weight, factor};
 use crate::hyper_parameters;
 use crate::params::Scalar;
 use crate::rule::{At, Averaging, Elementwise, Lanes, Rule};
@@ -43,6 +43,9 @@ use crate::schedule::Hyper;
 /// # Conventions
 /// The authors' `SGDScheduleFree` (schedulefree), whose r is called `r` and whose p `weight_lr_power`. It stores z. Its `warmup_steps` is a
 /// schedule here: `SgdScheduleFree::new(1.0.warmup(n))`. optax's `schedule_free` skips the first value of a schedule.
+///
+/// x belongs to y and s of the same step. Put adaptors that change parameters by themselves (`lookahead`, `local_steps`) around another optimizer; and call
+/// `swap` with the parameters that the optimizer itself has, which are not those of the model inside `sharded` and `master_weights`.
 ///
 /// # Errors
 /// A step returns [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if a value is out of range,
@@ -111,14 +114,18 @@ impl<A: Scalar> Rule<A> for SgdScheduleFreeRule {
         NUMBERS
     }
 
+    fn averages(&self) -> bool {
+        true
+    }
+
     fn remember(&self, values: &SgdScheduleFreeValues, at: &At, numbers: &mut [f64]) {
         values.weight().add(at, at.learning_rate, numbers);
     }
 
     /// The direction is the whole step.
     fn coefficients(&self, values: &SgdScheduleFreeValues, at: &At) -> (f64, [A; 4]) {
-        let Factors { c, keep, along, inside } =
-            Factors::of(at.learning_rate, values.momentum, values.weight().fraction(at));
+        let StepFactors { c, keep, along, inside } =
+            StepFactors::of(at.learning_rate, values.momentum, Weight::fraction(at));
         (1.0, [c, keep, along, inside].map(A::from_f64))
     }
 

@@ -31,7 +31,9 @@ impl<A: Scalar, O: Optimizer<A> + 'static> OptimizerLaws<A, O> {
                     ensure(tensor.iter().all(|value| value.is_finite()), || {
                         format!("the state entry {key:?} is not finite")
                     })?;
-                    ensure(!self.is_elementwise() || tensor.shape() == shape, || {
+                    // Numbers belong to a tensor as a whole.
+                    let has_shape = tensor.shape() == shape || key.contains(".number/") && tensor.shape().is_empty();
+                    ensure(!self.is_elementwise() || has_shape, || {
                         format!("the state entry {key:?} has shape {:?}, not that of the parameter", tensor.shape())
                     })?;
                 }
