@@ -7,9 +7,9 @@ use gradus::rule::{
 };
 use gradus::testing::Law;
 use gradus::{
-    AdEMAMix, AdaBelief, Adadelta, Adafactor, Adagrad, Adam, AdamW, Adamax, Adan, Adopt, Asgd, LaProp, Lamb, Lars,
-    Lion, Madgrad, Momentum, Muon, NAdam, NAdamW, Nesterov, Optimizer, OptimizerExt, RAdam, RAdamW, RmsProp, Rprop,
-    Sgd, SignSgd, Signum, StableAdamW, Yogi,
+    AdEMAMix, AdaBelief, Adadelta, Adafactor, Adagrad, Adam, AdamW, AdamWScheduleFree, Adamax, Adan, Adopt, Asgd,
+    LaProp, Lamb, Lars, Lion, Madgrad, Momentum, Muon, NAdam, NAdamW, Nesterov, Optimizer, OptimizerExt, RAdam,
+    RAdamScheduleFree, RAdamW, RmsProp, Rprop, Sgd, SgdScheduleFree, SignSgd, Signum, StableAdamW, Yogi,
 };
 use ndarray::{Array1, Array2, ArrayD, ShapeBuilder, Zip, array, s};
 

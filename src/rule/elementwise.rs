@@ -11,17 +11,15 @@ use super::lanes::Prelude;
 use super::memory::State;
 use super::options::{Move, Options, options};
 use super::precision::StatePrecision;
-use super::rates::{Rates, RatesAt, driver, optimizer_of_driver};
-use super::stored::MAX_SLOTS;
+use super::rates::{Rates, driver, optimizer_of_driver};
 use super::sweep::{Scratch, Shared, Sweep};
 use super::{At, HyperParameters, MAX_NUMBERS, Rule};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernel::simd;
 use crate::params::{Layout, Order, Scalar};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::share::Extent;
-use crate::step::{Grad, Optimizer, PerTensor, Report, Step, Tensor, counter, norm};
+use crate::step::{Grad, Optimizer, PerTensor, Report, Step, Tensor, norm};
 
 /// An optimizer from a [`Rule`]. Every element-wise optimizer of this crate is one.
 ///
@@ -34,12 +32,12 @@ use crate::step::{Grad, Optimizer, PerTensor, Report, Step, Tensor, counter, nor
 #[must_use = "an optimizer moves nothing until `step` is called"]
 pub struct Elementwise<R, A> {
     pub(crate) rule: R,
-    rates: Rates,
-    options: Options,
+    pub(super) rates: Rates,
+    pub(super) options: Options,
     precision: StatePrecision,
     pub(super) steps: u64,
     /// No tensor has taken more steps.
-    most_steps: u64,
+    pub(super) most_steps: u64,
     pub(super) state: PerTensor<State<A>>,
     pub(super) evaluated: Evaluated<A>,
     scratch: Scratch<A>,
@@ -88,56 +86,6 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
     pub fn state_bytes(&self) -> usize {
         self.state.iter().map(|(_, state)| state.slots.bytes()).sum()
     }
-
-    /// The hyper-parameters of this step, if they and the step are in order.
-    fn values(&self, step: &Step<'_, A>) -> Result<StepValues<R::Values>> {
-        self.state.ensure_known(step)?;
-        self.evaluated.ensure_in_training()?;
-        self.options.check()?;
-        let slots = self.rule.slots().len();
-        let refused = |what: &str, found: usize, most: usize| {
-            Err(Error::Other(format!("{} has {found} {what} where {most} are possible", self.rule.name())))
-        };
-        if slots > MAX_SLOTS {
-            return refused("state slots", slots, MAX_SLOTS);
-        }
-        if self.rule.numbers().len() > MAX_NUMBERS {
-            return refused("numbers", self.rule.numbers().len(), MAX_NUMBERS);
-        }
-        counter::ensure_next("steps", self.steps)?;
-        let (rates, decay) = (self.rates.at(self.steps)?, self.options.decay(self.rule.decay()));
-        let is_plain = step.is_as_paired() && counter::ensure_next("steps", self.most_steps).is_ok();
-        if !is_plain {
-            self.ensure_each(step, rates)?;
-        }
-        rates.ensure::<A>(decay, None, self.steps)?;
-        let rule = self.rule.values::<A>(self.steps)?;
-        if self.rule.gradient_ratio(&rule).is_some() {
-            step.share().ensure(Extent::Tensors, self.rule.name())?;
-        }
-        if self.options != Options::default() {
-            let at = At { step: 1, learning_rate: rates.learning_rate, ..At::default() };
-            let moment = self.rule.second_moment(&rule, &at);
-            self.options.ensure(step, (self.rule.name(), self.rule.averages(), self.rule.decay(), moment))?;
-        }
-        Ok(StepValues { rates, rule })
-    }
-
-    /// Returns an error unless what adaptors have described is in order for each tensor, and its counter has a next number.
-    fn ensure_each(&self, step: &Step<'_, A>, rates: RatesAt) -> Result<()> {
-        for (info, tensor) in step.iter() {
-            let Some(grad) = &tensor.grad else { continue };
-            rates.ensure_adjusted(self.options.decay(self.rule.decay()), (info, tensor), self.steps)?;
-            grad.ensure_kept(info)?;
-            counter::ensure_next_of(info, self.state.at(tensor.index()).map_or(0, |state| state.steps))?;
-        }
-        Ok(())
-    }
-}
-
-struct StepValues<V> {
-    rates: RatesAt,
-    rule: V,
 }
 
 impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
@@ -299,7 +247,7 @@ mod tests {
     use ndarray::{Array1, ArrayViewMut1, Axis, aview_mut1};
 
     use super::*;
-    use crate::error::StepError;
+    use crate::error::{Error, StepError};
     use crate::optimizer::{Adam, AdamW, Momentum, Nesterov, OptimizerExt, RmsProp, Sgd};
     use crate::rule::Rounding;
 

@@ -42,6 +42,7 @@
 //! ```
 
 mod averaging;
+mod checked;
 mod decay;
 mod directions;
 mod elementwise;

@@ -1,0 +1,63 @@
+//! What must hold before an element-wise step moves anything.
+
+use super::options::Options;
+use super::rates::RatesAt;
+use super::stored::MAX_SLOTS;
+use super::{At, Elementwise, MAX_NUMBERS, Rule};
+use crate::error::{Error, Result};
+use crate::params::Scalar;
+use crate::step::share::Extent;
+use crate::step::{Step, counter};
+
+/// The hyper-parameters of one step.
+pub(super) struct StepValues<V> {
+    pub(super) rates: RatesAt,
+    pub(super) rule: V,
+}
+
+impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
+    /// The hyper-parameters of this step, if they and the step are in order.
+    pub(super) fn values(&self, step: &Step<'_, A>) -> Result<StepValues<R::Values>> {
+        self.state.ensure_known(step)?;
+        self.evaluated.ensure_in_training()?;
+        self.options.check()?;
+        let slots = self.rule.slots().len();
+        let refused = |what: &str, found: usize, most: usize| {
+            Err(Error::Other(format!("{} has {found} {what} where {most} are possible", self.rule.name())))
+        };
+        if slots > MAX_SLOTS {
+            return refused("state slots", slots, MAX_SLOTS);
+        }
+        if self.rule.numbers().len() > MAX_NUMBERS {
+            return refused("numbers", self.rule.numbers().len(), MAX_NUMBERS);
+        }
+        counter::ensure_next("steps", self.steps)?;
+        let (rates, decay) = (self.rates.at(self.steps)?, self.options.decay(self.rule.decay()));
+        let is_plain = step.is_as_paired() && counter::ensure_next("steps", self.most_steps).is_ok();
+        if !is_plain {
+            self.ensure_each(step, rates)?;
+        }
+        rates.ensure::<A>(decay, None, self.steps)?;
+        let rule = self.rule.values::<A>(self.steps)?;
+        if self.rule.gradient_ratio(&rule).is_some() {
+            step.share().ensure(Extent::Tensors, self.rule.name())?;
+        }
+        if self.options != Options::default() {
+            let at = At { step: 1, learning_rate: rates.learning_rate, ..At::default() };
+            let moment = self.rule.second_moment(&rule, &at);
+            self.options.ensure(step, (self.rule.name(), self.rule.averages(), self.rule.decay(), moment))?;
+        }
+        Ok(StepValues { rates, rule })
+    }
+
+    /// Returns an error unless what adaptors have described is in order for each tensor, and its counter has a next number.
+    fn ensure_each(&self, step: &Step<'_, A>, rates: RatesAt) -> Result<()> {
+        for (info, tensor) in step.iter() {
+            let Some(grad) = &tensor.grad else { continue };
+            rates.ensure_adjusted(self.options.decay(self.rule.decay()), (info, tensor), self.steps)?;
+            grad.ensure_kept(info)?;
+            counter::ensure_next_of(info, self.state.at(tensor.index()).map_or(0, |state| state.steps))?;
+        }
+        Ok(())
+    }
+}
