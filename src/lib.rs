@@ -35,7 +35,7 @@ pub use kernel::simd;
 pub use ndarray;
 pub use optimizer::OptimizerExt;
 pub use optimizer::list::*;
-pub use params::{Element, Params, ParamsMut, Pattern, Scalar};
+pub use params::{Element, Params, ParamsMut, Pattern, Rows, Scalar};
 pub use schedule::Hyper;
 pub use state::{Commit, StateDict, StateReader, StateWriter};
 pub use step::{Adjust, Follower, Grad, Made, Optimizer, PerTensor, Preview, Report, Step, Tensor};

@@ -9,7 +9,7 @@ pub use crate::optimizer::OptimizerExt;
 #[doc(hidden)]
 pub use crate::optimizer::features_off::FeaturesOff as _;
 pub use crate::optimizer::list::*;
-pub use crate::params::{Element, Params, ParamsMut, Scalar};
+pub use crate::params::{Element, Params, ParamsMut, Rows, Scalar};
 pub use crate::rule::Elementwise;
 pub use crate::schedule::{Schedule, ScheduleExt};
 pub use crate::step::Optimizer;

@@ -59,6 +59,7 @@ impl<A: Element> Transform<A> for Centralize {
         // A part of a tensor has no units.
         step.share().ensure(Extent::Tensors, "centralize")?;
         for (info, grad) in step.grads_mut().filter(|(info, _)| info.shape().len() > 1) {
+            let (info, grad) = grad.compact_mut(info);
             let mut values = grad.to_array(info.shape());
             for mut unit in values.outer_iter_mut() {
                 let mean = unit.iter().map(|g| g.as_f64()).sum::<f64>() / unit.len() as f64;

@@ -106,12 +106,19 @@ impl Adaptive {
         let eps = self.eps.within("eps", 0.0.., step.number())?;
         let norms = step.measured_each(Quantity::NormOfUnits, |grads| grads.iter().flat_map(norms_of_units).collect());
         let (mut begin, mut factors) = (0, Vec::with_capacity(params.len()));
-        for ((info, _), param) in step.grads().zip(params) {
-            let (units, length) = units(info);
+        for ((info, grad), param) in step.grads().zip(params) {
+            let rows = grad.rows().map(|(rows, _)| rows);
+            let (units, length) = units(grad.compact(info).0);
             let own = &norms[begin..begin + units];
             begin += units;
             let mut least: Vec<_> = own.iter().map(|norm| (*norm, [1.0; 2])).collect();
             over_units(0, length, &mut least, &|unit, (norm, factor)| {
+                // Of a vector, which is one unit, all elements count.
+                let (unit, length) = match rows {
+                    Some(rows) if info.shape().len() > 1 => (rows[unit], length),
+                    Some(_) => (0, info.elements()),
+                    None => (unit, length),
+                };
                 let most = clipping * norm::norm_of_range((info, param), unit * length, length).max(eps);
                 if *norm > most {
                     *factor = quotient(most, norm.max(LEAST_NORM));
@@ -133,6 +140,7 @@ fn units(info: &TensorInfo) -> (usize, usize) {
 
 /// The norm of each unit of a gradient.
 fn norms_of_units<A: Element>(&(info, grad): &norm::Named<'_, '_, A>) -> Vec<f64> {
+    let (info, grad) = grad.compact(info);
     let (units, length) = units(info);
     let mut norms = vec![0.0; units];
     over_units(0, length, &mut norms, &|unit, norm| {
@@ -157,8 +165,8 @@ fn over_units<T: Send>(first: usize, length: usize, all: &mut [T], f: &(impl Fn(
 
 /// Multiplies the gradients' units by their factors.
 fn scale<A: Element>(step: &mut Step<'_, A>, factors: Vec<Factors>) {
-    for ((_, grad), factors) in step.grads_mut().zip(factors) {
-        let Some(factors) = factors else { continue };
+    for ((info, grad), factors) in step.grads_mut().zip(factors) {
+        let (Some(factors), (_, grad)) = (factors, grad.compact_mut(info)) else { continue };
         let [first, rest] = [0, 1].map(|at| factors.iter().map(|own| own[at]).collect::<Vec<_>>());
         grad.replace_with(|grad| grad.scale_units(first));
         if rest.iter().any(|factor| *factor != 1.0) {

@@ -7,13 +7,14 @@ use super::compress::{Compression, Feedback};
 use super::group::Collective;
 use super::joint::{Peers, Vote, ahead, describe_grads, describe_values, ensure_outermost, non_finite, skips};
 use super::packed::{self, Place};
+use super::rows::{Exchange, has_rows};
 use super::traffic::{BUCKET_BYTES, Traffic, bucket_elements};
 use crate::adaptor::{NonFinite, around, count_inner};
 use crate::error::{Error, Result, StepError, ensure_count};
-use crate::params::{Element, Layout, Order, ParamsMut, Values};
+use crate::params::{Element, Layout, ParamsMut};
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::share::{Extent, Share};
-use crate::step::{Grad, Optimizer, Report, Step, Tensor};
+use crate::step::{Optimizer, Report, Step, Tensor, norm};
 
 /// Moves the parameters of every rank along the mean gradient of all ranks: made by [`OptimizerExt::data_parallel`](crate::OptimizerExt::data_parallel).
 ///
@@ -26,7 +27,8 @@ use crate::step::{Grad, Optimizer, Report, Step, Tensor};
 /// If every rank has the mean gradient of an equal part of a batch, this is the step on the whole batch. Every rank computes
 /// the same bits, so the parameters stay equal without being sent.
 ///
-/// Gradients are packed tensor by tensor, in row-major order. They are sent in buckets of [`bucket_bytes`](Self::bucket_bytes), or
+/// Gradients are packed tensor by tensor, in row-major order. Of gradients of [`Rows`](crate::Rows) the union of all ranks' rows is packed;
+/// the ranks exchange their indices first. Gradients are sent in buckets of [`bucket_bytes`](Self::bucket_bytes), or
 /// [compressed](Self::compress).
 ///
 /// Before anything else is sent, the ranks exchange one short message. It establishes that every rank can take the step and that all
@@ -198,7 +200,11 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
     fn check_own(&self, step: &Step<'_, A>) -> Result<()> {
         ensure_outermost(step, "data_parallel")?;
         self.verify_every.map_or(Ok(()), |every| ensure_count("verify_every", every))?;
-        self.feedback.as_ref().map_or(Ok(()), |feedback| feedback.compression().check())?;
+        if let Some(feedback) = &self.feedback {
+            feedback.compression().check()?;
+            let instead = "leave it out, or pass a dense gradient";
+            step.grads().try_for_each(|(info, grad)| grad.ensure_dense(info, "compress", instead))?;
+        }
         Layout::ensure_known(self.layout.as_ref(), step.layout())
     }
 
@@ -225,14 +231,19 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
         self.peers.are_none() && self.feedback.is_none()
     }
 
-    /// Packs the gradients, and says what this rank makes of the step.
-    fn prepare(&mut self, step: &Step<'_, A>, places: &[Place<'_>]) -> Result<Vote> {
+    /// Says what this rank makes of the step. Packs the gradients, unless the other ranks' rows have to be known first.
+    fn prepare(&mut self, step: &Step<'_, A>, exchange: Option<&Exchange>) -> Result<Vote> {
         step.ensure_writable()?;
         self.check_own(step)?;
         self.check_ahead(step)?;
-        let packed = packed::room(&mut self.packed, packed::elements(places));
-        packed::pack_grads(step, places, packed);
-        let skips = skips(self.non_finite, || non_finite_of(places, packed))?;
+        let skips = match exchange.map(|exchange| exchange.places(step)) {
+            Some(places) => {
+                let packed = packed::room(&mut self.packed, packed::elements(&places));
+                packed::pack_grads(step, &places, packed);
+                skips(self.non_finite, || non_finite_of(&places, packed))?
+            }
+            None => skips(self.non_finite, || non_finite(step))?,
+        };
         Ok(Vote { skips, about: self.peers.tell(|| self.describe(step)) })
     }
 
@@ -264,7 +275,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
         if skips(self.non_finite, || non_finite(&step))? {
             return Ok(Report::new(self.inner.learning_rate(), false));
         }
-        let elements: usize = step.grads().map(|(info, _)| info.elements()).sum();
+        let elements: usize = step.grads().map(|named| norm::elements(&named)).sum();
         let layout = Arc::clone(step.layout());
         let report = self.inner.apply(step)?;
         self.keep(layout, (elements * size_of::<A>()) as u64);
@@ -288,14 +299,14 @@ fn non_finite_of<A: Element>(places: &[Place<'_>], packed: &[A]) -> Option<Error
 /// The step along the means of all ranks.
 fn along<'s, A: Element>(
     means: &'s [A],
-    places: &[Place<'_>],
+    places: &[Place<'s>],
     step: &'s mut Step<'_, A>,
     share: Share<'s>,
 ) -> Step<'s, A> {
     let (layout, mut places) = (Arc::clone(step.layout()), places.iter());
-    let tensors = step.iter_mut().map(|(_, tensor)| {
+    let tensors = step.iter_mut().map(|(info, tensor)| {
         let place = tensor.grad.as_ref().and_then(|_| places.next());
-        let mean = place.map(|place| Grad::new(Values::Contiguous(&means[place.range()], Order::C)));
+        let mean = place.map(|place| place.grad(info, means));
         Tensor { grad: mean, ..tensor.lend(true) }
     });
     Step::from_parts(layout, tensors.collect(), share)
@@ -318,13 +329,22 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for DataParalle
             return self.apply_alone(step);
         }
         let (layout, share) = (Arc::clone(step.layout()), self.share_of(&step));
-        let places = packed::places(&layout, &step, |tensor| tensor.grad.is_some());
-        let own = self.prepare(&step, &places);
+        let mut exchange = if has_rows(&step) { None } else { Some(Exchange::whole(&layout)) };
+        let own = self.prepare(&step, exchange.as_ref());
         let skipped = Report::new(self.inner.learning_rate(), false);
         let bucket = bucket_elements::<A>(self.bucket_bytes);
         let begin = (!self.has_begun()).then_some(bucket);
         let Some(joint) = self.peers.agree(own)? else { return Ok(skipped) };
-        let means = &mut self.packed[..packed::elements(&places)];
+        let is_packed = exchange.is_some();
+        let exchange = match exchange.take() {
+            Some(exchange) => exchange,
+            None => Exchange::of(joint.group(), &step)?,
+        };
+        let places = exchange.places(&step);
+        let means = packed::room(&mut self.packed, packed::elements(&places));
+        if !is_packed {
+            packed::pack_grads(&step, &places, means);
+        }
         let bytes = match &mut self.feedback {
             Some(feedback) => feedback.reduce(joint.group(), &places, means)?,
             None => packed::mean(joint.group(), means, bucket)?,

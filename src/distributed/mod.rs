@@ -15,6 +15,7 @@ mod group;
 mod joint;
 mod local_steps;
 mod packed;
+mod rows;
 mod sharded;
 mod thread_group;
 mod traffic;

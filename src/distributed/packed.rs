@@ -1,5 +1,6 @@
 //! Tensors one after the other, each in row-major order, as they go from rank to rank.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ pub struct Place<'l> {
     index: usize,
     info: &'l TensorInfo,
     start: usize,
+    /// The rows that these are, if they are not the whole tensor.
+    rows: Option<&'l [usize]>,
 }
 
 impl<'l> Place<'l> {
@@ -25,7 +28,7 @@ impl<'l> Place<'l> {
         let mut start = 0;
         let known = tensors.into_iter().filter_map(|index| Some((index, layout.tensors().get(index)?)));
         let place = |(index, info): (usize, &'l TensorInfo)| {
-            let place = Self { index, info, start };
+            let place = Self { index, info, start, rows: None };
             start += info.elements();
             place
         };
@@ -40,6 +43,23 @@ impl<'l> Place<'l> {
     /// The tensor's path and shape.
     pub fn info(&self) -> &'l TensorInfo {
         self.info
+    }
+
+    /// The same place, of these rows.
+    pub(super) fn of_rows(self, rows: Option<&'l [usize]>) -> Self {
+        Self { rows, ..self }
+    }
+
+    /// The gradient that lies here among packed ones; `info` is the whole tensor's.
+    pub(super) fn grad<'s, A: Element>(&self, info: &TensorInfo, packed: &'s [A]) -> Grad<'s, A>
+    where
+        'l: 's,
+    {
+        let values = Values::Contiguous(&packed[self.range()], Order::C);
+        match self.rows {
+            Some(rows) => Grad::of_rows(info, Cow::Borrowed(rows), Grad::new(values)),
+            None => Grad::new(values),
+        }
     }
 
     /// Where its elements are.
@@ -86,7 +106,11 @@ pub(super) fn write<A: Element>(packed: &[A], info: &TensorInfo, values: &mut Va
 /// Packs the gradients of a step.
 pub(super) fn pack_grads<A: Element>(step: &Step<'_, A>, places: &[Place<'_>], packed: &mut [A]) {
     for ((info, grad), place) in step.grads().zip(places) {
-        grad.read(info.shape(), Order::C, 0, &mut packed[place.range()]);
+        let out = &mut packed[place.range()];
+        match place.rows {
+            Some(rows) => grad.within(rows).read(place.info.shape(), Order::C, 0, out),
+            None => grad.read(info.shape(), Order::C, 0, out),
+        }
     }
 }
 
@@ -120,7 +144,13 @@ pub(super) fn mean<A: Element>(group: &impl Collective<A>, values: &mut [A], buc
 /// The first of packed values that is not finite, with its tensor's path and its place there.
 pub(super) fn non_finite<A: Element>(places: &[Place<'_>], packed: &[A]) -> Option<(String, Vec<usize>, f64)> {
     let values = |place: &Place<'_>| Values::Contiguous(&packed[place.range()], Order::C);
-    places.iter().find_map(|place| non_finite_of(place.info, &values(place)))
+    places.iter().find_map(|place| {
+        let (path, mut index, value) = non_finite_of(place.info, &values(place))?;
+        if let (Some(rows), Some(row)) = (place.rows, index.first_mut()) {
+            *row = rows[*row];
+        }
+        Some((path, index, value))
+    })
 }
 
 /// [`non_finite`] for one tensor.

@@ -65,6 +65,52 @@ pub enum StepError {
         gradient: Vec<usize>,
     },
 
+    /// [`Rows`](crate::Rows) have another number of indices than of rows of values.
+    #[error("gradient {} has {indices} row indices and {values} rows of values", Name(.path))]
+    RowCount {
+        /// The tensor's path.
+        path: String,
+        /// The number of indices.
+        indices: usize,
+        /// The number of rows of values.
+        values: usize,
+    },
+
+    /// The rows of [`Rows`](crate::Rows) have another shape than those of the parameter.
+    #[error("the rows of gradient {} have shape {gradient:?} where those of the parameter have {parameter:?}", Name(.path))]
+    RowShape {
+        /// The tensor's path.
+        path: String,
+        /// The shape of one row of the parameter.
+        parameter: Vec<usize>,
+        /// The shape of one row of the gradient.
+        gradient: Vec<usize>,
+    },
+
+    /// An index of [`Rows`](crate::Rows) is beyond the parameter's last row.
+    #[error("gradient {} has row index {row} at place {place}, and the parameter has {rows} rows", Name(.path))]
+    RowOutOfRange {
+        /// The tensor's path.
+        path: String,
+        /// The first such index's place in the list of indices.
+        place: usize,
+        /// The index.
+        row: usize,
+        /// The number of the parameter's rows.
+        rows: usize,
+    },
+
+    /// An optimizer, adaptor or option cannot use a gradient of [`Rows`](crate::Rows).
+    #[error("{name} cannot use the gradient of rows of {}; {instead}", Name(.path))]
+    RowsUnusable {
+        /// The optimizer, adaptor or option.
+        name: &'static str,
+        /// The tensor's path.
+        path: String,
+        /// What to do instead.
+        instead: &'static str,
+    },
+
     /// Two tensors of one tree have the same path.
     #[error("two tensors have the path {}; rename one", Name(.path))]
     DuplicatePath {

@@ -48,6 +48,7 @@ use crate::schedule::Hyper;
 /// The default is PyTorch's `Adam`, whose AMSGrad takes the maximum over the uncorrected v, as here. Keras' `Adam` is
 /// `.eps_hat(true).eps(1e-7)`, the form that the paper gives at the end of its section 2. optax's `adam` has ε outside
 /// the root like PyTorch (`eps_root = 0`). `.nesterov(true)` is optax's `adam(nesterov=True)`; [`NAdam`](crate::NAdam) has Dozat's momentum schedule.
+/// PyTorch's `SparseAdam` is `.eps_hat(true)` with gradients of [`Rows`](crate::Rows).
 ///
 /// # Errors
 /// A step returns [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if a value is out of range, and the errors of

@@ -33,7 +33,7 @@ impl<A: Element> Owned<A> {
     pub(crate) fn copy<B: Element>(from: &Values<'_, B>, shape: &[usize]) -> Self {
         let line = match from {
             Values::Contiguous(slice, _) => before_line(slice),
-            Values::Strided(_) => 0,
+            Values::Strided(_) | Values::Rows(..) => 0,
         };
         let mut copy = Self::zeros(shape.iter().product(), from.order(), line);
         let view = from.view(shape);

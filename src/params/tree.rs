@@ -125,6 +125,17 @@ macro_rules! visitor {
     };
 }
 
+impl<'a, A: Element> Visitor<'_, 'a, A> {
+    /// Visits the gradient of some rows of a tensor, at the current path: the indices of the rows in any order, and an array with one row
+    /// for each index along its first axis. See [`Rows`](super::Rows).
+    ///
+    /// The shape that the callback gets is that of `values`.
+    pub fn rows<D: Dimension>(&mut self, rows: &'a [usize], values: ArrayView<'a, A, D>) {
+        let shape = values.raw_dim();
+        (self.callback)(&self.path, shape.slice(), Some(Values::Rows(rows, Box::new(Values::new(values)))));
+    }
+}
+
 visitor!(Visitor, Params, visit, ArrayView, Values,);
 visitor!(VisitorMut, ParamsMut, visit_mut, ArrayViewMut, ValuesMut, mut);
 

@@ -17,6 +17,8 @@ pub enum Values<'a, A> {
     Contiguous(&'a [A], Order),
     /// Elements with gaps, or in another order.
     Strided(Strided<'a, A>),
+    /// Some rows of a gradient: their indices in any order, and a tensor with one row for each index. See [`Rows`](super::Rows).
+    Rows(&'a [usize], Box<Self>),
 }
 
 /// The values of one tensor, writable.
@@ -113,7 +115,7 @@ impl<'a, A: Element> Values<'a, A> {
         }
     }
 
-    /// The values as a view. `shape` is the shape of the tensor.
+    /// The values as a view. `shape` is the shape of the tensor, as it was given with the values.
     ///
     /// # Panics
     /// If the number of elements is not the tensor's.
@@ -121,6 +123,7 @@ impl<'a, A: Element> Values<'a, A> {
         match self {
             Self::Contiguous(slice, order) => contiguous(slice, *order, shape),
             Self::Strided(strided) => strided.0.as_view(),
+            Self::Rows(_, values) => values.view(shape),
         }
     }
 
@@ -129,6 +132,7 @@ impl<'a, A: Element> Values<'a, A> {
         match self {
             Self::Contiguous(slice, order) => Values::Contiguous(slice, *order),
             Self::Strided(strided) => Values::Strided(Strided(Box::new(strided.0.as_view()))),
+            Self::Rows(rows, values) => Values::Rows(rows, Box::new(values.reborrow())),
         }
     }
 
@@ -137,6 +141,7 @@ impl<'a, A: Element> Values<'a, A> {
         match self {
             Self::Contiguous(_, order) => *order,
             Self::Strided(_) => Order::C,
+            Self::Rows(_, values) => values.order(),
         }
     }
 

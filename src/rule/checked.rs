@@ -2,6 +2,7 @@
 
 use super::options::Options;
 use super::rates::RatesAt;
+use super::rows::ensure_rows;
 use super::stored::MAX_SLOTS;
 use super::{At, Elementwise, MAX_NUMBERS, Rule};
 use crate::error::{Error, Result};
@@ -47,6 +48,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
             let moment = self.rule.second_moment(&rule, &at);
             self.options.ensure(step, (self.rule.name(), self.rule.averages(), self.rule.decay(), moment))?;
         }
+        ensure_rows(&self.rule, step, (&self.state, self.precision), &rule, (rates, self.options))?;
         Ok(StepValues { rates, rule })
     }
 

@@ -12,11 +12,12 @@ use super::memory::State;
 use super::options::{Move, Options, options};
 use super::precision::StatePrecision;
 use super::rates::{Rates, driver, optimizer_of_driver};
-use super::sweep::{Scratch, Shared, Sweep};
+use super::rows::{elements_of_rows, follow_each, gather, start_rows};
+use super::sweep::{Part, Scratch, Shared, Sweep};
 use super::{At, HyperParameters, MAX_NUMBERS, Rule};
 use crate::error::Result;
 use crate::kernel::simd;
-use crate::params::{Layout, Order, Scalar};
+use crate::params::{Layout, Order, Scalar, Values};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Grad, Optimizer, PerTensor, Report, Step, Tensor, norm};
@@ -34,7 +35,7 @@ pub struct Elementwise<R, A> {
     pub(crate) rule: R,
     pub(super) rates: Rates,
     pub(super) options: Options,
-    precision: StatePrecision,
+    pub(super) precision: StatePrecision,
     pub(super) steps: u64,
     /// No tensor has taken more steps.
     pub(super) most_steps: u64,
@@ -137,7 +138,8 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         // Nothing can fail from here on.
         let _ = self.state.begin(&step, |_, _| State::default());
         let (names, decay) = (self.rule.slots(), self.options.decay(self.rule.decay()));
-        let mut sweep = Sweep::new(&self.rule, arch, step.layout().elements());
+        let of_rows = elements_of_rows(&step);
+        let mut sweep = Sweep::new(&self.rule, arch, of_rows.unwrap_or(step.layout().elements()));
         let number_count = self.rule.numbers().len();
         let mut known: Option<(At, [f64; MAX_NUMBERS], f64, R::Coefficients)> = None;
         let mut moved = false;
@@ -176,6 +178,11 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
                 _ => 1.0,
             };
             let finite = |value: f64| A::from_f64(value.min(A::max_value().as_f64()));
+            let (whole, rows) = (info, grad.rows().map(|(rows, _)| rows));
+            if let Some(rows) = rows {
+                start_rows(&self.rule, state, (info, rows), coefficients);
+            }
+            let (info, grad) = grad.compact(info);
             let prelude = Prelude {
                 scale: A::from_f64(grad.scale() * ratio),
                 limit: A::from_f64(grad.limit() * ratio),
@@ -187,11 +194,11 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
                 goal,
                 prelude,
                 scratch: &self.scratch,
-                grad: &*grad,
+                grad,
                 shape: info.shape(),
                 order: state.order,
                 tensor: *index,
-                offset: info.start(),
+                offset: whole.start(),
                 step: state.steps,
                 streams: sweep.streams,
             };
@@ -199,19 +206,32 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
                 let moment =
                     if self.options.update_clipping { self.rule.second_moment(&values.rule, &at) } else { None };
                 let how = (self.options, moment);
-                let measured = shared.measure(&self.rule, arch, &param.as_values(), &state.slots, how);
+                let measured = match rows {
+                    None => shared.measure(&self.rule, arch, &param.as_values(), &state.slots, how),
+                    Some(rows) => {
+                        let (param, slots) = gather(&param.as_values(), &state.slots, names.len(), whole.shape(), rows);
+                        shared.measure(&self.rule, arch, &Values::Contiguous(&param, Order::C), &slots, how)
+                    }
+                };
                 let norm = self.options.keep_norm.then(|| *state.norm.get_or_insert(measured.norm()));
                 let measured = self.options.of::<A>(step_size, pull, &measured, norm);
                 (shared.goal, shared.prelude.shrink) = self.options.goal(measured);
+            }
+            moved = true;
+            if let Some(rows) = rows {
+                sweep.part(Part::of_rows(shared, rows, (param, whole.shape()), state.slots.as_mut()));
+                continue;
             }
             let following = match followers.is_empty() {
                 true => Vec::new(),
                 false => followers.iter_mut().map(|follower| follower.in_order(info.shape(), state.order)).collect(),
             };
             sweep.tensor(shared, param, state.slots.as_mut(), following);
-            moved = true;
         }
         sweep.finish();
+        if of_rows.is_some() {
+            follow_each(&mut step);
+        }
         self.steps += 1;
         self.most_steps = self.most_steps.saturating_add(1);
         Ok(Report::new(values.rates.learning_rate, moved))

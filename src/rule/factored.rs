@@ -19,6 +19,7 @@ use crate::params::{Order, Scalar, TensorInfo, Values, ValuesMut};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::follower::follow;
+use crate::step::grad::rows::ELEMENTWISE;
 use crate::step::grad::{BLOCK, WIDE_BLOCK, read};
 use crate::step::share::Extent;
 use crate::step::{Grad, Optimizer, PerTensor, Report, Step, Tensor, counter, norm};
@@ -155,6 +156,7 @@ impl<A: Scalar, R: FactoredRule<A>> Factored<R, A> {
 
     fn square_sums(&self, step: &Step<'_, A>) -> Result<Vec<Option<SquareSums>>> {
         let mut tasks: Vec<(_, _, Option<SquareSums>)> = step.grads().map(|(info, grad)| (info, grad, None)).collect();
+        tasks.iter().try_for_each(|(info, grad, _)| grad.ensure_dense(info, self.rule.name(), ELEMENTWISE))?;
         tasks.iter().filter(|(info, ..)| has_slots(info)).try_for_each(|(info, grad, _)| grad.ensure_kept(info))?;
         in_parallel(step.layout().elements(), &mut tasks, &|(info, grad, sums)| {
             if has_slots(info) {

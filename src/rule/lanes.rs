@@ -34,7 +34,6 @@ pub(super) struct Prelude<A> {
 
 impl<A: Scalar> Prelude<A> {
     /// Nothing happens.
-    #[cfg(test)]
     pub(super) fn none() -> Self {
         Self { scale: A::one(), limit: A::infinity(), coupled: A::zero(), shrink: A::one() }
     }

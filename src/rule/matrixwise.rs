@@ -16,6 +16,7 @@ use crate::params::{Scalar, TensorInfo};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::follower::follow;
+use crate::step::grad::rows::ELEMENTWISE;
 use crate::step::share::Extent;
 use crate::step::{Grad, Optimizer, PerTensor, Report, Step, Tensor, counter, norm};
 
@@ -103,6 +104,7 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
                 continue;
             }
             self.rule.accepts(info)?;
+            grad.ensure_dense(info, self.rule.name(), ELEMENTWISE)?;
             grad.ensure_kept(info)?;
             let norm = norm::norm(&[(info, grad)], 2.0);
             if !within(norm) {

@@ -60,6 +60,7 @@ mod options;
 mod precision;
 mod quantities;
 mod rates;
+mod rows;
 mod stored;
 mod sweep;
 

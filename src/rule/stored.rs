@@ -25,9 +25,9 @@ pub(super) enum Stored<A> {
 /// A slot in 8 bits.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Coded {
-    codes: Aligned<u8>,
+    pub(super) codes: Aligned<u8>,
     /// One for every [`GROUP`]; negative where the codes have signs.
-    scales: Vec<f32>,
+    pub(super) scales: Vec<f32>,
 }
 
 impl Coded {

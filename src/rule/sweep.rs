@@ -70,15 +70,28 @@ pub(super) struct Shared<'s, A, C> {
 }
 
 /// A part of one tensor: elements `start …` in the order of its slots.
-struct Part<'s, A, C> {
-    shared: Shared<'s, A, C>,
-    param: Param<'s, A>,
-    start: usize,
-    slots: StoredMut<'s, A>,
-    followers: Vec<Following<'s, A>>,
+pub(super) struct Part<'s, A, C> {
+    pub(super) shared: Shared<'s, A, C>,
+    pub(super) param: Param<'s, A>,
+    pub(super) start: usize,
+    pub(super) slots: StoredMut<'s, A>,
+    pub(super) followers: Vec<Following<'s, A>>,
+    /// The rows that are stepped, if not all.
+    pub(super) chosen: Option<Chosen<'s>>,
 }
 
-enum Param<'s, A> {
+/// Some rows of a part of a tensor.
+#[derive(Clone, Copy)]
+pub(super) struct Chosen<'s> {
+    /// Increasing indices in the whole tensor.
+    pub(super) rows: &'s [usize],
+    /// The row that the part begins with.
+    pub(super) first: usize,
+    /// The elements of a row.
+    pub(super) width: usize,
+}
+
+pub(super) enum Param<'s, A> {
     Slice(&'s mut [A]),
     /// With axes turned so that row-major order is the order of the slots. Boxed, because it is ten times the size of a
     /// slice and seldom.
@@ -96,19 +109,23 @@ impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
             Ok(slice) => Param::Slice(slice),
             Err(view) => Param::View(Box::new(view)),
         };
-        Self { shared, param, start: 0, slots, followers }
+        Self { shared, param, start: 0, slots, followers, chosen: None }
     }
 
     fn len(&self) -> usize {
-        match &self.param {
-            Param::Slice(slice) => slice.len(),
-            Param::View(view) => view.len(),
+        match (&self.chosen, &self.param) {
+            (Some(chosen), _) => chosen.rows.len() * chosen.width,
+            (None, Param::Slice(slice)) => slice.len(),
+            (None, Param::View(view)) => view.len(),
         }
     }
 
     /// Whether the part can be halved. A slice can at whole blocks, so that no scale and no cache line is shared; a view
     /// only along an axis, which may be anywhere.
     fn is_divisible(&self) -> bool {
+        if let Some(chosen) = &self.chosen {
+            return chosen.rows.len() > 1 && self.len() > BLOCK;
+        }
         let at_blocks =
             matches!(self.param, Param::Slice(_)) && self.followers.iter().all(|follower| follower.is_divisible());
         let anywhere = self.followers.is_empty() && self.slots.is_full();
@@ -117,7 +134,7 @@ impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
 
     /// Two parts of roughly equal length.
     fn halve(self) -> (Self, Self) {
-        let Self { shared, param, start, slots, followers } = self;
+        let Self { shared, param, start, slots, followers, chosen: None } = self else { return self.halve_rows() };
         let (left, right, middle) = match param {
             Param::Slice(slice) => {
                 let middle = (slice.len() / 2).next_multiple_of(BLOCK);
@@ -135,22 +152,30 @@ impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
         let (left_slots, right_slots) = slots.split_at(middle);
         let (left_followers, right_followers) = followers.into_iter().map(|follower| follower.split_at(middle)).unzip();
         (
-            Self { shared, param: left, start, slots: left_slots, followers: left_followers },
-            Self { shared, param: right, start: start + middle, slots: right_slots, followers: right_followers },
+            Self { shared, param: left, start, slots: left_slots, followers: left_followers, chosen: None },
+            Self {
+                shared,
+                param: right,
+                start: start + middle,
+                slots: right_slots,
+                followers: right_followers,
+                chosen: None,
+            },
         )
     }
 
-    fn run<R: Rule<A, Coefficients = C>>(self, rule: &R, arch: Arch) {
+    pub(super) fn run<R: Rule<A, Coefficients = C>>(self, rule: &R, arch: Arch) {
         match self {
+            Self { chosen: Some(_), .. } => self.run_rows(rule, arch),
             // All contiguous and nothing beside it: one loop over the whole.
-            Self { shared, param: Param::Slice(param), start, slots, followers }
+            Self { shared, param: Param::Slice(param), start, slots, followers, .. }
                 if followers.is_empty() && shared.grad.as_slice(shared.order).is_some() =>
             {
                 let grad = shared.grad.as_slice(shared.order).unwrap_or_default();
                 let grad = &grad[start..start + param.len()];
                 shared.sweep(rule, arch, start, param, grad, slots);
             }
-            Self { shared, param: Param::Slice(param), start, slots: StoredMut::Full(slots), followers }
+            Self { shared, param: Param::Slice(param), start, slots: StoredMut::Full(slots), followers, .. }
                 if followers.is_empty() && shared.transposed().is_some() =>
             {
                 shared.sweep_in_tiles(rule, arch, start, param, slots);
@@ -267,7 +292,7 @@ impl<A: Scalar, C: Copy> Shared<'_, A, C> {
     }
 
     /// Applies the rule to the elements from `start`.
-    fn sweep<R: Rule<A, Coefficients = C>>(
+    pub(super) fn sweep<R: Rule<A, Coefficients = C>>(
         &self,
         rule: &R,
         arch: Arch,
@@ -341,7 +366,11 @@ impl<'s, A: Scalar, R: Rule<A>> Sweep<'s, A, R> {
         {
             return shared.sweep(self.rule, self.arch, 0, param, grad, slots);
         }
-        let part = Part::whole(shared, param, slots, followers);
+        self.part(Part::whole(shared, param, slots, followers));
+    }
+
+    /// A part of a tensor.
+    pub(super) fn part(&mut self, part: Part<'s, A, R::Coefficients>) {
         match self.share {
             true => self.waiting.push(Some(part)),
             false => part.run(self.rule, self.arch),

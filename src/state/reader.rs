@@ -234,6 +234,25 @@ impl<'r> StateReader<'r> {
         }
     }
 
+    /// Reads increasing indices of rows of one tensor of the parameters, if they are there.
+    pub(crate) fn rows(&self, name: &str, info: &TensorInfo) -> Result<Option<Vec<usize>>> {
+        let key = format!("{}{name}/{}", self.prefix, info.path());
+        let Some(count) = self.dict.tensors.get(&key).map(|entry| entry.data.len()) else { return Ok(None) };
+        let Some(rows) = self.numbers::<u64>(name, info.path(), &[count], "u64")? else { return Ok(None) };
+        let end = info.shape().first().map_or(0, |rows| *rows as u64);
+        match rows
+            .iter()
+            .enumerate()
+            .find(|(at, row)| **row >= end || at.checked_sub(1).is_some_and(|before| rows[before] >= **row))
+        {
+            Some((_, row)) => {
+                let accepted = "increasing, and less than the number of rows";
+                Err(Error::State(StateError::EntryValue { key, value: row.to_string(), accepted }))
+            }
+            None => Ok(Some(rows.into_iter().map(|row| row as usize).collect())),
+        }
+    }
+
     /// Reads a tensor of a parameter's shape, in row-major order, if it is there.
     ///
     /// # Errors

@@ -1,13 +1,14 @@
 //! Values that are updated from a parameter's new values, in the pass that writes them.
 
-use std::fmt;
+use std::{fmt, slice};
 
 use ndarray::{ArrayViewMut, ArrayViewMutD, Dimension};
 use pulp::Arch;
 
 use crate::kernel::{blocks, simd};
 use crate::params::{Element, Order, Values, ValuesMut};
-use crate::step::grad::{WIDE_BLOCK, with_buffer};
+use crate::step::grad::rows::runs;
+use crate::step::grad::{WIDE_BLOCK, read, with_buffer};
 
 /// Values that follow a parameter: whenever an optimizer writes a block of the parameter, it updates the same block of the follower.
 ///
@@ -17,16 +18,18 @@ pub struct Follower<'a, A> {
     follow: Box<dyn Follow<A> + 'a>,
     /// Whether it has been in a sweep.
     has_followed: bool,
+    /// Whether it stays where it is if the parameter does.
+    is_copy: bool,
 }
 
 impl<'a, A: Element> Follower<'a, A> {
     fn new(follow: impl Follow<A> + 'a) -> Self {
-        Self { follow: Box::new(follow), has_followed: false }
+        Self { follow: Box::new(follow), has_followed: false, is_copy: false }
     }
 
     /// Does nothing but to know whether the parameter has been moved.
     pub(crate) fn watch() -> Self {
-        Self::new(Watch)
+        Self { is_copy: true, ..Self::new(Watch) }
     }
 
     /// Whether the parameter has been moved.
@@ -36,7 +39,8 @@ impl<'a, A: Element> Follower<'a, A> {
 
     /// The same follower, lent to a step inside.
     pub(crate) fn lend(&mut self) -> Follower<'_, A> {
-        Follower::new(self)
+        let is_copy = self.is_copy;
+        Follower { is_copy, ..Follower::new(self) }
     }
 
     /// A running average of the parameter: `average ← average + weight · (param − average)`.
@@ -65,7 +69,7 @@ impl<'a, A: Element> Follower<'a, A> {
     #[cfg(feature = "half")]
     pub(crate) fn copy<B: Element>(copy: ValuesMut<'a, B>) -> Self {
         let update = |copy: &mut B, param: &A| *copy = B::from_f64(param.as_f64());
-        Self::new(Whole { values: copy, update })
+        Self { is_copy: true, ..Self::new(Whole { values: copy, update }) }
     }
 
     /// The follower with its elements in this order.
@@ -106,6 +110,33 @@ pub(crate) fn follow<A: Element>(followers: &mut [Follower<'_, A>], values: &Val
             following.iter_mut().for_each(|following| following.follow(arch, start, block));
         }
     });
+}
+
+/// Lets followers follow a parameter of which somebody else than the sweep has moved only these rows. An average moves in all rows.
+pub(crate) fn follow_rows<A: Element>(
+    followers: &mut [Follower<'_, A>],
+    values: &Values<'_, A>,
+    shape: &[usize],
+    rows: &[usize],
+) {
+    let (arch, width) = (simd::arch(), shape.iter().skip(1).product::<usize>());
+    for follower in followers {
+        if !follower.is_copy {
+            follow(slice::from_mut(follower), values, shape);
+            continue;
+        }
+        let mut following = follower.in_order(shape, Order::C);
+        with_buffer(rows.len() * width, |buffer| {
+            for (_, run) in runs(rows) {
+                let (start, end) = (run[0] * width, (run[0] + run.len()) * width);
+                for start in (start..end).step_by(WIDE_BLOCK) {
+                    let block = &mut buffer[..WIDE_BLOCK.min(end - start)];
+                    read(values, shape, Order::C, start, block);
+                    following.follow(arch, start, block);
+                }
+            }
+        });
+    }
 }
 
 /// Lets those follow that have not been in a sweep.

@@ -43,6 +43,8 @@ pub(crate) enum DescribedSource {
     Sum(Box<Described>, SourceId),
     /// The factors, bit by bit.
     Units(Box<Described>, Vec<u64>),
+    /// Some rows: the source's number stands for their indices, too.
+    Rows(Box<Described>),
     #[cfg(feature = "half")]
     Widened(Box<Described>),
 }

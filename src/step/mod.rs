@@ -41,7 +41,7 @@ pub use tensor::{Adjust, Tensor};
 pub struct Step<'a, A> {
     context: Context<'a>,
     tensors: Vec<Tensor<'a, A>>,
-    /// Whether no tensor has been borrowed mutably since the trees were paired.
+    /// Whether no tensor has been borrowed mutably since the trees were paired, and all gradients are dense.
     is_as_paired: bool,
 }
 
@@ -65,16 +65,17 @@ impl<'a, A: Element> Step<'a, A> {
     /// parameter is ignored.
     ///
     /// # Errors
-    /// [`StepError::MissingGradient`], [`StepError::UnexpectedGradient`], [`StepError::ShapeMismatch`], [`StepError::DuplicatePath`].
+    /// [`StepError::MissingGradient`], [`StepError::UnexpectedGradient`], [`StepError::ShapeMismatch`], [`StepError::DuplicatePath`], and
+    /// for [`Rows`](crate::Rows) [`StepError::RowShape`], [`StepError::RowCount`] and [`StepError::RowOutOfRange`].
     pub fn pair(
         params: &'a mut (dyn ParamsMut<Elem = A> + '_),
         grads: &'a (dyn Params<Elem = A> + '_),
         known: Option<&Arc<Layout>>,
     ) -> Result<Self> {
         let (layout, mut tensors) = walk_params(params, known)?;
-        walk_grads(grads, &layout, &mut tensors)?;
+        let is_as_paired = walk_grads(grads, &layout, &mut tensors)?;
         let context = Context { layout, number: 0, share: Share::ALL, memo: OnceCell::new() };
-        Ok(Self { context, tensors, is_as_paired: true })
+        Ok(Self { context, tensors, is_as_paired })
     }
 
     /// [`pair`](Self::pair), with an error if the layout is not the known one.
@@ -122,7 +123,7 @@ impl<'a, A: Element> Step<'a, A> {
         self.context.number = number;
     }
 
-    /// Whether the step is as it was paired: every gradient is the user's, no group applies, and no parameter is a preview.
+    /// Whether the step is as it was paired: every gradient is the user's and dense, no group applies, and no parameter is a preview.
     /// If so, no tensor has to be examined for these.
     pub(crate) fn is_as_paired(&self) -> bool {
         self.is_as_paired
@@ -218,7 +219,7 @@ impl<'a, A: Element> Step<'a, A> {
     pub(crate) fn of_grads(grads: &'a (dyn Params<Elem = A> + '_), layout: Layout) -> Result<Self> {
         let nothing = |index| Tensor::new(index, ValuesMut::Contiguous(&mut [], Order::C));
         let mut tensors = (0..layout.len()).map(nothing).collect::<Vec<_>>();
-        walk_grads(grads, &layout, &mut tensors)?;
+        _ = walk_grads(grads, &layout, &mut tensors)?;
         Ok(Self::from_parts(Arc::new(layout), tensors, Share::ALL))
     }
 

@@ -24,7 +24,7 @@ pub(crate) fn norm<A: Element>(grads: &[Named<'_, '_, A>], p: f64) -> f64 {
     norm_by(p, |term| over_tensors(grads, term))
 }
 
-/// The Euclidean norm of `length` elements of one gradient from element `start`, in row-major order.
+/// The Euclidean norm of `length` elements of one dense gradient from element `start`, in row-major order.
 pub(crate) fn norm_of_range<A: Element>(named: Named<'_, '_, A>, start: usize, length: usize) -> f64 {
     norm_by(2.0, |term| Range { named, start, length }.reduce(term))
 }
@@ -49,7 +49,9 @@ pub(crate) fn finite<A: Element>(values: &[A]) -> bool {
 pub(crate) fn non_finite<A: Element>(grads: &[Named<'_, '_, A>]) -> Error {
     let mut largest = ("", 0.0);
     let mut buffer = [A::zero(); BLOCK];
-    for (info, grad) in grads {
+    for (whole, grad) in grads {
+        let rows = grad.rows().map(|(rows, _)| rows);
+        let (info, grad) = grad.compact(whole);
         let elements = info.elements();
         for start in (0..elements).step_by(BLOCK) {
             let block = &mut buffer[..BLOCK.min(elements - start)];
@@ -57,7 +59,10 @@ pub(crate) fn non_finite<A: Element>(grads: &[Named<'_, '_, A>]) -> Error {
             for (offset, value) in block.iter().enumerate() {
                 let value = value.as_f64();
                 if !value.is_finite() {
-                    let index = unravel(start + offset, info.shape());
+                    let mut index = unravel(start + offset, info.shape());
+                    if let (Some(rows), Some(row)) = (rows, index.first_mut()) {
+                        *row = rows[*row];
+                    }
                     return Error::Step(StepError::NonFiniteGradient { path: info.path().into(), index, value });
                 }
                 if value.abs() > largest.1 {
@@ -210,18 +215,26 @@ fn fold<A: Element, T: Element>(values: &[A], term: impl Fn(A) -> T, combine: im
     lanes[0]
 }
 
-/// Reduces tensor after tensor, in a tree that halves the list.
+/// Reduces tensor after tensor, in a tree that halves the list. Of a gradient of rows, only these.
 fn over_tensors<A: Element>(grads: &[Named<'_, '_, A>], term: Term) -> f64 {
     match grads {
         [] => 0.0,
-        &[named] => Range { named, start: 0, length: named.0.elements() }.reduce(term),
+        &[(info, grad)] => {
+            let named = grad.compact(info);
+            Range { named, start: 0, length: named.0.elements() }.reduce(term)
+        }
         _ => {
             let (left, right) = grads.split_at(grads.len() / 2);
-            let elements = if grads.len() > 8 { grads.iter().map(|(info, _)| info.elements()).sum() } else { 0 };
+            let elements = if grads.len() > 8 { grads.iter().map(elements).sum() } else { 0 };
             let (left, right) = tree::join(elements, || over_tensors(left, term), || over_tensors(right, term));
             term.combine(left, right)
         }
     }
+}
+
+/// The number of elements that have a gradient.
+pub(crate) fn elements<A: Element>((info, grad): &Named<'_, '_, A>) -> usize {
+    grad.compact(info).0.elements()
 }
 
 /// A range of one gradient's elements in row-major order.

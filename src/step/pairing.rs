@@ -3,10 +3,11 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
+use super::grad::rows::ensure_rows;
 use super::memo::{SourceId, new_ids};
 use super::{Grad, Tensor};
 use crate::error::{Error, Result, StepError};
-use crate::params::{Element, Layout, Params, ParamsMut, collect_mut, for_each};
+use crate::params::{Element, Layout, Params, ParamsMut, TensorInfo, Values, collect_mut, for_each};
 
 /// The parameters, still without gradients, with `known` as layout if it is theirs, else with a layout of their own.
 pub(super) fn walk_params<'a, A: Element>(
@@ -16,17 +17,18 @@ pub(super) fn walk_params<'a, A: Element>(
     collect_mut(params, known, Tensor::new)
 }
 
-/// Gives every tensor its gradient, or none where the tree says so.
+/// Gives every tensor its gradient, or none where the tree says so. Returns whether all are dense.
 pub(super) fn walk_grads<'a, A: Element>(
     grads: &'a (dyn Params<Elem = A> + '_),
     layout: &Layout,
     tensors: &mut [Tensor<'a, A>],
-) -> Result<()> {
+) -> Result<bool> {
     let (infos, first) = (layout.tensors(), new_ids(layout.len()));
-    let (mut next, mut in_order) = (0, true);
+    let (mut next, mut in_order, mut dense) = (0, true, true);
     for_each(grads, |path, shape, values| match (values, infos.get(next)) {
-        (Some(values), Some(info)) if in_order && path.is(info.path()) && info.has_shape(shape) => {
-            _ = tensors[next].grad.get_or_insert_with(|| Grad::of(values, first + next as u64));
+        (Some(values), Some(info)) if in_order && path.is(info.path()) && fits(info, shape, &values) => {
+            dense &= !matches!(values, Values::Rows(..));
+            _ = tensors[next].grad.get_or_insert_with(|| Grad::of_walk(info, values, first + next as u64));
             next += 1;
         }
         (None, Some(info)) if in_order && path.is(info.path()) => next += 1,
@@ -36,9 +38,32 @@ pub(super) fn walk_grads<'a, A: Element>(
         _ => in_order = false,
     });
     if in_order && next == infos.len() {
-        return Ok(());
+        return Ok(dense);
     }
-    match_by_path(grads, layout, tensors, first)
+    match_by_path(grads, layout, tensors, first)?;
+    Ok(tensors.iter().all(|tensor| tensor.grad.as_ref().is_none_or(|grad| grad.rows().is_none())))
+}
+
+/// Whether values of this shape are a gradient of the tensor.
+#[inline]
+fn fits<A>(info: &TensorInfo, shape: &[usize], values: &Values<'_, A>) -> bool {
+    match values {
+        Values::Rows(rows, _) => ensure_rows(info, rows, shape).is_ok(),
+        _ => info.has_shape(shape),
+    }
+}
+
+/// Returns an error unless values of this shape are a gradient of the tensor.
+fn ensure_fits<A>(info: &TensorInfo, shape: &[usize], values: &Values<'_, A>) -> Result<()> {
+    match values {
+        Values::Rows(rows, _) => ensure_rows(info, rows, shape),
+        _ if info.has_shape(shape) => Ok(()),
+        _ => Err(Error::Step(StepError::ShapeMismatch {
+            path: info.path().into(),
+            parameter: info.shape().to_vec(),
+            gradient: shape.to_vec(),
+        })),
+    }
 }
 
 /// [`walk_grads`] for a tree of another order, and the errors of one that is not the parameters'.
@@ -70,16 +95,10 @@ fn match_by_path<'a, A: Element>(
         let result = match at {
             None => Err(Error::Step(StepError::UnexpectedGradient { path: name.clone() })),
             Some(at) if tensors[at].grad.is_some() => Err(Error::Step(StepError::DuplicatePath { path: name.clone() })),
-            Some(at) if infos[at].shape() != shape => Err(Error::Step(StepError::ShapeMismatch {
-                path: name.clone(),
-                parameter: infos[at].shape().to_vec(),
-                gradient: shape.to_vec(),
-            })),
-            Some(at) => {
-                tensors[at].grad = Some(Grad::of(values, first + at as u64));
+            Some(at) => ensure_fits(&infos[at], shape, &values).map(|()| {
+                tensors[at].grad = Some(Grad::of_walk(&infos[at], values, first + at as u64));
                 seen[at] = true;
-                Ok(())
-            }
+            }),
         };
         if let Err(first) = result {
             error.get_or_insert(first);

@@ -8,7 +8,7 @@ use gradus::error::StepError;
 use gradus::params::{Layout, Params, ParamsMut, Visitor, VisitorMut};
 use gradus::schedule::Linear;
 use gradus::{Commit, Error, Report, Result, StateReader, StateWriter, Step, prelude::*};
-use ndarray::{ArrayD, IxDyn, arr0, array};
+use ndarray::{Array2, ArrayD, IxDyn, arr0, array};
 
 type Tree = BTreeMap<&'static str, ArrayD<f64>>;
 type Boxed = Box<dyn Optimizer<f64>>;
@@ -254,6 +254,18 @@ impl ParamsMut for Twice<'_> {
     }
 }
 
+/// Gradients of which that of "a" is one of rows.
+struct OfRows<'t>(&'t Tree, Rows<f64>);
+
+impl Params for OfRows<'_> {
+    type Elem = f64;
+
+    fn visit<'a>(&'a self, visitor: &mut Visitor<'_, 'a, f64>) {
+        visitor.field("a", &self.1);
+        self.0.iter().filter(|(name, _)| **name != "a").for_each(|(name, array)| visitor.field(name, array));
+    }
+}
+
 /// An optimizer of another crate, with an error that this crate has no name for.
 struct Empty<O>(O);
 
@@ -343,6 +355,12 @@ fn cases() -> Vec<Case> {
             |opt, params, grads, _| { grads.insert("a", ArrayD::ones(IxDyn(&[3, 2]))); opt.step(params, grads) }),
         case("ShapeMismatch", "gradient \"c\" has shape [1] where the parameter has []",
             |opt, params, grads, _| { grads.insert("c", array![1.0].into_dyn()); opt.step(params, grads) }),
+        case("RowCount", "gradient \"a\" has 1 row indices and 2 rows of values",
+            |opt, params, grads, _| opt.step(params, &OfRows(grads, Rows::new(vec![1], Array2::ones((2, 3)))))),
+        case("RowShape", "the rows of gradient \"a\" have shape [2] where those of the parameter have [3]",
+            |opt, params, grads, _| opt.step(params, &OfRows(grads, Rows::new(vec![1], Array2::ones((1, 2)))))),
+        case("RowOutOfRange", "gradient \"a\" has row index 2 at place 1, and the parameter has 2 rows",
+            |opt, params, grads, _| opt.step(params, &OfRows(grads, Rows::new(vec![1, 2], Array2::ones((2, 3)))))),
         case("DuplicatePath", "two tensors have the path \"a\"; rename one",
             |opt, params, grads, _| opt.step(&mut Twice(params, ArrayD::ones(IxDyn(&[2, 3]))), grads)),
         case("DuplicatePath", "two tensors have the path \"a\"; rename one",
@@ -411,7 +429,7 @@ const ELSEWHERE: [&str; 53] = [
     "Entropy", "EntryShape", "EntryType", "EntryValue", "FixedPointRange", "GradientScale", "InsideSharded", "Io", "Layer", "LossChanged", "MaskedSum",
     "MissingEntry", "MissingRank", "NoControl", "NoOptimizerState", "NoRank", "NoRound", "NoStep", "NoWeight",
     "NonFiniteLoss", "NonFiniteParameter", "NotACheckpoint", "NotAMatrix", "NotAWeight", "NotFinite", "NotShardable",
-    "NotTheMean", "OptionNotPossible", "Previewed", "Range", "RefusedTooLate", "ReservedName", "RankLeft", "RankRefused", "RankTimeout", "RanksDisagree", "Rows", "SameLayer", "SettingChanged", "Shape", "SimdLevel",
+    "NotTheMean", "OptionNotPossible", "Previewed", "Range", "RefusedTooLate", "ReservedName", "RankLeft", "RankRefused", "RankTimeout", "RanksDisagree", "Rows", "RowsUnusable", "SameLayer", "SettingChanged", "Shape", "SimdLevel",
     "SumOfHalves", "Swapped", "TooLarge", "Transport", "UnexpectedEntry", "WrongAlgorithm",
 ];
 

@@ -53,6 +53,23 @@ fn table() -> Vec<(Error, &'static str)> {
             step(Lion::new(0.1).update_clipping(true)),
             "update_clipping is not possible with lion; it needs an optimizer that averages the squared gradient",
         ),
+        (
+            Sgd::new(0.1).step(&mut square.clone(), &Rows::new(vec![1], square.clone())).unwrap_err(),
+            "gradient (root) has 1 row indices and 2 rows of values",
+        ),
+        (
+            Sgd::new(0.1).step(&mut square.clone(), &Rows::new(vec![1], array![[1.0]])).unwrap_err(),
+            "the rows of gradient (root) have shape [1] where those of the parameter have [2]",
+        ),
+        (
+            Sgd::new(0.1).step(&mut square.clone(), &Rows::new(vec![7], array![[1.0, 2.0]])).unwrap_err(),
+            "gradient (root) has row index 7 at place 0, and the parameter has 2 rows",
+        ),
+        (
+            Muon::new(0.1).step(&mut square.clone(), &Rows::new(vec![1], array![[1.0, 2.0]])).unwrap_err(),
+            "muon cannot use the gradient of rows of (root); \
+             pass a dense gradient, or route the tensor to an element-wise optimizer",
+        ),
         (step(Adam::new(0.1).beta1(1.0)), "beta1 is 1 at step 0; it must be a number in 0 ≤ beta1 < 1"),
         (
             step(Momentum::new(0.1, 0.9).dampening(1.5)),

@@ -16,6 +16,7 @@ mod case;
 mod lbfgs;
 mod matrices;
 mod options;
+mod rows;
 mod sensitivity;
 
 /// How far a value may be from the golden one: `relative` of the larger of the two or, near zero, `absolute`.

@@ -107,11 +107,12 @@ pub(super) fn apart<'p>(
     }
 }
 
-/// Returns an error unless the gradients of a layer are finite.
+/// Returns an error unless the gradients of a layer are dense and finite.
 fn finite_gradient<A: Scalar>(place: &Place, step: &Step<'_, A>) -> Result<()> {
     let of_layer = |at: usize| at == place.weight || Some(at) == place.bias;
     let tensors = step.iter().filter(|(_, tensor)| of_layer(tensor.index()));
     let grads: Vec<_> = tensors.filter_map(|(info, tensor)| Some((info, tensor.grad.as_ref()?))).collect();
+    grads.iter().try_for_each(|(info, grad)| grad.ensure_dense(info, "kfac", "observe no layer with this tensor"))?;
     if norm::all_finite(&grads) { Ok(()) } else { Err(norm::non_finite(&grads)) }
 }
 

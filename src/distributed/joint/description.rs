@@ -19,7 +19,8 @@ pub(in crate::distributed) fn describe_tensors<A: Element>(
 
 /// A line for each tensor of a step, with what there is of its gradient.
 pub(in crate::distributed) fn describe_grads<A: Element>(step: &Step<'_, A>) -> impl Iterator<Item = String> {
-    describe_tensors(step, |tensor| match tensor.grad {
+    describe_tensors(step, |tensor| match &tensor.grad {
+        Some(grad) if grad.rows().is_some() => "with a gradient of rows",
         Some(_) => "with a gradient",
         None if tensor.frozen => "frozen",
         None => "without gradient",

@@ -146,7 +146,7 @@ pub(super) fn ensure_outermost<A: Element>(step: &Step<'_, A>, name: &'static st
 /// What it refuses about the gradients themselves it will refuse on all ranks, as all give it the same.
 pub(super) fn ahead<'s, A: Element>(step: &'s Step<'_, A>) -> Preview<'s, A> {
     let mut preview = step.preview();
-    preview.grads_mut().for_each(|(_, grad)| *grad = Grad::zero());
+    preview.grads_mut().for_each(|(info, grad)| *grad.compact_mut(info).1 = Grad::zero());
     preview
 }
 

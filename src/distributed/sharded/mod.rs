@@ -201,6 +201,8 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Sharded<O, G, A> {
 
     fn check_own(&self, step: &Step<'_, A>) -> Result<()> {
         ensure_outermost(step, "sharded")?;
+        let instead = "use `data_parallel`, or pass a dense gradient";
+        step.grads().try_for_each(|(info, grad)| grad.ensure_dense(info, "sharded", instead))?;
         self.ensure_ready(step.layout())
     }
 

@@ -13,6 +13,7 @@ use crate::error::{Error, Result, StepError, ensure_count};
 use crate::params::{Layout, Scalar};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
+use crate::step::grad::rows::ELEMENTWISE;
 use crate::step::share::Extent;
 use crate::step::{Optimizer, Report, Step, counter, norm};
 
@@ -185,7 +186,9 @@ impl<A: Scalar> Lbfgs<A> {
     }
 }
 
+/// Returns an error unless every gradient is dense and finite.
 fn ensure_finite<A: Scalar>(step: &Step<'_, A>) -> Result<()> {
+    step.grads().try_for_each(|(info, grad)| grad.ensure_dense(info, "lbfgs", ELEMENTWISE))?;
     let grads: Vec<_> = step.grads().collect();
     if norm::all_finite(&grads) { Ok(()) } else { Err(norm::non_finite(&grads)) }
 }

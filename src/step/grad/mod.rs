@@ -1,7 +1,9 @@
 //! A gradient as adaptors describe it: the values are read once, and never copied or written.
 
 mod elements;
+pub(crate) mod rows;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use ndarray::{Array, ArrayD, Dimension, IxDyn};
@@ -32,7 +34,9 @@ pub struct Grad<'a, A> {
 enum Source<'a, A> {
     Values(Values<'a, A>, SourceId),
     /// Values of the gradient's own, row by row.
-    Owned(Arc<[A]>, SourceId),
+    Owned(Arc<Vec<A>>, SourceId),
+    /// Rows that lie among these values in another order.
+    Gathered(&'a [A], Arc<Gathered<A>>, SourceId),
     /// Zero throughout.
     #[cfg(feature = "distributed")]
     Zero,
@@ -40,9 +44,30 @@ enum Source<'a, A> {
     Sum(Box<Grad<'a, A>>, Values<'a, A>, SourceId),
     /// A gradient with a factor for each index of its first axis, or one for all.
     Units(Box<Grad<'a, A>>, Arc<[f64]>),
+    /// A gradient of some rows. They have scale and limit: those of the whole are 1 and infinite.
+    Rows(Box<Touched<'a, A>>),
     /// A gradient in another element type.
     #[cfg(feature = "half")]
     Widened(Box<dyn Widened<A> + 'a>),
+}
+
+/// Where rows lie.
+#[derive(Debug)]
+struct Gathered<A> {
+    /// For each row its place among the values or, behind them, among the sums.
+    places: Vec<usize>,
+    sums: Vec<A>,
+    width: usize,
+}
+
+/// The rows of a tensor that have a gradient, and the gradient of the tensor that consists of them alone.
+#[derive(Debug)]
+struct Touched<'a, A> {
+    /// Increasing indices along the first axis.
+    rows: Cow<'a, [usize]>,
+    /// The path of the whole tensor, and the shape of these rows.
+    info: TensorInfo,
+    grad: Grad<'a, A>,
 }
 
 /// A gradient of another element type, read in this one.
@@ -92,10 +117,11 @@ impl<'a, A> From<Source<'a, A>> for Grad<'a, A> {
 impl<A: Element> Source<'_, A> {
     fn ensure_kept(&self, info: &TensorInfo) -> Result<()> {
         match self {
-            Self::Values(..) | Self::Owned(..) => Ok(()),
+            Self::Values(..) | Self::Owned(..) | Self::Gathered(..) => Ok(()),
             #[cfg(feature = "distributed")]
             Self::Zero => Ok(()),
             Self::Sum(grad, ..) | Self::Units(grad, _) => grad.ensure_kept(info),
+            Self::Rows(touched) => touched.grad.ensure_kept(info),
             #[cfg(feature = "half")]
             Self::Widened(grad) => grad.ensure_kept(info),
         }
@@ -118,7 +144,12 @@ impl<'a, A: Element> Grad<'a, A> {
     ///
     /// Reading the gradient panics if the array has fewer elements than the tensor.
     pub fn from_array<D: Dimension>(array: Array<A, D>) -> Self {
-        Source::Owned(array.iter().copied().collect(), new_ids(1)).into()
+        Self::owned(array.iter().copied().collect(), new_ids(1))
+    }
+
+    /// Values of its own, row by row, that stand for themselves under this number.
+    pub(crate) fn owned(values: Vec<A>, id: SourceId) -> Self {
+        Source::Owned(Arc::new(values), id).into()
     }
 
     /// A gradient of zeros, whatever the shape: in the place of one that is not known yet.
@@ -142,8 +173,17 @@ impl<'a, A: Element> Grad<'a, A> {
     ///
     /// Reading the gradient panics if there are fewer factors than slices.
     #[must_use]
-    pub fn scale_units(self, factors: impl Into<Arc<[f64]>>) -> Self {
-        Source::Units(Box::new(self), factors.into()).into()
+    pub fn scale_units(mut self, factors: impl Into<Arc<[f64]>>) -> Self {
+        let factors = factors.into();
+        if let Source::Rows(touched) = &mut self.source {
+            let of_rows = match &*factors {
+                [_] => factors,
+                factors => touched.rows.iter().map(|row| factors[*row]).collect(),
+            };
+            touched.grad.replace_with(|grad| grad.scale_units(of_rows));
+            return self;
+        }
+        Source::Units(Box::new(self), factors).into()
     }
 
     /// Changes the gradient by methods that take it.
@@ -157,10 +197,12 @@ impl<'a, A: Element> Grad<'a, A> {
         let source = match &self.source {
             Source::Values(values, id) => Source::Values(values.reborrow(), *id),
             Source::Owned(values, id) => Source::Owned(Arc::clone(values), *id),
+            Source::Gathered(values, rows, id) => Source::Gathered(values, Arc::clone(rows), *id),
             #[cfg(feature = "distributed")]
             Source::Zero => Source::Zero,
             Source::Sum(grad, sum, id) => Source::Sum(Box::new(grad.reborrow()), sum.reborrow(), *id),
             Source::Units(grad, factors) => Source::Units(Box::new(grad.reborrow()), Arc::clone(factors)),
+            Source::Rows(touched) => Source::Rows(Box::new(touched.reborrow(Grad::reborrow))),
             #[cfg(feature = "half")]
             Source::Widened(grad) => Source::Widened(grad.reborrow()),
         };
@@ -170,13 +212,16 @@ impl<'a, A: Element> Grad<'a, A> {
     /// This gradient in another element type; scale and limit are applied in that.
     #[cfg(feature = "half")]
     pub(crate) fn widened<W: Element>(&self) -> Grad<'_, W> {
+        if let Source::Rows(touched) = &self.source {
+            return Source::Rows(Box::new(touched.reborrow(Grad::widened))).into();
+        }
         Source::Widened(Box::new(self)).into()
     }
 
     /// What the gradient is, without the values.
     pub(crate) fn described(&self) -> Described {
         let source = match &self.source {
-            Source::Values(_, id) | Source::Owned(_, id) => DescribedSource::Values(*id),
+            Source::Values(_, id) | Source::Owned(_, id) | Source::Gathered(.., id) => DescribedSource::Values(*id),
             #[cfg(feature = "distributed")]
             Source::Zero => DescribedSource::Zero,
             Source::Sum(grad, _, id) => DescribedSource::Sum(Box::new(grad.described()), *id),
@@ -184,6 +229,7 @@ impl<'a, A: Element> Grad<'a, A> {
                 let factors = factors.iter().map(|factor| factor.to_bits()).collect();
                 DescribedSource::Units(Box::new(grad.described()), factors)
             }
+            Source::Rows(touched) => DescribedSource::Rows(Box::new(touched.grad.described())),
             #[cfg(feature = "half")]
             Source::Widened(grad) => DescribedSource::Widened(Box::new(grad.described())),
         };
@@ -192,6 +238,9 @@ impl<'a, A: Element> Grad<'a, A> {
 
     /// Multiplies the gradient by a factor.
     pub fn scale_by(&mut self, factor: f64) {
+        if let Source::Rows(touched) = &mut self.source {
+            return touched.grad.scale_by(factor);
+        }
         self.scale *= factor;
         if self.limit.is_finite() {
             self.limit *= factor.abs();
@@ -200,6 +249,9 @@ impl<'a, A: Element> Grad<'a, A> {
 
     /// Limits every element to the range −`limit` to `limit`.
     pub fn limit_to(&mut self, limit: f64) {
+        if let Source::Rows(touched) = &mut self.source {
+            return touched.grad.limit_to(limit);
+        }
         self.limit = self.limit.min(limit);
     }
 
@@ -239,10 +291,11 @@ impl<'a, A: Element> Grad<'a, A> {
     pub(crate) fn order(&self) -> Order {
         match &self.source {
             Source::Values(values, _) => values.order(),
-            Source::Owned(..) => Order::C,
+            Source::Owned(..) | Source::Gathered(..) => Order::C,
             #[cfg(feature = "distributed")]
             Source::Zero => Order::C,
             Source::Sum(grad, ..) | Source::Units(grad, _) => grad.order(),
+            Source::Rows(touched) => touched.grad.order(),
             #[cfg(feature = "half")]
             Source::Widened(grad) => grad.order(),
         }
@@ -253,11 +306,19 @@ impl<'a, A: Element> Grad<'a, A> {
         self.source_as_slice(order).filter(|_| self.is_in_type())
     }
 
+    /// Values of [`as_slice`](Self::as_slice) in row-major order, also if only these lie one after the other.
+    pub(crate) fn piece(&self, start: usize, length: usize) -> Option<&[A]> {
+        match &self.source {
+            Source::Gathered(values, rows, _) => rows.piece(values, start, length).filter(|_| self.is_in_type()),
+            _ => self.as_slice(Order::C).and_then(|values| values.get(start..start + length)),
+        }
+    }
+
     /// The values before anything is applied as one slice in this order, if they lie so.
     pub(crate) fn source_as_slice(&self, order: Order) -> Option<&[A]> {
         match &self.source {
             Source::Values(values, _) => values.as_slice(order),
-            Source::Owned(values, _) => (order == Order::C).then_some(&**values),
+            Source::Owned(values, _) => (order == Order::C).then_some(&values[..]),
             _ => None,
         }
     }
@@ -299,6 +360,7 @@ impl<'a, A: Element> Grad<'a, A> {
         match &self.source {
             Source::Values(values, _) => read(values, shape, order, start, out),
             Source::Owned(values, _) => read(&Values::Contiguous(values, Order::C), shape, order, start, out),
+            Source::Gathered(values, rows, _) => rows.read(values, shape, order, start, out),
             #[cfg(feature = "distributed")]
             Source::Zero => out.fill(A::zero()),
             Source::Sum(grad, sum, _) => {
@@ -313,6 +375,7 @@ impl<'a, A: Element> Grad<'a, A> {
             }
             #[cfg(feature = "half")]
             Source::Widened(grad) => grad.read(shape, order, start, out),
+            Source::Rows(touched) => touched.read(shape, order, start, out),
             Source::Units(grad, factors) => {
                 grad.read(shape, order, start, out);
                 scale_units(factors, shape, order, start, out);

@@ -1,14 +1,17 @@
 //! Gradient accumulation: large batches from small ones.
 
+mod sum;
+
 use std::fmt;
 use std::sync::Arc;
 
 use super::{Adapted, Adaptor};
 use crate::error::{Error, Result, StepError, ensure_count};
-use crate::params::{Element, Layout, Owned};
+use crate::params::{Element, Layout};
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::memo::{SourceId, new_ids};
-use crate::step::{Grad, Optimizer, PerTensor, Report, Step};
+use crate::step::{Optimizer, PerTensor, Report, Step};
+use sum::Sum;
 
 /// Sums the gradients of several micro-batches and takes one step with their mean. Created by
 /// [`OptimizerExt::accumulate`](crate::OptimizerExt::accumulate).
@@ -25,6 +28,9 @@ use crate::step::{Grad, Optimizer, PerTensor, Report, Step};
 /// **Frozen tensors.** If a tensor is frozen between two calls, its sum is discarded, and it does not move.
 ///
 /// **Cost.** The sum takes one element per parameter (4 bytes in f32). The last micro-batch is added in the pass that moves the parameters.
+///
+/// **Rows.** The sum of gradients of [`Rows`](crate::Rows) has the rows that any of them has, and takes memory for these alone. Together with
+/// a dense gradient of the same tensor it becomes dense.
 ///
 /// **16 bits.** Gradients of 16 bits are not summed: [`StepError::SumOfHalves`](crate::error::StepError::SumOfHalves). Write `accumulate`
 /// before [`master_weights`](crate::OptimizerExt::master_weights); gradients are f32 there.
@@ -49,21 +55,6 @@ pub struct Accumulate<A> {
     sums: PerTensor<Sum<A>>,
     /// Stands for the sums as they are.
     id: SourceId,
-}
-
-/// The sum of one tensor's gradients, in the order of the first.
-#[derive(Debug, Clone)]
-struct Sum<A> {
-    values: Owned<A>,
-    /// Whether there has been a gradient since the last step.
-    begun: bool,
-}
-
-impl<A> Sum<A> {
-    /// The sum that has been gathered, or none yet.
-    fn of(values: Option<Owned<A>>) -> Self {
-        Self { begun: values.is_some(), values: values.unwrap_or_default() }
-    }
 }
 
 impl<O, A> Adapted<O, Accumulate<A>> {
@@ -114,15 +105,7 @@ impl<A: Element> Accumulate<A> {
                 sum.begun = false;
             }
             let Some(grad) = &tensor.grad else { continue };
-            if sum.values.is_empty() {
-                sum.values = Owned::zeros(info.elements(), grad.order(), 0);
-            }
-            let order = sum.values.order();
-            match sum.begun {
-                true => grad.add_to(info.shape(), order, sum.values.as_mut_slice()),
-                false => grad.read(info.shape(), order, 0, sum.values.as_mut_slice()),
-            }
-            sum.begun = true;
+            sum.add(info, grad);
         }
     }
 }
@@ -131,13 +114,9 @@ impl<A: Element> Accumulate<A> {
     /// Adds the sums, where there are any yet, to the last micro-batch.
     fn combine<'s>(&'s self, step: &mut Step<'s, A>) {
         let scale = self.scale();
-        for (_, tensor) in step.iter_mut().filter(|(_, tensor)| !tensor.frozen) {
+        for (info, tensor) in step.iter_mut().filter(|(_, tensor)| !tensor.frozen) {
             if let Some(sum) = self.sums.at(tensor.index()).filter(|sum| sum.begun) {
-                let values = sum.values.as_values();
-                tensor.grad = Some(match tensor.grad.take() {
-                    Some(grad) => grad.plus_known(values, self.id),
-                    None => Grad::of(values, self.id),
-                });
+                tensor.grad = Some(sum.plus(info, tensor.grad.take(), self.id));
             }
             if let Some(grad) = &mut tensor.grad {
                 grad.scale_by(scale);
@@ -166,7 +145,7 @@ impl<A: Element> Adaptor<A> for Accumulate<A> {
     fn apply(&mut self, step: Step<'_, A>, inner: &mut dyn Optimizer<A>) -> Result<Report> {
         self.check_own(&step)?;
         inner.check(&step)?;
-        let made = self.sums.begin(&step, |_, _| Sum::of(None));
+        let made = self.sums.begin(&step, |_, _| Sum::default());
         if !self.is_last() {
             self.add(&step);
             self.gathered += 1;
@@ -194,14 +173,14 @@ impl<A: Element> Adaptor<A> for Accumulate<A> {
         let mut node = state.node("accumulate");
         node.value("gathered", self.gathered);
         let begun = self.sums.iter().filter(|(_, sum)| sum.begun);
-        begun.for_each(|(info, sum)| sum.values.write(&mut node, "sum", info));
+        begun.for_each(|(info, sum)| sum.write(&mut node, info));
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
         let node = state.node("accumulate")?;
         let room = |gathered: &u64| *gathered == 0 || *gathered < self.every;
         let count = node.value_where("gathered", "less than the micro-batches of a step", room)?;
-        let read = PerTensor::read_state(&node, |info| Ok(Some(Sum::of(Owned::read(&node, "sum", info)?))))?;
+        let read = PerTensor::read_state(&node, |info| Ok(Some(Sum::read(&node, info)?)))?;
         Ok(Commit::new(move || (self.gathered, self.sums, self.id) = (count, read, new_ids(1))))
     }
 }
