@@ -16,6 +16,7 @@ mod record;
 mod shared;
 mod two_passes;
 
+use std::cell::RefCell;
 use std::error::Error;
 use std::hint::black_box;
 use std::path::Path;
@@ -231,6 +232,33 @@ fn average_in_the_sweep() {
     );
 }
 
+fn rows() {
+    const ROWS: usize = 1_000_000;
+    const WIDTH: usize = 64;
+    println!("\n## Gradients of rows: f32 Adam on {ROWS} × {WIDTH}, all threads, the dense step's time over it\n");
+    println!("| rows | µs | µs dense | dense/rows |\n|---|---|---|---|");
+    let table = || Array2::<f32>::zeros((ROWS, WIDTH));
+    let running = RefCell::new((Adam::new(1e-3), table()));
+    let dense = Array2::from_shape_vec((ROWS, WIDTH), wave(ROWS * WIDTH, 1.0)).unwrap();
+    let take = |grads: &dyn Params<Elem = f32>| {
+        let (opt, params) = &mut *running.borrow_mut();
+        assert!(black_box(opt.step(params, grads)).unwrap().moved);
+    };
+    for count in [100, 1000, 10_000, 100_000] {
+        // Other rows in every step, so that none is in the cache.
+        let chosen = |step: usize| (0..count).map(|k| (k * 7919 + step * 104_729) * 613 % ROWS).collect();
+        let values = || Array2::from_shape_vec((count, WIDTH), wave(count * WIDTH, 1.0)).unwrap();
+        let gradient = |step| Rows::new(chosen(step), values());
+        let grads: Vec<Rows<f32>> = (0..ROUNDS + 1).map(gradient).collect();
+        let mut steps = grads.iter().cycle();
+        let of_rows = Box::new(|| take(steps.next().unwrap()));
+        let mut contestants: [Contestant<'_>; 2] = [("rows", of_rows), ("dense", Box::new(|| take(&dense)))];
+        let times = medians(1, &mut contestants);
+        let [own, whole] = [0, 1].map(|i| times[i] * 1e6);
+        println!("| {count} | {own:.0} | {whole:.0} | {:.0} |", whole / own);
+    }
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let given = |option: &str| std::env::args().any(|argument| argument == option);
     // `cargo bench -- name` runs one table; without a name, all.
@@ -268,4 +296,5 @@ const TABLES: [(&str, fn()); 8] = [
     ("adaptors", adaptors),
     ("precision", narrow_state),
     ("ema", average_in_the_sweep),
+    ("rows", rows),
 ];
