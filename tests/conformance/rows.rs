@@ -428,7 +428,7 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
                 let d = g / ((*v / (1.0 - 0.98_f64.powi(t))).sqrt() + 1e-3) + 0.01 * y;
                 schedule_free(lr, y, d, s, (0.8, 2.0 / f64::from(t + 1)))
             }) },
-        Row { name: "radamschedulefree", slots: &["z_minus_y", "exp_avg_sq"], rests: true, parabola: 1.0, rosenbrock: (1e-3, 20_000),
+        Row { name: "radamschedulefree", slots: &["z_minus_y", "exp_avg_sq"], rests: true, parabola: 1.0, rosenbrock: (2e-3, 40_000),
             pinned: Pinned::Bits(0.7262358, 0.7262358271523212),
             // Laws look for steps that move.
             optimizer: |lr| Box::new(RAdamScheduleFree::new(lr).silent(false)),
