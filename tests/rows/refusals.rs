@@ -94,6 +94,16 @@ fn matrix_optimizers() {
 }
 
 #[test]
+fn what_needs_the_norm_of_all_rows() {
+    let name = |error: Error| match error {
+        Error::Step(StepError::RowsUnusable { name, path, .. }) if path == "1" => name,
+        other => panic!("{other}"),
+    };
+    assert_eq!(name(refused(&mut Lars::new(0.1), rows())), "lars");
+    assert_eq!(name(refused(&mut AdamW::new(0.1).keep_norm(true), rows())), "keep_norm");
+}
+
+#[test]
 fn eight_bits_whose_groups_are_not_rows() {
     let mut opt = Adam::<f64>::new(0.1).state_precision(StatePrecision::Blockwise8);
     for (width, refused) in [(255, true), (256, false), (512, false)] {
