@@ -99,7 +99,7 @@ fn what_needs_the_norm_of_all_rows() {
         Error::Step(StepError::RowsUnusable { name, path, .. }) if path == "1" => name,
         other => panic!("{other}"),
     };
-    assert_eq!(name(refused(&mut Lars::new(0.1), rows())), "lars");
+    assert_eq!(name(refused(&mut Lars::new(0.1, 0.9), rows())), "lars");
     assert_eq!(name(refused(&mut AdamW::new(0.1).keep_norm(true), rows())), "keep_norm");
 }
 
