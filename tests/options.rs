@@ -261,6 +261,10 @@ fn every_option_of_every_optimizer_is_the_formula() {
         };
         ($opt:expr, $coupled:expr, $decoupled:expr, $slot:expr, $beta2:expr, $eps:expr) => {
             for case in Case::all() {
+                // Its direction depends on the decayed parameter, which the options change.
+                if case.decay_rate.is_some() && stringify!($opt).starts_with("Madgrad") {
+                    continue;
+                }
                 let moment = &|opt: &_, step| {
                     let corrected = |slot| slot / (1.0 - f64::powi($beta2, step));
                     Some((Slots::state_slot(opt, $slot).map(corrected)?, $eps))

@@ -268,14 +268,11 @@ impl<A: Element> NullaryFnOnce for Count<'_, A> {
     fn call(self) {
         let Self { direction, sums } = self;
         let mut lanes = *sums;
-        let add = |lanes: &mut [A; AT_ONCE], directions: &[A]| {
-            for (sum, direction) in lanes.iter_mut().zip(directions) {
-                *sum += if *direction == A::zero() { A::zero() } else { A::one() };
-            }
-        };
         let (chunks, rest) = direction.as_chunks::<AT_ONCE>();
-        chunks.iter().for_each(|chunk| add(&mut lanes, chunk));
-        add(&mut lanes, rest);
+        for chunk in chunks {
+            add_moving(&mut lanes, chunk);
+        }
+        add_moving(&mut lanes, rest);
         *sums = lanes;
     }
 }
@@ -321,13 +318,7 @@ impl<A: Element> NullaryFnOnce for Squares<'_, A> {
         let Self { param, direction, scales, only_decaying, sums, largest } = self;
         let mut lanes = [*sums[0], *sums[1], *sums[2]];
         let mut most = [*largest[0], *largest[1]];
-        let [params, directions, products] = &mut lanes;
         let [most_param, most_direction] = &mut most;
-        let mut add = |lane: usize, param: f64, direction: f64| {
-            params[lane] += param * param;
-            directions[lane] += direction * direction;
-            products[lane] += param * direction;
-        };
         let (param_chunks, param_rest) = param.as_chunks::<AT_ONCE>();
         let (direction_chunks, direction_rest) = direction.as_chunks::<AT_ONCE>();
         let chunks = param_chunks.iter().zip(direction_chunks);
@@ -335,7 +326,7 @@ impl<A: Element> NullaryFnOnce for Squares<'_, A> {
             (None, false) => {
                 for (param, direction) in chunks {
                     for lane in 0..AT_ONCE {
-                        add(lane, param[lane].as_f64(), direction[lane].as_f64());
+                        add_squares(&mut lanes, lane, param[lane].as_f64(), direction[lane].as_f64());
                     }
                 }
             }
@@ -348,7 +339,7 @@ impl<A: Element> NullaryFnOnce for Squares<'_, A> {
                         let (param, direction) = (param.as_f64() * p, direction.as_f64() * d);
                         most_param[lane] = param.abs().max(most_param[lane]);
                         most_direction[lane] = direction.abs().max(most_direction[lane]);
-                        add(lane, param, direction);
+                        add_squares(&mut lanes, lane, param, direction);
                     }
                 }
             }
@@ -359,7 +350,7 @@ impl<A: Element> NullaryFnOnce for Squares<'_, A> {
             let direction = direction.as_f64() * d;
             most_param[lane] = param.abs().max(most_param[lane]);
             most_direction[lane] = direction.abs().max(most_direction[lane]);
-            add(lane, param, direction);
+            add_squares(&mut lanes, lane, param, direction);
         }
         for (sum, lanes) in sums.into_iter().zip(lanes) {
             *sum = lanes;
@@ -367,6 +358,21 @@ impl<A: Element> NullaryFnOnce for Squares<'_, A> {
         for (largest, most) in largest.into_iter().zip(most) {
             *largest = most;
         }
+    }
+}
+
+// Marked: what is not inlined has the instructions of the baseline.
+#[inline(always)]
+fn add_squares([params, directions, products]: &mut [[f64; AT_ONCE]; 3], lane: usize, param: f64, direction: f64) {
+    params[lane] += param * param;
+    directions[lane] += direction * direction;
+    products[lane] += param * direction;
+}
+
+#[inline(always)]
+fn add_moving<A: Element>(lanes: &mut [A; AT_ONCE], directions: &[A]) {
+    for (sum, direction) in lanes.iter_mut().zip(directions) {
+        *sum += if *direction == A::zero() { A::zero() } else { A::one() };
     }
 }
 
