@@ -380,7 +380,7 @@ impl<A: Scalar, R: FactoredRule<A>> Optimizer<A> for Factored<R, A> {
         self.rates.write_state(&self.rule, &mut node);
         for (info, state) in self.state.iter().filter(|(_, state)| state.steps > 0) {
             node.count("step", info, state.steps);
-            state.norm.iter().for_each(|norm| node.norm(info, *norm));
+            node.norm(info, state.norm);
             for Slot { name, shape, values } in &state.slots {
                 node.insert(name, info.path(), shape, A::pack(values.clone()));
             }
@@ -400,8 +400,8 @@ impl<A: Scalar, R: FactoredRule<A>> Optimizer<A> for Factored<R, A> {
                 Ok(Slot { name, shape, values })
             };
             let slots = slots.into_iter().map(slot).collect::<Result<_>>()?;
-            let keeps_norm = self.options.keep_norm && has_slots(info);
-            Ok(Some(State { steps, slots, norm: keeps_norm.then(|| node.norm(info)).transpose()? }))
+            let norm = if self.options.keep_norm { node.norm(info)? } else { None };
+            Ok(Some(State { steps, slots, norm }))
         };
         let tensors = PerTensor::read_state(&node, tensor)?;
         let own = Commit::new(move || (self.steps, self.state) = (steps, tensors));

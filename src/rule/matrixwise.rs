@@ -213,7 +213,7 @@ impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
         self.rates.write_state(&self.rule, &mut node);
         for (info, state) in self.state.iter().filter(|(_, state)| state.steps > 0) {
             node.count("step", info, state.steps);
-            state.norm.iter().for_each(|norm| node.norm(info, *norm));
+            node.norm(info, state.norm);
             for (slot, values) in self.rule.slots(as_matrix(info.shape())).iter().zip(&state.slots) {
                 node.matrix(&slot.name, info.path(), values);
             }
@@ -235,8 +235,8 @@ impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
                 node.matrix(&slot.name, info.path(), slot.shape)?.ok_or_else(|| node.missing(&slot.name, info))
             };
             let slots = slots.iter().map(slot).collect::<Result<_>>()?;
-            let keeps_norm = self.options.keep_norm && !info.is_elsewhere();
-            Ok(Some(State { steps, slots, norm: keeps_norm.then(|| node.norm(info)).transpose()? }))
+            let norm = if self.options.keep_norm { node.norm(info)? } else { None };
+            Ok(Some(State { steps, slots, norm }))
         };
         let tensors = PerTensor::read_state(&node, tensor)?;
         let own = Commit::new(move || (self.steps, self.state) = (steps, tensors));

@@ -84,7 +84,7 @@ impl<A: Scalar> State<A> {
         node.count("step", info, self.steps);
         numbers.iter().zip(self.numbers).for_each(|(name, number)| node.number(name, info, number));
         node.order(info, self.order);
-        self.norm.iter().for_each(|norm| node.norm(info, *norm));
+        node.norm(info, self.norm);
         self.with(names, info.elements()).slots.write(node, info, names, self.order);
     }
 
@@ -103,7 +103,7 @@ impl<A: Scalar> State<A> {
         for (name, number) in number_names.iter().zip(&mut numbers) {
             *number = node.number(name, info)?;
         }
-        let norm = keeps_norm.then(|| node.norm(info)).transpose()?;
+        let norm = if keeps_norm { node.norm(info)? } else { None };
         Ok(Some(Self { steps, order, names, slots, numbers, norm }))
     }
 }

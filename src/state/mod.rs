@@ -25,6 +25,9 @@ pub(crate) use writer::ensure_finite;
 /// Ends the names of numbers that belong to a tensor as a whole.
 pub(crate) const NUMBER: &str = ".number";
 
+/// The name of the norms that parameters keep.
+pub(crate) const KEPT_NORM: &str = "norm";
+
 /// The state of an optimizer and its adaptors, by name. Created by [`Optimizer::state_dict`](crate::Optimizer::state_dict).
 ///
 /// Every optimizer or adaptor that has state has a node with its name, such as `adam` or `ema`; a second one of the same name is `adam#2`.

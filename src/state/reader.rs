@@ -10,7 +10,7 @@ use ndarray::Array2;
 
 use super::data::{Data, Stored};
 use super::writer::numbered;
-use super::{NUMBER, StateDict};
+use super::{KEPT_NORM, NUMBER, StateDict};
 use crate::error::{Error, Result, StateError};
 use crate::params::{Element, Layout, Order, TensorInfo};
 
@@ -221,9 +221,20 @@ impl<'r> StateReader<'r> {
     /// # Errors
     /// [`StateError::MissingEntry`], [`StateError::EntryValue`], [`StateError::EntryShape`], [`StateError::EntryType`].
     pub(crate) fn number(&self, name: &str, info: &TensorInfo) -> Result<f64> {
-        let name = format!("{name}{NUMBER}");
-        let numbers = self.numbers::<f64>(&name, info.path(), &[], f64::DTYPE)?;
-        let number = numbers.and_then(|number| number.first().copied()).ok_or_else(|| self.missing(&name, info))?;
+        self.amount(&format!("{name}{NUMBER}"), info)
+    }
+
+    /// Reads the norm that a parameter keeps; there is none without elements.
+    ///
+    /// # Errors
+    /// Those of [`number`](Self::number).
+    pub(crate) fn norm(&self, info: &TensorInfo) -> Result<Option<f64>> {
+        if info.elements() > 0 { self.amount(KEPT_NORM, info).map(Some) } else { Ok(None) }
+    }
+
+    fn amount(&self, name: &str, info: &TensorInfo) -> Result<f64> {
+        let numbers = self.numbers::<f64>(name, info.path(), &[], f64::DTYPE)?;
+        let number = numbers.and_then(|number| number.first().copied()).ok_or_else(|| self.missing(name, info))?;
         match number.is_finite() && number >= 0.0 {
             true => Ok(number),
             false => {
@@ -269,12 +280,6 @@ impl<'r> StateReader<'r> {
             Some("F") => Ok(Order::F),
             Some(other) => Err(Error::State(StateError::EntryValue { key, value: other.into(), accepted: "F" })),
         }
-    }
-
-    /// The norm that a parameter keeps.
-    pub(crate) fn norm(&self, info: &TensorInfo) -> Result<f64> {
-        let accepted = "a finite number ≥ 0";
-        self.value_where(&format!("norm/{}", info.path()), accepted, |norm: &f64| norm.is_finite() && *norm >= 0.0)
     }
 
     /// Whether there is a value of this name.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ndarray::Array2;
 
 use super::data::Data;
-use super::{NUMBER, StateDict, StateTensor};
+use super::{KEPT_NORM, NUMBER, StateDict, StateTensor};
 #[cfg(feature = "distributed")]
 use crate::error::{Error, Result, StateError};
 use crate::params::{Element, Order, TensorInfo};
@@ -83,9 +83,12 @@ impl<'w> StateWriter<'w> {
         }
     }
 
-    /// Writes the norm that a parameter keeps.
-    pub(crate) fn norm(&mut self, info: &TensorInfo, norm: f64) {
-        self.value(&format!("norm/{}", info.path()), norm);
+    /// Writes the norm that a parameter with elements keeps. Only the rank that has the parameter knows it, so it is no
+    /// [`number`](Self::number), which all ranks have.
+    pub(crate) fn norm(&mut self, info: &TensorInfo, norm: Option<f64>) {
+        if let Some(norm) = norm.filter(|_| info.elements() > 0) {
+            self.insert(KEPT_NORM, info.path(), &[], Data::F64(vec![norm]));
+        }
     }
 
     /// Writes a matrix with a shape of its own, row-major.

@@ -39,6 +39,7 @@ pub(crate) fn chains<A: Scalar>() -> Vec<(&'static str, Build<A>)> {
         ("route", || Box::new(AdamW::new(0.05).route("a.**", Momentum::new(0.1, 0.9)))),
         ("clip_value", || Box::new(AdamW::new(0.05).clip_value(0.3))),
         ("clip_global_norm that is never reached", || Box::new(AdamW::new(0.05).clip_global_norm(f64::INFINITY))),
+        ("numbers of a tensor", || Box::new(RAdamScheduleFree::new(Cosine::new(0.05, 5).warmup(2)).silent(false).weight_decay(0.1))),
         ("in bf16", || precise(StatePrecision::Bf16(Rounding::Stochastic))),
         ("in bf16, to nearest", || precise(StatePrecision::Bf16(Rounding::Nearest))),
         ("in 8 bits", || precise(StatePrecision::Blockwise8)),
@@ -54,6 +55,9 @@ pub(crate) fn chains_by_tensor() -> Vec<(&'static str, Build<f64>)> {
         ("muon beside adamw", || Box::new(AdamW::new(0.05).route("*.weight", Muon::new(0.02)))),
         ("clip_per_tensor_norm", || Box::new(AdamW::new(0.05).clip_per_tensor_norm(0.5).p(1.0))),
         ("clip_adaptive", || Box::new(AdamW::new(0.05).clip_adaptive(0.1))),
+        ("numbers of a tensor", || Box::new(SgdScheduleFree::new(Cosine::new(0.05, 5).warmup(2)))),
+        ("kept norms", || Box::new(AdamW::new(0.05).keep_norm(true).route("*.weight", Muon::new(0.02).keep_norm(true)))),
+        ("kept norms of rows and columns", || Box::new(Adafactor::new(0.05).keep_norm(true))),
     ];
     #[cfg(feature = "second-order")]
     all.extend([
