@@ -104,8 +104,10 @@ impl<A: Scalar> Rule<A> for AdaBeliefRule {
 
     fn coefficients(&self, &AdaBeliefValues { beta1, beta2, eps }: &AdaBeliefValues, at: &At) -> (f64, [A; 8]) {
         let [first, second] = [beta1, beta2].map(|beta| at.bias_correction(beta));
-        let next = At { step: at.step.saturating_add(1), ..*at };
-        let (ahead, now) = (beta1 / next.bias_correction(beta1), (1.0 - beta1) / first);
+        let (ahead, now) = match self.nesterov {
+            true => (beta1 / at.next().bias_correction(beta1), (1.0 - beta1) / first),
+            false => (0.0, 0.0),
+        };
         let coefficients = [beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps, 1.0 / second.sqrt(), ahead, now];
         let step_size = if self.nesterov { at.learning_rate } else { at.learning_rate / first };
         (step_size, coefficients.map(A::from_f64))

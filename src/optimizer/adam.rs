@@ -191,8 +191,10 @@ impl<A: Scalar, const FORM: usize> Rule<A> for AdamRule<FORM> {
 
     fn coefficients(&self, &AdamValues { beta1, beta2, eps }: &AdamValues, at: &At) -> (f64, Coefficients<A>) {
         let (first, second) = (self.correction(beta1, at), self.correction(beta2, at).sqrt());
-        let next = At { step: at.step.saturating_add(1), ..*at };
-        let (ahead, now) = (beta1 / self.correction(beta1, &next), (1.0 - beta1) / first);
+        let (ahead, now) = match self.nesterov {
+            true => (beta1 / self.correction(beta1, &at.next()), (1.0 - beta1) / first),
+            false => (0.0, 0.0),
+        };
         let rate = if self.nesterov { at.learning_rate } else { at.learning_rate / first };
         let (step_size, scale) = match (self.eps_hat, self.nesterov) {
             (true, true) => (rate * second, 1.0),

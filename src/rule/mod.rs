@@ -170,6 +170,11 @@ pub struct At {
 }
 
 impl At {
+    /// The same, one step later.
+    pub(crate) fn next(&self) -> Self {
+        Self { step: self.step.saturating_add(1), ..*self }
+    }
+
     /// βᵗ, where t is the tensor's [step](Self::step). A power below 1e-20 may be 0.
     ///
     /// Unlike `powf`, it has the same bits on every machine.
