@@ -24,6 +24,17 @@ pub(crate) fn join<L: Send, R: Send>(left: impl FnOnce() -> L + Send, right: imp
     (left(), right())
 }
 
+/// Fewer elements than this are not worth a second thread, if a task takes a tensor.
+const SERIAL_TENSORS: usize = 4096;
+
+/// Each of the tasks of a step of so many elements: side by side, unless they are too short.
+pub(crate) fn for_each_tensor<T: Send>(elements: usize, tasks: &mut [T], run: &(impl Fn(&mut T) + Sync)) {
+    match elements < SERIAL_TENSORS {
+        true => tasks.iter_mut().for_each(run),
+        false => for_each(tasks, run),
+    }
+}
+
 /// Each of the tasks, side by side.
 pub(crate) fn for_each<T: Send>(tasks: &mut [T], run: &(impl Fn(&mut T) + Sync)) {
     if tasks.len() < 2 {

@@ -20,11 +20,11 @@ impl<A: Scalar, R: Averaging<A>> Elementwise<R, A> {
     /// Tensors that have had no gradient are unchanged.
     ///
     /// # Errors
-    /// [`StepError::ParametersChanged`](crate::error::StepError::ParametersChanged) if the tree has another layout, and [`StepError::Swapped`](crate::error::StepError::Swapped) while the averages are [swapped
-    /// in](Self::swap).
+    /// [`StepError::ParametersChanged`](crate::error::StepError::ParametersChanged) if the tree has another layout, and
+    /// [`StepError::Swapped`](crate::error::StepError::Swapped) while the averages are [swapped in](Self::swap).
     pub fn average(&self, copy: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
         self.evaluated.ensure_in_training()?;
-        let Some(layout) = self.layout_of_state() else { return Ok(()) };
+        let Some(layout) = self.state.layout() else { return Ok(()) };
         self.to_average(layout.tensors().iter().zip(layout.values_mut(copy)?))
     }
 
@@ -36,7 +36,7 @@ impl<A: Scalar, R: Averaging<A>> Elementwise<R, A> {
     /// # Errors
     /// [`StepError::ParametersChanged`](crate::error::StepError::ParametersChanged) if the tree has another layout. Nothing is changed then.
     pub fn swap(&mut self, params: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
-        let Some(layout) = self.layout_of_state().cloned() else { return Ok(()) };
+        let Some(layout) = self.state.layout().cloned() else { return Ok(()) };
         let mut values = layout.values_mut(params)?;
         if self.evaluated.swapped {
             for ((info, values), trained) in layout.tensors().iter().zip(&mut values).zip(self.evaluated.trained.all())

@@ -1,7 +1,6 @@
 //! The driver: makes an optimizer of a rule.
 
 use std::fmt;
-use std::sync::Arc;
 
 use ndarray::{ArrayD, ShapeBuilder};
 use pulp::Arch;
@@ -17,7 +16,7 @@ use super::sweep::{Part, Scratch, Shared, Sweep};
 use super::{At, HyperParameters, MAX_NUMBERS, Rule};
 use crate::error::Result;
 use crate::kernel::simd;
-use crate::params::{Layout, Order, Scalar, Values};
+use crate::params::{Order, Scalar, Values};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Grad, Optimizer, PerTensor, Report, Step, Tensor, norm};
@@ -77,10 +76,6 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         let number = state.names.iter().position(|name| *name == slot)?;
         let shape = info.shape().set_f(state.order == Order::F);
         ArrayD::from_shape_vec(shape, state.slots.values(number, info.elements())).ok()
-    }
-
-    pub(super) fn layout_of_state(&self) -> Option<&Arc<Layout>> {
-        self.state.layout()
     }
 
     /// The size of the state of all tensors in bytes.

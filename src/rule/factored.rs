@@ -96,9 +96,6 @@ options!(Factored);
 
 const MOMENTUM: &str = "exp_avg";
 
-/// Fewer elements than this are stepped one tensor after the other.
-const SERIAL_TENSORS: usize = 4096;
-
 struct StepValues<V> {
     rates: RatesAt,
     rule: V,
@@ -158,13 +155,12 @@ impl<A: Scalar, R: FactoredRule<A>> Factored<R, A> {
         let mut tasks: Vec<(_, _, Option<SquareSums>)> = step.grads().map(|(info, grad)| (info, grad, None)).collect();
         tasks.iter().try_for_each(|(info, grad, _)| grad.ensure_dense(info, self.rule.name(), ELEMENTWISE))?;
         tasks.iter().filter(|(info, ..)| has_slots(info)).try_for_each(|(info, grad, _)| grad.ensure_kept(info))?;
-        in_parallel(step.layout().elements(), &mut tasks, &|(info, grad, sums)| {
+        threads::for_each_tensor(step.layout().elements(), &mut tasks, &|(info, grad, sums)| {
             if has_slots(info) {
                 *sums = Some(SquareSums::of(grad, info.shape(), self.lines(info.shape())));
             }
         });
-        // Means of squares over many steps stay finite below this.
-        let limit = A::max_value().as_f64().sqrt() * 1e-3;
+        let limit = norm::largest_of_squares::<A>();
         let within = |sums: &Option<SquareSums>| sums.as_ref().is_none_or(|sums| sums.norm() <= limit);
         let checked = tasks.into_iter().map(|(info, grad, sums)| match within(&sums) {
             true => Ok(sums),
@@ -345,14 +341,6 @@ fn has_slots(info: &TensorInfo) -> bool {
     info.elements() > 0 && !info.is_elsewhere()
 }
 
-/// All tasks of a step of so many elements.
-fn in_parallel<T: Send>(elements: usize, tasks: &mut [T], run: &(impl Fn(&mut T) + Sync)) {
-    match elements < SERIAL_TENSORS {
-        true => tasks.iter_mut().for_each(run),
-        false => threads::for_each(tasks, run),
-    }
-}
-
 impl<A: Scalar, R: FactoredRule<A>> Optimizer<A> for Factored<R, A> {
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
         step.ensure_writable()?;
@@ -365,7 +353,7 @@ impl<A: Scalar, R: FactoredRule<A>> Optimizer<A> for Factored<R, A> {
         let tasks = tensors.zip(std::mem::take(&mut values.sums));
         let tasks = tasks.filter_map(|((info, tensor, state), sums)| Some(Task { info, tensor, state: state?, sums }));
         let mut tasks: Vec<_> = tasks.collect();
-        in_parallel(elements, &mut tasks, &|task| self.update(&values, task));
+        threads::for_each_tensor(elements, &mut tasks, &|task| self.update(&values, task));
         let moved = !tasks.is_empty();
         self.state = states;
         self.steps += 1;

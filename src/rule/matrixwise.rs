@@ -94,9 +94,7 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
         stepped.try_for_each(|pair| rates.ensure_adjusted(decay, pair, self.steps))?;
         rates.ensure::<A>(decay, None, self.steps)?;
         let values = (rates, self.rule.values::<A>(self.steps)?);
-        // Sums of squares over many steps stay finite below this.
-        let limit = A::max_value().as_f64().sqrt() * 1e-3;
-        let within = |norm: f64| norm <= limit;
+        let within = |norm: f64| norm <= norm::largest_of_squares::<A>();
         for (info, tensor) in step.iter() {
             let Some(grad) = &tensor.grad else { continue };
             counter::ensure_next_of(info, self.state.at(tensor.index()).map_or(0, |state| state.steps))?;
@@ -181,9 +179,6 @@ fn measure<A: Scalar>(param: ArrayViewD<'_, A>, direction: &ArrayD<A>, options: 
     Measured::of_directions(param, direction, options.wanted())
 }
 
-/// Fewer elements than this are stepped one tensor after the other.
-const SERIAL_MATRICES: usize = 4096;
-
 impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
         step.ensure_writable()?;
@@ -195,10 +190,7 @@ impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
         let tensors = step.zip_mut(states.all_mut()).filter(|(_, tensor, _)| tensor.grad.is_some());
         let tasks = tensors.filter_map(|(info, tensor, state)| Some(Task { info, tensor, state: state? }));
         let mut tasks: Vec<_> = tasks.collect();
-        match elements < SERIAL_MATRICES {
-            true => tasks.iter_mut().for_each(|task| self.update(&values, task)),
-            false => threads::for_each(&mut tasks, &|task| self.update(&values, task)),
-        }
+        threads::for_each_tensor(elements, &mut tasks, &|task| self.update(&values, task));
         let moved = !tasks.is_empty();
         self.state = states;
         self.steps += 1;

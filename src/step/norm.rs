@@ -45,6 +45,11 @@ pub(crate) fn finite<A: Element>(values: &[A]) -> bool {
     Term { kind: Kind::NonFinite, factor: 1.0 }.block(values) == 0.0
 }
 
+/// The largest norm of a gradient whose squares are added up over many steps: the sums stay finite.
+pub(crate) fn largest_of_squares<A: Element>() -> f64 {
+    A::max_value().as_f64().sqrt() * 1e-3
+}
+
 /// Why the norm of these gradients is not finite.
 pub(crate) fn non_finite<A: Element>(grads: &[Named<'_, '_, A>]) -> Error {
     let mut largest = ("", 0.0);

@@ -2,7 +2,7 @@
 
 use std::ops::Bound::Excluded;
 
-use super::{NUMBERS, StepFactors, Weight, factor};
+use super::{Adaptive, NUMBERS, Weight, adaptive, factor, sweep_adaptive};
 use crate::hyper_parameters;
 use crate::params::Scalar;
 use crate::rule::{At, Averaging, Decay, Elementwise, Lanes, Rule};
@@ -97,15 +97,8 @@ impl<A: Scalar> AdamWScheduleFree<A> {
     }
 }
 
-impl AdamWScheduleFreeValues {
-    fn weight(&self) -> Weight {
-        Weight { time_power: self.time_power, lr_power: self.lr_power }
-    }
-}
-
 impl<A: Scalar> Rule<A> for AdamWScheduleFreeRule {
-    /// β₂, 1 − β₂, the factor of √v, ε and λ; c, 1 − c, and the factors of d in y and in s.
-    type Coefficients = [A; 9];
+    type Coefficients = Adaptive<A>;
 
     fn name(&self) -> &'static str {
         "adamw_schedule_free"
@@ -128,24 +121,18 @@ impl<A: Scalar> Rule<A> for AdamWScheduleFreeRule {
     }
 
     fn remember(&self, values: &AdamWScheduleFreeValues, at: &At, numbers: &mut [f64]) {
-        values.weight().add(at, at.learning_rate, numbers);
+        let &AdamWScheduleFreeValues { time_power, lr_power, .. } = values;
+        Weight { time_power, lr_power }.add(at, at.learning_rate, numbers);
     }
 
     /// The direction is the whole step.
-    fn coefficients(&self, values: &AdamWScheduleFreeValues, at: &At) -> (f64, [A; 9]) {
+    fn coefficients(&self, values: &AdamWScheduleFreeValues, at: &At) -> (f64, Adaptive<A>) {
         let &AdamWScheduleFreeValues { beta1, beta2, eps, .. } = values;
-        let scale = 1.0 / at.bias_correction(beta2).sqrt();
-        let StepFactors { c, keep, along, inside } = StepFactors::of(at.learning_rate, beta1, Weight::fraction(at));
-        (1.0, [beta2, 1.0 - beta2, scale, eps, at.weight_decay, c, keep, along, inside].map(A::from_f64))
+        (1.0, adaptive(at.learning_rate, [beta1, beta2, eps], at))
     }
 
-    fn sweep(&self, c: [A; 9], lanes: Lanes<'_, A>) {
-        lanes.each(c, |&[b2, r2, scale, eps, decay, c, keep, along, inside], y, grad, [s, v]: [A; 2]| {
-            let v = b2 * v + r2 * grad * grad;
-            let divisor = v.sqrt() * scale + eps;
-            let d = if divisor == A::zero() { divisor } else { grad / divisor } + decay * y;
-            (along * d - c * s, [keep * (s - inside * d), v])
-        });
+    fn sweep(&self, c: Adaptive<A>, lanes: Lanes<'_, A>) {
+        sweep_adaptive(c, lanes);
     }
 }
 

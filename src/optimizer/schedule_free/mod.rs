@@ -8,7 +8,8 @@ pub use adamw::{AdamWScheduleFree, AdamWScheduleFreeRule, AdamWScheduleFreeValue
 pub use radam::{RAdamScheduleFree, RAdamScheduleFreeRule, RAdamScheduleFreeValues};
 pub use sgd::{SgdScheduleFree, SgdScheduleFreeRule, SgdScheduleFreeValues};
 
-use crate::rule::{At, real_power};
+use crate::params::Scalar;
+use crate::rule::{At, Lanes, real_power};
 
 /// The numbers that a tensor remembers: the sum of the weights of all steps, divided by that of the last one; and the largest learning rate.
 const NUMBERS: &[&str] = &["weight_sum", "lr_max"];
@@ -65,6 +66,26 @@ impl StepFactors {
         let keep = 1.0 - c;
         Self { c, keep, along: eta * (1.0 - beta * keep), inside: beta * eta }
     }
+}
+
+/// β₂, 1 − β₂, the factor of √v, ε and λ; c, 1 − c, and the factors of d in y and in s.
+type Adaptive<A> = [A; 9];
+
+/// The coefficients of a step of learning rate `eta` whose d is divided by √v.
+fn adaptive<A: Scalar>(eta: f64, [beta1, beta2, eps]: [f64; 3], at: &At) -> Adaptive<A> {
+    let scale = 1.0 / at.bias_correction(beta2).sqrt();
+    let StepFactors { c, keep, along, inside } = StepFactors::of(eta, beta1, Weight::fraction(at));
+    [beta2, 1.0 - beta2, scale, eps, at.weight_decay, c, keep, along, inside].map(A::from_f64)
+}
+
+/// A step whose d is divided by √v.
+fn sweep_adaptive<A: Scalar>(c: Adaptive<A>, lanes: Lanes<'_, A>) {
+    lanes.each(c, |&[b2, r2, scale, eps, decay, c, keep, along, inside], y, grad, [s, v]: [A; 2]| {
+        let v = b2 * v + r2 * grad * grad;
+        let divisor = v.sqrt() * scale + eps;
+        let d = if divisor == A::zero() { divisor } else { grad / divisor } + decay * y;
+        (along * d - c * s, [keep * (s - inside * d), v])
+    });
 }
 
 /// κ of x = y − κ·s.

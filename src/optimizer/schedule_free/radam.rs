@@ -2,7 +2,7 @@
 
 use std::ops::Bound::Excluded;
 
-use super::{NUMBERS, StepFactors, Weight, factor};
+use super::{Adaptive, NUMBERS, Weight, adaptive, factor, sweep_adaptive};
 use crate::hyper_parameters;
 use crate::optimizer::radam::rectification;
 use crate::params::Scalar;
@@ -98,15 +98,9 @@ impl RAdamScheduleFreeRule {
     }
 }
 
-impl RAdamScheduleFreeValues {
-    fn weight(&self) -> Weight {
-        Weight { time_power: self.time_power, lr_power: self.lr_power }
-    }
-}
-
 impl<A: Scalar> Rule<A> for RAdamScheduleFreeRule {
-    /// β₂, 1 − β₂, the factor of √v, ε and λ; c, 1 − c, and the factors of d in y and in s. And whether ρ > 4.
-    type Coefficients = ([A; 9], bool);
+    /// And whether ρ > 4.
+    type Coefficients = (Adaptive<A>, bool);
 
     fn name(&self) -> &'static str {
         "radam_schedule_free"
@@ -129,27 +123,20 @@ impl<A: Scalar> Rule<A> for RAdamScheduleFreeRule {
     }
 
     fn remember(&self, values: &RAdamScheduleFreeValues, at: &At, numbers: &mut [f64]) {
-        values.weight().add(at, self.rectified(values, at).0, numbers);
+        let &RAdamScheduleFreeValues { time_power, lr_power, .. } = values;
+        Weight { time_power, lr_power }.add(at, self.rectified(values, at).0, numbers);
     }
 
     /// The direction is the whole step.
-    fn coefficients(&self, values: &RAdamScheduleFreeValues, at: &At) -> (f64, ([A; 9], bool)) {
+    fn coefficients(&self, values: &RAdamScheduleFreeValues, at: &At) -> (f64, (Adaptive<A>, bool)) {
         let &RAdamScheduleFreeValues { beta1, beta2, eps, .. } = values;
-        let scale = 1.0 / at.bias_correction(beta2).sqrt();
         let (eta, is_rectified) = self.rectified(values, at);
-        let StepFactors { c, keep, along, inside } = StepFactors::of(eta, beta1, Weight::fraction(at));
-        let numbers = [beta2, 1.0 - beta2, scale, eps, at.weight_decay, c, keep, along, inside];
-        (1.0, (numbers.map(A::from_f64), is_rectified))
+        (1.0, (adaptive(eta, [beta1, beta2, eps], at), is_rectified))
     }
 
-    fn sweep(&self, (c, is_rectified): ([A; 9], bool), lanes: Lanes<'_, A>) {
+    fn sweep(&self, (c, is_rectified): (Adaptive<A>, bool), lanes: Lanes<'_, A>) {
         match is_rectified {
-            true => lanes.each(c, |&[b2, r2, scale, eps, decay, c, keep, along, inside], y, grad, [s, v]: [A; 2]| {
-                let v = b2 * v + r2 * grad * grad;
-                let divisor = v.sqrt() * scale + eps;
-                let d = if divisor == A::zero() { divisor } else { grad / divisor } + decay * y;
-                (along * d - c * s, [keep * (s - inside * d), v])
-            }),
+            true => sweep_adaptive(c, lanes),
             false => lanes.each(c, |&[b2, r2, _, _, decay, c, keep, along, inside], y, grad, [s, v]: [A; 2]| {
                 let v = b2 * v + r2 * grad * grad;
                 let d = grad + decay * y;

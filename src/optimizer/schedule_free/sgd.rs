@@ -92,12 +92,6 @@ impl<A: Scalar> SgdScheduleFree<A> {
     }
 }
 
-impl SgdScheduleFreeValues {
-    fn weight(&self) -> Weight {
-        Weight { time_power: self.time_power, lr_power: self.lr_power }
-    }
-}
-
 impl<A: Scalar> Rule<A> for SgdScheduleFreeRule {
     /// c, 1 − c, and the factors of d in y and in s.
     type Coefficients = [A; 4];
@@ -119,7 +113,8 @@ impl<A: Scalar> Rule<A> for SgdScheduleFreeRule {
     }
 
     fn remember(&self, values: &SgdScheduleFreeValues, at: &At, numbers: &mut [f64]) {
-        values.weight().add(at, at.learning_rate, numbers);
+        let &SgdScheduleFreeValues { time_power, lr_power, .. } = values;
+        Weight { time_power, lr_power }.add(at, at.learning_rate, numbers);
     }
 
     /// The direction is the whole step.
