@@ -80,9 +80,17 @@ fn main() {
     match given.as_slice() {
         ["--rank", "suite", settings @ ..] => suite(settings),
         ["--rank", fault] => faults::act(fault),
-        // What is to be skipped in all test binaries is in others.
-        ["--skip", _] => start(""),
-        _ => start(given.iter().copied().find(|argument| !argument.starts_with('-')).unwrap_or("")),
+        _ => start(filter(&given)),
+    }
+}
+
+/// The first argument that is no option. What is to be skipped is in other test binaries.
+fn filter<'a>(arguments: &[&'a str]) -> &'a str {
+    match arguments {
+        [] => "",
+        ["--skip", _, rest @ ..] => filter(rest),
+        [option, rest @ ..] if option.starts_with('-') => filter(rest),
+        [name, ..] => name,
     }
 }
 
