@@ -132,7 +132,7 @@ impl<'a, A: Element> Visitor<'_, 'a, A> {
     /// The shape that the callback gets is that of `values`.
     pub fn rows<D: Dimension>(&mut self, rows: &'a [usize], values: ArrayView<'a, A, D>) {
         let shape = values.raw_dim();
-        (self.callback)(&self.path, shape.slice(), Some(Values::Rows(rows, Box::new(Values::new(values)))));
+        (self.callback)(&self.path, shape.slice(), Some(Values::Rows(Box::new((rows, Values::new(values))))));
     }
 }
 

@@ -18,7 +18,7 @@ pub enum Values<'a, A> {
     /// Elements with gaps, or in another order.
     Strided(Strided<'a, A>),
     /// Some rows of a gradient: their indices in any order, and a tensor with one row for each index. See [`Rows`](super::Rows).
-    Rows(&'a [usize], Box<Self>),
+    Rows(Box<(&'a [usize], Self)>),
 }
 
 /// The values of one tensor, writable.
@@ -123,7 +123,7 @@ impl<'a, A: Element> Values<'a, A> {
         match self {
             Self::Contiguous(slice, order) => contiguous(slice, *order, shape),
             Self::Strided(strided) => strided.0.as_view(),
-            Self::Rows(_, values) => values.view(shape),
+            Self::Rows(rows) => rows.1.view(shape),
         }
     }
 
@@ -132,7 +132,7 @@ impl<'a, A: Element> Values<'a, A> {
         match self {
             Self::Contiguous(slice, order) => Values::Contiguous(slice, *order),
             Self::Strided(strided) => Values::Strided(Strided(Box::new(strided.0.as_view()))),
-            Self::Rows(rows, values) => Values::Rows(rows, Box::new(values.reborrow())),
+            Self::Rows(rows) => Values::Rows(Box::new((rows.0, rows.1.reborrow()))),
         }
     }
 
@@ -141,7 +141,7 @@ impl<'a, A: Element> Values<'a, A> {
         match self {
             Self::Contiguous(_, order) => *order,
             Self::Strided(_) => Order::C,
-            Self::Rows(_, values) => values.order(),
+            Self::Rows(rows) => rows.1.order(),
         }
     }
 

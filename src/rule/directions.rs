@@ -3,7 +3,7 @@
 use pulp::Arch;
 
 use super::Rule;
-use super::lanes::{Lanes, Measuring, Quantity, Work};
+use super::lanes::{Lanes, Measuring, Quantity};
 use super::measured::{Gathered, Measured, Scales, Sums};
 use super::options::Options;
 use super::quantities::SecondMoment;
@@ -38,9 +38,12 @@ impl<A: Scalar, C: Copy + Sync> Shared<'_, A, C> {
                 let (param, grad, out) = (&param[start.clone()], &grad[start.clone()], &mut out[..start.len()]);
                 let slots = slots.map(|slot| slot.get(start.clone()).unwrap_or_default());
                 let measure = |quantity: Quantity, out: &mut [A]| {
-                    let work = Work::Measure(Measuring { param, slots, quantity, out });
-                    let (prelude, slot_count) = (self.prelude, rule.slots().len());
-                    rule.sweep(self.coefficients, Lanes { arch, prelude, grad, work, slot_count });
+                    let mut measuring = Measuring { param, slots, quantity, out };
+                    let slot_count = rule.slots().len();
+                    rule.sweep(
+                        self.coefficients,
+                        Lanes::measuring((arch, self.prelude), grad, slot_count, &mut measuring),
+                    );
                 };
                 if options.cautious || options.norms() {
                     measure(Quantity::Direction { agreeing: options.cautious }, &mut *out);

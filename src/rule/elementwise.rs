@@ -135,8 +135,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         let (names, decay) = (self.rule.slots(), self.options.decay(self.rule.decay()));
         let of_rows = elements_of_rows(&step);
         let mut sweep = Sweep::new(&self.rule, arch, of_rows.unwrap_or(step.layout().elements()));
-        let number_count = self.rule.numbers().len();
-        let mut known: Option<(At, [f64; MAX_NUMBERS], f64, R::Coefficients)> = None;
+        let mut known = None;
         let mut moved = false;
         for (info, tensor, state) in step.zip_mut(self.state.all_mut()) {
             let (Tensor { index, param, grad: Some(grad), learning_rate, weight_decay, followers, .. }, Some(state)) =
@@ -153,16 +152,12 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
                 numbers: state.numbers,
             };
             // Most tensors of a step have the same coefficients.
-            let (_, numbers, step_size, coefficients) = match known {
-                Some(same) if same.0 == at => same,
-                _ => {
-                    let mut now = at;
-                    self.rule.remember(&values.rule, &at, &mut now.numbers[..number_count]);
-                    let (step_size, coefficients) = self.rule.coefficients(&values.rule, &now);
-                    *known.insert((at, now.numbers, step_size, coefficients))
-                }
+            let now = match known {
+                Some(ref now @ Now { before, .. }) if before == at => now,
+                _ => &*known.insert(Now::of::<A, R>(&self.rule, &values.rule, at)),
             };
-            state.numbers = numbers;
+            let Now { step_size, coefficients, .. } = *now;
+            state.numbers = now.numbers;
             let plain = Move { step_size, shrink: 1.0 - pull.decay, scale: 1.0 };
             let (goal, shrink) = self.options.goal(plain);
             let ratio = match self.rule.gradient_ratio(&values.rule) {
@@ -221,7 +216,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
                 true => Vec::new(),
                 false => followers.iter_mut().map(|follower| follower.in_order(info.shape(), state.order)).collect(),
             };
-            sweep.tensor(shared, param, state.slots.as_mut(), following);
+            sweep.tensor(&shared, param, state.slots.as_mut(), following);
         }
         sweep.finish();
         if of_rows.is_some() {
@@ -230,6 +225,24 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         self.steps += 1;
         self.most_steps = self.most_steps.saturating_add(1);
         Ok(Report::new(values.rates.learning_rate, moved))
+    }
+}
+
+/// What the rule makes of a tensor's step.
+struct Now<C> {
+    /// Its numbers are those of the last step.
+    before: At,
+    numbers: [f64; MAX_NUMBERS],
+    step_size: f64,
+    coefficients: C,
+}
+
+impl<C> Now<C> {
+    fn of<A: Scalar, R: Rule<A, Coefficients = C>>(rule: &R, values: &R::Values, before: At) -> Self {
+        let mut at = before;
+        rule.remember(values, &before, &mut at.numbers[..rule.numbers().len()]);
+        let (step_size, coefficients) = rule.coefficients(values, &at);
+        Self { before, numbers: at.numbers, step_size, coefficients }
     }
 }
 

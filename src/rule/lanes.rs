@@ -6,7 +6,7 @@ use pulp::Arch;
 
 use super::precision::Rounding;
 use super::quantities::SecondMoment;
-use super::stored::{MAX_SLOTS, StoredMut};
+use super::stored::{CodedMut, MAX_SLOTS, StoredMut};
 use crate::kernel::narrow::{GOLDEN, GROUP, Reader, narrow_group, nearest_bf16, random, stochastic_bf16, widen_bf16};
 use crate::params::{Element, Scalar};
 use crate::step::grad::transform;
@@ -62,22 +62,6 @@ pub(super) enum Goal<A> {
     MoveSelected { step_size: A, shrink: A, scale: A, agreeing: bool },
 }
 
-/// The use of the directions of a block.
-pub(super) enum Work<'s, A> {
-    /// They move the parameter, and the slots get their new values.
-    Move {
-        goal: Goal<A>,
-        param: &'s mut [A],
-        slots: StoredMut<'s, A>,
-        /// For the random bits of the first element.
-        seed: u32,
-        /// Whether the step is too large for the cache.
-        streams: bool,
-    },
-    /// They are measured; parameter and slots stay.
-    Measure(Measuring<'s, A>),
-}
-
 /// A block of which a number of every element is wanted.
 pub(super) struct Measuring<'s, A> {
     pub(super) param: &'s [A],
@@ -114,11 +98,33 @@ pub struct Lanes<'s, A> {
     pub(super) arch: Arch,
     pub(super) prelude: Prelude<A>,
     pub(super) grad: &'s [A],
-    pub(super) work: Work<'s, A>,
     pub(super) slot_count: usize,
+    pub(super) goal: Goal<A>,
+    pub(super) param: &'s mut [A],
+    pub(super) slots: StoredMut<'s, A>,
+    /// For the random bits of the first element.
+    pub(super) seed: u32,
+    /// Whether the step is too large for the cache.
+    pub(super) streams: bool,
+    /// If there, nothing moves: the directions are measured. It has parameter and slots; those above are empty. (Not two variants of an
+    /// `enum`: a step of few elements would take 5 % longer for the copy.)
+    pub(super) measuring: Option<&'s mut Measuring<'s, A>>,
 }
 
 impl<'s, A: Scalar> Lanes<'s, A> {
+    /// A block whose directions are measured.
+    pub(super) fn measuring(
+        (arch, prelude): (Arch, Prelude<A>),
+        grad: &'s [A],
+        slot_count: usize,
+        measuring: &'s mut Measuring<'s, A>,
+    ) -> Self {
+        let (goal, slots) =
+            (Goal::Move { step_size: A::zero() }, StoredMut::Full([&mut [], &mut [], &mut [], &mut []]));
+        let measuring = Some(measuring);
+        Self { arch, prelude, grad, slot_count, goal, param: &mut [], slots, seed: 0, streams: false, measuring }
+    }
+
     /// Computes `rule(coefficients, param, grad, [slots]) -> (direction, [slots])` for every element and moves the parameter: `θ ← θ −
     /// step_size · direction`, with the step size of [`Rule::coefficients`](super::Rule::coefficients).
     ///
@@ -133,14 +139,12 @@ impl<'s, A: Scalar> Lanes<'s, A> {
     /// If the number of slots differs from that of [`Rule::slots`](super::Rule::slots).
     pub fn each<C: Copy, S: Slots<A>>(self, coefficients: C, rule: impl Fn(&C, A, A, S) -> (A, S) + Copy) {
         assert_eq!(S::COUNT, self.slot_count, "the rule's function has another number of slots than the rule");
-        let Self { arch, prelude, grad, work, .. } = self;
+        let Self { arch, prelude, grad, goal, param, slots, seed, streams, measuring, .. } = self;
+        if let Some(measuring) = measuring {
+            return measure(arch, prelude, grad, measuring, coefficients, rule);
+        }
         let shrink = prelude.shrink;
-        let (goal, moving) = match work {
-            Work::Measure(measuring) => return measure(arch, prelude, grad, measuring, coefficients, rule),
-            Work::Move { goal, param, slots, seed, streams } => {
-                (goal, Moving { arch, param, grad, slots, seed, streams })
-            }
-        };
+        let moving = Moving { arch, param, grad, slots, seed, streams };
         match goal {
             Goal::Move { step_size } if prelude.leaves_grad() && shrink == A::one() => {
                 moving.each(move |param, grad, slots| {
@@ -188,7 +192,9 @@ impl<A: Scalar> Moving<'_, A> {
     fn each<S: Slots<A>>(self, update: impl Fn(A, A, S) -> (A, S) + Copy) {
         let Self { arch, param, grad, slots, seed, streams } = self;
         match slots {
-            StoredMut::Full(slots) => full(arch, streams, param, grad, slots, update),
+            // A function each, so that the short loop does not save what the other needs.
+            StoredMut::Full(slots) if streams => full::<true, A, S>(arch, param, grad, slots, update),
+            StoredMut::Full(slots) => full::<false, A, S>(arch, param, grad, slots, update),
             StoredMut::Bf16(slots, Rounding::Nearest) => arch.dispatch(
                 #[inline(always)]
                 move || {
@@ -203,40 +209,51 @@ impl<A: Scalar> Moving<'_, A> {
                     S::for_each(streams, param, grad, slots, (widen_bf16, stochastic_bf16), random(seed), update);
                 },
             ),
-            StoredMut::Blockwise8(slots) => arch.dispatch(
-                #[inline(always)]
-                move || {
-                    let (update, mut slots) = (update, *slots);
-                    let mut wide = Wide([[A::zero(); GROUP]; MAX_SLOTS]);
-                    let wide = &mut wide.0;
-                    let groups = param.chunks_mut(GROUP).zip(grad.chunks(GROUP)).enumerate();
-                    for (number, (param, grad)) in groups {
-                        let start = number * GROUP;
-                        let readers = slots.each_ref().map(|slot| match slot.scales.get(number) {
-                            Some(scale) => Reader::new(*scale),
-                            None => Reader::new(0.0),
-                        });
-                        let codes =
-                            slots.each_ref().map(|slot| slot.codes.get(start..start + param.len()).unwrap_or_default());
-                        S::widen_each(param, grad, codes, wide, readers, update);
-                        let seed = seed.wrapping_add(start as u32);
-                        for (slot, (wide, stored)) in wide.iter().zip(&mut slots).take(S::COUNT).enumerate() {
-                            let codes = &mut stored.codes[start..start + param.len()];
-                            let seed = seed ^ ((slot as u32) << 30);
-                            stored.scales[number] = narrow_group(&wide[..param.len()], codes, seed);
-                        }
-                    }
-                },
-            ),
+            StoredMut::Blockwise8(slots) => coded(arch, param, grad, *slots, seed, update),
         }
     }
 }
 
+/// Applies the update to slots in 8 bits. Not inlined: its memory for a group would be a part of every loop's stack.
+#[inline(never)]
+fn coded<A: Scalar, S: Slots<A>>(
+    arch: Arch,
+    param: &mut [A],
+    grad: &[A],
+    mut slots: [CodedMut<'_>; MAX_SLOTS],
+    seed: u32,
+    update: impl Fn(A, A, S) -> (A, S) + Copy,
+) {
+    arch.dispatch(
+        #[inline(always)]
+        move || {
+            let update = update;
+            let mut wide = Wide([[A::zero(); GROUP]; MAX_SLOTS]);
+            let wide = &mut wide.0;
+            let groups = param.chunks_mut(GROUP).zip(grad.chunks(GROUP)).enumerate();
+            for (number, (param, grad)) in groups {
+                let start = number * GROUP;
+                let readers = slots.each_ref().map(|slot| match slot.scales.get(number) {
+                    Some(scale) => Reader::new(*scale),
+                    None => Reader::new(0.0),
+                });
+                let codes = slots.each_ref().map(|slot| slot.codes.get(start..start + param.len()).unwrap_or_default());
+                S::widen_each(param, grad, codes, wide, readers, update);
+                let seed = seed.wrapping_add(start as u32);
+                for (slot, (wide, stored)) in wide.iter().zip(&mut slots).take(S::COUNT).enumerate() {
+                    let codes = &mut stored.codes[start..start + param.len()];
+                    let seed = seed ^ ((slot as u32) << 30);
+                    stored.scales[number] = narrow_group(&wide[..param.len()], codes, seed);
+                }
+            }
+        },
+    );
+}
+
 /// Applies the update to slots that are stored in full.
 #[inline(always)]
-fn full<A: Scalar, S: Slots<A>>(
+fn full<const STREAMS: bool, A: Scalar, S: Slots<A>>(
     arch: Arch,
-    streams: bool,
     param: &mut [A],
     grad: &[A],
     slots: [&mut [A]; MAX_SLOTS],
@@ -246,27 +263,27 @@ fn full<A: Scalar, S: Slots<A>>(
         #[inline(always)]
         move || {
             let update = update;
-            S::for_each(streams, param, grad, slots, (|value| value, |value, _| value), 0, update);
+            S::for_each(STREAMS, param, grad, slots, (|value| value, |value, _| value), 0, update);
         },
     );
 }
 
 /// Computes a number of every element of a block.
-#[inline(always)]
 fn measure<A: Scalar, C: Copy, S: Slots<A>>(
     arch: Arch,
     prelude: Prelude<A>,
     grad: &[A],
-    measuring: Measuring<'_, A>,
+    measuring: &mut Measuring<'_, A>,
     coefficients: C,
     rule: impl Fn(&C, A, A, S) -> (A, S) + Copy,
 ) {
-    match measuring.quantity {
+    let Measuring { param, slots, ref mut out, quantity } = *measuring;
+    match quantity {
         Quantity::Direction { agreeing: only } => arch.dispatch(
             #[inline(always)]
             move || {
                 // What is moved makes this a closure that is called once: `dispatch` would not inline another.
-                let (rule, Measuring { param, slots, out, .. }) = (rule, measuring);
+                let (rule, out) = (rule, out);
                 S::read_each(param, grad, slots, out, |param, grad, slots| {
                     let (param, grad) = prelude.apply(param, grad);
                     let (direction, _) = rule(&coefficients, param, grad, slots);
@@ -277,7 +294,7 @@ fn measure<A: Scalar, C: Copy, S: Slots<A>>(
         Quantity::Relative(SecondMoment { slot, scale, eps }) => arch.dispatch(
             #[inline(always)]
             move || {
-                let (rule, Measuring { param, slots, out, .. }) = (rule, measuring);
+                let (rule, out) = (rule, out);
                 let [scale, least] = [scale, eps * eps].map(A::from_f64);
                 S::read_each(param, grad, slots, out, |param, grad, slots| {
                     let (param, grad) = prelude.apply(param, grad);

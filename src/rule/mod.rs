@@ -178,6 +178,7 @@ impl At {
     /// βᵗ, where t is the tensor's [step](Self::step). A power below 1e-20 may be 0.
     ///
     /// Unlike `powf`, it has the same bits on every machine.
+    #[inline]
     pub fn power(&self, beta: f64) -> f64 {
         power(beta, self.step)
     }
@@ -185,6 +186,7 @@ impl At {
     /// 1 − βᵗ, where t is the tensor's [step](Self::step): the divisor of an average that started from 0.
     ///
     /// Unlike `powf`, it has the same bits on every machine.
+    #[inline]
     pub fn bias_correction(&self, beta: f64) -> f64 {
         1.0 - self.power(beta)
     }
@@ -192,6 +194,7 @@ impl At {
 
 /// By squaring, because the last bit of `powf` differs between platforms. A power too small to change
 /// 1 − βᵗ is 0, because denormal numbers are slow.
+#[inline]
 fn power(base: f64, exponent: u64) -> f64 {
     const LEAST: f64 = 1e-20;
     let (mut power, mut square, mut remaining) = (1.0, base, exponent);

@@ -2,7 +2,7 @@
 
 use pulp::Arch;
 
-use super::lanes::{Goal, Lanes, Prelude, Work};
+use super::lanes::{Goal, Lanes, Prelude};
 use super::memory::State;
 use super::options::Options;
 use super::precision::StatePrecision;
@@ -310,10 +310,9 @@ fn starts<A: Scalar, R: Rule<A>>(rule: &R, coefficients: R::Coefficients, param:
     let mut slots = starts.each_mut().map(|slot| &mut slot[..]);
     slots.iter_mut().skip(slot_count).for_each(|slot| *slot = &mut []);
     let goal = Goal::Move { step_size: A::zero() };
-    let (mut param, slots) = ([param], StoredMut::Full(slots));
-    let work = Work::Move { goal, param: &mut param, slots, seed: 0, streams: false };
-    let (arch, prelude, grad) = (Arch::Scalar, Prelude::none(), &[A::zero()]);
-    rule.sweep(coefficients, Lanes { arch, prelude, grad, work, slot_count });
+    let (param, slots) = (&mut [param], StoredMut::Full(slots));
+    let (arch, prelude, grad, seed, streams, measuring) = (Arch::Scalar, Prelude::none(), &[A::zero()], 0, false, None);
+    rule.sweep(coefficients, Lanes { arch, prelude, grad, slot_count, goal, param, slots, seed, streams, measuring });
     starts.map(|[start]| start)
 }
 

@@ -280,7 +280,7 @@ fn range_of_all<'r, T>(slots: &'r mut [&mut [T]; MAX_SLOTS], at: usize, length: 
 mod tests {
     use pulp::Arch;
 
-    use super::super::lanes::{Goal, Lanes, Prelude, Work};
+    use super::super::lanes::{Goal, Lanes, Prelude};
     use super::super::precision::LEAST_ELEMENTS;
     use super::*;
     use crate::kernel::narrow::random;
@@ -307,8 +307,8 @@ mod tests {
         let mut param = values.to_vec();
         let (param, grad, prelude, goal) =
             (&mut param[..], values, Prelude::none(), Goal::Move { step_size: A::zero() });
-        let work = Work::Move { goal, param, slots, seed, streams: true };
-        let lanes = Lanes { arch, prelude, grad, work, slot_count: 1 };
+        let (slot_count, streams, measuring) = (1, true, None);
+        let lanes = Lanes { arch, prelude, grad, slot_count, goal, param, slots, seed, streams, measuring };
         lanes.each((), |(), _, grad, [slot]: [A; 1]| (slot, [grad]));
     }
 

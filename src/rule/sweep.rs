@@ -7,7 +7,7 @@ use ndarray::{ArrayViewMutD, Axis};
 use pulp::Arch;
 
 use super::Rule;
-use super::lanes::{Goal, Lanes, Prelude, Work};
+use super::lanes::{Goal, Lanes, Prelude};
 use super::stored::{MAX_SLOTS, StoredMut};
 use crate::kernel::aligned::{Aligned, before_line};
 use crate::kernel::narrow::seed;
@@ -324,9 +324,9 @@ impl<A: Scalar, C: Copy> Shared<'_, A, C> {
     ) {
         let seed =
             if slots.is_full() { 0 } else { seed(self.tensor, self.step).wrapping_add((self.offset + start) as u32) };
-        let (prelude, goal, slot_count) = (self.prelude, self.goal, rule.slots().len());
-        let work = Work::Move { goal, param, slots, seed, streams: self.streams };
-        let lanes = Lanes { arch, prelude, grad, work, slot_count };
+        let slot_count = rule.slots().len();
+        let Self { prelude, goal, streams, .. } = *self;
+        let lanes = Lanes { arch, prelude, grad, slot_count, goal, param, slots, seed, streams, measuring: None };
         rule.sweep(self.coefficients, lanes);
     }
 }
@@ -352,7 +352,7 @@ impl<'s, A: Scalar, R: Rule<A>> Sweep<'s, A, R> {
     #[inline(always)]
     pub(super) fn tensor(
         &mut self,
-        shared: Shared<'s, A, R::Coefficients>,
+        shared: &Shared<'s, A, R::Coefficients>,
         param: &'s mut ValuesMut<'_, A>,
         slots: StoredMut<'s, A>,
         followers: Vec<Following<'s, A>>,
@@ -366,7 +366,7 @@ impl<'s, A: Scalar, R: Rule<A>> Sweep<'s, A, R> {
         {
             return shared.sweep(self.rule, self.arch, 0, param, grad, slots);
         }
-        self.part(Part::whole(shared, param, slots, followers));
+        self.part(Part::whole(*shared, param, slots, followers));
     }
 
     /// A part of a tensor.

@@ -1,5 +1,6 @@
 //! Hyper-parameters: every one is a schedule, and a number is the constant schedule.
 
+use std::any::Any;
 use std::fmt;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
@@ -14,18 +15,39 @@ use crate::state::{Commit, StateReader, StateWriter};
 /// Every setter takes `impl Into<Hyper>`, so a number, a [schedule](crate::schedule) and a closure
 /// `|step: u64| …` all work. The value is computed in `f64`, at the optimizer's own step counter.
 #[derive(Clone)]
-pub struct Hyper(Arc<dyn Schedule>);
+pub struct Hyper(Kind);
+
+/// A step evaluates every hyper-parameter: a number is at hand, not behind a pointer.
+#[derive(Clone)]
+enum Kind {
+    Number(f64),
+    Schedule(Arc<dyn Schedule>),
+}
 
 impl<S: Schedule + 'static> From<S> for Hyper {
     fn from(schedule: S) -> Self {
-        Self(Arc::new(schedule))
+        Self(match (&schedule as &dyn Any).downcast_ref() {
+            Some(number) => Kind::Number(*number),
+            None => Kind::Schedule(Arc::new(schedule)),
+        })
     }
 }
 
 impl Hyper {
+    fn schedule(&self) -> &dyn Schedule {
+        match &self.0 {
+            Kind::Number(number) => number,
+            Kind::Schedule(schedule) => &**schedule,
+        }
+    }
+
     /// The value at a step; the first step is 0.
+    #[inline]
     pub fn at(&self, step: u64) -> f64 {
-        self.0.at(step)
+        match &self.0 {
+            Kind::Number(number) => *number,
+            Kind::Schedule(schedule) => schedule.at(step),
+        }
     }
 
     /// Writes the state of the schedule, such as that of a [`Plateau`](crate::schedule::Plateau), under `name`, the name of the hyper-parameter. A
@@ -33,7 +55,7 @@ impl Hyper {
     ///
     /// Call it in an optimizer or an adaptor of your own. For a [rule](crate::rule) and a [`Transform`](crate::adaptor::Transform), it is called for you.
     pub fn write_state(&self, name: &str, state: &mut StateWriter<'_>) {
-        self.0.memory().keys(name).for_each(|(key, own)| state.value(&key, own.save()));
+        self.schedule().memory().keys(name).for_each(|(key, own)| state.value(&key, own.save()));
     }
 
     /// Reads what [`write_state`](Self::write_state) wrote under the same name.
@@ -42,7 +64,7 @@ impl Hyper {
     /// Those of [`StateReader`].
     pub fn read_state(&self, name: &str, state: &StateReader<'_>) -> Result<Commit<'static>> {
         let mut all = Commit::nothing();
-        for (key, own) in self.0.memory().keys(name) {
+        for (key, own) in self.schedule().memory().keys(name) {
             let mut commit = None;
             state.value_where(&key, "what this schedule has saved", |saved: &String| {
                 commit = own.load(saved);
@@ -65,13 +87,16 @@ impl Hyper {
     ///
     /// # Errors
     /// [`StepError::HyperParameter`] with the name, the value and the range, and the errors of [`Schedule::check`].
+    #[inline]
     pub fn within(&self, name: &'static str, range: impl RangeBounds<f64>, step: u64) -> Result<f64> {
-        self.0.check().map_err(|error| error.of_setter(name))?;
-        let value = self.at(step);
+        let value = match &self.0 {
+            Kind::Number(number) => *number,
+            Kind::Schedule(schedule) => checked(&**schedule, name, step)?,
+        };
         if value.is_finite() && range.contains(&value) {
             return Ok(value);
         }
-        Err(Error::Step(StepError::HyperParameter { name, value, step, path: None, accepted: describe(name, &range) }))
+        Err(refused(name, value, step, bounds(&range), ""))
     }
 
     /// [`within`](Self::within) for a value that is used in the element type `A`. After rounding to `A` the value must still be in `range`, and it
@@ -88,6 +113,7 @@ impl Hyper {
     ///
     /// # Errors
     /// Those of [`within`](Self::within).
+    #[inline]
     pub fn within_as<A: Element>(
         &self,
         name: &'static str,
@@ -99,29 +125,46 @@ impl Hyper {
         if is_kept::<A>(value) && range.contains(&rounded) {
             return Ok(value);
         }
-        let accepted = format!("{} that does not become {rounded} in {}", describe(name, &range), A::DTYPE);
-        Err(Error::Step(StepError::HyperParameter { name, value, step, path: None, accepted }))
+        Err(refused(name, value, step, bounds(&range), &format!(" that does not become {rounded} in {}", A::DTYPE)))
     }
+}
+
+/// The value of a schedule whose arguments are in order.
+fn checked(schedule: &dyn Schedule, name: &'static str, step: u64) -> Result<f64> {
+    schedule.check().map_err(|error| error.of_setter(name))?;
+    Ok(schedule.at(step))
+}
+
+type Bounds<'r> = (Bound<&'r f64>, Bound<&'r f64>);
+
+fn bounds(range: &impl RangeBounds<f64>) -> Bounds<'_> {
+    (range.start_bound(), range.end_bound())
+}
+
+#[cold]
+fn refused(name: &'static str, value: f64, step: u64, range: Bounds<'_>, besides: &str) -> Error {
+    let accepted = describe(name, range) + besides;
+    Error::Step(StepError::HyperParameter { name, value, step, path: None, accepted })
 }
 
 /// The schedule that it is, in one line: `0.001`, `Cosine(peak: 0.001, steps: 9500).warmup(500)`.
 impl fmt::Debug for Hyper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.describe(f)
+        self.schedule().describe(f)
     }
 }
 
-fn describe(name: &str, range: &impl RangeBounds<f64>) -> String {
+fn describe(name: &str, range: Bounds<'_>) -> String {
     // Not "a number in 0 ≤ x": infinity would be one.
-    if let (Bound::Included(low), Bound::Unbounded) = (range.start_bound(), range.end_bound()) {
+    if let (Bound::Included(low), Bound::Unbounded) = range {
         return format!("a finite number ≥ {low}");
     }
-    let low = match range.start_bound() {
+    let low = match range.0 {
         Bound::Included(low) => format!("{low} ≤ "),
         Bound::Excluded(low) => format!("{low} < "),
         Bound::Unbounded => String::new(),
     };
-    let high = match range.end_bound() {
+    let high = match range.1 {
         Bound::Included(high) => format!(" ≤ {high}"),
         Bound::Excluded(high) => format!(" < {high}"),
         Bound::Unbounded => String::new(),

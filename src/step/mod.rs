@@ -78,15 +78,19 @@ impl<'a, A: Element> Step<'a, A> {
         Ok(Self { context, tensors, is_as_paired })
     }
 
-    /// [`pair`](Self::pair), with an error if the layout is not the known one.
-    pub(crate) fn pair_known(
+    /// [`pair`](Self::pair) for the step after so many, with an error if the layout is not the known one.
+    #[inline]
+    pub(crate) fn pair_next(
         params: &'a mut (dyn ParamsMut<Elem = A> + '_),
         grads: &'a (dyn Params<Elem = A> + '_),
-        known: Option<&Arc<Layout>>,
+        (known, steps): (Option<&Arc<Layout>>, u64),
     ) -> Result<Self> {
-        let step = Self::pair(params, grads, known)?;
-        Layout::ensure_known(known, step.layout())?;
-        Ok(step)
+        // Not `pair`, whose step would be copied.
+        let (layout, mut tensors) = walk_params(params, known)?;
+        let is_as_paired = walk_grads(grads, &layout, &mut tensors)?;
+        Layout::ensure_known(known, &layout)?;
+        let context = Context { layout, number: steps, share: Share::ALL, memo: OnceCell::new() };
+        Ok(Self { context, tensors, is_as_paired })
     }
 
     /// A step of these tensors, in the order of the layout.

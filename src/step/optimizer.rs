@@ -132,10 +132,10 @@ pub trait Optimizer<A: Element>: Send {
     /// bit what they were.
     #[doc(alias = "zero_grad")]
     fn step(&mut self, params: &mut dyn ParamsMut<Elem = A>, grads: &dyn Params<Elem = A>) -> Result<Report> {
-        let result = Step::pair_known(params, grads, self.layout()).and_then(|mut step| {
-            step.set_number(self.steps());
-            self.apply(step)
-        });
+        let result = match Step::pair_next(params, grads, (self.layout(), self.steps())) {
+            Ok(step) => self.apply(step),
+            Err(error) => Err(error),
+        };
         self.conclude(result)
     }
 }

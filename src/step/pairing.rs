@@ -25,17 +25,23 @@ pub(super) fn walk_grads<'a, A: Element>(
 ) -> Result<bool> {
     let (infos, first) = (layout.tensors(), new_ids(layout.len()));
     let (mut next, mut in_order, mut dense) = (0, true, true);
-    for_each(grads, |path, shape, values| match (values, infos.get(next)) {
-        (Some(values), Some(info)) if in_order && path.is(info.path()) && fits(info, shape, &values) => {
-            dense &= !matches!(values, Values::Rows(..));
-            _ = tensors[next].grad.get_or_insert_with(|| Grad::of_walk(info, values, first + next as u64));
-            next += 1;
+    for_each(grads, |path, shape, values| {
+        // Not one `match` on pairs: moving the values into a pair takes as long as the rest of this.
+        let info = infos.get(next).filter(|info| in_order && path.is(info.path()));
+        match values {
+            Some(values) => match info.filter(|info| fits(info, shape, &values)) {
+                Some(info) => {
+                    let tensor = &mut tensors[next];
+                    dense &= !matches!(values, Values::Rows(_));
+                    tensor.grad = Some(Grad::of_walk(info, values, first + next as u64));
+                    next += 1;
+                }
+                None => in_order = false,
+            },
+            None if info.is_some() => next += 1,
+            None if in_order => next += infos[next..].iter().take_while(|info| path.is_above(info.path())).count(),
+            None => {}
         }
-        (None, Some(info)) if in_order && path.is(info.path()) => next += 1,
-        (None, _) if in_order => {
-            next += infos[next..].iter().take_while(|info| path.is_above(info.path())).count();
-        }
-        _ => in_order = false,
     });
     if in_order && next == infos.len() {
         return Ok(dense);
@@ -48,7 +54,7 @@ pub(super) fn walk_grads<'a, A: Element>(
 #[inline]
 fn fits<A>(info: &TensorInfo, shape: &[usize], values: &Values<'_, A>) -> bool {
     match values {
-        Values::Rows(rows, _) => ensure_rows(info, rows, shape).is_ok(),
+        Values::Rows(rows) => ensure_rows(info, rows.0, shape).is_ok(),
         _ => info.has_shape(shape),
     }
 }
@@ -56,7 +62,7 @@ fn fits<A>(info: &TensorInfo, shape: &[usize], values: &Values<'_, A>) -> bool {
 /// Returns an error unless values of this shape are a gradient of the tensor.
 fn ensure_fits<A>(info: &TensorInfo, shape: &[usize], values: &Values<'_, A>) -> Result<()> {
     match values {
-        Values::Rows(rows, _) => ensure_rows(info, rows, shape),
+        Values::Rows(rows) => ensure_rows(info, rows.0, shape),
         _ if info.has_shape(shape) => Ok(()),
         _ => Err(Error::Step(StepError::ShapeMismatch {
             path: info.path().into(),

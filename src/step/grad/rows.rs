@@ -30,24 +30,24 @@ pub(crate) fn ensure_rows(info: &TensorInfo, rows: &[usize], shape: &[usize]) ->
     }))
 }
 
-impl<A: Element> Gathered<A> {
-    /// The row at this place of the list, given the values that rows lie among.
-    fn row<'s>(&'s self, values: &'s [A], at: usize) -> &'s [A] {
-        let (place, given) = (self.places[at] * self.width, values.len());
+impl<A: Element> Gathered<'_, A> {
+    /// The row at this place of the list.
+    fn row(&self, at: usize) -> &[A] {
+        let (place, given) = (self.places[at] * self.width, self.values.len());
         match place.checked_sub(given) {
             Some(place) => &self.sums[place..place + self.width],
-            None => &values[place..place + self.width],
+            None => &self.values[place..place + self.width],
         }
     }
 
     /// Elements in row-major order, if they lie in one row.
-    pub(super) fn piece<'s>(&'s self, values: &'s [A], start: usize, length: usize) -> Option<&'s [A]> {
+    pub(super) fn piece(&self, start: usize, length: usize) -> Option<&[A]> {
         let (at, offset) = (start.checked_div(self.width)?, start % self.width);
-        if at < self.places.len() { self.row(values, at).get(offset..offset + length) } else { None }
+        if at < self.places.len() { self.row(at).get(offset..offset + length) } else { None }
     }
 
     /// Reads elements `start …` in this order.
-    pub(super) fn read(&self, values: &[A], shape: &[usize], order: Order, start: usize, out: &mut [A]) {
+    pub(super) fn read(&self, shape: &[usize], order: Order, start: usize, out: &mut [A]) {
         let mut done = 0;
         while done < out.len() {
             let (at, length) = match order {
@@ -56,7 +56,7 @@ impl<A: Element> Gathered<A> {
             };
             let length = length.min(out.len() - done);
             let offset = at % self.width;
-            let row = self.row(values, at / self.width);
+            let row = self.row(at / self.width);
             out[done..done + length].copy_from_slice(&row[offset..offset + length]);
             done += length;
         }
@@ -88,7 +88,7 @@ impl<'a, A: Element> Touched<'a, A> {
                 let rows = std::mem::take(&mut sorted.rows);
                 let width = shape[1..].iter().product();
                 let Sorted { places, sums, .. } = sorted;
-                let grad = Source::Gathered(values, Arc::new(Gathered { places, sums, width }), id).into();
+                let grad = Source::Gathered(Arc::new(Gathered { values, places, sums, width }), id).into();
                 return Self::sorted(info, Cow::Owned(rows), grad);
             }
             values => Grad::owned(sorted.values(&values, &shape), id),
@@ -145,7 +145,7 @@ impl<'a, A: Element> Grad<'a, A> {
     /// The gradient of a tensor from a walk through a gradient tree, whose rows [fit](ensure_rows).
     pub(crate) fn of_walk(info: &TensorInfo, values: Values<'a, A>, id: SourceId) -> Self {
         match values {
-            Values::Rows(rows, values) => Source::Rows(Box::new(Touched::of(info, rows, *values, id))).into(),
+            Values::Rows(rows) => Source::Rows(Box::new(Touched::of(info, rows.0, rows.1, id))).into(),
             values => Self::of(values, id),
         }
     }
