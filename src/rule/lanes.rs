@@ -195,18 +195,19 @@ impl<A: Scalar> Moving<'_, A> {
             // A function each, so that the short loop does not save what the other needs.
             StoredMut::Full(slots) if streams => full::<true, A, S>(arch, param, grad, slots, update),
             StoredMut::Full(slots) => full::<false, A, S>(arch, param, grad, slots, update),
+            // Slots in 16 bits are as much arithmetic as memory: the short loop is as fast at every size.
             StoredMut::Bf16(slots, Rounding::Nearest) => arch.dispatch(
                 #[inline(always)]
                 move || {
                     let update = update;
-                    S::for_each(streams, param, grad, slots, (widen_bf16, |value, _| nearest_bf16(value)), 0, update);
+                    S::for_each(false, param, grad, slots, (widen_bf16, |value, _| nearest_bf16(value)), 0, update);
                 },
             ),
             StoredMut::Bf16(slots, Rounding::Stochastic) => arch.dispatch(
                 #[inline(always)]
                 move || {
                     let update = update;
-                    S::for_each(streams, param, grad, slots, (widen_bf16, stochastic_bf16), random(seed), update);
+                    S::for_each(false, param, grad, slots, (widen_bf16, stochastic_bf16), random(seed), update);
                 },
             ),
             StoredMut::Blockwise8(slots) => coded(arch, param, grad, *slots, seed, update),
@@ -220,14 +221,15 @@ fn coded<A: Scalar, S: Slots<A>>(
     arch: Arch,
     param: &mut [A],
     grad: &[A],
-    mut slots: [CodedMut<'_>; MAX_SLOTS],
+    slots: [CodedMut<'_>; MAX_SLOTS],
     seed: u32,
     update: impl Fn(A, A, S) -> (A, S) + Copy,
 ) {
     arch.dispatch(
         #[inline(always)]
         move || {
-            let update = update;
+            // What is moved makes this a closure that is called once: `dispatch` would not inline another.
+            let (update, mut slots) = (update, slots);
             let mut wide = Wide([[A::zero(); GROUP]; MAX_SLOTS]);
             let wide = &mut wide.0;
             let groups = param.chunks_mut(GROUP).zip(grad.chunks(GROUP)).enumerate();
