@@ -61,6 +61,7 @@ mod precision;
 mod quantities;
 mod rates;
 mod rows;
+mod slots;
 mod stored;
 mod sweep;
 
@@ -74,13 +75,14 @@ pub use factored::Factored;
 pub use hyper_parameters::HyperParameters;
 #[doc(hidden)]
 pub use hyper_parameters::{ensure_at_least, if_changed, write_settings};
-pub use lanes::{Lanes, Slots};
+pub use lanes::Lanes;
 #[cfg(feature = "distributed")]
 pub(crate) use matrix::as_matrix;
 pub use matrix::{MatrixRule, MatrixSlot};
 pub use matrixwise::Matrixwise;
 pub use precision::{Rounding, StatePrecision};
 pub use quantities::{GradientRatio, SecondMoment};
+pub use slots::Slots;
 pub use stored::MAX_SLOTS;
 
 /// An element-wise algorithm: it computes the direction in which one element moves, from the parameter, the gradient and the state of that
