@@ -81,6 +81,7 @@ impl<A: Element> Transform<A> for LayerwiseDecay {
                     value: rate,
                     step: step.number(),
                     path,
+                    pattern: None,
                     accepted,
                 }));
             }

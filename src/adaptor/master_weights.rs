@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::params::{Element, Layout, Owned, ValuesMut};
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::follower::{Follower, follow};
-use crate::step::{Adjust, Grad, Optimizer, PerTensor, Report, Step, Tensor};
+use crate::step::{Adjust, Grad, Optimizer, PerTensor, Replaced, Report, Step, Tensor};
 
 /// Steps parameters of 16 bits, `half::bf16` or `half::f16`, with f32 copies. Created by
 /// [`OptimizerExt::master_weights`](crate::OptimizerExt::master_weights).
@@ -76,10 +76,11 @@ impl<O, H> MasterWeights<O, H> {
 fn inside<'s, H: Element>(
     param: ValuesMut<'s, f32>,
     grad: Option<&'s Grad<'_, H>>,
-    [learning_rate, weight_decay]: [Adjust; 2],
+    ([learning_rate, weight_decay], replaced): ([Adjust; 2], Replaced),
     (index, frozen): (usize, bool),
 ) -> Tensor<'s, f32> {
-    Tensor { grad: grad.map(Grad::widened), learning_rate, weight_decay, frozen, ..Tensor::new(index, param) }
+    let grad = grad.map(Grad::widened);
+    Tensor { grad, learning_rate, weight_decay, replaced, frozen, ..Tensor::new(index, param) }
 }
 
 impl<H: Element, O: Optimizer<f32>> Optimizer<H> for MasterWeights<O, H> {
@@ -92,8 +93,8 @@ impl<H: Element, O: Optimizer<f32>> Optimizer<H> for MasterWeights<O, H> {
         let tensors = step.iter().filter_map(|(_, tensor)| {
             let master = self.masters.at(tensor.index()).or_else(|| fresh.next())?;
             let param = ValuesMut::preview(master.as_values());
-            let adjusts = [tensor.learning_rate, tensor.weight_decay];
-            Some(inside(param, tensor.grad.as_ref(), adjusts, (tensor.index(), tensor.frozen)))
+            let changes = ([tensor.learning_rate, tensor.weight_decay], tensor.replaced.clone());
+            Some(inside(param, tensor.grad.as_ref(), changes, (tensor.index(), tensor.frozen)))
         });
         self.inner.check(&Step::in_context(step.context_of_check(), tensors.collect()))
     }
@@ -106,9 +107,9 @@ impl<H: Element, O: Optimizer<f32>> Optimizer<H> for MasterWeights<O, H> {
         let (mut pairs, mut copies) = (Vec::with_capacity(step.len()), Vec::with_capacity(step.len()));
         for (_, tensor, master) in step.zip_mut(self.masters.all_mut()) {
             let Some(master) = master else { break };
-            let adjusts = [tensor.learning_rate, tensor.weight_decay];
+            let changes = ([tensor.learning_rate, tensor.weight_decay], tensor.replaced.clone());
             let place = (tensor.index(), tensor.frozen);
-            pairs.push(inside(master.as_values_mut(), tensor.grad.as_ref(), adjusts, place));
+            pairs.push(inside(master.as_values_mut(), tensor.grad.as_ref(), changes, place));
             copies.push(Follower::copy(tensor.param.reborrow()));
         }
         let tensors = pairs.into_iter().zip(&mut copies).map(|(mut tensor, copy)| {

@@ -63,7 +63,7 @@ pub trait Transform<A: Element>: Send + 'static {
 
     /// The name and the value of every hyper-parameter: `vec![("factor", &self.factor)]`, or `vec![]` if there are none. The state of their
     /// schedules is saved under these names.
-    fn hyper_parameters(&self) -> Vec<(&'static str, &Hyper)>;
+    fn hyper_parameters(&self) -> Vec<(&str, &Hyper)>;
 
     /// Changes the step.
     ///

@@ -54,7 +54,14 @@ impl<A: Element> Transform<A> for Unscale {
         let (dtype, largest) = largest::<A>();
         if !(1.0 / largest..=largest).contains(&scale) {
             let accepted = format!("a number from {:e} to {largest:e} in {dtype}", 1.0 / largest);
-            return Err(Error::Step(StepError::HyperParameter { name, value: scale, step: at, path: None, accepted }));
+            return Err(Error::Step(StepError::HyperParameter {
+                name,
+                value: scale,
+                step: at,
+                path: None,
+                pattern: None,
+                accepted,
+            }));
         }
         step.grads_mut().for_each(|(_, grad)| grad.scale_by(1.0 / scale));
         Ok(Outcome::pass())

@@ -22,7 +22,14 @@ pub(super) fn bound_of_elements<A: Element>(hyper: &Hyper, name: &'static str, a
     if value > 0.0 && A::from_f64(value).is_zero() && size_of::<A>() >= size_of::<f32>() {
         let least = (A::min_positive_value() * A::epsilon()).as_f64();
         let accepted = format!("0 or at least {least:e} as {}", A::DTYPE);
-        return Err(Error::Step(StepError::HyperParameter { name, value, step: at, path: None, accepted }));
+        return Err(Error::Step(StepError::HyperParameter {
+            name,
+            value,
+            step: at,
+            path: None,
+            pattern: None,
+            accepted,
+        }));
     }
     Ok(value)
 }

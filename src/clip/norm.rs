@@ -155,7 +155,14 @@ fn ensure_norm(p: f64, step: u64) -> Result<()> {
         true => Ok(()),
         false => {
             let accepted = "a number ≥ 1 or infinity".into();
-            Err(Error::Step(StepError::HyperParameter { name: "p", value: p, step, path: None, accepted }))
+            Err(Error::Step(StepError::HyperParameter {
+                name: "p",
+                value: p,
+                step,
+                path: None,
+                pattern: None,
+                accepted,
+            }))
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | variant of [`Error`] | returned by |
 //! |---|---|
-//! | [`Step`](Error::Step) | [`step`](crate::Optimizer::step) and swapping averages: invalid hyper-parameters, trees, gradients, chains |
+//! | [`Step`](Error::Step) | [`step`](crate::Optimizer::step) and swapping averages: invalid hyper-parameters, groups, trees, gradients, chains |
 //! | [`Argument`](Error::Argument) | a function whose argument is out of range; `step`, if a count such as `accumulate(0)` is |
 //! | [`Curvature`](Error::Curvature) | `observe` and `step` of [K-FAC](crate::curvature) |
 //! | [`Loss`](Error::Loss) | the gradient [`check`](crate::check) |
@@ -34,7 +34,6 @@ mod federated;
 mod file;
 mod loss;
 mod ranks;
-#[cfg(feature = "checkpoint")]
 mod similar;
 mod state;
 mod step;
@@ -48,7 +47,6 @@ pub use federated::FederatedError;
 pub use file::FileError;
 pub use loss::LossError;
 pub use ranks::RankError;
-#[cfg(feature = "checkpoint")]
 pub(crate) use similar::similar_to;
 pub use state::StateError;
 pub use step::StepError;
@@ -152,11 +150,21 @@ impl Error {
         }
     }
 
+    /// The same error of a hyper-parameter, with the group that it is from and a tensor of the group.
+    pub(crate) fn in_group(self, path: Option<String>, pattern: String) -> Self {
+        match self {
+            Self::Step(StepError::HyperParameter { name, value, step, accepted, .. }) => {
+                Self::Step(StepError::HyperParameter { name, value, step, path, pattern: Some(pattern), accepted })
+            }
+            other => other,
+        }
+    }
+
     /// The same error with other words for the accepted values, where a range in numbers would mislead.
     pub(crate) fn accepting(self, accepted: &str) -> Self {
         match self {
-            Self::Step(StepError::HyperParameter { name, value, step, path, .. }) => {
-                Self::Step(StepError::HyperParameter { name, value, step, path, accepted: accepted.into() })
+            Self::Step(StepError::HyperParameter { name, value, step, path, pattern, .. }) => {
+                Self::Step(StepError::HyperParameter { name, value, step, path, pattern, accepted: accepted.into() })
             }
             other => other,
         }

@@ -1,13 +1,13 @@
 //! Errors of a step.
 
-use super::text::{List, Name, Number, at_tensor, of_setter, rounded, subtree};
+use super::text::{List, Name, Number, at_tensor, meant, of_group, of_setter, rounded, subtree};
 
 /// Why a step cannot be taken.
 #[non_exhaustive]
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum StepError {
     /// A hyper-parameter is outside its range, from the start or because of its schedule.
-    #[error("{name} is {} at step {step}{}; it must be {accepted}", Number(*.value), at_tensor(.path))]
+    #[error("{name} is {} at step {step}{}{}; it must be {accepted}", Number(*.value), at_tensor(.path), of_group(.pattern))]
     HyperParameter {
         /// The setter's name, such as `"beta1"`.
         name: &'static str,
@@ -17,8 +17,42 @@ pub enum StepError {
         step: u64,
         /// The tensor concerned, if a group gave it a value of its own.
         path: Option<String>,
+        /// The pattern of that group, if the value is the group's alone.
+        pattern: Option<String>,
         /// The accepted range, in words.
         accepted: String,
+    },
+
+    /// A group replaces a hyper-parameter that the optimizer of a tensor does not have.
+    #[error(
+        "{optimizer} has no hyper-parameter {name:?}, which the group {pattern:?} sets{}; it has {}",
+        meant(.similar),
+        .known.join(", ")
+    )]
+    UnknownHyperParameter {
+        /// The name that the group has.
+        name: String,
+        /// The optimizer's type, such as `"Adam"`.
+        optimizer: &'static str,
+        /// The pattern of the group.
+        pattern: String,
+        /// The most similar names, at most three.
+        similar: Vec<String>,
+        /// The optimizer's hyper-parameters.
+        known: Vec<&'static str>,
+    },
+
+    /// A group replaces something that all tensors share.
+    #[error("the group {pattern:?} cannot change {name} of {optimizer}: {reason}")]
+    NotInGroup {
+        /// The name that the group has.
+        name: String,
+        /// The optimizer's type, such as `"Adam"`.
+        optimizer: &'static str,
+        /// The pattern of the group.
+        pattern: String,
+        /// Why not, and what to do instead.
+        reason: &'static str,
     },
 
     /// A schedule was built from invalid numbers.

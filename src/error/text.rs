@@ -55,6 +55,16 @@ impl fmt::Display for Number {
     }
 }
 
+/// The group that a value is from.
+pub(super) fn of_group(pattern: &Option<String>) -> String {
+    pattern.as_ref().map_or_else(String::new, |pattern| format!(" in the group {pattern:?}"))
+}
+
+/// The hint for a name that may have been meant.
+pub(super) fn meant(similar: &[String]) -> String {
+    similar.first().map_or_else(String::new, |name| format!(" (did you mean {name:?}?)"))
+}
+
 /// The hint for a pattern that is the name of a subtree.
 pub(super) fn subtree(pattern: &str, paths: &[String]) -> String {
     let below = |path: &String| path.strip_prefix(pattern).is_some_and(|rest| rest.starts_with('.'));

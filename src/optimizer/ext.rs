@@ -175,7 +175,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         Adapted::new(self, Freeze::new(pattern))
     }
 
-    /// Gives the tensors that the pattern matches their own learning rate or weight decay. See [`Grouped`].
+    /// Gives the tensors that the pattern matches their own learning rate, weight decay or other hyper-parameters. See [`Group`] and [`Grouped`].
     #[doc(alias("param_groups", "add_param_group"))]
     fn group(self, pattern: impl Into<Pattern>, group: Group) -> Adapted<Self, Transforming<Grouped>>
     where

@@ -9,8 +9,8 @@ use crate::step::PerTensor;
 /// A rule that trains the parameters y, and whose result is an average x of them: `x = y − κ·s`, where s is the rule's first slot.
 /// [`Elementwise`] then has the methods [`average`](Elementwise::average) and [`swap`](Elementwise::swap).
 pub trait Averaging<A: Scalar>: Rule<A> {
-    /// The factor κ, from the hyper-parameters of the last step.
-    fn factor(&self, values: &Self::Values) -> f64;
+    /// The factor κ of a tensor, from the [numbers](Rule::numbers) that it had in its last step.
+    fn factor(&self, numbers: &[f64]) -> f64;
 }
 
 impl<A: Scalar, R: Averaging<A>> Elementwise<R, A> {
@@ -62,11 +62,10 @@ impl<A: Scalar, R: Averaging<A>> Elementwise<R, A> {
     where
         A: 'v,
     {
-        let values = self.rule.values::<A>(self.steps.saturating_sub(1))?;
-        let factor = self.rule.factor(&values);
         let first = self.rule.slots().first().copied().unwrap_or_default();
         for (info, mut values) in tensors {
-            if let Some(slot) = self.slot(info.path(), first) {
+            if let (Some(state), Some(slot)) = (self.state.get(info.path()), self.slot(info.path(), first)) {
+                let factor = self.rule.factor(&state.numbers);
                 let average = |y: A, s: A| A::from_f64(y.as_f64() - factor * s.as_f64());
                 values.view_mut(info.shape()).zip_mut_with(&slot, |y, s| *y = average(*y, *s));
             }

@@ -4,6 +4,7 @@ use super::options::Options;
 use super::rates::RatesAt;
 use super::rows::ensure_rows;
 use super::stored::MAX_SLOTS;
+use super::valued::Valued;
 use super::{At, Elementwise, MAX_NUMBERS, Rule};
 use crate::error::{Error, Result};
 use crate::params::Scalar;
@@ -13,7 +14,7 @@ use crate::step::{Step, counter};
 /// The hyper-parameters of one step.
 pub(super) struct StepValues<V> {
     pub(super) rates: RatesAt,
-    pub(super) rule: V,
+    pub(super) rule: Valued<V>,
 }
 
 impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
@@ -39,13 +40,15 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
             self.ensure_each(step, rates)?;
         }
         rates.ensure::<A>(decay, None, self.steps)?;
-        let rule = self.rule.values::<A>(self.steps)?;
-        if self.rule.gradient_ratio(&rule).is_some() {
+        let rule = Valued::of::<A, R>(&self.rule, step, self.steps)?;
+        // A part of a matrix is a vector: the rule is asked about a matrix.
+        let has_norm = self.rule.tensor_norm(rule.at(None), &At::default(), &[1, 1]).is_some();
+        if has_norm || self.rule.gradient_ratio(rule.at(None)).is_some() {
             step.share().ensure(Extent::Tensors, self.rule.name())?;
         }
         if self.options != Options::default() {
             let at = At { step: 1, learning_rate: rates.learning_rate, ..At::default() };
-            let moment = self.rule.second_moment(&rule, &at);
+            let moment = self.rule.second_moment(rule.at(None), &at);
             self.options.ensure(step, (self.rule.name(), self.rule.averages(), self.rule.decay(), moment))?;
         }
         ensure_rows(&self.rule, step, (&self.state, self.precision), &rule, (rates, self.options))?;

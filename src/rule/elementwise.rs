@@ -6,14 +6,14 @@ use ndarray::{ArrayD, ShapeBuilder};
 use pulp::Arch;
 
 use super::evaluated::Evaluated;
-use super::lanes::Prelude;
+use super::lanes::{Goal, Prelude};
 use super::memory::State;
 use super::options::{Move, Options, options};
 use super::precision::StatePrecision;
 use super::rates::{Rates, driver, optimizer_of_driver};
 use super::rows::{elements_of_rows, follow_each, gather, start_rows};
 use super::sweep::{Part, Scratch, Shared, Sweep};
-use super::{At, HyperParameters, MAX_NUMBERS, Rule};
+use super::{At, HyperParameters, MAX_NUMBERS, Rule, TensorNorm};
 use crate::error::Result;
 use crate::kernel::simd;
 use crate::params::{Order, Scalar, Values};
@@ -135,32 +135,24 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         let (names, decay) = (self.rule.slots(), self.options.decay(self.rule.decay()));
         let of_rows = elements_of_rows(&step);
         let mut sweep = Sweep::new(&self.rule, arch, of_rows.unwrap_or(step.layout().elements()));
-        let mut known = None;
+        let mut known: Option<Now<R::Coefficients>> = None;
+        let mut known_in_groups: Vec<_> = (0..values.rule.places()).map(|_| None).collect();
         let mut moved = false;
         for (info, tensor, state) in step.zip_mut(self.state.all_mut()) {
-            let (Tensor { index, param, grad: Some(grad), learning_rate, weight_decay, followers, .. }, Some(state)) =
-                (tensor, state)
-            else {
-                continue;
-            };
+            let Tensor { index, param, grad, learning_rate, weight_decay, replaced, followers, .. } = tensor;
+            let (Some(grad), Some(state)) = (grad, state) else { continue };
             state.prepare(names, self.precision, param, info);
             let pull = values.rates.of(decay, *learning_rate, *weight_decay);
-            let at = At {
+            let place = values.rule.place(replaced);
+            let own = values.rule.at(place);
+            let mut at = At {
                 step: state.steps,
                 learning_rate: pull.learning_rate,
                 weight_decay: pull.weight_decay,
                 numbers: state.numbers,
+                norm: None,
             };
-            // Most tensors of a step have the same coefficients.
-            let now = match known {
-                Some(ref now @ Now { before, .. }) if before == at => now,
-                _ => &*known.insert(Now::of::<A, R>(&self.rule, &values.rule, at)),
-            };
-            let Now { step_size, coefficients, .. } = *now;
-            state.numbers = now.numbers;
-            let plain = Move { step_size, shrink: 1.0 - pull.decay, scale: 1.0 };
-            let (goal, shrink) = self.options.goal(plain);
-            let ratio = match self.rule.gradient_ratio(&values.rule) {
+            let ratio = match self.rule.gradient_ratio(own) {
                 Some(ratio) if self.options.adapts(pull) => {
                     let grad = norm::norm(&[(info, &*grad)], 2.0);
                     ratio.of(norm::norm(&[(info, &Grad::new(param.as_values()))], 2.0), grad, pull.coupled)
@@ -169,32 +161,52 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
             };
             let finite = |value: f64| A::from_f64(value.min(A::max_value().as_f64()));
             let (whole, rows) = (info, grad.rows().map(|(rows, _)| rows));
-            if let Some(rows) = rows {
-                start_rows(&self.rule, state, (info, rows), coefficients);
-            }
             let (info, grad) = grad.compact(info);
-            let prelude = Prelude {
+            let mut prelude = Prelude {
                 scale: A::from_f64(grad.scale() * ratio),
                 limit: A::from_f64(grad.limit() * ratio),
                 coupled: finite(pull.coupled * ratio),
-                shrink,
+                shrink: A::one(),
             };
-            let mut shared = Shared {
+            let (steps, streams) = (state.steps, sweep.streams);
+            let shared = |coefficients, goal, prelude, order| Shared {
                 coefficients,
                 goal,
                 prelude,
                 scratch: &self.scratch,
                 grad,
                 shape: info.shape(),
-                order: state.order,
+                order,
                 tensor: *index,
                 offset: whole.start(),
-                step: state.steps,
-                streams: sweep.streams,
+                step: steps,
+                streams,
             };
+            at.norm = self.rule.tensor_norm(own, &at, info.shape()).map(|wanted| match wanted {
+                TensorNorm::Gradient => norm::norm(&[(info, grad)], 2.0),
+                TensorNorm::Directions(coefficients) => {
+                    let shared = shared(coefficients, Goal::Move { step_size: A::one() }, prelude, state.order);
+                    let param = param.as_values();
+                    shared.measure(&self.rule, arch, &param, &state.slots, (Options::NORM, None)).direction_norm()
+                }
+            });
+            // Most tensors of a step, or of a group, have the same coefficients.
+            let known = place.map_or(&mut known, |place| &mut known_in_groups[place]);
+            let now = match *known {
+                Some(ref now @ Now { before, .. }) if before == at => now,
+                _ => &*known.insert(Now::of::<A, R>(&self.rule, own, at)),
+            };
+            let Now { numbers, step_size, coefficients, .. } = *now;
+            let plain = Move { step_size, shrink: 1.0 - pull.decay, scale: 1.0 };
+            let goal;
+            (goal, prelude.shrink) = self.options.goal(plain);
+            state.numbers = numbers;
+            if let Some(rows) = rows {
+                start_rows(&self.rule, state, (whole, rows), coefficients);
+            }
+            let mut shared = shared(coefficients, goal, prelude, state.order);
             if self.options.measure() {
-                let moment =
-                    if self.options.update_clipping { self.rule.second_moment(&values.rule, &at) } else { None };
+                let moment = if self.options.update_clipping { self.rule.second_moment(own, &at) } else { None };
                 let how = (self.options, moment);
                 let measured = match rows {
                     None => shared.measure(&self.rule, arch, &param.as_values(), &state.slots, how),

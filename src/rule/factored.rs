@@ -12,6 +12,7 @@ use super::measured::{Measured, Sums, Wanted};
 use super::options::{Move, Options, options};
 use super::rates::{Rates, RatesAt, driver, optimizer_of_driver};
 use super::sweep::Scratch;
+use super::valued::Valued;
 use super::{At, Decay, HyperParameters};
 use crate::error::Result;
 use crate::kernel::{blocks, simd, threads, tree};
@@ -98,7 +99,7 @@ const MOMENTUM: &str = "exp_avg";
 
 struct StepValues<V> {
     rates: RatesAt,
-    rule: V,
+    rule: Valued<V>,
     /// Of each tensor with a gradient and elements.
     sums: Vec<Option<SquareSums>>,
 }
@@ -147,7 +148,7 @@ impl<A: Scalar, R: FactoredRule<A>> Factored<R, A> {
             counter::ensure_next_of(info, self.state.at(tensor.index()).map_or(0, |state| state.steps))?;
         }
         rates.ensure::<A>(decay, None, self.steps)?;
-        let rule = self.rule.values::<A>(self.steps)?;
+        let rule = Valued::of::<A, R>(&self.rule, step, self.steps)?;
         Ok(StepValues { rates, rule, sums: self.square_sums(step)? })
     }
 
@@ -188,17 +189,16 @@ impl<A: Scalar, R: FactoredRule<A>> Factored<R, A> {
             **state = State { steps: 0, slots: slots.into_iter().map(zeros).collect(), norm: state.norm };
         }
         state.steps += 1;
-        let Tensor { param, grad: Some(grad), learning_rate, weight_decay, followers, .. } = &mut **tensor else {
-            return;
-        };
-        let pull = values.rates.of(self.options.decay(Decay::Decoupled), *learning_rate, *weight_decay);
+        let pull = values.rates.of(self.options.decay(Decay::Decoupled), tensor.learning_rate, tensor.weight_decay);
+        let own = values.rule.for_tensor(&tensor.replaced);
+        let Tensor { param, grad: Some(grad), followers, .. } = &mut **tensor else { return };
         let at = At {
             step: state.steps,
             learning_rate: pull.learning_rate,
             weight_decay: pull.weight_decay,
             ..At::default()
         };
-        let moments = self.rule.moments(&values.rule, &at);
+        let moments = self.rule.moments(own, &at);
 
         let (means, momentum) = state.slots.split_at_mut(if self.lines(shape).is_factored { 2 } else { 1 });
         let mut means = means.iter_mut().map(|slot| &mut slot.values[..]);
@@ -214,7 +214,7 @@ impl<A: Scalar, R: FactoredRule<A>> Factored<R, A> {
             scratch: &self.scratch,
         };
         let mut measured = of_grad.measure(&param.as_values());
-        let mut step_size = self.rule.step_size(&values.rule, &at, &measured.rms());
+        let mut step_size = self.rule.step_size(own, &at, &measured.rms());
         let mut directions = of_grad;
         if let [Slot { values: average, .. }] = momentum {
             let [kept, fresh] = [moments.momentum, (1.0 - moments.momentum) * step_size].map(A::from_f64);

@@ -6,6 +6,7 @@ use crate::error::{Error, Result, ensure_count};
 use crate::params::Element;
 use crate::schedule::Hyper;
 use crate::schedule::line::{Line, short};
+use crate::step::Replaced;
 
 /// The hyper-parameters and options of a rule. The macro [`hyper_parameters!`](crate::hyper_parameters!) implements it.
 ///
@@ -23,10 +24,25 @@ pub trait HyperParameters: Send + Sync {
     /// # Errors
     /// [`HyperParameter`](crate::error::StepError::HyperParameter) if a value is out of range: see
     /// [`Hyper::within_as`](crate::Hyper::within_as).
-    fn values<A: Element>(&self, step: u64) -> Result<Self::Values>;
+    fn values<A: Element>(&self, step: u64) -> Result<Self::Values> {
+        self.values_with::<A>(step, &Replaced::default())
+    }
 
-    /// The name and the value of every hyper-parameter. The state of their schedules is saved under these names.
+    /// [`values`](Self::values) for a tensor for which groups replace some hyper-parameters.
+    ///
+    /// # Errors
+    /// Those of [`values`](Self::values).
+    fn values_with<A: Element>(&self, step: u64, replaced: &Replaced) -> Result<Self::Values>;
+
+    /// The name and the value of every hyper-parameter that has one. The state of their schedules is saved under these names. A group can
+    /// [change](crate::adaptor::Group::set) them.
     fn hyper_parameters(&self) -> Vec<(&'static str, &Hyper)>;
+
+    /// The names of the hyper-parameters that may have no value.
+    fn optional(&self) -> &'static [&'static str];
+
+    /// The names of the options, which all tensors share.
+    fn options(&self) -> &'static [&'static str];
 
     /// The settings that differ from the default, as `Debug` shows them.
     fn changed(&self) -> Vec<(&'static str, String)>;
@@ -160,12 +176,13 @@ macro_rules! hyper_parameters {
                 titles[0]
             }
 
-            fn values<A: $crate::Element>(&self, step: u64) -> $crate::Result<$values> {
-                let _ = step;
+            fn values_with<A: $crate::Element>(&self, step: u64, replaced: &$crate::Replaced) -> $crate::Result<$values> {
+                let _ = (step, replaced);
                 $($($($crate::rule::ensure_at_least(stringify!($option), self.$option as u64, $least)?;)?)*)?
                 ::core::result::Result::Ok($values {
-                    $($name: self.$name.within_as::<A>(stringify!($name), $range, step)?,)*
-                    $($($optional: match &self.$optional {
+                    $($name: replaced.get(stringify!($name)).unwrap_or(&self.$name)
+                        .within_as::<A>(stringify!($name), $range, step)?,)*
+                    $($($optional: match replaced.get(stringify!($optional)).or(self.$optional.as_ref()) {
                         ::core::option::Option::Some(hyper) => {
                             ::core::option::Option::Some(hyper.within_as::<A>(stringify!($optional), $optional_range, step)?)
                         }
@@ -180,6 +197,14 @@ macro_rules! hyper_parameters {
                     $($((stringify!($optional), self.$optional.as_ref()),)*)?
                 ];
                 all.iter().filter_map(|(name, hyper)| ::core::option::Option::Some((*name, (*hyper)?))).collect()
+            }
+
+            fn optional(&self) -> &'static [&'static str] {
+                &[$($(stringify!($optional)),*)?]
+            }
+
+            fn options(&self) -> &'static [&'static str] {
+                &[$($(stringify!($option)),*)?]
             }
 
             fn changed(&self) -> ::std::vec::Vec<(&'static str, ::std::string::String)> {

@@ -4,11 +4,13 @@ use std::fmt;
 
 use ndarray::{Array2, ArrayD, ArrayViewD, Zip};
 
+use super::checked::StepValues;
 use super::lanes::{agree, agreeing};
 use super::matrix::{MatrixRule, MatrixSlot, as_matrix};
 use super::measured::Measured;
 use super::options::{Move, Options, options};
-use super::rates::{Rates, RatesAt, driver, optimizer_of_driver};
+use super::rates::{Rates, driver, optimizer_of_driver};
+use super::valued::Valued;
 use super::{At, HyperParameters};
 use crate::error::Result;
 use crate::kernel::threads;
@@ -83,7 +85,7 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
     }
 
     /// The hyper-parameters of this step, if they and the step are in order.
-    fn values(&self, step: &Step<'_, A>) -> Result<(RatesAt, R::Values)> {
+    fn values(&self, step: &Step<'_, A>) -> Result<StepValues<R::Values>> {
         self.state.ensure_known(step)?;
         self.options.check()?;
         step.share().ensure(Extent::Tensors, self.rule.name())?;
@@ -93,7 +95,7 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
         let mut stepped = step.iter().filter(|(_, tensor)| tensor.grad.is_some());
         stepped.try_for_each(|pair| rates.ensure_adjusted(decay, pair, self.steps))?;
         rates.ensure::<A>(decay, None, self.steps)?;
-        let values = (rates, self.rule.values::<A>(self.steps)?);
+        let values = StepValues { rates, rule: Valued::of::<A, R>(&self.rule, step, self.steps)? };
         let within = |norm: f64| norm <= norm::largest_of_squares::<A>();
         for (info, tensor) in step.iter() {
             let Some(grad) = &tensor.grad else { continue };
@@ -121,7 +123,7 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
     }
 
     /// Steps one tensor.
-    fn update(&self, (rates, values): &(RatesAt, R::Values), task: &mut Task<'_, '_, A>) {
+    fn update(&self, values: &StepValues<R::Values>, task: &mut Task<'_, '_, A>) {
         let Task { info, tensor, state } = task;
         if info.is_elsewhere() {
             // It moves on another rank: who watches it here is to know.
@@ -136,7 +138,8 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
             **state = State { steps: 0, slots, norm: state.norm };
         }
         state.steps += 1;
-        let pull = rates.of(self.options.decay(self.rule.decay()), tensor.learning_rate, tensor.weight_decay);
+        let own = values.rule.for_tensor(&tensor.replaced);
+        let pull = values.rates.of(self.options.decay(self.rule.decay()), tensor.learning_rate, tensor.weight_decay);
         let at = At {
             step: state.steps,
             learning_rate: pull.learning_rate,
@@ -151,7 +154,7 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
             let Ok(matrix) = grad.view_mut().into_shape_with_order((rows, columns)) else {
                 unreachable!("a copy of the gradient lies row by row")
             };
-            self.rule.direction(values, &at, matrix, &mut state.slots);
+            self.rule.direction(own, &at, matrix, &mut state.slots);
             if let Some(before) = before {
                 grad.zip_mut_with(&before, |direction, grad| *direction = agreeing(*direction, *grad));
             }
@@ -194,7 +197,7 @@ impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
         let moved = !tasks.is_empty();
         self.state = states;
         self.steps += 1;
-        Ok(Report::new(values.0.learning_rate, moved))
+        Ok(Report::new(values.rates.learning_rate, moved))
     }
 
     optimizer_of_driver!();

@@ -108,6 +108,11 @@ impl Measured {
         (self.sums.relative / self.elements.max(1.0)).sqrt()
     }
 
+    /// ‖d‖.
+    pub(super) fn direction_norm(&self) -> f64 {
+        self.sums.direction.sqrt() / self.scales.direction
+    }
+
     /// ‖θ‖.
     pub(super) fn norm(&self) -> f64 {
         self.sums.param.sqrt() / self.scales.param

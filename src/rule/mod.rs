@@ -64,6 +64,7 @@ mod rows;
 mod slots;
 mod stored;
 mod sweep;
+mod valued;
 
 use crate::params::Scalar;
 
@@ -81,7 +82,7 @@ pub(crate) use matrix::as_matrix;
 pub use matrix::{MatrixRule, MatrixSlot};
 pub use matrixwise::Matrixwise;
 pub use precision::{Rounding, StatePrecision};
-pub use quantities::{GradientRatio, SecondMoment};
+pub use quantities::{GradientRatio, SecondMoment, TensorNorm};
 pub use slots::Slots;
 pub use stored::MAX_SLOTS;
 
@@ -134,6 +135,16 @@ pub trait Rule<A: Scalar>: HyperParameters + 'static {
         None
     }
 
+    /// The norm of a tensor of this shape that the rule finds in [`At::norm`], as in NovoGrad and MARS. The default is `None`: there is none. Whether
+    /// there is one must depend only on the options and the number of axes. A rule that needs a norm of matrices cannot step parts of tensors, as in
+    /// `sharded`.
+    ///
+    /// The norm of directions costs a pass that reads parameter, gradient and state, and the norm of the gradient one that reads the gradient.
+    fn tensor_norm(&self, values: &Self::Values, at: &At, shape: &[usize]) -> Option<TensorNorm<Self::Coefficients>> {
+        let _ = (values, at, shape);
+        None
+    }
+
     /// Whether the rule is [`Averaging`], so that its state says where the average is. Options that change the move are an error then. The
     /// default is `false`.
     fn averages(&self) -> bool {
@@ -155,7 +166,7 @@ pub trait Rule<A: Scalar>: HyperParameters + 'static {
 }
 
 /// The most numbers that a rule can [remember](Rule::numbers).
-pub const MAX_NUMBERS: usize = 2;
+pub const MAX_NUMBERS: usize = 3;
 
 /// One tensor in one step: its step number, its learning rate, and what else the driver knows of it.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -169,6 +180,8 @@ pub struct At {
     /// The tensor's [numbers](Rule::numbers): in [`remember`](Rule::remember) those of the last step, in
     /// [`coefficients`](Rule::coefficients) those of this step.
     pub numbers: [f64; MAX_NUMBERS],
+    /// The tensor's [norm](Rule::tensor_norm), if the rule asks for one. It is not finite if the gradient is not.
+    pub norm: Option<f64>,
 }
 
 impl At {

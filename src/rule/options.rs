@@ -11,6 +11,18 @@ use crate::schedule::line::Line;
 use crate::step::Step;
 use crate::step::share::Extent;
 
+/// The options by name, and the settings of a driver that are none of its rule's.
+pub(super) const OPTION_NAMES: &[&str] = &[
+    "cautious",
+    "cautious_decay",
+    "decoupled_decay",
+    "trust_ratio",
+    "always_adapt",
+    "update_clipping",
+    "keep_norm",
+    "state_precision",
+];
+
 /// The options that are on.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Options {
@@ -34,6 +46,17 @@ pub(super) struct Move {
 }
 
 impl Options {
+    /// Those of a pass that measures the norm of directions.
+    pub(super) const NORM: Self = Self {
+        cautious: false,
+        cautious_decay: false,
+        trust_ratio: true,
+        only_decayed: false,
+        update_clipping: false,
+        keep_norm: false,
+        decoupled: None,
+    };
+
     /// Whether a tensor is measured before it moves.
     pub(super) fn measure(self) -> bool {
         self.cautious || self.update_clipping || self.norms()

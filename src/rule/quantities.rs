@@ -11,6 +11,15 @@ pub struct SecondMoment {
     pub eps: f64,
 }
 
+/// A norm of a tensor that a rule needs before it computes its coefficients.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum TensorNorm<C> {
+    /// The Euclidean norm of the gradient, with its scale and limit.
+    Gradient,
+    /// The Euclidean norm of the directions that the rule computes with these coefficients. Nothing moves, and no slot changes.
+    Directions(C),
+}
+
 /// A ratio φ = c‖θ‖/(‖g‖ + λ‖θ‖ + ε) of a tensor, 1 if θ or g is 0. λ is that of coupled weight decay.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GradientRatio {

@@ -9,8 +9,8 @@ use crate::schedule::line::Line;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Adjust, Tensor};
 
-const LEARNING_RATE: &str = "learning_rate";
-const WEIGHT_DECAY: &str = "weight_decay";
+pub(super) const LEARNING_RATE: &str = "learning_rate";
+pub(super) const WEIGHT_DECAY: &str = "weight_decay";
 
 /// The factor by which a learning rate may grow. Bias corrections divide it by 1 − βᵗ, which is at least 2⁻⁵³.
 const ROOM: f64 = (1_u64 << 54) as f64;
@@ -116,6 +116,7 @@ impl RatesAt {
                 value,
                 step,
                 path: info.map(|info| info.path().into()),
+                pattern: None,
                 accepted,
             }))
         };
@@ -144,7 +145,8 @@ fn adjusted(name: &'static str, adjust: Adjust, own: f64, info: &TensorInfo, ste
         return Ok(value);
     }
     let accepted = "a finite number ≥ 0".into();
-    Err(Error::Step(StepError::HyperParameter { name, value, step, path: Some(info.path().into()), accepted }))
+    let path = Some(info.path().into());
+    Err(Error::Step(StepError::HyperParameter { name, value, step, path, pattern: None, accepted }))
 }
 
 /// In both drivers: the rule, and the setters of learning rate and weight decay.

@@ -9,7 +9,8 @@ use super::precision::StatePrecision;
 use super::rates::{Pull, RatesAt};
 use super::stored::{Coded, MAX_SLOTS, Stored, StoredMut};
 use super::sweep::{Chosen, Param, Part, Shared};
-use super::{At, MAX_NUMBERS, Rule};
+use super::valued::Valued;
+use super::{At, Rule};
 use crate::error::{Error, Result, StepError};
 use crate::kernel::aligned::Aligned;
 use crate::kernel::narrow::{GROUP, narrow_group, nearest_bf16};
@@ -242,13 +243,13 @@ pub(super) fn ensure_rows<A: Scalar, R: Rule<A>>(
     rule: &R,
     step: &Step<'_, A>,
     (states, precision): (&PerTensor<State<A>>, StatePrecision),
-    values: &R::Values,
+    values: &Valued<R::Values>,
     (rates, options): (RatesAt, Options),
 ) -> Result<()> {
     if step.is_as_paired() {
         return Ok(());
     }
-    let of_all = match rule.gradient_ratio(values) {
+    let of_all = match rule.gradient_ratio(values.at(None)) {
         Some(_) => Some(rule.name()),
         None => options.keep_norm.then_some("keep_norm"),
     };
@@ -256,14 +257,15 @@ pub(super) fn ensure_rows<A: Scalar, R: Rule<A>>(
         if tensor.grad.as_ref().is_none_or(|grad| grad.rows().is_none()) {
             continue;
         }
-        if let Some(name) = of_all {
+        let has_norm = rule.tensor_norm(values.at(None), &At::default(), info.shape()).is_some();
+        if let Some(name) = of_all.or(has_norm.then_some(rule.name())) {
             let instead = "it needs the norm of all rows; pass a dense gradient";
             return Err(Error::Step(StepError::RowsUnusable { name, path: info.path().into(), instead }));
         }
         let pull = rates.of(options.decay(rule.decay()), tensor.learning_rate, tensor.weight_decay);
         let Pull { learning_rate, weight_decay, .. } = pull;
-        let first = At { step: 1, learning_rate, weight_decay, numbers: [0.0; MAX_NUMBERS] };
-        ensure_rows_of(rule, info, (states.at(tensor.index()), precision), values, first)?;
+        let first = At { step: 1, learning_rate, weight_decay, ..At::default() };
+        ensure_rows_of(rule, info, (states.at(tensor.index()), precision), values.for_tensor(&tensor.replaced), first)?;
     }
     Ok(())
 }

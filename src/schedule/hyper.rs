@@ -50,6 +50,15 @@ impl Hyper {
         }
     }
 
+    /// Whether both are the same number, or the same schedule and not only equal ones.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Kind::Number(own), Kind::Number(other)) => own.to_bits() == other.to_bits(),
+            (Kind::Schedule(own), Kind::Schedule(other)) => Arc::ptr_eq(own, other),
+            _ => false,
+        }
+    }
+
     /// Writes the state of the schedule, such as that of a [`Plateau`](crate::schedule::Plateau), under `name`, the name of the hyper-parameter. A
     /// schedule without state writes nothing.
     ///
@@ -144,7 +153,7 @@ fn bounds(range: &impl RangeBounds<f64>) -> Bounds<'_> {
 #[cold]
 fn refused(name: &'static str, value: f64, step: u64, range: Bounds<'_>, besides: &str) -> Error {
     let accepted = describe(name, range) + besides;
-    Error::Step(StepError::HyperParameter { name, value, step, path: None, accepted })
+    Error::Step(StepError::HyperParameter { name, value, step, path: None, pattern: None, accepted })
 }
 
 /// The schedule that it is, in one line: `0.001`, `Cosine(peak: 0.001, steps: 9500).warmup(500)`.

@@ -8,6 +8,7 @@ pub(crate) mod norm;
 mod optimizer;
 mod pairing;
 mod per_tensor;
+mod replaced;
 mod report;
 pub(crate) mod share;
 mod tensor;
@@ -26,6 +27,7 @@ pub use follower::Follower;
 pub use grad::Grad;
 pub use optimizer::Optimizer;
 pub use per_tensor::{Made, PerTensor};
+pub use replaced::Replaced;
 pub use report::Report;
 pub use tensor::{Adjust, Tensor};
 
@@ -147,10 +149,12 @@ impl<'a, A: Element> Step<'a, A> {
     /// For the [`check`](crate::Optimizer::check) of your own optimizer. `known` is the layout of its earlier steps.
     ///
     /// # Errors
-    /// [`StepError::ParametersChanged`] if the parameters have another layout than `known`, and [`StepError::GradientScale`] if the scale
-    /// or the limit of a gradient cannot be represented in the element type.
+    /// [`StepError::ParametersChanged`] if the parameters have another layout than `known`, [`StepError::NotInGroup`] if a group replaces
+    /// hyper-parameters other than learning rate and weight decay, and [`StepError::GradientScale`] if the scale or the limit of a gradient
+    /// cannot be represented in the element type.
     pub fn ensure_fit(&self, known: Option<&Arc<Layout>>) -> Result<()> {
         Layout::ensure_known(known, &self.context.layout)?;
+        self.iter().try_for_each(|(_, tensor)| tensor.replaced.ensure_empty())?;
         self.grads().try_for_each(|(info, grad)| grad.ensure_kept(info))
     }
 
@@ -311,6 +315,7 @@ impl<'a, A: Element> Step<'a, A> {
             grad: tensor.grad.as_ref().map(Grad::reborrow),
             learning_rate: tensor.learning_rate,
             weight_decay: tensor.weight_decay,
+            replaced: tensor.replaced.clone(),
             followers: Vec::new(),
             frozen: tensor.frozen,
         });

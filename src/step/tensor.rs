@@ -2,7 +2,7 @@
 
 use ndarray::{ArrayD, ArrayViewMutD};
 
-use super::{Follower, Grad};
+use super::{Follower, Grad, Replaced};
 use crate::params::{Element, TensorInfo, Values, ValuesMut};
 use crate::step::follower::follow;
 
@@ -40,6 +40,8 @@ pub struct Tensor<'a, A> {
     pub learning_rate: Adjust,
     /// How a group changes the weight decay of this tensor.
     pub weight_decay: Adjust,
+    /// The other hyper-parameters that groups replace for this tensor.
+    pub(crate) replaced: Replaced,
     /// Values that are updated from the new parameter in the same pass over memory, such as running averages.
     pub followers: Vec<Follower<'a, A>>,
     pub(crate) frozen: bool,
@@ -53,12 +55,13 @@ impl<'a, A: Element> Tensor<'a, A> {
             grad: None,
             learning_rate: Adjust::default(),
             weight_decay: Adjust::default(),
+            replaced: Replaced::default(),
             followers: Vec::new(),
             frozen: false,
         }
     }
 
-    /// Whether a group changes anything for this tensor.
+    /// Whether a group changes the learning rate or the weight decay of this tensor.
     pub(crate) fn is_adjusted(&self) -> bool {
         self.learning_rate != Adjust::default() || self.weight_decay != Adjust::default()
     }
@@ -93,6 +96,7 @@ impl<'a, A: Element> Tensor<'a, A> {
             grad: self.grad.as_ref().map(Grad::reborrow),
             learning_rate: self.learning_rate,
             weight_decay: self.weight_decay,
+            replaced: self.replaced.clone(),
             frozen: self.frozen,
             followers,
             ..Tensor::new(self.index, self.param.reborrow())

@@ -284,6 +284,12 @@ fn ranks_that_disagree() {
     });
     assert!(group_rate.starts_with("rank 2 has (root) of shape [1] in f32 with a gradient where"), "{group_rate}");
     assert!(group_rate.ends_with("with a gradient, learning rate · 0.5"), "{group_rate}");
+    let group_value = error(|group| {
+        let change = Group::new().set("beta1", 0.25 * group.rank().max(1) as f64);
+        let mut opt = Adam::<f32>::new(0.1).data_parallel(group).group("", change);
+        opt.step(&mut Array1::ones(1), &Array1::ones(1)).map(drop)
+    });
+    assert!(group_value.ends_with("with a gradient, beta1 0.25"), "{group_value}");
     let policy = error(|group| {
         let policy = if group.rank() == 2 { NonFinite::Skip } else { NonFinite::Error };
         let mut opt = Sgd::<f32>::new(0.1).data_parallel(group).non_finite(policy);

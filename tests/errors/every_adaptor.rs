@@ -328,15 +328,19 @@ fn cases() -> Vec<Case> {
             }),
         case("HyperParameter", "weight_decay is -0.1 at step 3; it must be a finite number ≥ 0",
             |opt, params, grads, dials| { dials.set(Some(Turned::To("weight_decay", -0.1))); opt.step(params, grads) }),
-        case("HyperParameter", "learning_rate is -1 at step 3 for \"b\"; it must be a finite number ≥ 0",
+        case("HyperParameter", "learning_rate is -1 at step 3 for \"b\" in the group \"{b,c}\"; it must be a finite number ≥ 0",
             |opt, params, grads, _| opt.group("{b,c}", Group::new().learning_rate(-1.0)).step(params, grads)),
-        case("HyperParameter", "scale_weight_decay is NaN at step 3 for \"b\"; it must be a finite number ≥ 0",
+        case("HyperParameter", "scale_weight_decay is NaN at step 3 for \"b\" in the group \"b\"; it must be a finite number ≥ 0",
             |opt, params, grads, _| opt.group("b", Group::new().scale_weight_decay(f64::NAN)).step(params, grads)),
         case("HyperParameter", "learning_rate is inf at step 3 for \"b\"; it must be a finite number ≥ 0",
             |opt, params, grads, _| {
                 let huge = Group::new().learning_rate(f64::MAX).scale_learning_rate(2.0);
                 opt.group("b", huge).step(params, grads)
             }),
+        case("UnknownHyperParameter", "Adam has no hyper-parameter \"slowness\", which the group \"b\" sets; it has learning_rate, weight_decay, beta1, beta2, eps",
+            |opt, params, grads, _| opt.group("b", Group::new().set("slowness", 0.5)).step(params, grads)),
+        case("NotInGroup", "the group \"b\" cannot change cautious of Adam: it is an option, which all tensors share; `route` gives some tensors an optimizer with another",
+            |opt, params, grads, _| opt.group("b", Group::new().set("cautious", 1.0)).step(params, grads)),
         case("HyperParameter", "max_norm is -1 at step 3; it must be a number ≥ 0 or infinity",
             |opt, params, grads, _| opt.clip_global_norm(-1.0).step(params, grads)),
         case("Zero", "accumulate is 0; it must be at least 1",

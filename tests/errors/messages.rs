@@ -82,7 +82,17 @@ fn table() -> Vec<(Error, &'static str)> {
         ),
         (
             step(Sgd::new(0.1).group("1", Group::new().weight_decay(-0.5))),
-            "weight_decay is -0.5 at step 0 for \"1\"; it must be a finite number ≥ 0",
+            "weight_decay is -0.5 at step 0 for \"1\" in the group \"1\"; it must be a finite number ≥ 0",
+        ),
+        (
+            step(Adam::new(0.1).group("1", Group::new().set("beta", 0.5))),
+            "Adam has no hyper-parameter \"beta\", which the group \"1\" sets (did you mean \"beta1\"?); \
+             it has learning_rate, weight_decay, beta1, beta2, eps",
+        ),
+        (
+            step(Adam::new(0.1).group("1", Group::new().set("amsgrad", 1.0))),
+            "the group \"1\" cannot change amsgrad of Adam: it is an option, which all tensors share; `route` gives some tensors \
+             an optimizer with another",
         ),
         (step(Sgd::new(0.1).accumulate(0)), "accumulate is 0; it must be at least 1"),
         (step(Sgd::new(0.1).clip_global_norm(1.0).p(0.5)), "p is 0.5 at step 0; it must be a number ≥ 1 or infinity"),

@@ -116,7 +116,7 @@ const PLAIN: [(&str, Build); 37] = [
     ("unfreeze_at", || Box::new(AdamW::new(0.05).freeze("**").unfreeze_at(0, "b.**").unfreeze_at(5, "a.bias").unfreeze_at(9, "**"))),
     ("two averages", || Box::new(AdamW::new(0.05).ema(0.9).ema(0.99))),
     ("freeze", || Box::new(AdamW::new(0.05).freeze("a.**"))),
-    ("group", || Box::new(AdamW::new(0.05).group("*.bias", Group::no_decay()))),
+    ("group", || Box::new(AdamW::new(0.05).group("*.bias", Group::no_decay().set("beta1", Plateau::new(0.8))))),
     ("skip_nonfinite", || Box::new(AdamW::new(0.05).skip_nonfinite())),
     ("check_finite", || Box::new(AdamW::new(0.05).check_finite())),
     ("maximize", || Box::new(AdamW::new(0.05).maximize())),

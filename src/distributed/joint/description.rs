@@ -12,7 +12,8 @@ pub(in crate::distributed) fn describe_tensors<A: Element>(
 ) -> impl Iterator<Item = String> {
     step.iter().map(move |(info, tensor)| {
         let (rate, decay) = (tensor.learning_rate, tensor.weight_decay);
-        let changed = [adjusted("learning rate", rate), adjusted("weight decay", decay)].concat();
+        let replaced = tensor.replaced.describe(step.number());
+        let changed = [adjusted("learning rate", rate), adjusted("weight decay", decay), replaced].concat();
         format!("{} of shape {:?} in {} {}{changed}", Name(info.path()), info.shape(), A::DTYPE, how(tensor))
     })
 }

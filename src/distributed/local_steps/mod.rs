@@ -12,7 +12,7 @@ use crate::distributed::traffic::{BUCKET_BYTES, Traffic, bucket_elements};
 use crate::error::{Result, ensure_count};
 use crate::params::{Element, Layout, Owned, ParamsMut, TensorInfo};
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{Adjust, Grad, Optimizer, PerTensor, Preview, Report, Step};
+use crate::step::{Adjust, Grad, Optimizer, PerTensor, Preview, Replaced, Report, Step};
 
 /// Takes h steps on each rank alone, then one step of an outer optimizer along the mean change of all ranks: made by
 /// [`OptimizerExt::local_steps`](crate::OptimizerExt::local_steps).
@@ -226,6 +226,7 @@ fn ahead_outside<'s, A: Element>(step: &'s Step<'_, A>) -> Preview<'s, A> {
     for (_, tensor) in preview.iter_mut() {
         tensor.grad = (!tensor.frozen).then(Grad::zero);
         (tensor.learning_rate, tensor.weight_decay) = (Adjust::default(), Adjust::default());
+        tensor.replaced = Replaced::default();
     }
     preview
 }

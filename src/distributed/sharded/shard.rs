@@ -46,6 +46,7 @@ impl Shard {
                 grad: tensor.grad.as_ref().map(grad),
                 learning_rate: tensor.learning_rate,
                 weight_decay: tensor.weight_decay,
+                replaced: tensor.replaced.clone(),
                 frozen: tensor.frozen,
                 ..Tensor::new(tensor.index(), ValuesMut::Contiguous(param, Order::C))
             }

@@ -159,7 +159,14 @@ impl<A: Scalar> Lbfgs<A> {
         let not_positive = |value: f64| !(value >= 0.0 && value.is_finite());
         if let Some((name, value)) = tolerances.into_iter().find(|(_, value)| not_positive(*value)) {
             let accepted = "a finite number ≥ 0".into();
-            return Err(Error::Step(StepError::HyperParameter { name, value, step: self.steps, path: None, accepted }));
+            return Err(Error::Step(StepError::HyperParameter {
+                name,
+                value,
+                step: self.steps,
+                path: None,
+                pattern: None,
+                accepted,
+            }));
         }
         counter::ensure_next("steps", self.steps)?;
         self.rate()
@@ -178,7 +185,14 @@ impl<A: Scalar> Lbfgs<A> {
         }
         let (step, path) = (self.steps, path.map(str::to_owned));
         let accepted = format!("a number in 0 ≤ learning_rate ≤ {largest:e} in {}", A::DTYPE);
-        Err(Error::Step(StepError::HyperParameter { name: "learning_rate", value, step, path, accepted }))
+        Err(Error::Step(StepError::HyperParameter {
+            name: "learning_rate",
+            value,
+            step,
+            path,
+            pattern: None,
+            accepted,
+        }))
     }
 
     fn most_evaluations(&self) -> u64 {
@@ -197,6 +211,9 @@ impl<A: Scalar> Optimizer<A> for Lbfgs<A> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         let rate = self.settings()?;
         step.share().ensure(Extent::Parameters, "lbfgs")?;
+        for (_, tensor) in step.iter() {
+            tensor.replaced.ensure_known("Lbfgs", &["learning_rate"], std::iter::empty())?;
+        }
         step.ensure_fit(self.layout.as_ref())?;
         for (info, tensor) in step.iter().filter(|(_, tensor)| tensor.grad.is_some()) {
             self.ensure_rate(tensor.learning_rate.apply(rate), Some(info.path()))?;
@@ -209,6 +226,7 @@ impl<A: Scalar> Optimizer<A> for Lbfgs<A> {
                     value: decay,
                     step: self.steps,
                     path,
+                    pattern: None,
                     accepted,
                 }));
             }

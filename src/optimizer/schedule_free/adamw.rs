@@ -41,7 +41,7 @@ use crate::schedule::Hyper;
 /// | `weight_decay` λ | 0 | λ ≥ 0 | decay per step and unit of learning rate, at y |
 ///
 /// # State
-/// Two elements per parameter (8 bytes in f32), and two numbers per tensor. While x is [swapped](Elementwise::swap) in, one more element.
+/// Two elements per parameter (8 bytes in f32), and three numbers per tensor. While x is [swapped](Elementwise::swap) in, one more element.
 ///
 /// # Conventions
 /// The authors' `AdamWScheduleFree` (schedulefree), whose r is called `r` and whose p `weight_lr_power`. It stores z. Its `warmup_steps` is a
@@ -121,8 +121,8 @@ impl<A: Scalar> Rule<A> for AdamWScheduleFreeRule {
     }
 
     fn remember(&self, values: &AdamWScheduleFreeValues, at: &At, numbers: &mut [f64]) {
-        let &AdamWScheduleFreeValues { time_power, lr_power, .. } = values;
-        Weight { time_power, lr_power }.add(at, at.learning_rate, numbers);
+        let &AdamWScheduleFreeValues { beta1, time_power, lr_power, .. } = values;
+        Weight { time_power, lr_power }.add(at, [at.learning_rate, beta1], numbers);
     }
 
     /// The direction is the whole step.
@@ -137,7 +137,7 @@ impl<A: Scalar> Rule<A> for AdamWScheduleFreeRule {
 }
 
 impl<A: Scalar> Averaging<A> for AdamWScheduleFreeRule {
-    fn factor(&self, values: &AdamWScheduleFreeValues) -> f64 {
-        factor(values.beta1)
+    fn factor(&self, numbers: &[f64]) -> f64 {
+        factor(numbers)
     }
 }

@@ -11,8 +11,9 @@ pub use sgd::{SgdScheduleFree, SgdScheduleFreeRule, SgdScheduleFreeValues};
 use crate::params::Scalar;
 use crate::rule::{At, Lanes, real_power};
 
-/// The numbers that a tensor remembers: the sum of the weights of all steps, divided by that of the last one; and the largest learning rate.
-const NUMBERS: &[&str] = &["weight_sum", "lr_max"];
+/// The numbers that a tensor remembers: the sum of the weights of all steps, divided by that of the last one; the largest learning rate; and the
+/// fraction β of x in y.
+const NUMBERS: &[&str] = &["weight_sum", "lr_max", "beta"];
 
 /// The weight wₜ = tʳ·ηmaxᵖ of a step in the average.
 #[derive(Clone, Copy)]
@@ -24,11 +25,12 @@ struct Weight {
 }
 
 impl Weight {
-    /// Adds a step of learning rate `eta` to the numbers.
+    /// Adds a step of learning rate `eta` and fraction `beta` to the numbers.
     ///
     /// Only ratios of weights are computed, because the powers may be too large or too small for a number.
-    fn add(self, at: &At, eta: f64, numbers: &mut [f64]) {
-        let [sum, largest] = numbers else { return };
+    fn add(self, at: &At, [eta, beta]: [f64; 2], numbers: &mut [f64]) {
+        let [sum, largest, fraction] = numbers else { return };
+        *fraction = beta;
         let grown = largest.max(eta);
         let (step, before) = (at.step as f64, *largest);
         *largest = grown;
@@ -46,7 +48,7 @@ impl Weight {
 
     /// c = wₜ/(w₁ + … + wₜ), from the numbers of this step.
     fn fraction(at: &At) -> f64 {
-        let [sum, _] = at.numbers;
+        let [sum, ..] = at.numbers;
         if sum > 0.0 { 1.0 / sum } else { 0.0 }
     }
 }
@@ -88,8 +90,9 @@ fn sweep_adaptive<A: Scalar>(c: Adaptive<A>, lanes: Lanes<'_, A>) {
     });
 }
 
-/// κ of x = y − κ·s.
-fn factor(beta: f64) -> f64 {
+/// κ of x = y − κ·s, from the numbers of the last step.
+fn factor(numbers: &[f64]) -> f64 {
+    let &[_, _, beta] = numbers else { return 0.0 };
     (1.0 - beta) / beta
 }
 
@@ -118,10 +121,10 @@ mod tests {
     fn fractions_are_those_of_the_sums() {
         let etas = [0.0, 1e-3, 2e-3, 0.0, 1e-4, 0.5, 0.25, 0.6];
         for (time_power, lr_power) in [(0.0, 2.0), (0.5, 1.0), (2.0, 0.0), (1.0, 2.5)] {
-            let (weight, mut numbers) = (Weight { time_power, lr_power }, [0.0; 2]);
+            let (weight, mut numbers) = (Weight { time_power, lr_power }, [0.0; 3]);
             for ((step, eta), expected) in etas.iter().enumerate().zip(naive(&etas, weight)) {
                 let at = At { step: step as u64 + 1, ..At::default() };
-                weight.add(&at, *eta, &mut numbers);
+                weight.add(&at, [*eta, 0.9], &mut numbers);
                 let fraction = Weight::fraction(&At { numbers, ..at });
                 assert!((fraction - expected).abs() < 1e-14, "{step}: {fraction}, {expected}");
             }
@@ -130,20 +133,20 @@ mod tests {
 
     #[test]
     fn the_smallest_learning_rates_have_weights() {
-        let (weight, mut numbers) = (Weight { time_power: 0.0, lr_power: 2.0 }, [0.0; 2]);
+        let (weight, mut numbers) = (Weight { time_power: 0.0, lr_power: 2.0 }, [0.0; 3]);
         for step in 1..=4 {
             let at = At { step, ..At::default() };
-            weight.add(&at, 1e-200, &mut numbers);
+            weight.add(&at, [1e-200, 0.9], &mut numbers);
             assert_eq!(Weight::fraction(&At { numbers, ..at }), 1.0 / step as f64);
         }
     }
 
     #[test]
     fn the_largest_powers_have_weights() {
-        let (weight, mut numbers) = (Weight { time_power: 1e6, lr_power: 1e6 }, [0.0; 2]);
+        let (weight, mut numbers) = (Weight { time_power: 1e6, lr_power: 1e6 }, [0.0; 3]);
         for step in 1..=4 {
             let at = At { step, ..At::default() };
-            weight.add(&at, step as f64, &mut numbers);
+            weight.add(&at, [step as f64, 0.9], &mut numbers);
             assert_eq!(Weight::fraction(&At { numbers, ..at }), 1.0);
         }
     }

@@ -123,8 +123,8 @@ impl<A: Scalar> Rule<A> for RAdamScheduleFreeRule {
     }
 
     fn remember(&self, values: &RAdamScheduleFreeValues, at: &At, numbers: &mut [f64]) {
-        let &RAdamScheduleFreeValues { time_power, lr_power, .. } = values;
-        Weight { time_power, lr_power }.add(at, self.rectified(values, at).0, numbers);
+        let &RAdamScheduleFreeValues { beta1, time_power, lr_power, .. } = values;
+        Weight { time_power, lr_power }.add(at, [self.rectified(values, at).0, beta1], numbers);
     }
 
     /// The direction is the whole step.
@@ -147,7 +147,7 @@ impl<A: Scalar> Rule<A> for RAdamScheduleFreeRule {
 }
 
 impl<A: Scalar> Averaging<A> for RAdamScheduleFreeRule {
-    fn factor(&self, values: &RAdamScheduleFreeValues) -> f64 {
-        factor(values.beta1)
+    fn factor(&self, numbers: &[f64]) -> f64 {
+        factor(numbers)
     }
 }

@@ -38,7 +38,7 @@ use crate::schedule::Hyper;
 /// | `weight_decay` λ | 0 | λ ≥ 0 | strength of the L2 penalty at y |
 ///
 /// # State
-/// One element per parameter (4 bytes in f32), and two numbers per tensor. While x is [swapped](Elementwise::swap) in, one more element.
+/// One element per parameter (4 bytes in f32), and three numbers per tensor. While x is [swapped](Elementwise::swap) in, one more element.
 ///
 /// # Conventions
 /// The authors' `SGDScheduleFree` (schedulefree), whose r is called `r` and whose p `weight_lr_power`. It stores z. Its `warmup_steps` is a
@@ -113,8 +113,8 @@ impl<A: Scalar> Rule<A> for SgdScheduleFreeRule {
     }
 
     fn remember(&self, values: &SgdScheduleFreeValues, at: &At, numbers: &mut [f64]) {
-        let &SgdScheduleFreeValues { time_power, lr_power, .. } = values;
-        Weight { time_power, lr_power }.add(at, at.learning_rate, numbers);
+        let &SgdScheduleFreeValues { momentum, time_power, lr_power, .. } = values;
+        Weight { time_power, lr_power }.add(at, [at.learning_rate, momentum], numbers);
     }
 
     /// The direction is the whole step.
@@ -130,7 +130,7 @@ impl<A: Scalar> Rule<A> for SgdScheduleFreeRule {
 }
 
 impl<A: Scalar> Averaging<A> for SgdScheduleFreeRule {
-    fn factor(&self, values: &SgdScheduleFreeValues) -> f64 {
-        factor(values.momentum)
+    fn factor(&self, numbers: &[f64]) -> f64 {
+        factor(numbers)
     }
 }

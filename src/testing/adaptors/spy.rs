@@ -10,7 +10,7 @@ use crate::optimizer::list::Sgd;
 use crate::params::{Layout, Scalar};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{Adjust, Optimizer, Report, Step};
+use crate::step::{Adjust, Optimizer, Replaced, Report, Step};
 use crate::testing::tree::same;
 use crate::testing::violation::{Held, ensure};
 
@@ -20,6 +20,7 @@ pub(super) struct SeenTensor<A> {
     pub(super) path: String,
     pub(super) grad: Option<ArrayD<A>>,
     rates: [Adjust; 2],
+    replaced: Replaced,
 }
 
 /// What an optimizer was asked about in `check`, and what it was given in `apply`, each step a list of tensors.
@@ -61,6 +62,7 @@ fn seen<A: Scalar>(step: &Step<'_, A>) -> Vec<SeenTensor<A>> {
         path: info.path().to_owned(),
         grad: tensor.grad.as_ref().map(|grad| grad.to_array(info.shape())),
         rates: [tensor.learning_rate, tensor.weight_decay],
+        replaced: tensor.replaced.clone(),
     });
     tensors.collect()
 }
@@ -75,6 +77,9 @@ pub(super) fn same_description<A: Scalar>(asked: &[SeenTensor<A>], given: &[Seen
         let path = &asked.path;
         ensure(asked.rates == given.rates, || {
             format!("{path:?} has {:?} in `check` and {:?} in `apply`", asked.rates, given.rates)
+        })?;
+        ensure(asked.replaced == given.replaced, || {
+            format!("{path:?} has {:?} in `check` and {:?} in `apply`", asked.replaced, given.replaced)
         })?;
         match (&asked.grad, &given.grad) {
             (Some(asked), Some(given)) => {
