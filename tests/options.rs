@@ -8,8 +8,9 @@ use gradus::rule::{
 use gradus::testing::Law;
 use gradus::{
     AdEMAMix, AdaBelief, Adadelta, Adafactor, Adagrad, Adam, AdamW, AdamWScheduleFree, Adamax, Adan, Adopt, Asgd,
-    LaProp, Lamb, Lars, Lion, Madgrad, Momentum, Muon, NAdam, NAdamW, Nesterov, Optimizer, OptimizerExt, RAdam,
-    RAdamScheduleFree, RAdamW, RmsProp, Rprop, Sgd, SgdScheduleFree, SignSgd, Signum, StableAdamW, Yogi,
+    LaProp, Lamb, Lars, Lion, Madgrad, Mars, MarsLion, Momentum, Muon, NAdam, NAdamW, Nesterov, NovoGrad, Optimizer,
+    OptimizerExt, RAdam, RAdamScheduleFree, RAdamW, RmsProp, Rprop, Sgd, SgdScheduleFree, SignSgd, Signum, StableAdamW,
+    Yogi,
 };
 use ndarray::{Array1, Array2, ArrayD, ShapeBuilder, Zip, array, s};
 
@@ -170,6 +171,7 @@ fn a_rule_that_averages_or_decays_itself_refuses_what_would_change_that() {
     refuses(AdamWScheduleFree::new(LEARNING_RATE).trust_ratio(true), "trust_ratio");
     refuses(RAdamScheduleFree::new(LEARNING_RATE).keep_norm(true), "keep_norm");
     refuses(AdamWScheduleFree::new(LEARNING_RATE).decoupled_decay(DecayRate::Fixed), "decoupled_decay");
+    refuses(NovoGrad::new(LEARNING_RATE).decoupled_decay(DecayRate::Fixed), "decoupled_decay");
     refuses(Adan::new(LEARNING_RATE).decoupled_decay(DecayRate::Fixed), "decoupled_decay");
     refuses(Adan::new(LEARNING_RATE).cautious_decay(true), "cautious_decay");
 }
@@ -179,6 +181,9 @@ fn a_rule_that_averages_or_decays_itself_refuses_what_would_change_that() {
 macro_rules! for_each_optimizer {
     ($call:ident) => {
         $call!(Sgd::new(LEARNING_RATE).weight_decay(0.1), 0.1, 0.0);
+        $call!(Mars::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
+        $call!(MarsLion::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
+        $call!(NovoGrad::new(LEARNING_RATE).decoupled(true).weight_decay(0.3), 0.0, 0.3);
         $call!(Momentum::new(LEARNING_RATE, 0.9), 0.0, 0.0);
         $call!(Momentum::new(LEARNING_RATE, 0.9).classical(true), 0.0, 0.0);
         $call!(Nesterov::new(LEARNING_RATE, 0.9).weight_decay(0.2), 0.2, 0.0);

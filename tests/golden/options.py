@@ -211,6 +211,38 @@ def forms():
     yield torch_form("stableadamw", {"decoupled_decay": ["relative", most]}, "torch-optimi",
                      decayed(stable, decouple_lr=True, max_lr=most))
     yield torch_form("stableadamw", {"eps": 1e-8}, "pytorch-optimizer", decayed(kozistr))
+
+    def mars(groups, **options):
+        optimizer = pytorch_optimizer.MARS(groups, foreach=False, **options)
+        # Its 1e-15 inside the root is none of the algorithm's.
+        optimizer.apply_ams_bound = lambda _, exp_avg_sq, __, eps: exp_avg_sq.sqrt().add_(eps)
+        return optimizer
+
+    for name, kind in [("mars", "adamw"), ("marslion", "lion")]:
+        for options in [{}, {"weight_decay": 0.1, "beta1": 0.8, "beta2": 0.9, "gamma": 0.3, "eps": 1e-3}]:
+            theirs = {key: value for key, value in options.items() if not key.startswith("beta")}
+            betas = (options.get("beta1", 0.9), options.get("beta2", 0.99))
+            for vectors in [True, False]:
+                own = {"beta1": 0.9, **options, "plain_first_step": True, "vectors": True}
+                if not vectors:  # AdamW, which has none of these
+                    own = {key: value for key, value in own.items() if key not in ("gamma", "plain_first_step", "vectors")}
+                yield torch_form(name, own, "timm",
+                                 decayed(timm.optim.Mars, mars_type=kind, optimize_1d=vectors, betas=betas, **theirs))
+        # Without ε, which pytorch-optimizer adds before the bias correction.
+        yield torch_form(name, {"eps": 0.0, "vectors": True}, "pytorch-optimizer",
+                         decayed(mars, mars_type=kind, optimize_1d=True, eps=0.0))
+        yield torch_form(name, {"eps": 0.0, "vectors": True, "beta1": 0.8, "gamma": 0.3, "weight_decay": 0.1}, "pytorch-optimizer",
+                         decayed(mars, mars_type=kind, optimize_1d=True, eps=0.0, betas=(0.8, 0.99), gamma=0.3, weight_decay=0.1))
+    yield optax_form("novograd", {}, optax.novograd)
+    options = {"beta1": 0.8, "beta2": 0.9, "eps": 0.3, "weight_decay": 0.1}
+    yield optax_form("novograd", options, lambda rate: optax.novograd(rate, 0.8, 0.9, 0.3, weight_decay=0.1))
+    novograd = functools.partial(pytorch_optimizer.NovoGrad, foreach=False)
+    theirs = {"beta1": 0.95, "beta2": 0.98, "eps": 1e-8}
+    yield torch_form("novograd", theirs, "pytorch-optimizer", decayed(novograd))
+    yield torch_form("novograd", {**theirs, "decoupled": True, "weight_decay": 0.3}, "pytorch-optimizer",
+                     decayed(novograd, weight_decouple=True, weight_decay=0.3))
+    yield torch_form("novograd", {**theirs, "grad_averaging": True, "weight_decay": 0.1}, "pytorch-optimizer",
+                     decayed(novograd, grad_averaging=True, weight_decay=0.1))
     yield torch_form("adam", {"update_clipping": True, "weight_decay": 0.1, "beta2": 0.99}, "pytorch-optimizer",
                      decayed(kozistr, weight_decay=0.1, weight_decouple=False))
     yield torch_form("lion", {"cautious": True, "weight_decay": 0.1}, "pytorch-optimizer",
@@ -252,7 +284,7 @@ def forms():
 
 def main():
     use_generic_kernels(torch)
-    cases, large = [], {("lamb", "timm"), ("stableadamw", "torch-optimi"), ("adamw", "heavyball")}
+    cases, large = [], {("lamb", "timm"), ("stableadamw", "torch-optimi"), ("adamw", "heavyball"), ("mars", "timm"), ("novograd", "optax")}
     for name, options, package, run, base, more in forms():
         source = f"{package} {version(package)}"
         all_sizes = [SIZES] + [LARGE_SIZES] * ((name, package) in large and "undecayed" not in more)

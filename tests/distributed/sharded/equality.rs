@@ -30,6 +30,7 @@ pub(crate) fn chains<A: Scalar>() -> Vec<(&'static str, Build<A>)> {
         ("amsgrad", || Box::new(Adam::new(Cosine::new(0.05, 5).warmup(2)).amsgrad(true))),
         ("adamw", || Box::new(AdamW::new(0.05))),
         ("groups", || Box::new(AdamW::new(0.05).group("*.bias", Group::no_decay()).group("b.**", Group::new().scale_learning_rate(0.1)))),
+        ("groups of other values", || Box::new(AdamW::new(0.05).group("*.bias", Group::new().set("beta1", 0.5).set("eps", 1e-3)))),
         ("groups by shape", || Box::new(AdamW::new(0.05).weight_decay(0.5).group(|_: &str, shape: &[usize]| shape.len() < 2, Group::no_decay()))),
         ("freeze", || Box::new(AdamW::new(0.05).freeze("c.**").unfreeze_at(3, "c.bias"))),
         ("freeze all but one", || Box::new(AdamW::new(0.05).freeze(["a.**", "b.**", "c.**"]).ema(0.9).warmup(true))),
@@ -53,6 +54,7 @@ pub(crate) fn chains_by_tensor() -> Vec<(&'static str, Build<f64>)> {
     #[allow(unused_mut, reason = "only second-order adds to it")]
     let mut all: Vec<(&str, Build<f64>)> = vec![
         ("muon beside adamw", || Box::new(AdamW::new(0.05).route("*.weight", Muon::new(0.02)))),
+        ("norms of tensors", || Box::new(Mars::new(0.05).route("*.bias", NovoGrad::new(0.05)))),
         ("clip_per_tensor_norm", || Box::new(AdamW::new(0.05).clip_per_tensor_norm(0.5).p(1.0))),
         ("clip_adaptive", || Box::new(AdamW::new(0.05).clip_adaptive(0.1))),
         ("numbers of a tensor", || Box::new(SgdScheduleFree::new(Cosine::new(0.05, 5).warmup(2)))),

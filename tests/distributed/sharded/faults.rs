@@ -175,8 +175,10 @@ fn what_one_rank_refuses_no_rank_does() {
         }
     };
     let own = AdamW::new(0.1).weight_decay(-1.0).step(&mut tree(1.0), &grads(1.0)).unwrap_err();
-    let Error::Step(StepError::HyperParameter { name, value, path, accepted, .. }) = own else { panic!("{own}") };
-    let own = Error::Step(StepError::HyperParameter { name, value, path, accepted, step: 1 });
+    let Error::Step(StepError::HyperParameter { name, value, path, pattern, accepted, .. }) = own else {
+        panic!("{own}")
+    };
+    let own = Error::Step(StepError::HyperParameter { name, value, path, pattern, accepted, step: 1 });
     refused_by_the_odd(goes_wrong(build, decay(-1.0), |opt| _ = decay(0.01)(opt)), &own);
 }
 
@@ -262,6 +264,8 @@ fn what_needs_whole_tensors_says_so() {
     }
     let cut = |name: &str| format!("{name} needs whole tensors; call `.by_tensor()` on `sharded`");
     refused(|| AdamW::new(0.1).route("0", Muon::new(0.1)), &cut("muon"));
+    refused(|| Mars::new(0.1), &cut("mars"));
+    refused(|| NovoGrad::new(0.1), &cut("novograd"));
     refused(|| AdamW::new(0.1).clip_per_tensor_norm(1.0), &cut("clip_per_tensor_norm"));
     refused(|| AdamW::new(0.1).clip_adaptive(0.1), &cut("clip_adaptive"));
     let whole = |name: &str| format!("{name} needs all tensors in one place; it cannot be used inside `sharded`");
