@@ -206,12 +206,15 @@ fn a_group_is_an_optimizer_with_its_value() {
     assert!(idle.is_empty(), "these values make no difference: {idle:#?}");
 }
 
-/// Every optimizer, but L-BFGS, which has no rule; and every hyper-parameter.
+/// Optimizers without a group of their own: L-BFGS has no rule, and the others learn from all tensors together.
+const SHARED: [&str; 6] = ["DAdaptAdam", "DAdaptSgd", "DoG", "DoWG", "Lbfgs", "Prodigy"];
+
+/// Every optimizer but these, and every hyper-parameter.
 #[test]
 fn the_table_has_every_product() {
     let Table { products, known } = table::<f64>();
     let listed = gradus::optimizer::NAMES.iter().flat_map(|names| names.iter().copied());
-    let expected: BTreeSet<_> = listed.filter(|name| *name != "Lbfgs").collect();
+    let expected: BTreeSet<_> = listed.filter(|name| !SHARED.contains(name)).collect();
     assert_eq!(known.iter().map(|(name, _)| *name).collect::<BTreeSet<_>>(), expected);
     for (optimizer, names) in known {
         let names: BTreeSet<_> = names.into_iter().collect();
@@ -403,6 +406,7 @@ fn options_are_the_same_for_all_tensors() {
     let set = |name: &str| Group::new().set(name, 0.5);
     let option = "it is an option, which all tensors share; `route` gives some tensors an optimizer with another";
     let off = "it is off; if the optimizer has a value, a group can change it";
+    let shared = "it follows from sums over all tensors, which share it";
     for (error, name, optimizer, reason) in [
         (refused(Adam::new(0.1).group("1", set("amsgrad"))), "amsgrad", "Adam", option),
         (refused(Adam::new(0.1).group("1", set("cautious"))), "cautious", "Adam", option),
@@ -411,6 +415,8 @@ fn options_are_the_same_for_all_tensors() {
         (refused(Adafactor::new(0.1).group("1", set("min_side"))), "min_side", "Adafactor", option),
         (refused(Adafactor::new(0.1).group("1", set("beta1"))), "beta1", "Adafactor", off),
         (refused(RmsProp::new(0.1).group("1", set("momentum"))), "momentum", "RmsProp", off),
+        (refused(Prodigy::new(1.0).group("1", set("beta2"))), "beta2", "Prodigy", shared),
+        (refused(DoG::new(1.0).group("1", set("eps"))), "eps", "DoG", shared),
     ] {
         assert_eq!(error.to_string(), format!("the group \"1\" cannot change {name} of {optimizer}: {reason}"));
         assert!(matches!(error, Error::Step(StepError::NotInGroup { .. })));

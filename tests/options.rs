@@ -8,9 +8,9 @@ use gradus::rule::{
 use gradus::testing::Law;
 use gradus::{
     AdEMAMix, AdaBelief, Adadelta, Adafactor, Adagrad, Adam, AdamW, AdamWScheduleFree, Adamax, Adan, Adopt, Asgd,
-    LaProp, Lamb, Lars, Lion, Madgrad, Mars, MarsLion, Momentum, Muon, NAdam, NAdamW, Nesterov, NovoGrad, Optimizer,
-    OptimizerExt, RAdam, RAdamScheduleFree, RAdamW, RmsProp, Rprop, Sgd, SgdScheduleFree, SignSgd, Signum, StableAdamW,
-    Yogi,
+    DAdaptAdam, DAdaptSgd, DoG, DoWG, LaProp, Lamb, Lars, Lion, Madgrad, Mars, MarsLion, Momentum, Muon, NAdam, NAdamW,
+    Nesterov, NovoGrad, Optimizer, OptimizerExt, Prodigy, RAdam, RAdamScheduleFree, RAdamW, RmsProp, Rprop, Sgd,
+    SgdScheduleFree, SignSgd, Signum, StableAdamW, Yogi,
 };
 use ndarray::{Array1, Array2, ArrayD, ShapeBuilder, Zip, array, s};
 
@@ -174,6 +174,12 @@ fn a_rule_that_averages_or_decays_itself_refuses_what_would_change_that() {
     refuses(NovoGrad::new(LEARNING_RATE).decoupled_decay(DecayRate::Fixed), "decoupled_decay");
     refuses(Adan::new(LEARNING_RATE).decoupled_decay(DecayRate::Fixed), "decoupled_decay");
     refuses(Adan::new(LEARNING_RATE).cautious_decay(true), "cautious_decay");
+    refuses(Prodigy::new(LEARNING_RATE).cautious(true), "cautious");
+    refuses(Prodigy::new(LEARNING_RATE).cautious_decay(true), "cautious_decay");
+    refuses(DoG::new(LEARNING_RATE).keep_norm(true), "keep_norm");
+    refuses(DoWG::new(LEARNING_RATE).decoupled_decay(DecayRate::Fixed), "decoupled_decay");
+    refuses(DAdaptAdam::new(LEARNING_RATE).trust_ratio(true), "trust_ratio");
+    refuses(DAdaptSgd::new(LEARNING_RATE).update_clipping(true), "update_clipping");
 }
 
 /// Calls a macro with each optimizer, the λ of its decay, coupled and decoupled, and, if it averages the squared gradient, the slot, β₂ and ε: those of

@@ -14,6 +14,10 @@ mod adan;
 mod ademamix;
 mod adopt;
 mod asgd;
+mod dadapt_adam;
+mod dadapt_sgd;
+mod dog;
+mod dowg;
 mod ext;
 #[doc(hidden)]
 pub mod features_off;
@@ -29,6 +33,7 @@ mod muon;
 mod nadam;
 mod nesterov;
 mod novograd;
+mod prodigy;
 mod radam;
 mod rmsprop;
 mod rprop;
@@ -72,6 +77,10 @@ optimizers! {
     ademamix: AdEMAMix; AdEMAMixRule, AdEMAMixValues;
     adopt: Adopt; AdoptRule, AdoptValues;
     asgd: Asgd; AsgdRule, AsgdValues;
+    dadapt_adam: DAdaptAdam; DAdaptAdamRule, DAdaptAdamValues;
+    dadapt_sgd: DAdaptSgd; DAdaptSgdRule, DAdaptSgdValues;
+    dog: DoG; DoGRule, DoGValues;
+    dowg: DoWG; DoWGRule, DoWGValues;
     lamb: Lamb; ;
     lars: Lars; LarsRule, LarsValues;
     laprop: LaProp; LaPropRule, LaPropValues;
@@ -84,6 +93,7 @@ optimizers! {
     nadam: NAdam, NAdamW; NAdamRule, NAdamValues;
     nesterov: Nesterov; NesterovRule, NesterovValues;
     novograd: NovoGrad; NovoGradRule, NovoGradValues;
+    prodigy: Prodigy; ProdigyRule, ProdigyValues;
     radam: RAdam, RAdamW; RAdamRule, RAdamValues;
     rmsprop: RmsProp; RmsPropRule, RmsPropValues;
     rprop: Rprop; RpropRule, RpropValues;

@@ -1,5 +1,7 @@
 //! What must hold before an element-wise step moves anything.
 
+use super::decay::Decay;
+use super::elements::{MAX_TOTALS, Measures};
 use super::options::Options;
 use super::rates::RatesAt;
 use super::rows::ensure_rows;
@@ -30,8 +32,10 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         if slots > MAX_SLOTS {
             return refused("state slots", slots, MAX_SLOTS);
         }
-        if self.rule.numbers().len() > MAX_NUMBERS {
-            return refused("numbers", self.rule.numbers().len(), MAX_NUMBERS);
+        let (numbers, measures) = (self.rule.numbers().len(), self.rule.measures());
+        let most = if measures == Some(Measures::Step) { MAX_TOTALS } else { MAX_NUMBERS };
+        if numbers > most {
+            return refused("numbers", numbers, most);
         }
         counter::ensure_next("steps", self.steps)?;
         let (rates, decay) = (self.rates.at(self.steps)?, self.options.decay(self.rule.decay()));
@@ -41,15 +45,20 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         }
         rates.ensure::<A>(decay, None, self.steps)?;
         let rule = Valued::of::<A, R>(&self.rule, step, self.steps)?;
+        if measures == Some(Measures::Step) && rule.places() > 0 {
+            step.ensure_none_replaced(self.rule.title(), "it follows from sums over all tensors, which share it")?;
+        }
         // A part of a matrix is a vector: the rule is asked about a matrix.
         let has_norm = self.rule.tensor_norm(rule.at(None), &At::default(), &[1, 1]).is_some();
-        if has_norm || self.rule.gradient_ratio(rule.at(None)).is_some() {
+        if has_norm || measures == Some(Measures::Tensor) || self.rule.gradient_ratio(rule.at(None)).is_some() {
             step.share().ensure(Extent::Tensors, self.rule.name())?;
         }
         if self.options != Options::default() {
             let at = At { step: 1, learning_rate: rates.learning_rate, ..At::default() };
             let moment = self.rule.second_moment(rule.at(None), &at);
-            self.options.ensure(step, (self.rule.name(), self.rule.averages(), self.rule.decay(), moment))?;
+            // A decay that the rule does not see would be a move that it does not see.
+            let decay = if measures.is_some() { Decay::Own } else { self.rule.decay() };
+            self.options.ensure(step, (self.rule.name(), self.rule.averages() || measures.is_some(), decay, moment))?;
         }
         ensure_rows(&self.rule, step, (&self.state, self.precision), &rule, (rates, self.options))?;
         Ok(StepValues { rates, rule })

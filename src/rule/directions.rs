@@ -6,18 +6,16 @@ use super::Rule;
 use super::lanes::{Lanes, Measuring, Quantity};
 use super::measured::{Gathered, Measured, Scales, Sums};
 use super::options::Options;
+use super::pieces::{Pieces, Unmoved};
 use super::quantities::SecondMoment;
-use super::stored::{MAX_SLOTS, Stored};
+use super::stored::Stored;
 use super::sweep::Shared;
 use crate::kernel::tree;
-use crate::params::{Order, Scalar, Values};
-use crate::step::grad::{BLOCK, WIDE_BLOCK, read};
+use crate::params::{Scalar, Values};
+use crate::step::grad::BLOCK;
 
 /// Elements whose directions are computed together, and then added up while they are in the cache.
 const STRETCH: usize = 512;
-
-/// Parameter, gradient and slots, row by row.
-type Pieces<'p, A> = (&'p [A], &'p [A], [&'p [A]; MAX_SLOTS]);
 
 impl<A: Scalar, C: Copy + Sync> Shared<'_, A, C> {
     /// Measures the direction that the rule would give to this parameter. Nothing is changed.
@@ -31,7 +29,6 @@ impl<A: Scalar, C: Copy + Sync> Shared<'_, A, C> {
         stored: &Stored<A>,
         (options, moment): (Options, Option<SecondMoment>),
     ) -> Measured {
-        let elements = self.shape.iter().product();
         let leaf = |(param, grad, slots): Pieces<'_, A>, start: usize, length: usize, scales: Scales| {
             let (mut gathered, mut out) = (Gathered::new(options.wanted(), scales), [A::zero(); STRETCH]);
             for start in (start..start + length).step_by(STRETCH).map(|at| at..(at + STRETCH).min(start + length)) {
@@ -56,27 +53,11 @@ impl<A: Scalar, C: Copy + Sync> Shared<'_, A, C> {
             }
             gathered.sums()
         };
-        let by_rows = (param.as_slice(Order::C), self.grad.as_slice(Order::C), stored.in_full());
-        if let ((Some(param), Some(grad), Some(slots)), Order::C) = (by_rows, self.order) {
-            return Measured::of::<A>((elements, BLOCK), &|start, length, scales| {
-                leaf((param, grad, slots), start, length, scales)
-            });
-        }
-        // What lies in another order or in fewer bits is copied first.
-        Measured::of::<A>((elements, WIDE_BLOCK), &|start, length, scales| {
-            self.scratch.with((2 + MAX_SLOTS) * length, |memory| {
-                let mut pieces = memory.chunks_exact_mut(length.max(1));
-                let mut piece = || pieces.next().unwrap_or_default();
-                let (param_copy, grad_copy) = (piece(), piece());
-                read(param, self.shape, Order::C, start, param_copy);
-                self.grad.read_raw(self.shape, Order::C, start, grad_copy);
-                let mut slots: [&[A]; MAX_SLOTS] = [&[]; MAX_SLOTS];
-                for (slot, values) in slots.iter_mut().enumerate().take(rule.slots().len()) {
-                    let copy = piece();
-                    stored.read_wide(slot, (self.shape, self.order), start, copy);
-                    *values = copy;
-                }
-                let leaf = |at: usize, length: usize| leaf((param_copy, grad_copy, slots), at, length, scales);
+        let tensor =
+            Unmoved::new(self.scratch, (param, self.grad, Some(stored)), (self.shape, self.order, rule.slots().len()));
+        Measured::of::<A>((tensor.elements(), tensor.block()), &|start, length, scales| {
+            tensor.read(start, length, |pieces| {
+                let leaf = |at: usize, length: usize| leaf(pieces, at, length, scales);
                 tree::reduce((0, length), BLOCK, &leaf, &Sums::plus)
             })
         })

@@ -5,15 +5,18 @@ use std::fmt;
 use ndarray::{ArrayD, ShapeBuilder};
 use pulp::Arch;
 
+use super::elements::MAX_TOTALS;
 use super::evaluated::Evaluated;
 use super::lanes::{Goal, Prelude};
 use super::memory::State;
+use super::now::Now;
 use super::options::{Move, Options, options};
 use super::precision::StatePrecision;
 use super::rates::{Rates, driver, optimizer_of_driver};
 use super::rows::{elements_of_rows, follow_each, gather, start_rows};
-use super::sweep::{Part, Scratch, Shared, Sweep};
-use super::{At, HyperParameters, MAX_NUMBERS, Rule, TensorNorm};
+use super::scratch::Scratch;
+use super::sweep::{Part, Shared, Sweep};
+use super::{At, HyperParameters, Rule, TensorNorm};
 use crate::error::Result;
 use crate::kernel::simd;
 use crate::params::{Order, Scalar, Values};
@@ -40,7 +43,9 @@ pub struct Elementwise<R, A> {
     pub(super) most_steps: u64,
     pub(super) state: PerTensor<State<A>>,
     pub(super) evaluated: Evaluated<A>,
-    scratch: Scratch<A>,
+    pub(super) scratch: Scratch<A>,
+    /// What the rule remembers of all tensors together.
+    pub(super) totals: [f64; MAX_TOTALS],
 }
 
 impl<R, A> Elementwise<R, A> {
@@ -56,6 +61,7 @@ impl<R, A> Elementwise<R, A> {
             state: PerTensor::new(),
             evaluated: Evaluated::default(),
             scratch: Scratch::default(),
+            totals: [0.0; MAX_TOTALS],
         }
     }
 
@@ -89,14 +95,20 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
         self.apply_with(step, simd::arch())
     }
 
+    fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        self.learn(step, &self.values(step)?).map(drop)
+    }
+
     optimizer_of_driver!();
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node(self.rule.name());
         node.value("steps", self.steps);
         self.rates.write_state(&self.rule, &mut node);
+        self.write_totals(&mut node);
+        let names = self.names_of_numbers();
         let tensors = self.state.iter().filter(|(_, state)| state.steps > 0);
-        tensors.for_each(|(info, state)| state.write(self.rule.slots(), self.rule.numbers(), info, &mut node));
+        tensors.for_each(|(info, state)| state.write(self.rule.slots(), names, info, &mut node));
         self.evaluated.write_state(&mut node);
     }
 
@@ -104,7 +116,8 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
         let mut node = state.node(self.rule.name())?;
         let steps = node.value("steps", "a count")?;
         let schedules = self.rates.read_state(&self.rule, &node)?;
-        let (slots, numbers) = (self.rule.slots(), self.rule.numbers());
+        let totals = self.read_totals(&node)?;
+        let (slots, numbers) = (self.rule.slots(), self.names_of_numbers());
         let keeps_norm = self.options.keep_norm;
         let tensors = PerTensor::read_state(&node, |info| {
             State::read(slots, numbers, info, (self.precision, keeps_norm), &node)
@@ -119,7 +132,7 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
         let most_steps = tensors.iter().map(|(_, state)| state.steps).max().unwrap_or(0);
         let own = Commit::new(move || {
             (self.steps, self.most_steps) = (steps, most_steps);
-            (self.state, self.evaluated) = (tensors, evaluated);
+            (self.state, self.evaluated, self.totals) = (tensors, evaluated, totals);
         });
         Ok(own.and(schedules))
     }
@@ -130,11 +143,13 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
     fn apply_with(&mut self, mut step: Step<'_, A>, arch: Arch) -> Result<Report> {
         step.ensure_writable()?;
         let values = self.values(&step)?;
+        let learned = self.learn(&step, &values)?;
         // Nothing can fail from here on.
         let _ = self.state.begin(&step, |_, _| State::default());
         let (names, decay) = (self.rule.slots(), self.options.decay(self.rule.decay()));
         let of_rows = elements_of_rows(&step);
         let mut sweep = Sweep::new(&self.rule, arch, of_rows.unwrap_or(step.layout().elements()));
+        let mut number = 0;
         let mut known: Option<Now<R::Coefficients>> = None;
         let mut known_in_groups: Vec<_> = (0..values.rule.places()).map(|_| None).collect();
         let mut moved = false;
@@ -149,9 +164,10 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
                 step: state.steps,
                 learning_rate: pull.learning_rate,
                 weight_decay: pull.weight_decay,
-                numbers: state.numbers,
+                numbers: learned.as_ref().map_or(state.numbers, |learned| learned.of(number)),
                 norm: None,
             };
+            number += 1;
             let ratio = match self.rule.gradient_ratio(own) {
                 Some(ratio) if self.options.adapts(pull) => {
                     let grad = norm::norm(&[(info, &*grad)], 2.0);
@@ -234,27 +250,12 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         if of_rows.is_some() {
             follow_each(&mut step);
         }
+        if let Some(learned) = learned {
+            self.totals = learned.totals;
+        }
         self.steps += 1;
         self.most_steps = self.most_steps.saturating_add(1);
         Ok(Report::new(values.rates.learning_rate, moved))
-    }
-}
-
-/// What the rule makes of a tensor's step.
-struct Now<C> {
-    /// Its numbers are those of the last step.
-    before: At,
-    numbers: [f64; MAX_NUMBERS],
-    step_size: f64,
-    coefficients: C,
-}
-
-impl<C> Now<C> {
-    fn of<A: Scalar, R: Rule<A, Coefficients = C>>(rule: &R, values: &R::Values, before: At) -> Self {
-        let mut at = before;
-        rule.remember(values, &before, &mut at.numbers[..rule.numbers().len()]);
-        let (step_size, coefficients) = rule.coefficients(values, &at);
-        Self { before, numbers: at.numbers, step_size, coefficients }
     }
 }
 
@@ -270,6 +271,7 @@ impl<R: Clone, A: Clone> Clone for Elementwise<R, A> {
             state: self.state.clone(),
             evaluated: self.evaluated.clone(),
             scratch: Scratch::default(),
+            totals: self.totals,
         }
     }
 }

@@ -11,7 +11,7 @@ use super::lanes::{agree, agreeing};
 use super::measured::{Measured, Sums, Wanted};
 use super::options::{Move, Options, options};
 use super::rates::{Rates, RatesAt, driver, optimizer_of_driver};
-use super::sweep::Scratch;
+use super::scratch::Scratch;
 use super::valued::Valued;
 use super::{At, Decay, HyperParameters};
 use crate::error::Result;
@@ -358,6 +358,10 @@ impl<A: Scalar, R: FactoredRule<A>> Optimizer<A> for Factored<R, A> {
         self.state = states;
         self.steps += 1;
         Ok(Report::new(values.rates.learning_rate, moved))
+    }
+
+    fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        self.values(step).map(drop)
     }
 
     optimizer_of_driver!();

@@ -40,7 +40,7 @@ impl<A: Scalar> Prelude<A> {
     }
 
     #[inline(always)]
-    fn apply(&self, param: A, grad: A) -> (A, A) {
+    pub(super) fn apply(&self, param: A, grad: A) -> (A, A) {
         let grad = transform(grad, self.scale, self.limit);
         // Without decay an infinite parameter is none of the gradient's business.
         let decayed = if self.coupled == A::zero() { grad } else { grad + self.coupled * param };

@@ -200,6 +200,10 @@ impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
         Ok(Report::new(values.rates.learning_rate, moved))
     }
 
+    fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        self.values(step).map(drop)
+    }
+
     optimizer_of_driver!();
 
     fn write_state(&self, state: &mut StateWriter<'_>) {

@@ -6,6 +6,7 @@ use pulp::NullaryFnOnce;
 
 use super::factor::Rms;
 use super::lanes::agree;
+use super::slots::AT_ONCE;
 use crate::kernel::{simd, tree};
 use crate::params::Element;
 use crate::step::grad::BLOCK;
@@ -172,9 +173,6 @@ impl Sums {
         }
     }
 }
-
-/// Elements summed side by side, the same on every machine.
-const AT_ONCE: usize = 8;
 
 /// The sums of a block, side by side.
 pub(super) struct Gathered<A> {

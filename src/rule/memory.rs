@@ -38,7 +38,7 @@ impl<A> Default for State<A> {
 
 impl<A: Scalar> State<A> {
     /// The state with the slots of these names: a setter may have changed them since the last step.
-    fn with(&self, names: &'static [&'static str], elements: usize) -> Cow<'_, Self> {
+    pub(super) fn with(&self, names: &'static [&'static str], elements: usize) -> Cow<'_, Self> {
         if self.names == names {
             return Cow::Borrowed(self);
         }

@@ -45,6 +45,7 @@ mod averaging;
 mod checked;
 mod decay;
 mod directions;
+mod elements;
 mod elementwise;
 mod evaluated;
 mod factor;
@@ -52,15 +53,19 @@ mod factored;
 mod factors;
 mod hyper_parameters;
 mod lanes;
+mod learned;
 mod matrix;
 mod matrixwise;
 mod measured;
 mod memory;
+mod now;
 mod options;
+mod pieces;
 mod precision;
 mod quantities;
 mod rates;
 mod rows;
+mod scratch;
 mod slots;
 mod stored;
 mod sweep;
@@ -70,6 +75,7 @@ use crate::params::Scalar;
 
 pub use averaging::Averaging;
 pub use decay::{Decay, DecayRate};
+pub use elements::{Elements, MAX_SUMS, MAX_TOTALS, Measures};
 pub use elementwise::Elementwise;
 pub use factor::{FactoredRule, Moments, Rms};
 pub use factored::Factored;
@@ -120,6 +126,30 @@ pub trait Rule<A: Scalar>: HyperParameters + 'static {
     /// driver calls it before [`coefficients`](Rule::coefficients).
     fn remember(&self, values: &Self::Values, at: &At, numbers: &mut [f64]) {
         let _ = (values, at, numbers);
+    }
+
+    /// Whether the rule needs sums over a tensor, or over all tensors of the step, before one of them moves, as Prodigy does. The default is `None`: it
+    /// needs none.
+    ///
+    /// The driver then reads every tensor twice per step: it calls [`measure`](Self::measure) for each, and [`learn`](Self::learn) with
+    /// the sums. With [`Measures::Step`] the [numbers](Self::numbers), up to [`MAX_TOTALS`], belong to the optimizer and not to a tensor, and may be
+    /// negative. They are part of the state. Options that change the move, and gradients of [`Rows`](crate::Rows), are errors.
+    fn measures(&self) -> Option<Measures> {
+        None
+    }
+
+    /// Returns sums over a tensor, with whatever weight the tensor has among the others. [`At::numbers`] has the numbers of the last step.
+    ///
+    /// The driver adds up the sums of all tensors with a gradient, of all ranks. If a result is not finite, the step is an error.
+    fn measure(&self, values: &Self::Values, at: &At, tensor: Elements<'_, A>) -> [f64; MAX_SUMS] {
+        let _ = (values, at, tensor);
+        [0.0; MAX_SUMS]
+    }
+
+    /// Computes the [numbers](Self::numbers) of this step from the sums. The slice has the values of the last step.
+    /// [`coefficients`](Self::coefficients) finds the first [`MAX_NUMBERS`] of them in [`At::numbers`].
+    fn learn(&self, values: &Self::Values, sums: [f64; MAX_SUMS], numbers: &mut [f64]) {
+        let _ = (values, sums, numbers);
     }
 
     /// The average of the squared gradient, for [`update_clipping`](Elementwise::update_clipping). The default is `None`: the rule has none, and

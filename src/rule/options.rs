@@ -96,7 +96,7 @@ impl Options {
     pub(super) fn ensure<A: Element>(
         self,
         step: &Step<'_, A>,
-        (optimizer, averages, decay, moment): (&'static str, bool, Decay, Option<SecondMoment>),
+        (optimizer, keeps_account, decay, moment): (&'static str, bool, Decay, Option<SecondMoment>),
     ) -> Result<()> {
         let impossible = |option, needs| Err(Error::Step(StepError::OptionNotPossible { option, optimizer, needs }));
         if self.update_clipping && moment.is_none() {
@@ -116,8 +116,8 @@ impl Options {
         ];
         match measuring.into_iter().find(|(_, is_on)| *is_on) {
             None => Ok(()),
-            Some((name, _)) if averages => {
-                impossible(name, "an optimizer whose state does not say where the average is")
+            Some((name, _)) if keeps_account => {
+                impossible(name, "an optimizer whose state does not follow its own moves")
             }
             Some((name, _)) => step.share().ensure(Extent::Tensors, name),
         }

@@ -187,13 +187,9 @@ macro_rules! driver {
     };
 }
 
-/// The methods of [`Optimizer`](crate::Optimizer) that both drivers have, except those that step or save state.
+/// The methods of [`Optimizer`](crate::Optimizer) that all drivers have, except those that check, step or save state.
 macro_rules! optimizer_of_driver {
     () => {
-        fn check(&self, step: &$crate::Step<'_, A>) -> $crate::Result<()> {
-            self.values(step).map(drop)
-        }
-
         fn conclude(&mut self, result: $crate::Result<$crate::Report>) -> $crate::Result<$crate::Report> {
             result
         }

@@ -249,9 +249,9 @@ pub(super) fn ensure_rows<A: Scalar, R: Rule<A>>(
     if step.is_as_paired() {
         return Ok(());
     }
-    let of_all = match rule.gradient_ratio(values.at(None)) {
-        Some(_) => Some(rule.name()),
-        None => options.keep_norm.then_some("keep_norm"),
+    let of_all = match rule.gradient_ratio(values.at(None)).is_some() || rule.measures().is_some() {
+        true => Some(rule.name()),
+        false => options.keep_norm.then_some("keep_norm"),
     };
     for (info, tensor) in step.iter() {
         if tensor.grad.as_ref().is_none_or(|grad| grad.rows().is_none()) {
@@ -259,7 +259,7 @@ pub(super) fn ensure_rows<A: Scalar, R: Rule<A>>(
         }
         let has_norm = rule.tensor_norm(values.at(None), &At::default(), info.shape()).is_some();
         if let Some(name) = of_all.or(has_norm.then_some(rule.name())) {
-            let instead = "it needs the norm of all rows; pass a dense gradient";
+            let instead = "it needs sums over all rows; pass a dense gradient";
             return Err(Error::Step(StepError::RowsUnusable { name, path: info.path().into(), instead }));
         }
         let pull = rates.of(options.decay(rule.decay()), tensor.learning_rate, tensor.weight_decay);

@@ -1,4 +1,4 @@
-//! The loops over the elements of a block, for each number of state slots.
+//! The state of one element, and the loops over elements with so many slots.
 
 use super::stored::MAX_SLOTS;
 use crate::kernel::narrow::{GOLDEN, GROUP, Reader};
@@ -8,6 +8,9 @@ use crate::params::Scalar;
 /// bits, a loop element by element reaches three quarters of the bandwidth there; in the cache it is 5 % faster. A loop over smaller blocks is
 /// unrolled and then not turned into SIMD.
 const TOGETHER: usize = 64;
+
+/// Elements summed side by side, the same on every machine.
+pub(super) const AT_ONCE: usize = 8;
 
 /// The state of one element: an array with one value per slot.
 ///
@@ -43,6 +46,17 @@ pub trait Slots<A>: sealed::Sealed + Sized {
     /// Computes a number of every element.
     #[doc(hidden)]
     fn read_each(param: &[A], grad: &[A], slots: [&[A]; MAX_SLOTS], out: &mut [A], number: impl Fn(A, A, Self) -> A);
+
+    /// Adds terms of every element to sums, of which each has [`AT_ONCE`] parts side by side. All numbers but the last of elements that are added must be
+    /// multiples of that.
+    #[doc(hidden)]
+    fn sum_each<const N: usize>(
+        param: &[A],
+        grad: &[A],
+        slots: [&[A]; MAX_SLOTS],
+        sums: &mut [[f64; AT_ONCE]; N],
+        terms: impl Fn(A, A, Self) -> [f64; N],
+    );
 
     /// The value of a slot; 0 of one that is not there.
     #[doc(hidden)]
@@ -124,6 +138,36 @@ macro_rules! slots {
                 for slots!(@nest (out, (param, grad)) $($slot)*) in elements {
                     *out = number(*param, *grad, [$(*$slot),*]);
                 }
+            }
+
+            #[inline(always)]
+            fn sum_each<const N: usize>(
+                param: &[A],
+                grad: &[A],
+                [$($slot,)* $($unused),*]: [&[A]; MAX_SLOTS],
+                sums: &mut [[f64; AT_ONCE]; N],
+                terms: impl Fn(A, A, Self) -> [f64; N],
+            ) {
+                $(let _ = $unused;)*
+                let mut lanes = *sums;
+                let mut add = |lane: usize, terms: [f64; N]| {
+                    lanes.iter_mut().zip(terms).for_each(|(sum, term)| sum[lane] += term);
+                };
+                let ((params, param), (grads, grad)) = (param.as_chunks::<AT_ONCE>(), grad.as_chunks::<AT_ONCE>());
+                $(let ($new, $slot) = $slot.as_chunks::<AT_ONCE>();)*
+                let all = params.iter().zip(grads);
+                $(let all = all.zip($new);)*
+                for slots!(@nest (params, grads) $($new)*) in all {
+                    for lane in 0..AT_ONCE {
+                        add(lane, terms(params[lane], grads[lane], [$($new[lane]),*]));
+                    }
+                }
+                let rest = param.iter().zip(grad);
+                $(let rest = rest.zip($slot);)*
+                for (lane, slots!(@nest (param, grad) $($slot)*)) in rest.enumerate() {
+                    add(lane, terms(*param, *grad, [$(*$slot),*]));
+                }
+                *sums = lanes;
             }
 
             #[inline(always)]

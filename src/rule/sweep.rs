@@ -1,15 +1,15 @@
 //! The way over memory: every tensor of a step, in blocks, in one parallel region.
 
 use std::mem::take;
-use std::sync::{Mutex, PoisonError};
 
 use ndarray::{ArrayViewMutD, Axis};
 use pulp::Arch;
 
 use super::Rule;
 use super::lanes::{Goal, Lanes, Prelude};
+use super::scratch::Scratch;
 use super::stored::{MAX_SLOTS, StoredMut};
-use crate::kernel::aligned::{Aligned, before_line};
+use crate::kernel::aligned::before_line;
 use crate::kernel::narrow::seed;
 use crate::kernel::{blocks, threads};
 use crate::params::{Order, Scalar, ValuesMut};
@@ -24,30 +24,6 @@ const SERIAL_STEP: usize = 64 * 1024;
 
 /// A step of more elements does not fit into the cache.
 const CACHED_STEP: usize = 512 * 1024;
-
-/// Memory for what has to be read before it is swept, one piece a thread: kept, because to get it from the system anew
-/// costs as much as the sweep.
-pub(super) struct Scratch<A>(Mutex<Vec<Aligned<A>>>);
-
-impl<A> Default for Scratch<A> {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
-}
-
-impl<A: Scalar> Scratch<A> {
-    /// Calls `f` with so many elements of anything.
-    pub(super) fn with<T>(&self, elements: usize, f: impl FnOnce(&mut [A]) -> T) -> T {
-        let pieces = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut piece = pieces().pop().unwrap_or_default();
-        if piece.len() < elements {
-            piece = Aligned::zeros(elements, 0);
-        }
-        let result = f(&mut piece[..elements]);
-        pieces().push(piece);
-        result
-    }
-}
 
 /// What all blocks of a tensor share.
 #[derive(Clone, Copy)]

@@ -154,8 +154,16 @@ impl<'a, A: Element> Step<'a, A> {
     /// cannot be represented in the element type.
     pub fn ensure_fit(&self, known: Option<&Arc<Layout>>) -> Result<()> {
         Layout::ensure_known(known, &self.context.layout)?;
-        self.iter().try_for_each(|(_, tensor)| tensor.replaced.ensure_empty())?;
+        self.ensure_none_replaced(
+            "this optimizer",
+            "groups change only learning rate and weight decay of an optimizer that has no rule",
+        )?;
         self.grads().try_for_each(|(info, grad)| grad.ensure_kept(info))
+    }
+
+    /// Returns an error with this reason if a group replaces a hyper-parameter of any tensor.
+    pub(crate) fn ensure_none_replaced(&self, optimizer: &'static str, reason: &'static str) -> Result<()> {
+        self.iter().try_for_each(|(_, tensor)| tensor.replaced.ensure_empty(optimizer, reason))
     }
 
     /// Returns an error if the parameters are those of a [`preview`](Self::preview), which must not be applied.

@@ -75,12 +75,11 @@ impl Replaced {
         }))
     }
 
-    /// Returns an error if a group replaces anything.
-    pub(crate) fn ensure_empty(&self) -> Result<()> {
+    /// Returns an error with this reason if a group replaces anything.
+    pub(crate) fn ensure_empty(&self, optimizer: &'static str, reason: &'static str) -> Result<()> {
         let Some(Replacement { name, pattern, .. }) = self.iter().next() else { return Ok(()) };
         let (name, pattern) = (name.to_string(), pattern.to_string());
-        let reason = "groups change only learning rate and weight decay of an optimizer that has no rule";
-        Err(Error::Step(StepError::NotInGroup { name, optimizer: "this optimizer", pattern, reason }))
+        Err(Error::Step(StepError::NotInGroup { name, optimizer, pattern, reason }))
     }
 
     /// The same error, with tensor and pattern if it is about a replacement.

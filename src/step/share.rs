@@ -22,6 +22,9 @@ pub(crate) enum Extent {
 pub(crate) trait Larger: fmt::Debug + Sync {
     /// The p-norm of all shares together; `own` is the norm of this share. Every share must call it and gets the same bits.
     fn norm(&self, own: f64, p: f64) -> Result<f64>;
+
+    /// The sum of a number over all shares; `own` is that of this share. Every share must call it and gets the same bits.
+    fn sum(&self, own: f64) -> Result<f64>;
 }
 
 /// Which share of a larger step a step is.
@@ -58,5 +61,10 @@ impl Share<'_> {
     /// The p-norm of the larger step, where `own` is the norm of this share.
     pub(crate) fn norm(self, own: f64, p: f64) -> Result<f64> {
         self.larger.map_or(Ok(own), |larger| larger.norm(own, p))
+    }
+
+    /// The sum over the larger step, where `own` is the sum over this share.
+    pub(crate) fn sum(self, own: f64) -> Result<f64> {
+        self.larger.map_or(Ok(own), |larger| larger.sum(own))
     }
 }

@@ -8,6 +8,7 @@ mod levels;
 mod listed;
 mod matrices;
 mod moments;
+mod parameter_free;
 mod properties;
 mod rows;
 #[cfg(feature = "federated")]

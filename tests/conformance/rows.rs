@@ -8,7 +8,7 @@ use gradus::testing::{self, Law, OptimizerLaws};
 use gradus::{Hyper, Scalar};
 use ndarray::{Array2, ArrayD};
 
-use super::{matrices, moments, tensors};
+use super::{matrices, moments, parameter_free, tensors};
 use Oracle::Element;
 
 /// An optimizer whose state can be copied and looked at.
@@ -93,7 +93,12 @@ impl<A: Scalar> Row<A> {
 
     /// Whether all tensors are one vector, so that one of them is not stepped as it would be alone.
     pub(crate) fn joins_tensors(&self) -> bool {
-        self.name == "lbfgs"
+        self.name == "lbfgs" || self.is_parameter_free() && !self.name.contains("layerwise")
+    }
+
+    /// Whether it finds its learning rate from sums over whole tensors. It steps vectors, too.
+    pub(crate) fn is_parameter_free(&self) -> bool {
+        ["prodigy", "dog", "dowg", "dadapt"].iter().any(|name| self.name.starts_with(name))
     }
 
     /// Whether the rule speaks of single elements; else of matrices.
@@ -138,13 +143,19 @@ impl<A: Scalar> Row<A> {
         let laws = if self.name == "adafactor" { laws.without(Law::Parabola) } else { laws };
         // Its moments start from 1e-6, so that it moves a little without a gradient.
         let laws = if self.name == "yogi" { laws.without(Law::ZeroGradient) } else { laws };
+        // Its first steps, a millionth of the learning rate, are lost in the last bit of an f32.
+        let laws = if self.name == "dadaptsgd" { laws.without(Law::MemoryLayouts) } else { laws };
         let laws = if self.name == "kfac" { laws.without(Law::CheckIsApply) } else { laws };
         match self.oracle {
             Element(oracle) => laws
                 .slots(self.slots.iter().copied())
                 .oracle(move |at, param, grad, slots| oracle(at.step as i32, at.learning_rate, param, grad, slots)),
             Oracle::Matrix(oracle) => {
-                let laws = if self.is_factored() { laws } else { laws.matrices().tolerance(matrices::STEEP) };
+                let laws = match () {
+                    () if self.is_factored() => laws,
+                    () if self.is_parameter_free() => laws.tolerance(parameter_free::STEEP),
+                    () => laws.matrices().tolerance(matrices::STEEP),
+                };
                 laws.matrix_oracle(move |at, param, grad, memory| {
                     oracle(at.step as i32, at.learning_rate, param, grad, memory)
                 })
@@ -454,6 +465,7 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
     rows.extend(moments::rows());
     rows.extend(matrices::rows());
     rows.extend(tensors::rows());
+    rows.extend(parameter_free::rows());
     #[cfg(feature = "federated")]
     rows.extend(super::servers::rows());
     rows

@@ -16,6 +16,7 @@ mod case;
 mod lbfgs;
 mod matrices;
 mod options;
+mod parameter_free;
 mod rows;
 mod sensitivity;
 

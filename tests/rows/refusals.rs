@@ -100,6 +100,11 @@ fn what_needs_the_norm_of_all_rows() {
         other => panic!("{other}"),
     };
     assert_eq!(name(refused(&mut Lars::new(0.1, 0.9), rows())), "lars");
+    assert_eq!(name(refused(&mut Prodigy::new(1.0), rows())), "prodigy");
+    assert_eq!(name(refused(&mut DoG::new(1.0).layerwise(true), rows())), "l_dog");
+    assert_eq!(name(refused(&mut DoWG::new(1.0), rows())), "dowg");
+    assert_eq!(name(refused(&mut DAdaptAdam::new(1.0), rows())), "dadapt_adam");
+    assert_eq!(name(refused(&mut DAdaptSgd::new(1.0), rows())), "dadapt_sgd");
     assert_eq!(name(refused(&mut AdamW::new(0.1).keep_norm(true), rows())), "keep_norm");
 }
 

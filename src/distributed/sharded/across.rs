@@ -27,16 +27,26 @@ impl<'g, G: RankGroup> Across<'g, G> {
     }
 }
 
-impl<G: RankGroup> Larger for Across<'_, G> {
-    fn norm(&self, own: f64, p: f64) -> Result<f64> {
+impl<G: RankGroup> Across<'_, G> {
+    /// The numbers of all ranks.
+    fn of_all(&self, own: f64) -> Result<Vec<f64>> {
         if self.group.size() == 1 {
-            return Ok(own);
+            return Ok(vec![own]);
         }
         self.ensure_sound()?;
-        let norms = norms(self.group, own).inspect_err(|error| {
+        norms(self.group, own).inspect_err(|error| {
             *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
-        })?;
-        Ok(norm_of_norms(&norms, p))
+        })
+    }
+}
+
+impl<G: RankGroup> Larger for Across<'_, G> {
+    fn norm(&self, own: f64, p: f64) -> Result<f64> {
+        if self.group.size() == 1 { Ok(own) } else { Ok(norm_of_norms(&self.of_all(own)?, p)) }
+    }
+
+    fn sum(&self, own: f64) -> Result<f64> {
+        Ok(self.of_all(own)?.into_iter().sum())
     }
 }
 
