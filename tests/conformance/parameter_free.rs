@@ -108,8 +108,8 @@ fn prodigy(t: i32, lr: f64, p: &mut Array2<f64>, g: &Array2<f64>, memory: &mut V
     if t == 1 {
         *memory = vec![p.clone(), g * 0.0, g * 0.0, g * 0.0, arr2(&[[of.d0, of.d0, 0.0]])];
     }
-    let [start, m, v, s, numbers] = &mut memory[..] else { panic!("no memory") };
-    let &[d, largest, r] = numbers.as_slice().unwrap() else { panic!("no numbers") };
+    let [start, m, v, s, numbers] = &mut memory[..] else { unreachable!("it has as many") };
+    let &[d, largest, r] = numbers.as_slice().unwrap() else { unreachable!("it has as many") };
     let c = if of.corrects { (1.0 - of.beta2.powi(t)).sqrt() / (1.0 - of.beta1.powi(t)) } else { 1.0 };
     let (rate, beta3) = (d * lr * c, of.beta3.unwrap_or(of.beta2.sqrt()));
     let g = if of.coupled { g + &*p * of.weight_decay } else { g.clone() };
@@ -184,7 +184,7 @@ fn dadapt_adam(
     if t == 1 {
         *memory = vec![g * 0.0, g * 0.0, g * 0.0, arr2(&[[d0, 0.0]])];
     }
-    let [m, v, s, numbers] = &mut memory[..] else { panic!("no memory") };
+    let [m, v, s, numbers] = &mut memory[..] else { unreachable!("it has as many") };
     let (d, r) = (numbers[[0, 0]], numbers[[0, 1]]);
     let c = if corrects { (1.0 - beta2.powi(t)).sqrt() / (1.0 - beta1.powi(t)) } else { 1.0 };
     let (rate, root) = (d * lr * c, beta2.sqrt());
@@ -212,7 +212,7 @@ fn dadapt_sgd(
     if t == 1 {
         *memory = vec![p.clone(), g * 0.0, arr2(&[[d0, 0.0, 0.0]])];
     }
-    let [start, s, numbers] = &mut memory[..] else { panic!("no memory") };
+    let [start, s, numbers] = &mut memory[..] else { unreachable!("it has as many") };
     let (d, r, g0) = (numbers[[0, 0]], numbers[[0, 1]], numbers[[0, 2]]);
     let g0 = if g0 == 0.0 { norm(g) } else { g0 };
     if g0 == 0.0 {
