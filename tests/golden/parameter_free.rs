@@ -137,7 +137,7 @@ fn parameter_free_optimizers_agree() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let expected =
-        [("dog-optimizer 1.0.3", 6), ("optax 0.2.8", 26), ("prodigyopt 1.1.2", 24), ("pytorch-optimizer 4.1.0", 12)];
+        [("dog-optimizer 1.0.3", 6), ("optax 0.2.8", 28), ("prodigyopt 1.1.2", 24), ("pytorch-optimizer 4.1.0", 10)];
     assert_eq!(compared, expected.map(|(source, count)| (source.to_owned(), count)).into());
 }
 
@@ -148,7 +148,7 @@ fn a_hyper_parameter_that_is_slightly_off_is_noticed() {
     for case in golden().into_iter().filter(small) {
         let rejects = |case: &Value, options: &Map<String, Value>, option: &str| {
             let error = compare(case, options);
-            assert!(!(error <= tolerance(case)), "{option} is no more than {error:e} off: {}", describe(case));
+            assert!(error.is_nan() || error > tolerance(case), "{option} is no more than {error:e} off: {}", describe(case));
         };
         let options = case["options"].as_object().unwrap();
         for (option, value) in options {
