@@ -189,6 +189,7 @@ impl<A: Scalar, const FORM: usize> Rule<A> for AdamRule<FORM> {
         Some(SecondMoment { slot: 1, scale: 1.0 / self.correction(values.beta2, at), eps: values.eps })
     }
 
+    #[inline(always)] // called in several places: alone it would be a call in every step
     fn coefficients(&self, &AdamValues { beta1, beta2, eps }: &AdamValues, at: &At) -> (f64, Coefficients<A>) {
         let (first, second) = (self.correction(beta1, at), self.correction(beta2, at).sqrt());
         let (ahead, now) = match self.nesterov {

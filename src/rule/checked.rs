@@ -75,3 +75,43 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array1;
+
+    use super::super::{At, Elementwise, Lanes, Rule};
+    use crate::params::Scalar;
+    use crate::step::Optimizer;
+
+    crate::hyper_parameters! {
+        /// A rule with more slots than there is room for.
+        struct Greedy => GreedyValues {}
+    }
+
+    impl<A: Scalar> Rule<A> for Greedy {
+        type Coefficients = ();
+
+        fn name(&self) -> &'static str {
+            "greedy"
+        }
+
+        fn slots(&self) -> &'static [&'static str] {
+            &["a", "b", "c", "d", "e"]
+        }
+
+        fn coefficients(&self, _: &GreedyValues, at: &At) -> (f64, ()) {
+            (at.learning_rate, ())
+        }
+
+        fn sweep(&self, (): (), _: Lanes<'_, A>) {}
+    }
+
+    #[test]
+    fn too_many_slots_are_an_error() {
+        let error = Elementwise::from_rule(Greedy::default(), 0.1)
+            .step(&mut Array1::<f64>::ones(2), &Array1::ones(2))
+            .unwrap_err();
+        assert_eq!(error.to_string(), "greedy has 5 state slots where 4 are possible");
+    }
+}

@@ -16,7 +16,7 @@ use super::rates::{Rates, driver, optimizer_of_driver};
 use super::rows::{elements_of_rows, follow_each, gather, start_rows};
 use super::scratch::Scratch;
 use super::sweep::{Part, Shared, Sweep};
-use super::{At, HyperParameters, Rule, TensorNorm};
+use super::{At, HyperParameters, MAX_NUMBERS, Rule, TensorNorm};
 use crate::error::Result;
 use crate::kernel::simd;
 use crate::params::{Order, Scalar, Values};
@@ -149,9 +149,10 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         let (names, decay) = (self.rule.slots(), self.options.decay(self.rule.decay()));
         let of_rows = elements_of_rows(&step);
         let mut sweep = Sweep::new(&self.rule, arch, of_rows.unwrap_or(step.layout().elements()));
-        let mut number = 0;
+        let (mut number, has_numbers) = (0, !self.rule.numbers().is_empty());
         let mut known: Option<Now<R::Coefficients>> = None;
-        let mut known_in_groups: Vec<_> = (0..values.rule.places()).map(|_| None).collect();
+        let mut known_in_groups = Vec::new();
+        known_in_groups.resize_with(values.rule.places(), || None);
         let mut moved = false;
         for (info, tensor, state) in step.zip_mut(self.state.all_mut()) {
             let Tensor { index, param, grad, learning_rate, weight_decay, replaced, followers, .. } = tensor;
@@ -164,7 +165,11 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
                 step: state.steps,
                 learning_rate: pull.learning_rate,
                 weight_decay: pull.weight_decay,
-                numbers: learned.as_ref().map_or(state.numbers, |learned| learned.of(number)),
+                numbers: match &learned {
+                    Some(learned) => learned.of(number),
+                    None if has_numbers => state.numbers,
+                    None => [0.0; MAX_NUMBERS],
+                },
                 norm: None,
             };
             number += 1;
@@ -212,11 +217,13 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
                 Some(ref now @ Now { before, .. }) if before == at => now,
                 _ => &*known.insert(Now::of::<A, R>(&self.rule, own, at)),
             };
-            let Now { numbers, step_size, coefficients, .. } = *now;
+            let Now { step_size, coefficients, .. } = *now;
+            if has_numbers {
+                state.numbers = now.numbers;
+            }
             let plain = Move { step_size, shrink: 1.0 - pull.decay, scale: 1.0 };
             let goal;
             (goal, prelude.shrink) = self.options.goal(plain);
-            state.numbers = numbers;
             if let Some(rows) = rows {
                 start_rows(&self.rule, state, (whole, rows), coefficients);
             }
@@ -399,36 +406,6 @@ mod tests {
         opt.step(&mut params, &Array1::from_elem(2, 3.0)).unwrap();
         assert_eq!(params, Array1::from_elem(2, f64::INFINITY));
         assert_eq!(opt.inner().slot("", "momentum_buffer"), Some(Array1::from_elem(2, 1.0).into_dyn()));
-    }
-
-    crate::hyper_parameters! {
-        /// A rule with more slots than there is room for.
-        struct Greedy => GreedyValues {}
-    }
-
-    impl<A: Scalar> Rule<A> for Greedy {
-        type Coefficients = ();
-
-        fn name(&self) -> &'static str {
-            "greedy"
-        }
-
-        fn slots(&self) -> &'static [&'static str] {
-            &["a", "b", "c", "d", "e"]
-        }
-
-        fn coefficients(&self, _: &GreedyValues, at: &At) -> (f64, ()) {
-            (at.learning_rate, ())
-        }
-
-        fn sweep(&self, (): (), _: crate::rule::Lanes<'_, A>) {}
-    }
-
-    #[test]
-    fn too_many_slots_are_an_error() {
-        let error =
-            Elementwise::from_rule(Greedy::default(), 0.1).step(&mut wave::<f64>(2, 0.0), &wave(2, 1.0)).unwrap_err();
-        assert_eq!(error.to_string(), "greedy has 5 state slots where 4 are possible");
     }
 
     #[test]

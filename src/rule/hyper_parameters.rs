@@ -176,6 +176,7 @@ macro_rules! hyper_parameters {
                 titles[0]
             }
 
+            #[inline]
             fn values_with<A: $crate::Element>(&self, step: u64, replaced: &$crate::Replaced) -> $crate::Result<$values> {
                 let _ = (step, replaced);
                 $($($($crate::rule::ensure_at_least(stringify!($option), self.$option as u64, $least)?;)?)*)?

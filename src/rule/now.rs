@@ -13,6 +13,7 @@ pub(super) struct Now<C> {
 }
 
 impl<C> Now<C> {
+    #[inline(always)]
     pub(super) fn of<A: Scalar, R: Rule<A, Coefficients = C>>(rule: &R, values: &R::Values, before: At) -> Self {
         let mut at = before;
         // A rule that measures may have more numbers, and has learned them before.

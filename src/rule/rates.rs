@@ -48,6 +48,7 @@ impl Rates {
     }
 
     /// The values of a step, if they are in range.
+    #[inline]
     pub(super) fn at(&self, step: u64) -> Result<RatesAt> {
         let learning_rate = self.learning_rate.within(LEARNING_RATE, 0.0.., step)?;
         let weight_decay = self.weight_decay.within(WEIGHT_DECAY, 0.0.., step)?;

@@ -15,31 +15,21 @@ pub(super) struct Valued<V> {
 
 impl<V> Valued<V> {
     /// The values of step `number`, if all are in range and all replaced names are known.
+    #[inline(always)]
     pub(super) fn of<A: Element, R: HyperParameters<Values = V>>(
         rule: &R,
         step: &Step<'_, A>,
         number: u64,
     ) -> Result<Self> {
-        let mut all = Self { own: rule.values::<A>(number)?, others: Vec::new() };
-        if step.is_as_paired() {
-            return Ok(all);
-        }
-        for (info, tensor) in step.iter() {
-            let replaced = &tensor.replaced;
-            if replaced.is_empty() || all.place(replaced).is_some() {
-                continue;
-            }
-            ensure_known(rule, replaced)?;
-            let values = rule.values_with::<A>(number, replaced).map_err(|error| replaced.blame(error, info))?;
-            all.others.push((replaced.clone(), values));
-        }
-        Ok(all)
+        let own = rule.values::<A>(number)?;
+        let others = if step.is_as_paired() { Vec::new() } else { others(rule, step, number)? };
+        Ok(Self { own, others })
     }
 
     /// The number of the tensor's set of replacements; `None` if it has the optimizer's values.
     #[inline]
     pub(super) fn place(&self, replaced: &Replaced) -> Option<usize> {
-        if replaced.is_empty() { None } else { self.others.iter().position(|(known, _)| known == replaced) }
+        place(&self.others, replaced)
     }
 
     /// The number of sets of replacements.
@@ -57,6 +47,30 @@ impl<V> Valued<V> {
     pub(super) fn for_tensor(&self, replaced: &Replaced) -> &V {
         self.at(self.place(replaced))
     }
+}
+
+/// The values for each set of replacements.
+fn others<A: Element, R: HyperParameters>(
+    rule: &R,
+    step: &Step<'_, A>,
+    number: u64,
+) -> Result<Vec<(Replaced, R::Values)>> {
+    let mut others = Vec::new();
+    for (info, tensor) in step.iter() {
+        let replaced = &tensor.replaced;
+        if replaced.is_empty() || place(&others, replaced).is_some() {
+            continue;
+        }
+        ensure_known(rule, replaced)?;
+        let values = rule.values_with::<A>(number, replaced).map_err(|error| replaced.blame(error, info))?;
+        others.push((replaced.clone(), values));
+    }
+    Ok(others)
+}
+
+#[inline]
+fn place<V>(others: &[(Replaced, V)], replaced: &Replaced) -> Option<usize> {
+    if replaced.is_empty() { None } else { others.iter().position(|(known, _)| known == replaced) }
 }
 
 const OPTION: &str = "it is an option, which all tensors share; `route` gives some tensors an optimizer with another";

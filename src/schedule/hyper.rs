@@ -96,7 +96,7 @@ impl Hyper {
     ///
     /// # Errors
     /// [`StepError::HyperParameter`] with the name, the value and the range, and the errors of [`Schedule::check`].
-    #[inline]
+    #[inline(always)]
     pub fn within(&self, name: &'static str, range: impl RangeBounds<f64>, step: u64) -> Result<f64> {
         let value = match &self.0 {
             Kind::Number(number) => *number,
@@ -122,7 +122,7 @@ impl Hyper {
     ///
     /// # Errors
     /// Those of [`within`](Self::within).
-    #[inline]
+    #[inline(always)]
     pub fn within_as<A: Element>(
         &self,
         name: &'static str,

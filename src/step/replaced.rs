@@ -32,8 +32,13 @@ impl Replaced {
     }
 
     /// The value of this name, if a group replaces it.
+    #[inline]
     pub fn get(&self, name: &str) -> Option<&Hyper> {
-        self.0.as_ref()?.iter().find(|own| *own.name == *name).map(|own| &own.hyper)
+        if self.is_empty() { None } else { self.find(name) }
+    }
+
+    fn find(&self, name: &str) -> Option<&Hyper> {
+        self.iter().find(|own| *own.name == *name).map(|own| &own.hyper)
     }
 
     /// Whether no group replaces anything.

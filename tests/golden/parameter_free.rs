@@ -148,7 +148,11 @@ fn a_hyper_parameter_that_is_slightly_off_is_noticed() {
     for case in golden().into_iter().filter(small) {
         let rejects = |case: &Value, options: &Map<String, Value>, option: &str| {
             let error = compare(case, options);
-            assert!(error.is_nan() || error > tolerance(case), "{option} is no more than {error:e} off: {}", describe(case));
+            assert!(
+                error.is_nan() || error > tolerance(case),
+                "{option} is no more than {error:e} off: {}",
+                describe(case)
+            );
         };
         let options = case["options"].as_object().unwrap();
         for (option, value) in options {
