@@ -91,8 +91,8 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
 }
 
 impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
-    fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
-        self.apply_with(step, simd::arch())
+    fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
+        self.apply_with(&mut step, simd::arch())
     }
 
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
@@ -140,14 +140,14 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
 
 impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
     /// Takes a step with these SIMD instructions.
-    fn apply_with(&mut self, mut step: Step<'_, A>, arch: Arch) -> Result<Report> {
+    fn apply_with(&mut self, step: &mut Step<'_, A>, arch: Arch) -> Result<Report> {
         step.ensure_writable()?;
-        let values = self.values(&step)?;
-        let learned = self.learn(&step, &values)?;
+        let values = self.values(step)?;
+        let learned = self.learn(step, &values)?;
         // Nothing can fail from here on.
-        let _ = self.state.begin(&step, |_, _| State::default());
+        let _ = self.state.begin(step, |_, _| State::default());
         let (names, decay) = (self.rule.slots(), self.options.decay(self.rule.decay()));
-        let of_rows = elements_of_rows(&step);
+        let of_rows = elements_of_rows(step);
         let mut sweep = Sweep::new(&self.rule, arch, of_rows.unwrap_or(step.layout().elements()));
         let (mut number, has_numbers) = (0, !self.rule.numbers().is_empty());
         let mut known: Option<Now<R::Coefficients>> = None;
@@ -255,7 +255,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         }
         sweep.finish();
         if of_rows.is_some() {
-            follow_each(&mut step);
+            follow_each(step);
         }
         if let Some(learned) = learned {
             self.totals = learned.totals;
@@ -321,7 +321,7 @@ mod tests {
                 for grad in step.iter_mut().filter_map(|(_, tensor)| tensor.grad.as_mut()) {
                     grad.scale_by(0.3);
                 }
-                opt.apply_with(step, arch).unwrap();
+                opt.apply_with(&mut step, arch).unwrap();
             }
             params
         };
