@@ -25,6 +25,13 @@ pub enum ArgumentError {
         argument: &'static str,
     },
 
+    /// A list has no elements.
+    #[error("{argument} is empty; it must have at least one element")]
+    Empty {
+        /// The argument's name, such as `"coefficients"`.
+        argument: &'static str,
+    },
+
     /// A number or array element is NaN or infinite.
     #[error("{argument} is {value}{}", at_index(.index))]
     NotFinite {

@@ -107,6 +107,7 @@ pub fn write_settings(f: &mut fmt::Formatter<'_>, rule: &impl HyperParameters) -
 ///   [`Elementwise::rule_mut`](crate::rule::Elementwise::rule_mut).
 ///
 /// `named …` before `=>` sets another name for `Debug`.
+/// `from` after the name of an option, as in `list from: Vec<f64> = vec![]`, lets its setter take whatever becomes that type with `into`.
 #[macro_export]
 macro_rules! hyper_parameters {
     // An optimizer of this crate has the setters, too.
@@ -129,7 +130,7 @@ macro_rules! hyper_parameters {
             $($(#[$optional_doc:meta])* $optional:ident $(/ $optional_set:ident)?: $optional_range:expr;)*
         })?
         $(options {
-            $($(#[$option_doc:meta])* $option:ident: $type:ty = $off:expr $(, at least $least:expr)?;)*
+            $($(#[$option_doc:meta])* $option:ident $($from:ident)?: $type:ty = $off:expr $(, at least $least:expr)?;)*
         })?
     ) => {
         $(#[$meta])*
@@ -157,7 +158,7 @@ macro_rules! hyper_parameters {
                 @setters []
                 { $($(#[$doc])* $name $(/ $set)?;)* }
                 { $($($(#[$optional_doc])* $optional $(/ $optional_set)?;)*)? }
-                { $($($(#[$option_doc])* $option: $type;)*)? }
+                { $($($(#[$option_doc])* $option $($from)?: $type;)*)? }
             }
         }
 
@@ -234,7 +235,7 @@ macro_rules! hyper_parameters {
             $($(#[$optional_doc:meta])* $optional:ident $(/ $optional_set:ident)?: $optional_range:expr;)*
         })?
         $(options {
-            $($(#[$option_doc:meta])* $option:ident: $type:ty = $off:expr $(, at least $least:expr)?;)*
+            $($(#[$option_doc:meta])* $option:ident $($from:ident)?: $type:ty = $off:expr $(, at least $least:expr)?;)*
         })?
     ) => {
         impl<$(const $flag: $kind,)? A: $crate::Scalar> $driver<$rule $(<$flag>)?, A> {
@@ -242,7 +243,7 @@ macro_rules! hyper_parameters {
                 @setters [rule]
                 { $($(#[$doc])* $name $(/ $set)?;)* }
                 { $($($(#[$optional_doc])* $optional $(/ $optional_set)?;)*)? }
-                { $($($(#[$option_doc])* $option: $type;)*)? }
+                { $($($(#[$option_doc])* $option $($from)?: $type;)*)? }
             }
         }
     };
@@ -274,6 +275,15 @@ macro_rules! hyper_parameters {
         }
     };
     (@option $path:tt) => {};
+    (@option [$($path:ident)?] $(#[$doc:meta])* $name:ident from: $type:ty; $($rest:tt)*) => {
+        $(#[$doc])*
+        pub fn $name(mut self, $name: impl ::core::convert::Into<$type>) -> Self {
+            self$(.$path)?.$name = $name.into();
+            self
+        }
+
+        $crate::hyper_parameters! { @option [$($path)?] $($rest)* }
+    };
     (@option [$($path:ident)?] $(#[$doc:meta])* $name:ident: $type:ty; $($rest:tt)*) => {
         $(#[$doc])*
         pub fn $name(mut self, $name: $type) -> Self {

@@ -1,5 +1,6 @@
 //! The rows of optimizers that step whole matrices, and their update rules as the docs give them.
 
+use gradus::optimizer::MuonScale;
 use gradus::prelude::*;
 use gradus::rule::{Factored, FactoredRule, MatrixRule, Matrixwise, StatePrecision};
 use ndarray::{Array2, ArrayD, Axis};
@@ -76,6 +77,15 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
             oracle: Oracle::Matrix(|_, lr, p, g, memory| {
                 let u = average(memory, g, 0.9);
                 *p -= &(newton_schulz(&u) * (lr * 0.2 * (g.nrows().max(g.ncols()) as f64).sqrt()));
+            }) },
+        Row { name: "muon, own coefficients, 3 iterations, rms to rms", slots: &["momentum_buffer"], rests: true,
+            parabola: 0.1, rosenbrock: (0.02, 10_000),
+            pinned: Pinned::Near(0.0),
+            optimizer: |lr| Box::new(Muon::new(lr).coefficients(OWN).iterations(3).scale(MuonScale::RmsToRms).weight_decay(0.0)),
+            oracle: Oracle::Matrix(|_, lr, p, g, memory| {
+                let u = average(memory, g, 0.95);
+                let scale = (g.nrows() as f64 / g.ncols() as f64).sqrt();
+                *p -= &(iterated(&(g * 0.05 + u * 0.95), &[OWN[0], OWN[1], OWN[1]]) * (lr * scale));
             }) },
         Row { name: "adafactor", slots: &["row_var", "col_var"], rests: true, parabola: 0.1, rosenbrock: (0.1, 10_000),
             pinned: Pinned::Bits(-0.5208636, -0.520863633559764),
@@ -183,13 +193,20 @@ fn original_scale(grad: &Array2<f64>) -> f64 {
     (grad.nrows() as f64 / grad.ncols() as f64).max(1.0).sqrt()
 }
 
+/// Two triples, for more iterations than two.
+const OWN: [[f64; 3]; 2] = [[3.0, -3.2, 1.2], [1.875, -1.25, 0.375]];
+
 fn newton_schulz(matrix: &Array2<f64>) -> Array2<f64> {
+    iterated(matrix, &[[3.4445, -4.7750, 2.0315]; 5])
+}
+
+fn iterated(matrix: &Array2<f64>, triples: &[[f64; 3]]) -> Array2<f64> {
     let tall = matrix.nrows() > matrix.ncols();
     let mut x = if tall { matrix.t().to_owned() } else { matrix.clone() };
     x /= matrix.iter().map(|x| x * x).sum::<f64>().sqrt().max(1e-7);
-    for _ in 0..5 {
+    for [a, b, c] in triples {
         let square = x.dot(&x.t());
-        x = &x * 3.4445 + (&square * -4.7750 + square.dot(&square) * 2.0315).dot(&x);
+        x = &x * *a + (&square * *b + square.dot(&square) * *c).dot(&x);
     }
     if tall { x.t().to_owned() } else { x }
 }

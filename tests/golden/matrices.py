@@ -2,11 +2,12 @@
 
 Run with `python tests/golden/matrices.py`; it writes matrices.json beside itself.
 
-Parameters and gradients are those of optimizers.py, row by row. Three sources:
+Parameters and gradients are those of optimizers.py, row by row. Sources:
 
 - "torch": `torch.optim.Muon` as it is, which orthogonalises in bf16.
 - "torch, wide": the same class while `torch.bfloat16` names the parameters' own type, so that the whole step is in
   that type. This is what can be compared closely.
+- "timm, wide": timm's Muon, whose iteration is given the parameters' type. It has lists of coefficients.
 - "naive f64 reference": the formulas of the documentation of Muon, Shampoo and SOAP, written out in numpy below. For
   Muon they must agree with "torch, wide"; the script stops if they do not.
 
@@ -15,9 +16,13 @@ matrix that is not square has. Such a side is left as it is (`max_side`) in the 
 ε is well above f32's rounding where a side's moment has not full rank.
 """
 
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
+import timm
+import timm.optim.muon
 import torch
 
 from common import numbers, unit, use_generic_kernels, write_json
@@ -35,13 +40,60 @@ def grad(shape, t):
     return unit((t + 1) * 1_000_003 * 7 + np.arange(np.prod(shape)) + 2**40).reshape(shape)
 
 
+# gradus' names, and PyTorch's; timm calls the third "rms_to_rms", and None is no scale there.
+SCALES = {"Original": "original", "MatchRmsAdamw": "match_rms_adamw", "RmsToRms": "spectral_unclamped"}
+TIMM_SCALES = SCALES | {"RmsToRms": "rms_to_rms", "Unscaled": None}
+PRESETS = {"Jordan": "original", "Dion": "quintic", "PolarExpress": "polar_express"}
+
+
+def scale(options):
+    return "MatchRmsAdamw" if options.get("match_rms_adamw") else options.get("scale", "Original")
+
+
+def trajectory(shape, dtype, build):
+    """What an optimizer of PyTorch makes of the parameter."""
+    theta = torch.nn.Parameter(torch.from_numpy(param(shape).astype(DTYPES[dtype])))
+    optimizer, recorded = build(theta), []
+    for t in range(STEPS):
+        theta.grad = torch.from_numpy(grad(shape, t).astype(DTYPES[dtype]))
+        optimizer.step()
+        if t + 1 in RECORDED:
+            recorded.append(theta.detach().numpy().copy().ravel())
+    return recorded
+
+
+def coefficients(options):
+    listed = options.get("coefficients", "Jordan")
+    return PRESETS[listed] if isinstance(listed, str) else listed
+
+
+def timm_muon(shape, dtype, learning_rate, options):
+    """The trajectory of timm's Muon; its test for matrices that are worth it is left out."""
+    known = dict(
+        weight_decay=options.get("weight_decay", 0.1),
+        momentum=options.get("momentum", 0.95),
+        nesterov=options.get("nesterov", True),
+        ns_steps=options.get("iterations", 5),
+        ns_coefficients=coefficients(options),
+        adjust_lr_fn=TIMM_SCALES[scale(options)],
+    )
+    module = timm.optim.muon
+    iteration = partial(module.zeropower_via_newtonschulz, dtype=getattr(torch, {"f32": "float32", "f64": "float64"}[dtype]))
+    with patch.object(module, "zeropower_via_newtonschulz", iteration):
+        groups = lambda theta: [{"params": [theta], "use_fallback": False}]
+        return trajectory(shape, dtype, lambda theta: module.Muon(groups(theta), lr=learning_rate, **known))
+
+
 def torch_muon(shape, dtype, wide, learning_rate, options):
     """The trajectory of torch.optim.Muon."""
     names = {"momentum": "momentum", "weight_decay": "weight_decay"}
     known = {names[name]: value for name, value in options.items() if name in names}
     known["nesterov"] = options.get("nesterov", True)
-    if options.get("match_rms_adamw"):
-        known["adjust_lr_fn"] = "match_rms_adamw"
+    known["adjust_lr_fn"] = SCALES[scale(options)]
+    if "iterations" in options:
+        known["ns_steps"] = options["iterations"]
+    if "coefficients" in options:
+        (known["ns_coefficients"],) = options["coefficients"]
     theta = torch.nn.Parameter(torch.from_numpy(param(shape).astype(DTYPES[dtype])))
     optimizer = torch.optim.Muon([theta], lr=learning_rate, **known)
     narrow = torch.bfloat16
@@ -59,8 +111,9 @@ def torch_muon(shape, dtype, wide, learning_rate, options):
     return recorded
 
 
-def muon(momentum=0.95, weight_decay=0.1, nesterov=True, match_rms_adamw=False):
+def muon(momentum=0.95, weight_decay=0.1, nesterov=True, iterations=5, coefficients="Jordan", **options):
     m = 0.0
+    listed = timm.optim.muon._COEFFICIENTS[PRESETS[coefficients]] if isinstance(coefficients, str) else coefficients
 
     def update(theta, g, lr, t):
         nonlocal m
@@ -69,12 +122,18 @@ def muon(momentum=0.95, weight_decay=0.1, nesterov=True, match_rms_adamw=False):
         rows, columns = g.shape
         x = x / max(np.linalg.norm(x), 1e-7)
         x = x.T if rows > columns else x
-        for _ in range(5):
+        for at in range(iterations):
+            a, b, c = listed[min(at, len(listed) - 1)]
             square = x @ x.T
-            x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+            x = a * x + (b * square + c * square @ square) @ x
         x = x.T if rows > columns else x
-        scale = 0.2 * max(rows, columns) ** 0.5 if match_rms_adamw else max(1, rows / columns) ** 0.5
-        return theta * (1 - lr * weight_decay) - lr * scale * x
+        factor = {
+            "Original": max(1, rows / columns) ** 0.5,
+            "MatchRmsAdamw": 0.2 * max(rows, columns) ** 0.5,
+            "RmsToRms": (rows / columns) ** 0.5,
+            "Unscaled": 1.0,
+        }
+        return theta * (1 - lr * weight_decay) - lr * factor[scale(options)] * x
 
     return update
 
@@ -189,6 +248,26 @@ def main():
             case("muon", shape, "f32", "torch", 0.02, options, torch_muon(shape, "f32", False, 0.02, options))
 
     both = ["f32", "f64"]
+    triples = [[3.0, -3.2, 1.2], [2.5, -2.4, 0.9], [1.875, -1.25, 0.375]]
+    for options, shape in [
+        ({"coefficients": "PolarExpress"}, (6, 4)),
+        ({"coefficients": "PolarExpress", "iterations": 9, "nesterov": False}, (5, 8)),
+        ({"coefficients": "Dion", "scale": "RmsToRms"}, (8, 5)),
+        ({"coefficients": "Dion", "iterations": 3, "scale": "RmsToRms"}, (4, 6)),
+        ({"coefficients": triples, "scale": "Unscaled", "weight_decay": 0.0}, (8, 5)),
+        ({"coefficients": triples, "iterations": 2, "scale": "MatchRmsAdamw"}, (5, 8)),
+        ({"iterations": 1}, (6, 6)),
+    ]:
+        reference = naive("muon", shape, 0.02, options)
+        for dtype in both:
+            values = timm_muon(shape, dtype, 0.02, options)
+            case("muon", shape, dtype, "timm, wide", 0.02, options, values)
+            if dtype == "f64":
+                assert all(np.allclose(a, b, rtol=0, atol=1e-9) for a, b in zip(values, reference))
+    for options, shape in [({"coefficients": [[3.0, -3.2, 1.2]], "iterations": 7}, (7, 4)), ({"scale": "RmsToRms"}, (4, 7))]:
+        for dtype in both:
+            case("muon", shape, dtype, "torch, wide", 0.02, options, torch_muon(shape, dtype, True, 0.02, options))
+
     for options, shape in [
         ({"every": 1}, (6, 6)),
         ({"eps": 1e-2}, (5, 8)),
@@ -209,7 +288,7 @@ def main():
         for dtype in both:
             case("soap", shape, dtype, "naive f64 reference", 0.01, options, naive("soap", shape, 0.01, options))
 
-    header = {"torch": torch.__version__, "numpy": np.__version__, "steps": RECORDED}
+    header = {"torch": torch.__version__, "timm": timm.__version__, "numpy": np.__version__, "steps": RECORDED}
     write_json(Path(__file__).parent / "matrices.json", header, cases)
 
 

@@ -1,13 +1,20 @@
 //! Muon: orthogonalized momentum.
 
-use std::mem::swap;
+mod coefficients;
+mod newton_schulz;
+mod scale;
+
 use std::ops::Bound;
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Zip};
+use ndarray::{Array2, ArrayViewMut2, Zip};
+
+pub use coefficients::MuonCoefficients;
+pub use newton_schulz::newton_schulz;
+use newton_schulz::{ITERATIONS, NewtonSchulz};
+pub use scale::MuonScale;
 
 use crate::error::{Error, Result, StepError};
 use crate::hyper_parameters;
-use crate::kernel::product::{gram, multiply};
 use crate::params::{Scalar, TensorInfo};
 use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise};
 use crate::schedule::Hyper;
@@ -19,11 +26,11 @@ use crate::schedule::Hyper;
 /// m ← μm + (1 − μ)g
 /// u ← (1 − μ)g + μm                                        without Nesterov u ← m
 /// X ← u / max(‖u‖, ε)                                      ‖·‖ is Frobenius's; tall matrices are transposed
-/// X ← aX + (bXXᵀ + c(XXᵀ)²)X                               five times, a, b, c = 3.4445, −4.7750, 2.0315
+/// X ← aX + (bXXᵀ + c(XXᵀ)²)X                               `iterations` times; a, b, c = 3.4445, −4.7750, 2.0315
 /// θ ← θ(1 − ηλ)
 /// θ ← θ − η·√max(1, rows/columns)·X                        with match_rms_adamw η·0.2·√max(rows, columns)·X
 /// ```
-/// It computes in the parameters' type, f32 or f64. Singular values of at least 0.002‖u‖ become 0.68 to 1.21, smaller ones less.
+/// It computes in the parameters' type, f32 or f64. By default, singular values of at least 0.002‖u‖ become 0.68 to 1.21, smaller ones less.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning |
@@ -32,7 +39,10 @@ use crate::schedule::Hyper;
 /// | [`momentum`](Self::momentum) μ | 0.95 | 0 ≤ μ < 1 | decay of the average gradient |
 /// | [`nesterov`](Self::nesterov) | yes | | look-ahead; `false` uses the average itself |
 /// | [`weight_decay`](Self::weight_decay) λ | 0.1 | ≥ 0 | decoupled |
-/// | [`match_rms_adamw`](Self::match_rms_adamw) | no | | scales the step to the usual length of an AdamW step |
+/// | [`iterations`](Self::iterations) | 5 | ≥ 1 | rounds of Newton–Schulz, each of three matrix products |
+/// | [`coefficients`](Self::coefficients) | Jordan's | [`MuonCoefficients`] | a, b, c of each iteration |
+/// | [`scale`](Self::scale) | original | [`MuonScale`] | the factor of X |
+/// | [`match_rms_adamw`](Self::match_rms_adamw) | no | | the factor with the usual length of an AdamW step |
 /// | [`eps`](Self::eps) ε | 1e-7 | > 0 | the smallest divisor |
 ///
 /// # State
@@ -44,7 +54,8 @@ use crate::schedule::Hyper;
 ///
 /// # Errors
 /// [`StepError::NotAMatrix`] for tensors of fewer than two axes, [`StepError::NonFiniteGradient`], [`StepError::NormOverflow`],
-/// [`StepError::HyperParameter`].
+/// [`StepError::HyperParameter`]; [`Empty`](crate::error::ArgumentError::Empty) and [`NotFinite`](crate::error::ArgumentError::NotFinite) for
+/// `coefficients`, [`Zero`](crate::error::ArgumentError::Zero) for `iterations`.
 ///
 /// # Example
 /// ```
@@ -64,6 +75,8 @@ use crate::schedule::Hyper;
 /// # References
 /// K. Jordan et al., *Muon: An optimizer for hidden layers in neural networks* (2024), kellerjordan.github.io/posts/muon.
 /// J. Liu et al., *Muon is Scalable for LLM Training* (2025), [arXiv:2502.16982](https://arxiv.org/abs/2502.16982), section 2.2 (`match_rms_adamw`).
+/// N. Amsel et al., *The Polar Express* (2025), [arXiv:2505.16932](https://arxiv.org/abs/2505.16932) (coefficients).
+/// J. Bernstein, *Deriving Muon* (2025), jeremybernste.in/writing/deriving-muon (`RmsToRms`).
 pub type Muon<A = f32> = Matrixwise<MuonRule, A>;
 
 hyper_parameters! {
@@ -77,8 +90,12 @@ hyper_parameters! {
     options {
         /// Uses the look-ahead, which is the default. With `false` the momentum itself is orthogonalized.
         nesterov: bool = true;
-        /// Scales by 0.2·√max(rows, columns), so that learning rate and weight decay of AdamW can be used for Muon.
-        match_rms_adamw: bool = false;
+        /// The number of Newton–Schulz iterations in a step.
+        iterations: usize = ITERATIONS, at least 1;
+        /// The polynomials of the iterations: a named list, or an array or `Vec` of triples (a, b, c), of which the last repeats.
+        coefficients from: MuonCoefficients = MuonCoefficients::Jordan;
+        /// The factor of the orthogonal matrix.
+        scale: MuonScale = MuonScale::Original;
     }
 }
 
@@ -86,6 +103,12 @@ impl<A: Scalar> Muon<A> {
     /// Muon with PyTorch's defaults: μ 0.95, ε 1e-7, weight decay 0.1.
     pub fn new(learning_rate: impl Into<Hyper>) -> Self {
         Self::from_rule(MuonRule::default(), learning_rate).weight_decay(0.1)
+    }
+
+    /// Scales by 0.2·√max(rows, columns), so that learning rate and weight decay of AdamW can be used for Muon: [`MuonScale::MatchRmsAdamw`] instead of
+    /// [`MuonScale::Original`].
+    pub fn match_rms_adamw(self, match_rms_adamw: bool) -> Self {
+        self.scale(if match_rms_adamw { MuonScale::MatchRmsAdamw } else { MuonScale::Original })
     }
 }
 
@@ -100,7 +123,7 @@ impl<A: Scalar> MatrixRule<A> for MuonRule {
 
     fn accepts(&self, tensor: &TensorInfo) -> Result<()> {
         match tensor.shape() {
-            [_, _, ..] => Ok(()),
+            [_, _, ..] => self.coefficients.ensure::<A>(),
             shape => Err(Error::Step(StepError::NotAMatrix {
                 optimizer: "muon",
                 path: tensor.path().into(),
@@ -117,54 +140,12 @@ impl<A: Scalar> MatrixRule<A> for MuonRule {
             true => grad.zip_mut_with(buffer, |g, m| *g = rest * *g + momentum * *m),
             false => grad.assign(buffer),
         }
-        let (rows, columns) = grad.dim();
-        let scale = match self.match_rms_adamw {
-            true => 0.2 * (rows.max(columns) as f64).sqrt(),
-            false => (rows as f64 / columns as f64).max(1.0).sqrt(),
-        };
-        let direction = orthogonalised(grad.view(), values.eps);
-        let scale = A::from_f64(scale);
-        Zip::from(grad).and(&direction).for_each(|to, x| *to = *x * scale);
+        let scale = A::from_f64(self.scale.of(grad.dim()));
+        let mut iteration = NewtonSchulz::new(grad.dim());
+        let triples = self.coefficients.triples().take(self.iterations);
+        let direction = iteration.of(grad.view(), triples, values.eps);
+        Zip::from(grad).and(direction).for_each(|to, x| *to = *x * scale);
     }
-}
-
-/// The quintic's coefficients: steepest at 0, and no point of 0 … 1 that five rounds throw out.
-const COEFFICIENTS: (f64, f64, f64) = (3.4445, -4.7750, 2.0315);
-const ROUNDS: usize = 5;
-
-/// Makes all singular values of a matrix about 1, by five rounds of the Newton–Schulz iteration. [`Muon`] applies it to the momentum.
-///
-/// Singular values of at least 0.002 of the Frobenius norm become 0.68 to 1.21. A matrix of zeros is unchanged.
-///
-/// ```
-/// let x = gradus::optimizer::newton_schulz(ndarray::array![[3.0, 0.0, 0.0], [0.0, -0.1, 0.0]].view());
-/// assert!((x[[0, 0]] - 1.0_f64).abs() < 0.33 && (x[[1, 1]] + 1.0).abs() < 0.33);
-/// ```
-pub fn newton_schulz<A: Scalar>(matrix: ArrayView2<'_, A>) -> Array2<A> {
-    orthogonalised(matrix, f64::MIN_POSITIVE)
-}
-
-/// [`newton_schulz`] of a matrix divided by its norm, but by at least ε.
-fn orthogonalised<A: Scalar>(matrix: ArrayView2<'_, A>, eps: f64) -> Array2<A> {
-    let tall = matrix.nrows() > matrix.ncols();
-    let wide = if tall { matrix.reversed_axes() } else { matrix };
-    let norm = wide.iter().map(|x| x.as_f64().powi(2)).sum::<f64>().sqrt();
-    // Divided in f64: the norm of tiny numbers has no reciprocal in f32.
-    let mut x = Array2::from_shape_fn(wide.dim(), |at| A::from_f64(wide[at].as_f64() / norm.max(eps)));
-
-    let (a, b, c) = (A::from_f64(COEFFICIENTS.0), A::from_f64(COEFFICIENTS.1), A::from_f64(COEFFICIENTS.2));
-    let rows = x.nrows();
-    let (mut next, mut square) = (x.clone(), Array2::zeros((rows, rows)));
-    let mut polynomial = square.clone();
-    for _ in 0..ROUNDS {
-        gram((A::one(), x.view()), A::zero(), square.view_mut());
-        polynomial.assign(&square);
-        gram((c, square.view()), b, polynomial.view_mut());
-        next.assign(&x);
-        multiply((A::one(), polynomial.view(), x.view()), a, next.view_mut());
-        swap(&mut x, &mut next);
-    }
-    if tall { x.reversed_axes().as_standard_layout().into_owned() } else { x }
 }
 
 #[cfg(test)]
@@ -176,8 +157,8 @@ mod tests {
 
     /// The scalar polynomial: what happens to one singular value.
     fn quintic(x: f64) -> f64 {
-        (0..ROUNDS).fold(x, |x, _| {
-            let (a, b, c) = COEFFICIENTS;
+        (0..5).fold(x, |x, _| {
+            let (a, b, c) = (3.4445, -4.7750, 2.0315);
             a * x + b * x.powi(3) + c * x.powi(5)
         })
     }
@@ -205,7 +186,63 @@ mod tests {
         let close = |w: Array2<f64>, expected: Array2<f64>| (&w - &expected).iter().all(|d| d.abs() < 1e-14);
         assert!(close(step(Muon::new(1.0), &wide), -&x));
         assert!(close(step(Muon::new(1.0), &wide.t().to_owned()), -&x.t() * 2.0_f64.sqrt()));
-        assert!(close(step(Muon::new(1.0).match_rms_adamw(true), &wide), -&x * 0.4));
+        for opt in [Muon::new(1.0).match_rms_adamw(true), Muon::new(1.0).scale(MuonScale::MatchRmsAdamw)] {
+            assert!(close(step(opt, &wide), -&x * 0.4));
+        }
+        assert!(close(step(Muon::new(1.0).scale(MuonScale::RmsToRms), &wide), -&x * 0.5_f64.sqrt()));
+        assert!(close(step(Muon::new(1.0).scale(MuonScale::Unscaled), &wide.t().to_owned()), -&x.t()));
+    }
+
+    /// What one step of Muon makes of the singular values 0.6 and 0.8.
+    fn moved(opt: Muon<f64>) -> [f64; 2] {
+        let (mut opt, mut w) = (opt.weight_decay(0.0), Array2::zeros((2, 2)));
+        opt.step(&mut w, &array![[3.0, 0.0], [0.0, 4.0]]).unwrap();
+        [-w[[0, 0]], -w[[1, 1]]]
+    }
+
+    #[test]
+    fn triples_in_turn_and_the_last_again() {
+        let list = [[2.0, -1.5, 0.5], [1.5, -0.5, 0.0]];
+        let expected = |iterations: usize, x: f64| {
+            let step = |x: f64, [a, b, c]: [f64; 3]| a * x + b * x.powi(3) + c * x.powi(5);
+            (0..iterations).fold(x, |x, at| step(x, list[at.min(1)]))
+        };
+        for iterations in [1, 2, 3, 7] {
+            let found = moved(Muon::new(1.0).coefficients(list).iterations(iterations));
+            assert!((found[0] - expected(iterations, 0.6)).abs() < 1e-14, "{iterations}: {found:?}");
+            assert!((found[1] - expected(iterations, 0.8)).abs() < 1e-14, "{iterations}: {found:?}");
+            assert_eq!(found, moved(Muon::new(1.0).coefficients(list.to_vec()).iterations(iterations)));
+        }
+    }
+
+    #[test]
+    fn eight_iterations_of_polar_express_are_the_polar_factor() {
+        let small = array![[1.0, 0.0], [0.0, 1.1e-3]];
+        for (coefficients, iterations, error) in [
+            (MuonCoefficients::PolarExpress, 8, 1e-12),
+            (MuonCoefficients::PolarExpress, 5, 0.14),
+            (MuonCoefficients::Dion, 6, 0.15),
+        ] {
+            let (mut opt, mut w) = (Muon::new(1.0).weight_decay(0.0), Array2::zeros((2, 2)));
+            opt = opt.coefficients(coefficients).iterations(iterations);
+            opt.step(&mut w, &small).unwrap();
+            assert!((&w + &Array2::<f64>::eye(2)).iter().all(|d| d.abs() < error), "{opt:?}: {w}");
+        }
+    }
+
+    #[test]
+    fn coefficients_that_are_none() {
+        fn refused<A: Scalar>(list: Vec<[f64; 3]>) -> String {
+            let (mut opt, mut w) = (Muon::<A>::new(0.1).coefficients(list), Array2::ones((2, 2)));
+            let error = opt.step(&mut w, &Array2::ones((2, 2))).unwrap_err().to_string();
+            assert!(w == Array2::<A>::ones((2, 2)) && opt.steps() == 0);
+            error
+        }
+        assert_eq!(refused::<f64>(vec![]), "coefficients is empty; it must have at least one element");
+        assert_eq!(refused::<f64>(vec![[1.0; 3], [1.0, f64::NAN, 1.0]]), "coefficients is NaN at index [1, 1]");
+        assert_eq!(refused::<f32>(vec![[1.0, 1.0, -1e39]]), "coefficients is -inf at index [0, 2]");
+        let error = Muon::<f64>::new(0.1).iterations(0).step(&mut array![[1.0]], &array![[1.0]]).unwrap_err();
+        assert_eq!(error.to_string(), "iterations is 0; it must be at least 1");
     }
 
     /// Singular values from 0.002 to nearly 1 of the norm, between reflections: what becomes of each can be read off.
