@@ -243,6 +243,20 @@ pub enum StepError {
         shape: Vec<usize>,
     },
 
+    /// The rows of a matrix cannot be divided into equal blocks.
+    #[error(
+        "the rows of {} cannot be divided equally: blocks is {blocks}, which is not a divisor of {rows}; route the tensor to another optimizer",
+        Name(.path)
+    )]
+    UnequalBlocks {
+        /// The tensor.
+        path: String,
+        /// Its number of rows.
+        rows: usize,
+        /// The number of blocks, or of rows per block.
+        blocks: usize,
+    },
+
     /// An option is not possible with this optimizer.
     #[error("{option} is not possible with {optimizer}; it needs {needs}")]
     OptionNotPossible {

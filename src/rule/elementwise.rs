@@ -170,7 +170,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
                     None if has_numbers => state.numbers,
                     None => [0.0; MAX_NUMBERS],
                 },
-                norm: None,
+                ..At::default()
             };
             number += 1;
             let ratio = match self.rule.gradient_ratio(own) {

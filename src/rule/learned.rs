@@ -83,7 +83,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
                 learning_rate: pull.learning_rate,
                 weight_decay: pull.weight_decay,
                 numbers,
-                norm: None,
+                ..At::default()
             };
             let finite = |value: f64| A::from_f64(value.min(A::max_value().as_f64()));
             let prelude = Prelude {

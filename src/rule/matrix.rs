@@ -106,3 +106,11 @@ pub(crate) fn as_matrix(shape: &[usize]) -> (usize, usize) {
         [rows, columns @ ..] => (*rows, columns.iter().product()),
     }
 }
+
+/// The lengths of the last two axes.
+pub(crate) fn last_axes(shape: &[usize]) -> (usize, usize) {
+    match shape {
+        [.., rows, columns] => (*rows, *columns),
+        _ => as_matrix(shape),
+    }
+}

@@ -6,7 +6,7 @@ use ndarray::{Array2, ArrayD, ArrayViewD, Zip};
 
 use super::checked::StepValues;
 use super::lanes::{agree, agreeing};
-use super::matrix::{MatrixRule, MatrixSlot, as_matrix};
+use super::matrix::{MatrixRule, MatrixSlot, as_matrix, last_axes};
 use super::measured::Measured;
 use super::options::{Move, Options, options};
 use super::rates::{Rates, driver, optimizer_of_driver};
@@ -144,6 +144,7 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
             step: state.steps,
             learning_rate: pull.learning_rate,
             weight_decay: pull.weight_decay,
+            last_axes: last_axes(info.shape()),
             ..At::default()
         };
         tensor.update(info, |param, mut grad| {

@@ -7,6 +7,8 @@ Parameters and gradients are those of optimizers.py, row by row. Sources:
 - "torch": `torch.optim.Muon` as it is, which orthogonalises in bf16.
 - "torch, wide": the same class while `torch.bfloat16` names the parameters' own type, so that the whole step is in
   that type. This is what can be compared closely.
+- "torch, wide, blocks": the same for each block of a matrix, as a parameter of its own.
+- "optax": optax's Muon with a batch axis, without Nesterov, whose average it corrects as a whole.
 - "timm, wide": timm's Muon, whose iteration is given the parameters' type. It has lists of coefficients.
 - "naive f64 reference": the formulas of the documentation of Muon, Shampoo and SOAP, written out in numpy below. For
   Muon they must agree with "torch, wide"; the script stops if they do not.
@@ -20,7 +22,10 @@ from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import timm
 import timm.optim.muon
 import torch
@@ -67,6 +72,37 @@ def coefficients(options):
     return PRESETS[listed] if isinstance(listed, str) else listed
 
 
+def block(shape, options):
+    """The rows and columns of a block."""
+    rows, columns = shape[0], int(np.prod(shape[1:]))
+    match options.get("blocks", "Whole"):
+        case "Whole":
+            return rows, columns
+        case "LeadingAxes":
+            return shape[-2:]
+        case {"Rows": n}:
+            return n, columns
+        case {"Parts": n}:
+            return rows // n, columns
+
+
+def optax_muon(shape, dtype, learning_rate, options):
+    """The trajectory of optax's Muon, for which a matrix has its inputs first: here the last axis is the inputs."""
+    spec = optax.contrib.MuonDimensionNumbers(reduction_axis=2, output_axis=1)
+    assert len(shape) == 3 and options == {"blocks": "LeadingAxes", "nesterov": False}
+    optimizer = optax.contrib.muon(
+        learning_rate, weight_decay=0.1, nesterov=False, eps=0.0, muon_weight_dimension_numbers=spec
+    )
+    theta = jnp.asarray(param(shape), DTYPES[dtype])
+    state, recorded = optimizer.init(theta), []
+    for t in range(STEPS):
+        updates, state = optimizer.update(jnp.asarray(grad(shape, t), DTYPES[dtype]), state, theta)
+        theta = optax.apply_updates(theta, updates)
+        if t + 1 in RECORDED:
+            recorded.append(np.asarray(theta).ravel())
+    return recorded
+
+
 def timm_muon(shape, dtype, learning_rate, options):
     """The trajectory of timm's Muon; its test for matrices that are worth it is left out."""
     known = dict(
@@ -85,7 +121,9 @@ def timm_muon(shape, dtype, learning_rate, options):
 
 
 def torch_muon(shape, dtype, wide, learning_rate, options):
-    """The trajectory of torch.optim.Muon."""
+    """The trajectory of torch.optim.Muon, each block a parameter."""
+    rows, columns = block(shape, options)
+    cut = lambda values: torch.from_numpy(values.astype(DTYPES[dtype])).reshape(-1, rows, columns)
     names = {"momentum": "momentum", "weight_decay": "weight_decay"}
     known = {names[name]: value for name, value in options.items() if name in names}
     known["nesterov"] = options.get("nesterov", True)
@@ -94,20 +132,21 @@ def torch_muon(shape, dtype, wide, learning_rate, options):
         known["ns_steps"] = options["iterations"]
     if "coefficients" in options:
         (known["ns_coefficients"],) = options["coefficients"]
-    theta = torch.nn.Parameter(torch.from_numpy(param(shape).astype(DTYPES[dtype])))
-    optimizer = torch.optim.Muon([theta], lr=learning_rate, **known)
+    thetas = [torch.nn.Parameter(theta.clone()) for theta in cut(param(shape))]
+    optimizer = torch.optim.Muon(thetas, lr=learning_rate, **known)
     narrow = torch.bfloat16
     recorded = []
     for t in range(STEPS):
-        theta.grad = torch.from_numpy(grad(shape, t).astype(DTYPES[dtype]))
+        for theta, g in zip(thetas, cut(grad(shape, t))):
+            theta.grad = g.clone()
         try:
             if wide:
-                torch.bfloat16 = theta.dtype
+                torch.bfloat16 = thetas[0].dtype
             optimizer.step()
         finally:
             torch.bfloat16 = narrow
         if t + 1 in RECORDED:
-            recorded.append(theta.detach().numpy().copy().ravel())
+            recorded.append(np.concatenate([theta.detach().numpy().ravel() for theta in thetas]))
     return recorded
 
 
@@ -220,6 +259,7 @@ def naive(name, shape, learning_rate, options):
 
 def main():
     use_generic_kernels(torch)
+    jax.config.update("jax_enable_x64", True)
     cases = []
 
     def case(name, shape, dtype, source, learning_rate, options, values):
@@ -267,6 +307,19 @@ def main():
     for options, shape in [({"coefficients": [[3.0, -3.2, 1.2]], "iterations": 7}, (7, 4)), ({"scale": "RmsToRms"}, (4, 7))]:
         for dtype in both:
             case("muon", shape, dtype, "torch, wide", 0.02, options, torch_muon(shape, dtype, True, 0.02, options))
+    for options, shape in [
+        ({"blocks": {"Rows": 2}}, (6, 4)),
+        ({"blocks": {"Parts": 2}, "scale": "MatchRmsAdamw"}, (8, 3)),
+        ({"blocks": {"Parts": 2}, "nesterov": False}, (4, 3, 2)),
+        ({"blocks": "LeadingAxes"}, (3, 5, 2)),
+        ({"blocks": "LeadingAxes", "scale": "RmsToRms"}, (2, 2, 3, 4)),
+    ]:
+        for dtype in both:
+            values = torch_muon(shape, dtype, True, 0.02, options)
+            case("muon", shape, dtype, "torch, wide, blocks", 0.02, options, values)
+    for dtype in both:
+        options, shape = {"blocks": "LeadingAxes", "nesterov": False}, (3, 5, 2)
+        case("muon", shape, dtype, "optax", 0.02, options, optax_muon(shape, dtype, 0.02, options))
 
     for options, shape in [
         ({"every": 1}, (6, 6)),
@@ -288,7 +341,7 @@ def main():
         for dtype in both:
             case("soap", shape, dtype, "naive f64 reference", 0.01, options, naive("soap", shape, 0.01, options))
 
-    header = {"torch": torch.__version__, "timm": timm.__version__, "numpy": np.__version__, "steps": RECORDED}
+    header = {"torch": torch.__version__, "timm": timm.__version__, "optax": optax.__version__, "numpy": np.__version__, "steps": RECORDED}
     write_json(Path(__file__).parent / "matrices.json", header, cases)
 
 

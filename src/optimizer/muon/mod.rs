@@ -1,16 +1,18 @@
 //! Muon: orthogonalized momentum.
 
+mod blocks;
 mod coefficients;
 mod newton_schulz;
 mod scale;
 
 use std::ops::Bound;
 
-use ndarray::{Array2, ArrayViewMut2, Zip};
+use ndarray::{Array2, ArrayViewMut2};
 
+pub use blocks::MuonBlocks;
 pub use coefficients::MuonCoefficients;
 pub use newton_schulz::newton_schulz;
-use newton_schulz::{ITERATIONS, NewtonSchulz};
+use newton_schulz::{ITERATIONS, orthogonalize};
 pub use scale::MuonScale;
 
 use crate::error::{Error, Result, StepError};
@@ -41,6 +43,7 @@ use crate::schedule::Hyper;
 /// | [`weight_decay`](Self::weight_decay) λ | 0.1 | ≥ 0 | decoupled |
 /// | [`iterations`](Self::iterations) | 5 | ≥ 1 | rounds of Newton–Schulz, each of three matrix products |
 /// | [`coefficients`](Self::coefficients) | Jordan's | [`MuonCoefficients`] | a, b, c of each iteration |
+/// | [`blocks`](Self::blocks) | whole | [`MuonBlocks`] | parts of a tensor that are matrices of their own: heads, experts |
 /// | [`scale`](Self::scale) | original | [`MuonScale`] | the factor of X |
 /// | [`match_rms_adamw`](Self::match_rms_adamw) | no | | the factor with the usual length of an AdamW step |
 /// | [`eps`](Self::eps) ε | 1e-7 | > 0 | the smallest divisor |
@@ -50,10 +53,10 @@ use crate::schedule::Hyper;
 ///
 /// # Conventions
 /// `torch.optim.Muon`, which computes X in bf16. Use it for hidden layers. Embeddings, heads, biases and norms should use AdamW; the example shows how.
-/// Convolutions are matrices (out, in·height·width).
+/// Convolutions are matrices (out, in·height·width). `blocks` does not change the state.
 ///
 /// # Errors
-/// [`StepError::NotAMatrix`] for tensors of fewer than two axes, [`StepError::NonFiniteGradient`], [`StepError::NormOverflow`],
+/// [`StepError::NotAMatrix`] for tensors of fewer than two axes, [`StepError::UnequalBlocks`] if `blocks` does not divide the rows, [`StepError::NonFiniteGradient`], [`StepError::NormOverflow`],
 /// [`StepError::HyperParameter`]; [`Empty`](crate::error::ArgumentError::Empty) and [`NotFinite`](crate::error::ArgumentError::NotFinite) for
 /// `coefficients`, [`Zero`](crate::error::ArgumentError::Zero) for `iterations`.
 ///
@@ -94,6 +97,8 @@ hyper_parameters! {
         iterations: usize = ITERATIONS, at least 1;
         /// The polynomials of the iterations: a named list, or an array or `Vec` of triples (a, b, c), of which the last repeats.
         coefficients from: MuonCoefficients = MuonCoefficients::Jordan;
+        /// The parts of a tensor that are orthogonalized each by itself.
+        blocks: MuonBlocks = MuonBlocks::Whole;
         /// The factor of the orthogonal matrix.
         scale: MuonScale = MuonScale::Original;
     }
@@ -123,7 +128,7 @@ impl<A: Scalar> MatrixRule<A> for MuonRule {
 
     fn accepts(&self, tensor: &TensorInfo) -> Result<()> {
         match tensor.shape() {
-            [_, _, ..] => self.coefficients.ensure::<A>(),
+            [_, _, ..] => self.coefficients.ensure::<A>().and_then(|()| self.blocks.ensure(tensor)),
             shape => Err(Error::Step(StepError::NotAMatrix {
                 optimizer: "muon",
                 path: tensor.path().into(),
@@ -132,7 +137,7 @@ impl<A: Scalar> MatrixRule<A> for MuonRule {
         }
     }
 
-    fn direction(&self, values: &MuonValues, _: &At, mut grad: ArrayViewMut2<'_, A>, slots: &mut [Array2<A>]) {
+    fn direction(&self, values: &MuonValues, at: &At, mut grad: ArrayViewMut2<'_, A>, slots: &mut [Array2<A>]) {
         let [buffer] = slots else { unreachable!("there is one slot") };
         let (momentum, rest) = (A::from_f64(values.momentum), A::from_f64(1.0 - values.momentum));
         buffer.zip_mut_with(&grad, |m, g| *m = momentum * *m + rest * *g);
@@ -140,17 +145,15 @@ impl<A: Scalar> MatrixRule<A> for MuonRule {
             true => grad.zip_mut_with(buffer, |g, m| *g = rest * *g + momentum * *m),
             false => grad.assign(buffer),
         }
-        let scale = A::from_f64(self.scale.of(grad.dim()));
-        let mut iteration = NewtonSchulz::new(grad.dim());
-        let triples = self.coefficients.triples().take(self.iterations);
-        let direction = iteration.of(grad.view(), triples, values.eps);
-        Zip::from(grad).and(direction).for_each(|to, x| *to = *x * scale);
+        let block = self.blocks.shape(grad.dim(), at.last_axes);
+        let triples = || self.coefficients.triples().take(self.iterations);
+        orthogonalize(grad, block, &triples, values.eps, self.scale.of(block));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use ndarray::{Array1, array};
+    use ndarray::{Array1, ArrayD, array};
 
     use super::*;
     use crate::step::Optimizer;
@@ -228,6 +231,53 @@ mod tests {
             opt.step(&mut w, &small).unwrap();
             assert!((&w + &Array2::<f64>::eye(2)).iter().all(|d| d.abs() < error), "{opt:?}: {w}");
         }
+    }
+
+    /// A block is stepped as a matrix of its own would be, whatever the other blocks are.
+    #[test]
+    fn blocks_are_matrices_of_their_own() {
+        let step = |opt: &Muon<f64>, grad: ArrayD<f64>| {
+            let (mut opt, mut w) = (opt.clone(), ArrayD::ones(grad.shape()));
+            (0..3).for_each(|_| _ = opt.step(&mut w, &grad).unwrap());
+            w
+        };
+        let plain = Muon::new(0.1).scale(MuonScale::RmsToRms);
+        for (shape, blocks, (rows, columns)) in [
+            (vec![6, 4], MuonBlocks::Rows(2), (2, 4)),
+            (vec![6, 4], MuonBlocks::Parts(2), (3, 4)),
+            (vec![6, 2, 5], MuonBlocks::Parts(6), (1, 10)),
+            (vec![6, 2, 5], MuonBlocks::Rows(6), (6, 10)),
+            (vec![6, 2, 5], MuonBlocks::Whole, (6, 10)),
+            (vec![6, 2, 5], MuonBlocks::LeadingAxes, (2, 5)),
+            (vec![2, 3, 5, 2], MuonBlocks::LeadingAxes, (5, 2)),
+            (vec![6, 4], MuonBlocks::LeadingAxes, (6, 4)),
+            (vec![64, 20, 9], MuonBlocks::LeadingAxes, (20, 9)),
+            (vec![7, 0, 3], MuonBlocks::LeadingAxes, (0, 3)),
+        ] {
+            let len: usize = shape.iter().product();
+            let grad = Array1::from_shape_fn(len, |i| (i as f64 * 1.7).sin() * (1.0 + i as f64));
+            let found = step(&plain.clone().blocks(blocks), grad.clone().into_shape_with_order(shape).unwrap());
+            let mut expected = vec![];
+            for block in grad.as_slice().unwrap().chunks((rows * columns).max(1)) {
+                let block = ArrayD::from_shape_vec(vec![rows, columns], block.to_vec()).unwrap();
+                expected.extend(step(&plain, block));
+            }
+            assert_eq!(found.into_iter().collect::<Vec<_>>(), expected, "{blocks:?}");
+        }
+    }
+
+    #[test]
+    fn blocks_that_do_not_divide_the_rows() {
+        let refused = |blocks| {
+            let (mut opt, mut w) = (Muon::new(0.1).blocks(blocks), [Array2::<f64>::ones((6, 2)), Array2::ones((4, 2))]);
+            let error = opt.step(&mut w, &[Array2::ones((6, 2)), Array2::ones((4, 2))]).unwrap_err().to_string();
+            assert!(w[0] == Array2::<f64>::ones((6, 2)) && opt.steps() == 0);
+            error
+        };
+        let expected = "the rows of \"1\" cannot be divided equally: blocks is 3, which is not a divisor of 4; route the tensor to another optimizer";
+        assert_eq!(refused(MuonBlocks::Rows(3)), expected);
+        assert_eq!(refused(MuonBlocks::Parts(3)), expected);
+        assert_eq!(refused(MuonBlocks::Parts(0)), "blocks is 0; it must be at least 1");
     }
 
     #[test]

@@ -2,10 +2,11 @@
 
 use std::mem::swap;
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 
 use super::coefficients::MuonCoefficients;
 use crate::kernel::product::{gram, multiply};
+use crate::kernel::threads;
 use crate::params::Scalar;
 
 /// The usual number of iterations.
@@ -25,7 +26,7 @@ pub fn newton_schulz<A: Scalar>(matrix: ArrayView2<'_, A>) -> Array2<A> {
 }
 
 /// The memory of the iterations, for matrices of one shape.
-pub(super) struct NewtonSchulz<A> {
+struct NewtonSchulz<A> {
     x: Array2<A>,
     next: Array2<A>,
     square: Array2<A>,
@@ -33,7 +34,7 @@ pub(super) struct NewtonSchulz<A> {
 }
 
 impl<A: Scalar> NewtonSchulz<A> {
-    pub(super) fn new((rows, columns): (usize, usize)) -> Self {
+    fn new((rows, columns): (usize, usize)) -> Self {
         let (short, long) = (rows.min(columns), rows.max(columns));
         let [x, next] = [(); 2].map(|()| Array2::zeros((short, long)));
         let [square, polynomial] = [(); 2].map(|()| Array2::zeros((short, short)));
@@ -41,7 +42,7 @@ impl<A: Scalar> NewtonSchulz<A> {
     }
 
     /// The iterations of a matrix divided by its norm, but by at least ε: one round per triple.
-    pub(super) fn of(
+    fn of(
         &mut self,
         matrix: ArrayView2<'_, A>,
         triples: impl Iterator<Item = [f64; 3]>,
@@ -64,4 +65,30 @@ impl<A: Scalar> NewtonSchulz<A> {
         }
         if tall { x.t() } else { x.view() }
     }
+}
+
+/// Replaces each block of a matrix that lies row by row by its orthogonal matrix, times the scale.
+pub(super) fn orthogonalize<A: Scalar, T: Iterator<Item = [f64; 3]>>(
+    matrix: ArrayViewMut2<'_, A>,
+    (rows, columns): (usize, usize),
+    triples: &(impl Fn() -> T + Sync),
+    eps: f64,
+    scale: f64,
+) {
+    if matrix.is_empty() {
+        return;
+    }
+    let (elements, count) = (matrix.len(), matrix.len() / (rows * columns));
+    let Ok(mut blocks) = matrix.into_shape_with_order((count, rows, columns)) else {
+        unreachable!("the blocks fill the matrix")
+    };
+    let scale = A::from_f64(scale);
+    let mut parts: Vec<_> = blocks.axis_chunks_iter_mut(Axis(0), count.div_ceil(threads::count())).collect();
+    threads::for_each_tensor(elements, &mut parts, &|part| {
+        let mut iterations = NewtonSchulz::new((rows, columns));
+        for mut block in part.outer_iter_mut() {
+            let x = iterations.of(block.view(), triples(), eps);
+            block.zip_mut_with(&x, |to, x| *to = *x * scale);
+        }
+    });
 }

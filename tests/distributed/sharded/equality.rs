@@ -1,6 +1,7 @@
 //! Every step is that of one process with the mean gradient.
 
 use gradus::distributed::{Collective, ThreadGroup};
+use gradus::optimizer::MuonBlocks;
 use gradus::prelude::*;
 use gradus::rule::{Rounding, StatePrecision};
 use gradus::schedule::Cosine;
@@ -54,6 +55,7 @@ pub(crate) fn chains_by_tensor() -> Vec<(&'static str, Build<f64>)> {
     #[allow(unused_mut, reason = "only second-order adds to it")]
     let mut all: Vec<(&str, Build<f64>)> = vec![
         ("muon beside adamw", || Box::new(AdamW::new(0.05).route("*.weight", Muon::new(0.02)))),
+        ("heads of muon", || Box::new(AdamW::new(0.05).route("*.weight", Muon::new(0.02).blocks(MuonBlocks::Rows(1))))),
         ("norms of tensors", || Box::new(Mars::new(0.05).route("*.bias", NovoGrad::new(0.05)))),
         ("clip_per_tensor_norm", || Box::new(AdamW::new(0.05).clip_per_tensor_norm(0.5).p(1.0))),
         ("clip_adaptive", || Box::new(AdamW::new(0.05).clip_adaptive(0.1))),
