@@ -126,7 +126,9 @@ fn matrices<A: Scalar>() -> Table<A> {
     table! { A;
         Adafactor: Adafactor::new(rate()).eps(1e-3).beta1(0.9);
             beta2_decay -0.3, min_scale 0.9, clip_threshold 0.5, eps 0.5, beta1 0.5;
+        AdaMuon: AdaMuon::new(rate()); momentum 0.5, beta2 0.5, eps 0.5;
         Muon: Muon::new(rate()); momentum 0.5, eps 0.5;
+        NorMuon: NorMuon::new(rate()); momentum 0.5, beta2 0.5, eps 0.5;
     }
 }
 

@@ -7,10 +7,10 @@ use gradus::rule::{
 };
 use gradus::testing::Law;
 use gradus::{
-    AdEMAMix, AdaBelief, Adadelta, Adafactor, Adagrad, Adam, AdamW, AdamWScheduleFree, Adamax, Adan, Adopt, Asgd,
-    DAdaptAdam, DAdaptSgd, DoG, DoWG, LaProp, Lamb, Lars, Lion, Madgrad, Mars, MarsLion, Momentum, Muon, NAdam, NAdamW,
-    Nesterov, NovoGrad, Optimizer, OptimizerExt, Prodigy, RAdam, RAdamScheduleFree, RAdamW, RmsProp, Rprop, Sgd,
-    SgdScheduleFree, SignSgd, Signum, StableAdamW, Yogi,
+    AdEMAMix, AdaBelief, AdaMuon, Adadelta, Adafactor, Adagrad, Adam, AdamW, AdamWScheduleFree, Adamax, Adan, Adopt,
+    Asgd, DAdaptAdam, DAdaptSgd, DoG, DoWG, LaProp, Lamb, Lars, Lion, Madgrad, Mars, MarsLion, Momentum, Muon, NAdam,
+    NAdamW, Nesterov, NorMuon, NovoGrad, Optimizer, OptimizerExt, Prodigy, RAdam, RAdamScheduleFree, RAdamW, RmsProp,
+    Rprop, Sgd, SgdScheduleFree, SignSgd, Signum, StableAdamW, Yogi,
 };
 use ndarray::{Array1, Array2, ArrayD, ShapeBuilder, Zip, array, s};
 
@@ -222,6 +222,8 @@ macro_rules! for_each_optimizer {
         $call!(Rprop::new(LEARNING_RATE).weight_decay(0.1), 0.1, 0.0); // its direction is the whole step
         $call!(Asgd::new(LEARNING_RATE).lambda(0.0).weight_decay(0.1), 0.1, 0.0); // with its λ the direction has the decayed parameter
         $call!(Muon::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
+        $call!(NorMuon::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
+        $call!(AdaMuon::new(LEARNING_RATE), 0.0, 0.0);
         $call!(Adafactor::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
         $call!(Adafactor::new(LEARNING_RATE).beta1(0.9), 0.0, 0.0);
     };

@@ -89,7 +89,7 @@ optimizers! {
     madgrad: Madgrad; MadgradRule, MadgradValues;
     mars: Mars, MarsLion; MarsRule, MarsValues;
     momentum: Momentum; MomentumRule, MomentumValues;
-    muon: Muon; MuonBlocks, MuonCoefficients, MuonRule, MuonScale, MuonValues, newton_schulz;
+    muon: AdaMuon, Muon, NorMuon; AdaptiveMuonRule, AdaptiveMuonValues, MuonBlocks, MuonCoefficients, MuonRule, MuonScale, MuonValues, newton_schulz;
     nadam: NAdam, NAdamW; NAdamRule, NAdamValues;
     nesterov: Nesterov; NesterovRule, NesterovValues;
     novograd: NovoGrad; NovoGradRule, NovoGradValues;

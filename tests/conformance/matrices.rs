@@ -46,8 +46,9 @@ impl<A: Scalar, R: FactoredRule<A> + Clone + 'static> Subject<A> for Factored<R,
 }
 
 /// The names of all matrix optimizers' slots.
-const SLOTS: [&str; 11] = [
+const SLOTS: [&str; 12] = [
     "momentum_buffer",
+    "second_momentum_buffer",
     "graft_exp_avg_sq",
     "graft_exp_avg",
     "exp_avg",
@@ -89,7 +90,7 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
             }) },
         Row { name: "muon, each row a block", slots: &["momentum_buffer"], rests: true,
             parabola: 0.1, rosenbrock: (0.02, 10_000),
-            pinned: Pinned::Near(0.0),
+            pinned: Pinned::Near(-0.520782918271499),
             optimizer: |lr| Box::new(Muon::new(lr).blocks(MuonBlocks::Rows(1)).weight_decay(0.0)),
             oracle: Oracle::Matrix(|_, lr, p, g, memory| {
                 let u = average(memory, g, 0.95);
@@ -97,6 +98,19 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
                 for (mut row, u) in p.rows_mut().into_iter().zip(u.rows()) {
                     row -= &(newton_schulz(&u.insert_axis(Axis(0)).to_owned()).row(0).to_owned() * lr);
                 }
+            }) },
+        Row { name: "normuon", slots: &["momentum_buffer", "second_momentum_buffer"], rests: true,
+            parabola: 0.3, rosenbrock: (0.1, 10_000),
+            pinned: Pinned::Near(-0.5296563051018668),
+            optimizer: |lr| Box::new(NorMuon::new(lr)), oracle: Oracle::Matrix(|_, lr, p, g, memory| {
+                let mean = |x: &Array2<f64>| x.mapv(|x| x * x).mean_axis(Axis(1)).unwrap().insert_axis(Axis(1));
+                *p -= &(adaptive(g, memory, mean) * lr);
+            }) },
+        Row { name: "adamuon", slots: &["momentum_buffer", "second_momentum_buffer"], rests: true,
+            parabola: 0.3, rosenbrock: (0.1, 10_000),
+            pinned: Pinned::Near(-0.5320492836578161),
+            optimizer: |lr| Box::new(AdaMuon::new(lr)), oracle: Oracle::Matrix(|_, lr, p, g, memory| {
+                *p -= &(adaptive(g, memory, |x| x.mapv(|x| x * x)) * lr);
             }) },
         Row { name: "adafactor", slots: &["row_var", "col_var"], rests: true, parabola: 0.1, rosenbrock: (0.1, 10_000),
             pinned: Pinned::Bits(-0.5208636, -0.520863633559764),
@@ -202,6 +216,26 @@ fn adafactor(t: i32, g: &Array2<f64>, memory: &mut Vec<Array2<f64>>, eps: f64) -
 
 fn original_scale(grad: &Array2<f64>) -> f64 {
     (grad.nrows() as f64 / grad.ncols() as f64).max(1.0).sqrt()
+}
+
+/// The direction of NorMuon or AdaMuon, whose second moments are of these squares.
+fn adaptive(
+    g: &Array2<f64>,
+    memory: &mut Vec<Array2<f64>>,
+    squares: impl Fn(&Array2<f64>) -> Array2<f64>,
+) -> Array2<f64> {
+    if g.is_empty() {
+        return g.clone();
+    }
+    let second = if memory.len() == 2 { memory.pop() } else { None };
+    let u = average(memory, g, 0.95);
+    let x = newton_schulz(&(g * 0.05 + u * 0.95));
+    let squares = squares(&x);
+    let second = second.unwrap_or_else(|| Array2::zeros(squares.dim())) * 0.95 + squares * 0.05;
+    let y = x / (second.mapv(f64::sqrt) + 1e-10);
+    memory.push(second);
+    let norm = y.iter().map(|y| y * y).sum::<f64>().sqrt();
+    y * (0.2 * (g.len() as f64).sqrt() / (norm + 1e-10))
 }
 
 /// Two triples, for more iterations than two.

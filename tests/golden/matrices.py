@@ -10,6 +10,8 @@ Parameters and gradients are those of optimizers.py, row by row. Sources:
 - "torch, wide, blocks": the same for each block of a matrix, as a parameter of its own.
 - "optax": optax's Muon with a batch axis, without Nesterov, whose average it corrects as a whole.
 - "timm, wide": timm's Muon, whose iteration is given the parameters' type. It has lists of coefficients.
+- "timm, wide" and "pytorch-optimizer, wide" for NorMuon and AdaMuon, in the same way. pytorch-optimizer's AdaMuon corrects the bias of the second
+  moment, which only ε tells apart.
 - "naive f64 reference": the formulas of the documentation of Muon, Shampoo and SOAP, written out in numpy below. For
   Muon they must agree with "torch, wide"; the script stops if they do not.
 
@@ -19,6 +21,8 @@ matrix that is not square has. Such a side is left as it is (`max_side`) in the 
 """
 
 from functools import partial
+from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from unittest.mock import patch
 
@@ -26,6 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytorch_optimizer
 import timm
 import timm.optim.muon
 import torch
@@ -35,6 +40,7 @@ from common import numbers, unit, use_generic_kernels, write_json
 STEPS = 50
 RECORDED = [1, 2, 10, 50]
 DTYPES = {"f32": np.float32, "f64": np.float64}
+TORCH_DTYPES = {"f32": torch.float32, "f64": torch.float64}
 
 
 def param(shape):
@@ -114,10 +120,54 @@ def timm_muon(shape, dtype, learning_rate, options):
         adjust_lr_fn=TIMM_SCALES[scale(options)],
     )
     module = timm.optim.muon
-    iteration = partial(module.zeropower_via_newtonschulz, dtype=getattr(torch, {"f32": "float32", "f64": "float64"}[dtype]))
+    iteration = partial(module.zeropower_via_newtonschulz, dtype=TORCH_DTYPES[dtype])
     with patch.object(module, "zeropower_via_newtonschulz", iteration):
         groups = lambda theta: [{"params": [theta], "use_fallback": False}]
         return trajectory(shape, dtype, lambda theta: module.Muon(groups(theta), lr=learning_rate, **known))
+
+
+def timm_adamuon(shape, dtype, learning_rate, options):
+    """The trajectory of timm's AdaMuon."""
+    known = dict(
+        algo="adamuon",
+        weight_decay=options.get("weight_decay", 0.0),
+        momentum=options.get("momentum", 0.95),
+        betas=(0.9, options.get("beta2", 0.95)),
+        eps=options.get("eps", 1e-10),
+        nesterov=options.get("nesterov", True),
+        ns_steps=options.get("iterations", 5),
+        ns_coefficients=coefficients(options),
+    )
+    module = timm.optim.muon
+    iteration = partial(module.zeropower_via_newtonschulz, dtype=TORCH_DTYPES[dtype])
+    with patch.object(module, "zeropower_via_newtonschulz", iteration):
+        groups = lambda theta: [{"params": [theta], "use_fallback": False}]
+        return trajectory(shape, dtype, lambda theta: module.Muon(groups(theta), lr=learning_rate, **known))
+
+
+def kozistr(name, shape, dtype, learning_rate, options):
+    """The trajectory of pytorch-optimizer's NorMuon or AdaMuon."""
+    known = dict(
+        weight_decay=options.get("weight_decay", 0.0),
+        eps=options.get("eps", 1e-10),
+        ns_steps=options.get("iterations", 5),
+        ns_coeffs=coefficients(options),
+        foreach=False,
+    )
+    momentum, beta2 = options.get("momentum", 0.95), options.get("beta2", 0.95)
+    if name == "normuon":
+        scale = {"MatchRmsAdamw": "match_rms", "Original": "preserve_norm"}[options.get("scale", "MatchRmsAdamw")]
+        known |= dict(momentum=momentum, beta2=beta2, nesterov=options.get("nesterov", True), update_scale=scale)
+        build = pytorch_optimizer.NorMuon
+    else:
+        assert not options["nesterov"]
+        known["betas"] = momentum, beta2
+        build = pytorch_optimizer.AdaMuon
+    module = import_module(build.__module__)
+    iteration = partial(module.zero_power_via_newton_schulz_5, dtype=TORCH_DTYPES[dtype])
+    with patch.object(module, "zero_power_via_newton_schulz_5", iteration):
+        groups = lambda theta: [{"params": [theta], "use_muon": True}]
+        return trajectory(shape, dtype, lambda theta: build(groups(theta), lr=learning_rate, **known))
 
 
 def torch_muon(shape, dtype, wide, learning_rate, options):
@@ -321,6 +371,22 @@ def main():
         options, shape = {"blocks": "LeadingAxes", "nesterov": False}, (3, 5, 2)
         case("muon", shape, dtype, "optax", 0.02, options, optax_muon(shape, dtype, 0.02, options))
 
+    for name, options, shape in [
+        ("normuon", {}, (6, 4)),
+        ("normuon", {"scale": "Original", "momentum": 0.9, "weight_decay": 0.1}, (8, 5)),
+        ("normuon", {"nesterov": False, "beta2": 0.9, "eps": 1e-3, "coefficients": "PolarExpress", "iterations": 6}, (5, 8)),
+        ("normuon", {"scale": "Original", "beta2": 0.5}, (3, 4, 2)),
+        ("adamuon", {}, (6, 4)),
+        ("adamuon", {"nesterov": False, "momentum": 0.9, "beta2": 0.9, "eps": 1e-3, "weight_decay": 0.1}, (5, 8)),
+        ("adamuon", {"nesterov": False, "eps": 1e-20, "coefficients": "Dion", "iterations": 4}, (8, 5)),
+    ]:
+        of_timm = name == "adamuon" and "coefficients" not in options
+        for dtype in both:
+            if of_timm:
+                case(name, shape, dtype, "timm, wide", 0.02, options, timm_adamuon(shape, dtype, 0.02, options))
+            else:
+                values = kozistr(name, shape, dtype, 0.02, options)
+                case(name, shape, dtype, "pytorch-optimizer, wide", 0.02, options, values)
     for options, shape in [
         ({"every": 1}, (6, 6)),
         ({"eps": 1e-2}, (5, 8)),
@@ -341,7 +407,14 @@ def main():
         for dtype in both:
             case("soap", shape, dtype, "naive f64 reference", 0.01, options, naive("soap", shape, 0.01, options))
 
-    header = {"torch": torch.__version__, "timm": timm.__version__, "optax": optax.__version__, "numpy": np.__version__, "steps": RECORDED}
+    versions = {
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "pytorch-optimizer": version("pytorch-optimizer"),
+        "optax": optax.__version__,
+        "numpy": np.__version__,
+    }
+    header = versions | {"steps": RECORDED}
     write_json(Path(__file__).parent / "matrices.json", header, cases)
 
 

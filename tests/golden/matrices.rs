@@ -1,7 +1,8 @@
 //! Muon, Shampoo and SOAP, from `matrices.json`.
 
-use gradus::optimizer::{MuonBlocks, MuonCoefficients, MuonScale};
+use gradus::optimizer::{AdaptiveMuonRule, MuonBlocks, MuonCoefficients, MuonScale};
 use gradus::prelude::*;
+use gradus::rule::Matrixwise;
 use ndarray::ArrayD;
 use serde_json::Value;
 
@@ -38,6 +39,20 @@ fn muon<A: Scalar>(opt: Muon<A>, name: &str, value: &Value) -> Muon<A> {
     }
 }
 
+/// The same of NorMuon and AdaMuon.
+fn adaptive<const ROWS: bool, A: Scalar>(
+    opt: Matrixwise<AdaptiveMuonRule<ROWS>, A>,
+    name: &str,
+    value: &Value,
+) -> Matrixwise<AdaptiveMuonRule<ROWS>, A> {
+    match (name, value.as_str()) {
+        ("scale", Some("Original")) => opt.scale(MuonScale::Original),
+        ("coefficients", Some("Dion")) => opt.coefficients(MuonCoefficients::Dion),
+        ("coefficients", Some("PolarExpress")) => opt.coefficients(MuonCoefficients::PolarExpress),
+        _ => unknown(name),
+    }
+}
+
 /// The optimizer of a case; panics at a setting that it does not have.
 fn optimizer<A: Scalar>(case: &Value) -> Option<Box<dyn Optimizer<A>>> {
     let rate = case["learning_rate"].as_f64().unwrap();
@@ -58,6 +73,8 @@ fn optimizer<A: Scalar>(case: &Value) -> Option<Box<dyn Optimizer<A>>> {
     }
     match case["name"].as_str().unwrap() {
         "muon" => with!(Muon::new(rate); momentum weight_decay; iterations; nesterov match_rms_adamw; muon),
+        "normuon" => with!(NorMuon::new(rate); momentum beta2 eps weight_decay; iterations; nesterov; adaptive),
+        "adamuon" => with!(AdaMuon::new(rate); momentum beta2 eps weight_decay; iterations; nesterov; adaptive),
         #[cfg(feature = "second-order")]
         "shampoo" => {
             use gradus::optimizer::Graft;
@@ -123,6 +140,6 @@ fn matrices_agree() {
         assert!(worst <= tolerance, "{worst:e}: {} {} {}", case["name"], case["shape"], case["options"]);
         compared[kind] += 1;
     }
-    let expected = if cfg!(feature = "second-order") { [34, 9, 34] } else { [24, 9, 24] };
+    let expected = if cfg!(feature = "second-order") { [41, 9, 41] } else { [31, 9, 31] };
     assert_eq!(compared, expected);
 }

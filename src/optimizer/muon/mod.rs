@@ -1,5 +1,6 @@
 //! Muon: orthogonalized momentum.
 
+mod adaptive;
 mod blocks;
 mod coefficients;
 mod newton_schulz;
@@ -9,6 +10,7 @@ use std::ops::Bound;
 
 use ndarray::{Array2, ArrayViewMut2};
 
+pub use adaptive::{AdaMuon, AdaptiveMuonRule, AdaptiveMuonValues, NorMuon};
 pub use blocks::MuonBlocks;
 pub use coefficients::MuonCoefficients;
 pub use newton_schulz::newton_schulz;
@@ -127,27 +129,38 @@ impl<A: Scalar> MatrixRule<A> for MuonRule {
     }
 
     fn accepts(&self, tensor: &TensorInfo) -> Result<()> {
-        match tensor.shape() {
-            [_, _, ..] => self.coefficients.ensure::<A>().and_then(|()| self.blocks.ensure(tensor)),
-            shape => Err(Error::Step(StepError::NotAMatrix {
-                optimizer: "muon",
-                path: tensor.path().into(),
-                shape: shape.into(),
-            })),
-        }
+        ensure_matrix("muon", tensor)?;
+        self.coefficients.ensure::<A>()?;
+        self.blocks.ensure(tensor)
     }
 
     fn direction(&self, values: &MuonValues, at: &At, mut grad: ArrayViewMut2<'_, A>, slots: &mut [Array2<A>]) {
         let [buffer] = slots else { unreachable!("there is one slot") };
-        let (momentum, rest) = (A::from_f64(values.momentum), A::from_f64(1.0 - values.momentum));
-        buffer.zip_mut_with(&grad, |m, g| *m = momentum * *m + rest * *g);
-        match self.nesterov {
-            true => grad.zip_mut_with(buffer, |g, m| *g = rest * *g + momentum * *m),
-            false => grad.assign(buffer),
-        }
+        average(values.momentum, self.nesterov, &mut grad, buffer);
         let block = self.blocks.shape(grad.dim(), at.last_axes);
         let triples = || self.coefficients.triples().take(self.iterations);
         orthogonalize(grad, block, &triples, values.eps, self.scale.of(block));
+    }
+}
+
+/// Returns an error unless the tensor has at least two axes.
+fn ensure_matrix(optimizer: &'static str, tensor: &TensorInfo) -> Result<()> {
+    match tensor.shape() {
+        [_, _, ..] => Ok(()),
+        shape => {
+            let (path, shape) = (tensor.path().into(), shape.into());
+            Err(Error::Step(StepError::NotAMatrix { optimizer, path, shape }))
+        }
+    }
+}
+
+/// Averages the gradient, and replaces it by the average or, with Nesterov, by the look-ahead.
+fn average<A: Scalar>(momentum: f64, nesterov: bool, grad: &mut ArrayViewMut2<'_, A>, buffer: &mut Array2<A>) {
+    let [momentum, rest] = [momentum, 1.0 - momentum].map(A::from_f64);
+    buffer.zip_mut_with(grad, |m, g| *m = momentum * *m + rest * *g);
+    match nesterov {
+        true => grad.zip_mut_with(buffer, |g, m| *g = rest * *g + momentum * *m),
+        false => grad.assign(buffer),
     }
 }
 

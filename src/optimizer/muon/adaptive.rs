@@ -1,0 +1,195 @@
+//! NorMuon and AdaMuon: Muon with a second moment of the orthogonal matrix.
+
+use ndarray::{Array2, ArrayViewMut2, Axis, Zip};
+
+use super::{ITERATIONS, MuonCoefficients, MuonScale, average, ensure_matrix, orthogonalize};
+use crate::error::Result;
+use crate::hyper_parameters;
+use crate::params::{Scalar, TensorInfo};
+use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise};
+use crate::schedule::Hyper;
+
+/// NorMuon: [`Muon`](crate::Muon) whose rows are divided by the root of their mean square, averaged over the steps.
+///
+/// # Update rule
+/// ```text
+/// m ← μm + (1 − μ)g
+/// u ← (1 − μ)g + μm                                        without Nesterov u ← m
+/// X ← the Newton–Schulz iterations of u                    as in Muon
+/// v ← β₂v + (1 − β₂)·mean(X²)                              a mean for each row
+/// Y ← X/(√v + ε)
+/// θ ← θ(1 − ηλ)
+/// θ ← θ − η·0.2·√(rows·columns)·Y/(‖Y‖ + ε)                with another scale η·scale·‖X‖·Y/(‖Y‖ + ε)
+/// ```
+/// The rows of an orthogonal matrix that is wider than tall are equally long; those of the result of a few iterations, and of tall matrices, are not.
+///
+/// # Hyper-parameters
+/// | name | default | range | meaning |
+/// |---|---|---|---|
+/// | `learning_rate` η | – | ≥ 0 | as AdamW's; with another scale as Muon's |
+/// | [`momentum`](Self::momentum) μ | 0.95 | 0 ≤ μ < 1 | decay of the average gradient |
+/// | [`beta2`](Self::beta2) β₂ | 0.95 | 0 ≤ β₂ < 1 | decay of the mean squares |
+/// | [`eps`](Self::eps) ε | 1e-10 | > 0 | keeps divisions finite; the smallest ‖u‖ |
+/// | [`nesterov`](Self::nesterov) | yes | | look-ahead; `false` uses the average itself |
+/// | [`iterations`](Self::iterations) | 5 | ≥ 1 | Newton–Schulz iterations |
+/// | [`coefficients`](Self::coefficients) | Jordan's | [`MuonCoefficients`] | a, b, c of each iteration |
+/// | [`scale`](Self::scale) | match RMS | [`MuonScale`] | the length of the step |
+/// | `weight_decay` λ | 0 | ≥ 0 | decoupled |
+///
+/// # State
+/// `momentum_buffer`, a matrix of the parameter's size, and `second_momentum_buffer`, a number per row: 4 bytes per parameter in f32.
+///
+/// # Conventions
+/// The default is the paper's algorithm 1, with the look-ahead of the authors' code. Their code has `.scale(MuonScale::Original)`.
+///
+/// # Errors
+/// Those of [`Muon`](crate::Muon).
+///
+/// # Example
+/// ```
+/// use gradus::prelude::*;
+/// use ndarray::array;
+///
+/// let mut opt = NorMuon::new(1e-2);
+/// let mut w = array![[0.0_f64, 0.0], [0.0, 0.0]];
+/// opt.step(&mut w, &array![[3.0, 0.0], [0.0, 4.0]])?;
+/// assert!((w[[0, 0]] - w[[1, 1]]).abs() < 1e-12); // as far in both rows, with an RMS of 0.2 η
+/// assert!((w.mapv(|x| x * x).mean().unwrap().sqrt() - 0.2e-2).abs() < 1e-9);
+/// # Ok::<(), gradus::Error>(())
+/// ```
+///
+/// # References
+/// Z. Li et al., *NorMuon: Making Muon more efficient and scalable* (2025), [arXiv:2510.05491](https://arxiv.org/abs/2510.05491), algorithm 1.
+pub type NorMuon<A = f32> = Matrixwise<AdaptiveMuonRule<true>, A>;
+
+/// AdaMuon: [`Muon`](crate::Muon) whose elements are divided by the root of their mean square over the steps.
+///
+/// # Update rule
+/// ```text
+/// m ← μm + (1 − μ)g
+/// u ← (1 − μ)g + μm                                        without Nesterov u ← m
+/// X ← the Newton–Schulz iterations of u                    as in Muon
+/// v ← β₂v + (1 − β₂)X²                                     element by element
+/// Y ← X/(√v + ε)
+/// θ ← θ(1 − ηλ)
+/// θ ← θ − η·0.2·√(rows·columns)·Y/(‖Y‖ + ε)                with another scale η·scale·‖X‖·Y/(‖Y‖ + ε)
+/// ```
+///
+/// # Hyper-parameters
+/// Those of [`NorMuon`].
+///
+/// # State
+/// `momentum_buffer` and `second_momentum_buffer`, two matrices of the parameter's size: 8 bytes per parameter in f32.
+///
+/// # Conventions
+/// timm's `adamuon` with `nesterov=True` and pytorch-optimizer's with `nesterov(false)`; v has no bias correction, which the division by ‖Y‖ undoes. The paper
+/// orthogonalizes the sign of the momentum; these packages and this optimizer the momentum itself.
+///
+/// # Errors
+/// Those of [`Muon`](crate::Muon).
+///
+/// # Example
+/// ```
+/// use gradus::prelude::*;
+/// use ndarray::array;
+///
+/// let mut opt = AdaMuon::new(1e-2);
+/// let mut w = array![[0.0_f64, 0.0], [0.0, 0.0]];
+/// opt.step(&mut w, &array![[3.0, 0.0], [0.0, 4.0]])?;
+/// assert!((w.mapv(|x| x * x).mean().unwrap().sqrt() - 0.2e-2).abs() < 1e-9); // an RMS of 0.2 η
+/// # Ok::<(), gradus::Error>(())
+/// ```
+///
+/// # References
+/// C. Si, D. Zhang and W. Shen, *AdaMuon: Adaptive Muon Optimizer* (2025), [arXiv:2507.11005](https://arxiv.org/abs/2507.11005).
+pub type AdaMuon<A = f32> = Matrixwise<AdaptiveMuonRule<false>, A>;
+
+hyper_parameters! {
+    /// The rule of [`NorMuon`], with a second moment for each row, and of [`AdaMuon`], with one for each element.
+    pub struct AdaptiveMuonRule<const ROWS: bool> named (if ROWS { "NorMuon" } else { "AdaMuon" }) => AdaptiveMuonValues for Matrixwise {
+        /// The momentum μ, 0 ≤ μ < 1.
+        momentum / set_momentum: 0.95, 0.0..1.0;
+        /// The decay β₂ of the second moment, 0 ≤ β₂ < 1.
+        beta2 / set_beta2: 0.95, 0.0..1.0;
+        /// The ε > 0 that keeps divisions finite.
+        eps / set_eps: 1e-10, (std::ops::Bound::Excluded(0.0), std::ops::Bound::Unbounded);
+    }
+    options {
+        /// Uses the look-ahead, which is the default. With `false` the momentum itself is orthogonalized.
+        nesterov: bool = true;
+        /// The number of Newton–Schulz iterations in a step.
+        iterations: usize = ITERATIONS, at least 1;
+        /// The polynomials of the iterations: a named list, or an array or `Vec` of triples (a, b, c), of which the last repeats.
+        coefficients from: MuonCoefficients = MuonCoefficients::Jordan;
+        /// The length of the step: with [`MuonScale::MatchRmsAdamw`] an RMS of 0.2, with another scale that of Muon's step.
+        scale: MuonScale = MuonScale::MatchRmsAdamw;
+    }
+}
+
+impl<A: Scalar> NorMuon<A> {
+    /// NorMuon with the authors' defaults: μ 0.95, β₂ 0.95, ε 1e-10, no weight decay.
+    pub fn new(learning_rate: impl Into<Hyper>) -> Self {
+        Self::from_rule(AdaptiveMuonRule::default(), learning_rate)
+    }
+}
+
+impl<A: Scalar> AdaMuon<A> {
+    /// AdaMuon with the defaults of pytorch-optimizer, with Nesterov: μ 0.95, β₂ 0.95, ε 1e-10, no weight decay.
+    pub fn new(learning_rate: impl Into<Hyper>) -> Self {
+        Self::from_rule(AdaptiveMuonRule::default(), learning_rate)
+    }
+}
+
+impl<const ROWS: bool, A: Scalar> MatrixRule<A> for AdaptiveMuonRule<ROWS> {
+    fn name(&self) -> &'static str {
+        if ROWS { "normuon" } else { "adamuon" }
+    }
+
+    fn slots(&self, (rows, columns): (usize, usize)) -> Vec<MatrixSlot> {
+        let moments = if ROWS { (rows, 1) } else { (rows, columns) };
+        vec![MatrixSlot::new("momentum_buffer", (rows, columns)), MatrixSlot::new("second_momentum_buffer", moments)]
+    }
+
+    fn accepts(&self, tensor: &TensorInfo) -> Result<()> {
+        ensure_matrix(<Self as MatrixRule<A>>::name(self), tensor)?;
+        self.coefficients.ensure::<A>()
+    }
+
+    fn direction(&self, values: &AdaptiveMuonValues, _: &At, mut grad: ArrayViewMut2<'_, A>, slots: &mut [Array2<A>]) {
+        let [buffer, moments] = slots else { unreachable!("there are two slots") };
+        average(values.momentum, self.nesterov, &mut grad, buffer);
+        if grad.is_empty() {
+            return;
+        }
+        let shape = grad.dim();
+        let triples = || self.coefficients.triples().take(self.iterations);
+        orthogonalize(grad.view_mut(), shape, &triples, values.eps, 1.0);
+        let kept_norm = norm(&grad);
+
+        let [beta2, rest, eps] = [values.beta2, 1.0 - values.beta2, values.eps].map(A::from_f64);
+        if ROWS {
+            for (row, v) in grad.axis_iter_mut(Axis(0)).zip(moments) {
+                let squares = row.iter().map(|x| x.as_f64().powi(2)).sum::<f64>();
+                *v = beta2 * *v + rest * A::from_f64(squares / row.len() as f64);
+                let divisor = v.sqrt() + eps;
+                row.into_iter().for_each(|x| *x = *x / divisor);
+            }
+        } else {
+            Zip::from(&mut grad).and(moments).for_each(|x, v| {
+                *v = beta2 * *v + rest * *x * *x;
+                *x = *x / (v.sqrt() + eps);
+            });
+        }
+        let length = match self.scale {
+            MuonScale::MatchRmsAdamw => 0.2 * (grad.len() as f64).sqrt(),
+            scale => scale.of(shape) * kept_norm,
+        };
+        let factor = A::from_f64(length / (norm(&grad) + values.eps));
+        grad.mapv_inplace(|x| x * factor);
+    }
+}
+
+/// Frobenius's norm, summed in f64.
+fn norm<A: Scalar>(matrix: &ArrayViewMut2<'_, A>) -> f64 {
+    matrix.iter().map(|x| x.as_f64().powi(2)).sum::<f64>().sqrt()
+}
