@@ -428,13 +428,13 @@ fn cases() -> Vec<Case> {
 /// Those that no step of these chains returns: of functions and of loading, of layers, ranks, rounds, and of other parameters
 /// than numbers of 64 bits.
 #[rustfmt::skip]
-const ELSEWHERE: [&str; 54] = [
+const ELSEWHERE: [&str; 56] = [
     "CheckpointVersion", "ControlNotPrivate", "Corrupted", "CounterFull", "CutTensors", "DataOfAllRanks",
     "Entropy", "EntryShape", "EntryType", "EntryValue", "FixedPointRange", "GradientScale", "InsideSharded", "Io", "Layer", "LossChanged", "MaskedSum",
     "MissingEntry", "MissingRank", "NoControl", "NoOptimizerState", "NoRank", "NoRound", "NoStep", "NoWeight",
     "NonFiniteLoss", "NonFiniteParameter", "NotACheckpoint", "NotAMatrix", "NotAWeight", "NotFinite", "NotShardable",
     "NotTheMean", "OptionNotPossible", "Previewed", "Range", "RefusedTooLate", "ReservedName", "RankLeft", "RankRefused", "RankTimeout", "RanksDisagree", "Rows", "RowsUnusable", "SameLayer", "SettingChanged", "Shape", "SimdLevel",
-    "SumOfHalves", "Swapped", "TooLarge", "Transport", "UnexpectedEntry", "WrongAlgorithm",
+    "SumOfHalves", "Swapped", "TooLarge", "Transport", "UnequalBlocks", "UnexpectedEntry", "WrongAlgorithm", "Empty",
 ];
 
 /// A new variant is told to join the cases, or the list of those that belong elsewhere.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::{declared, variant};
 use gradus::error::{ArgumentError, CurvatureError, FederatedError, FileError, RankError, StateError, StepError};
+use gradus::optimizer::MuonBlocks;
 use gradus::prelude::*;
 use gradus::schedule::{Cosine, CosineRestarts};
 use gradus::simd::Level;
@@ -227,6 +228,14 @@ fn table() -> Vec<(Error, &'static str)> {
         (
             step(Muon::new(0.1)),
             "muon needs tensors with at least two axes, and \"0\" has shape [1]; route it to another optimizer",
+        ),
+        (
+            Muon::new(0.1).coefficients(Vec::<[f64; 3]>::new()).step(&mut square.clone(), &square).unwrap_err(),
+            "coefficients is empty; it must have at least one element",
+        ),
+        (
+            Muon::new(0.1).blocks(MuonBlocks::Rows(3)).step(&mut square.clone(), &square).unwrap_err(),
+            "the rows of (root) cannot be divided equally: blocks is 3, which is not a divisor of 2; route the tensor to another optimizer",
         ),
         (
             LinearTap::new(&Array2::<f64>::zeros((3, 2)), &Array2::zeros((3, 1))).positions(2).check().unwrap_err(),

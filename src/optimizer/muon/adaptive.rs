@@ -172,12 +172,12 @@ impl<const ROWS: bool, A: Scalar> MatrixRule<A> for AdaptiveMuonRule<ROWS> {
                 let squares = row.iter().map(|x| x.as_f64().powi(2)).sum::<f64>();
                 *v = beta2 * *v + rest * A::from_f64(squares / row.len() as f64);
                 let divisor = v.sqrt() + eps;
-                row.into_iter().for_each(|x| *x = *x / divisor);
+                row.into_iter().for_each(|x| *x /= divisor);
             }
         } else {
             Zip::from(&mut grad).and(moments).for_each(|x, v| {
                 *v = beta2 * *v + rest * *x * *x;
-                *x = *x / (v.sqrt() + eps);
+                *x /= v.sqrt() + eps;
             });
         }
         let length = match self.scale {
