@@ -17,7 +17,7 @@ use crate::step::{Adjust, Replaced, Step};
 /// ```
 /// use gradus::{adaptor::Group, prelude::*};
 ///
-/// let opt: AdamW = AdamW::new(1e-3)
+/// let opt = AdamW::<f32>::new(1e-3)
 ///     .weight_decay(0.1)
 ///     .group("*.bias", Group::no_decay().set("beta2", 0.95))
 ///     .group("embedding.**", Group::new().scale_learning_rate(0.1).set("beta1", 0.95).set("eps", 1e-6));

@@ -74,7 +74,7 @@ use crate::schedule::Hyper;
 ///     let grads = 2.0 * &w;
 ///     opt.step(&mut w, &grads)?;
 /// }
-/// assert!(opt.d() > 0.1_f64 && w.iter().all(|x| x.abs() < 1.0), "{} {w}", opt.d());
+/// assert!(opt.d() > 0.1 && w.iter().all(|x: &f64| x.abs() < 1.0), "{} {w}", opt.d());
 /// # Ok::<(), gradus::Error>(())
 /// ```
 ///
