@@ -26,9 +26,10 @@ use rows::{Row, Subject, rows};
 
 /// Makes a test of each law: for all rows, in both element types. A law of [`gradus::testing`] is named after the test.
 macro_rules! laws {
-    ($($test:ident $(: $($law:ident)+)?;)*) => {
+    ($($(#[$attribute:meta])* $test:ident $(: $($law:ident)+)?;)*) => {
         $(
             #[test]
+            $(#[$attribute])*
             fn $test() {
                 fn all<A: Scalar>() {
                     for row in rows::<A>() {
@@ -72,6 +73,7 @@ mod law {
         works_boxed_borrowed_and_on_another_thread: Boxed;
         debug_is_one_short_line: Debug;
         converges_on_the_parabola: Parabola;
+        #[cfg_attr(debug_assertions, ignore = "takes minutes if it is not optimized; .ci/run asks for it, optimized")]
         converges_on_rosenbrock: Rosenbrock;
     }
 }
