@@ -285,6 +285,10 @@ fn join(states: &[&StateDict], key: &str, cut: &Cut, tensor: usize) -> Result<St
     };
     let entry = own(first.rank).ok_or_else(missing)?;
     let kind = Kind::of(states[first.rank], key, &cut.info(tensor, first.rank), entry);
+    // A number may follow from the elements: ranks that have none of them have another.
+    if let ([_], Kind::Count, Data::F64(_)) = (cut.pieces(tensor), kind, &entry.data) {
+        return Ok(entry.clone());
+    }
     // What an adaptor outside has is there as often as there are ranks.
     let copies = (0..states.len()).filter_map(own).filter(|entry| entry.data.len() == whole.elements()).count();
     if kind == Kind::Count || *entry.shape == *whole.shape() && whole.elements() > 0 && copies > 1 {
