@@ -8,7 +8,7 @@ use ndarray::{Array2, ArrayRef2, ArrayView2, ArrayViewMut2, Axis, Slice};
 use crate::hyper_parameters;
 use crate::kernel::decomposition::shifted_power;
 use crate::kernel::product::faer::{blend_gram, multiply};
-use crate::params::Scalar;
+use crate::params::{Scalar, TensorInfo};
 use crate::rule::{At, Decay, MatrixRule, MatrixSlot, Matrixwise};
 use crate::schedule::Hyper;
 
@@ -205,7 +205,14 @@ impl<A: Scalar> MatrixRule<A> for ShampooRule {
         Decay::Coupled
     }
 
-    fn direction(&self, values: &ShampooValues, at: &At, mut grad: ArrayViewMut2<'_, A>, slots: &mut [Array2<A>]) {
+    fn direction(
+        &self,
+        values: &ShampooValues,
+        at: &At,
+        _: &TensorInfo,
+        mut grad: ArrayViewMut2<'_, A>,
+        slots: &mut [Array2<A>],
+    ) {
         let (whole, blocks) = slots.split_at_mut(<Self as MatrixRule<A>>::slots(self, (0, 0)).len());
         let (momentum, graft) = whole.split_at_mut(usize::from(self.momentum.is_some()));
         let early = at.step <= self.every && (at.step <= EARLY || at.step.is_power_of_two());

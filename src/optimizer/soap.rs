@@ -8,7 +8,7 @@ use crate::hyper_parameters;
 use crate::kernel::decomposition::{eigen, orthonormal};
 use crate::kernel::product::faer::{blend_gram, multiplied, multiply};
 use crate::kernel::simd;
-use crate::params::Scalar;
+use crate::params::{Scalar, TensorInfo};
 use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise};
 use crate::schedule::Hyper;
 
@@ -148,7 +148,14 @@ impl<A: Scalar> MatrixRule<A> for SoapRule {
         slots
     }
 
-    fn direction(&self, values: &SoapValues, at: &At, mut grad: ArrayViewMut2<'_, A>, slots: &mut [Array2<A>]) {
+    fn direction(
+        &self,
+        values: &SoapValues,
+        at: &At,
+        _: &TensorInfo,
+        mut grad: ArrayViewMut2<'_, A>,
+        slots: &mut [Array2<A>],
+    ) {
         let [mean, square, rest @ ..] = slots else { unreachable!("there are two moments") };
         let mut sides = sides(self.sides(grad.dim()), rest);
         let beta2 = values.beta2;

@@ -17,7 +17,7 @@ use crate::params::{Scalar, TensorInfo};
 /// This is gradient descent with steps of fixed length, complete:
 ///
 /// ```
-/// use gradus::{prelude::*, rule::{At, MatrixRule, MatrixSlot, Matrixwise}};
+/// use gradus::{params::TensorInfo, prelude::*, rule::{At, MatrixRule, MatrixSlot, Matrixwise}};
 /// use ndarray::{Array2, ArrayViewMut2, array};
 ///
 /// gradus::hyper_parameters! {
@@ -32,7 +32,14 @@ use crate::params::{Scalar, TensorInfo};
 ///     fn name(&self) -> &'static str { "normalized" }
 ///     fn slots(&self, _: (usize, usize)) -> Vec<MatrixSlot> { vec![] }
 ///
-///     fn direction(&self, values: &NormalizedValues, _: &At, mut grad: ArrayViewMut2<'_, A>, _: &mut [Array2<A>]) {
+///     fn direction(
+///         &self,
+///         values: &NormalizedValues,
+///         _: &At,
+///         _: &TensorInfo,
+///         mut grad: ArrayViewMut2<'_, A>,
+///         _: &mut [Array2<A>],
+///     ) {
 ///         let norm = grad.iter().map(|g| g.as_f64().powi(2)).sum::<f64>().sqrt();
 ///         grad.mapv_inplace(|g| A::from_f64(g.as_f64() / norm.max(values.eps)));
 ///     }
@@ -73,14 +80,22 @@ pub trait MatrixRule<A: Scalar>: HyperParameters + 'static {
     }
 
     /// Overwrites the gradient with the direction. The driver then moves the parameter: `θ ← θ − η · direction`, with the learning rate η.
-    /// The gradient is finite and in row-major order. The slots are in the order of [`slots`](Self::slots).
+    /// The gradient is finite and in row-major order. `tensor` has the path and the shape of the tensor that the matrix is made of. The slots
+    /// are in the order of [`slots`](Self::slots).
     ///
     /// It cannot return an error, because tensors are stepped in parallel, and other tensors may already have moved. If it changes the
     /// shape of a slot, the state of that tensor is reset at its next step.
     ///
     /// A panic unwinds to the caller of [`step`](crate::Optimizer::step). Some tensors may have moved then, and the optimizer's state is
     /// lost: restore both from a saved state.
-    fn direction(&self, values: &Self::Values, at: &At, grad: ArrayViewMut2<'_, A>, slots: &mut [Array2<A>]);
+    fn direction(
+        &self,
+        values: &Self::Values,
+        at: &At,
+        tensor: &TensorInfo,
+        grad: ArrayViewMut2<'_, A>,
+        slots: &mut [Array2<A>],
+    );
 }
 
 /// A matrix in the state of a [`MatrixRule`].
@@ -104,13 +119,5 @@ pub(crate) fn as_matrix(shape: &[usize]) -> (usize, usize) {
     match shape {
         [] => (1, 1),
         [rows, columns @ ..] => (*rows, columns.iter().product()),
-    }
-}
-
-/// The lengths of the last two axes.
-pub(crate) fn last_axes(shape: &[usize]) -> (usize, usize) {
-    match shape {
-        [.., rows, columns] => (*rows, *columns),
-        _ => as_matrix(shape),
     }
 }

@@ -6,7 +6,7 @@ use ndarray::{Array2, ArrayD, ArrayViewD, Zip};
 
 use super::checked::StepValues;
 use super::lanes::{agree, agreeing};
-use super::matrix::{MatrixRule, MatrixSlot, as_matrix, last_axes};
+use super::matrix::{MatrixRule, MatrixSlot, as_matrix};
 use super::measured::Measured;
 use super::options::{Move, Options, options};
 use super::rates::{Rates, driver, optimizer_of_driver};
@@ -144,7 +144,6 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
             step: state.steps,
             learning_rate: pull.learning_rate,
             weight_decay: pull.weight_decay,
-            last_axes: last_axes(info.shape()),
             ..At::default()
         };
         tensor.update(info, |param, mut grad| {
@@ -155,7 +154,7 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
             let Ok(matrix) = grad.view_mut().into_shape_with_order((rows, columns)) else {
                 unreachable!("a copy of the gradient lies row by row")
             };
-            self.rule.direction(own, &at, matrix, &mut state.slots);
+            self.rule.direction(own, &at, info, matrix, &mut state.slots);
             if let Some(before) = before {
                 grad.zip_mut_with(&before, |direction, grad| *direction = agreeing(*direction, *grad));
             }
@@ -287,7 +286,14 @@ mod tests {
             vec![MatrixSlot::new("sum", shape)]
         }
 
-        fn direction(&self, _: &DoubledValues, _: &At, mut grad: ArrayViewMut2<'_, f64>, slots: &mut [Array2<f64>]) {
+        fn direction(
+            &self,
+            _: &DoubledValues,
+            _: &At,
+            _: &TensorInfo,
+            mut grad: ArrayViewMut2<'_, f64>,
+            slots: &mut [Array2<f64>],
+        ) {
             slots[0] += &grad;
             grad *= 2.0;
             if self.strays {

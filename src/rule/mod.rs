@@ -212,9 +212,6 @@ pub struct At {
     pub numbers: [f64; MAX_NUMBERS],
     /// The tensor's [norm](Rule::tensor_norm), if the rule asks for one. It is not finite if the gradient is not.
     pub norm: Option<f64>,
-    /// The lengths of the tensor's last two axes, for a [`MatrixRule`], whose matrix has all axes but the first in its columns. With fewer axes they are
-    /// the rows and columns.
-    pub last_axes: (usize, usize),
 }
 
 impl At {

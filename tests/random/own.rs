@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use gradus::error::StepError;
-use gradus::params::Layout;
+use gradus::params::{Layout, TensorInfo};
 use gradus::rule::{At, Lanes, MatrixRule, MatrixSlot, Rule};
 use gradus::{Commit, Element, Error, Hyper, Report, Result, StateReader, StateWriter, Step, prelude::*};
 use ndarray::{Array2, ArrayViewMut2};
@@ -58,7 +58,14 @@ impl<A: Scalar> MatrixRule<A> for Rows {
         vec![MatrixSlot::new("momentum_buffer", shape)]
     }
 
-    fn direction(&self, values: &RowsValues, _: &At, mut grad: ArrayViewMut2<'_, A>, slots: &mut [Array2<A>]) {
+    fn direction(
+        &self,
+        values: &RowsValues,
+        _: &At,
+        _: &TensorInfo,
+        mut grad: ArrayViewMut2<'_, A>,
+        slots: &mut [Array2<A>],
+    ) {
         let momentum = A::from_f64(values.momentum);
         slots[0].zip_mut_with(&grad, |m, grad| *m = momentum * *m + *grad);
         grad.assign(&slots[0]);

@@ -30,13 +30,16 @@ pub enum MuonBlocks {
 }
 
 impl MuonBlocks {
-    /// The rows and columns of a block of a matrix, whose tensor has these last axes.
-    pub(super) fn shape(self, (rows, columns): (usize, usize), last_axes: (usize, usize)) -> (usize, usize) {
+    /// The rows and columns of a block of a matrix, whose tensor has this shape.
+    pub(super) fn shape(self, (rows, columns): (usize, usize), tensor: &[usize]) -> (usize, usize) {
         match self {
             Self::Whole => (rows, columns),
             Self::Rows(block) => (block, columns),
             Self::Parts(parts) => (rows / parts, columns),
-            Self::LeadingAxes => last_axes,
+            Self::LeadingAxes => match tensor {
+                [.., rows, columns] => (*rows, *columns),
+                _ => (rows, columns),
+            },
         }
     }
 

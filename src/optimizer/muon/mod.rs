@@ -134,10 +134,17 @@ impl<A: Scalar> MatrixRule<A> for MuonRule {
         self.blocks.ensure(tensor)
     }
 
-    fn direction(&self, values: &MuonValues, at: &At, mut grad: ArrayViewMut2<'_, A>, slots: &mut [Array2<A>]) {
+    fn direction(
+        &self,
+        values: &MuonValues,
+        _: &At,
+        tensor: &TensorInfo,
+        mut grad: ArrayViewMut2<'_, A>,
+        slots: &mut [Array2<A>],
+    ) {
         let [buffer] = slots else { unreachable!("there is one slot") };
         average(values.momentum, self.nesterov, &mut grad, buffer);
-        let block = self.blocks.shape(grad.dim(), at.last_axes);
+        let block = self.blocks.shape(grad.dim(), tensor.shape());
         let triples = || self.coefficients.triples().take(self.iterations);
         orthogonalize(grad, block, &triples, values.eps, self.scale.of(block));
     }
