@@ -166,15 +166,25 @@ impl<A: Scalar> Rule<A> for DoGRule {
 
     fn coefficients(&self, values: &DoGValues, at: &At) -> (f64, A) {
         let [distance, sum, ..] = at.numbers;
-        let step_size = (at.learning_rate * values.step_size(distance, sum)).min(A::max_value().as_f64());
-        (step_size, A::from_f64(step_size))
+        length(at, values.step_size(distance, sum))
     }
 
     fn sweep(&self, step_size: A, lanes: Lanes<'_, A>) {
-        lanes.each(step_size, |&step_size, param, grad, [moved]: [A; 1]| {
-            (grad, [moved + (param - (param - step_size * grad))])
-        });
+        descend(step_size, lanes);
     }
+}
+
+/// The step size of a tensor, η times that of the step, also as coefficient.
+pub(super) fn length<A: Scalar>(at: &At, step_size: f64) -> (f64, A) {
+    let step_size = (at.learning_rate * step_size).min(A::max_value().as_f64());
+    (step_size, A::from_f64(step_size))
+}
+
+/// Moves along the gradient, and remembers θ₀ − θ.
+pub(super) fn descend<A: Scalar>(step_size: A, lanes: Lanes<'_, A>) {
+    lanes.each(step_size, |&step_size, param, grad, [moved]: [A; 1]| {
+        (grad, [moved + (param - (param - step_size * grad))])
+    });
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! DoWG.
 
+use super::dog::{descend, length};
 use crate::hyper_parameters;
 use crate::params::Scalar;
 use crate::rule::{At, Elements, Elementwise, Lanes, MAX_SUMS, Measures, Rule};
@@ -131,14 +132,11 @@ impl<A: Scalar> Rule<A> for DoWGRule {
 
     fn coefficients(&self, values: &DoWGValues, at: &At) -> (f64, A) {
         let [distance, sum, ..] = at.numbers;
-        let step_size = (at.learning_rate * values.step_size(distance, sum)).min(A::max_value().as_f64());
-        (step_size, A::from_f64(step_size))
+        length(at, values.step_size(distance, sum))
     }
 
     fn sweep(&self, step_size: A, lanes: Lanes<'_, A>) {
-        lanes.each(step_size, |&step_size, param, grad, [moved]: [A; 1]| {
-            (grad, [moved + (param - (param - step_size * grad))])
-        });
+        descend(step_size, lanes);
     }
 }
 

@@ -6,7 +6,7 @@ use super::Rule;
 use super::lanes::{Lanes, Measuring, Quantity};
 use super::measured::{Gathered, Measured, Scales, Sums};
 use super::options::Options;
-use super::pieces::{Pieces, Unmoved};
+use super::pieces::{Pieces, Unmoved, range_of};
 use super::quantities::SecondMoment;
 use super::stored::Stored;
 use super::sweep::Shared;
@@ -29,11 +29,11 @@ impl<A: Scalar, C: Copy + Sync> Shared<'_, A, C> {
         stored: &Stored<A>,
         (options, moment): (Options, Option<SecondMoment>),
     ) -> Measured {
-        let leaf = |(param, grad, slots): Pieces<'_, A>, start: usize, length: usize, scales: Scales| {
+        let leaf = |pieces: Pieces<'_, A>, start: usize, length: usize, scales: Scales| {
             let (mut gathered, mut out) = (Gathered::new(options.wanted(), scales), [A::zero(); STRETCH]);
-            for start in (start..start + length).step_by(STRETCH).map(|at| at..(at + STRETCH).min(start + length)) {
-                let (param, grad, out) = (&param[start.clone()], &grad[start.clone()], &mut out[..start.len()]);
-                let slots = slots.map(|slot| slot.get(start.clone()).unwrap_or_default());
+            for range in (start..start + length).step_by(STRETCH).map(|at| at..(at + STRETCH).min(start + length)) {
+                let out = &mut out[..range.len()];
+                let (param, grad, slots) = range_of(pieces, range);
                 let measure = |quantity: Quantity, out: &mut [A]| {
                     let mut measuring = Measuring { param, slots, quantity, out };
                     let slot_count = rule.slots().len();

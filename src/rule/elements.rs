@@ -5,7 +5,7 @@ use std::fmt;
 use pulp::Arch;
 
 use super::lanes::Prelude;
-use super::pieces::{Pieces, Unmoved};
+use super::pieces::{Pieces, Unmoved, range_of};
 use super::slots::{AT_ONCE, Slots};
 use crate::kernel::tree;
 use crate::params::Scalar;
@@ -49,10 +49,8 @@ impl<A: Scalar> Elements<'_, A> {
     ) -> [f64; N] {
         assert_eq!(S::COUNT, self.slot_count, "the rule's function has another number of slots than the rule");
         let Self { arch, prelude, tensor, .. } = &self;
-        let leaf = |(param, grad, slots): Pieces<'_, A>, start: usize, length: usize| {
-            let range = start..start + length;
-            let (param, grad) = (&param[range.clone()], &grad[range.clone()]);
-            let slots = slots.map(|slot| slot.get(range.clone()).unwrap_or_default());
+        let leaf = |pieces: Pieces<'_, A>, start: usize, length: usize| {
+            let (param, grad, slots) = range_of(pieces, start..start + length);
             let mut sums = [[0.0; AT_ONCE]; N];
             let (of_all, prelude) = (&mut sums, *prelude);
             arch.dispatch(

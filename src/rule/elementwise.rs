@@ -180,15 +180,9 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
                 }
                 _ => 1.0,
             };
-            let finite = |value: f64| A::from_f64(value.min(A::max_value().as_f64()));
             let (whole, rows) = (info, grad.rows().map(|(rows, _)| rows));
             let (info, grad) = grad.compact(info);
-            let mut prelude = Prelude {
-                scale: A::from_f64(grad.scale() * ratio),
-                limit: A::from_f64(grad.limit() * ratio),
-                coupled: finite(pull.coupled * ratio),
-                shrink: A::one(),
-            };
+            let mut prelude = Prelude::of(grad, ratio, pull.coupled);
             let (steps, streams) = (state.steps, sweep.streams);
             let shared = |coefficients, goal, prelude, order| Shared {
                 coefficients,

@@ -10,7 +10,7 @@ use super::slots::Slots;
 use super::stored::{CodedMut, MAX_SLOTS, StoredMut};
 use crate::kernel::narrow::{GROUP, Reader, narrow_group, nearest_bf16, random, stochastic_bf16, widen_bf16};
 use crate::params::{Element, Scalar};
-use crate::step::grad::transform;
+use crate::step::grad::{Grad, transform};
 
 /// The values of one group, each slot from the beginning of a cache line.
 #[repr(align(64))]
@@ -32,6 +32,17 @@ impl<A: Scalar> Prelude<A> {
     /// Nothing happens.
     pub(super) fn none() -> Self {
         Self { scale: A::one(), limit: A::infinity(), coupled: A::zero(), shrink: A::one() }
+    }
+
+    /// What a gradient's description and coupled weight decay say, times a ratio; nothing happens to the parameter.
+    #[inline(always)]
+    pub(super) fn of(grad: &Grad<'_, A>, ratio: f64, coupled: f64) -> Self {
+        Self {
+            scale: A::from_f64(grad.scale() * ratio),
+            limit: A::from_f64(grad.limit() * ratio),
+            coupled: A::from_f64((coupled * ratio).min(A::max_value().as_f64())),
+            shrink: A::one(),
+        }
     }
 
     /// Whether the rule sees the gradient as it is.

@@ -85,13 +85,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
                 numbers,
                 ..At::default()
             };
-            let finite = |value: f64| A::from_f64(value.min(A::max_value().as_f64()));
-            let prelude = Prelude {
-                scale: A::from_f64(grad.scale()),
-                limit: A::from_f64(grad.limit()),
-                coupled: finite(pull.coupled),
-                shrink: A::one(),
-            };
+            let prelude = Prelude::of(grad, 1.0, pull.coupled);
             let own = values.rule.for_tensor(&tensor.replaced);
             let (param, slot_count) = (tensor.param(), self.rule.slots().len());
             let order = state.as_ref().map_or(Order::C, |state| state.order);
@@ -142,9 +136,8 @@ fn not_finite<A: Element>(step: &Step<'_, A>) -> Error {
         for (info, tensor) in step.iter() {
             let param = tensor.param();
             let view = param.view(info.shape());
-            let wrong = view.iter().position(|value| !value.as_f64().is_finite());
-            if let Some(at) = wrong {
-                let value = view.iter().nth(at).map_or(f64::NAN, |value| value.as_f64());
+            let mut values = view.iter().map(|value| value.as_f64()).enumerate();
+            if let Some((at, value)) = values.find(|(_, value)| !value.is_finite()) {
                 let index = norm::unravel(at, info.shape());
                 return Error::Step(StepError::NonFiniteParameter { path: info.path().into(), index, value });
             }

@@ -1,5 +1,7 @@
 //! A tensor that is measured before it moves: parameter, gradient and slots in row-major order, however they lie in memory.
 
+use std::ops::Range;
+
 use super::scratch::Scratch;
 use super::stored::{MAX_SLOTS, Stored};
 use crate::params::{Order, Scalar, Values};
@@ -7,6 +9,13 @@ use crate::step::grad::{BLOCK, Grad, WIDE_BLOCK, read};
 
 /// Some elements of parameter, gradient as it is without its description, and slots.
 pub(super) type Pieces<'p, A> = (&'p [A], &'p [A], [&'p [A]; MAX_SLOTS]);
+
+/// A range of the elements.
+#[inline(always)]
+pub(super) fn range_of<'p, A>((param, grad, slots): Pieces<'p, A>, range: Range<usize>) -> Pieces<'p, A> {
+    let slots = slots.map(|slot| slot.get(range.clone()).unwrap_or_default());
+    (&param[range.clone()], &grad[range], slots)
+}
 
 /// A tensor to be read block by block.
 pub(super) struct Unmoved<'s, A> {
@@ -48,10 +57,8 @@ impl<'s, A: Scalar> Unmoved<'s, A> {
 
     /// Calls `with` with a block.
     pub(super) fn read<T>(&self, start: usize, length: usize, with: impl FnOnce(Pieces<'_, A>) -> T) -> T {
-        if let Some((param, grad, slots)) = self.as_it_lies {
-            let range = start..start + length;
-            let slots = slots.map(|slot| slot.get(range.clone()).unwrap_or_default());
-            return with((&param[range.clone()], &grad[range], slots));
+        if let Some(pieces) = self.as_it_lies {
+            return with(range_of(pieces, start..start + length));
         }
         self.scratch.with((2 + MAX_SLOTS) * length, |memory| {
             let mut pieces = memory.chunks_exact_mut(length.max(1));

@@ -2,6 +2,7 @@
 
 use ndarray::{Array2, ArrayViewMut2, Axis, Zip};
 
+use super::newton_schulz::norm;
 use super::{ITERATIONS, MuonCoefficients, MuonScale, average, ensure_matrix, orthogonalize};
 use crate::error::Result;
 use crate::hyper_parameters;
@@ -155,7 +156,14 @@ impl<const ROWS: bool, A: Scalar> MatrixRule<A> for AdaptiveMuonRule<ROWS> {
         self.coefficients.ensure::<A>()
     }
 
-    fn direction(&self, values: &AdaptiveMuonValues, _: &At, mut grad: ArrayViewMut2<'_, A>, slots: &mut [Array2<A>]) {
+    fn direction(
+        &self,
+        values: &AdaptiveMuonValues,
+        _: &At,
+        _: &TensorInfo,
+        mut grad: ArrayViewMut2<'_, A>,
+        slots: &mut [Array2<A>],
+    ) {
         let [buffer, moments] = slots else { unreachable!("there are two slots") };
         average(values.momentum, self.nesterov, &mut grad, buffer);
         if grad.is_empty() {
@@ -164,7 +172,7 @@ impl<const ROWS: bool, A: Scalar> MatrixRule<A> for AdaptiveMuonRule<ROWS> {
         let shape = grad.dim();
         let triples = || self.coefficients.triples().take(self.iterations);
         orthogonalize(grad.view_mut(), shape, &triples, values.eps, 1.0);
-        let kept_norm = norm(&grad);
+        let kept_norm = norm(&grad.view());
 
         let [beta2, rest, eps] = [values.beta2, 1.0 - values.beta2, values.eps].map(A::from_f64);
         if ROWS {
@@ -184,12 +192,7 @@ impl<const ROWS: bool, A: Scalar> MatrixRule<A> for AdaptiveMuonRule<ROWS> {
             MuonScale::MatchRmsAdamw => 0.2 * (grad.len() as f64).sqrt(),
             scale => scale.of(shape) * kept_norm,
         };
-        let factor = A::from_f64(length / (norm(&grad) + values.eps));
+        let factor = A::from_f64(length / (norm(&grad.view()) + values.eps));
         grad.mapv_inplace(|x| x * factor);
     }
-}
-
-/// Frobenius's norm, summed in f64.
-fn norm<A: Scalar>(matrix: &ArrayViewMut2<'_, A>) -> f64 {
-    matrix.iter().map(|x| x.as_f64().powi(2)).sum::<f64>().sqrt()
 }

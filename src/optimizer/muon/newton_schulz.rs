@@ -25,6 +25,11 @@ pub fn newton_schulz<A: Scalar>(matrix: ArrayView2<'_, A>) -> Array2<A> {
     NewtonSchulz::new(matrix.dim()).of(matrix, triples, f64::MIN_POSITIVE).as_standard_layout().into_owned()
 }
 
+/// The Frobenius norm, summed in `f64`.
+pub(super) fn norm<A: Scalar>(matrix: &ArrayView2<'_, A>) -> f64 {
+    matrix.iter().map(|x| x.as_f64().powi(2)).sum::<f64>().sqrt()
+}
+
 /// The memory of the iterations, for matrices of one shape.
 struct NewtonSchulz<A> {
     x: Array2<A>,
@@ -51,7 +56,7 @@ impl<A: Scalar> NewtonSchulz<A> {
         let Self { x, next, square, polynomial } = self;
         let tall = matrix.nrows() > matrix.ncols();
         let wide = if tall { matrix.reversed_axes() } else { matrix };
-        let norm = wide.iter().map(|x| x.as_f64().powi(2)).sum::<f64>().sqrt().max(eps);
+        let norm = norm(&wide).max(eps);
         // Divided in f64: the norm of tiny numbers has no reciprocal in f32.
         x.zip_mut_with(&wide, |x, m| *x = A::from_f64(m.as_f64() / norm));
         for triple in triples {
