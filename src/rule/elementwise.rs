@@ -207,13 +207,17 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
             });
             // Most tensors of a step, or of a group, have the same coefficients.
             let known = place.map_or(&mut known, |place| &mut known_in_groups[place]);
-            let now = match *known {
-                Some(ref now @ Now { before, .. }) if before == at => now,
-                _ => &*known.insert(Now::of::<A, R>(&self.rule, own, at)),
+            let Now { numbers, step_size, coefficients, .. } = match *known {
+                Some(now) if now.before == at => now,
+                _ => {
+                    // Not read back from `known`: a processor waits until what was written in parts can be read as a whole.
+                    let now = Now::of::<A, R>(&self.rule, own, at);
+                    *known = Some(now);
+                    now
+                }
             };
-            let Now { step_size, coefficients, .. } = *now;
             if has_numbers {
-                state.numbers = now.numbers;
+                state.numbers = numbers;
             }
             let plain = Move { step_size, shrink: 1.0 - pull.decay, scale: 1.0 };
             let goal;

@@ -4,6 +4,7 @@ use super::{At, MAX_NUMBERS, Rule};
 use crate::params::Scalar;
 
 /// What the rule makes of a tensor's step.
+#[derive(Clone, Copy)]
 pub(super) struct Now<C> {
     /// Its numbers are those of the last step.
     pub(super) before: At,

@@ -1,5 +1,7 @@
 //! What has been measured of gradients: a check of a step and the step itself read them once.
 
+use std::cell::Cell;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,8 +12,22 @@ pub(crate) type SourceId = u64;
 
 /// Returns the first of `count` consecutive numbers that no source has.
 pub(crate) fn new_ids(count: usize) -> SourceId {
+    /// How many a thread takes at once, so that a short step does not pay for an atomic addition.
+    const SUPPLY: u64 = 1 << 20;
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    NEXT.fetch_add(count as u64, Ordering::Relaxed)
+    thread_local! {
+        static OWN: Cell<Range<SourceId>> = const { Cell::new(0..0) };
+    }
+    let count = count as u64;
+    let mut own = OWN.take();
+    if own.end - own.start < count {
+        let supply = count.max(SUPPLY);
+        own.start = NEXT.fetch_add(supply, Ordering::Relaxed);
+        own.end = own.start + supply;
+    }
+    let first = own.start;
+    OWN.set(first + count..own.end);
+    first
 }
 
 /// What is measured of gradients.
@@ -99,9 +115,21 @@ mod tests {
 
     use ndarray::{Array1, array};
 
+    use super::new_ids;
     use crate::error::Result;
     use crate::prelude::*;
     use crate::step::{Grad, Report, Step};
+
+    #[test]
+    fn no_number_is_given_twice() {
+        // Some of a thread's supply, more than a supply holds, and other threads'.
+        let take = || [3, 1, (1 << 20) - 1, 5 << 20, 0, 2].map(|count| (new_ids(count), count as u64));
+        let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(move || [take(), take()].concat())).collect();
+        let mut taken = threads.into_iter().flat_map(|thread| thread.join().unwrap()).chain(take()).collect::<Vec<_>>();
+        taken.retain(|(_, count)| *count > 0);
+        taken.sort_unstable();
+        assert!(taken.is_sorted_by(|(first, count), (next, _)| first + count <= *next), "{taken:?}");
+    }
 
     thread_local! {
         /// How often something has been measured on this thread.
