@@ -14,7 +14,7 @@ mod picture;
 mod record;
 #[path = "../shared/mod.rs"]
 mod shared;
-mod two_passes;
+mod zoo;
 
 use std::cell::RefCell;
 use std::error::Error;
@@ -236,7 +236,12 @@ fn rows() {
     const ROWS: usize = 1_000_000;
     const WIDTH: usize = 64;
     println!("\n## Gradients of rows: f32 Adam on {ROWS} × {WIDTH}, all threads, the dense step's time over it\n");
-    println!("| rows | µs | µs dense | dense/rows |\n|---|---|---|---|");
+    println!(
+        "Lines: a loop that reads one number of every cache line of these rows, of parameter, gradient and both slots, and computes nothing.\n"
+    );
+    println!(
+        "| rows | µs | µs lines | µs dense | lines/rows | dense/rows | dense/lines |\n|---|---|---|---|---|---|---|"
+    );
     let table = || Array2::<f32>::zeros((ROWS, WIDTH));
     let running = RefCell::new((Adam::new(1e-3), table()));
     let dense = Array2::from_shape_vec((ROWS, WIDTH), wave(ROWS * WIDTH, 1.0)).unwrap();
@@ -244,19 +249,37 @@ fn rows() {
         let (opt, params) = &mut *running.borrow_mut();
         assert!(black_box(opt.step(params, grads)).unwrap().moved);
     };
+    let arrays = [0.0, 1.0, 2.0].map(|phase| wave(ROWS * WIDTH, phase));
     for count in [100, 1000, 10_000, 100_000] {
         // Other rows in every step, so that none is in the cache.
         let chosen = |step: usize| (0..count).map(|k| (k * 7919 + step * 104_729) * 613 % ROWS).collect();
         let values = || Array2::from_shape_vec((count, WIDTH), wave(count * WIDTH, 1.0)).unwrap();
         let gradient = |step| Rows::new(chosen(step), values());
         let grads: Vec<Rows<f32>> = (0..ROUNDS + 1).map(gradient).collect();
-        let mut steps = grads.iter().cycle();
+        let (mut steps, mut read) = (grads.iter().cycle(), grads.iter().cycle());
         let of_rows = Box::new(|| take(steps.next().unwrap()));
-        let mut contestants: [Contestant<'_>; 2] = [("rows", of_rows), ("dense", Box::new(|| take(&dense)))];
+        let lines = Box::new(|| _ = black_box(read_rows(read.next().unwrap(), &arrays)));
+        let mut contestants: [Contestant<'_>; 3] =
+            [("rows", of_rows), ("dense", Box::new(|| take(&dense))), ("lines", lines)];
         let times = medians(1, &mut contestants);
-        let [own, whole] = [0, 1].map(|i| times[i] * 1e6);
-        println!("| {count} | {own:.0} | {whole:.0} | {:.0} |", whole / own);
+        let [own, whole, lines] = [0, 1, 2].map(|i| times[i] * 1e6);
+        let ratios = [lines / own, whole / own, whole / lines].map(|ratio| format!("{ratio:.2}")).join(" | ");
+        println!("| {count} | {own:.0} | {lines:.0} | {whole:.0} | {ratios} |");
     }
+}
+
+/// Reads one number of every cache line of the gradient's rows and of those of the arrays, on all threads.
+fn read_rows(grad: &Rows<f32>, arrays: &[Vec<f32>]) -> f32 {
+    const LINE: usize = 16;
+    let (width, values) = (grad.values.ncols(), grad.values.as_slice().unwrap());
+    let lines = |row: &[f32]| row.iter().step_by(LINE).chain(row.last()).sum::<f32>();
+    let share = grad.rows.len().div_ceil(rayon::current_num_threads());
+    let shares = grad.rows.par_chunks(share).zip(values.par_chunks(share * width));
+    let sums = shares.map(|(rows, values)| {
+        let of_arrays = |row: &usize| arrays.iter().map(|array| lines(&array[row * width..][..width])).sum::<f32>();
+        rows.iter().map(of_arrays).sum::<f32>() + lines(values)
+    });
+    sums.sum()
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -289,7 +312,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// Each runs in a process of its own: what earlier tables left in the heap is not the library's.
 const TABLES: [(&str, fn()); 9] = [
     ("floor", against_the_floor),
-    ("options", two_passes::against_the_floor),
+    ("zoo", zoo::against_the_floor),
     ("hand", || one_thread(against_a_loop_by_hand)),
     ("tensors", many_tensors),
     ("layouts", layouts),

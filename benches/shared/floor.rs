@@ -65,7 +65,8 @@ pub(crate) fn move_bytes(param: &mut [f32], grad: &[f32], slots: &mut [Lines]) {
         [] => shares(param, grad, []),
         [a] => shares(param, grad, [a]),
         [a, b] => shares(param, grad, [a, b]),
-        [a, b, c, ..] => shares(param, grad, [a, b, c]),
+        [a, b, c] => shares(param, grad, [a, b, c]),
+        [a, b, c, d, ..] => shares(param, grad, [a, b, c, d]),
     }
 }
 

@@ -135,7 +135,8 @@ impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
         // All contiguous: runs of rows are ranges of slices, at least row by row.
         if let (Param::Slice(param), true) = (&mut param, shared.grad.piece(start, width).is_some()) {
             for rows in rows.chunks((AHEAD / width.max(1)).max(1)) {
-                fetch(param, &slots, rows.iter().map(|row| (row - first) * width), width);
+                let places = rows.iter().enumerate().map(|(at, row)| (start + at * width, (row - first) * width));
+                fetch(&shared, param, &slots, places, width);
                 let mut at = 0;
                 while let Some(row) = rows.get(at) {
                     let run = rows[at..].iter().zip(*row..).take_while(|(row, next)| *row == next).count();
@@ -167,17 +168,30 @@ impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
 /// Elements whose memory is asked for at once.
 const AHEAD: usize = 2048;
 
-/// Reads something of every cache line of these rows. Rows are far apart in memory: one after the other they would each be waited for.
-fn fetch<A: Scalar>(param: &[A], slots: &StoredMut<'_, A>, places: impl Iterator<Item = usize> + Clone, width: usize) {
+/// Reads something of every cache line of these rows, which begin at such places of the gradient and of the others. Rows are far apart in memory: one after
+/// the other they would each be waited for.
+fn fetch<A: Scalar, C>(
+    shared: &Shared<'_, A, C>,
+    param: &[A],
+    slots: &StoredMut<'_, A>,
+    places: impl Iterator<Item = (usize, usize)> + Clone,
+    width: usize,
+) {
     const LINE: usize = 64;
+    // A sum for each row: an addition need not wait for that of the row before.
+    let lines =
+        |row: &[A]| row.iter().step_by(LINE / size_of::<A>()).chain(row.last()).fold(A::zero(), |sum, x| sum + *x);
+    let mut sum = A::zero();
+    for (own, _) in places.clone() {
+        sum += lines(shared.grad.piece(own, width).unwrap_or_default());
+    }
     let slots = match slots {
         StoredMut::Full(slots) => &slots[..],
         _ => &[],
     };
-    let mut sum = A::zero();
     for values in [param].into_iter().chain(slots.iter().map(|slot| &**slot)).filter(|values| !values.is_empty()) {
-        for place in places.clone() {
-            values[place..place + width].iter().step_by(LINE / size_of::<A>()).for_each(|value| sum += *value);
+        for (_, place) in places.clone() {
+            sum += lines(&values[place..place + width]);
         }
     }
     std::hint::black_box(sum);
