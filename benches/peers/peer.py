@@ -1,6 +1,7 @@
 """torch and optax, driven line by line, so that their rounds interleave with those of the Rust libraries.
 
-    setup LIBRARY COUNT LENGTH CLIP THREADS    LIBRARY: torch-fused, torch-foreach, optax; torch-muon, torch-muon-f32, of LENGTH x LENGTH
+    setup LIBRARY COUNT LENGTH CLIP THREADS    LIBRARY: torch-fused, torch-foreach, optax; of LENGTH x LENGTH: torch-muon,
+                                               torch-muon-f32, and PACKAGE:OPTIMIZER of those in `zoo`
     run REPEATS                                answers with the seconds of one step
     values                                     answers with the first tensor's first eight parameters
     versions                                   answers with what is installed, torch with its SIMD level
@@ -76,17 +77,18 @@ class TorchMuon:
 
 
 class Optax:
-    def __init__(self, count, length, clip, _threads):
+    def __init__(self, count, length, clip, _threads, made=None, shape=(-1,)):
         import jax
         import optax
 
         self.jax = jax
-        opt = optax.adamw(LR, weight_decay=DECAY)
+        opt = made or optax.adamw(LR, weight_decay=DECAY)
         if clip:
             opt = optax.chain(optax.clip_by_global_norm(clip), opt)
-        self.params = [jax.numpy.asarray(p) for p in tensors(count, length, 0.0)]
-        self.grads = [jax.numpy.asarray(g) for g in tensors(count, length, 1.0)]
-        self.state = opt.init(self.params)
+        self.params = [jax.numpy.asarray(p.reshape(shape)) for p in tensors(count, length, 0.0)]
+        self.grads = [jax.numpy.asarray(g.reshape(shape)) for g in tensors(count, length, 1.0)]
+        # Copied: what is given away must not be given twice, and a state may hold the parameters.
+        self.state = jax.tree.map(jax.numpy.copy, opt.init(self.params))
 
         def update(params, state, grads):
             updates, state = opt.update(grads, state, params)
@@ -102,6 +104,81 @@ class Optax:
 
     def values(self):
         return np.asarray(self.params[0][:EIGHT])
+
+
+def zoo():
+    """The optimizers of other packages; of each package only when it is asked for."""
+
+    def timm(name, **settings):
+        import timm.optim
+
+        return getattr(timm.optim, name), settings
+
+    def kozistr(name, **settings):
+        import pytorch_optimizer
+
+        return getattr(pytorch_optimizer, name), settings
+
+    def authors(module, name, **settings):
+        return getattr(importlib.import_module(module), name), settings
+
+    def optax(name, rate):
+        import optax
+
+        part, _, name = name.rpartition(".")
+        return getattr(getattr(optax, part) if part else optax, name)(rate)
+
+    return {
+        "timm:Lion": lambda: timm("Lion", lr=1e-4),
+        "timm:Lamb": lambda: timm("Lamb", lr=LR),
+        "timm:Adafactor": lambda: timm("Adafactor", lr=1e-2),
+        "pytorch-optimizer:Lion": lambda: kozistr("Lion", lr=1e-4),
+        "pytorch-optimizer:Lamb": lambda: kozistr("Lamb", lr=LR),
+        "pytorch-optimizer:Adafactor": lambda: kozistr("AdaFactor", lr=1e-2),
+        "pytorch-optimizer:AdEMAMix": lambda: kozistr("AdEMAMix", lr=LR),
+        "pytorch-optimizer:AdamWScheduleFree": lambda: kozistr("ScheduleFreeAdamW", lr=LR),
+        "pytorch-optimizer:Prodigy": lambda: kozistr("Prodigy", lr=1.0),
+        "authors:Lion": lambda: authors("lion_pytorch", "Lion", lr=1e-4),
+        "authors:AdamWScheduleFree": lambda: authors("schedulefree", "AdamWScheduleFree", lr=LR),
+        "authors:Prodigy": lambda: authors("prodigyopt", "Prodigy", lr=1.0),
+        "optax:Lion": lambda: optax("lion", 1e-4),
+        "optax:Lamb": lambda: optax("lamb", LR),
+        "optax:Adafactor": lambda: optax("adafactor", 1e-2),
+        "optax:AdEMAMix": lambda: optax("contrib.ademamix", LR),
+        "optax:AdamWScheduleFree": lambda: optax("contrib.schedule_free_adamw", LR),
+        "optax:Prodigy": lambda: optax("contrib.prodigy", 1.0),
+    }
+
+
+class TorchZoo(TorchMuon):
+    """One square matrix and an optimizer for PyTorch."""
+
+    def __init__(self, made, length, threads):
+        import torch
+
+        torch.set_num_threads(threads)
+        values, grads = (tensors(1, length * length, phase)[0].reshape(length, length) for phase in (0.0, 1.0))
+        self.param = torch.nn.Parameter(torch.from_numpy(values).clone())
+        self.param.grad = torch.from_numpy(grads).clone()
+        kind, settings = made
+        self.opt = kind([self.param], **settings)
+        if hasattr(self.opt, "train"):
+            self.opt.train()
+
+
+class OptaxZoo(Optax):
+    """One square matrix and an optimizer of optax."""
+
+    def __init__(self, made, length):
+        super().__init__(1, length * length, 0.0, 0, made=made, shape=(length, length))
+
+    def values(self):
+        return np.asarray(self.params[0].ravel()[:EIGHT])
+
+
+def of_zoo(name, _count, length, _clip, threads):
+    made = zoo()[name]()
+    return OptaxZoo(made, length) if name.startswith("optax:") else TorchZoo(made, length, threads)
 
 
 LIBRARIES = {
@@ -128,7 +205,8 @@ def main():
         command, *arguments = line.split()
         if command == "setup":
             library, count, length, clip, threads = arguments
-            peer = LIBRARIES[library](int(count), int(length), float(clip), int(threads))
+            size = (int(count), int(length), float(clip), int(threads))
+            peer = of_zoo(library, *size) if ":" in library else LIBRARIES[library](*size)
             print("ready", flush=True)
         elif command == "run":
             repeats = int(arguments[0])
@@ -140,7 +218,8 @@ def main():
         elif command == "values":
             print(*peer.values(), flush=True)
         elif command == "versions":
-            there = [name for name in ("torch", "jax", "optax") if importlib.util.find_spec(name)]
+            names = ("torch", "jax", "optax", "timm", "pytorch_optimizer", "lion_pytorch", "schedulefree", "prodigyopt")
+            there = [name for name in names if importlib.util.find_spec(name)]
             print(", ".join(f"{name} {importlib.metadata.version(name)}{level(name)}" for name in there), flush=True)
 
 

@@ -62,6 +62,22 @@ macro_rules! optimizers {
         /// Their names, file by file.
         #[doc(hidden)]
         pub const NAMES: &[&[&str]] = &[$($(#[$when])* &[$(stringify!($optimizer)),+],)*];
+
+        /// Names every optimizer, so that a library that is not optimized contains its code: without it every test program compiles that again, and a program of
+        /// 45 seconds takes 3.
+        #[cfg(all(feature = "testing", debug_assertions))]
+        #[doc(hidden)]
+        pub fn compiled() {
+            fn boxed<A: crate::Scalar, O: crate::Optimizer<A> + 'static>(opt: Box<O>) -> Box<dyn crate::Optimizer<A>> {
+                opt
+            }
+            $($(#[$when])* {
+                $(
+                    std::hint::black_box(boxed::<f32, $optimizer<f32>> as fn(_) -> _);
+                    std::hint::black_box(boxed::<f64, $optimizer<f64>> as fn(_) -> _);
+                )+
+            })*
+        }
     };
 }
 

@@ -8,6 +8,7 @@ mod process;
 #[path = "../../shared/record.rs"]
 mod record;
 mod rust;
+mod zoo;
 
 use std::error::Error;
 use std::path::Path;
@@ -91,6 +92,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     } else if given("--muon") {
         muon::table(&python, &mut record);
         ("muon", [rust::versions(), process::versions(&python)].concat())
+    } else if given("--zoo") {
+        zoo::table(&python, &mut record);
+        ("zoo", process::versions(&python))
     } else {
         record.say(&format!(
             "AdamW on f32, medians of {ROUNDS} interleaved rounds; how many times as long as gradus. {} threads.",
