@@ -18,6 +18,7 @@ mod matrices;
 mod options;
 mod parameter_free;
 mod rows;
+mod sam;
 mod sensitivity;
 
 /// How far a value may be from the golden one: `relative` of the larger of the two or, near zero, `absolute`.
