@@ -93,6 +93,7 @@ fn elementwise<A: Scalar>() -> Table<A> {
         Adamax: Adamax::new(rate()); beta1 0.5, beta2 0.7, eps 0.1;
         Adan: Adan::new(rate()); beta1 0.5, beta2 0.7, beta3 0.6, eps 0.1;
         AdEMAMix: AdEMAMix::new(rate()); beta1 0.5, beta2 0.7, beta3 0.6, alpha 2.0, eps 0.1;
+        AdaHessian: AdaHessian::new(rate()).eps(0.5); beta1 0.5, beta2 0.7, eps 0.1;
         Adopt: Adopt::new(rate()); beta1 0.5, beta2 0.7, eps 0.9, clip_exponent 0.1;
         Asgd: Asgd::new(rate()); lambda 0.1, alpha 0.5;
         Lamb: Lamb::new(rate()); beta1 0.5, beta2 0.7, eps 0.1;
@@ -116,6 +117,7 @@ fn elementwise<A: Scalar>() -> Table<A> {
         RAdamScheduleFree: RAdamScheduleFree::new(rate()).beta2(0.9); beta1 0.5, beta2 0.7, eps 0.1, time_power 1.0, lr_power 1.0;
         Sgd: Sgd::new(rate()); ;
         SignSgd: SignSgd::new(rate()); ;
+        Sophia: Sophia::new(rate()).eps(0.5); beta1 0.5, beta2 0.7, gamma 0.3, threshold 0.2, eps 0.1;
         Signum: Signum::new(rate()); momentum 0.1;
         StableAdamW: StableAdamW::new(rate()); beta1 0.5, beta2 0.7, eps 0.1;
         Yogi: Yogi::new(rate()); beta1 0.5, beta2 0.7, eps 0.1, initial_accumulator_value 0.5;

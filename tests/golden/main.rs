@@ -13,6 +13,7 @@ use case::{Case, STEPS, cases};
 mod averages;
 mod build;
 mod case;
+mod curvature;
 mod lbfgs;
 mod matrices;
 mod options;
