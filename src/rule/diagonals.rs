@@ -49,7 +49,8 @@ impl<A: Scalar> Diagonals<A> {
         }
     }
 
-    /// Gives the slots of a tensor its diagonal, if one waits.
+    /// Gives the slots of a tensor its diagonal, if one waits. Apart from the loop, which it must not slow.
+    #[cold]
     pub(super) fn absorb<R: Rule<A>>(
         &mut self,
         (rule, values): (&R, &R::Values),
