@@ -91,7 +91,7 @@ fn sharded_is_inside() {
     assert_eq!(bits(&ends[0]), bits(&ends[1]));
     let errors =
         ThreadGroup::run(2, |group| Adam::new(0.1).sam(0.5).sharded(group).ascend(&mut pair(0), &pair(1)).unwrap_err());
-    assert!(errors.iter().any(|error| *error == Error::Ranks(RankError::NotShardable { name: "sam" })), "{errors:?}");
+    assert!(errors.contains(&Error::Ranks(RankError::NotShardable { name: "sam" })), "{errors:?}");
 }
 
 /// An ascent is no local step: rounds end after as many descents, and the anchor never is a perturbed point.
