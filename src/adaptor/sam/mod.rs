@@ -20,7 +20,9 @@ use gap::Gap;
 use starts::Starts;
 
 pub use calls::SamReport;
-pub(crate) use calls::{ascend, ensure_settled, retreat, step_with};
+#[cfg(feature = "checkpoint")]
+pub(crate) use calls::ensure_settled;
+pub(crate) use calls::{ascend, retreat, step_with};
 
 /// Steps along the gradient at the worst point in a ball around the parameters, which leads to flat minima (SAM). Created by
 /// [`OptimizerExt::sam`](crate::OptimizerExt::sam).
@@ -145,6 +147,7 @@ impl<A> Sam<A> {
     }
 
     /// Whether a call of `ascend` is going on.
+    #[cfg(feature = "distributed")]
     pub(crate) fn is_ascending(&self) -> bool {
         self.phase == Phase::Ascending
     }
