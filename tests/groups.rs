@@ -93,6 +93,7 @@ fn elementwise<A: Scalar>() -> Table<A> {
         Adamax: Adamax::new(rate()); beta1 0.5, beta2 0.7, eps 0.1;
         Adan: Adan::new(rate()); beta1 0.5, beta2 0.7, beta3 0.6, eps 0.1;
         AdEMAMix: AdEMAMix::new(rate()); beta1 0.5, beta2 0.7, beta3 0.6, alpha 2.0, eps 0.1;
+        AdaHessian: AdaHessian::new(rate()).eps(0.5); beta1 0.5, beta2 0.7, eps 0.1;
         Adopt: Adopt::new(rate()); beta1 0.5, beta2 0.7, eps 0.9, clip_exponent 0.1;
         Asgd: Asgd::new(rate()); lambda 0.1, alpha 0.5;
         Lamb: Lamb::new(rate()); beta1 0.5, beta2 0.7, eps 0.1;
@@ -116,6 +117,7 @@ fn elementwise<A: Scalar>() -> Table<A> {
         RAdamScheduleFree: RAdamScheduleFree::new(rate()).beta2(0.9); beta1 0.5, beta2 0.7, eps 0.1, time_power 1.0, lr_power 1.0;
         Sgd: Sgd::new(rate()); ;
         SignSgd: SignSgd::new(rate()); ;
+        Sophia: Sophia::new(rate()).beta2(0.5).gamma(1.0).eps(0.1); beta1 0.5, beta2 0.7, gamma 0.3, threshold 0.2, eps 0.1;
         Signum: Signum::new(rate()); momentum 0.1;
         StableAdamW: StableAdamW::new(rate()); beta1 0.5, beta2 0.7, eps 0.1;
         Yogi: Yogi::new(rate()); beta1 0.5, beta2 0.7, eps 0.1, initial_accumulator_value 0.5;
@@ -166,6 +168,14 @@ fn tree<A: Scalar>(tensors: &[usize], phase: impl Fn(usize) -> f64, flat: bool) 
 fn trained<A: Scalar>(mut opt: Boxed<A>, tensors: &[usize], flat: bool) -> (Vec<ArrayD<A>>, Boxed<A>) {
     let mut params = tree(tensors, |at| at as f64, flat);
     for step in 0..STEPS {
+        // The Hessian's diagonal, for those that need it.
+        let diagonal = tree(tensors, |at| (at + 2 * step) as f64 + 0.25, flat);
+        if let Some(sophia) = opt.find_mut::<Sophia<A>>() {
+            sophia.curvature(&diagonal).unwrap();
+        }
+        if let Some(adahessian) = opt.find_mut::<AdaHessian<A>>() {
+            adahessian.curvature(&diagonal).unwrap();
+        }
         opt.step(&mut params, &tree(tensors, |at| (at + 3 * step) as f64 + 0.5, flat)).unwrap();
     }
     (params, opt)

@@ -7,10 +7,10 @@ use gradus::rule::{
 };
 use gradus::testing::Law;
 use gradus::{
-    AdEMAMix, AdaBelief, AdaMuon, Adadelta, Adafactor, Adagrad, Adam, AdamW, AdamWScheduleFree, Adamax, Adan, Adopt,
-    Asgd, DAdaptAdam, DAdaptSgd, DoG, DoWG, LaProp, Lamb, Lars, Lion, Madgrad, Mars, MarsLion, Momentum, Muon, NAdam,
-    NAdamW, Nesterov, NorMuon, NovoGrad, Optimizer, OptimizerExt, Prodigy, RAdam, RAdamScheduleFree, RAdamW, RmsProp,
-    Rprop, Sgd, SgdScheduleFree, SignSgd, Signum, StableAdamW, Yogi,
+    AdEMAMix, AdaBelief, AdaHessian, AdaMuon, Adadelta, Adafactor, Adagrad, Adam, AdamW, AdamWScheduleFree, Adamax,
+    Adan, Adopt, Asgd, DAdaptAdam, DAdaptSgd, DoG, DoWG, LaProp, Lamb, Lars, Lion, Madgrad, Mars, MarsLion, Momentum,
+    Muon, NAdam, NAdamW, Nesterov, NorMuon, NovoGrad, Optimizer, OptimizerExt, Prodigy, RAdam, RAdamScheduleFree,
+    RAdamW, RmsProp, Rprop, Sgd, SgdScheduleFree, SignSgd, Signum, Sophia, StableAdamW, Yogi,
 };
 use ndarray::{Array1, Array2, ArrayD, ShapeBuilder, Zip, array, s};
 
@@ -216,6 +216,8 @@ macro_rules! for_each_optimizer {
         $call!(Yogi::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
         $call!(LaProp::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
         $call!(AdEMAMix::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
+        $call!(Sophia::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
+        $call!(AdaHessian::new(LEARNING_RATE).eps(0.1).weight_decay(0.3), 0.0, 0.3);
         $call!(Adopt::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
         $call!(Adan::new(LEARNING_RATE).proximal(false).weight_decay(0.3), 0.0, 0.3);
         $call!(Madgrad::new(LEARNING_RATE).weight_decay(0.1), 0.1, 0.0);

@@ -57,6 +57,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::adaptor::sam::ensure_settled;
 use crate::error::{Error, FileError, Result, StateError, StepError, similar_to};
 use crate::params::{Element, Layout, Params, ParamsMut, ValuesMut, collect_mut, for_each};
 use crate::state::data::Stored;
@@ -89,11 +90,13 @@ impl Checkpoint {
     /// Copies parameters and the state of their optimizer.
     ///
     /// # Errors
-    /// [`StepError::DuplicatePath`], also for a parameter whose path starts with `optimizer/`.
+    /// [`StepError::DuplicatePath`], also for a parameter whose path starts with `optimizer/`; [`StepError::AlreadyAscended`] between the two
+    /// calls of a step with [`sam`](crate::OptimizerExt::sam).
     pub fn of<A: Element>(
         params: &(impl Params<Elem = A> + ?Sized),
         optimizer: &(impl Optimizer<A> + ?Sized),
     ) -> Result<Self> {
+        ensure_settled(optimizer)?;
         Ok(Self { optimizer: Some(optimizer.state_dict()), ..Self::of_params(params)? })
     }
 

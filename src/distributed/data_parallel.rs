@@ -60,6 +60,7 @@ use crate::step::{Optimizer, Report, Step, Tensor, norm};
 /// | `check_finite` | of the mean | of each rank's own; an error on all ranks |
 /// | `skip_nonfinite` | of the mean | leaves the other ranks waiting: use [`non_finite`](Self::non_finite) |
 /// | `accumulate` | communicates in every call | communicates once per combined step |
+/// | `sam` | ascends along the mean gradient | ascends along each rank's own gradient |
 /// | averages, `lookahead` | the same on all ranks | the same if ranks start from the same parameters |
 /// | `freeze`, `group` | as without ranks | as without ranks; must be the same on every rank |
 /// | `route` | as without ranks | if another rank rejects the step, other branches have moved: write it inside |

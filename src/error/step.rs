@@ -285,6 +285,23 @@ pub enum StepError {
     #[error("the parameters are swapped for their averages; swap them back first")]
     Swapped,
 
+    /// `sam` needs a call of [`ascend`](crate::OptimizerExt::ascend) before each step.
+    #[error(
+        "`sam` needs two calls: `ascend` with the gradients at the parameters, then `step` with the gradients where they are then"
+    )]
+    NotAscended,
+
+    /// The parameters are at the perturbed point of `sam`, where only a step may follow.
+    #[error("the parameters are at the perturbed point; call `step` with the gradients there, or `retreat`")]
+    AlreadyAscended,
+
+    /// The chain cannot take the two calls of `sam`.
+    #[error("this chain cannot ascend: {reason}")]
+    CannotAscend {
+        /// Why not, and what to do instead.
+        reason: &'static str,
+    },
+
     /// The step is a [`preview`](crate::Step::preview) and cannot be applied.
     #[error("a preview of a step cannot be applied; apply the step itself")]
     Previewed,

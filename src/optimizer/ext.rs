@@ -4,12 +4,13 @@ use std::any::TypeId;
 
 use crate::adaptor::{
     Accumulate, Adapted, Centralize, Ema, Finite, Freeze, Group, Grouped, LayerwiseDecay, Lookahead, Maximize,
-    NonFinite, Router, Swa, Transform, Transforming, Unscale,
+    NonFinite, Router, Sam, SamReport, Swa, Transform, Transforming, Unscale, sam,
 };
 use crate::clip::{Adaptive, Norm, Value};
-use crate::params::{Element, Pattern};
+use crate::error::Result;
+use crate::params::{Element, Params, ParamsMut, Pattern};
 use crate::schedule::Hyper;
-use crate::step::Optimizer;
+use crate::step::{Optimizer, Report};
 
 /// The methods that add adaptors to an optimizer. Every [`Optimizer`] has them.
 ///
@@ -149,6 +150,66 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         Self: Sized,
     {
         Adapted::new(self, Lookahead::new(every, slow_step))
+    }
+
+    /// Steps along the gradient at the worst point within a distance `rho`: a number or a schedule (sharpness-aware minimization). Take steps
+    /// with [`step_with`](Self::step_with), or with [`ascend`](Self::ascend) and [`step`](Optimizer::step). See [`Sam`].
+    #[doc(alias("SAM", "ASAM", "GSAM", "sharpness-aware minimization"))]
+    fn sam(self, rho: impl Into<Hyper>) -> Adapted<Self, Sam<A>>
+    where
+        Self: Sized,
+    {
+        Adapted::new(self, Sam::new(rho))
+    }
+
+    /// Takes a step of a chain with [`sam`](Self::sam). `evaluate` returns the loss and its gradients; it is called at the parameters and at
+    /// the perturbed point. Use the same data in both calls.
+    ///
+    /// # Errors
+    /// Those of [`Sam`] and of [`step`](Optimizer::step). The parameters, also those of the optimizer, are then as before the call.
+    fn step_with<P, G, L>(&mut self, params: &mut P, evaluate: impl FnMut(&P) -> (L, G)) -> Result<SamReport>
+    where
+        P: ParamsMut<Elem = A>,
+        G: Params<Elem = A>,
+        L: Into<f64>,
+    {
+        sam::step_with(self, params, evaluate)
+    }
+
+    /// The first of the two calls of a step with [`sam`](Self::sam): moves the parameters uphill along `grads`. Then compute the gradients at
+    /// the new parameters, with the same data, and pass them to [`step`](Optimizer::step), which first puts the parameters back.
+    ///
+    /// The report has `moved: false` if the parameters have not moved uphill: if an `accumulate` gathers gradients, or the step is skipped.
+    ///
+    /// ```
+    /// use gradus::prelude::*;
+    /// use ndarray::array;
+    ///
+    /// let mut opt = Sgd::new(0.1).sam(0.5);
+    /// let mut w = array![1.0];
+    /// opt.ascend(&mut w, &array![2.0])?;
+    /// assert!((w[0] - 1.5_f64).abs() < 1e-9);
+    /// opt.step(&mut w, &array![3.0])?; // the gradient at 1.5
+    /// assert_eq!(w, array![0.7]); // 1 − 0.1 · 3
+    /// # Ok::<(), gradus::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Sam`] and of [`step`](Optimizer::step). Nothing has changed then.
+    fn ascend(&mut self, params: &mut dyn ParamsMut<Elem = A>, grads: &dyn Params<Elem = A>) -> Result<Report> {
+        sam::ascend(self, params, grads)
+    }
+
+    /// Takes [`ascend`](Self::ascend) back: puts the parameters back to where they were, for example because the second gradients cannot be
+    /// computed. Without an `ascend` before it, it does nothing.
+    ///
+    /// If an `accumulate` is after `sam`, also call its [`discard`](crate::adaptor::Accumulate::discard).
+    ///
+    /// # Errors
+    /// [`StepError::CannotAscend`](crate::error::StepError::CannotAscend) if there is no `sam`, and
+    /// [`StepError::ParametersChanged`](crate::error::StepError::ParametersChanged) for other parameters.
+    fn retreat(&mut self, params: &mut dyn ParamsMut<Elem = A>) -> Result<()> {
+        sam::retreat(self, params)
     }
 
     /// Multiplies the learning rate by `rate` for each layer further from the output. `layers` has one pattern per layer, from the input to

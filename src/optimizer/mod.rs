@@ -8,6 +8,7 @@ mod adabelief;
 mod adadelta;
 mod adafactor;
 mod adagrad;
+mod adahessian;
 mod adam;
 mod adamax;
 mod adan;
@@ -44,6 +45,7 @@ mod shampoo;
 mod signum;
 #[cfg(feature = "second-order")]
 mod soap;
+mod sophia;
 mod stable_adamw;
 mod yogi;
 
@@ -87,6 +89,7 @@ optimizers! {
     adadelta: Adadelta; AdadeltaRule, AdadeltaValues;
     adafactor: Adafactor; AdafactorRule, AdafactorValues;
     adagrad: Adagrad; AdagradRule, AdagradValues;
+    adahessian: AdaHessian; AdaHessianRule, AdaHessianValues;
     adam: Adam, AdamW; AdamRule, AdamValues;
     adamax: Adamax; AdamaxRule, AdamaxValues;
     adan: Adan; AdanRule, AdanValues;
@@ -122,6 +125,7 @@ optimizers! {
     shampoo: Shampoo; Graft, ShampooRule, ShampooValues;
     #[cfg(feature = "second-order")]
     soap: Soap; SoapRule, SoapValues;
+    sophia: Sophia; SophiaRule, SophiaValues;
     stable_adamw: StableAdamW; ;
     yogi: Yogi; YogiRule, YogiValues;
 }

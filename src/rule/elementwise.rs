@@ -5,6 +5,7 @@ use std::fmt;
 use ndarray::{ArrayD, ShapeBuilder};
 use pulp::Arch;
 
+use super::diagonals::Diagonals;
 use super::elements::MAX_TOTALS;
 use super::evaluated::Evaluated;
 use super::lanes::{Goal, Prelude};
@@ -43,6 +44,7 @@ pub struct Elementwise<R, A> {
     pub(super) most_steps: u64,
     pub(super) state: PerTensor<State<A>>,
     pub(super) evaluated: Evaluated<A>,
+    pub(super) diagonals: Diagonals<A>,
     pub(super) scratch: Scratch<A>,
     /// What the rule remembers of all tensors together.
     pub(super) totals: [f64; MAX_TOTALS],
@@ -60,6 +62,7 @@ impl<R, A> Elementwise<R, A> {
             most_steps: 0,
             state: PerTensor::new(),
             evaluated: Evaluated::default(),
+            diagonals: Diagonals::default(),
             scratch: Scratch::default(),
             totals: [0.0; MAX_TOTALS],
         }
@@ -110,6 +113,7 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
         let tensors = self.state.iter().filter(|(_, state)| state.steps > 0);
         tensors.for_each(|(info, state)| state.write(self.rule.slots(), names, info, &mut node));
         self.evaluated.write_state(&mut node);
+        self.diagonals.write_state(&mut node, self.state.layout());
     }
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
@@ -129,10 +133,12 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
             }
             false => Evaluated::default(),
         };
+        let diagonals = if self.rule.absorbs() { Diagonals::read_state(&mut node)? } else { Diagonals::default() };
         let most_steps = tensors.iter().map(|(_, state)| state.steps).max().unwrap_or(0);
         let own = Commit::new(move || {
             (self.steps, self.most_steps) = (steps, most_steps);
             (self.state, self.evaluated, self.totals) = (tensors, evaluated, totals);
+            self.diagonals = diagonals;
         });
         Ok(own.and(schedules))
     }
@@ -150,6 +156,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         let of_rows = elements_of_rows(step);
         let mut sweep = Sweep::new(&self.rule, arch, of_rows.unwrap_or(step.layout().elements()));
         let (mut number, has_numbers) = (0, !self.rule.numbers().is_empty());
+        let has_diagonals = !self.diagonals.is_empty();
         let mut known: Option<Now<R::Coefficients>> = None;
         let mut known_in_groups = Vec::new();
         known_in_groups.resize_with(values.rule.places(), || None);
@@ -161,6 +168,9 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
             let pull = values.rates.of(decay, *learning_rate, *weight_decay);
             let place = values.rule.place(replaced);
             let own = values.rule.at(place);
+            if has_diagonals {
+                self.diagonals.absorb((&self.rule, own), arch, (info, *index), state);
+            }
             let mut at = At {
                 step: state.steps,
                 learning_rate: pull.learning_rate,
@@ -255,6 +265,9 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         if of_rows.is_some() {
             follow_each(step);
         }
+        if has_diagonals {
+            self.diagonals.settle();
+        }
         if let Some(learned) = learned {
             self.totals = learned.totals;
         }
@@ -275,6 +288,7 @@ impl<R: Clone, A: Clone> Clone for Elementwise<R, A> {
             most_steps: self.most_steps,
             state: self.state.clone(),
             evaluated: self.evaluated.clone(),
+            diagonals: self.diagonals.clone(),
             scratch: Scratch::default(),
             totals: self.totals,
         }

@@ -43,7 +43,9 @@
 
 mod averaging;
 mod checked;
+mod curvature;
 mod decay;
+mod diagonals;
 mod directions;
 mod elements;
 mod elementwise;
@@ -74,6 +76,7 @@ mod valued;
 use crate::params::Scalar;
 
 pub use averaging::Averaging;
+pub use curvature::Curved;
 pub use decay::{Decay, DecayRate};
 pub use elements::{Elements, MAX_SUMS, MAX_TOTALS, Measures};
 pub use elementwise::Elementwise;
@@ -179,6 +182,17 @@ pub trait Rule<A: Scalar>: HyperParameters + 'static {
     /// default is `false`.
     fn averages(&self) -> bool {
         false
+    }
+
+    /// Whether the rule is [`Curved`]: it averages diagonals of the Hessian in [`absorb`](Self::absorb). The default is `false`.
+    fn absorbs(&self) -> bool {
+        false
+    }
+
+    /// Averages a diagonal of the Hessian. As [`sweep`](Self::sweep), it calls [`Lanes::each`], with a function that finds the diagonal where the
+    /// gradient is, and returns the direction 0 and the new slots. The driver calls it before `sweep`, in a step before which there was a diagonal.
+    fn absorb(&self, values: &Self::Values, lanes: Lanes<'_, A>) {
+        let _ = (values, lanes);
     }
 
     /// Computes the step size in `θ ← θ − step_size · direction` and the coefficients of one tensor, from the hyper-parameters of this step.

@@ -7,6 +7,8 @@ use super::rows::{Pinned, Row};
 
 const MOMENTS: &[&str] = &["exp_avg", "exp_avg_sq"];
 
+const SOPHIA: &[&str] = &["momentum", "hessian_moment"];
+
 /// Every row, for one element type.
 #[rustfmt::skip]
 pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
@@ -76,6 +78,30 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
             pinned: Pinned::Bits(0.7003275, 0.7003275010782495),
             optimizer: |lr| Box::new(Adan::new(lr).beta1(0.9).beta2(0.8).beta3(0.95).eps(1e-3).weight_decay(0.01)),
             oracle: Element(|t, lr, p, g, s| adan(t, lr, p, g, s, ([0.9, 0.8, 0.95], 1e-3)) / (1.0 + lr * 0.01)) },
+
+        // Without a diagonal its divisor is ε, and with the default of that it moves by signs.
+        Row { name: "sophia", slots: SOPHIA, rests: true, parabola: 0.3, rosenbrock: (1e-3, 20_000),
+            pinned: Pinned::Bits(0.73219544, 0.7321954320774537),
+            optimizer: |lr| Box::new(Sophia::new(lr).eps(0.1)),
+            oracle: Element(|t, lr, p, g, s| sophia(t, lr, p, g, s, (0.965, 0.1, 1.0, false))) },
+        Row { name: "sophia, betas, gamma, threshold, eps, bias correction, weight decay", slots: SOPHIA, rests: false,
+            parabola: 0.1, rosenbrock: (1e-3, 20_000),
+            pinned: Pinned::Bits(0.68471, 0.6847100302470067),
+            optimizer: |lr| Box::new(Sophia::new(lr).beta1(0.9).beta2(0.5).gamma(2.0).threshold(0.7).eps(0.3).bias_correction(true).weight_decay(0.01)),
+            oracle: Element(|t, lr, p, g, s| sophia(t, lr, p * (1.0 - lr * 0.01), g, s, (0.9, 0.3, 0.7, true))) },
+        // Without a diagonal its divisor is ε.
+        Row { name: "adahessian", slots: &["exp_avg", "exp_hessian_diag_sq"], rests: true, parabola: 0.1, rosenbrock: (1e-3, 20_000),
+            pinned: Pinned::Bits(0.71612257, 0.7161225482038291),
+            optimizer: |lr| Box::new(AdaHessian::new(lr).eps(1.0)),
+            oracle: Element(|t, lr, p, g, [m, ..]| { *m = 0.9 * *m + (1.0 - 0.9) * g; p - lr * *m / (1.0 - 0.9_f64.powi(t)) }) },
+        Row { name: "adahessian, betas, eps, weight decay", slots: &["exp_avg", "exp_hessian_diag_sq"], rests: false,
+            parabola: 0.1, rosenbrock: (1e-3, 20_000),
+            pinned: Pinned::Bits(0.68358815, 0.6835881630073819),
+            optimizer: |lr| Box::new(AdaHessian::new(lr).beta1(0.8).beta2(0.5).eps(0.5).weight_decay(0.01)),
+            oracle: Element(|t, lr, p, g, [m, ..]| {
+                *m = 0.8 * *m + (1.0 - 0.8) * g;
+                p * (1.0 - lr * 0.01) - lr * (*m / (1.0 - 0.8_f64.powi(t))) / 0.5
+            }) },
 
         Row { name: "madgrad", slots: &["s", "grad_sum_sq", "x0"], rests: true, parabola: 0.1, rosenbrock: (1e-2, 10_000),
             pinned: Pinned::Bits(0.7096645, 0.7096644956682171),
@@ -167,6 +193,20 @@ fn adan(
     *before = grad;
     let momentum = *m / (1.0 - beta1.powi(t)) + beta2 * *d / (1.0 - beta2.powi(t));
     param - learning_rate * momentum / ((*v / (1.0 - beta3.powi(t))).sqrt() + eps)
+}
+
+/// With an average diagonal of 0.
+fn sophia(
+    t: i32,
+    learning_rate: f64,
+    param: f64,
+    grad: f64,
+    [m, ..]: &mut [f64; 4],
+    (beta1, eps, threshold, bias_correction): (f64, f64, f64, bool),
+) -> f64 {
+    *m = beta1 * *m + (1.0 - beta1) * grad;
+    let m = if bias_correction { *m / (1.0 - beta1.powi(t)) } else { *m };
+    param - learning_rate * (m / eps).clamp(-threshold, threshold)
 }
 
 fn madgrad(

@@ -206,6 +206,15 @@ fn table() -> Vec<(Error, &'static str)> {
             step(Sgd::new(0.1).route("1", Late)),
             "other tensors have already moved: not today (an optimizer must reject in `check` every step that it would reject in `apply`)",
         ),
+        (
+            step(Sgd::new(0.1).sam(0.05)),
+            "`sam` needs two calls: `ascend` with the gradients at the parameters, then `step` with the gradients where they are then",
+        ),
+        (ascended(), "the parameters are at the perturbed point; call `step` with the gradients there, or `retreat`"),
+        (
+            Sgd::new(0.1).ascend(&mut w, &g).unwrap_err(),
+            "this chain cannot ascend: it has no `sam`, or has it before `master_weights`; write `sam` after it",
+        ),
         (swapped(), "the parameters are swapped for their averages; swap them back first"),
         (loading(|_| {}, AdamW::new(0.1)), "expected the state of adamw, found that of adam"),
         (loading(|state| _ = state.remove("adam/exp_avg/1"), Adam::new(0.1)), "entry \"adam/exp_avg/1\" is missing"),
@@ -279,6 +288,13 @@ fn curvature() -> Vec<(Error, &'static str)> {
         (inside(observed("m")), "there is no weight \"m.weight\", \"m\"; the tensors are \"l\""),
         (Sgd::<f64>::new(0.1).kfac().adapt_damping(1.0, 1.0).unwrap_err(), "no step has been taken yet"),
     ]
+}
+
+/// A second ascent.
+fn ascended() -> Error {
+    let (mut opt, mut w) = (Sgd::new(0.1).sam(0.05), array![1.0]);
+    opt.ascend(&mut w, &array![1.0]).unwrap();
+    opt.ascend(&mut w, &array![1.0]).unwrap_err()
 }
 
 /// What a step says that is taken on the averages.

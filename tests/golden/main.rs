@@ -13,11 +13,13 @@ use case::{Case, STEPS, cases};
 mod averages;
 mod build;
 mod case;
+mod curvature;
 mod lbfgs;
 mod matrices;
 mod options;
 mod parameter_free;
 mod rows;
+mod sam;
 mod sensitivity;
 
 /// How far a value may be from the golden one: `relative` of the larger of the two or, near zero, `absolute`.

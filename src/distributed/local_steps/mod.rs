@@ -2,10 +2,11 @@
 
 mod round;
 
+use std::any::{Any, TypeId};
 use std::fmt;
 use std::sync::Arc;
 
-use crate::adaptor::{around, count_inner};
+use crate::adaptor::{Sam, around, count_inner};
 use crate::distributed::group::{Alone, Collective};
 use crate::distributed::joint::{Peers, Vote, ahead, describe_tensors, describe_values, ensure_outermost};
 use crate::distributed::traffic::{BUCKET_BYTES, Traffic, bucket_elements};
@@ -159,16 +160,6 @@ impl<O, U, G, A> LocalSteps<O, U, G, A> {
     pub fn traffic(&self) -> Traffic {
         self.traffic
     }
-
-    /// Whether the next step ends with a round.
-    fn is_round(&self) -> bool {
-        self.taken + 1 >= self.every
-    }
-
-    /// Whether the next step speaks to the others.
-    fn meets(&self) -> bool {
-        self.anchors.layout().is_none() || self.is_round()
-    }
 }
 
 impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<O, U, G, A> {
@@ -182,6 +173,27 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
         let known = self.peers.broadcast(params, self.layout(), bucket, |step| self.check_own(step))?;
         (self.taken, self.anchors) = (0, PerTensor::of(known));
         Ok(())
+    }
+
+    /// Whether this call is the ascent of a `sam` inside, which is not a step.
+    fn ascends(&self) -> bool {
+        let sam = self.inner.part(TypeId::of::<Sam<A>>());
+        sam.and_then(<dyn Any>::downcast_ref::<Sam<A>>).is_some_and(Sam::is_ascending)
+    }
+
+    /// Whether the next step ends with a round.
+    fn is_round(&self) -> bool {
+        self.taken + 1 >= self.every && !self.ascends()
+    }
+
+    /// Whether the next step speaks to the others.
+    fn meets(&self) -> bool {
+        self.anchors.layout().is_none() || self.is_round()
+    }
+
+    /// The number of steps in this round, after this call.
+    fn taken_after(&self) -> u64 {
+        if self.ascends() { self.taken } else { self.taken + 1 }
     }
 
     fn check_own(&self, step: &Step<'_, A>) -> Result<()> {
@@ -248,18 +260,19 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> Optimizer<A
         if !self.meets() {
             step.ensure_writable()?;
             self.check_own(&step)?;
+            let taken = self.taken_after(); // after the step, the ascent is over
             let report = self.step_alone(&mut step)?;
-            self.taken += 1;
+            self.taken = taken;
             return Ok(report);
         }
-        let own = self.vote(&step);
+        let (own, taken) = (self.vote(&step), self.taken_after());
         let begin = self.anchors.layout().is_none().then(|| bucket_elements::<A>(BUCKET_BYTES));
         let Some(joint) = self.peers.agree(own)? else { return Ok(Report::new(self.learning_rate(), false)) };
         let report = joint.take(&mut step, begin, |joint, step| match is_round {
             true => self.round(joint, step),
             false => self.step_alone(step),
         })?;
-        self.taken = if is_round { 0 } else { self.taken + 1 };
+        self.taken = if is_round { 0 } else { taken };
         Ok(report)
     }
 

@@ -1,0 +1,116 @@
+//! The calls of a training loop: they work on a whole chain.
+
+use std::any::TypeId;
+
+use super::{Phase, Sam};
+use crate::adaptor::{Accumulate, Router};
+use crate::error::{Error, Result, StepError};
+use crate::params::{Element, Params, ParamsMut};
+use crate::step::{Optimizer, Report};
+
+/// The result of [`step_with`](crate::OptimizerExt::step_with).
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SamReport {
+    /// The report of the step. `moved` is `false` if it was skipped.
+    pub step: Report,
+    /// The loss at the parameters before the step.
+    pub loss: f64,
+    /// The loss at the perturbed point; `None` if the ascent was skipped. Its difference to `loss` measures the sharpness.
+    pub perturbed_loss: Option<f64>,
+}
+
+fn cannot_ascend(reason: &'static str) -> Error {
+    Error::Step(StepError::CannotAscend { reason })
+}
+
+/// The part of a chain that has this type.
+fn find<T: 'static, A: Element>(chain: &(impl Optimizer<A> + ?Sized)) -> Option<&T> {
+    chain.part(TypeId::of::<T>())?.downcast_ref()
+}
+
+/// [`find`], mutable.
+fn find_mut<T: 'static, A: Element>(chain: &mut (impl Optimizer<A> + ?Sized)) -> Option<&mut T> {
+    chain.part_mut(TypeId::of::<T>())?.downcast_mut()
+}
+
+/// The `sam` of a chain, if the whole chain can ascend.
+fn sam_of<A: Element, O: Optimizer<A> + ?Sized>(chain: &mut O) -> Result<&mut Sam<A>> {
+    let sam = TypeId::of::<Sam<A>>();
+    if find::<Router<A>, A>(chain).is_some_and(|router| router.part(sam).is_some()) {
+        return Err(cannot_ascend(
+            "`sam` is in a branch of `route`, and the others would step twice; write `sam` after `route`",
+        ));
+    }
+    let missing = "it has no `sam`, or has it before `master_weights`; write `sam` after it";
+    find_mut::<Sam<A>, A>(chain).ok_or(cannot_ascend(missing))
+}
+
+/// See [`OptimizerExt`](crate::OptimizerExt)`::ascend`.
+pub(crate) fn ascend<A: Element, O: Optimizer<A> + ?Sized>(
+    chain: &mut O,
+    params: &mut dyn ParamsMut<Elem = A>,
+    grads: &dyn Params<Elem = A>,
+) -> Result<Report> {
+    if let Err(error) = sam_of(chain).and_then(Sam::arm) {
+        return chain.conclude(Err(error));
+    }
+    let result = chain.step(params, grads);
+    let has_ascended = sam_of(chain)?.disarm();
+    result.map(|report| Report { moved: has_ascended, ..report })
+}
+
+/// See [`OptimizerExt`](crate::OptimizerExt)`::retreat`.
+pub(crate) fn retreat<A: Element, O: Optimizer<A> + ?Sized>(
+    chain: &mut O,
+    params: &mut dyn ParamsMut<Elem = A>,
+) -> Result<()> {
+    sam_of(chain)?.go_back(params)
+}
+
+/// Returns an error if the parameters are at a perturbed point.
+#[cfg(feature = "checkpoint")]
+pub(crate) fn ensure_settled<A: Element, O: Optimizer<A> + ?Sized>(chain: &O) -> Result<()> {
+    let has_ascended = find::<Sam<A>, A>(chain).is_some_and(Sam::has_ascended);
+    if has_ascended { Err(Error::Step(StepError::AlreadyAscended)) } else { Ok(()) }
+}
+
+/// The number of gradients in the sum of an `accumulate`, if there is one.
+fn gathered<A: Element, O: Optimizer<A> + ?Sized>(chain: &O) -> u64 {
+    find::<Accumulate<A>, A>(chain).map_or(0, Accumulate::gathered)
+}
+
+/// See [`OptimizerExt`](crate::OptimizerExt)`::step_with`.
+pub(crate) fn step_with<A, P, G, L, O>(
+    chain: &mut O,
+    params: &mut P,
+    mut evaluate: impl FnMut(&P) -> (L, G),
+) -> Result<SamReport>
+where
+    A: Element,
+    P: ParamsMut<Elem = A>,
+    G: Params<Elem = A>,
+    L: Into<f64>,
+    O: Optimizer<A> + ?Sized,
+{
+    let (loss, grads) = evaluate(params);
+    let (loss, before) = (loss.into(), gathered(chain));
+    let ascent = ascend(chain, params, &grads)?;
+    drop(grads);
+    if !ascent.moved {
+        if gathered(chain) > before {
+            find_mut::<Accumulate<A>, A>(chain).into_iter().for_each(Accumulate::discard);
+            let reason = "`step_with` is one call per step, and an `accumulate` after `sam` needs several; write `accumulate` before `sam`";
+            return Err(cannot_ascend(reason));
+        }
+        sam_of(chain)?.phase = Phase::Start; // a skipped ascent has no second call
+        return Ok(SamReport { step: ascent, loss, perturbed_loss: None });
+    }
+    let (perturbed_loss, grads) = evaluate(params);
+    let result = chain.step(params, &grads);
+    // After an error, or where an adaptor outside has skipped the step, the parameters are at the perturbed point.
+    let back = sam_of(chain)?.go_back(params);
+    let step = result?;
+    back?;
+    Ok(SamReport { step, loss, perturbed_loss: Some(perturbed_loss.into()) })
+}
