@@ -138,7 +138,10 @@ fn matrices<A: Scalar>() -> Table<A> {
 fn decompositions<A: Scalar>() -> Table<A> {
     table! { A;
         Shampoo: Shampoo::new(rate()).every(2).beta2(0.9).momentum(0.9); eps 0.1, beta2 0.5, momentum 0.5;
-        Soap: Soap::new(rate()).every(2); beta1 0.5, beta2 0.7, eps 0.1;
+        KlSoap: KlSoap::new(rate()).every(2).nesterov(true).shampoo_beta(0.9);
+            beta1 0.5, beta2 0.7, eps 0.1, shampoo_beta 0.5, momentum_decay 0.3;
+        Soap: Soap::new(rate()).every(2).nesterov(true).shampoo_beta(0.9);
+            beta1 0.5, beta2 0.7, eps 0.1, shampoo_beta 0.5, momentum_decay 0.3;
     }
 }
 

@@ -124,7 +124,7 @@ optimizers! {
     #[cfg(feature = "second-order")]
     shampoo: Shampoo; Graft, ShampooRule, ShampooValues;
     #[cfg(feature = "second-order")]
-    soap: Soap; SoapRule, SoapValues;
+    soap: KlSoap, Soap; SoapRule, SoapValues;
     sophia: Sophia; SophiaRule, SophiaValues;
     stable_adamw: StableAdamW; ;
     yogi: Yogi; YogiRule, YogiValues;

@@ -447,6 +447,9 @@ fn narrow() -> Vec<(&'static str, Narrow, &'static [f64])> {
         ("beta1", |x| Box::new(Soap::new(0.1).beta1(x)), SHARE),
         ("beta2", |x| Box::new(Soap::new(0.1).beta2(x)), SHARE),
         ("eps", |x| Box::new(Soap::new(0.1).eps(x)), EPS),
+        ("shampoo_beta", |x| Box::new(Soap::new(0.1).shampoo_beta(x)), SHARE),
+        ("beta1", |x| Box::new(KlSoap::new(0.1).beta1(x)), SHARE),
+        ("eps", |x| Box::new(KlSoap::new(0.1).eps(x)), EPS),
     ]);
     table
 }

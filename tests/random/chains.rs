@@ -29,6 +29,7 @@ pub(crate) enum Algorithm {
     Muon,
     Shampoo,
     Soap,
+    KlSoap,
     /// A rule of matrices of the user's own.
     OwnMatrix,
 }
@@ -36,7 +37,7 @@ pub(crate) enum Algorithm {
 impl Algorithm {
     /// Whether it steps matrices only.
     pub(crate) fn wants_matrices(self) -> bool {
-        matches!(self, Self::Muon | Self::Shampoo | Self::Soap | Self::OwnMatrix)
+        matches!(self, Self::Muon | Self::Shampoo | Self::Soap | Self::KlSoap | Self::OwnMatrix)
     }
 }
 
@@ -273,7 +274,7 @@ fn base(random: &mut impl RngExt) -> Base {
     use Algorithm::*;
     let all = [
         Sgd, Momentum, Nesterov, RmsProp, Adam, AdamW, AdamW, FedAdam, FedYogi, FedAdagrad, Signs, Own, Lbfgs,
-        Adafactor, Muon, Shampoo, Soap, OwnMatrix,
+        Adafactor, Muon, Shampoo, Soap, KlSoap, OwnMatrix,
     ];
     let algorithm = random.pick(&all);
     let number = |value: f64, random: &mut _| Number::draw(value, true, random);
