@@ -46,7 +46,7 @@ impl<A: Scalar, R: FactoredRule<A> + Clone + 'static> Subject<A> for Factored<R,
 }
 
 /// The names of all matrix optimizers' slots.
-const SLOTS: [&str; 12] = [
+const SLOTS: [&str; 13] = [
     "momentum_buffer",
     "second_momentum_buffer",
     "graft_exp_avg_sq",
@@ -59,6 +59,7 @@ const SLOTS: [&str; 12] = [
     "right_root",
     "left_basis",
     "right_basis",
+    "update_counter",
 ];
 
 /// Every row, for one element type.

@@ -298,6 +298,11 @@ fn base<A: Scalar>(base: &Base, dials: &mut Dials) -> Boxed<A> {
             let opt = if first { opt.every(2) } else { opt };
             Box::new(opt.max_side(if second { 2 } else { 64 }).nesterov(third))
         }
+        Algorithm::Kron => {
+            let opt = with!(Kron::<A>::new(rate), momentum a, update_probability b, precond_lr c);
+            let opt = opt.max_size_triangular(if first { 2 } else { 64 });
+            Box::new(opt.momentum_into_precond_update(second).seed(u64::from(third)))
+        }
         Algorithm::KlSoap => {
             let opt = with!(KlSoap::<A>::new(rate), beta1 a, beta2 b, eps c);
             let opt = if first { opt.every(2) } else { opt };

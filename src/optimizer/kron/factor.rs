@@ -2,7 +2,7 @@
 
 use std::mem::swap;
 
-use ndarray::{Array2, ArrayRef2, ArrayView2};
+use ndarray::{Array2, ArrayRef2, ArrayView1, ArrayView2};
 
 use crate::kernel::decomposition::solved_transposed;
 use crate::kernel::product::faer::{blend_gram, multiplied, multiply};
@@ -10,18 +10,18 @@ use crate::params::Scalar;
 use crate::step::norm;
 
 /// The smallest divisor: that of the authors.
-const TINY: f64 = 1.175_494_350_822_287_5e-38;
+const LEAST_DIVISOR: f64 = 1.175_494_350_822_287_5e-38;
 
 /// The side that a factor multiplies.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum At {
+pub(super) enum Side {
     Rows,
     Columns,
 }
 
 /// A factor Q of P = QᵀQ: upper triangular, or the row of a diagonal.
 pub(super) struct Factor<'s, A> {
-    pub(super) at: At,
+    pub(super) at: Side,
     pub(super) diagonal: bool,
     pub(super) values: &'s mut Array2<A>,
 }
@@ -44,10 +44,10 @@ impl<A: Scalar> Factor<'_, A> {
             return self.scale(matrix, |x, q| x * q);
         }
         match (self.at, transposed) {
-            (At::Rows, false) => multiply(self.values, matrix, room),
-            (At::Rows, true) => multiply(&self.values.t(), matrix, room),
-            (At::Columns, false) => multiply(matrix, &self.values.t(), room),
-            (At::Columns, true) => multiply(matrix, self.values, room),
+            (Side::Rows, false) => multiply(self.values, matrix, room),
+            (Side::Rows, true) => multiply(&self.values.t(), matrix, room),
+            (Side::Columns, false) => multiply(matrix, &self.values.t(), room),
+            (Side::Columns, true) => multiply(matrix, self.values, room),
         }
         swap(matrix, room);
     }
@@ -56,8 +56,8 @@ impl<A: Scalar> Factor<'_, A> {
     pub(super) fn solve(&self, matrix: &mut Array2<A>) {
         match self.at {
             _ if self.diagonal => self.scale(matrix, |x, q| x / q),
-            At::Rows => *matrix = solved_transposed(self.values, matrix),
-            At::Columns => {
+            Side::Rows => *matrix = solved_transposed(self.values, matrix),
+            Side::Columns => {
                 let solved = solved_transposed(self.values, &matrix.t());
                 *matrix = solved.t().as_standard_layout().into_owned();
             }
@@ -68,12 +68,12 @@ impl<A: Scalar> Factor<'_, A> {
     fn scale(&self, matrix: &mut Array2<A>, combine: impl Fn(A, A) -> A) {
         let diagonal = self.values.row(0);
         match self.at {
-            At::Rows => {
+            Side::Rows => {
                 for (mut row, q) in matrix.rows_mut().into_iter().zip(diagonal) {
                     row.mapv_inplace(|x| combine(x, *q));
                 }
             }
-            At::Columns => {
+            Side::Columns => {
                 for mut row in matrix.rows_mut() {
                     row.zip_mut_with(&diagonal, |x, q| *x = combine(*x, *q));
                 }
@@ -84,41 +84,37 @@ impl<A: Scalar> Factor<'_, A> {
     /// Q ← Q − η·(AAᵀ − BBᵀ)/‖AAᵀ + BBᵀ‖·Q, of whose first factor a triangular Q has what is not below the diagonal. For columns AᵀA and BᵀB. A change
     /// that is not finite is left out.
     pub(super) fn learn(&mut self, a: &ArrayRef2<A>, b: &ArrayRef2<A>, rate: f64) {
-        let along = |matrix: ArrayView2<'_, A>| match self.at {
-            At::Rows => matrix.reversed_axes().reversed_axes(),
-            At::Columns => matrix.reversed_axes(),
-        };
+        let [a, b] = [a, b].map(|matrix| if self.at == Side::Rows { matrix.view() } else { matrix.t() });
         if self.diagonal {
-            let squares = |matrix: &ArrayRef2<A>| {
-                let sides = (0..self.values.len()).map(|_| 0.0).collect::<Vec<f64>>();
-                let mut sums = sides;
-                for ((row, column), x) in matrix.indexed_iter() {
-                    sums[if self.at == At::Rows { row } else { column }] += x.as_f64() * x.as_f64();
-                }
-                sums
-            };
-            let (a, b) = (squares(a), squares(b));
-            let largest = a.iter().zip(&b).map(|(a, b)| a + b).fold(0.0, f64::max) + TINY;
-            if A::from_f64(largest).is_finite() {
-                for (q, (a, b)) in self.values.iter_mut().zip(a.iter().zip(&b)) {
-                    *q = A::from_f64(q.as_f64() - rate * (a - b) / largest * q.as_f64());
-                }
-            }
-            return;
+            return self.learn_diagonal(a, b, rate);
         }
-        let side = self.values.nrows();
-        let mut difference = Array2::zeros((side, side));
-        blend_gram(along(a.view()), A::one(), A::zero(), &mut difference);
-        let mut sum = difference.clone();
-        blend_gram(along(b.view()), A::one(), A::one(), &mut sum);
-        blend_gram(along(b.view()), -A::one(), A::one(), &mut difference);
-        let scale = rate / (norm_bound(&sum) + TINY);
-        for ((row, column), x) in difference.indexed_iter_mut() {
-            *x = if row > column { A::zero() } else { A::from_f64(x.as_f64() * scale) };
+        let [mut a, b] = [a, b].map(|matrix| {
+            let mut gram = Array2::zeros(self.values.dim());
+            blend_gram(matrix, A::one(), A::zero(), &mut gram);
+            gram
+        });
+        let scale = rate / (norm_bound(&(&a + &b)) + LEAST_DIVISOR);
+        for (((row, column), a), b) in a.indexed_iter_mut().zip(&b) {
+            *a = if row > column { A::zero() } else { A::from_f64((*a - *b).as_f64() * scale) };
         }
-        let change = multiplied(&difference, self.values);
+        let change = multiplied(&a, self.values);
         if change.as_slice().is_some_and(norm::finite) {
             *self.values -= &change;
+        }
+    }
+
+    /// The same of a diagonal factor, the rows of A and B along it.
+    fn learn_diagonal(&mut self, a: ArrayView2<'_, A>, b: ArrayView2<'_, A>, rate: f64) {
+        let squares = |matrix: ArrayView2<'_, A>| {
+            let square = |row: ArrayView1<'_, A>| row.iter().map(|x| x.as_f64() * x.as_f64()).sum();
+            matrix.rows().into_iter().map(square).collect::<Vec<f64>>()
+        };
+        let (a, b) = (squares(a), squares(b));
+        let largest = a.iter().zip(&b).map(|(a, b)| a + b).fold(0.0, f64::max) + LEAST_DIVISOR;
+        if a.iter().chain(&b).all(|x| x.is_finite()) {
+            for (q, (a, b)) in self.values.iter_mut().zip(a.iter().zip(&b)) {
+                *q = A::from_f64(q.as_f64() - rate * (a - b) / largest * q.as_f64());
+            }
         }
     }
 
@@ -135,7 +131,7 @@ fn norm_bound<A: Scalar>(symmetric: &ArrayRef2<A>) -> f64 {
         return 0.0;
     }
     let times = |vector: &[f64]| -> Vec<f64> {
-        let product = |row: ndarray::ArrayView1<'_, A>| row.iter().zip(vector).map(|(a, b)| a.as_f64() / largest * b).sum();
+        let product = |row: ArrayView1<'_, A>| row.iter().zip(vector).map(|(a, b)| a.as_f64() / largest * b).sum();
         symmetric.rows().into_iter().map(product).collect()
     };
     let square = |vector: &[f64]| vector.iter().map(|x| x * x).sum::<f64>();

@@ -10,10 +10,10 @@ use crate::params::Scalar;
 
 /// The numbers of the probe, a matrix of the gradient's shape, that [`Kron`](crate::optimizer::Kron) compares the gradient with in each update.
 ///
-/// The default draws from the standard normal distribution. The numbers are a function of the [`seed`](crate::optimizer::Kron::seed), the tensor's path, its step and
-/// the element, so they are not part of the state, and a resumed run draws the same ones. Your own function gets the tensor's path, its step, which starts at
-/// 1, and the element's number in row-major order. Its numbers must be finite, independent, of mean 0 and variance 1; an update with a number that is
-/// not finite is left out.
+/// The default draws from the standard normal distribution. The numbers are a function of the [`seed`](crate::optimizer::Kron::seed), the tensor's step and the
+/// element, so they are not part of the state, and a resumed run draws the same ones. Tensors that have taken equally many steps have the same numbers,
+/// which does not matter because each learns by itself. Your own function gets the tensor's path, its step, which starts at 1, and the element's
+/// number in row-major order. Its numbers must be finite, independent, of mean 0 and variance 1; an update with a number that is not finite is left out.
 ///
 /// ```
 /// use gradus::{optimizer::{Kron, KronProbe}, prelude::*};
@@ -42,7 +42,7 @@ impl KronProbe {
 
     /// The probe of a tensor at its step, for a gradient with these rows and columns.
     pub(super) fn matrix<A: Scalar>(&self, seed: u64, path: &str, step: u64, shape: (usize, usize)) -> Array2<A> {
-        let stream = path.bytes().fold(mixed(mixed(seed) ^ step), |stream, byte| mixed(stream ^ u64::from(byte)));
+        let stream = mixed(mixed(seed) ^ step);
         let number = |element| match &self.0 {
             Some(own) => own(path, step, element),
             None => normal(stream, element as u64),
@@ -78,14 +78,14 @@ fn normal(stream: u64, element: u64) -> f64 {
 mod tests {
     use super::*;
 
-    fn probe(seed: u64, path: &str, step: u64, side: usize) -> Array2<f64> {
-        KronProbe::normal().matrix(seed, path, step, (side, side))
+    fn probe(seed: u64, step: u64, side: usize) -> Array2<f64> {
+        KronProbe::normal().matrix(seed, "w", step, (side, side))
     }
 
-    /// Mean, variance and fourth moment of a normal distribution, and no correlation between neighbors, steps, paths and seeds.
+    /// Mean, variance and fourth moment of a normal distribution, and no correlation between neighbors, steps and seeds.
     #[test]
     fn numbers_are_normal_and_independent() {
-        let draws = probe(7, "w", 1, 320);
+        let draws = probe(7, 1, 320);
         let count = draws.len() as f64;
         let mean = |power: i32| draws.mapv(|x| x.powi(power)).sum() / count;
         // Six standard deviations of each mean.
@@ -94,10 +94,10 @@ mod tests {
         assert!((mean(4) - 3.0).abs() < 6.0 * (96.0 / count).sqrt(), "{}", mean(4));
         let shifted = draws.iter().zip(draws.iter().skip(1)).map(|(a, b)| a * b).sum::<f64>() / count;
         assert!(shifted.abs() < 6.0 / count.sqrt(), "{shifted}");
-        for other in [probe(7, "w", 2, 320), probe(8, "w", 1, 320), probe(7, "v", 1, 320), probe(7, "ww", 1, 320)] {
+        for other in [probe(7, 2, 320), probe(8, 1, 320)] {
             let product = (&draws * &other).sum() / count;
             assert!(product.abs() < 6.0 / count.sqrt(), "{product}");
         }
-        assert_eq!(draws, probe(7, "w", 1, 320));
+        assert_eq!(draws, probe(7, 1, 320));
     }
 }

@@ -68,7 +68,8 @@ pub(super) fn add<A: Scalar>(grad: &ArrayRef2<A>, weight: f64, sides: &mut Sides
 pub(super) fn add_whitened<A: Scalar>(grad: &ArrayRef2<A>, weight: f64, least: f64, sides: &mut Sides<'_, A>) {
     let [Some(left), Some(right)] = sides else { return add(grad, weight, sides) };
     let across = |side: &Side<'_, A>, grad: ArrayView2<'_, A>| {
-        let (values, length) = (eigenvalues(&multiplied(side.moment, side.basis), side.basis), side.basis.nrows() as f64);
+        let (values, length) =
+            (eigenvalues(&multiplied(side.moment, side.basis), side.basis), side.basis.nrows() as f64);
         let mut whitened = multiplied(&grad, side.basis);
         let factors: Vec<_> = values.iter().map(|value| (value.as_f64().max(least) * length).sqrt().recip()).collect();
         for mut row in whitened.rows_mut() {

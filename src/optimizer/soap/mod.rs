@@ -325,4 +325,28 @@ mod tests {
         let changed: Vec<bool> = bases.windows(2).map(|pair| pair[0] != pair[1]).collect();
         assert_eq!(changed, [false, false, true, false, false, true, false]);
     }
+
+    /// Of gradients without full rank, with no ε to limit the inverse, and with numbers near the largest.
+    #[test]
+    fn moments_of_kl_stay_finite() {
+        for (eps, scale) in [(0.0, 1.0_f32), (1e-30, 1.0), (1e-38, 1e15), (0.0, 0.0)] {
+            let (mut opt, mut w) = (KlSoap::new(0.01).eps(eps).every(1), Array2::<f32>::ones((3, 5)));
+            for t in 0..4 {
+                let grad = Array2::from_shape_fn((3, 5), |(i, j)| scale * ((t * 7 + i * 3 + j * 5) as f32).sin());
+                opt.step(&mut w, &grad).unwrap();
+                let slots = ["left", "right", "left_basis", "exp_avg"].map(|slot| opt.slot("", slot).unwrap());
+                assert!(w.iter().chain(slots.iter().flatten()).all(|x| x.is_finite()), "{eps} {scale}: {slots:?}");
+            }
+        }
+    }
+
+    /// Without rotation both elements would move by η.
+    #[test]
+    fn vectors_are_rotated_on_request() {
+        let (mut opt, mut w) = (Soap::new(0.1).weight_decay(0.0).eps(1e-9).precondition_1d(true), array![0.0, 0.0]);
+        (0..2).for_each(|_| _ = opt.step(&mut w, &array![3.0, 4.0]).unwrap());
+        assert!((w + array![0.06, 0.08]).iter().all(|d: &f64| d.abs() < 1e-7), "η in the direction of the gradient");
+        assert_eq!(opt.slot("", "left_basis").unwrap().dim(), (2, 2));
+        assert!(opt.slot("", "right").is_none());
+    }
 }

@@ -20,7 +20,8 @@ impl<const KL: bool> SoapRule<KL> {
         let &SoapValues { beta1, beta2, eps, momentum_decay, .. } = values;
         let corrected = |bias: f64| if self.correct_bias { bias } else { 1.0 };
         let root = corrected(at.bias_correction(beta2)).sqrt();
-        let ahead = self.nesterov.then(|| look_ahead(beta1, Some(momentum_decay), at, self.correct_bias).map(A::from_f64));
+        let ahead =
+            self.nesterov.then(|| look_ahead(beta1, Some(momentum_decay), at, self.correct_bias).map(A::from_f64));
         let correction = if self.nesterov { root } else { root / corrected(at.bias_correction(beta1)) };
         let [b1, r1, b2, r2, eps, scale] = [beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps, correction].map(A::from_f64);
         let (Some(grad), Some(mean), Some(square)) = (grad.as_slice_mut(), mean.as_slice_mut(), square.as_slice_mut())
