@@ -81,8 +81,7 @@ impl<A: Scalar> Factor<'_, A> {
         }
     }
 
-    /// Q ← Q − η·(AAᵀ − BBᵀ)/‖AAᵀ + BBᵀ‖·Q, of whose first factor a triangular Q has what is not below the diagonal. For columns AᵀA and BᵀB. A change
-    /// that is not finite is left out.
+    /// Q ← Q − η·triu(AAᵀ − BBᵀ)/‖AAᵀ + BBᵀ‖·Q, for columns with AᵀA and BᵀB. A change that is not finite is left out.
     pub(super) fn learn(&mut self, a: &ArrayRef2<A>, b: &ArrayRef2<A>, rate: f64) {
         let [a, b] = [a, b].map(|matrix| if self.at == Side::Rows { matrix.view() } else { matrix.t() });
         if self.diagonal {
@@ -103,7 +102,7 @@ impl<A: Scalar> Factor<'_, A> {
         }
     }
 
-    /// The same of a diagonal factor, the rows of A and B along it.
+    /// The same for a diagonal factor. Each of its elements belongs to a row of A and B.
     fn learn_diagonal(&mut self, a: ArrayView2<'_, A>, b: ArrayView2<'_, A>, rate: f64) {
         let squares = |matrix: ArrayView2<'_, A>| {
             let square = |row: ArrayView1<'_, A>| row.iter().map(|x| x.as_f64() * x.as_f64()).sum();

@@ -73,7 +73,7 @@ pub(super) fn add_whitened<A: Scalar>(grad: &ArrayRef2<A>, weight: f64, least: f
         let mut whitened = multiplied(&grad, side.basis);
         let factors: Vec<_> = values.iter().map(|value| (value.as_f64().max(least) * length).sqrt().recip()).collect();
         for mut row in whitened.rows_mut() {
-            // An eigenvalue of 0, which only ε = 0 lets through, says nothing.
+            // Only with ε = 0 can an eigenvalue be 0; its direction is left out.
             let finite = factors.iter().map(|factor| if factor.is_finite() { *factor } else { 0.0 });
             row.iter_mut().zip(finite).for_each(|(x, factor)| *x = A::from_f64(x.as_f64() * factor));
         }
@@ -81,7 +81,7 @@ pub(super) fn add_whitened<A: Scalar>(grad: &ArrayRef2<A>, weight: f64, least: f
     };
     let whitened = [across(right, grad.view()), across(left, grad.t())];
     for (whitened, side) in whitened.iter().zip([left, right]) {
-        // The trace, which is as large as the largest element.
+        // No element is larger than the trace.
         let trace = whitened.iter().map(|x| x.as_f64() * x.as_f64()).sum::<f64>();
         if A::from_f64(trace).is_finite() {
             blend_gram(whitened.view(), A::from_f64(weight), A::from_f64(1.0 - weight), side.moment);
