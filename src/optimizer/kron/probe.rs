@@ -21,7 +21,7 @@ use crate::params::Scalar;
 /// // Signs instead of normal numbers.
 /// let signs = |_: &str, step: u64, element: usize| if (step ^ element as u64).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
 /// let opt = Kron::<f32>::new(3e-4).probe(KronProbe::from_fn(signs));
-/// assert_eq!(format!("{opt:?}"), "Kron(0.0003, probe: from_fn)");
+/// assert_eq!(format!("{opt:?}"), "Kron(learning_rate: 0.0003, probe: from_fn)");
 /// ```
 #[derive(Clone, Default)]
 pub struct KronProbe(Option<Arc<Probe>>);
