@@ -137,8 +137,13 @@ fn matrices<A: Scalar>() -> Table<A> {
 #[cfg(feature = "second-order")]
 fn decompositions<A: Scalar>() -> Table<A> {
     table! { A;
+        Kron: Kron::new(rate());
+            momentum 0.5, update_probability 0.3, precond_lr 0.4, precond_init_scale 0.01, clip_rms 0.2;
         Shampoo: Shampoo::new(rate()).every(2).beta2(0.9).momentum(0.9); eps 0.1, beta2 0.5, momentum 0.5;
-        Soap: Soap::new(rate()).every(2); beta1 0.5, beta2 0.7, eps 0.1;
+        KlSoap: KlSoap::new(rate()).every(2).nesterov(true).shampoo_beta(0.9);
+            beta1 0.5, beta2 0.7, eps 0.1, shampoo_beta 0.5, momentum_decay 0.3;
+        Soap: Soap::new(rate()).every(2).nesterov(true).shampoo_beta(0.9);
+            beta1 0.5, beta2 0.7, eps 0.1, shampoo_beta 0.5, momentum_decay 0.3;
     }
 }
 

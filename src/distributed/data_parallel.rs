@@ -72,7 +72,7 @@ use crate::step::{Optimizer, Report, Step, Tensor, norm};
 /// one rank only, the other ranks wait for that rank's next step, or until the timeout of their group.
 ///
 /// Every rank computes the step itself. Element-wise optimizers give the same bits on any processor. Matrix optimizers (Muon, Shampoo,
-/// SOAP) may round differently if ranks run on different processors: detect this with [`verify_every`](Self::verify_every), or use
+/// SOAP, PSGD Kron) may round differently if ranks run on different processors: detect this with [`verify_every`](Self::verify_every), or use
 /// [`sharded`](crate::OptimizerExt::sharded)`.by_tensor()`, which computes every tensor on one rank and sends the result.
 ///
 /// # Errors

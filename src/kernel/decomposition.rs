@@ -8,6 +8,7 @@ use faer::linalg::householder;
 use faer::linalg::matmul::triangular::{self, BlockStructure};
 use faer::linalg::qr::no_pivoting::factor as qr;
 use faer::linalg::triangular_inverse::invert_lower_triangular;
+use faer::linalg::triangular_solve::solve_lower_triangular_in_place;
 use faer::{Accum, Conj, Mat, MatMut, MatRef, Par};
 use ndarray::{Array1, Array2, ArrayRef2, Axis};
 
@@ -113,6 +114,17 @@ pub(crate) fn shifted_power<A: Scalar>(symmetric: &ArrayRef2<A>, shift: f64, exp
     power.as_slice().is_some_and(norm::finite).then_some(power)
 }
 
+/// `Q⁻ᵀX` for an upper triangular Q without zeros on its diagonal.
+pub(crate) fn solved_transposed<A: Scalar>(upper: &ArrayRef2<A>, matrix: &ArrayRef2<A>) -> Array2<A> {
+    let ((rows, columns), upper) = (matrix.dim(), double(upper));
+    let mut elements = double(matrix);
+    // The rows of Q are the columns of its transpose.
+    let lower = MatRef::from_column_major_slice(&upper, rows, rows);
+    solve_lower_triangular_in_place(lower, MatMut::from_row_major_slice_mut(&mut elements, rows, columns), Par::Seq);
+    let elements = elements.into_iter().map(A::from_f64).collect();
+    Array2::from_shape_vec((rows, columns), elements).unwrap_or_default()
+}
+
 /// An orthonormal basis of the columns, taken in this order, of a square matrix: Q of its QR decomposition.
 pub(crate) fn orthonormal<A: Scalar>(matrix: &ArrayRef2<A>, order: &[usize]) -> Array2<A> {
     let side = matrix.nrows();
@@ -169,5 +181,9 @@ mod tests {
         assert!(close(&q, &orthonormal(&reversed, &(0..40).collect::<Vec<_>>())));
         assert!(close(&q.t().dot(&q), &Array2::eye(40)));
         assert_eq!(shifted_inverse(&-Array2::<f64>::eye(3), 0.5), None);
+        let upper = Array2::from_shape_fn((40, 40), |(i, j)| if i > j { 0.0 } else { matrix[[i, j]] });
+        let upper = upper + 4.0 * Array2::<f64>::eye(40);
+        let lying = wave((30, 40), 1.0);
+        assert!(close(&upper.t().dot(&solved_transposed(&upper, &lying.t())), &lying.t().to_owned()));
     }
 }

@@ -22,6 +22,8 @@ mod dowg;
 mod ext;
 #[doc(hidden)]
 pub mod features_off;
+#[cfg(feature = "second-order")]
+mod kron;
 mod lamb;
 mod laprop;
 mod lars;
@@ -100,6 +102,8 @@ optimizers! {
     dadapt_sgd: DAdaptSgd; DAdaptSgdRule, DAdaptSgdValues;
     dog: DoG; DoGRule, DoGValues;
     dowg: DoWG; DoWGRule, DoWGValues;
+    #[cfg(feature = "second-order")]
+    kron: Kron; KronMemory, KronProbe, KronRule, KronValues;
     lamb: Lamb; ;
     lars: Lars; LarsRule, LarsValues;
     laprop: LaProp; LaPropRule, LaPropValues;
@@ -124,7 +128,7 @@ optimizers! {
     #[cfg(feature = "second-order")]
     shampoo: Shampoo; Graft, ShampooRule, ShampooValues;
     #[cfg(feature = "second-order")]
-    soap: Soap; SoapRule, SoapValues;
+    soap: KlSoap, Soap; SoapRule, SoapValues;
     sophia: Sophia; SophiaRule, SophiaValues;
     stable_adamw: StableAdamW; ;
     yogi: Yogi; YogiRule, YogiValues;

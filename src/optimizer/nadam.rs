@@ -143,21 +143,20 @@ impl<A: Scalar> NAdamW<A> {
     }
 }
 
-impl<const DECOUPLED: bool> NAdamRule<DECOUPLED> {
-    /// The factors of m and of the gradient in m̂.
-    fn factors(&self, values: &NAdamValues, at: &At) -> (f64, f64) {
-        let ratio = if self.momentum_schedule { real_power(0.96, values.momentum_decay) } else { 0.0 };
-        let momentum = |power: f64| values.beta1 * (1.0 - 0.5 * power);
-        let power = at.power(ratio);
-        let (now, next) = (momentum(power), momentum(power * ratio));
-        let (mut product, mut power, mut step) = (1.0, 1.0, 0);
-        // A smaller product does not show in 1 − product.
-        while step < at.step && product > 1e-20 {
-            (power, step) = (power * ratio, step + 1);
-            product *= momentum(power);
-        }
-        (next / (1.0 - product * next), (1.0 - now) / (1.0 - product))
+/// The factors of m and of the gradient in m̂. Without a decay ψ the momentum is β₁ in every step; without the correction the divisors are 1.
+pub(super) fn look_ahead(beta1: f64, decay: Option<f64>, at: &At, correct: bool) -> [f64; 2] {
+    let ratio = decay.map_or(0.0, |decay| real_power(0.96, decay));
+    let momentum = |power: f64| beta1 * (1.0 - 0.5 * power);
+    let power = at.power(ratio);
+    let (now, next) = (momentum(power), momentum(power * ratio));
+    let (mut product, mut power, mut step) = (1.0, 1.0, 0);
+    // A smaller product does not show in 1 − product.
+    while step < at.step && product > 1e-20 {
+        (power, step) = (power * ratio, step + 1);
+        product *= momentum(power);
     }
+    let product = if correct { product } else { 0.0 };
+    [next / (1.0 - product * next), (1.0 - now) / (1.0 - product)]
 }
 
 impl<A: Scalar, const DECOUPLED: bool> Rule<A> for NAdamRule<DECOUPLED> {
@@ -182,7 +181,8 @@ impl<A: Scalar, const DECOUPLED: bool> Rule<A> for NAdamRule<DECOUPLED> {
 
     fn coefficients(&self, values: &NAdamValues, at: &At) -> (f64, [A; 8]) {
         let &NAdamValues { beta1, beta2, eps, .. } = values;
-        let (ahead, now) = self.factors(values, at);
+        let decay = self.momentum_schedule.then_some(values.momentum_decay);
+        let [ahead, now] = look_ahead(beta1, decay, at, true);
         let scale = 1.0 / at.bias_correction(beta2).sqrt();
         (at.learning_rate, [beta1, 1.0 - beta1, beta2, 1.0 - beta2, ahead, now, scale, eps].map(A::from_f64))
     }

@@ -44,7 +44,7 @@ use super::{Element, Params, Values, Visitor};
 /// | [`ema`](crate::OptimizerExt::ema), [`swa`](crate::OptimizerExt::swa) | right, but a step takes as long as a dense one: an average moves in all rows |
 /// | [`lookahead`](crate::OptimizerExt::lookahead), [`local_steps`](crate::OptimizerExt::local_steps) | right; the steps in which weights are synchronized visit all rows |
 /// | terms that are added to gradients, as in federated learning | the gradient becomes dense |
-/// | Muon, Shampoo, SOAP, Adafactor, L-BFGS, K-FAC, [`sharded`](crate::OptimizerExt::sharded) | an error that names it, before anything moves |
+/// | Muon, Shampoo, SOAP, PSGD Kron, Adafactor, L-BFGS, K-FAC, [`sharded`](crate::OptimizerExt::sharded) | an error that names it, before anything moves |
 /// | an [`Optimizer`](crate::Optimizer) or [`Transform`](crate::adaptor::Transform) of your own | [`Grad::rows`](crate::Grad::rows) has the rows; other methods read zeros for the other rows |
 ///
 /// # Conventions

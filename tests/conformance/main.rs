@@ -9,6 +9,8 @@ mod listed;
 mod matrices;
 mod moments;
 mod parameter_free;
+#[cfg(feature = "second-order")]
+mod preconditioned;
 mod properties;
 mod rows;
 #[cfg(feature = "federated")]

@@ -46,7 +46,7 @@ impl<A: Scalar, R: FactoredRule<A> + Clone + 'static> Subject<A> for Factored<R,
 }
 
 /// The names of all matrix optimizers' slots.
-const SLOTS: [&str; 12] = [
+const SLOTS: [&str; 13] = [
     "momentum_buffer",
     "second_momentum_buffer",
     "graft_exp_avg_sq",
@@ -59,6 +59,7 @@ const SLOTS: [&str; 12] = [
     "right_root",
     "left_basis",
     "right_basis",
+    "update_counter",
 ];
 
 /// Every row, for one element type.
@@ -137,7 +138,7 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
             optimizer: |lr| Box::new(Lbfgs::new(lr).history(2)), oracle: Oracle::Matrix(lbfgs) },
     ];
     #[cfg(feature = "second-order")]
-    let rows = rows.into_iter().chain(second_order::rows()).collect();
+    let rows = rows.into_iter().chain(second_order::rows()).chain(super::preconditioned::rows()).collect();
     rows
 }
 
@@ -260,7 +261,7 @@ fn iterated(matrix: &Array2<f64>, triples: &[[f64; 3]]) -> Array2<f64> {
 pub(crate) const STEEP: f64 = 500.0;
 
 #[cfg(feature = "second-order")]
-mod second_order {
+pub(super) mod second_order {
     use std::sync::Arc;
 
     use faer::{Mat, Side};
@@ -302,15 +303,6 @@ mod second_order {
                     *p -= &(&memory[0] * lr);
                     memory.extend(sides);
                 }) },
-            Row { name: "soap", slots: &["exp_avg", "exp_avg_sq", "left", "right", "left_basis", "right_basis"], rests: false, parabola: 0.1, rosenbrock: (1e-2, 10_000),
-                pinned: Pinned::Near(-0.5689426015024905),
-                optimizer: |lr| Box::new(Soap::new(lr).every(3).weight_decay(1e-3)),
-                oracle: Oracle::Matrix(|t, lr, p, g, memory| soap(t, lr, p, g, memory, 1e-3)) },
-            Row { name: "soap, no decay", slots: &["exp_avg", "exp_avg_sq", "left", "right", "left_basis", "right_basis"], rests: true,
-                parabola: 0.1, rosenbrock: (1e-2, 10_000),
-                pinned: Pinned::Near(-0.5690019744548516),
-                optimizer: |lr| Box::new(Soap::new(lr).every(3).weight_decay(0.0)),
-                oracle: Oracle::Matrix(|t, lr, p, g, memory| soap(t, lr, p, g, memory, 0.0)) },
             Row { name: "kfac", slots: &["input_factor", "output_factor"], rests: true, parabola: 0.1, rosenbrock: (3e-4, 40_000),
                 pinned: Pinned::Near(-0.4827191361130269),
                 optimizer: |lr| Box::new(Tapped(Sgd::new(lr).kfac().damping(0.1).inverses_every(1).no_kl_clip())),
@@ -318,15 +310,15 @@ mod second_order {
         ]
     }
 
-    fn norm(matrix: &Array2<f64>) -> f64 {
+    pub(crate) fn norm(matrix: &Array2<f64>) -> f64 {
         matrix.iter().map(|x| x * x).sum::<f64>().sqrt()
     }
 
-    fn faer(matrix: &Array2<f64>) -> Mat<f64> {
+    pub(crate) fn faer(matrix: &Array2<f64>) -> Mat<f64> {
         Mat::from_fn(matrix.nrows(), matrix.ncols(), |i, j| matrix[[i, j]])
     }
 
-    fn ndarray(matrix: faer::MatRef<'_, f64>) -> Array2<f64> {
+    pub(crate) fn ndarray(matrix: faer::MatRef<'_, f64>) -> Array2<f64> {
         Array2::from_shape_fn((matrix.nrows(), matrix.ncols()), |(i, j)| matrix[(i, j)])
     }
 
@@ -350,44 +342,6 @@ mod second_order {
         match g.len() {
             1 => root(0, -0.5).dot(g),
             _ => root(0, -0.25).dot(g).dot(&root(1, -0.25)),
-        }
-    }
-
-    /// Memory: m in the parameter's directions, v, L, R, P, Q.
-    fn soap(t: i32, lr: f64, p: &mut Array2<f64>, g: &Array2<f64>, memory: &mut Vec<Array2<f64>>, decay: f64) {
-        *p *= 1.0 - lr * decay;
-        if memory.is_empty() {
-            memory.extend(vec![Array2::zeros(g.dim()); 6]);
-        }
-        let turned = g.len() > 1;
-        if t > 1 {
-            let (left, right) = (memory[4].clone(), memory[5].clone());
-            let own = left.t().dot(g).dot(&right);
-            memory[0] = &memory[0] * 0.95 + g * (1.0 - 0.95);
-            memory[1] = &memory[1] * 0.95 + &own * &own * (1.0 - 0.95);
-            let mean = left.t().dot(&memory[0]).dot(&right);
-            let correction = 1.0 - 0.95_f64.powi(t - 1);
-            let step = mean / (memory[1].mapv(f64::sqrt) + 1e-8) * (lr * correction.sqrt() / correction);
-            *p -= &left.dot(&step).dot(&right.t());
-        }
-        memory[2] = &memory[2] * 0.95 + g.dot(&g.t()) * (1.0 - 0.95);
-        memory[3] = &memory[3] * 0.95 + g.t().dot(g) * (1.0 - 0.95);
-        for side in 0..2 {
-            let n = memory[2 + side].nrows();
-            if t == 1 {
-                let vectors = ndarray(faer(&memory[2 + side]).self_adjoint_eigen(Side::Lower).unwrap().U());
-                let falling: Vec<usize> = (0..n).rev().collect();
-                let vectors = vectors.select(Axis(1), &falling);
-                memory[4 + side] = if turned { vectors } else { Array2::eye(n) };
-            } else if (t - 1) % 3 == 0 && turned {
-                let moved = memory[2 + side].dot(&memory[4 + side]);
-                let estimate: Vec<f64> = (0..n).map(|at| memory[4 + side].column(at).dot(&moved.column(at))).collect();
-                let mut order: Vec<usize> = (0..n).collect();
-                order.sort_by(|a, b| estimate[*b].total_cmp(&estimate[*a]));
-                memory[1] = memory[1].select(Axis(side), &order);
-                let moved = moved.select(Axis(1), &order);
-                memory[4 + side] = ndarray(faer(&moved).qr().compute_thin_Q().as_ref());
-            }
         }
     }
 

@@ -230,6 +230,38 @@ const TABLE: &[(&str, Build, &[f64], &[f64])] = {
             POSITIVE.0,
             POSITIVE.1,
         ),
+        #[cfg(feature = "second-order")]
+        ("beta1", |x| Box::new(Soap::new(0.1).beta1(x)), BELOW_1.0, BELOW_1.1),
+        #[cfg(feature = "second-order")]
+        ("beta2", |x| Box::new(Soap::new(0.1).beta2(x)), BELOW_1.0, BELOW_1.1),
+        #[cfg(feature = "second-order")]
+        ("shampoo_beta", |x| Box::new(Soap::new(0.1).shampoo_beta(x)), BELOW_1.0, BELOW_1.1),
+        #[cfg(feature = "second-order")]
+        ("eps", |x| Box::new(Soap::new(0.1).eps(x)), POSITIVE.0, POSITIVE.1),
+        #[cfg(feature = "second-order")]
+        ("momentum_decay", |x| Box::new(Soap::new(0.1).momentum_decay(x)), POSITIVE.0, POSITIVE.1),
+        #[cfg(feature = "second-order")]
+        ("beta1", |x| Box::new(KlSoap::new(0.1).beta1(x)), BELOW_1.0, BELOW_1.1),
+        #[cfg(feature = "second-order")]
+        ("beta2", |x| Box::new(KlSoap::new(0.1).beta2(x)), BELOW_1.0, BELOW_1.1),
+        #[cfg(feature = "second-order")]
+        ("shampoo_beta", |x| Box::new(KlSoap::new(0.1).shampoo_beta(x)), BELOW_1.0, BELOW_1.1),
+        #[cfg(feature = "second-order")]
+        ("eps", |x| Box::new(KlSoap::new(0.1).eps(x)), POSITIVE.0, POSITIVE.1),
+        #[cfg(feature = "second-order")]
+        ("momentum_decay", |x| Box::new(KlSoap::new(0.1).momentum_decay(x)), POSITIVE.0, POSITIVE.1),
+        #[cfg(feature = "second-order")]
+        ("momentum", |x| Box::new(Kron::new(0.1).momentum(x)), BELOW_1.0, BELOW_1.1),
+        #[cfg(feature = "second-order")]
+        ("update_probability", |x| Box::new(Kron::new(0.1).update_probability(x)), TO_1.0, TO_1.1),
+        #[cfg(feature = "second-order")]
+        ("precond_lr", |x| Box::new(Kron::new(0.1).precond_lr(x)), BELOW_1.0, BELOW_1.1),
+        #[cfg(feature = "second-order")]
+        ("precond_init_scale", |x| Box::new(Kron::new(0.1).precond_init_scale(x)), ABOVE_0.0, ABOVE_0.1),
+        #[cfg(feature = "second-order")]
+        ("clip_rms", |x| Box::new(Kron::new(0.1).clip_rms(x)), ABOVE_0.0, ABOVE_0.1),
+        #[cfg(feature = "second-order")]
+        ("weight_decay", |x| Box::new(Kron::new(0.1).weight_decay(x)), POSITIVE.0, POSITIVE.1),
     ]
 };
 
@@ -447,6 +479,14 @@ fn narrow() -> Vec<(&'static str, Narrow, &'static [f64])> {
         ("beta1", |x| Box::new(Soap::new(0.1).beta1(x)), SHARE),
         ("beta2", |x| Box::new(Soap::new(0.1).beta2(x)), SHARE),
         ("eps", |x| Box::new(Soap::new(0.1).eps(x)), EPS),
+        ("shampoo_beta", |x| Box::new(Soap::new(0.1).shampoo_beta(x)), SHARE),
+        ("momentum", |x| Box::new(Kron::new(0.1).momentum(x)), SHARE),
+        ("precond_lr", |x| Box::new(Kron::new(0.1).precond_lr(x)), SHARE),
+        ("precond_init_scale", |x| Box::new(Kron::new(0.1).precond_init_scale(x)), EPS),
+        ("clip_rms", |x| Box::new(Kron::new(0.1).clip_rms(x)), EPS),
+        ("weight_decay", |x| Box::new(Kron::new(0.1).weight_decay(x)), DECAY),
+        ("beta1", |x| Box::new(KlSoap::new(0.1).beta1(x)), SHARE),
+        ("eps", |x| Box::new(KlSoap::new(0.1).eps(x)), EPS),
     ]);
     table
 }
@@ -538,6 +578,8 @@ fn a_counter_at_its_end_is_an_error() {
     ended::<f32>("shampoo", Box::new(Shampoo::new(0.1)));
     #[cfg(feature = "second-order")]
     ended::<f64>("soap", Box::new(Soap::new(0.1)));
+    #[cfg(feature = "second-order")]
+    ended::<f32>("kron", Box::new(Kron::new(0.1)));
     // In the middle of a call, too.
     let (mut opt, mut w) = (Lbfgs::new(0.1), array![1.0, 2.0]);
     let mut state = opt.state_dict();

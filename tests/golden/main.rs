@@ -18,6 +18,8 @@ mod lbfgs;
 mod matrices;
 mod options;
 mod parameter_free;
+#[cfg(feature = "second-order")]
+mod preconditioned;
 mod rows;
 mod sam;
 mod sensitivity;

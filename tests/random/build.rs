@@ -296,7 +296,17 @@ fn base<A: Scalar>(base: &Base, dials: &mut Dials) -> Boxed<A> {
         Algorithm::Soap => {
             let opt = with!(Soap::<A>::new(rate), beta1 a, beta2 b, eps c);
             let opt = if first { opt.every(2) } else { opt };
-            Box::new(opt.max_side(if second { 2 } else { 64 }))
+            Box::new(opt.max_side(if second { 2 } else { 64 }).nesterov(third))
+        }
+        Algorithm::Kron => {
+            let opt = with!(Kron::<A>::new(rate), momentum a, update_probability b, precond_lr c);
+            let opt = opt.max_size_triangular(if first { 2 } else { 64 });
+            Box::new(opt.momentum_into_precond_update(second).seed(u64::from(third)))
+        }
+        Algorithm::KlSoap => {
+            let opt = with!(KlSoap::<A>::new(rate), beta1 a, beta2 b, eps c);
+            let opt = if first { opt.every(2) } else { opt };
+            Box::new(opt.max_side(if second { 2 } else { 64 }).precondition_1d(third))
         }
         Algorithm::OwnMatrix => {
             Box::new(with!(Matrixwise::<_, A>::from_rule(Rows::default().momentum(momentum()), rate)))

@@ -83,6 +83,8 @@ fn matrix_optimizers() {
     {
         assert_eq!(name(refused(&mut sgd().route("1", Shampoo::new(0.1)), rows())), "shampoo");
         assert_eq!(name(refused(&mut sgd().route("1", Soap::new(0.1)), rows())), "soap");
+        assert_eq!(name(refused(&mut sgd().route("1", KlSoap::new(0.1)), rows())), "klsoap");
+        assert_eq!(name(refused(&mut sgd().route("1", Kron::new(0.1)), rows())), "kron");
     }
     let error = refused(&mut sgd().route("1", Muon::new(0.1)), rows());
     let text = "muon cannot use the gradient of rows of \"1\"; \

@@ -47,8 +47,8 @@ pub(crate) fn grads(step: u64) -> Grads {
 #[cfg(not(feature = "second-order"))]
 pub(crate) const CHAINS: [(&str, Build); 37] = PLAIN;
 #[cfg(feature = "second-order")]
-pub(crate) const CHAINS: [(&str, Build); 41] = {
-    let mut chains = [PLAIN[0]; 41];
+pub(crate) const CHAINS: [(&str, Build); 43] = {
+    let mut chains = [PLAIN[0]; 43];
     let mut at = 0;
     while at < chains.len() {
         chains[at] = if at < PLAIN.len() { PLAIN[at] } else { curvature::CHAINS[at - PLAIN.len()] };
@@ -79,11 +79,13 @@ mod curvature {
     }
 
     #[rustfmt::skip] // one chain, one line
-    pub(super) const CHAINS: [(&str, Build); 4] = [
+    pub(super) const CHAINS: [(&str, Build); 6] = [
         ("kfac", || Box::new(tapped(Momentum::new(0.05, 0.9).kfac().damping(0.1)))),
         ("kfac by eigenvalues, clipped, accumulated", || Box::new(
             tapped(Sgd::new(0.05).kfac().eigen(true)).clip_global_norm(1.0).accumulate(2))),
         ("shampoo in blocks", || Box::new(Shampoo::new(0.05).block_size(34).every(2).graft(Graft::Adam).momentum(0.9))),
+        ("klsoap with nesterov momentum", || Box::new(KlSoap::new(0.02).every(2).nesterov(true).shampoo_beta(0.9))),
+        ("kron", || Box::new(Kron::new(0.01).update_probability(0.4).max_size_triangular(66).seed(3))),
         ("soap beside muon", || Box::new(Soap::new(0.02).every(7).max_side(66).route("b.*", Muon::new(0.02)))),
     ];
 }

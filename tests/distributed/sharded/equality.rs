@@ -67,6 +67,7 @@ pub(crate) fn chains_by_tensor() -> Vec<(&'static str, Build<f64>)> {
     all.extend([
         ("shampoo", (|| Box::new(AdamW::new(0.05).route("*.weight", Shampoo::new(0.02)))) as Build<f64>),
         ("soap", || Box::new(AdamW::new(0.05).route("*.weight", Soap::new(0.02)))),
+        ("kron", || Box::new(AdamW::new(0.05).route("*.weight", Kron::new(0.02).update_probability(0.5)))),
     ]);
     all
 }

@@ -1,16 +1,15 @@
-//! SOAP: Adam in the eigenbasis of Shampoo's preconditioner.
+//! SOAP and KL-SOAP: Adam in the eigenbasis of Shampoo's preconditioner.
 
-use std::mem::swap;
+mod basis;
+mod moments;
 
-use ndarray::{Array2, ArrayRef2, ArrayView2, ArrayViewMut2, Axis};
+use ndarray::{Array2, ArrayViewMut2};
 
 use crate::hyper_parameters;
-use crate::kernel::decomposition::{eigen, orthonormal};
-use crate::kernel::product::faer::{blend_gram, multiplied, multiply};
-use crate::kernel::simd;
 use crate::params::{Scalar, TensorInfo};
 use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise};
 use crate::schedule::Hyper;
+use basis::{add, add_whitened, back, bases, begin, iterate, sides, turn};
 
 /// SOAP: Adam in the eigenbasis of the gradients' second moments.
 ///
@@ -19,35 +18,48 @@ use crate::schedule::Hyper;
 /// θ ← θ(1 − ηλ)
 /// g′ = Pᵀ g Q
 /// m ← β₁m + (1 − β₁)g′,  v ← β₂v + (1 − β₂)g′²
-/// θ ← θ − η·√(1 − β₂ᵗ)/(1 − β₁ᵗ) · P (m / (√v + ε)) Qᵀ
-/// L ← β₂L + (1 − β₂)ggᵀ,  R ← β₂R + (1 − β₂)gᵀg
+/// d = √(1 − β₂ᵗ)/(1 − β₁ᵗ) · m / (√v + ε)                                  without correct_bias  m / (√v + ε)
+///     with nesterov  √(1 − β₂ᵗ)·(μₜ₊₁·m/(1 − μ₁⋯μₜ₊₁) + (1 − μₜ)·g′/(1 − μ₁⋯μₜ)) / (√v + ε),  μₜ = β₁(1 − ½·0.96^(tψ))
+/// d ← P d Qᵀ                                                               with normalize_gradient divided by its RMS
+/// θ ← θ − ηd
+/// L ← β₃L + (1 − β₃)ggᵀ,  R ← β₃R + (1 − β₃)gᵀg
 /// every `every` steps:  P ← QR(L·P), columns by falling eigenvalue, m and v rotated too; Q from R in the same way
 /// ```
 /// **The first step only initializes the preconditioners and applies weight decay**, so no gradient is projected onto a basis computed from itself. P and
 /// Q start from eigen-decompositions of L and R; t counts the steps after the first. A side longer than `max_side` is not rotated. Vectors, and matrices
-/// with a side of length 1, are not rotated at all and get Adam's steps. A tensor is reshaped to a matrix of its first axis and all others.
+/// with a side of length 1, are rotated only with `precondition_1d`; without it they get Adam's steps. A tensor is reshaped to a matrix of its first axis
+/// and all others.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning |
 /// |---|---|---|---|
 /// | `learning_rate` η | – | ≥ 0 | 3e-3 is usual |
 /// | [`beta1`](Self::beta1) β₁ | 0.95 | 0 ≤ β₁ < 1 | decay of m |
-/// | [`beta2`](Self::beta2) β₂ | 0.95 | 0 ≤ β₂ < 1 | decay of v, L and R |
+/// | [`beta2`](Self::beta2) β₂ | 0.95 | 0 ≤ β₂ < 1 | decay of v |
+/// | [`shampoo_beta`](Self::shampoo_beta) β₃ | β₂ | 0 ≤ β₃ < 1 | decay of L and R |
 /// | [`eps`](Self::eps) ε | 1e-8 | ≥ 0 | keeps the division finite; unit of the gradient |
 /// | [`weight_decay`](Self::weight_decay) λ | 0.01 | ≥ 0 | decoupled |
-/// | [`every`](Self::every) | 10 | ≥ 1 | steps per update of the basis |
+/// | [`every`](Self::every) | 10 | ≥ 1 | steps per update of the basis; 1 updates it in every step |
 /// | [`max_side`](Self::max_side) | 10000 | ≥ 1 | longest side that is rotated |
+/// | [`nesterov`](Self::nesterov) | no | | momentum as in [`NAdam`](crate::NAdam) |
+/// | [`momentum_decay`](Self::momentum_decay) ψ | 4e-3 | ≥ 0 | with `nesterov`: how fast μₜ approaches β₁; from 1e6 on, μₜ = β₁ in every step |
+/// | [`correct_bias`](Self::correct_bias) | yes | | divides m and v by 1 − βᵗ |
+/// | [`normalize_gradient`](Self::normalize_gradient) | no | | divides each tensor's m/(√v + ε) by its RMS + ε |
+/// | [`precondition_1d`](Self::precondition_1d) | no | | also rotates vectors and the long side of matrices with a side of length 1 |
 ///
 /// # State
 /// `exp_avg` and `exp_avg_sq`, in the eigenbasis, one number per parameter each; `left` and `left_basis`, 2·rows² numbers; `right` and `right_basis`,
 /// 2·columns² numbers.
 ///
 /// # Conventions
-/// The authors' implementation, with these differences: there, weight decay is applied after the step, the long side of a matrix whose other side is 1
-/// is rotated too, and tensors of more axes are rotated axis by axis. As there, m keeps its directions in parameter space when the basis changes.
-/// Decompositions are computed in f64.
+/// The authors' implementation and pytorch-optimizer's `SOAP`, with these differences: there, weight decay is applied after the step, the long side of a
+/// matrix whose other side is 1 is always rotated, and tensors of more axes are rotated axis by axis unless `merge_dims` makes matrices of them. As there, m
+/// keeps its directions in parameter space when the basis changes. Without `correct_bias`, the divisors 1 − βᵗ and 1 − μ₁⋯μₜ are 1. Decompositions are
+/// computed in f64.
 ///
-/// `max_side` determines the state: see [`Matrixwise`] before you change it on a running optimizer.
+/// `nesterov` is heavyball's `SOAPNAdam`. heavyball divides by max(√v̂, ε), starts β₁ at 0.9, and updates the basis in every second step, from the second on.
+///
+/// `max_side` and `precondition_1d` determine the state: see [`Matrixwise`] before you change them on a running optimizer.
 ///
 /// # Errors
 /// [`NonFiniteGradient`](crate::error::StepError::NonFiniteGradient), [`NormOverflow`](crate::error::StepError::NormOverflow),
@@ -69,23 +81,86 @@ use crate::schedule::Hyper;
 ///
 /// # References
 /// N. Vyas et al., *SOAP: Improving and Stabilizing Shampoo using Adam* (2024), [arXiv:2409.11321](https://arxiv.org/abs/2409.11321), algorithm 3.
-pub type Soap<A = f32> = Matrixwise<SoapRule, A>;
+pub type Soap<A = f32> = Matrixwise<SoapRule<false>, A>;
+
+/// KL-SOAP: SOAP whose preconditioner is the best Kronecker product in the sense of the Kullback–Leibler divergence.
+///
+/// # Update rule
+/// That of [`Soap`], but for L and R:
+/// ```text
+/// L ← (1 − w)L + w·g Q diag(1/b) Qᵀ gᵀ/columns,  b = max(diag(Qᵀ R Q), ε)
+/// R ← (1 − w)R + w·gᵀ P diag(1/a) Pᵀ g/rows,     a = max(diag(Pᵀ L P), ε)
+/// w = (1 − β₃)/(1 − β₃ˢ)
+/// ```
+/// Both sides use the L and R of the previous step. s counts all steps; the first sets L = ggᵀ and R = gᵀg. Each side weights the gradient by
+/// the inverse of the other side, so that L ⊗ R approaches the covariance of the gradients. If only one side is rotated, its moment is that of
+/// [`Soap`], with this w.
+///
+/// # Hyper-parameters
+/// Those of [`Soap`], with its methods and defaults. ε is also the smallest eigenvalue in a and b.
+///
+/// # State
+/// That of [`Soap`].
+///
+/// # Conventions
+/// heavyball's `KLSOAP`, with the differences that [`Soap`] names. If g has fewer rows than columns, R has eigenvalues of 0 at first, and 1/ε is the weight
+/// of their directions; the mean forgets it after some 1/(1 − β₃) steps. Only the eigenvectors of L and R enter the step. A contribution to L or R
+/// that would overflow is left out.
+///
+/// `max_side` and `precondition_1d` determine the state: see [`Matrixwise`] before you change them on a running optimizer.
+///
+/// # Errors
+/// Those of [`Soap`].
+///
+/// # Example
+/// ```
+/// use gradus::{optimizer::KlSoap, prelude::*};
+/// use ndarray::array;
+///
+/// let mut opt = KlSoap::new(0.1).weight_decay(0.0);
+/// let mut w = array![[0.0_f64, 0.0], [0.0, 0.0]];
+/// (0..2).try_for_each(|_| opt.step(&mut w, &array![[2.0, 0.0], [0.0, 1.0]]).map(drop))?;
+/// assert!((w[[0, 0]] + 0.1).abs() < 1e-6); // η in each direction
+/// let left = opt.slot("", "left").unwrap_or_default();
+/// assert!((left[[0, 0]] - (0.95 * 4.0 + 0.5) / 1.95).abs() < 1e-12); // the fresh one is 2·¼·2/2 = ½
+/// # Ok::<(), gradus::Error>(())
+/// ```
+///
+/// # References
+/// W. Lin et al., *Understanding and Improving Shampoo and SOAP via Kullback–Leibler Minimization* (2025),
+/// [arXiv:2509.03378](https://arxiv.org/abs/2509.03378).
+#[doc(alias = "KLSOAP")]
+pub type KlSoap<A = f32> = Matrixwise<SoapRule<true>, A>;
 
 hyper_parameters! {
-    /// The rule of [`Soap`].
-    pub struct SoapRule => SoapValues for Matrixwise {
+    /// The rule of [`Soap`] and, with `KL`, of [`KlSoap`].
+    pub struct SoapRule<const KL: bool> named (if KL { "KlSoap" } else { "Soap" }) => SoapValues for Matrixwise {
         /// The decay β₁ of the mean, 0 ≤ β₁ < 1.
         beta1 / set_beta1: 0.95, 0.0..1.0;
-        /// The decay β₂ of the squares and of L and R, 0 ≤ β₂ < 1.
+        /// The decay β₂ of the squares, 0 ≤ β₂ < 1.
         beta2 / set_beta2: 0.95, 0.0..1.0;
         /// The ε ≥ 0 that keeps the division finite.
         eps / set_eps: 1e-8, 0.0..;
+        /// The speed ψ ≥ 0 with which the Nesterov momentum rises to β₁.
+        momentum_decay / set_momentum_decay: 4e-3, 0.0..;
+    }
+    optional {
+        /// The decay β₃ of L and R, 0 ≤ β₃ < 1, instead of β₂.
+        shampoo_beta / set_shampoo_beta: 0.0..1.0;
     }
     options {
         /// Updates the basis every `every` steps.
         every: u64 = 10, at least 1;
         /// The longest side that is rotated.
         max_side: usize = 10_000, at least 1;
+        /// Uses the momentum of [`NAdam`](crate::NAdam), which looks one step ahead.
+        nesterov: bool = false;
+        /// Divides the moments by 1 − βᵗ, which is the default.
+        correct_bias: bool = true;
+        /// Divides the direction of each tensor by its RMS.
+        normalize_gradient: bool = false;
+        /// Also rotates vectors, and the long side of matrices with a side of length 1.
+        precondition_1d: bool = false;
     }
 }
 
@@ -96,47 +171,28 @@ impl<A: Scalar> Soap<A> {
     }
 }
 
-impl SoapRule {
-    /// Whether rows and columns are turned.
+impl<A: Scalar> KlSoap<A> {
+    /// KL-SOAP with the defaults of SOAP, among them weight decay 0.01.
+    pub fn new(learning_rate: impl Into<Hyper>) -> Self {
+        Self::from_rule(SoapRule::default(), learning_rate).weight_decay(0.01)
+    }
+}
+
+impl<const KL: bool> SoapRule<KL> {
+    /// Whether rows and columns are rotated.
     fn sides(&self, (rows, columns): (usize, usize)) -> [bool; 2] {
         let turned = |side: usize| (2..=self.max_side).contains(&side);
         match rows.min(columns) {
-            0 | 1 => [false; 2],
+            0 => [false; 2],
+            1 if !self.precondition_1d => [false; 2],
             _ => [turned(rows), turned(columns)],
         }
     }
 }
 
-/// What is remembered of a side that is turned: the second moment of the gradient, and the basis.
-struct Side<'s, A> {
-    moment: &'s mut Array2<A>,
-    basis: &'s mut Array2<A>,
-}
-
-/// The slots of the sides, where they are turned.
-fn sides<A>(has: [bool; 2], slots: &mut [Array2<A>]) -> [Option<Side<'_, A>>; 2] {
-    let mut pairs = slots.chunks_exact_mut(2);
-    has.map(|has| match if has { pairs.next() } else { None } {
-        Some([moment, basis]) => Some(Side { moment, basis }),
-        _ => None,
-    })
-}
-
-/// M ← PᵀMQ, the bases of the sides that are turned, with room for a product.
-fn turn<A: Scalar>(matrix: &mut Array2<A>, room: &mut Array2<A>, [left, right]: [Option<ArrayView2<'_, A>>; 2]) {
-    if let Some(left) = left {
-        multiply(&left.t(), matrix, room);
-        swap(matrix, room);
-    }
-    if let Some(right) = right {
-        multiply(matrix, &right, room);
-        swap(matrix, room);
-    }
-}
-
-impl<A: Scalar> MatrixRule<A> for SoapRule {
+impl<A: Scalar, const KL: bool> MatrixRule<A> for SoapRule<KL> {
     fn name(&self) -> &'static str {
-        "soap"
+        if KL { "klsoap" } else { "soap" }
     }
 
     fn slots(&self, shape: (usize, usize)) -> Vec<MatrixSlot> {
@@ -158,20 +214,26 @@ impl<A: Scalar> MatrixRule<A> for SoapRule {
     ) {
         let [mean, square, rest @ ..] = slots else { unreachable!("there are two moments") };
         let mut sides = sides(self.sides(grad.dim()), rest);
-        let beta2 = values.beta2;
+        let beta = values.shampoo_beta.unwrap_or(values.beta2);
+        match (KL, at.step) {
+            (false, _) => add(&grad, 1.0 - beta, &mut sides),
+            (true, 1) => add(&grad, 1.0, &mut sides),
+            (true, _) => add_whitened(&grad, (1.0 - beta) / at.bias_correction(beta), values.eps, &mut sides),
+        }
         if at.step == 1 {
-            add(&grad, beta2, &mut sides);
             for side in sides.iter_mut().flatten() {
                 begin(side);
             }
             return grad.fill(A::zero());
         }
-        add(&grad, beta2, &mut sides);
         let mut direction = grad.to_owned();
         let mut room = Array2::zeros(direction.dim());
         turn(&mut direction, &mut room, bases(&sides));
-        adam((values, at.step - 1), &mut direction, mean, square);
+        let correction = self.adam(values, &At { step: at.step - 1, ..*at }, &mut direction, [mean, square]);
         turn(&mut direction, &mut room, back(&sides));
+        if self.normalize_gradient {
+            normalize(&mut direction, correction, values.eps);
+        }
         if (at.step - 1).is_multiple_of(self.every) {
             iterate(&mut sides, mean, square, &mut room);
         }
@@ -179,99 +241,12 @@ impl<A: Scalar> MatrixRule<A> for SoapRule {
     }
 }
 
-/// Rotates a matrix into the bases.
-fn bases<'s, A: Scalar>(sides: &'s [Option<Side<'_, A>>; 2]) -> [Option<ArrayView2<'s, A>>; 2] {
-    sides.each_ref().map(|side| side.as_ref().map(|side| side.basis.view()))
-}
-
-/// Rotates a matrix back from the bases.
-fn back<'s, A: Scalar>(sides: &'s [Option<Side<'_, A>>; 2]) -> [Option<ArrayView2<'s, A>>; 2] {
-    sides.each_ref().map(|side| side.as_ref().map(|side| side.basis.t()))
-}
-
-/// Adam's moments after so many steps, and its direction in the place of the gradient.
-fn adam<A: Scalar>(
-    (values, steps): (&SoapValues, u64),
-    grad: &mut Array2<A>,
-    mean: &mut Array2<A>,
-    square: &mut Array2<A>,
-) {
-    let SoapValues { beta1, beta2, eps } = *values;
-    let [b1, r1, b2, r2, eps] = [beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps].map(A::from_f64);
-    let steps = steps as f64;
-    let correction = A::from_f64((1.0 - beta2.powf(steps)).sqrt() / (1.0 - beta1.powf(steps)));
-    let (Some(grad), Some(mean), Some(square)) = (grad.as_slice_mut(), mean.as_slice_mut(), square.as_slice_mut())
-    else {
-        unreachable!("products and slots lie row by row")
-    };
-    simd::arch().dispatch(
-        #[inline(always)]
-        move || {
-            for ((d, m), v) in grad.iter_mut().zip(mean).zip(square) {
-                *m = b1 * *m + r1 * *d;
-                *v = b2 * *v + r2 * (*d * *d);
-                let root = v.sqrt() + eps;
-                *d = if root > A::zero() { correction * (*m / root) } else { A::zero() };
-            }
-        },
-    );
-}
-
-/// Adds a gradient to the second moments of the sides.
-fn add<A: Scalar>(grad: &ArrayRef2<A>, beta2: f64, sides: &mut [Option<Side<'_, A>>; 2]) {
-    for (along, side) in [grad.view(), grad.t()].into_iter().zip(sides) {
-        if let Some(side) = side {
-            blend_gram(along, A::from_f64(1.0 - beta2), A::from_f64(beta2), side.moment);
-        }
-    }
-}
-
-/// The first basis: eigenvectors, by falling eigenvalue.
-fn begin<A: Scalar>(side: &mut Side<'_, A>) {
-    match eigen(&**side.moment) {
-        Some((_, mut vectors)) => {
-            vectors.invert_axis(Axis(1));
-            side.basis.assign(&vectors);
-        }
-        None => side.basis.diag_mut().fill(A::one()),
-    }
-}
-
-/// One power iteration: the bases of both sides, and the moments in them.
-fn iterate<A: Scalar>(
-    sides: &mut [Option<Side<'_, A>>; 2],
-    mean: &mut Array2<A>,
-    square: &mut Array2<A>,
-    room: &mut Array2<A>,
-) {
-    turn(mean, room, back(sides));
-    for (axis, side) in [Axis(0), Axis(1)].into_iter().zip(sides.iter_mut()) {
-        let Some(side) = side else { continue };
-        let moved = multiplied(side.moment, side.basis);
-        // How much of the moment lies along each column.
-        let mut estimate = vec![A::zero(); moved.ncols()];
-        for (basis, moved) in side.basis.rows().into_iter().zip(moved.rows()) {
-            let products = basis.iter().zip(moved).map(|(basis, moved)| *basis * *moved);
-            estimate.iter_mut().zip(products).for_each(|(sum, product)| *sum += product);
-        }
-        let mut order: Vec<usize> = (0..estimate.len()).collect();
-        order.sort_by(|a, b| estimate[*b].as_f64().total_cmp(&estimate[*a].as_f64()));
-        *square = reordered(square, axis, &order);
-        *side.basis = orthonormal(&moved, &order);
-    }
-    turn(mean, room, bases(sides));
-}
-
-/// Rows or columns in another order; columns row by row, as they lie in memory.
-fn reordered<A: Scalar>(matrix: &Array2<A>, axis: Axis, order: &[usize]) -> Array2<A> {
-    if axis == Axis(0) {
-        return matrix.select(axis, order);
-    }
-    let mut result = Array2::zeros(matrix.dim());
-    for (mut to, from) in result.rows_mut().into_iter().zip(matrix.rows()) {
-        to.iter_mut().zip(order).for_each(|(to, at)| *to = from[*at]);
-    }
-    result
+/// d ← c·d/c / (RMS(d/c) + ε) for a direction that has been multiplied by c.
+fn normalize<A: Scalar>(direction: &mut Array2<A>, correction: f64, eps: f64) {
+    let sum = direction.iter().map(|d| d.as_f64() * d.as_f64()).sum::<f64>();
+    let divisor = (sum / direction.len() as f64).sqrt() / correction + eps;
+    let factor = if divisor > 0.0 { A::from_f64(1.0 / divisor) } else { A::zero() };
+    direction.mapv_inplace(|d| d * factor);
 }
 
 #[cfg(test)]
@@ -349,5 +324,29 @@ mod tests {
         }
         let changed: Vec<bool> = bases.windows(2).map(|pair| pair[0] != pair[1]).collect();
         assert_eq!(changed, [false, false, true, false, false, true, false]);
+    }
+
+    /// Of gradients without full rank, with no ε to limit the inverse, and with numbers near the largest.
+    #[test]
+    fn moments_of_kl_stay_finite() {
+        for (eps, scale) in [(0.0, 1.0_f32), (1e-30, 1.0), (1e-38, 1e15), (0.0, 0.0)] {
+            let (mut opt, mut w) = (KlSoap::new(0.01).eps(eps).every(1), Array2::<f32>::ones((3, 5)));
+            for t in 0..4 {
+                let grad = Array2::from_shape_fn((3, 5), |(i, j)| scale * ((t * 7 + i * 3 + j * 5) as f32).sin());
+                opt.step(&mut w, &grad).unwrap();
+                let slots = ["left", "right", "left_basis", "exp_avg"].map(|slot| opt.slot("", slot).unwrap());
+                assert!(w.iter().chain(slots.iter().flatten()).all(|x| x.is_finite()), "{eps} {scale}: {slots:?}");
+            }
+        }
+    }
+
+    /// Without rotation both elements would move by η.
+    #[test]
+    fn vectors_are_rotated_on_request() {
+        let (mut opt, mut w) = (Soap::new(0.1).weight_decay(0.0).eps(1e-9).precondition_1d(true), array![0.0, 0.0]);
+        (0..2).for_each(|_| _ = opt.step(&mut w, &array![3.0, 4.0]).unwrap());
+        assert!((w + array![0.06, 0.08]).iter().all(|d: &f64| d.abs() < 1e-7), "η in the direction of the gradient");
+        assert_eq!(opt.slot("", "left_basis").unwrap().dim(), (2, 2));
+        assert!(opt.slot("", "right").is_none());
     }
 }
