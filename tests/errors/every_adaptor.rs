@@ -191,6 +191,7 @@ fn wrappers() -> Vec<(&'static str, Wrap)> {
         ("clip_per_tensor_norm", |opt| Box::new(opt.clip_per_tensor_norm(0.5).exact(true))),
         ("clip_value", |opt| Box::new(opt.clip_value(0.5))),
         ("clip_adaptive", |opt| Box::new(opt.clip_adaptive(0.1))),
+        ("qk_clip", |opt| Box::new(opt.qk_clip(100.0))),
         // After three calls the next one would move the parameters, fill the sum up, or begin it.
         ("accumulate(2)", |opt| Box::new(opt.accumulate(2))),
         ("accumulate(5)", |opt| Box::new(opt.accumulate(5).sum(true))),

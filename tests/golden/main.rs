@@ -18,6 +18,7 @@ mod lbfgs;
 mod matrices;
 mod options;
 mod parameter_free;
+mod qk_clip;
 mod rows;
 mod sam;
 mod sensitivity;

@@ -27,6 +27,8 @@ pub(crate) enum Algorithm {
     Lbfgs,
     Adafactor,
     Muon,
+    Scion,
+    Dion,
     Shampoo,
     Soap,
     /// A rule of matrices of the user's own.
@@ -36,7 +38,7 @@ pub(crate) enum Algorithm {
 impl Algorithm {
     /// Whether it steps matrices only.
     pub(crate) fn wants_matrices(self) -> bool {
-        matches!(self, Self::Muon | Self::Shampoo | Self::Soap | Self::OwnMatrix)
+        matches!(self, Self::Muon | Self::Dion | Self::Shampoo | Self::Soap | Self::OwnMatrix)
     }
 }
 
@@ -273,7 +275,7 @@ fn base(random: &mut impl RngExt) -> Base {
     use Algorithm::*;
     let all = [
         Sgd, Momentum, Nesterov, RmsProp, Adam, AdamW, AdamW, FedAdam, FedYogi, FedAdagrad, Signs, Own, Lbfgs,
-        Adafactor, Muon, Shampoo, Soap, OwnMatrix,
+        Adafactor, Muon, Scion, Dion, Shampoo, Soap, OwnMatrix,
     ];
     let algorithm = random.pick(&all);
     let number = |value: f64, random: &mut _| Number::draw(value, true, random);
@@ -281,7 +283,8 @@ fn base(random: &mut impl RngExt) -> Base {
         Momentum | Nesterov => [0.9, 0.3, 0.0],
         RmsProp => [0.9, 1e-6, 0.5],
         Adafactor => [0.9, 1.0, 1e-6],
-        Muon => [0.9, 1e-7, 0.0],
+        Muon | Dion => [0.9, 1e-7, 0.0],
+        Scion => [0.9, 1e-7, 2.0],
         Shampoo => [1e-6, 0.9, 0.5],
         FedAdam | FedYogi | FedAdagrad => [0.9, 0.99, 1e-3],
         OwnMatrix => [0.9, 0.0, 0.0],
