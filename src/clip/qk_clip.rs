@@ -183,8 +183,9 @@ fn position(layout: &Layout, path: &str) -> Result<usize> {
     })
 }
 
+/// The rows of the whole tensor, which may be on another rank.
 fn rows(info: &TensorInfo) -> usize {
-    info.shape().first().copied().unwrap_or(0)
+    info.whole_shape().first().copied().unwrap_or(0)
 }
 
 fn unequal(info: &TensorInfo, heads: usize, head_rows: Option<usize>) -> Error {
