@@ -435,7 +435,7 @@ const ELSEWHERE: [&str; 59] = [
     "MissingEntry", "MissingRank", "NoControl", "NoOptimizerState", "NoRank", "NoRound", "NoStep", "NoWeight",
     "NonFiniteLoss", "NonFiniteParameter", "NotACheckpoint", "NotAMatrix", "NotAWeight", "NotAscended", "NotFinite", "NotShardable",
     "NotTheMean", "OptionNotPossible", "Previewed", "Range", "RefusedTooLate", "ReservedName", "RankLeft", "RankRefused", "RankTimeout", "RanksDisagree", "Rows", "RowsUnusable", "SameLayer", "SettingChanged", "Shape", "SimdLevel",
-    "SumOfHalves", "Swapped", "TooLarge", "Transport", "UnequalBlocks", "UnexpectedEntry", "WrongAlgorithm", "Empty",
+    "SumOfHalves", "Swapped", "TooLarge", "Transport", "UnequalBlocks", "UnequalHeads", "UnexpectedEntry", "WrongAlgorithm", "Empty",
 ];
 
 /// A new variant is told to join the cases, or the list of those that belong elsewhere.
