@@ -47,7 +47,6 @@ impl<A: Scalar, R: FactoredRule<A> + Clone + 'static> Subject<A> for Factored<R,
 
 /// The names of all matrix optimizers' slots.
 const SLOTS: [&str; 13] = [
-    "right_factor",
     "momentum_buffer",
     "second_momentum_buffer",
     "graft_exp_avg_sq",
@@ -60,6 +59,7 @@ const SLOTS: [&str; 13] = [
     "right_root",
     "left_basis",
     "right_basis",
+    "right_factor",
 ];
 
 /// Every row, for one element type.
