@@ -56,12 +56,12 @@ use crate::schedule::Hyper;
 /// use gradus::prelude::*;
 /// use ndarray::array;
 ///
-/// let mut opt = Dion::new(0.01).rank_fraction(0.5).weight_decay(0.0);
+/// let mut opt = Dion::new(0.01).weight_decay(0.0); // .rank_fraction(0.25) for large matrices
 /// let mut w = array![[0.0_f64, 0.0], [0.0, 0.0]];
 /// for _ in 0..20 {
-///     opt.step(&mut w, &array![[3.0, 0.0], [0.0, 1.0]])?; // one direction in each step: after the larger the other
+///     opt.step(&mut w, &array![[3.0, 0.0], [0.0, 1.0]])?;
 /// }
-/// assert!((w[[0, 0]] + 0.1).abs() < 0.05 && (w[[1, 1]] + 0.1).abs() < 0.05);
+/// assert!((w[[0, 0]] + 0.2).abs() < 0.02 && (w[[1, 1]] + 0.2).abs() < 0.02); // as far in both directions
 /// # Ok::<(), gradus::Error>(())
 /// ```
 ///
