@@ -6,13 +6,14 @@ use gradus::prelude::*;
 use ndarray::{Array2, Array3};
 
 type Pair = (Array2<f64>, Array2<f64>);
+type Clipped = Clipped;
 
 fn ones(query: usize, key: usize) -> Pair {
     (Array2::ones((query, 2)), Array2::ones((key, 2)))
 }
 
 /// An optimizer that moves by 0.5.
-fn opt() -> Adapted<Sgd<f64>, QkClip> {
+fn opt() -> Clipped {
     Sgd::new(0.5).qk_clip(10.0)
 }
 
@@ -134,7 +135,7 @@ fn observed_logits_are_state() {
 
 #[test]
 fn nothing_changes_after_an_error() {
-    let refused = |change: &dyn Fn(&mut Adapted<Sgd<f64>, QkClip>), shape: (usize, usize)| {
+    let refused = |change: &dyn Fn(&mut Clipped), shape: (usize, usize)| {
         let (mut opt, mut w) = (opt(), ones(shape.0, shape.1));
         change(&mut opt);
         let error = opt.step(&mut w, &ones(shape.0, shape.1)).unwrap_err().to_string();
@@ -143,7 +144,7 @@ fn nothing_changes_after_an_error() {
         opt.step(&mut w, &ones(shape.0, shape.1)).unwrap();
         error
     };
-    let two = |opt: &mut Adapted<Sgd<f64>, QkClip>| opt.observe("0", "1", [1.0, 2.0]).unwrap();
+    let two = |opt: &mut Clipped| opt.observe("0", "1", [1.0, 2.0]).unwrap();
     assert_eq!(
         refused(&two, (3, 4)),
         "the 3 rows of \"0\" do not fit the 2 heads of the query; there must be a multiple of 2"
@@ -153,7 +154,7 @@ fn nothing_changes_after_an_error() {
     assert_eq!(refused(&two, (4, 8)), format!("the 8 rows of \"1\" {key}"));
     assert_eq!(refused(&two, (4, 0)), format!("the 0 rows of \"1\" {key}"));
     assert!(refused(&two, (0, 4)).starts_with("the 0 rows of \"0\""));
-    let unknown = |opt: &mut Adapted<Sgd<f64>, QkClip>| opt.observe("0", "2", [1.0]).unwrap();
+    let unknown = |opt: &mut Clipped| opt.observe("0", "2", [1.0]).unwrap();
     assert_eq!(refused(&unknown, (1, 1)), "pattern \"2\" matches no tensor; the tensors are \"0\", \"1\"");
 }
 
