@@ -6,7 +6,7 @@ use gradus::prelude::*;
 use ndarray::{Array2, Array3};
 
 type Pair = (Array2<f64>, Array2<f64>);
-type Clipped = Clipped;
+type Clipped = Adapted<Sgd<f64>, QkClip>;
 
 fn ones(query: usize, key: usize) -> Pair {
     (Array2::ones((query, 2)), Array2::ones((key, 2)))

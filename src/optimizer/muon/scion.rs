@@ -278,8 +278,8 @@ mod tests {
     #[test]
     fn the_spectral_norm_scales_by_outputs_inputs_and_kernel() {
         let x = |shape: &[usize]| step(Scion::new(1.0).norm(ScionNorm::Spectral), shape);
-        for (shape, outputs, inputs, kernel) in [(&[3, 2][..], 3.0, 2.0, 1.0), (&[2, 3, 2, 2], 2.0, 3.0, 4.0)] {
-            let plain = x(shape) / ((outputs / inputs as f64).sqrt() / kernel);
+        for (shape, outputs, inputs, kernel) in [(&[3, 2][..], 3.0_f64, 2.0_f64, 1.0), (&[2, 3, 2, 2], 2.0, 3.0, 4.0)] {
+            let plain = x(shape) / ((outputs / inputs).sqrt() / kernel);
             let check = |opt: Scion<f64>, scale: f64| {
                 let expected: Vec<f64> = plain.iter().map(|x| x * scale / kernel).collect();
                 close(&step(opt, shape), &expected);
