@@ -430,6 +430,7 @@ fn cases() -> Vec<Case> {
 /// than numbers of 64 bits.
 #[rustfmt::skip]
 const ELSEWHERE: [&str; 60] = [
+    "AlreadyAscended", "CannotAscend", "CheckpointVersion", "ControlNotPrivate", "Corrupted", "CounterFull", "CutTensors", "DataOfAllRanks",
     "Entropy", "EntryShape", "EntryType", "EntryValue", "FixedPointRange", "GradientScale", "InsideSharded", "Io", "Layer", "LossChanged", "MaskedSum",
     "MissingEntry", "MissingRank", "NoControl", "NoOptimizerState", "NoRank", "NoRound", "NoStep", "NoWeight",
     "NonFiniteLoss", "NonFiniteParameter", "NotACheckpoint", "NotAMatrix", "NotAWeight", "NotAscended", "NotFinite", "NotShardable",
