@@ -129,8 +129,10 @@ fn matrices<A: Scalar>() -> Table<A> {
         Adafactor: Adafactor::new(rate()).eps(1e-3).beta1(0.9);
             beta2_decay -0.3, min_scale 0.9, clip_threshold 0.5, eps 0.5, beta1 0.5;
         AdaMuon: AdaMuon::new(rate()); momentum 0.5, beta2 0.5, eps 0.5;
+        Dion: Dion::new(rate()); momentum 0.5, eps 0.5;
         Muon: Muon::new(rate()); momentum 0.5, eps 0.5;
         NorMuon: NorMuon::new(rate()); momentum 0.5, beta2 0.5, eps 0.5;
+        Scion: Scion::new(rate()); momentum 0.5, radius 2.0, eps 0.5;
     }
 }
 

@@ -8,9 +8,9 @@ use gradus::rule::{
 use gradus::testing::Law;
 use gradus::{
     AdEMAMix, AdaBelief, AdaHessian, AdaMuon, Adadelta, Adafactor, Adagrad, Adam, AdamW, AdamWScheduleFree, Adamax,
-    Adan, Adopt, Asgd, DAdaptAdam, DAdaptSgd, DoG, DoWG, LaProp, Lamb, Lars, Lion, Madgrad, Mars, MarsLion, Momentum,
-    Muon, NAdam, NAdamW, Nesterov, NorMuon, NovoGrad, Optimizer, OptimizerExt, Prodigy, RAdam, RAdamScheduleFree,
-    RAdamW, RmsProp, Rprop, Sgd, SgdScheduleFree, SignSgd, Signum, Sophia, StableAdamW, Yogi,
+    Adan, Adopt, Asgd, DAdaptAdam, DAdaptSgd, Dion, DoG, DoWG, LaProp, Lamb, Lars, Lion, Madgrad, Mars, MarsLion,
+    Momentum, Muon, NAdam, NAdamW, Nesterov, NorMuon, NovoGrad, Optimizer, OptimizerExt, Prodigy, RAdam,
+    RAdamScheduleFree, RAdamW, RmsProp, Rprop, Scion, Sgd, SgdScheduleFree, SignSgd, Signum, Sophia, StableAdamW, Yogi,
 };
 use ndarray::{Array1, Array2, ArrayD, ShapeBuilder, Zip, array, s};
 
@@ -226,6 +226,8 @@ macro_rules! for_each_optimizer {
         $call!(Muon::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
         $call!(NorMuon::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
         $call!(AdaMuon::new(LEARNING_RATE), 0.0, 0.0);
+        $call!(Dion::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
+        $call!(Scion::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
         $call!(Adafactor::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
         $call!(Adafactor::new(LEARNING_RATE).beta1(0.9), 0.0, 0.0);
     };

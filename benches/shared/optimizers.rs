@@ -20,12 +20,13 @@ pub(crate) fn optimizers<A: Scalar>() -> [(&'static str, usize, Build<A>); 8] {
 }
 
 /// Every adaptor around AdamW, and its options, for trees of two tensors; `group`, `freeze` and `route` choose the second.
-pub(crate) const ADAPTORS: [(&str, Build<f32>); 18 + cfg!(feature = "distributed") as usize] = [
+pub(crate) const ADAPTORS: [(&str, Build<f32>); 19 + cfg!(feature = "distributed") as usize] = [
     ("none", || Box::new(AdamW::new(1e-3))),
     ("clip_global_norm", || Box::new(AdamW::new(1e-3).clip_global_norm(1.0))),
     ("clip_per_tensor_norm", || Box::new(AdamW::new(1e-3).clip_per_tensor_norm(1.0))),
     ("clip_value", || Box::new(AdamW::new(1e-3).clip_value(1.0))),
     ("clip_adaptive", || Box::new(AdamW::new(1e-3).clip_adaptive(0.1))),
+    ("qk_clip", || Box::new(AdamW::new(1e-3).qk_clip(100.0))),
     ("accumulate(1)", || Box::new(AdamW::new(1e-3).accumulate(1))),
     ("accumulate(4), all four", || Box::new(AdamW::new(1e-3).accumulate(4))),
     ("group", || Box::new(AdamW::new(1e-3).group("1", Group::no_decay()))),

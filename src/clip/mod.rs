@@ -6,6 +6,7 @@
 //! | the norm of each tensor | [`per_tensor_norm`] | [`clip_per_tensor_norm`](crate::OptimizerExt::clip_per_tensor_norm) |
 //! | each element | [`value`] | [`clip_value`](crate::OptimizerExt::clip_value) |
 //! | the norm of each unit, relative to its parameters | [`adaptive`] | [`clip_adaptive`](crate::OptimizerExt::clip_adaptive) |
+//! | the logits of attention, by query and key weights | | [`qk_clip`](crate::OptimizerExt::qk_clip) |
 //!
 //! The functions return the norm before clipping; an adaptor puts it into the [`Report`](crate::Report). An adaptor does not write
 //! gradients: the optimizer applies the factor when it reads them. The functions change the tree in place, for loops without an optimizer
@@ -34,6 +35,7 @@ mod adaptive;
 mod in_place;
 mod limits;
 mod norm;
+mod qk_clip;
 mod value;
 
 use crate::error::Result;
@@ -44,6 +46,7 @@ pub use adaptive::Adaptive;
 #[cfg(feature = "distributed")]
 pub(crate) use limits::norm_of_norms;
 pub use norm::Norm;
+pub use qk_clip::QkClip;
 pub use value::Value;
 
 /// Clips the norm of all gradients together, as [`Norm::global`] with its defaults. Returns the norm before clipping.

@@ -1,6 +1,6 @@
 //! Errors of a step.
 
-use super::text::{List, Name, Number, at_tensor, meant, of_group, of_setter, rounded, subtree};
+use super::text::{List, Name, Number, at_tensor, meant, of_group, of_heads, of_setter, rounded, subtree};
 
 /// Why a step cannot be taken.
 #[non_exhaustive]
@@ -255,6 +255,19 @@ pub enum StepError {
         rows: usize,
         /// The number of blocks, or of rows per block.
         blocks: usize,
+    },
+
+    /// The rows of a query or key weight cannot be divided into the attention heads whose logits were observed.
+    #[error("the {rows} rows of {} do not fit the {heads} heads of the query; there must be {}", Name(.path), of_heads(*.heads, *.head_rows))]
+    UnequalHeads {
+        /// The tensor.
+        path: String,
+        /// Its number of rows.
+        rows: usize,
+        /// The number of query heads.
+        heads: usize,
+        /// For a key, the rows of a head of its query.
+        head_rows: Option<usize>,
     },
 
     /// An option is not possible with this optimizer.

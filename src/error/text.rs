@@ -104,6 +104,14 @@ pub(super) fn of_setter(name: &Option<&str>) -> String {
     name.map(|name| format!("{name}: ")).unwrap_or_default()
 }
 
+/// The rows that a query weight must have, or with the rows of its heads a key weight.
+pub(super) fn of_heads(heads: usize, head_rows: Option<usize>) -> String {
+    match head_rows {
+        None => format!("a multiple of {heads}"),
+        Some(rows) => format!("{rows} times the number of key heads, which divides {heads}"),
+    }
+}
+
 /// The hint for a name that may be misspelled.
 pub(super) fn similar_names(names: &[String]) -> String {
     if names.is_empty() { String::new() } else { format!("; similar names are {}", List(names)) }

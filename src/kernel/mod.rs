@@ -6,6 +6,7 @@ pub(crate) mod blocks;
 pub(crate) mod decomposition;
 pub(crate) mod level;
 pub(crate) mod narrow;
+pub(crate) mod orthonormal;
 pub(crate) mod product;
 pub mod simd;
 pub(crate) mod threads;

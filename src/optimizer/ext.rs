@@ -6,7 +6,7 @@ use crate::adaptor::{
     Accumulate, Adapted, Centralize, Ema, Finite, Freeze, Group, Grouped, LayerwiseDecay, Lookahead, Maximize,
     NonFinite, Router, Sam, SamReport, Swa, Transform, Transforming, Unscale, sam,
 };
-use crate::clip::{Adaptive, Norm, Value};
+use crate::clip::{Adaptive, Norm, QkClip, Value};
 use crate::error::Result;
 use crate::params::{Element, Params, ParamsMut, Pattern};
 use crate::schedule::Hyper;
@@ -95,6 +95,15 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         Self: Sized,
     {
         self.transform(Norm::per_tensor(max_norm))
+    }
+
+    /// Scales the query and key weights of each attention head whose largest logit was above `threshold`: a number or a schedule. See [`QkClip`].
+    #[doc(alias("MuonClip", "QK-Clip"))]
+    fn qk_clip(self, threshold: impl Into<Hyper>) -> Adapted<Self, QkClip>
+    where
+        Self: Sized,
+    {
+        Adapted::new(self, QkClip::new(threshold))
     }
 
     /// Limits every element of the gradients to the range −`limit` to `limit`: a number or a schedule. See [`Value`].

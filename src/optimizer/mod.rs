@@ -112,7 +112,9 @@ optimizers! {
     madgrad: Madgrad; MadgradRule, MadgradValues;
     mars: Mars, MarsLion; MarsRule, MarsValues;
     momentum: Momentum; MomentumRule, MomentumValues;
-    muon: AdaMuon, Muon, NorMuon; AdaptiveMuonRule, AdaptiveMuonValues, MuonBlocks, MuonCoefficients, MuonRule, MuonScale, MuonValues, newton_schulz;
+    muon: AdaMuon, Dion, Muon, NorMuon, Scion;
+        AdaptiveMuonRule, AdaptiveMuonValues, DionRule, DionValues, MuonBlocks, MuonCoefficients, MuonRule, MuonScale, MuonValues,
+        ScionNorm, ScionRule, ScionValues, newton_schulz;
     nadam: NAdam, NAdamW; NAdamRule, NAdamValues;
     nesterov: Nesterov; NesterovRule, NesterovValues;
     novograd: NovoGrad; NovoGradRule, NovoGradValues;

@@ -58,6 +58,12 @@ pub trait MatrixRule<A: Scalar>: HyperParameters + 'static {
     /// The state matrices for a matrix with these rows and columns. They start at 0.
     fn slots(&self, shape: (usize, usize)) -> Vec<MatrixSlot>;
 
+    /// The state matrices for this tensor. By default they are the [`slots`](Self::slots) of its matrix. Implement it if they depend on more than rows
+    /// and columns.
+    fn slots_for(&self, tensor: &TensorInfo) -> Vec<MatrixSlot> {
+        self.slots(as_matrix(tensor.shape()))
+    }
+
     /// A lower bound of the number of slots for a matrix with these rows and columns. Implement it if the number of slots grows with the
     /// matrix. A saved state with a wrong, very large shape is then rejected before memory is allocated.
     fn least_slots(&self, shape: (usize, usize)) -> usize {
@@ -81,7 +87,7 @@ pub trait MatrixRule<A: Scalar>: HyperParameters + 'static {
 
     /// Overwrites the gradient with the direction. The driver then moves the parameter: `θ ← θ − η · direction`, with the learning rate η.
     /// The gradient is finite and in row-major order. `tensor` has the path and the shape of the tensor that the matrix is made of. The slots
-    /// are in the order of [`slots`](Self::slots).
+    /// are in the order of [`slots_for`](Self::slots_for).
     ///
     /// It cannot return an error, because tensors are stepped in parallel, and other tensors may already have moved. If it changes the
     /// shape of a slot, the state of that tensor is reset at its next step.

@@ -86,7 +86,6 @@ pub use hyper_parameters::HyperParameters;
 #[doc(hidden)]
 pub use hyper_parameters::{ensure_at_least, if_changed, write_settings};
 pub use lanes::Lanes;
-#[cfg(feature = "distributed")]
 pub(crate) use matrix::as_matrix;
 pub use matrix::{MatrixRule, MatrixSlot};
 pub use matrixwise::Matrixwise;

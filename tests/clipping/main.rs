@@ -5,6 +5,7 @@ mod edges;
 mod factors;
 mod golden;
 mod laws;
+mod qk_clip;
 
 use gradus::adaptor::Transform;
 use gradus::prelude::*;

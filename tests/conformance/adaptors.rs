@@ -14,6 +14,8 @@ fn adaptors<A: Scalar>() -> Vec<AdaptorLaws<A>> {
         wrapper::<A, _>(|inner| inner.clip_per_tensor_norm(1.0)).named("clip_per_tensor_norm"),
         wrapper::<A, _>(|inner| inner.clip_value(0.1)).named("clip_value"),
         wrapper::<A, _>(|inner| inner.clip_adaptive(0.1)).named("clip_adaptive"),
+        // Without logits it passes everything on.
+        wrapper::<A, _>(|inner| inner.qk_clip(100.0)).named("qk_clip"),
         wrapper::<A, _>(|inner| inner.accumulate(3)).named("accumulate"),
         wrapper::<A, _>(|inner| inner.accumulate(2).sum(true)).named("accumulate, sum"),
         wrapper::<A, _>(|inner| inner.ema(0.9)).named("ema"),

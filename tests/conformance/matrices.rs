@@ -1,9 +1,9 @@
 //! The rows of optimizers that step whole matrices, and their update rules as the docs give them.
 
-use gradus::optimizer::{MuonBlocks, MuonScale};
+use gradus::optimizer::{MuonBlocks, MuonScale, ScionNorm};
 use gradus::prelude::*;
 use gradus::rule::{Factored, FactoredRule, MatrixRule, Matrixwise, StatePrecision};
-use ndarray::{Array2, ArrayD, Axis};
+use ndarray::{Array2, ArrayD, Axis, s};
 
 use super::rows::{Oracle, Pinned, Row, Subject};
 
@@ -46,7 +46,7 @@ impl<A: Scalar, R: FactoredRule<A> + Clone + 'static> Subject<A> for Factored<R,
 }
 
 /// The names of all matrix optimizers' slots.
-const SLOTS: [&str; 13] = [
+const SLOTS: [&str; 14] = [
     "momentum_buffer",
     "second_momentum_buffer",
     "graft_exp_avg_sq",
@@ -60,6 +60,7 @@ const SLOTS: [&str; 13] = [
     "left_basis",
     "right_basis",
     "update_counter",
+    "right_factor",
 ];
 
 /// Every row, for one element type.
@@ -112,6 +113,51 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
             pinned: Pinned::Near(-0.5320492836578161),
             optimizer: |lr| Box::new(AdaMuon::new(lr)), oracle: Oracle::Matrix(|_, lr, p, g, memory| {
                 *p -= &(adaptive(g, memory, |x| x.mapv(|x| x * x)) * lr);
+            }) },
+        Row { name: "normuon, each row a block", slots: &["momentum_buffer", "second_momentum_buffer"], rests: true,
+            parabola: 0.3, rosenbrock: (0.1, 10_000),
+            pinned: Pinned::Near(-0.5164311171155311),
+            optimizer: |lr| Box::new(NorMuon::new(lr).blocks(MuonBlocks::Rows(1))), oracle: Oracle::Matrix(|_, lr, p, g, memory| {
+                let mean = |x: &Array2<f64>| x.mapv(|x| x * x).mean_axis(Axis(1)).unwrap().insert_axis(Axis(1));
+                *p -= &(adaptive_rows(g, memory, 1, mean) * lr);
+            }) },
+        Row { name: "adamuon, each row a block", slots: &["momentum_buffer", "second_momentum_buffer"], rests: true,
+            parabola: 0.3, rosenbrock: (0.1, 10_000),
+            pinned: Pinned::Near(-0.5149866361256065),
+            optimizer: |lr| Box::new(AdaMuon::new(lr).blocks(MuonBlocks::Rows(1))), oracle: Oracle::Matrix(|_, lr, p, g, memory| {
+                *p -= &(adaptive_rows(g, memory, g.ncols(), |x| x.mapv(|x| x * x)) * lr);
+            }) },
+        Row { name: "scion", slots: &["momentum_buffer"], rests: true, parabola: 0.1, rosenbrock: (0.02, 10_000),
+            pinned: Pinned::Near(-0.5442394135231498),
+            optimizer: |lr| Box::new(Scion::new(lr)), oracle: Oracle::Matrix(|_, lr, p, g, memory| {
+                *p -= &(newton_schulz(&average(memory, g, 0.9)) * (lr * (g.nrows() as f64 / g.ncols() as f64).sqrt()));
+            }) },
+        Row { name: "scion, sign", slots: &["momentum_buffer"], rests: true, parabola: 0.1, rosenbrock: (2e-3, 20_000),
+            pinned: Pinned::Near(-0.514288768986404),
+            optimizer: |lr| Box::new(Scion::new(lr).norm(ScionNorm::Sign).radius(2.0).momentum(0.5)),
+            oracle: Oracle::Matrix(|_, lr, p, g, memory| {
+                let sign = average(memory, g, 0.5).mapv(|m| if m == 0.0 { 0.0 } else { m.signum() });
+                *p -= &(sign * (lr * 2.0 / g.ncols() as f64));
+            }) },
+        Row { name: "scion, columns, weight decay", slots: &["momentum_buffer"], rests: false,
+            parabola: 0.1, rosenbrock: (2e-3, 20_000),
+            pinned: Pinned::Near(-0.5107678274461447),
+            optimizer: |lr| Box::new(Scion::new(lr).norm(ScionNorm::Columns).eps(0.1).weight_decay(0.01)),
+            oracle: Oracle::Matrix(|_, lr, p, g, memory| {
+                let m = average(memory, g, 0.9);
+                let root = m.mapv(|m| m * m).mean_axis(Axis(0)).unwrap().mapv(f64::sqrt);
+                *p = &*p * (1.0 - lr * 0.01) - m / (root * g.ncols() as f64 + 0.1) * lr;
+            }) },
+        Row { name: "dion", slots: &["momentum_buffer", "right_factor"], rests: false, parabola: 0.1, rosenbrock: (0.02, 10_000),
+            pinned: Pinned::Near(-0.5415300424430151),
+            optimizer: |lr| Box::new(Dion::new(lr)), oracle: Oracle::Matrix(|_, lr, p, g, memory| {
+                *p = &*p * (1.0 - lr * 0.01) - dion(g, memory, g.nrows().min(g.ncols())) * lr;
+            }) },
+        Row { name: "dion, half of the rank, no decay", slots: &["momentum_buffer", "right_factor"], rests: true,
+            parabola: 0.1, rosenbrock: (0.02, 10_000),
+            pinned: Pinned::Near(-0.5047647753608356),
+            optimizer: |lr| Box::new(Dion::new(lr).rank_fraction(0.5).weight_decay(0.0)), oracle: Oracle::Matrix(|_, lr, p, g, memory| {
+                *p -= &(dion(g, memory, g.nrows().min(g.ncols()).div_ceil(2)) * lr);
             }) },
         Row { name: "adafactor", slots: &["row_var", "col_var"], rests: true, parabola: 0.1, rosenbrock: (0.1, 10_000),
             pinned: Pinned::Bits(-0.5208636, -0.520863633559764),
@@ -196,6 +242,38 @@ fn average(memory: &mut Vec<Array2<f64>>, grad: &Array2<f64>, kept: f64) -> Arra
     memory[0].clone()
 }
 
+/// The direction of Dion with μ = 0.95; the first Q as the docs of its generator have it.
+fn dion(g: &Array2<f64>, memory: &mut Vec<Array2<f64>>, rank: usize) -> Array2<f64> {
+    if memory.is_empty() {
+        let mut at = 0_u64;
+        let random = || {
+            let mut z = at.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            at += 1;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            ((z ^ (z >> 31)) >> 11) as f64 / 2.0_f64.powi(52) - 1.0
+        };
+        memory.extend([Array2::zeros(g.dim()), Array2::from_shape_simple_fn((g.ncols(), rank), random)]);
+    }
+    let b = &memory[0] + g;
+    let mut p = b.dot(&memory[1]);
+    let length = |column: &ndarray::Array1<f64>| column.dot(column).sqrt();
+    for j in 0..rank {
+        let mut own = p.column(j).to_owned();
+        for i in (0..j).chain(0..j) {
+            let other = p.column(i).to_owned();
+            own -= &(&other * own.dot(&other));
+        }
+        own /= length(&own);
+        p.column_mut(j).assign(&own);
+    }
+    let mut r = b.t().dot(&p);
+    memory[0] = b - p.dot(&r.t()) * (1.0 - 0.95);
+    r.columns_mut().into_iter().for_each(|mut column| column /= length(&column.to_owned()) + 1e-8);
+    memory[1] = r;
+    p.dot(&memory[1].t()) * (g.nrows() as f64 / g.ncols() as f64).sqrt()
+}
+
 fn rms(matrix: &Array2<f64>) -> f64 {
     matrix.mapv(|x| x * x).mean().unwrap().sqrt()
 }
@@ -237,6 +315,26 @@ fn adaptive(
     memory.push(second);
     let norm = y.iter().map(|y| y * y).sum::<f64>().sqrt();
     y * (0.2 * (g.len() as f64).sqrt() / (norm + 1e-10))
+}
+
+/// The same, with each row as a matrix of its own, which has so many second moments.
+fn adaptive_rows(
+    g: &Array2<f64>,
+    memory: &mut Vec<Array2<f64>>,
+    moments: usize,
+    squares: fn(&Array2<f64>) -> Array2<f64>,
+) -> Array2<f64> {
+    if memory.is_empty() {
+        memory.extend([Array2::zeros(g.dim()), Array2::zeros((g.nrows(), moments))]);
+    }
+    let mut direction = g.clone();
+    for row in 0..g.nrows() {
+        let of_row = |matrix: &Array2<f64>| matrix.slice(s![row..=row, ..]).to_owned();
+        let mut own = memory.iter().map(of_row).collect();
+        direction.row_mut(row).assign(&adaptive(&of_row(g), &mut own, squares).row(0));
+        memory.iter_mut().zip(&own).for_each(|(to, own)| to.row_mut(row).assign(&own.row(0)));
+    }
+    direction
 }
 
 /// Two triples, for more iterations than two.

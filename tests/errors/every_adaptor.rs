@@ -191,6 +191,7 @@ fn wrappers() -> Vec<(&'static str, Wrap)> {
         ("clip_per_tensor_norm", |opt| Box::new(opt.clip_per_tensor_norm(0.5).exact(true))),
         ("clip_value", |opt| Box::new(opt.clip_value(0.5))),
         ("clip_adaptive", |opt| Box::new(opt.clip_adaptive(0.1))),
+        ("qk_clip", |opt| Box::new(opt.qk_clip(100.0))),
         // After three calls the next one would move the parameters, fill the sum up, or begin it.
         ("accumulate(2)", |opt| Box::new(opt.accumulate(2))),
         ("accumulate(5)", |opt| Box::new(opt.accumulate(5).sum(true))),
@@ -428,13 +429,13 @@ fn cases() -> Vec<Case> {
 /// Those that no step of these chains returns: of functions and of loading, of layers, ranks, rounds, of ascents, and of other parameters
 /// than numbers of 64 bits.
 #[rustfmt::skip]
-const ELSEWHERE: [&str; 59] = [
+const ELSEWHERE: [&str; 60] = [
     "AlreadyAscended", "CannotAscend", "CheckpointVersion", "ControlNotPrivate", "Corrupted", "CounterFull", "CutTensors", "DataOfAllRanks",
     "Entropy", "EntryShape", "EntryType", "EntryValue", "FixedPointRange", "GradientScale", "InsideSharded", "Io", "Layer", "LossChanged", "MaskedSum",
     "MissingEntry", "MissingRank", "NoControl", "NoOptimizerState", "NoRank", "NoRound", "NoStep", "NoWeight",
     "NonFiniteLoss", "NonFiniteParameter", "NotACheckpoint", "NotAMatrix", "NotAWeight", "NotAscended", "NotFinite", "NotShardable",
     "NotTheMean", "OptionNotPossible", "Previewed", "Range", "RefusedTooLate", "ReservedName", "RankLeft", "RankRefused", "RankTimeout", "RanksDisagree", "Rows", "RowsUnusable", "SameLayer", "SettingChanged", "Shape", "SimdLevel",
-    "SumOfHalves", "Swapped", "TooLarge", "Transport", "UnequalBlocks", "UnexpectedEntry", "WrongAlgorithm", "Empty",
+    "SumOfHalves", "Swapped", "TooLarge", "Transport", "UnequalBlocks", "UnequalHeads", "UnexpectedEntry", "WrongAlgorithm", "Empty",
 ];
 
 /// A new variant is told to join the cases, or the list of those that belong elsewhere.

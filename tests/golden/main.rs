@@ -20,6 +20,7 @@ mod options;
 mod parameter_free;
 #[cfg(feature = "second-order")]
 mod preconditioned;
+mod qk_clip;
 mod rows;
 mod sam;
 mod sensitivity;

@@ -7,12 +7,13 @@ Parameters and gradients are those of optimizers.py, row by row. Sources:
 - "torch": `torch.optim.Muon` as it is, which orthogonalises in bf16.
 - "torch, wide": the same class while `torch.bfloat16` names the parameters' own type, so that the whole step is in
   that type. This is what can be compared closely.
-- "torch, wide, blocks": the same for each block of a matrix, as a parameter of its own.
+- "torch, wide, blocks": the same for each block of a matrix, as a parameter of its own. With `blocks`, this is so for every source.
 - "optax": optax's Muon with a batch axis, without Nesterov, whose average it corrects as a whole.
 - "timm, wide": timm's Muon, whose iteration is given the parameters' type. It has lists of coefficients.
 - "timm, wide" and "pytorch-optimizer, wide" for NorMuon and AdaMuon, in the same way. pytorch-optimizer's AdaMuon corrects the bias of the second
   moment, which only ε tells apart.
-- "naive f64 reference": the formulas of the documentation of Muon, Shampoo and SOAP, written out in numpy below. For
+- "pytorch-optimizer, wide" for Scion: its SCION, whose iteration is given the parameters' type.
+- "naive f64 reference": the formulas of the documentation of Muon, Dion (algorithm 1 of its paper, as no package has it), Shampoo and SOAP, written out in numpy below. For
   Muon they must agree with "torch, wide"; the script stops if they do not.
 
 SOAP's first basis is not unique where the first gradient's second moment has equal eigenvalues, as the longer side of a
@@ -35,7 +36,7 @@ import timm
 import timm.optim.muon
 import torch
 
-from common import numbers, unit, use_generic_kernels, write_json
+from common import numbers, splitmix64, unit, use_generic_kernels, write_json
 
 STEPS = 50
 RECORDED = [1, 2, 10, 50]
@@ -61,15 +62,18 @@ def scale(options):
     return "MatchRmsAdamw" if options.get("match_rms_adamw") else options.get("scale", "Original")
 
 
-def trajectory(shape, dtype, build):
-    """What an optimizer of PyTorch makes of the parameter."""
-    theta = torch.nn.Parameter(torch.from_numpy(param(shape).astype(DTYPES[dtype])))
-    optimizer, recorded = build(theta), []
+def trajectory(shape, dtype, build, options={}):
+    """What an optimizer of PyTorch makes of the parameter, or of its blocks, each a parameter of its own."""
+    parts = (-1, *block(shape, options)) if "blocks" in options else (1, *shape)
+    cut = lambda values: torch.from_numpy(values.astype(DTYPES[dtype])).reshape(parts)
+    thetas = [torch.nn.Parameter(theta.clone()) for theta in cut(param(shape))]
+    optimizer, recorded = build(thetas), []
     for t in range(STEPS):
-        theta.grad = torch.from_numpy(grad(shape, t).astype(DTYPES[dtype]))
+        for theta, g in zip(thetas, cut(grad(shape, t))):
+            theta.grad = g.clone()
         optimizer.step()
         if t + 1 in RECORDED:
-            recorded.append(theta.detach().numpy().copy().ravel())
+            recorded.append(np.concatenate([theta.detach().numpy().copy().ravel() for theta in thetas]))
     return recorded
 
 
@@ -122,8 +126,8 @@ def timm_muon(shape, dtype, learning_rate, options):
     module = timm.optim.muon
     iteration = partial(module.zeropower_via_newtonschulz, dtype=TORCH_DTYPES[dtype])
     with patch.object(module, "zeropower_via_newtonschulz", iteration):
-        groups = lambda theta: [{"params": [theta], "use_fallback": False}]
-        return trajectory(shape, dtype, lambda theta: module.Muon(groups(theta), lr=learning_rate, **known))
+        groups = lambda thetas: [{"params": thetas, "use_fallback": False}]
+        return trajectory(shape, dtype, lambda thetas: module.Muon(groups(thetas), lr=learning_rate, **known))
 
 
 def timm_adamuon(shape, dtype, learning_rate, options):
@@ -141,8 +145,8 @@ def timm_adamuon(shape, dtype, learning_rate, options):
     module = timm.optim.muon
     iteration = partial(module.zeropower_via_newtonschulz, dtype=TORCH_DTYPES[dtype])
     with patch.object(module, "zeropower_via_newtonschulz", iteration):
-        groups = lambda theta: [{"params": [theta], "use_fallback": False}]
-        return trajectory(shape, dtype, lambda theta: module.Muon(groups(theta), lr=learning_rate, **known))
+        groups = lambda thetas: [{"params": thetas, "use_fallback": False}]
+        return trajectory(shape, dtype, lambda thetas: module.Muon(groups(thetas), lr=learning_rate, **known), options)
 
 
 def kozistr(name, shape, dtype, learning_rate, options):
@@ -166,8 +170,39 @@ def kozistr(name, shape, dtype, learning_rate, options):
     module = import_module(build.__module__)
     iteration = partial(module.zero_power_via_newton_schulz_5, dtype=TORCH_DTYPES[dtype])
     with patch.object(module, "zero_power_via_newton_schulz_5", iteration):
-        groups = lambda theta: [{"params": [theta], "use_muon": True}]
-        return trajectory(shape, dtype, lambda theta: build(groups(theta), lr=learning_rate, **known))
+        groups = lambda thetas: [{"params": thetas, "use_muon": True}]
+        return trajectory(shape, dtype, lambda thetas: build(groups(thetas), lr=learning_rate, **known), options)
+
+
+def kozistr_scion(shape, dtype, learning_rate, options):
+    """The trajectory of pytorch-optimizer's SCION. Its norms are those of two axes, or of convolutions, by their own names."""
+    module = import_module(pytorch_optimizer.SCION.__module__)
+    norm, one_hot, transposed = (options.get(name) for name in ("norm", "one_hot", "transposed"))
+    norms, normalize = module.LMONorm, {"normalize": not one_hot}
+    sides = {"normalized": not one_hot, "transpose": bool(transposed)}
+    steps = {"num_steps": options.get("iterations", 5)}
+    norm_type, norm_kwargs = {
+        None: (norms.AUTO, {}),
+        "Spectral": (norms.SPECTRAL, normalize | steps),
+        "SpectralMax": (norms.SPECTRAL, normalize | steps | {"max_scale": True}),
+        "Sign": (norms.SIGN, normalize),
+        "Rows": (norms.ROW, sides),
+        "Columns": (norms.COL, sides),
+        "Rms": (norms.BIAS, {}),
+    }[norm]
+    known = dict(
+        momentum=1.0 - options.get("momentum", 0.9),
+        constraint=options.get("constrained", False),
+        norm_type=norm_type,
+        norm_kwargs=norm_kwargs,
+        scale=options.get("radius", 1.0),
+        weight_decay=options.get("weight_decay", 0.0),
+        foreach=False,
+    )
+    name = "zero_power_via_newton_schulz_5"
+    iteration = partial(getattr(module, name), dtype=TORCH_DTYPES[dtype], weights=coefficients(options))
+    with patch.object(module, name, iteration):
+        return trajectory(shape, dtype, lambda thetas: pytorch_optimizer.SCION(thetas, lr=learning_rate, **known))
 
 
 def torch_muon(shape, dtype, wide, learning_rate, options):
@@ -295,7 +330,34 @@ def soap(beta1=0.95, beta2=0.95, eps=1e-8, weight_decay=0.01, every=10, max_side
     return update
 
 
-NAIVE = {"muon": muon, "shampoo": shampoo, "soap": soap}
+def random(seed, count):
+    """gradus' numbers in [-1, 1): the SplitMix64 finaliser of multiples of the golden ratio."""
+    index = np.arange(count, dtype=np.uint64) + (np.uint64(seed) << np.uint64(32))
+    z = splitmix64(index * np.uint64(0x9E3779B97F4A7C15) - np.uint64(0x9E3779B97F4A7C15))
+    return (z >> np.uint64(11)).astype(np.float64) / 2.0**52 - 1.0
+
+
+def dion(momentum=0.95, weight_decay=0.01, rank_fraction=1.0, seed=0, eps=1e-8):
+    m, q = 0.0, None
+
+    def update(theta, g, lr, t):
+        nonlocal m, q
+        shape, g = g.shape, g.reshape(len(g), -1)
+        rows, columns = g.shape
+        if t == 0:
+            rank = int(np.ceil(rank_fraction * min(rows, columns)))
+            q = random(seed, columns * rank).reshape(columns, rank)
+        b = m + g
+        p = np.linalg.qr(b @ q)[0]
+        r = b.T @ p
+        m = b - (1 - momentum) * p @ r.T
+        q = r / (np.linalg.norm(r, axis=0) + eps)
+        return theta * (1 - lr * weight_decay) - lr * (rows / columns) ** 0.5 * (p @ q.T).reshape(shape)
+
+    return update
+
+
+NAIVE = {"dion": dion, "muon": muon, "shampoo": shampoo, "soap": soap}
 
 
 def naive(name, shape, learning_rate, options):
@@ -376,7 +438,10 @@ def main():
         ("normuon", {"scale": "Original", "momentum": 0.9, "weight_decay": 0.1}, (8, 5)),
         ("normuon", {"nesterov": False, "beta2": 0.9, "eps": 1e-3, "coefficients": "PolarExpress", "iterations": 6}, (5, 8)),
         ("normuon", {"scale": "Original", "beta2": 0.5}, (3, 4, 2)),
+        ("normuon", {"blocks": {"Rows": 2}}, (6, 4)),
+        ("normuon", {"blocks": "LeadingAxes", "scale": "Original"}, (3, 5, 2)),
         ("adamuon", {}, (6, 4)),
+        ("adamuon", {"blocks": {"Parts": 2}, "momentum": 0.9}, (8, 5)),
         ("adamuon", {"nesterov": False, "momentum": 0.9, "beta2": 0.9, "eps": 1e-3, "weight_decay": 0.1}, (5, 8)),
         ("adamuon", {"nesterov": False, "eps": 1e-20, "coefficients": "Dion", "iterations": 4}, (8, 5)),
     ]:
@@ -387,6 +452,30 @@ def main():
             else:
                 values = kozistr(name, shape, dtype, 0.02, options)
                 case(name, shape, dtype, "pytorch-optimizer, wide", 0.02, options, values)
+    for options, shape in [
+        ({}, (6, 4)),
+        ({}, (7,)),
+        ({"radius": 3.0, "constrained": True}, (4, 3, 2, 2)),
+        ({"norm": "SpectralMax", "momentum": 0.5, "weight_decay": 0.1}, (4, 6)),
+        ({"norm": "Spectral", "one_hot": True, "coefficients": "PolarExpress", "iterations": 6}, (8, 5)),
+        ({"norm": "Sign", "radius": 4.0}, (5, 8)),
+        ({"norm": "Sign", "one_hot": True, "constrained": True}, (5, 4)),
+        ({"norm": "Rows", "radius": 2.0}, (5, 4)),
+        ({"norm": "Rows", "one_hot": True, "transposed": True}, (5, 4)),
+        ({"norm": "Columns", "constrained": True}, (5, 4)),
+        ({"norm": "Columns", "one_hot": True, "transposed": True, "momentum": 0.0}, (8, 3)),
+    ]:
+        for dtype in both:
+            values = kozistr_scion(shape, dtype, 0.02, options)
+            case("scion", shape, dtype, "pytorch-optimizer, wide", 0.02, options, values)
+    for options, shape in [
+        ({}, (6, 4)),
+        ({"rank_fraction": 0.5, "weight_decay": 0.0}, (5, 8)),
+        ({"rank_fraction": 0.25, "momentum": 0.8, "seed": 3}, (9, 6)),
+        ({"rank_fraction": 0.3, "eps": 1e-2}, (4, 3, 3)),
+    ]:
+        for dtype in both:
+            case("dion", shape, dtype, "naive f64 reference", 0.02, options, naive("dion", shape, 0.02, options))
     for options, shape in [
         ({"every": 1}, (6, 6)),
         ({"eps": 1e-2}, (5, 8)),

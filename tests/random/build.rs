@@ -6,7 +6,7 @@ use gradus::adaptor::{Group, NonFinite};
 use gradus::distributed::compress::{Bf16, PowerSgd, TopK};
 use gradus::distributed::{Alone, Collective, ThreadGroup};
 use gradus::federated::{FedAdagrad, FedAdam, FedYogi};
-use gradus::optimizer::Graft;
+use gradus::optimizer::{Graft, ScionNorm};
 use gradus::rule::{Elementwise, Matrixwise};
 use gradus::{Element, Result, prelude::*};
 use half::{bf16, f16};
@@ -286,6 +286,14 @@ fn base<A: Scalar>(base: &Base, dials: &mut Dials) -> Boxed<A> {
         }
         Algorithm::Muon => {
             Box::new(with!(Muon::<A>::new(rate), momentum a, eps b; nesterov !first; match_rms_adamw second))
+        }
+        Algorithm::Scion => {
+            let opt = with!(Scion::<A>::new(rate), momentum a, eps b, radius c; one_hot first; transposed second);
+            Box::new(if third { opt.norm(ScionNorm::Columns) } else { opt })
+        }
+        Algorithm::Dion => {
+            let opt = with!(Dion::<A>::new(rate), momentum a, eps b);
+            Box::new(opt.rank_fraction(if first { 0.2 } else { 0.5 }).seed(u64::from(second)))
         }
         Algorithm::Shampoo => {
             let opt = with!(Shampoo::<A>::new(rate), eps a, beta2 b, momentum c);

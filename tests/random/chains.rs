@@ -27,6 +27,8 @@ pub(crate) enum Algorithm {
     Lbfgs,
     Adafactor,
     Muon,
+    Scion,
+    Dion,
     Shampoo,
     Soap,
     KlSoap,
@@ -38,7 +40,10 @@ pub(crate) enum Algorithm {
 impl Algorithm {
     /// Whether it steps matrices only.
     pub(crate) fn wants_matrices(self) -> bool {
-        matches!(self, Self::Muon | Self::Shampoo | Self::Soap | Self::KlSoap | Self::Kron | Self::OwnMatrix)
+        matches!(
+            self,
+            Self::Muon | Self::Dion | Self::Shampoo | Self::Soap | Self::KlSoap | Self::Kron | Self::OwnMatrix
+        )
     }
 }
 
@@ -275,7 +280,7 @@ fn base(random: &mut impl RngExt) -> Base {
     use Algorithm::*;
     let all = [
         Sgd, Momentum, Nesterov, RmsProp, Adam, AdamW, AdamW, FedAdam, FedYogi, FedAdagrad, Signs, Own, Lbfgs,
-        Adafactor, Muon, Shampoo, Soap, KlSoap, Kron, OwnMatrix,
+        Adafactor, Muon, Scion, Dion, Shampoo, Soap, KlSoap, Kron, OwnMatrix,
     ];
     let algorithm = random.pick(&all);
     let number = |value: f64, random: &mut _| Number::draw(value, true, random);
@@ -283,7 +288,8 @@ fn base(random: &mut impl RngExt) -> Base {
         Momentum | Nesterov => [0.9, 0.3, 0.0],
         RmsProp => [0.9, 1e-6, 0.5],
         Adafactor => [0.9, 1.0, 1e-6],
-        Muon => [0.9, 1e-7, 0.0],
+        Muon | Dion => [0.9, 1e-7, 0.0],
+        Scion => [0.9, 1e-7, 2.0],
         Shampoo => [1e-6, 0.9, 0.5],
         Kron => [0.9, 0.3, 0.1],
         FedAdam | FedYogi | FedAdagrad => [0.9, 0.99, 1e-3],

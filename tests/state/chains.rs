@@ -45,10 +45,10 @@ pub(crate) fn grads(step: u64) -> Grads {
 
 /// All of them: those with curvature if there is any.
 #[cfg(not(feature = "second-order"))]
-pub(crate) const CHAINS: [(&str, Build); 37] = PLAIN;
+pub(crate) const CHAINS: [(&str, Build); 38] = PLAIN;
 #[cfg(feature = "second-order")]
-pub(crate) const CHAINS: [(&str, Build); 43] = {
-    let mut chains = [PLAIN[0]; 43];
+pub(crate) const CHAINS: [(&str, Build); 44] = {
+    let mut chains = [PLAIN[0]; 44];
     let mut at = 0;
     while at < chains.len() {
         chains[at] = if at < PLAIN.len() { PLAIN[at] } else { curvature::CHAINS[at - PLAIN.len()] };
@@ -92,7 +92,7 @@ mod curvature {
 
 /// Every adaptor, every precision, and chains of them.
 #[rustfmt::skip] // one chain, one line
-const PLAIN: [(&str, Build); 37] = [
+const PLAIN: [(&str, Build); 38] = [
     ("lbfgs", || Box::new(Lbfgs::new(0.01).history(3))),
     ("muon beside adamw", || Box::new(AdamW::new(0.05).route("*.weight", Muon::new(0.02)))),
     ("sgd", || Box::new(Sgd::new(0.1))),
@@ -106,6 +106,7 @@ const PLAIN: [(&str, Build); 37] = [
     ("clip_global_norm", || Box::new(AdamW::new(0.05).clip_global_norm(0.5))),
     ("clip_value", || Box::new(AdamW::new(0.05).clip_value(0.5))),
     ("clip_adaptive", || Box::new(AdamW::new(0.05).clip_adaptive(0.1))),
+    ("qk_clip", || Box::new(AdamW::new(0.05).qk_clip(Plateau::new(100.0)))),
     ("accumulate", || Box::new(AdamW::new(0.05).accumulate(3))),
     ("accumulate in accumulate", || Box::new(AdamW::new(0.05).accumulate(2).clip_global_norm(0.5).accumulate(3).sum(true))),
     ("ema", || Box::new(AdamW::new(0.05).ema(0.9))),

@@ -30,7 +30,7 @@
 //! Schemes* (2019), [arXiv:1901.09847](https://arxiv.org/abs/1901.09847), algorithm 2.
 
 mod bf16;
-mod orthogonal;
+mod low_rank;
 mod power_sgd;
 mod top_k;
 

@@ -4,10 +4,11 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 
 use super::Compression;
-use super::orthogonal::{low_rank, orthonormalise, random};
+use super::low_rank::low_rank;
 use crate::distributed::packed::room;
 use crate::distributed::{Collective, Place};
 use crate::error::{Result, ensure_count};
+use crate::kernel::orthonormal::{orthonormalise, random};
 use crate::params::{Element, Layout, TensorInfo};
 use crate::rule::as_matrix;
 use crate::state::{Commit, StateReader, StateWriter};

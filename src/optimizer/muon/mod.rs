@@ -3,8 +3,10 @@
 mod adaptive;
 mod blocks;
 mod coefficients;
+mod dion;
 mod newton_schulz;
 mod scale;
+mod scion;
 
 use std::ops::Bound;
 
@@ -13,9 +15,11 @@ use ndarray::{Array2, ArrayViewMut2};
 pub use adaptive::{AdaMuon, AdaptiveMuonRule, AdaptiveMuonValues, NorMuon};
 pub use blocks::MuonBlocks;
 pub use coefficients::MuonCoefficients;
+pub use dion::{Dion, DionRule, DionValues};
 pub use newton_schulz::newton_schulz;
 use newton_schulz::{ITERATIONS, orthogonalize};
 pub use scale::MuonScale;
+pub use scion::{Scion, ScionNorm, ScionRule, ScionValues};
 
 use crate::error::{Error, Result, StepError};
 use crate::hyper_parameters;
@@ -55,7 +59,8 @@ use crate::schedule::Hyper;
 ///
 /// # Conventions
 /// `torch.optim.Muon`, which computes X in bf16. Use it for hidden layers. Embeddings, heads, biases and norms should use AdamW; the example shows how.
-/// Convolutions are matrices (out, in·height·width). `blocks` does not change the state.
+/// Convolutions are matrices (out, in·height·width). `blocks` does not change the state. With
+/// [`qk_clip`](crate::OptimizerExt::qk_clip) it is MuonClip.
 ///
 /// # Errors
 /// [`StepError::NotAMatrix`] for tensors of fewer than two axes, [`StepError::UnequalBlocks`] if `blocks` does not divide the rows, [`StepError::NonFiniteGradient`], [`StepError::NormOverflow`],

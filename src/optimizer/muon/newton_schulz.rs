@@ -2,7 +2,7 @@
 
 use std::mem::swap;
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, ArrayViewMut3, Axis};
 
 use super::coefficients::MuonCoefficients;
 use crate::kernel::product::{gram, multiply};
@@ -72,6 +72,15 @@ impl<A: Scalar> NewtonSchulz<A> {
     }
 }
 
+/// The blocks of a matrix that lies row by row. They have at least one element.
+pub(super) fn blocks_of<A>(matrix: ArrayViewMut2<'_, A>, (rows, columns): (usize, usize)) -> ArrayViewMut3<'_, A> {
+    let count = matrix.len() / (rows * columns);
+    let Ok(blocks) = matrix.into_shape_with_order((count, rows, columns)) else {
+        unreachable!("the blocks fill the matrix")
+    };
+    blocks
+}
+
 /// Replaces each block of a matrix that lies row by row by its orthogonal matrix, times the scale.
 pub(super) fn orthogonalize<A: Scalar, T: Iterator<Item = [f64; 3]>>(
     matrix: ArrayViewMut2<'_, A>,
@@ -83,11 +92,9 @@ pub(super) fn orthogonalize<A: Scalar, T: Iterator<Item = [f64; 3]>>(
     if matrix.is_empty() {
         return;
     }
-    let (elements, count) = (matrix.len(), matrix.len() / (rows * columns));
-    let Ok(mut blocks) = matrix.into_shape_with_order((count, rows, columns)) else {
-        unreachable!("the blocks fill the matrix")
-    };
-    let scale = A::from_f64(scale);
+    let elements = matrix.len();
+    let mut blocks = blocks_of(matrix, (rows, columns));
+    let (count, scale) = (blocks.len_of(Axis(0)), A::from_f64(scale));
     let mut parts: Vec<_> = blocks.axis_chunks_iter_mut(Axis(0), count.div_ceil(threads::count())).collect();
     threads::for_each_tensor(elements, &mut parts, &|part| {
         let mut iterations = NewtonSchulz::new((rows, columns));

@@ -1,5 +1,6 @@
 //! Every step is that of one process with the mean gradient.
 
+use gradus::clip::QkClip;
 use gradus::distributed::{Collective, ThreadGroup};
 use gradus::optimizer::MuonBlocks;
 use gradus::prelude::*;
@@ -56,6 +57,11 @@ pub(crate) fn chains_by_tensor() -> Vec<(&'static str, Build<f64>)> {
     let mut all: Vec<(&str, Build<f64>)> = vec![
         ("muon beside adamw", || Box::new(AdamW::new(0.05).route("*.weight", Muon::new(0.02)))),
         ("heads of muon", || Box::new(AdamW::new(0.05).route("*.weight", Muon::new(0.02).blocks(MuonBlocks::Rows(1))))),
+        ("blocks", || Box::new(AdaMuon::new(0.02).blocks(MuonBlocks::LeadingAxes)
+            .route("b.weight", NorMuon::new(0.02).blocks(MuonBlocks::Rows(1)))
+            .route("c.weight", NorMuon::new(0.02).blocks(MuonBlocks::Parts(4)))
+            .route("*.{bias,scale}", AdamW::new(0.05)).route(["d"], AdamW::new(0.05)))),
+        ("dion beside scion", || Box::new(Scion::new(0.02).route("*.weight", Dion::new(0.02).rank_fraction(0.25)))),
         ("norms of tensors", || Box::new(Mars::new(0.05).route("*.bias", NovoGrad::new(0.05)))),
         ("clip_per_tensor_norm", || Box::new(AdamW::new(0.05).clip_per_tensor_norm(0.5).p(1.0))),
         ("clip_adaptive", || Box::new(AdamW::new(0.05).clip_adaptive(0.1))),
@@ -116,6 +122,29 @@ fn steps_are_those_of_one_process() {
 fn steps_by_tensor_are_those_of_one_process() {
     on_ranks([1, 2, 4], &chains_by_tensor(), true);
     on_ranks([3], &chains::<f64>(), true);
+}
+
+/// Each rank scales the weights that it has.
+fn clips_logits(group: &impl Collective<f64>, run: &Run<f64>) {
+    let build = || AdamW::new(0.05).qk_clip(100.0);
+    let (mut sharded, mut alone) = (build().sharded(group).by_tensor(), build());
+    let (mut own, mut expected) = (params::<f64>(), params::<f64>());
+    for step in 0..STEPS {
+        let logits = (0..8).map(|head| 20.0 * (head * (step + 1)) as f64);
+        sharded.find_mut::<QkClip>().unwrap().observe("c.weight", "c.weight", logits.clone()).unwrap();
+        alone.observe("c.weight", "c.weight", logits).unwrap();
+        run.train(&mut sharded, &mut own, step..step + 1);
+        run.train_alone(&mut alone, &mut expected, step..step + 1);
+        assert!(bits(&own) == bits(&expected), "step {step} on {} ranks", group.size());
+    }
+}
+
+#[test]
+fn logits_are_clipped_on_the_rank_that_has_the_weights() {
+    for ranks in [1, 2, 3] {
+        let run = Run::new(ranks, STEPS as u64);
+        ThreadGroup::run(ranks, |group| clips_logits(&group, &run));
+    }
 }
 
 /// A norm is summed in another order.

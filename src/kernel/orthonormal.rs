@@ -1,14 +1,15 @@
-//! Orthonormal columns, and products with them that come to the same bits on every processor.
+//! Orthonormal columns, without a library.
 
-use ndarray::{ArrayView2, ArrayViewMut2};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 
-use crate::params::Element;
+use super::product::multiply;
+use crate::params::{Element, Scalar};
 
 /// What remains of a column after the others are taken out of it is taken for rounding below this share.
 const VANISHED: f64 = 1e-6;
 
 /// A number in −1 … 1 that depends on nothing but its two arguments (splitmix64).
-pub(super) fn random(stream: u64, index: u64) -> f64 {
+pub(crate) fn random(stream: u64, index: u64) -> f64 {
     let mut z = (stream << 32).wrapping_add(index).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -19,7 +20,7 @@ pub(super) fn random(stream: u64, index: u64) -> f64 {
 /// Makes the columns orthonormal, in f64 and in a fixed order. There are at most as many as rows.
 ///
 /// One that lies in the span of those before it becomes another direction. Columns that are not finite stay so.
-pub(super) fn orthonormalise<A: Element>(mut matrix: ArrayViewMut2<'_, A>, seed: u64) {
+pub(crate) fn orthonormalise<A: Element>(mut matrix: ArrayViewMut2<'_, A>, seed: u64) {
     if matrix.iter().any(|value| !value.is_finite()) {
         return matrix.fill(A::nan());
     }
@@ -70,18 +71,30 @@ fn project(others: &[Vec<f64>], column: &mut [f64]) -> bool {
     true
 }
 
-/// The product of the m × r matrix `left` and the transpose of the n × r matrix `right`, row by row.
+/// Columns that [`orthonormal_columns`] takes at once.
+const COLUMNS_AT_ONCE: usize = 32;
+
+/// An orthonormal basis of the columns, taken in their order: Q of the QR decomposition with a positive diagonal of R. There are at most as
+/// many columns as rows. A column that lies in the span of those before it becomes another direction.
 ///
-/// All ranks must come to the same bits, so this is no general product, whose order of sums depends on the processor.
-pub(super) fn low_rank<A: Element>(left: ArrayView2<'_, A>, right: ArrayView2<'_, A>, out: &mut [A]) {
-    let across = right.t();
-    let across = across.as_standard_layout();
-    for (row, out) in left.rows().into_iter().zip(out.chunks_mut(right.nrows().max(1))) {
-        out.fill(A::zero());
-        for (factor, along) in row.iter().zip(across.rows()) {
-            out.iter_mut().zip(along).for_each(|(out, along)| *out += *factor * *along);
+/// Most of the work are products of matrices, in f64.
+pub(crate) fn orthonormal_columns<A: Scalar>(matrix: ArrayView2<'_, A>) -> Array2<f64> {
+    let mut basis = matrix.mapv(|x| x.as_f64());
+    let columns = basis.ncols();
+    for start in (0..columns).step_by(COLUMNS_AT_ONCE) {
+        let (before, rest) = basis.view_mut().split_at(Axis(1), start);
+        let (mut block, _) = rest.split_at(Axis(1), COLUMNS_AT_ONCE.min(columns - start));
+        // What the first time leaves of the columns before is rounding, and a new direction was chosen without them.
+        for pass in 0..if start == 0 { 1 } else { 3 } {
+            if start > 0 {
+                let mut along = Array2::zeros((start, block.ncols()));
+                multiply((1.0, before.t(), block.view()), 0.0, along.view_mut());
+                multiply((-1.0, before.view(), along.view()), 1.0, block.view_mut());
+            }
+            orthonormalise(block.view_mut(), (start + pass) as u64);
         }
     }
+    basis
 }
 
 #[cfg(test)]
@@ -121,6 +134,23 @@ mod tests {
         orthonormalise(q.view_mut(), 0);
         let rest = &wave - &q.dot(&q.t().dot(&wave));
         assert!(rest.iter().all(|x| x.abs() < ROUNDING));
+    }
+
+    #[test]
+    fn many_columns_are_orthonormal_and_keep_their_span() {
+        for (rows, columns) in [(0, 0), (1, 1), (90, 32), (90, 33), (90, 90)] {
+            let wave = Array2::from_shape_fn((rows, columns), |(i, j)| random(j as u64, i as u64));
+            let q = orthonormal_columns(wave.view());
+            assert_orthonormal(&q);
+            // R has nothing below its diagonal, which is positive.
+            for ((i, j), x) in q.t().dot(&wave).indexed_iter() {
+                assert!(if i > j { x.abs() < 1e-12 } else { i < j || *x > 0.0 }, "{i}, {j}: {x}");
+            }
+            // Of rank 3, and nothing at all.
+            let low = Array2::from_shape_fn((rows, columns), |(i, j)| random(j as u64 % 3, i as u64));
+            assert_orthonormal(&orthonormal_columns(low.view()));
+            assert_orthonormal(&orthonormal_columns(Array2::<f32>::zeros((rows, columns)).view()));
+        }
     }
 
     #[test]
