@@ -7,10 +7,10 @@ use gradus::rule::{
 };
 use gradus::testing::Law;
 use gradus::{
-    AdEMAMix, AdaBelief, AdaMuon, Adadelta, Adafactor, Adagrad, Adam, AdamW, AdamWScheduleFree, Adamax, Adan, Adopt,
-    Asgd, DAdaptAdam, DAdaptSgd, DoG, DoWG, LaProp, Lamb, Lars, Lion, Madgrad, Mars, MarsLion, Momentum, Muon, NAdam,
-    NAdamW, Nesterov, NorMuon, NovoGrad, Optimizer, OptimizerExt, Prodigy, RAdam, RAdamScheduleFree, RAdamW, RmsProp,
-    Rprop, Sgd, SgdScheduleFree, SignSgd, Signum, StableAdamW, Yogi,
+    AdEMAMix, AdaBelief, AdaMuon, Adadelta, Adafactor, Adagrad, Adam, AdamMini, AdamW, AdamWScheduleFree, Adamax, Adan,
+    Adopt, Apollo, ApolloMini, Asgd, Came, DAdaptAdam, DAdaptSgd, DoG, DoWG, LaProp, Lamb, Lars, Lion, Madgrad, Mars,
+    MarsLion, Momentum, Muon, NAdam, NAdamW, Nesterov, NorMuon, NovoGrad, Optimizer, OptimizerExt, Prodigy, RAdam,
+    RAdamScheduleFree, RAdamW, RmsProp, Rprop, Sgd, SgdScheduleFree, SignSgd, Signum, Sm3, StableAdamW, Yogi,
 };
 use ndarray::{Array1, Array2, ArrayD, ShapeBuilder, Zip, array, s};
 
@@ -226,6 +226,11 @@ macro_rules! for_each_optimizer {
         $call!(AdaMuon::new(LEARNING_RATE), 0.0, 0.0);
         $call!(Adafactor::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
         $call!(Adafactor::new(LEARNING_RATE).beta1(0.9), 0.0, 0.0);
+        $call!(AdamMini::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
+        $call!(Sm3::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
+        $call!(Came::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
+        $call!(Apollo::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
+        $call!(ApolloMini::new(LEARNING_RATE).scale(1.0), 0.0, 0.0);
     };
 }
 

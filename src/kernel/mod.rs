@@ -8,5 +8,6 @@ pub(crate) mod level;
 pub(crate) mod narrow;
 pub(crate) mod product;
 pub mod simd;
+pub(crate) mod squares;
 pub(crate) mod threads;
 pub(crate) mod tree;

@@ -6,7 +6,7 @@ use ndarray::{Array2, ArrayViewMut2};
 
 use super::{At, Decay, HyperParameters};
 use crate::error::Result;
-use crate::params::{Scalar, TensorInfo};
+use crate::params::{Layout, Scalar, TensorInfo};
 
 /// An algorithm on whole matrices: it computes the direction in which one matrix moves. [`Matrixwise`](super::Matrixwise) makes an
 /// optimizer of it.
@@ -63,6 +63,22 @@ pub trait MatrixRule<A: Scalar>: HyperParameters + 'static {
     fn least_slots(&self, shape: (usize, usize)) -> usize {
         let _ = shape;
         0
+    }
+
+    /// The state matrices for one tensor. Implement it if they depend on the tensor's path or axes; the default is [`slots`](Self::slots) for the
+    /// matrix that the tensor is reshaped to.
+    fn tensor_slots(&self, tensor: &TensorInfo) -> Vec<MatrixSlot> {
+        self.slots(as_matrix(tensor.shape()))
+    }
+
+    /// Returns an error if the rule cannot step these tensors together, for example because a pattern matches none of them. The driver calls it
+    /// until the first step has been taken. The default accepts all.
+    ///
+    /// # Errors
+    /// An error that describes what is accepted.
+    fn accepts_all(&self, tensors: &Layout) -> Result<()> {
+        let _ = tensors;
+        Ok(())
     }
 
     /// The form of weight decay. The default is [`Decay::Decoupled`].

@@ -75,7 +75,7 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
     /// The matrix `slot` of the tensor at `path`; `None` before the tensor's first gradient.
     pub fn slot(&self, path: &str, slot: &str) -> Option<Array2<A>> {
         let (info, state) = self.state.entry(path).filter(|(_, state)| state.steps > 0)?;
-        let slots = self.rule.slots(as_matrix(info.shape()));
+        let slots = self.rule.tensor_slots(info);
         state.slots.get(slots.iter().position(|known| known.name == slot)?).cloned()
     }
 
@@ -91,6 +91,9 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
         step.share().ensure(Extent::Tensors, self.rule.name())?;
         counter::ensure_next("steps", self.steps)?;
         self.options.ensure(step, (self.rule.name(), false, self.rule.decay(), None))?;
+        if self.state.layout().is_none() {
+            self.rule.accepts_all(step.layout())?;
+        }
         let (rates, decay) = (self.rates.at(self.steps)?, self.options.decay(self.rule.decay()));
         let mut stepped = step.iter().filter(|(_, tensor)| tensor.grad.is_some());
         stepped.try_for_each(|pair| rates.ensure_adjusted(decay, pair, self.steps))?;
@@ -131,7 +134,7 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
             return state.steps += 1;
         }
         let (rows, columns) = as_matrix(info.shape());
-        let slots = self.rule.slots((rows, columns));
+        let slots = self.rule.tensor_slots(info);
         // A setter may have given the rule other slots: then the tensor begins anew.
         if !slots.iter().map(|slot| slot.shape).eq(state.slots.iter().map(Array2::dim)) {
             let slots = slots.iter().map(|slot| Array2::zeros(slot.shape)).collect();
@@ -213,7 +216,7 @@ impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
         for (info, state) in self.state.iter().filter(|(_, state)| state.steps > 0) {
             node.count("step", info, state.steps);
             node.norm(info, state.norm);
-            for (slot, values) in self.rule.slots(as_matrix(info.shape())).iter().zip(&state.slots) {
+            for (slot, values) in self.rule.tensor_slots(info).iter().zip(&state.slots) {
                 node.matrix(&slot.name, info.path(), values);
             }
         }
@@ -229,7 +232,7 @@ impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
             if !info.is_elsewhere() && self.rule.least_slots(shape) > node.tensors_of_all() {
                 return Err(node.missing("a matrix of each slot", info));
             }
-            let slots = if info.is_elsewhere() { vec![] } else { self.rule.slots(shape) };
+            let slots = if info.is_elsewhere() { vec![] } else { self.rule.tensor_slots(info) };
             let slot = |slot: &MatrixSlot| {
                 node.matrix(&slot.name, info.path(), slot.shape)?.ok_or_else(|| node.missing(&slot.name, info))
             };

@@ -15,6 +15,7 @@ mod build;
 mod case;
 mod lbfgs;
 mod matrices;
+mod memory;
 mod options;
 mod parameter_free;
 mod rows;

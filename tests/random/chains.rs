@@ -29,6 +29,11 @@ pub(crate) enum Algorithm {
     Muon,
     Shampoo,
     Soap,
+    AdamMini,
+    Sm3,
+    Came,
+    GaLore,
+    Apollo,
     /// A rule of matrices of the user's own.
     OwnMatrix,
 }
@@ -36,7 +41,7 @@ pub(crate) enum Algorithm {
 impl Algorithm {
     /// Whether it steps matrices only.
     pub(crate) fn wants_matrices(self) -> bool {
-        matches!(self, Self::Muon | Self::Shampoo | Self::Soap | Self::OwnMatrix)
+        matches!(self, Self::Muon | Self::Shampoo | Self::Soap | Self::GaLore | Self::Apollo | Self::OwnMatrix)
     }
 }
 
@@ -273,7 +278,7 @@ fn base(random: &mut impl RngExt) -> Base {
     use Algorithm::*;
     let all = [
         Sgd, Momentum, Nesterov, RmsProp, Adam, AdamW, AdamW, FedAdam, FedYogi, FedAdagrad, Signs, Own, Lbfgs,
-        Adafactor, Muon, Shampoo, Soap, OwnMatrix,
+        Adafactor, Muon, Shampoo, Soap, AdamMini, Sm3, Came, GaLore, Apollo, OwnMatrix,
     ];
     let algorithm = random.pick(&all);
     let number = |value: f64, random: &mut _| Number::draw(value, true, random);
@@ -283,6 +288,7 @@ fn base(random: &mut impl RngExt) -> Base {
         Adafactor => [0.9, 1.0, 1e-6],
         Muon => [0.9, 1e-7, 0.0],
         Shampoo => [1e-6, 0.9, 0.5],
+        Sm3 => [0.9, 0.99, 1e-6],
         FedAdam | FedYogi | FedAdagrad => [0.9, 0.99, 1e-3],
         OwnMatrix => [0.9, 0.0, 0.0],
         _ => [0.9, 0.99, 1e-6],
