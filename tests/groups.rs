@@ -126,8 +126,13 @@ fn elementwise<A: Scalar>() -> Table<A> {
 
 fn matrices<A: Scalar>() -> Table<A> {
     table! { A;
-        Adafactor: Adafactor::new(rate()).eps(1e-3).beta1(0.9);
-            beta2_decay -0.3, min_scale 0.9, clip_threshold 0.5, eps 0.5, beta1 0.5;
+        Adafactor: Adafactor::new(rate()).eps(1e-3).beta1(0.9).beta2_cap(0.9);
+            beta2_decay -0.3, min_scale 0.9, clip_threshold 0.5, eps 0.5, beta1 0.5, beta2_cap 0.1;
+        AdamMini: AdamMini::new(rate()); beta1 0.5, beta2 0.7, eps 0.1;
+        Apollo: Apollo::new(rate()).limit_growth(false); beta1 0.5, beta2 0.7, eps 0.1, scale 0.5;
+        ApolloMini: ApolloMini::new(rate()).limit_growth(false); beta1 0.5, beta2 0.7, eps 0.1, scale 0.5;
+        Came: Came::new(rate()); beta1 0.5, beta2 0.7, beta3 0.6, eps1 0.1, eps2 0.1, clip_threshold 0.5;
+        Sm3: Sm3::new(rate()).momentum(0.9).beta2(0.9); eps 0.1, momentum 0.5, beta2 0.5;
         AdaMuon: AdaMuon::new(rate()); momentum 0.5, beta2 0.5, eps 0.5;
         Dion: Dion::new(rate()); momentum 0.5, eps 0.5;
         Muon: Muon::new(rate()); momentum 0.5, eps 0.5;
@@ -139,6 +144,7 @@ fn matrices<A: Scalar>() -> Table<A> {
 #[cfg(feature = "second-order")]
 fn decompositions<A: Scalar>() -> Table<A> {
     table! { A;
+        GaLore: GaLore::new(rate()).rank(2).update_proj_gap(2); beta1 0.5, beta2 0.7, eps 0.1, scale 0.5;
         Kron: Kron::new(rate());
             momentum 0.5, update_probability 0.3, precond_lr 0.4, precond_init_scale 0.01, clip_rms 0.2;
         Shampoo: Shampoo::new(rate()).every(2).beta2(0.9).momentum(0.9); eps 0.1, beta2 0.5, momentum 0.5;

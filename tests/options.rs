@@ -7,10 +7,11 @@ use gradus::rule::{
 };
 use gradus::testing::Law;
 use gradus::{
-    AdEMAMix, AdaBelief, AdaHessian, AdaMuon, Adadelta, Adafactor, Adagrad, Adam, AdamW, AdamWScheduleFree, Adamax,
-    Adan, Adopt, Asgd, DAdaptAdam, DAdaptSgd, Dion, DoG, DoWG, LaProp, Lamb, Lars, Lion, Madgrad, Mars, MarsLion,
-    Momentum, Muon, NAdam, NAdamW, Nesterov, NorMuon, NovoGrad, Optimizer, OptimizerExt, Prodigy, RAdam,
-    RAdamScheduleFree, RAdamW, RmsProp, Rprop, Scion, Sgd, SgdScheduleFree, SignSgd, Signum, Sophia, StableAdamW, Yogi,
+    AdEMAMix, AdaBelief, AdaHessian, AdaMuon, Adadelta, Adafactor, Adagrad, Adam, AdamMini, AdamW, AdamWScheduleFree,
+    Adamax, Adan, Adopt, Apollo, ApolloMini, Asgd, Came, DAdaptAdam, DAdaptSgd, Dion, DoG, DoWG, LaProp, Lamb, Lars,
+    Lion, Madgrad, Mars, MarsLion, Momentum, Muon, NAdam, NAdamW, Nesterov, NorMuon, NovoGrad, Optimizer, OptimizerExt,
+    Prodigy, RAdam, RAdamScheduleFree, RAdamW, RmsProp, Rprop, Scion, Sgd, SgdScheduleFree, SignSgd, Signum, Sm3,
+    Sophia, StableAdamW, Yogi,
 };
 use ndarray::{Array1, Array2, ArrayD, ShapeBuilder, Zip, array, s};
 
@@ -230,6 +231,11 @@ macro_rules! for_each_optimizer {
         $call!(Scion::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
         $call!(Adafactor::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
         $call!(Adafactor::new(LEARNING_RATE).beta1(0.9), 0.0, 0.0);
+        $call!(AdamMini::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
+        $call!(Sm3::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
+        $call!(Came::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
+        $call!(Apollo::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
+        $call!(ApolloMini::new(LEARNING_RATE).scale(1.0), 0.0, 0.0);
     };
 }
 

@@ -9,5 +9,6 @@ pub(crate) mod narrow;
 pub(crate) mod orthonormal;
 pub(crate) mod product;
 pub mod simd;
+pub(crate) mod squares;
 pub(crate) mod threads;
 pub(crate) mod tree;

@@ -4,7 +4,7 @@ use std::ops::Bound;
 
 use crate::hyper_parameters;
 use crate::params::Scalar;
-use crate::rule::{At, Factored, FactoredRule, Moments, Rms, real_power};
+use crate::rule::{At, DecayRate, Factored, FactoredRule, Moments, Rms, real_power};
 use crate::schedule::Hyper;
 
 /// Adafactor: Adam's second moment from a mean per row and one per column, so that the state of a matrix is hardly larger than two of its sides.
@@ -24,9 +24,23 @@ use crate::schedule::Hyper;
 /// other axes is a matrix of its own. The options:
 /// ```text
 /// eps_inside_mean(true):   the means are those of g² + ε, and vᵢⱼ ← rᵢcⱼ / mean of r,  u ← g/√v
+/// decay_offset(n):         wₜ ← max(1, t − n)^γ
+/// beta2_cap(c):            wₜ ← max(1 − c, wₜ)
 /// scale_parameter(false):  α ← min(η, 1/√t)
 /// relative_step(false):    α ← max(s, rms(θ))·η
+/// warmup_init(true):       η in α is at most 10⁻⁶t
+/// clip_updates(false):     θ ← θ − α·u
 /// beta1(β₁):               m ← β₁m + (1 − β₁)·α·u / max(1, rms(u)/d),  θ ← θ − m
+/// momentum_first(true):    m ← β₁m + (1 − β₁)·u / max(1, rms(u)/d),  θ ← θ − α·m
+/// scaled_decay(true):      θ ← θ(1 − αλ)
+/// ```
+/// The forms of other libraries are these options with their defaults:
+/// ```text
+/// hugging_face(η):  eps_inside_mean, scaled_decay                                    α ← max(s, rms(θ))·min(η, 1/√t)
+/// optax(η):         eps_inside_mean, no relative_step, min_side 128, longest_axes    α ← max(s, rms(θ))·η,  θ ← θ(1 − λ)
+/// big_vision(η):    eps_inside_mean, no relative_step, no scale_parameter,           α ← η
+///                   no clip_updates, min_side 16, longest_axes,
+///                   beta2_cap 0.999, beta1 0.9, momentum_first
 /// ```
 ///
 /// # Hyper-parameters
@@ -40,10 +54,17 @@ use crate::schedule::Hyper;
 /// | `min_scale` s | 1e-3 | s > 0 | smallest rms of the parameter that steps are relative to, unit of the parameter |
 /// | `clip_threshold` d | 1 | d > 0 | largest rms of an update |
 /// | `beta1` β₁ | none | 0 ≤ β₁ < 1 | adds a momentum of the steps |
+/// | `beta2_cap` c | none | 0 ≤ c < 1 | largest part of the old means that is kept per step |
 /// | `weight_decay` λ | 0 | λ ≥ 0 | decoupled decay, per unit of learning rate |
 /// | `eps_inside_mean` | `false` | | adds ε to the squares, as the paper does |
 /// | `scale_parameter` | `true` | | makes steps relative to the parameter's rms |
 /// | `relative_step` | `true` | | limits the learning rate to 1/√t |
+/// | `warmup_init` | `false` | | limits the learning rate to 10⁻⁶t |
+/// | `clip_updates` | `true` | | limits the rms of an update to d |
+/// | `momentum_first` | `false` | | averages updates before they are multiplied by α |
+/// | `scaled_decay` | `false` | | multiplies λ by α instead of η |
+/// | `decay_offset` | 0 | | first steps in which the means are those of the current gradient |
+/// | `longest_axes` | `false` | | takes the two longest axes for rows and columns, and of equal ones the later |
 /// | `min_side` | 0 | | a matrix with fewer rows or columns has one v per element |
 ///
 /// # State
@@ -51,15 +72,15 @@ use crate::schedule::Hyper;
 /// matrices below `min_side` have `variance`, one element per parameter. With `beta1` also `exp_avg`, one element per parameter.
 ///
 /// # Conventions
-/// PyTorch's `Adafactor`, which calls s and d `eps[1]` and `d`. The others compute
-/// ```text
-/// Hugging Face   Adafactor::new(0.01).eps_inside_mean(true)            relative_step=True; with warmup_init=True the learning rate is
-///                                                                      |step| 1e-6 * (step + 1) as f64
-///                Adafactor::new(η).eps_inside_mean(true).relative_step(false)    with a learning rate η
-/// optax          the same with .min_side(128), and .scale_parameter(…) for multiply_by_parameter_scale
-/// ```
-/// Hugging Face multiplies λ by α instead of η, and optax does not multiply it. optax takes the two longest axes for rows and columns, which differs for
-/// tensors of three axes or more.
+/// PyTorch's `Adafactor`, which calls s and d `eps[1]` and `d`. The constructors for the others:
+///
+/// | | like | differences |
+/// |---|---|---|
+/// | [`hugging_face`](Adafactor::hugging_face) | transformers' `Adafactor`, also fairseq's | η 0.01 for its `lr=None`. With a learning rate, it needs `relative_step(false)` |
+/// | [`optax`](Adafactor::optax) | `optax.adafactor` | none |
+/// | [`big_vision`](Adafactor::big_vision) | timm's `AdafactorBigVision` (`adafactorbv`) | the momentum has the type of the parameter, and in timm bf16 |
+///
+/// Big Vision itself does not multiply λ by η: use `decoupled_decay(DecayRate::Fixed)`, which is timm's `unscaled_wd`.
 ///
 /// # Errors
 /// A step returns [`StepError::NonFiniteGradient`](crate::error::StepError::NonFiniteGradient) or
@@ -82,7 +103,8 @@ use crate::schedule::Hyper;
 ///
 /// # References
 /// N. Shazeer and M. Stern, *Adafactor: Adaptive Learning Rates with Sublinear Memory Cost* (2018),
-/// [arXiv:1804.04235](https://arxiv.org/abs/1804.04235), algorithms 4 and 5.
+/// [arXiv:1804.04235](https://arxiv.org/abs/1804.04235), algorithms 4 and 5. X. Zhai et al., *Scaling Vision Transformers* (2021),
+/// [arXiv:2106.04560](https://arxiv.org/abs/2106.04560), section 3.4 (`big_vision`).
 pub type Adafactor<A = f32> = Factored<AdafactorRule, A>;
 
 hyper_parameters! {
@@ -100,6 +122,8 @@ hyper_parameters! {
         eps / set_eps: (Bound::Excluded(0.0), Bound::Unbounded);
         /// The part β₁ of a momentum that is kept per step, 0 ≤ β₁ < 1. Without it there is no momentum.
         beta1 / set_beta1: 0.0..1.0;
+        /// The largest part of the old means that is kept per step, 0 to below 1. Without it the part grows towards 1.
+        beta2_cap / set_beta2_cap: 0.0..1.0;
     }
     options {
         /// Adds ε to the squares of gradients, as the paper does, instead of limiting the divisor.
@@ -108,6 +132,18 @@ hyper_parameters! {
         scale_parameter: bool = true;
         /// Limits the learning rate to 1/√t, which is the default.
         relative_step: bool = true;
+        /// Limits the learning rate to 10⁻⁶t.
+        warmup_init: bool = false;
+        /// Limits the root mean square of an update, which is the default.
+        clip_updates: bool = true;
+        /// Averages updates before they are multiplied by the step size, instead of after it. It needs `beta1`.
+        momentum_first: bool = false;
+        /// Multiplies the weight decay by α, which depends on the parameter and the step, instead of the learning rate.
+        scaled_decay: bool = false;
+        /// The number of first steps in which the means are those of the current gradient.
+        decay_offset: u64 = 0;
+        /// Takes the two longest axes for rows and columns, instead of the last two. Of equal ones, it takes the later.
+        longest_axes: bool = false;
         /// The fewest rows and columns of a matrix that is factored.
         min_side: usize = 0;
     }
@@ -121,6 +157,72 @@ impl<A: Scalar> Adafactor<A> {
     pub fn new(learning_rate: impl Into<Hyper>) -> Self {
         Self::from_rule(AdafactorRule::default(), learning_rate)
     }
+
+    /// Hugging Face's form: ε 1e-30 inside the mean, and weight decay per unit of α. `hugging_face(0.01)` is `Adafactor(params)` in transformers.
+    ///
+    /// ```text
+    /// transformers                                                gradus
+    /// Adafactor(params)                                           Adafactor::hugging_face(0.01)
+    /// Adafactor(params, warmup_init=True)                         Adafactor::hugging_face(0.01).warmup_init(true)
+    /// Adafactor(params, lr=η, relative_step=False)                Adafactor::hugging_face(η).relative_step(false)
+    /// eps=(ε, s), clip_threshold=d, decay_rate=γ, beta1=β₁        .eps(ε).min_scale(s).clip_threshold(d).beta2_decay(γ).beta1(β₁)
+    /// ```
+    pub fn hugging_face(learning_rate: impl Into<Hyper>) -> Self {
+        Self::new(learning_rate).eps_inside_mean(true).scaled_decay(true)
+    }
+
+    /// optax's form: ε 1e-30 inside the mean, the learning rate without the limit 1/√t, factors only for sides of at least 128, and weight decay that is
+    /// not multiplied by the learning rate.
+    ///
+    /// ```text
+    /// optax                                gradus
+    /// decay_rate=r, decay_offset=n         .beta2_decay(−r).decay_offset(n)
+    /// multiply_by_parameter_scale=False    .scale_parameter(false)
+    /// clipping_threshold=d, None           .clip_threshold(d), .clip_updates(false)
+    /// momentum=β₁                          .beta1(β₁)
+    /// ```
+    pub fn optax(learning_rate: impl Into<Hyper>) -> Self {
+        let inside = Self::new(learning_rate).eps_inside_mean(true);
+        inside.relative_step(false).min_side(128).longest_axes(true).decoupled_decay(DecayRate::Fixed)
+    }
+
+    /// Big Vision's form, as timm has it: ε 1e-30 inside the mean, a momentum of 0.9 before the learning rate, β₂ of at most 0.999, factors only for sides
+    /// of at least 16, and neither limits nor scales of the update.
+    ///
+    /// ```text
+    /// timm                                 gradus
+    /// decay_rate=r, decay_offset=n         .beta2_decay(−r).decay_offset(n)
+    /// clipping_threshold=d                 .clip_updates(true).clip_threshold(d)
+    /// unscaled_wd=True                     .decoupled_decay(DecayRate::Fixed)
+    /// corrected_weight_decay=True          .decoupled_decay(DecayRate::Corrected { … })
+    /// ```
+    pub fn big_vision(learning_rate: impl Into<Hyper>) -> Self {
+        let inside = Self::new(learning_rate).eps_inside_mean(true).relative_step(false).scale_parameter(false);
+        let inside = inside.min_side(16).longest_axes(true);
+        inside.clip_updates(false).beta2_cap(0.999).beta1(0.9).momentum_first(true)
+    }
+}
+
+/// With `warmup_init`, the growth of the largest learning rate per step.
+const WARMUP: f64 = 1e-6;
+
+impl AdafactorRule {
+    /// The largest learning rate of a step.
+    fn longest(&self, step: f64) -> f64 {
+        let relative = if self.relative_step { 1.0 / step.sqrt() } else { f64::INFINITY };
+        if self.warmup_init { relative.min(WARMUP * step) } else { relative }
+    }
+
+    /// The step size α without what clips an update.
+    fn alpha(&self, values: &AdafactorValues, at: &At, rms: &Rms) -> f64 {
+        let scale = if self.scale_parameter { rms.param.max(values.min_scale) } else { 1.0 };
+        scale * at.learning_rate.min(self.longest(at.step as f64))
+    }
+
+    /// What an update is divided by so that it is not too long.
+    fn excess(&self, values: &AdafactorValues, rms: &Rms) -> f64 {
+        if self.clip_updates { (rms.direction / values.clip_threshold).max(1.0) } else { 1.0 }
+    }
 }
 
 impl<A: Scalar> FactoredRule<A> for AdafactorRule {
@@ -129,7 +231,20 @@ impl<A: Scalar> FactoredRule<A> for AdafactorRule {
     }
 
     fn is_factored(&self, shape: &[usize]) -> bool {
-        shape.iter().rev().take(2).all(|side| *side >= self.min_side)
+        let (rows, columns) = FactoredRule::<A>::axes(self, shape);
+        shape[rows].min(shape[columns]) >= self.min_side
+    }
+
+    fn axes(&self, shape: &[usize]) -> (usize, usize) {
+        let last = (shape.len() - 2, shape.len() - 1);
+        if !self.longest_axes {
+            return last;
+        }
+        let mut axes: Vec<usize> = (0..shape.len()).collect();
+        axes.sort_by_key(|axis| shape[*axis]);
+        let (rows, columns) = (axes[last.0], axes[last.1]);
+        // Which of them are the rows makes no difference but for rounding.
+        if (columns, rows) == last { last } else { (rows, columns) }
     }
 
     fn has_momentum(&self) -> bool {
@@ -140,14 +255,28 @@ impl<A: Scalar> FactoredRule<A> for AdafactorRule {
         let default = if self.eps_inside_mean { EPS_INSIDE_MEAN } else { A::epsilon().as_f64() };
         let eps = values.eps.unwrap_or(default);
         let (added, least) = if self.eps_inside_mean { (eps, 0.0) } else { (0.0, eps) };
-        let fresh = 1.0 / real_power(at.step as f64, -values.beta2_decay);
+        let counted = at.step.saturating_sub(self.decay_offset).max(1);
+        let fresh = 1.0 / real_power(counted as f64, -values.beta2_decay);
+        let fresh = values.beta2_cap.map_or(fresh, |cap| fresh.max(1.0 - cap));
         Moments { fresh, added, least, momentum: values.beta1.unwrap_or(0.0) }
     }
 
     fn step_size(&self, values: &AdafactorValues, at: &At, rms: &Rms) -> f64 {
-        let longest = if self.relative_step { 1.0 / (at.step as f64).sqrt() } else { f64::INFINITY };
-        let scale = if self.scale_parameter { rms.param.max(values.min_scale) } else { 1.0 };
-        scale * at.learning_rate.min(longest) / (rms.direction / values.clip_threshold).max(1.0)
+        let is_later = self.momentum_first && self.beta1.is_some();
+        let length = if is_later { 1.0 } else { self.alpha(values, at, rms) };
+        length / self.excess(values, rms)
+    }
+
+    fn momentum_step_size(&self, values: &AdafactorValues, at: &At, rms: &Rms) -> f64 {
+        if self.momentum_first { self.alpha(values, at, rms) } else { 1.0 }
+    }
+
+    fn decay_factor(&self, values: &AdafactorValues, at: &At, rms: &Rms) -> f64 {
+        match at.learning_rate {
+            0.0 => 1.0,
+            rate if self.scaled_decay => self.alpha(values, at, rms) / rate,
+            _ => 1.0,
+        }
     }
 }
 
@@ -208,6 +337,39 @@ mod tests {
         assert!(close(step(Adafactor::new(0.5).scale_parameter(false).beta1(0.5)), 2.0 - 0.625));
     }
 
+    /// rms(θ) = 2, and u = ±1.
+    #[test]
+    fn the_forms_by_hand() {
+        let after = |mut opt: Adafactor<f64>, steps: usize| {
+            let mut w = array![2.0, -2.0];
+            (0..steps).for_each(|_| _ = opt.step(&mut w, &array![8.0, -8.0]).unwrap());
+            assert_eq!(w[0], -w[1]);
+            w[0]
+        };
+        let close = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-14, "{found} {expected}");
+        // α = 2·0.25 decays and moves.
+        close(after(Adafactor::hugging_face(0.25).weight_decay(0.5), 1), 2.0 * 0.75 - 0.5);
+        close(after(Adafactor::hugging_face(0.25).warmup_init(true), 1), 2.0 - 2e-6);
+        close(after(Adafactor::hugging_face(0.0).weight_decay(0.5), 1), 2.0);
+        // λ alone decays.
+        close(after(Adafactor::optax(0.25).weight_decay(0.5), 1), 1.0 - 0.5);
+        // m = 0.1, then 0.19.
+        close(after(Adafactor::big_vision(|step| if step == 0 { 0.5 } else { 1.0 }), 2), 2.0 - 0.05 - 0.19);
+        // Without a momentum, there is none to be averaged before α.
+        close(after(Adafactor::new(0.25).momentum_first(true), 1), 1.5);
+    }
+
+    #[test]
+    fn the_weight_of_new_means() {
+        let second = |mut opt: Adafactor<f64>| {
+            let mut w = array![2.0];
+            (0..2).for_each(|step| _ = opt.step(&mut w, &array![f64::from(2 * step)]).unwrap());
+            opt.slot("", "variance").unwrap()[0]
+        };
+        let opt = || Adafactor::new(0.1).beta2_decay(-1.0);
+        assert_eq!([second(opt()), second(opt().beta2_cap(0.25)), second(opt().decay_offset(1))], [2.0, 3.0, 4.0]);
+    }
+
     #[test]
     fn a_short_side_is_not_factored() {
         for (min_side, bytes) in [(3, 8 * 7), (4, 8 * 12)] {
@@ -215,6 +377,21 @@ mod tests {
             opt.step(&mut w, &Array2::ones((3, 4))).unwrap();
             assert_eq!(opt.state_bytes(), bytes);
         }
+    }
+
+    #[test]
+    fn the_longest_axes_are_the_last_two_of_a_turned_tensor() {
+        let grad = ArrayD::from_shape_fn(vec![6, 5, 3], |i| ((i[0] * 15 + i[1] * 3 + i[2]) as f64).sin());
+        let (mut w, mut turned) = (grad.clone(), grad.t().as_standard_layout().into_owned());
+        let (mut longest, mut last) =
+            (Adafactor::new(0.1).longest_axes(true).beta1(0.5), Adafactor::new(0.1).beta1(0.5));
+        for scale in [1.0, -2.0, 0.5] {
+            longest.step(&mut w, &(&grad * scale)).unwrap();
+            last.step(&mut turned, &(&grad.t() * scale)).unwrap();
+        }
+        assert!((&w.t() - &turned).iter().all(|d| d.abs() < 1e-14));
+        let shape = |slot: &str| longest.slot("", slot).unwrap().shape().to_vec();
+        assert_eq!(["row_var", "col_var", "exp_avg"].map(shape), [[1, 5, 3], [6, 1, 3], [6, 5, 3]]);
     }
 
     #[test]
@@ -253,17 +430,19 @@ mod tests {
                 f32::sin(0.37 * at as f32 + phase as f32)
             })
         };
-        for shape in [&[700, 300][..], &[3, 20_000], &[90, 50, 60], &[20_000, 3, 3], &[200_003]] {
-            let run = |threads: usize| {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-                pool.install(|| {
-                    let (mut opt, mut w) = (Adafactor::new(0.1).beta1(0.5), wave(shape, 0.0));
-                    (0..3).for_each(|step| _ = opt.step(&mut w, &wave(shape, f64::from(step))).unwrap());
-                    (w, opt.state_dict())
-                })
-            };
-            let expected = run(1);
-            assert!((2..5).all(|threads| run(threads) == expected), "{shape:?}");
+        for longest in [false, true] {
+            for shape in [&[700, 300][..], &[3, 20_000], &[90, 50, 60], &[20_000, 3, 3], &[200_003]] {
+                let run = |threads: usize| {
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                    pool.install(|| {
+                        let (mut opt, mut w) = (Adafactor::new(0.1).beta1(0.5).longest_axes(longest), wave(shape, 0.0));
+                        (0..3).for_each(|step| _ = opt.step(&mut w, &wave(shape, f64::from(step))).unwrap());
+                        (w, opt.state_dict())
+                    })
+                };
+                let expected = run(1);
+                assert!((2..5).all(|threads| run(threads) == expected), "{shape:?}");
+            }
         }
     }
 }

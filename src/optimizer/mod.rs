@@ -10,11 +10,13 @@ mod adafactor;
 mod adagrad;
 mod adahessian;
 mod adam;
+mod adam_mini;
 mod adamax;
 mod adan;
 mod ademamix;
 mod adopt;
 mod asgd;
+mod came;
 mod dadapt_adam;
 mod dadapt_sgd;
 mod dog;
@@ -29,6 +31,7 @@ mod laprop;
 mod lars;
 mod lbfgs;
 mod lion;
+mod low_rank;
 mod madgrad;
 mod mars;
 mod momentum;
@@ -45,6 +48,7 @@ mod sgd;
 #[cfg(feature = "second-order")]
 mod shampoo;
 mod signum;
+mod sm3;
 #[cfg(feature = "second-order")]
 mod soap;
 mod sophia;
@@ -93,11 +97,13 @@ optimizers! {
     adagrad: Adagrad; AdagradRule, AdagradValues;
     adahessian: AdaHessian; AdaHessianRule, AdaHessianValues;
     adam: Adam, AdamW; AdamRule, AdamValues;
+    adam_mini: AdamMini; AdamMiniBlocks, AdamMiniPartition, AdamMiniRule, AdamMiniValues;
     adamax: Adamax; AdamaxRule, AdamaxValues;
     adan: Adan; AdanRule, AdanValues;
     ademamix: AdEMAMix; AdEMAMixRule, AdEMAMixValues;
     adopt: Adopt; AdoptRule, AdoptValues;
     asgd: Asgd; AsgdRule, AsgdValues;
+    came: Came; CameRule, CameValues;
     dadapt_adam: DAdaptAdam; DAdaptAdamRule, DAdaptAdamValues;
     dadapt_sgd: DAdaptSgd; DAdaptSgdRule, DAdaptSgdValues;
     dog: DoG; DoGRule, DoGValues;
@@ -109,6 +115,9 @@ optimizers! {
     laprop: LaProp; LaPropRule, LaPropValues;
     lbfgs: Lbfgs; LbfgsReport, Stop;
     lion: Lion; LionRule, LionValues;
+    low_rank: Apollo, ApolloMini; ApolloRule, ApolloValues;
+    #[cfg(feature = "second-order")]
+    low_rank: GaLore; GaLoreRule, GaLoreValues;
     madgrad: Madgrad; MadgradRule, MadgradValues;
     mars: Mars, MarsLion; MarsRule, MarsValues;
     momentum: Momentum; MomentumRule, MomentumValues;
@@ -126,6 +135,7 @@ optimizers! {
         AdamWScheduleFreeRule, AdamWScheduleFreeValues, RAdamScheduleFreeRule, RAdamScheduleFreeValues,
         SgdScheduleFreeRule, SgdScheduleFreeValues;
     sgd: Sgd; SgdRule, SgdValues;
+    sm3: Sm3; Sm3Rule, Sm3Values;
     signum: SignSgd, Signum; SignSgdRule, SignSgdValues, SignumRule, SignumValues;
     #[cfg(feature = "second-order")]
     shampoo: Shampoo; Graft, ShampooRule, ShampooValues;

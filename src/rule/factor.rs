@@ -6,7 +6,8 @@ use crate::params::Scalar;
 /// An algorithm that divides each gradient by the root of a second moment, of which it remembers a mean per row and one per column.
 /// [`Factored`](super::Factored) makes an optimizer of it.
 ///
-/// The last two axes of a tensor are the rows and the columns of a matrix, and each index of the other axes has a matrix of its own. A tensor
+/// The last two axes of a tensor, or those that the rule [chooses](Self::axes), are the rows and the columns of a matrix, and each index of the
+/// other axes has a matrix of its own. A tensor
 /// that [is not factored](Self::is_factored), such as a vector, has a second moment per element. For a gradient g of one matrix, with the
 /// [`Moments`] that the rule returns:
 ///
@@ -16,7 +17,7 @@ use crate::params::Scalar;
 /// vᵢⱼ = rᵢcⱼ / max(mean of r, least)                          without factors v ← v + fresh·(g² + added − v)
 /// d = g / max(√v, least)
 /// m ← momentum·m + (1 − momentum)·step_size·d                 without momentum m ← step_size·d
-/// θ ← θ(1 − ηλ) − m
+/// θ ← θ(1 − decay_factor·ηλ) − momentum_step_size·m           both factors are 1 by default
 /// ```
 ///
 /// This is a rule that forgets: it divides by the roots of the means of the gradient itself.
@@ -61,6 +62,11 @@ pub trait FactoredRule<A: Scalar>: HyperParameters + 'static {
         true
     }
 
+    /// The axes of the rows and of the columns of a tensor of this shape, if it is factored: two different ones. The default is the last two.
+    fn axes(&self, shape: &[usize]) -> (usize, usize) {
+        (shape.len().saturating_sub(2), shape.len().saturating_sub(1))
+    }
+
     /// Whether there is a momentum m, which is one more slot of the tensor's size. The default is no.
     fn has_momentum(&self) -> bool {
         false
@@ -71,6 +77,19 @@ pub trait FactoredRule<A: Scalar>: HyperParameters + 'static {
 
     /// The step size of one tensor, which may depend on the sizes of its parameter and direction.
     fn step_size(&self, values: &Self::Values, at: &At, rms: &Rms) -> f64;
+
+    /// What the momentum m is multiplied by when the parameter moves. The default is 1, because the directions in m have been multiplied by the
+    /// step size.
+    fn momentum_step_size(&self, values: &Self::Values, at: &At, rms: &Rms) -> f64 {
+        let _ = (values, at, rms);
+        1.0
+    }
+
+    /// What the driver multiplies the weight decay of one tensor by. The default is 1.
+    fn decay_factor(&self, values: &Self::Values, at: &At, rms: &Rms) -> f64 {
+        let _ = (values, at, rms);
+        1.0
+    }
 }
 
 /// How a [`FactoredRule`] averages squares of gradients, and how it divides by them.

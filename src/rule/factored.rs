@@ -12,6 +12,7 @@ use super::measured::{Measured, Sums, Wanted};
 use super::options::{Move, Options, options};
 use super::rates::{Rates, RatesAt, driver, optimizer_of_driver};
 use super::scratch::Scratch;
+use super::spread::Spread;
 use super::valued::Valued;
 use super::{At, Decay, HyperParameters};
 use crate::error::Result;
@@ -121,12 +122,18 @@ impl<A: Scalar, R: FactoredRule<A>> Factored<R, A> {
         Lines::new(shape, shape.len() > 1 && self.rule.is_factored(shape))
     }
 
+    /// Where means are, if rows and columns are not the last two axes.
+    fn spread(&self, shape: &[usize]) -> Option<Spread> {
+        if self.lines(shape).is_factored { Spread::new(shape, self.rule.axes(shape)) } else { None }
+    }
+
     /// The names and shapes of a tensor's slots.
     fn slots(&self, shape: &[usize]) -> Vec<(&'static str, Vec<usize>)> {
         let mut slots = Vec::new();
         if self.lines(shape).is_factored {
             let (mut rows, mut columns) = (shape.to_vec(), shape.to_vec());
-            (rows[shape.len() - 1], columns[shape.len() - 2]) = (1, 1);
+            let axes = self.rule.axes(shape);
+            (rows[axes.1], columns[axes.0]) = (1, 1);
             slots.extend([("row_var", rows), ("col_var", columns)]);
         } else {
             slots.push(("variance", shape.to_vec()));
@@ -158,7 +165,8 @@ impl<A: Scalar, R: FactoredRule<A>> Factored<R, A> {
         tasks.iter().filter(|(info, ..)| has_slots(info)).try_for_each(|(info, grad, _)| grad.ensure_kept(info))?;
         threads::for_each_tensor(step.layout().elements(), &mut tasks, &|(info, grad, sums)| {
             if has_slots(info) {
-                *sums = Some(SquareSums::of(grad, info.shape(), self.lines(info.shape())));
+                let shape = info.shape();
+                *sums = Some(SquareSums::of(grad, shape, self.lines(shape), self.spread(shape).as_ref()));
             }
         });
         let limit = norm::largest_of_squares::<A>();
@@ -181,7 +189,8 @@ impl<A: Scalar, R: FactoredRule<A>> Factored<R, A> {
         };
         let slots = self.slots(shape);
         // A setter may have given the rule other slots: then the tensor begins anew.
-        if !slots.iter().map(|(name, _)| *name).eq(state.slots.iter().map(|slot| slot.name)) {
+        if !slots.iter().map(|(name, shape)| (*name, shape)).eq(state.slots.iter().map(|slot| (slot.name, &slot.shape)))
+        {
             let zeros = |(name, shape): (_, Vec<usize>)| {
                 let values = vec![A::zero(); shape.iter().product()];
                 Slot { name, shape, values }
@@ -189,7 +198,7 @@ impl<A: Scalar, R: FactoredRule<A>> Factored<R, A> {
             **state = State { steps: 0, slots: slots.into_iter().map(zeros).collect(), norm: state.norm };
         }
         state.steps += 1;
-        let pull = values.rates.of(self.options.decay(Decay::Decoupled), tensor.learning_rate, tensor.weight_decay);
+        let mut pull = values.rates.of(self.options.decay(Decay::Decoupled), tensor.learning_rate, tensor.weight_decay);
         let own = values.rule.for_tensor(&tensor.replaced);
         let Tensor { param, grad: Some(grad), followers, .. } = &mut **tensor else { return };
         let at = At {
@@ -203,7 +212,7 @@ impl<A: Scalar, R: FactoredRule<A>> Factored<R, A> {
         let (means, momentum) = state.slots.split_at_mut(if self.lines(shape).is_factored { 2 } else { 1 });
         let mut means = means.iter_mut().map(|slot| &mut slot.values[..]);
         let (rows, columns) = (means.next().unwrap_or_default(), means.next().unwrap_or_default());
-        let factors = Factors::update(self.lines(shape), &moments, sums, rows, columns);
+        let factors = Factors::update((self.lines(shape), self.spread(shape)), &moments, sums, rows, columns);
         let of_grad = Directions {
             grad,
             shape,
@@ -214,13 +223,15 @@ impl<A: Scalar, R: FactoredRule<A>> Factored<R, A> {
             scratch: &self.scratch,
         };
         let mut measured = of_grad.measure(&param.as_values());
-        let mut step_size = self.rule.step_size(own, &at, &measured.rms());
+        let rms = measured.rms();
+        let mut step_size = self.rule.step_size(own, &at, &rms);
+        pull.decay *= self.rule.decay_factor(own, &at, &rms);
         let mut directions = of_grad;
         if let [Slot { values: average, .. }] = momentum {
             let [kept, fresh] = [moments.momentum, (1.0 - moments.momentum) * step_size].map(A::from_f64);
             of_grad.for_each(0, average, &|average, direction| *average = kept * *average + fresh * direction);
             directions = Directions { source: Source::Momentum(average), cautious: self.options.cautious, ..of_grad };
-            step_size = 1.0;
+            step_size = self.rule.momentum_step_size(own, &at, &rms);
             if self.options.measure() {
                 measured = directions.measure(&param.as_values());
             }

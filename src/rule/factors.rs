@@ -3,6 +3,7 @@
 use pulp::{Arch, NullaryFnOnce};
 
 use super::factor::Moments;
+use super::spread::Spread;
 use crate::kernel::{simd, tree};
 use crate::params::{Order, Scalar};
 use crate::step::Grad;
@@ -63,7 +64,11 @@ pub(super) struct SquareSums {
 
 impl SquareSums {
     /// The sums of a tensor with elements.
-    pub(super) fn of<A: Scalar>(grad: &Grad<'_, A>, shape: &[usize], lines: Lines) -> Self {
+    pub(super) fn of<A: Scalar>(grad: &Grad<'_, A>, shape: &[usize], lines: Lines, spread: Option<&Spread>) -> Self {
+        if let Some(spread) = spread {
+            let (lines, columns) = spread.sums(grad);
+            return Self { lines, columns };
+        }
         let mut of_lines = vec![0.0; lines.count];
         let columns = Summing { grad, shape, lines }.sum(0, &mut of_lines);
         Self { lines: of_lines, columns }
@@ -185,6 +190,7 @@ impl<A: Scalar> NullaryFnOnce for AddSquares<'_, A> {
 /// What each element of a gradient is multiplied by: 1/max(√v, least), as a product of two.
 pub(super) struct Factors<A> {
     lines: Lines,
+    spread: Option<Spread>,
     rows: Vec<A>,
     columns: Vec<A>,
     most: A,
@@ -192,24 +198,38 @@ pub(super) struct Factors<A> {
 
 impl<A: Scalar> Factors<A> {
     /// Updates the means, and makes the factors of them. Without factors there are no columns, and `rows` has an element for each of the tensor's.
-    pub(super) fn update(lines: Lines, moments: &Moments, sums: SquareSums, rows: &mut [A], columns: &mut [A]) -> Self {
+    pub(super) fn update(
+        (lines, spread): (Lines, Option<Spread>),
+        moments: &Moments,
+        sums: SquareSums,
+        rows: &mut [A],
+        columns: &mut [A],
+    ) -> Self {
         let average = |means: &mut [A], sums: Vec<f64>, count: usize| {
             for (mean, sum) in means.iter_mut().zip(sums) {
                 let old = mean.as_f64();
                 *mean = A::from_f64(old + moments.fresh * (sum / count as f64 + moments.added - old));
             }
         };
-        average(rows, sums.lines, lines.length);
-        average(columns, sums.columns, lines.per_matrix);
+        let (per_row, per_column) = spread.as_ref().map_or((lines.length, lines.per_matrix), Spread::counts);
+        average(rows, sums.lines, per_row);
+        average(columns, sums.columns, per_column);
         let factor = |mean: f64, of: &A| A::from_f64((mean / of.as_f64()).sqrt());
         let by_row = |rows: &[A]| {
             let mean = rows.iter().map(|row| row.as_f64()).sum::<f64>() / rows.len() as f64;
             let mean = if lines.is_factored { mean.max(moments.least) } else { 1.0 };
             rows.iter().map(|row| factor(mean, row)).collect::<Vec<_>>()
         };
+        let of_rows = match &spread {
+            Some(spread) => {
+                spread.relative(rows, moments.least).into_iter().map(|ratio| A::from_f64(ratio.sqrt())).collect()
+            }
+            None => rows.chunks(lines.per_matrix).flat_map(by_row).collect(),
+        };
         Self {
             lines,
-            rows: rows.chunks(lines.per_matrix).flat_map(by_row).collect(),
+            spread,
+            rows: of_rows,
             columns: columns.iter().map(|column| factor(1.0, column)).collect(),
             // A number, so that gradients of 0 do not become NaN.
             most: A::from_f64((1.0 / moments.least).min(A::max_value().as_f64())),
@@ -218,7 +238,10 @@ impl<A: Scalar> Factors<A> {
 
     /// Makes directions of gradients, from element `start` in row-major order.
     pub(super) fn apply(&self, arch: Arch, start: usize, grads: &mut [A]) {
-        arch.dispatch(Multiply { factors: self, start, grads });
+        match &self.spread {
+            Some(spread) => spread.multiply((&self.rows, &self.columns), self.most, start, grads),
+            None => arch.dispatch(Multiply { factors: self, start, grads }),
+        }
     }
 }
 
@@ -233,7 +256,7 @@ impl<A: Scalar> NullaryFnOnce for Multiply<'_, A> {
 
     #[inline(always)]
     fn call(self) {
-        let Self { factors: Factors { lines, rows, columns, most }, start, grads } = self;
+        let Self { factors: Factors { lines, rows, columns, most, .. }, start, grads } = self;
         // NaN stays NaN.
         let at_most = |factor: A| if factor > *most { *most } else { factor };
         if !lines.is_factored {

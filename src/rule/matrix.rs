@@ -6,7 +6,7 @@ use ndarray::{Array2, ArrayViewMut2};
 
 use super::{At, Decay, HyperParameters};
 use crate::error::Result;
-use crate::params::{Scalar, TensorInfo};
+use crate::params::{Layout, Scalar, TensorInfo};
 
 /// An algorithm on whole matrices: it computes the direction in which one matrix moves. [`Matrixwise`](super::Matrixwise) makes an
 /// optimizer of it.
@@ -59,7 +59,7 @@ pub trait MatrixRule<A: Scalar>: HyperParameters + 'static {
     fn slots(&self, shape: (usize, usize)) -> Vec<MatrixSlot>;
 
     /// The state matrices for this tensor. By default they are the [`slots`](Self::slots) of its matrix. Implement it if they depend on more than rows
-    /// and columns.
+    /// and columns: on the tensor's path or axes.
     fn slots_for(&self, tensor: &TensorInfo) -> Vec<MatrixSlot> {
         self.slots(as_matrix(tensor.shape()))
     }
@@ -69,6 +69,16 @@ pub trait MatrixRule<A: Scalar>: HyperParameters + 'static {
     fn least_slots(&self, shape: (usize, usize)) -> usize {
         let _ = shape;
         0
+    }
+
+    /// Returns an error if the rule cannot step these tensors together, for example because a pattern matches none of them. The driver calls it
+    /// until the first step has been taken. The default accepts all.
+    ///
+    /// # Errors
+    /// An error that describes what is accepted.
+    fn accepts_all(&self, tensors: &Layout) -> Result<()> {
+        let _ = tensors;
+        Ok(())
     }
 
     /// The form of weight decay. The default is [`Decay::Decoupled`].

@@ -91,6 +91,9 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
         step.share().ensure(Extent::Tensors, self.rule.name())?;
         counter::ensure_next("steps", self.steps)?;
         self.options.ensure(step, (self.rule.name(), false, self.rule.decay(), None))?;
+        if self.state.layout().is_none() {
+            self.rule.accepts_all(step.layout())?;
+        }
         let (rates, decay) = (self.rates.at(self.steps)?, self.options.decay(self.rule.decay()));
         let mut stepped = step.iter().filter(|(_, tensor)| tensor.grad.is_some());
         stepped.try_for_each(|pair| rates.ensure_adjusted(decay, pair, self.steps))?;

@@ -69,6 +69,7 @@ mod rates;
 mod rows;
 mod scratch;
 mod slots;
+mod spread;
 mod stored;
 mod sweep;
 mod valued;

@@ -1,6 +1,6 @@
 //! The rows of optimizers that step whole matrices, and their update rules as the docs give them.
 
-use gradus::optimizer::{MuonBlocks, MuonScale, ScionNorm};
+use gradus::optimizer::{AdamMiniBlocks, MuonBlocks, MuonScale, ScionNorm};
 use gradus::prelude::*;
 use gradus::rule::{Factored, FactoredRule, MatrixRule, Matrixwise, StatePrecision};
 use ndarray::{Array2, ArrayD, Axis, s};
@@ -46,7 +46,7 @@ impl<A: Scalar, R: FactoredRule<A> + Clone + 'static> Subject<A> for Factored<R,
 }
 
 /// The names of all matrix optimizers' slots.
-const SLOTS: [&str; 14] = [
+const SLOTS: [&str; 22] = [
     "momentum_buffer",
     "second_momentum_buffer",
     "graft_exp_avg_sq",
@@ -61,6 +61,14 @@ const SLOTS: [&str; 14] = [
     "right_basis",
     "update_counter",
     "right_factor",
+    "exp_avg_sq_row",
+    "exp_avg_sq_col",
+    "exp_avg_res_row",
+    "exp_avg_res_col",
+    "accumulator_0",
+    "accumulator_1",
+    "projection",
+    "update_norm",
 ];
 
 /// Every row, for one element type.
@@ -179,6 +187,93 @@ pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
                 *p = &*p * (1.0 - lr * 0.01) - &average;
                 memory.push(average);
             }) },
+        Row { name: "adafactor, hugging face, absolute", slots: &["row_var", "col_var"], rests: false,
+            parabola: 0.1, rosenbrock: (0.01, 10_000),
+            pinned: Pinned::Bits(-0.52872044, -0.5287205075464618),
+            optimizer: |lr| Box::new(Adafactor::hugging_face(lr).scale_parameter(false).relative_step(false).warmup_init(false)
+                .weight_decay(0.01)),
+            oracle: Oracle::Matrix(|t, lr, p, g, memory| {
+                let u = adafactor(t, g, memory, 1e-30);
+                *p = &*p * (1.0 - lr * 0.01) - &u * (lr / rms(&u).max(1.0));
+            }) },
+        Row { name: "adafactor, optax, no clip", slots: &["row_var", "col_var"], rests: true,
+            parabola: 0.1, rosenbrock: (0.1, 10_000),
+            pinned: Pinned::Bits(-0.5208636, -0.520863633559764),
+            optimizer: |lr| Box::new(Adafactor::optax(lr).min_side(0).clip_updates(false)),
+            oracle: Oracle::Matrix(|t, lr, p, g, memory| {
+                let u = adafactor(t, g, memory, 1e-30);
+                *p -= &(&u * (rms(p).max(1e-3) * lr));
+            }) },
+        Row { name: "adafactor, big vision", slots: &["row_var", "col_var", "exp_avg"], rests: true,
+            parabola: 0.1, rosenbrock: (0.01, 10_000),
+            pinned: Pinned::Bits(-0.5126605, -0.5126604236333894),
+            optimizer: |lr| Box::new(Adafactor::big_vision(lr).min_side(0)),
+            oracle: Oracle::Matrix(|t, lr, p, g, memory| {
+                let mut average = memory.get(2).cloned().unwrap_or_else(|| Array2::zeros(g.dim()));
+                memory.truncate(2);
+                average = average * 0.9 + adafactor(t, g, memory, 1e-30) * (1.0 - 0.9);
+                *p -= &(&average * lr);
+                memory.push(average);
+            }) },
+        Row { name: "adammini", slots: &["exp_avg", "exp_avg_sq"], rests: true, parabola: 0.1, rosenbrock: (1e-2, 10_000),
+            pinned: Pinned::Bits(-0.508671, -0.5086709897463662),
+            optimizer: |lr| Box::new(AdamMini::new(lr)),
+            oracle: Oracle::Matrix(|t, lr, p, g, memory| adam_mini(t, lr, p, g, memory, [0.9, 0.999], |g| {
+                Array2::from_elem(g.dim(), g.mapv(|g| g * g).mean().unwrap())
+            })) },
+        Row { name: "adammini, rows, betas, weight decay", slots: &["exp_avg", "exp_avg_sq"], rests: false,
+            parabola: 0.1, rosenbrock: (1e-2, 10_000),
+            pinned: Pinned::Bits(-0.51003146, -0.5100314154963516),
+            optimizer: |lr| Box::new(AdamMini::new(lr).blocks("**", AdamMiniBlocks::Rows).beta1(0.8).beta2(0.9).weight_decay(0.01)),
+            oracle: Oracle::Matrix(|t, lr, p, g, memory| {
+                *p *= 1.0 - lr * 0.01;
+                adam_mini(t, lr, p, g, memory, [0.8, 0.9], |g| {
+                    g.mapv(|g| g * g).mean_axis(Axis(1)).unwrap().insert_axis(Axis(1)).broadcast(g.dim()).unwrap().to_owned()
+                });
+            }) },
+        Row { name: "sm3", slots: &["accumulator_0", "accumulator_1"], rests: true, parabola: 1.0, rosenbrock: (0.5, 10_000),
+            pinned: Pinned::Bits(-0.48194197, -0.4819419268547454),
+            optimizer: |lr| Box::new(Sm3::new(lr)),
+            oracle: Oracle::Matrix(|_, lr, p, g, memory| *p -= &(sm3(g, memory, [1.0, 1.0]) * lr)) },
+        Row { name: "sm3, momentum, beta2, weight decay", slots: &["momentum_buffer", "accumulator_0", "accumulator_1"], rests: false,
+            parabola: 0.1, rosenbrock: (1e-2, 10_000),
+            pinned: Pinned::Bits(-0.45507717, -0.4550771956790139),
+            optimizer: |lr| Box::new(Sm3::new(lr).momentum(0.9).beta2(0.99).weight_decay(0.01)),
+            oracle: Oracle::Matrix(|_, lr, p, g, memory| {
+                let before = if memory.len() == 3 { memory.pop() } else { None };
+                let u = sm3(g, memory, [0.99, 1.0 - 0.99]);
+                let m = before.unwrap_or_else(|| Array2::zeros(g.dim())) * 0.9 + u * (1.0 - 0.9);
+                *p = &*p * (1.0 - lr * 0.01) - &m * lr;
+                memory.push(m);
+            }) },
+        Row { name: "came", slots: &["exp_avg", "exp_avg_sq_row", "exp_avg_sq_col", "exp_avg_res_row", "exp_avg_res_col"],
+            rests: true, parabola: 1e-2, rosenbrock: (1e-3, 20_000),
+            pinned: Pinned::Bits(-0.62285304, -0.6228530843843922),
+            optimizer: |lr| Box::new(Came::new(lr)), oracle: Oracle::Matrix(|_, lr, p, g, memory| {
+                if memory.is_empty() {
+                    let (rows, columns) = (Array2::zeros((g.nrows(), 1)), Array2::zeros((1, g.ncols())));
+                    memory.extend([Array2::zeros(g.dim()), rows.clone(), columns.clone(), rows, columns]);
+                }
+                let u = g / root_of_means(&(g * g), &mut memory[1..3], 0.999, 1e-30);
+                let u = &u / rms(&u).max(1.0);
+                let m = &memory[0] * 0.9 + &u * (1.0 - 0.9);
+                let difference = u - &m;
+                let root = root_of_means(&(&difference * &difference), &mut memory[3..], 0.9999, 1e-16);
+                *p -= &(&m / root * lr);
+                memory[0] = m;
+            }) },
+        Row { name: "apollo", slots: &["exp_avg", "exp_avg_sq", "update_norm"], rests: true, parabola: 0.1, rosenbrock: (1e-2, 20_000),
+            pinned: Pinned::Near(-0.49602239406285287),
+            optimizer: |lr| Box::new(Apollo::new(lr).rank(2)),
+            oracle: Oracle::Matrix(|t, lr, p, g, memory| *p -= &(apollo(t, g, memory, (2, 200), |x| {
+                x.mapv(|x| x * x).sum_axis(Axis(1)).mapv(f64::sqrt).insert_axis(Axis(1))
+            }) * lr)) },
+        Row { name: "apollomini", slots: &["exp_avg", "exp_avg_sq", "update_norm"], rests: true, parabola: 0.1, rosenbrock: (1e-3, 20_000),
+            pinned: Pinned::Near(-0.6040179676166217),
+            optimizer: |lr| Box::new(ApolloMini::new(lr)),
+            oracle: Oracle::Matrix(|t, lr, p, g, memory| *p -= &(apollo(t, g, memory, (1, 200), |x| {
+                Array2::from_elem((1, 1), x.mapv(|x| x * x).sum().sqrt())
+            }) * (lr * 128.0_f64.sqrt()))) },
         Row { name: "lbfgs", slots: &[], rests: true, parabola: 0.1, rosenbrock: (0.1, 10_000),
             pinned: Pinned::Near(-0.5074312928291839),
             optimizer: |lr| Box::new(Lbfgs::new(lr).history(2)), oracle: Oracle::Matrix(lbfgs) },
@@ -293,6 +388,91 @@ fn adafactor(t: i32, g: &Array2<f64>, memory: &mut Vec<Array2<f64>>, eps: f64) -
     g / (&memory[0] * &memory[1] / memory[0].mean().unwrap()).mapv(f64::sqrt)
 }
 
+/// One step with these β, and the means of squares of each element's block.
+fn adam_mini(
+    t: i32,
+    lr: f64,
+    p: &mut Array2<f64>,
+    g: &Array2<f64>,
+    memory: &mut Vec<Array2<f64>>,
+    [beta1, beta2]: [f64; 2],
+    means: fn(&Array2<f64>) -> Array2<f64>,
+) {
+    if g.is_empty() {
+        return;
+    }
+    if memory.is_empty() {
+        memory.extend([Array2::zeros(g.dim()), Array2::zeros(g.dim())]);
+    }
+    memory[0] = &memory[0] * beta1 + g * (1.0 - beta1);
+    memory[1] = &memory[1] * beta2 + means(g) * (1.0 - beta2);
+    let root = (&memory[1] / (1.0 - beta2.powi(t))).mapv(f64::sqrt) + 1e-8;
+    *p -= &(&memory[0] / root * (lr / (1.0 - beta1.powi(t))));
+}
+
+/// The update of SM3, whose sums have these weights of what was and what is.
+fn sm3(g: &Array2<f64>, memory: &mut Vec<Array2<f64>>, [kept, fresh]: [f64; 2]) -> Array2<f64> {
+    if memory.is_empty() {
+        memory.extend([Array2::zeros((g.nrows(), 1)), Array2::zeros((1, g.ncols()))]);
+    }
+    let sums = Array2::from_shape_fn(g.dim(), |(i, j)| {
+        kept * memory[0][[i, 0]].min(memory[1][[0, j]]) + fresh * g[[i, j]] * g[[i, j]]
+    });
+    for (axis, bound) in memory.iter_mut().enumerate() {
+        let largest = sums.fold_axis(Axis(1 - axis), 0.0, |most, sum| sum.max(*most));
+        *bound = largest.insert_axis(Axis(1 - axis));
+    }
+    Array2::from_shape_fn(g.dim(), |at| if sums[at] > 0.0 { g[at] / (sums[at] + 1e-8).sqrt() } else { 0.0 })
+}
+
+/// √(rc/mean of r) of averages of the means of rows and columns.
+fn root_of_means(squares: &Array2<f64>, memory: &mut [Array2<f64>], beta: f64, eps: f64) -> Array2<f64> {
+    for (axis, mean) in memory.iter_mut().enumerate() {
+        let fresh = squares.mean_axis(Axis(1 - axis)).unwrap().insert_axis(Axis(1 - axis));
+        *mean = &*mean * beta + (fresh + eps) * (1.0 - beta);
+    }
+    (&memory[0] * &memory[1] / memory[0].mean().unwrap()).mapv(f64::sqrt)
+}
+
+fn splitmix64(x: u64) -> u64 {
+    let z = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// The update of APOLLO with a subspace of this rank, which changes after so many steps, and with these norms of channels.
+fn apollo(
+    t: i32,
+    g: &Array2<f64>,
+    memory: &mut Vec<Array2<f64>>,
+    (rank, gap): (usize, i32),
+    norms: fn(&Array2<f64>) -> Array2<f64>,
+) -> Array2<f64> {
+    if g.is_empty() {
+        return g.clone();
+    }
+    let (side, rank) = (g.ncols(), rank.min(g.ncols()));
+    let key = splitmix64(splitmix64(0) + ((t - 1) / gap) as u64);
+    let projection = Array2::from_shape_fn((side, rank), |(i, j)| {
+        let bits = splitmix64(key.wrapping_add((i * rank + j) as u64));
+        let uniform = (0..4).map(|part| ((bits >> (16 * part)) & 0xFFFF) as f64 - 65535.0 / 2.0);
+        uniform.sum::<f64>() / ((65536.0_f64.powi(2) - 1.0) / 3.0 * rank as f64).sqrt()
+    });
+    let low = g.dot(&projection);
+    if memory.is_empty() {
+        memory.extend([Array2::zeros(low.dim()), Array2::zeros(low.dim()), Array2::zeros((1, 1))]);
+    }
+    memory[0] = &memory[0] * 0.9 + &low * (1.0 - 0.9);
+    memory[1] = &memory[1] * 0.999 + &low * &low * (1.0 - 0.999);
+    let adam = &memory[0] / (memory[1].mapv(f64::sqrt) + 1e-6);
+    let u = g * &(norms(&adam) / (norms(&low) + 1e-8));
+    let (norm, last) = (u.mapv(|u| u * u).sum().sqrt(), memory[2][[0, 0]]);
+    let limiter = if last == 0.0 { 1.0 } else { (norm / (1.01 * (last + 1e-8))).max(1.0) };
+    memory[2].fill(norm / limiter);
+    u * ((1.0 - 0.999_f64.powi(t)).sqrt() / (1.0 - 0.9_f64.powi(t)) / limiter)
+}
+
 fn original_scale(grad: &Array2<f64>) -> f64 {
     (grad.nrows() as f64 / grad.ncols() as f64).max(1.0).sqrt()
 }
@@ -400,6 +580,34 @@ pub(super) mod second_order {
                     memory[0] = &memory[0] * 0.5 + &d * (norm(&adam) / norm(&d));
                     *p -= &(&memory[0] * lr);
                     memory.extend(sides);
+                }) },
+            Row { name: "galore", slots: &["exp_avg", "exp_avg_sq", "projection"], rests: true, parabola: 0.4, rosenbrock: (0.04, 10_000),
+                pinned: Pinned::Near(-0.5094670420106533),
+                optimizer: |lr| Box::new(GaLore::new(lr).rank(2).update_proj_gap(3)),
+                oracle: Oracle::Matrix(|t, lr, p, g, memory| {
+                    if g.is_empty() {
+                        return;
+                    }
+                    let rank = g.ncols().min(2);
+                    if memory.is_empty() {
+                        let moment = Array2::zeros((g.nrows(), rank));
+                        memory.extend([moment.clone(), moment, Array2::zeros((g.ncols(), rank))]);
+                    }
+                    if (t - 1) % 3 == 0 {
+                        let vectors = ndarray(faer(&g.t().dot(g)).self_adjoint_eigen(Side::Lower).unwrap().U());
+                        let falling: Vec<usize> = (0..g.ncols()).rev().take(rank).collect();
+                        memory[2] = vectors.select(Axis(1), &falling);
+                        for mut vector in memory[2].columns_mut() {
+                            let largest = vector.iter().copied().max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap();
+                            vector *= largest.signum();
+                        }
+                    }
+                    let low = g.dot(&memory[2]);
+                    memory[0] = &memory[0] * 0.9 + &low * (1.0 - 0.9);
+                    memory[1] = &memory[1] * 0.999 + &low * &low * (1.0 - 0.999);
+                    let direction = &memory[0] / (memory[1].mapv(f64::sqrt) + 1e-6);
+                    let correction = (1.0 - 0.999_f64.powi(t)).sqrt() / (1.0 - 0.9_f64.powi(t));
+                    *p -= &(direction.dot(&memory[2].t()) * (lr * 0.25 * correction));
                 }) },
             Row { name: "kfac", slots: &["input_factor", "output_factor"], rests: true, parabola: 0.1, rosenbrock: (3e-4, 40_000),
                 pinned: Pinned::Near(-0.4827191361130269),

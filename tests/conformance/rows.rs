@@ -108,7 +108,7 @@ impl<A: Scalar> Row<A> {
 
     /// Whether it steps vectors, too, and its oracle speaks of matrices only because rows and columns have means.
     pub(crate) fn is_factored(&self) -> bool {
-        self.name.starts_with("adafactor")
+        ["adafactor", "adammini", "sm3", "came"].iter().any(|name| self.name.starts_with(name))
     }
 
     /// The laws, as the row's flags have them.
@@ -140,7 +140,8 @@ impl<A: Scalar> Row<A> {
         let laws = if self.joins_tensors() { laws.joins_tensors() } else { laws };
         // The row's taps come in `apply`, from where `check` cannot know them.
         // Its steps, relative to the parameters and at most 1/√t, leave a little more of the way to 0.
-        let laws = if self.name == "adafactor" { laws.without(Law::Parabola) } else { laws };
+        let relative = ["adafactor", "adafactor, optax, no clip"];
+        let laws = if relative.contains(&self.name) { laws.without(Law::Parabola) } else { laws };
         // Its moments start from 1e-6, so that it moves a little without a gradient.
         let laws = if self.name == "yogi" { laws.without(Law::ZeroGradient) } else { laws };
         // Its first steps, a millionth of the learning rate, are lost in the last bit of an f32.

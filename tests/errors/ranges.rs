@@ -118,6 +118,37 @@ const TABLE: &[(&str, Build, &[f64], &[f64])] = {
         ("clip_threshold", |x| Box::new(Adafactor::new(0.1).clip_threshold(x)), ABOVE_0.0, ABOVE_0.1),
         ("beta1", |x| Box::new(Adafactor::new(0.1).beta1(x)), BELOW_1.0, BELOW_1.1),
         ("weight_decay", |x| Box::new(Adafactor::new(0.1).weight_decay(x)), POSITIVE.0, POSITIVE.1),
+        ("beta2_cap", |x| Box::new(Adafactor::new(0.1).beta2_cap(x)), BELOW_1.0, BELOW_1.1),
+        ("learning_rate", |x| Box::new(AdamMini::new(x)), POSITIVE.0, POSITIVE.1),
+        ("beta1", |x| Box::new(AdamMini::new(0.1).beta1(x)), BELOW_1.0, BELOW_1.1),
+        ("beta2", |x| Box::new(AdamMini::new(0.1).beta2(x)), BELOW_1.0, BELOW_1.1),
+        ("eps", |x| Box::new(AdamMini::new(0.1).eps(x)), POSITIVE.0, POSITIVE.1),
+        ("weight_decay", |x| Box::new(AdamMini::new(0.1).weight_decay(x)), POSITIVE.0, POSITIVE.1),
+        ("learning_rate", |x| Box::new(Sm3::new(x)), POSITIVE.0, POSITIVE.1),
+        ("eps", |x| Box::new(Sm3::new(0.1).eps(x)), POSITIVE.0, POSITIVE.1),
+        ("momentum", |x| Box::new(Sm3::new(0.1).momentum(x)), BELOW_1.0, BELOW_1.1),
+        ("beta2", |x| Box::new(Sm3::new(0.1).beta2(x)), BELOW_1.0, BELOW_1.1),
+        ("weight_decay", |x| Box::new(Sm3::new(0.1).weight_decay(x)), POSITIVE.0, POSITIVE.1),
+        ("learning_rate", |x| Box::new(Came::new(x)), POSITIVE.0, POSITIVE.1),
+        ("beta1", |x| Box::new(Came::new(0.1).beta1(x)), BELOW_1.0, BELOW_1.1),
+        ("beta2", |x| Box::new(Came::new(0.1).beta2(x)), BELOW_1.0, BELOW_1.1),
+        ("beta3", |x| Box::new(Came::new(0.1).beta3(x)), BELOW_1.0, BELOW_1.1),
+        ("eps1", |x| Box::new(Came::new(0.1).eps1(x)), ABOVE_0.0, ABOVE_0.1),
+        ("eps2", |x| Box::new(Came::new(0.1).eps2(x)), ABOVE_0.0, ABOVE_0.1),
+        ("clip_threshold", |x| Box::new(Came::new(0.1).clip_threshold(x)), ABOVE_0.0, ABOVE_0.1),
+        ("weight_decay", |x| Box::new(Came::new(0.1).weight_decay(x)), POSITIVE.0, POSITIVE.1),
+        ("learning_rate", |x| Box::new(Apollo::new(x)), POSITIVE.0, POSITIVE.1),
+        ("beta1", |x| Box::new(Apollo::new(0.1).beta1(x)), BELOW_1.0, BELOW_1.1),
+        ("beta2", |x| Box::new(Apollo::new(0.1).beta2(x)), BELOW_1.0, BELOW_1.1),
+        ("eps", |x| Box::new(Apollo::new(0.1).eps(x)), POSITIVE.0, POSITIVE.1),
+        ("scale", |x| Box::new(Apollo::new(0.1).scale(x)), POSITIVE.0, POSITIVE.1),
+        ("weight_decay", |x| Box::new(Apollo::new(0.1).weight_decay(x)), POSITIVE.0, POSITIVE.1),
+        ("learning_rate", |x| Box::new(ApolloMini::new(x)), POSITIVE.0, POSITIVE.1),
+        ("beta1", |x| Box::new(ApolloMini::new(0.1).beta1(x)), BELOW_1.0, BELOW_1.1),
+        ("beta2", |x| Box::new(ApolloMini::new(0.1).beta2(x)), BELOW_1.0, BELOW_1.1),
+        ("eps", |x| Box::new(ApolloMini::new(0.1).eps(x)), POSITIVE.0, POSITIVE.1),
+        ("scale", |x| Box::new(ApolloMini::new(0.1).scale(x)), POSITIVE.0, POSITIVE.1),
+        ("weight_decay", |x| Box::new(ApolloMini::new(0.1).weight_decay(x)), POSITIVE.0, POSITIVE.1),
         ("learning_rate", |x| Box::new(Signum::new(x)), POSITIVE.0, POSITIVE.1),
         ("momentum", |x| Box::new(Signum::new(0.1).momentum(x)), BELOW_1.0, BELOW_1.1),
         ("weight_decay", |x| Box::new(Signum::new(0.1).weight_decay(x)), POSITIVE.0, POSITIVE.1),
@@ -274,7 +305,7 @@ const TABLE: &[(&str, Build, &[f64], &[f64])] = {
 fn values_in_range_are_taken_and_others_refused() {
     for (name, build, good, bad) in TABLE {
         for value in *good {
-            let report = build(Hyper::from(*value)).step(&mut array![1.0], &array![1.0]);
+            let report = build(Hyper::from(*value)).step(&mut array![[1.0]], &array![[1.0]]);
             assert!(report.is_ok(), "{name} {value}: {report:?}");
         }
         // A clip without a limit is one that only measures.
@@ -292,21 +323,21 @@ fn a_schedule_is_checked_at_every_step() {
         let (good, bad) = (good[0], bad[0]);
         let mut opt = build(Hyper::from(move |step: u64| if step < 3 { good } else { bad }));
         for _ in 0..3 {
-            opt.step(&mut array![1.0], &array![1.0]).unwrap();
+            opt.step(&mut array![[1.0]], &array![[1.0]]).unwrap();
         }
         refused(name, opt, bad, 3);
     }
 }
 
 fn refused(name: &str, mut opt: Box<dyn Optimizer<f64>>, bad: f64, at: u64) {
-    let mut w = array![1.0];
-    match opt.step(&mut w, &array![1.0]) {
+    let mut w = array![[1.0]];
+    match opt.step(&mut w, &array![[1.0]]) {
         Err(Error::Step(StepError::HyperParameter { name: found, value, step, .. })) => {
             assert_eq!((found, value.to_bits(), step), (name, bad.to_bits(), at));
         }
         other => panic!("{name} {bad}: {other:?}"),
     }
-    assert_eq!((w[0], opt.steps()), (1.0, at), "{name}");
+    assert_eq!((w[[0, 0]], opt.steps()), (1.0, at), "{name}");
 }
 
 type Narrow = fn(Hyper) -> Box<dyn Optimizer<f32>>;
@@ -386,6 +417,37 @@ fn narrow() -> Vec<(&'static str, Narrow, &'static [f64])> {
         ("clip_threshold", |x| Box::new(Adafactor::new(0.1).clip_threshold(x)), EPS),
         ("beta1", |x| Box::new(Adafactor::new(0.1).beta1(x)), SHARE),
         ("weight_decay", |x| Box::new(Adafactor::new(0.1).weight_decay(x)), DECAY),
+        ("beta2_cap", |x| Box::new(Adafactor::new(0.1).beta2_cap(x)), SHARE),
+        ("learning_rate", |x| Box::new(AdamMini::new(x)), RATE),
+        ("beta1", |x| Box::new(AdamMini::new(0.1).beta1(x)), SHARE),
+        ("beta2", |x| Box::new(AdamMini::new(0.1).beta2(x)), SHARE),
+        ("eps", |x| Box::new(AdamMini::new(0.1).eps(x)), EPS),
+        ("weight_decay", |x| Box::new(AdamMini::new(0.1).weight_decay(x)), DECAY),
+        ("learning_rate", |x| Box::new(Sm3::new(x)), RATE),
+        ("eps", |x| Box::new(Sm3::new(0.1).eps(x)), EPS),
+        ("momentum", |x| Box::new(Sm3::new(0.1).momentum(x)), SHARE),
+        ("beta2", |x| Box::new(Sm3::new(0.1).beta2(x)), SHARE),
+        ("weight_decay", |x| Box::new(Sm3::new(0.1).weight_decay(x)), DECAY),
+        ("learning_rate", |x| Box::new(Came::new(x)), RATE),
+        ("beta1", |x| Box::new(Came::new(0.1).beta1(x)), SHARE),
+        ("beta2", |x| Box::new(Came::new(0.1).beta2(x)), SHARE),
+        ("beta3", |x| Box::new(Came::new(0.1).beta3(x)), SHARE),
+        ("eps1", |x| Box::new(Came::new(0.1).eps1(x)), EPS),
+        ("eps2", |x| Box::new(Came::new(0.1).eps2(x)), EPS),
+        ("clip_threshold", |x| Box::new(Came::new(0.1).clip_threshold(x)), EPS),
+        ("weight_decay", |x| Box::new(Came::new(0.1).weight_decay(x)), DECAY),
+        ("learning_rate", |x| Box::new(Apollo::new(x)), RATE),
+        ("beta1", |x| Box::new(Apollo::new(0.1).beta1(x)), SHARE),
+        ("beta2", |x| Box::new(Apollo::new(0.1).beta2(x)), SHARE),
+        ("eps", |x| Box::new(Apollo::new(0.1).eps(x)), EPS),
+        ("scale", |x| Box::new(Apollo::new(0.1).scale(x)), EPS),
+        ("weight_decay", |x| Box::new(Apollo::new(0.1).weight_decay(x)), DECAY),
+        ("learning_rate", |x| Box::new(ApolloMini::new(x)), RATE),
+        ("beta1", |x| Box::new(ApolloMini::new(0.1).beta1(x)), SHARE),
+        ("beta2", |x| Box::new(ApolloMini::new(0.1).beta2(x)), SHARE),
+        ("eps", |x| Box::new(ApolloMini::new(0.1).eps(x)), EPS),
+        ("scale", |x| Box::new(ApolloMini::new(0.1).scale(x)), EPS),
+        ("weight_decay", |x| Box::new(ApolloMini::new(0.1).weight_decay(x)), DECAY),
         ("learning_rate", |x| Box::new(Signum::new(x)), RATE),
         ("momentum", |x| Box::new(Signum::new(0.1).momentum(x)), SHARE),
         ("weight_decay", |x| Box::new(Signum::new(0.1).weight_decay(x)), DECAY),

@@ -16,6 +16,7 @@ mod case;
 mod curvature;
 mod lbfgs;
 mod matrices;
+mod memory;
 mod options;
 mod parameter_free;
 #[cfg(feature = "second-order")]

@@ -6,7 +6,7 @@ use gradus::adaptor::{Group, NonFinite};
 use gradus::distributed::compress::{Bf16, PowerSgd, TopK};
 use gradus::distributed::{Alone, Collective, ThreadGroup};
 use gradus::federated::{FedAdagrad, FedAdam, FedYogi};
-use gradus::optimizer::{Graft, ScionNorm};
+use gradus::optimizer::{AdamMiniBlocks, AdamMiniPartition, Graft, ScionNorm};
 use gradus::rule::{Elementwise, Matrixwise};
 use gradus::{Element, Result, prelude::*};
 use half::{bf16, f16};
@@ -315,6 +315,25 @@ fn base<A: Scalar>(base: &Base, dials: &mut Dials) -> Boxed<A> {
             let opt = with!(KlSoap::<A>::new(rate), beta1 a, beta2 b, eps c);
             let opt = if first { opt.every(2) } else { opt };
             Box::new(opt.max_side(if second { 2 } else { 64 }).precondition_1d(third))
+        }
+        Algorithm::AdamMini => {
+            let opt = with!(AdamMini::<A>::new(rate), beta1 a, beta2 b, eps c);
+            let rows = |_: &str, shape: &[usize]| shape.len() > 1;
+            Box::new(if first {
+                opt.partition(AdamMiniPartition::default().with(rows, AdamMiniBlocks::Rows))
+            } else {
+                opt
+            })
+        }
+        Algorithm::Sm3 => Box::new(with!(Sm3::<A>::new(rate), momentum a, beta2 b, eps c)),
+        Algorithm::Came => Box::new(with!(Came::<A>::new(rate), beta1 a, beta2 b, eps2 c)),
+        Algorithm::GaLore => {
+            let opt = with!(GaLore::<A>::new(rate), beta1 a, beta2 b, eps c).rank(if first { 1 } else { 3 });
+            Box::new(opt.update_proj_gap(if second { 2 } else { 200 }))
+        }
+        Algorithm::Apollo => {
+            let opt = with!(Apollo::<A>::new(rate), beta1 a, beta2 b, eps c; limit_growth !third);
+            Box::new(opt.rank(if first { 1 } else { 3 }).update_proj_gap(if second { 2 } else { 200 }))
         }
         Algorithm::OwnMatrix => {
             Box::new(with!(Matrixwise::<_, A>::from_rule(Rows::default().momentum(momentum()), rate)))

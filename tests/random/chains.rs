@@ -33,6 +33,11 @@ pub(crate) enum Algorithm {
     Soap,
     KlSoap,
     Kron,
+    AdamMini,
+    Sm3,
+    Came,
+    GaLore,
+    Apollo,
     /// A rule of matrices of the user's own.
     OwnMatrix,
 }
@@ -42,7 +47,15 @@ impl Algorithm {
     pub(crate) fn wants_matrices(self) -> bool {
         matches!(
             self,
-            Self::Muon | Self::Dion | Self::Shampoo | Self::Soap | Self::KlSoap | Self::Kron | Self::OwnMatrix
+            Self::Muon
+                | Self::Dion
+                | Self::Shampoo
+                | Self::Soap
+                | Self::KlSoap
+                | Self::Kron
+                | Self::GaLore
+                | Self::Apollo
+                | Self::OwnMatrix
         )
     }
 }
@@ -280,7 +293,7 @@ fn base(random: &mut impl RngExt) -> Base {
     use Algorithm::*;
     let all = [
         Sgd, Momentum, Nesterov, RmsProp, Adam, AdamW, AdamW, FedAdam, FedYogi, FedAdagrad, Signs, Own, Lbfgs,
-        Adafactor, Muon, Scion, Dion, Shampoo, Soap, KlSoap, Kron, OwnMatrix,
+        Adafactor, Muon, Scion, Dion, Shampoo, Soap, KlSoap, Kron, AdamMini, Sm3, Came, GaLore, Apollo, OwnMatrix,
     ];
     let algorithm = random.pick(&all);
     let number = |value: f64, random: &mut _| Number::draw(value, true, random);
@@ -292,6 +305,7 @@ fn base(random: &mut impl RngExt) -> Base {
         Scion => [0.9, 1e-7, 2.0],
         Shampoo => [1e-6, 0.9, 0.5],
         Kron => [0.9, 0.3, 0.1],
+        Sm3 => [0.9, 0.99, 1e-6],
         FedAdam | FedYogi | FedAdagrad => [0.9, 0.99, 1e-3],
         OwnMatrix => [0.9, 0.0, 0.0],
         _ => [0.9, 0.99, 1e-6],

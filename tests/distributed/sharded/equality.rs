@@ -2,7 +2,7 @@
 
 use gradus::clip::QkClip;
 use gradus::distributed::{Collective, ThreadGroup};
-use gradus::optimizer::MuonBlocks;
+use gradus::optimizer::{AdamMiniBlocks, MuonBlocks};
 use gradus::prelude::*;
 use gradus::rule::{Rounding, StatePrecision};
 use gradus::schedule::Cosine;
@@ -67,11 +67,16 @@ pub(crate) fn chains_by_tensor() -> Vec<(&'static str, Build<f64>)> {
         ("clip_adaptive", || Box::new(AdamW::new(0.05).clip_adaptive(0.1))),
         ("numbers of a tensor", || Box::new(SgdScheduleFree::new(Cosine::new(0.05, 5).warmup(2)))),
         ("kept norms", || Box::new(AdamW::new(0.05).keep_norm(true).route("*.weight", Muon::new(0.02).keep_norm(true)))),
+        ("blocks of adam-mini", || Box::new(AdamMini::new(0.05).blocks("*.weight", AdamMiniBlocks::Rows).blocks("**.bias", AdamMiniBlocks::Elements))),
+        ("bounds of rows and columns", || Box::new(Sm3::new(0.05).momentum(0.9))),
+        ("confidence of rows and columns", || Box::new(Came::new(0.005).weight_decay(0.1))),
+        ("subspaces", || Box::new(AdamW::new(0.05).route("*.weight", Apollo::new(0.02).rank(2)).route("c.weight", ApolloMini::new(0.01)))),
         ("kept norms of rows and columns", || Box::new(Adafactor::new(0.05).keep_norm(true))),
     ];
     #[cfg(feature = "second-order")]
     all.extend([
         ("shampoo", (|| Box::new(AdamW::new(0.05).route("*.weight", Shampoo::new(0.02)))) as Build<f64>),
+        ("galore", || Box::new(AdamW::new(0.05).route("*.weight", GaLore::new(0.02).rank(2)))),
         ("soap", || Box::new(AdamW::new(0.05).route("*.weight", Soap::new(0.02)))),
         ("kron", || Box::new(AdamW::new(0.05).route("*.weight", Kron::new(0.02).update_probability(0.5)))),
     ]);

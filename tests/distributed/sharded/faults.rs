@@ -264,6 +264,11 @@ fn what_needs_whole_tensors_says_so() {
     }
     let cut = |name: &str| format!("{name} needs whole tensors; call `.by_tensor()` on `sharded`");
     refused(|| AdamW::new(0.1).route("0", Muon::new(0.1)), &cut("muon"));
+    refused(|| AdamMini::new(0.1), &cut("adammini"));
+    refused(|| Sm3::new(0.1), &cut("sm3"));
+    refused(|| Came::new(0.1), &cut("came"));
+    refused(|| AdamW::new(0.1).route("0", Apollo::new(0.1)), &cut("apollo"));
+    refused(|| AdamW::new(0.1).route("0", ApolloMini::new(0.1)), &cut("apollomini"));
     refused(|| Mars::new(0.1), &cut("mars"));
     refused(|| NovoGrad::new(0.1), &cut("novograd"));
     refused(|| AdamW::new(0.1).clip_per_tensor_norm(1.0), &cut("clip_per_tensor_norm"));
