@@ -17,6 +17,8 @@ mod lbfgs;
 mod matrices;
 mod options;
 mod parameter_free;
+#[cfg(feature = "half")]
+mod precision;
 mod rows;
 mod sensitivity;
 
