@@ -148,6 +148,8 @@ fn what_is_left_out_has_its_default_and_what_is_misspelt_is_named() {
     assert!(said.contains("unknown variant `Skp`, expected one of `Error`, `Skip`, `Allow`"), "{said}");
     let said = refusal::<StatePrecision>(r#"{"Bf16": "Nearby"}"#);
     assert!(said.contains("unknown variant `Nearby`, expected `Stochastic` or `Nearest`"), "{said}");
+    let four_bits: StatePrecision = serde_json::from_str(r#"{"Blockwise4": "Nearest"}"#).unwrap();
+    assert_eq!(copy(&four_bits), StatePrecision::Blockwise4(Rounding::Nearest));
 }
 
 #[test]

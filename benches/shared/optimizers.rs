@@ -44,10 +44,12 @@ pub(crate) const ADAPTORS: [(&str, Build<f32>); 19 + cfg!(feature = "distributed
     ("data_parallel, one rank", || Box::new(AdamW::new(1e-3).data_parallel(gradus::distributed::Alone))),
 ];
 
-/// Every precision of state, and the bytes of an element of a slot.
-pub(crate) const PRECISIONS: [(&str, StatePrecision, usize); 4] = [
-    ("f32", StatePrecision::Full, 4),
-    ("bf16", StatePrecision::Bf16(Rounding::Stochastic), 2),
-    ("bf16, to nearest", StatePrecision::Bf16(Rounding::Nearest), 2),
-    ("8 bits", StatePrecision::Blockwise8, 1),
+/// Every precision of state, and the bits of an element of a slot.
+pub(crate) const PRECISIONS: [(&str, StatePrecision, usize); 6] = [
+    ("f32", StatePrecision::Full, 32),
+    ("bf16", StatePrecision::Bf16(Rounding::Stochastic), 16),
+    ("bf16, to nearest", StatePrecision::Bf16(Rounding::Nearest), 16),
+    ("8 bits", StatePrecision::Blockwise8, 8),
+    ("4 bits", StatePrecision::Blockwise4(Rounding::Stochastic), 4),
+    ("4 bits, to nearest", StatePrecision::Blockwise4(Rounding::Nearest), 4),
 ];

@@ -41,6 +41,12 @@ fn master_weights(criterion: &mut Criterion) {
     step(&mut group, BenchmarkId::new("step", "f16"), || {
         (Box::new(opt().master_weights()), halves::<f16>(0.0), halves::<f16>(1.0))
     });
+    step(&mut group, BenchmarkId::new("step", "bf16, stochastic_rounding"), || {
+        (Box::new(opt().stochastic_rounding(1)), halves::<bf16>(0.0), halves::<bf16>(1.0))
+    });
+    step(&mut group, BenchmarkId::new("step", "bf16, kahan"), || {
+        (Box::new(opt().kahan()), halves::<bf16>(0.0), halves::<bf16>(1.0))
+    });
     floor(&mut group, "f32", 2, ELEMENTS);
     group.finish();
 }

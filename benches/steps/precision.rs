@@ -16,7 +16,7 @@ pub(crate) fn all(criterion: &mut Criterion) {
         let mut group = criterion.benchmark_group(format!("Adam f32, state in {name}"));
         for log in [18, 22, 25] {
             let elements = 1 << log;
-            let moved = elements * (3 * size_of::<f32>() + 4 * slot);
+            let moved = elements * (3 * size_of::<f32>() + 4 * slot / 8);
             group.throughput(Throughput::Bytes(moved as u64));
             step(&mut group, BenchmarkId::new("step", format!("2^{log}")), || {
                 let opt = Adam::new(1e-3).state_precision(precision);

@@ -23,6 +23,8 @@ use crate::step::{Adjust, Grad, Optimizer, PerTensor, Replaced, Report, Step, Te
 /// The master weights are copied from the parameters at the first step. Later changes that you write to the parameters are overwritten. If
 /// a master weight exceeds 65,504, the f16 parameter becomes infinite without an error.
 ///
+/// [`kahan`](crate::OptimizerExt::kahan) and [`stochastic_rounding`](crate::OptimizerExt::stochastic_rounding) do without copies.
+///
 /// **Order.** Everything written before `master_weights` works in f32: clipping, accumulation, averages. So write `master_weights` last.
 /// [`accumulate`](crate::OptimizerExt::accumulate) after it is an error, because gradients of 16 bits are not summed. An average that is to
 /// be swapped into the parameters must have their type: `….master_weights().ema(decay)` keeps it in 16 bits.

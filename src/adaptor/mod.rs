@@ -29,6 +29,8 @@ mod lookahead;
 #[cfg(feature = "half")]
 mod master_weights;
 mod maximize;
+#[cfg(feature = "half")]
+mod narrow_weights;
 mod outcome;
 mod router;
 pub(crate) mod sam;
@@ -48,6 +50,8 @@ pub use lookahead::Lookahead;
 #[cfg(feature = "half")]
 pub use master_weights::MasterWeights;
 pub use maximize::Maximize;
+#[cfg(feature = "half")]
+pub use narrow_weights::NarrowWeights;
 pub use outcome::Outcome;
 pub use router::Router;
 pub use sam::{Sam, SamReport};

@@ -205,7 +205,8 @@ pub enum StepError {
 
     /// Gradients of 16 bits cannot be summed: the sum overflows where the mean does not, or loses small gradients.
     #[error(
-        "gradients of {dtype} cannot be summed; write accumulate({every}) before master_weights(), where gradients are f32"
+        "gradients of {dtype} cannot be summed; write accumulate({every}) before master_weights(), stochastic_rounding() or kahan(), where \
+         gradients are f32"
     )]
     SumOfHalves {
         /// The type of the gradients.

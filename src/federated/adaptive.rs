@@ -184,6 +184,10 @@ impl<A: Scalar, const MOMENT: u8> Rule<A> for FedRule<MOMENT> {
         &["exp_avg", "exp_avg_sq"]
     }
 
+    fn non_negative(&self) -> &'static [&'static str] {
+        &["exp_avg_sq"]
+    }
+
     fn coefficients(&self, &FedValues { beta1, beta2, tau }: &FedValues, at: &At) -> (f64, Coefficients<A>) {
         let begin = if at.step == 1 && !self.flower { tau * tau } else { 0.0 };
         let moment = |beta: f64| [A::from_f64(beta), A::from_f64(1.0 - beta)];

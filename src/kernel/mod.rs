@@ -4,11 +4,14 @@ pub(crate) mod aligned;
 pub(crate) mod blocks;
 #[cfg(feature = "second-order")]
 pub(crate) mod decomposition;
+pub(crate) mod four_bits;
 pub(crate) mod level;
 pub(crate) mod narrow;
 pub(crate) mod orthonormal;
 pub(crate) mod product;
 pub mod simd;
+#[cfg(feature = "half")]
+pub(crate) mod sixteen_bits;
 pub(crate) mod squares;
 pub(crate) mod threads;
 pub(crate) mod tree;

@@ -24,12 +24,12 @@ pub(crate) fn random(number: u32) -> u32 {
 }
 
 #[inline(always)]
-fn as_f32<A: Scalar>(value: A) -> f32 {
+pub(super) fn as_f32<A: Scalar>(value: A) -> f32 {
     value.as_f64() as f32
 }
 
 #[inline(always)]
-fn from_f32<A: Scalar>(value: f32) -> A {
+pub(super) fn from_f32<A: Scalar>(value: f32) -> A {
     A::from_f64(f64::from(value))
 }
 
@@ -69,7 +69,7 @@ const ONE: u32 = 0x3f80_0000 >> DROPPED;
 const UNSIGNED: u32 = 255;
 const SIGNED: u32 = 127;
 const SIGN: u8 = 0x80;
-const MAGNITUDE: u32 = 0x7fff_ffff;
+pub(super) const MAGNITUDE: u32 = 0x7fff_ffff;
 
 /// How the codes of one group are read.
 #[derive(Debug, Clone, Copy)]

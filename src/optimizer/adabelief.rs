@@ -98,6 +98,10 @@ impl<A: Scalar> Rule<A> for AdaBeliefRule {
         &["exp_avg", "exp_avg_var"]
     }
 
+    fn non_negative(&self) -> &'static [&'static str] {
+        &["exp_avg_var"]
+    }
+
     fn decay(&self) -> Decay {
         Decay::Decoupled
     }

@@ -84,6 +84,10 @@ impl<A: Scalar> Rule<A> for AdadeltaRule {
         &["square_avg", "acc_delta"]
     }
 
+    fn non_negative(&self) -> &'static [&'static str] {
+        &["square_avg", "acc_delta"]
+    }
+
     fn second_moment(&self, values: &AdadeltaValues, _: &At) -> Option<SecondMoment> {
         // ε is inside the root.
         Some(SecondMoment { slot: 0, scale: 1.0, eps: values.eps.sqrt() })

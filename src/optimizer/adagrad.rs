@@ -95,6 +95,10 @@ impl<A: Scalar> Rule<A> for AdagradRule {
         &["sum"]
     }
 
+    fn non_negative(&self) -> &'static [&'static str] {
+        &["sum"]
+    }
+
     fn coefficients(&self, values: &AdagradValues, at: &At) -> (f64, [A; 3]) {
         let start = if at.step == 1 { values.initial_accumulator_value } else { 0.0 };
         let (inside, outside) = if self.eps_inside_sqrt { (values.eps, 0.0) } else { (0.0, values.eps) };

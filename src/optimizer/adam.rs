@@ -181,6 +181,10 @@ impl<A: Scalar, const FORM: usize> Rule<A> for AdamRule<FORM> {
         if self.amsgrad { &["exp_avg", "exp_avg_sq", "max_exp_avg_sq"] } else { &["exp_avg", "exp_avg_sq"] }
     }
 
+    fn non_negative(&self) -> &'static [&'static str] {
+        &["exp_avg_sq", "max_exp_avg_sq"]
+    }
+
     fn decay(&self) -> Decay {
         if FORM == ADAM_FORM { Decay::Coupled } else { Decay::Decoupled }
     }

@@ -95,6 +95,10 @@ impl<A: Scalar> Rule<A> for AdamaxRule {
         &["exp_avg", "exp_inf"]
     }
 
+    fn non_negative(&self) -> &'static [&'static str] {
+        &["exp_inf"]
+    }
+
     fn coefficients(&self, &AdamaxValues { beta1, beta2, eps }: &AdamaxValues, at: &At) -> (f64, [A; 5]) {
         let (inside, outside) = if self.eps_outside_max { (0.0, eps) } else { (eps, 0.0) };
         let step_size = at.learning_rate / at.bias_correction(beta1);

@@ -99,6 +99,10 @@ impl<A: Scalar> Rule<A> for AdanRule {
         &["exp_avg", "exp_avg_diff", "exp_avg_sq", "pre_grad"]
     }
 
+    fn non_negative(&self) -> &'static [&'static str] {
+        &["exp_avg_sq"]
+    }
+
     fn decay(&self) -> Decay {
         if self.proximal { Decay::Own } else { Decay::Decoupled }
     }

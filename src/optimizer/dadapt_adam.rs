@@ -125,6 +125,10 @@ impl<A: Scalar> Rule<A> for DAdaptAdamRule {
         &["exp_avg", "exp_avg_sq", "s"]
     }
 
+    fn non_negative(&self) -> &'static [&'static str] {
+        &["exp_avg_sq"]
+    }
+
     fn decay(&self) -> Decay {
         Decay::Own
     }

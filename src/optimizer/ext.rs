@@ -357,6 +357,28 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         crate::adaptor::MasterWeights::new(self)
     }
 
+    /// Steps parameters of 16 bits without f32 copies: new values are rounded up or down at random, so that they are right on average. The random bits
+    /// depend on `seed` and the step. See [`NarrowWeights`](crate::adaptor::NarrowWeights).
+    #[doc(alias = "bf16_stochastic_round")]
+    #[cfg(feature = "half")]
+    fn stochastic_rounding<H: Element>(self, seed: u64) -> crate::adaptor::NarrowWeights<Self, H>
+    where
+        Self: Sized + Optimizer<f32>,
+    {
+        crate::adaptor::NarrowWeights::stochastic(self, seed)
+    }
+
+    /// Steps parameters of 16 bits without f32 copies: what rounding loses is kept in 16 bits, and added to the next change. See
+    /// [`NarrowWeights`](crate::adaptor::NarrowWeights).
+    #[doc(alias = "kahan_sum")]
+    #[cfg(feature = "half")]
+    fn kahan<H: Element>(self) -> crate::adaptor::NarrowWeights<Self, H>
+    where
+        Self: Sized + Optimizer<f32>,
+    {
+        crate::adaptor::NarrowWeights::kahan(self)
+    }
+
     /// Divides the gradients by the factor that the loss was multiplied by: a number or a schedule. See [`Unscale`].
     #[doc(alias = "GradScaler")]
     fn unscale(self, loss_scale: impl Into<Hyper>) -> Adapted<Self, Transforming<Unscale>>

@@ -48,6 +48,20 @@ pub trait FeaturesOff<A: Element>: Optimizer<A> {
     {
     }
 
+    #[cfg(not(feature = "half"))]
+    fn stochastic_rounding(self, _seed: u64)
+    where
+        Self: Sized + Half,
+    {
+    }
+
+    #[cfg(not(feature = "half"))]
+    fn kahan(self)
+    where
+        Self: Sized + Half,
+    {
+    }
+
     #[cfg(not(feature = "second-order"))]
     fn kfac(self)
     where

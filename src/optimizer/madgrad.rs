@@ -88,6 +88,10 @@ impl<A: Scalar> Rule<A> for MadgradRule {
         &["s", "grad_sum_sq", "x0"]
     }
 
+    fn non_negative(&self) -> &'static [&'static str] {
+        &["grad_sum_sq"]
+    }
+
     fn coefficients(&self, values: &MadgradValues, at: &At) -> (f64, [A; 4]) {
         let weight = (at.learning_rate + values.eps) * (at.step as f64).sqrt();
         let first = if at.step == 1 { 1.0 } else { 0.0 };

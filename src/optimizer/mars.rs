@@ -185,6 +185,10 @@ impl<A: Scalar, const SIGN: bool> Rule<A> for MarsRule<SIGN> {
         if self.has_second_moment() { &["exp_avg", "last_grad", "exp_avg_sq"] } else { &["exp_avg", "last_grad"] }
     }
 
+    fn non_negative(&self) -> &'static [&'static str] {
+        &["exp_avg_sq"]
+    }
+
     fn decay(&self) -> Decay {
         Decay::Decoupled
     }

@@ -171,6 +171,10 @@ impl<A: Scalar, const DECOUPLED: bool> Rule<A> for NAdamRule<DECOUPLED> {
         &["exp_avg", "exp_avg_sq"]
     }
 
+    fn non_negative(&self) -> &'static [&'static str] {
+        &["exp_avg_sq"]
+    }
+
     fn decay(&self) -> Decay {
         if DECOUPLED { Decay::Decoupled } else { Decay::Coupled }
     }

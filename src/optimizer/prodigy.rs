@@ -160,6 +160,10 @@ impl<A: Scalar> Rule<A> for ProdigyRule {
         &["exp_avg", "exp_avg_sq", "s", "init_minus_param"]
     }
 
+    fn non_negative(&self) -> &'static [&'static str] {
+        &["exp_avg_sq"]
+    }
+
     fn decay(&self) -> Decay {
         Decay::Own
     }

@@ -159,6 +159,10 @@ impl<A: Scalar, const DECOUPLED: bool> Rule<A> for RAdamRule<DECOUPLED> {
         &["exp_avg", "exp_avg_sq"]
     }
 
+    fn non_negative(&self) -> &'static [&'static str] {
+        &["exp_avg_sq"]
+    }
+
     fn decay(&self) -> Decay {
         if DECOUPLED { Decay::Decoupled } else { Decay::Coupled }
     }

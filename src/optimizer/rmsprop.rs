@@ -128,6 +128,10 @@ impl<A: Scalar> Rule<A> for RmsPropRule {
         }
     }
 
+    fn non_negative(&self) -> &'static [&'static str] {
+        &["square_avg"]
+    }
+
     fn second_moment(&self, values: &RmsPropValues, _: &At) -> Option<SecondMoment> {
         Some(SecondMoment { slot: 0, scale: 1.0, eps: values.eps })
     }

@@ -104,6 +104,10 @@ impl<A: Scalar> Rule<A> for RpropRule {
         &["prev", "step_size"]
     }
 
+    fn non_negative(&self) -> &'static [&'static str] {
+        &["step_size"]
+    }
+
     /// The direction is the whole step.
     fn coefficients(&self, values: &RpropValues, at: &At) -> (f64, [A; 5]) {
         let &RpropValues { eta_minus, eta_plus, min_step_size, max_step_size } = values;

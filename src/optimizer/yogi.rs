@@ -94,6 +94,10 @@ impl<A: Scalar> Rule<A> for YogiRule {
         &["exp_avg", "exp_avg_sq"]
     }
 
+    fn non_negative(&self) -> &'static [&'static str] {
+        &["exp_avg_sq"]
+    }
+
     fn decay(&self) -> Decay {
         Decay::Decoupled
     }

@@ -47,6 +47,7 @@ mod rows;
 pub(crate) mod scalar;
 mod tree;
 mod values;
+pub(crate) mod viewed;
 mod walk;
 
 pub use layout::{Layout, TensorInfo};

@@ -36,8 +36,8 @@ use super::{Element, Params, Values, Visitor};
 /// # What knows rows
 /// | | |
 /// |---|---|
-/// | element-wise optimizers, groups, freezing, routing, `None`, [`master_weights`](crate::OptimizerExt::master_weights), checkpoints | as described; state in `bf16` too |
-/// | state in 8 bits | if a row is a multiple of 256 elements in row-major order, so that no two rows share a scale; else an error |
+/// | element-wise optimizers, groups, freezing, routing, `None`, [`master_weights`](crate::OptimizerExt::master_weights) and the other ways to step 16 bits, checkpoints | as described; state in `bf16` too |
+/// | state in 8 or 4 bits | if a row is a multiple of 256 or 128 elements in row-major order, so that no two rows share a scale; else an error |
 /// | clipping, centralizing, scaling, `check_finite`, `skip_nonfinite` | on the rows |
 /// | [`accumulate`](crate::OptimizerExt::accumulate) | the sum has the union of the rows; together with a dense gradient it becomes dense |
 /// | [`data_parallel`](crate::OptimizerExt::data_parallel) | the ranks exchange the union of their rows; with `compress` an error |

@@ -29,10 +29,10 @@ pub trait Element:
 /// An element type that rules compute in: `f32` or `f64`. The trait is sealed.
 ///
 /// Rules may rely on IEEE 754 arithmetic: results do not depend on the number of threads, the SIMD width or the memory layout. For 16-bit
-/// parameters, use `OptimizerExt::master_weights`.
+/// parameters, use `OptimizerExt::master_weights`, `stochastic_rounding` or `kahan`.
 #[diagnostic::on_unimplemented(
     message = "rules do not compute in `{Self}`",
-    note = "rules compute in `f32` and `f64`; 16-bit parameters are stepped by `….master_weights()`, feature `half`"
+    note = "rules compute in `f32` and `f64`; 16-bit parameters are stepped by `….master_weights()`, `….stochastic_rounding(seed)` or `….kahan()`, feature `half`"
 )]
 pub trait Scalar: Element + sealed::Computed {}
 

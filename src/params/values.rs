@@ -9,6 +9,9 @@ use ndarray::{
 
 use super::order::Order;
 use super::scalar::Element;
+use super::viewed::Viewed;
+#[cfg(feature = "half")]
+use super::viewed::{Narrow, NarrowPart};
 
 /// The values of one tensor, read-only. The shape is in the tree's [`Layout`](super::Layout).
 #[derive(Debug)]
@@ -38,6 +41,9 @@ pub struct StridedMut<'a, A>(Access<'a, A>);
 
 enum Access<'a, A> {
     Write(Box<dyn ViewedMut<A> + 'a>),
+    /// In memory of fewer bits.
+    #[cfg(feature = "half")]
+    Narrow(Box<dyn Narrow<A> + 'a>),
     /// In a preview; contiguous values too, which cost no box so. Becomes a copy if it is written.
     Read(Values<'a, A>),
     Copied(Box<ArrayD<A>>),
@@ -51,6 +57,8 @@ impl<'a, A: Element> StridedMut<'a, A> {
     fn as_values(&self) -> Values<'_, A> {
         match &self.0 {
             Access::Write(view) => Values::Strided(Strided(Box::new(view.as_view()))),
+            #[cfg(feature = "half")]
+            Access::Narrow(narrow) => Values::of_viewed(&**narrow),
             Access::Read(values) => values.reborrow(),
             Access::Copied(array) => Values::Strided(Strided(Box::new(array.view()))),
         }
@@ -62,14 +70,12 @@ impl<'a, A: Element> StridedMut<'a, A> {
         }
         match &mut self.0 {
             Access::Write(view) => view.as_view_mut(),
+            #[cfg(feature = "half")]
+            Access::Narrow(narrow) => narrow.as_view_mut(),
             Access::Copied(array) => array.view_mut(),
             Access::Read(_) => unreachable!("it has just been copied"),
         }
     }
-}
-
-trait Viewed<A>: Send + Sync {
-    fn as_view(&self) -> ArrayViewD<'_, A>;
 }
 
 trait ViewedMut<A>: Viewed<A> {
@@ -98,6 +104,8 @@ impl<A> fmt::Debug for StridedMut<'_, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Access::Write(view) => write!(f, "StridedMut({:?})", view.as_view().shape()),
+            #[cfg(feature = "half")]
+            Access::Narrow(_) => f.write_str("StridedMut(narrow)"),
             Access::Read(_) | Access::Copied(_) => f.write_str("StridedMut(preview)"),
         }
     }
@@ -131,7 +139,7 @@ impl<'a, A: Element> Values<'a, A> {
     pub(crate) fn reborrow(&self) -> Values<'_, A> {
         match self {
             Self::Contiguous(slice, order) => Values::Contiguous(slice, *order),
-            Self::Strided(strided) => Values::Strided(Strided(Box::new(strided.0.as_view()))),
+            Self::Strided(strided) => Values::Strided(Strided(Box::new(&*strided.0))),
             Self::Rows(rows) => Values::Rows(Box::new((rows.0, rows.1.reborrow()))),
         }
     }
@@ -140,9 +148,24 @@ impl<'a, A: Element> Values<'a, A> {
     pub(crate) fn order(&self) -> Order {
         match self {
             Self::Contiguous(_, order) => *order,
-            Self::Strided(_) => Order::C,
+            Self::Strided(strided) => strided.0.order(),
             Self::Rows(rows) => rows.1.order(),
         }
+    }
+
+    /// Reads elements `start …` in this order, if that is possible without a [view](Self::view).
+    pub(crate) fn read_without_view(&self, shape: &[usize], order: Order, start: usize, out: &mut [A]) -> bool {
+        match self {
+            Self::Contiguous(..) => false,
+            Self::Strided(strided) => strided.0.read(shape, order, start, out),
+            Self::Rows(rows) => rows.1.read_without_view(shape, order, start, out),
+        }
+    }
+
+    /// Values that are read through another type.
+    #[cfg(feature = "half")]
+    pub(crate) fn of_viewed(viewed: impl Viewed<A> + 'a) -> Self {
+        Self::Strided(Strided(Box::new(viewed)))
     }
 
     /// The elements as a slice, if they are contiguous in this order.
@@ -194,7 +217,22 @@ impl<'a, A: Element> ValuesMut<'a, A> {
         Self::Strided(StridedMut(Access::Read(values)))
     }
 
-    /// Whether these are such values.
+    /// Values in memory of fewer bits.
+    #[cfg(feature = "half")]
+    pub(crate) fn narrow(narrow: impl Narrow<A> + 'a) -> Self {
+        Self::Strided(StridedMut(Access::Narrow(Box::new(narrow))))
+    }
+
+    /// The part that all elements are, in this order, if they are in memory of fewer bits and no view of them has been written.
+    #[cfg(feature = "half")]
+    pub(crate) fn narrow_part(&mut self, shape: &[usize], order: Order) -> Option<Box<dyn NarrowPart<A> + '_>> {
+        match self {
+            Self::Strided(StridedMut(Access::Narrow(narrow))) => narrow.in_order(shape, order),
+            _ => None,
+        }
+    }
+
+    /// Whether these are [previewed](Self::preview).
     pub(crate) fn is_preview(&self) -> bool {
         matches!(self, Self::Strided(StridedMut(Access::Read(_) | Access::Copied(_))))
     }
@@ -204,6 +242,8 @@ impl<'a, A: Element> ValuesMut<'a, A> {
         match self {
             Self::Contiguous(slice, order) => ValuesMut::Contiguous(slice, *order),
             Self::Strided(StridedMut(Access::Write(view))) => ValuesMut::Strided(StridedMut::new(view.as_view_mut())),
+            #[cfg(feature = "half")]
+            Self::Strided(StridedMut(Access::Narrow(narrow))) => ValuesMut::narrow(&mut **narrow),
             Self::Strided(StridedMut(Access::Read(values))) => {
                 ValuesMut::Strided(StridedMut(Access::Read(values.reborrow())))
             }

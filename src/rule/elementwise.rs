@@ -10,6 +10,7 @@ use super::elements::MAX_TOTALS;
 use super::evaluated::Evaluated;
 use super::lanes::{Goal, Prelude};
 use super::memory::State;
+use super::names::Names;
 use super::now::Now;
 use super::options::{Move, Options, options};
 use super::precision::StatePrecision;
@@ -87,6 +88,10 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         ArrayD::from_shape_vec(shape, state.slots.values(number, info.elements())).ok()
     }
 
+    pub(super) fn slot_names(&self) -> Names {
+        Names { all: self.rule.slots(), non_negative: self.rule.non_negative() }
+    }
+
     /// The size of the state of all tensors in bytes.
     pub fn state_bytes(&self) -> usize {
         self.state.iter().map(|(_, state)| state.slots.bytes()).sum()
@@ -111,7 +116,7 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
         self.write_totals(&mut node);
         let names = self.names_of_numbers();
         let tensors = self.state.iter().filter(|(_, state)| state.steps > 0);
-        tensors.for_each(|(info, state)| state.write(self.rule.slots(), names, info, &mut node));
+        tensors.for_each(|(info, state)| state.write(self.slot_names(), names, info, &mut node));
         self.evaluated.write_state(&mut node);
         self.diagonals.write_state(&mut node, self.state.layout());
     }
@@ -121,7 +126,7 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
         let steps = node.value("steps", "a count")?;
         let schedules = self.rates.read_state(&self.rule, &node)?;
         let totals = self.read_totals(&node)?;
-        let (slots, numbers) = (self.rule.slots(), self.names_of_numbers());
+        let (slots, numbers) = (self.slot_names(), self.names_of_numbers());
         let keeps_norm = self.options.keep_norm;
         let tensors = PerTensor::read_state(&node, |info| {
             State::read(slots, numbers, info, (self.precision, keeps_norm), &node)
@@ -152,7 +157,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         let learned = self.learn(step, &values)?;
         // Nothing can fail from here on.
         let _ = self.state.begin(step, |_, _| State::default());
-        let (names, decay) = (self.rule.slots(), self.options.decay(self.rule.decay()));
+        let (names, decay) = (self.slot_names(), self.options.decay(self.rule.decay()));
         let of_rows = elements_of_rows(step);
         let mut sweep = Sweep::new(&self.rule, arch, of_rows.unwrap_or(step.layout().elements()));
         let (mut number, has_numbers) = (0, !self.rule.numbers().is_empty());
@@ -242,7 +247,8 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
                 let measured = match rows {
                     None => shared.measure(&self.rule, arch, &param.as_values(), &state.slots, how),
                     Some(rows) => {
-                        let (param, slots) = gather(&param.as_values(), &state.slots, names.len(), whole.shape(), rows);
+                        let (param, slots) =
+                            gather(&param.as_values(), &state.slots, names.all.len(), whole.shape(), rows);
                         shared.measure(&self.rule, arch, &Values::Contiguous(&param, Order::C), &slots, how)
                     }
                 };
@@ -312,11 +318,13 @@ mod tests {
     use crate::optimizer::{Adam, AdamW, Momentum, Nesterov, OptimizerExt, RmsProp, Sgd};
     use crate::rule::Rounding;
 
-    const PRECISIONS: [StatePrecision; 4] = [
+    const PRECISIONS: [StatePrecision; 6] = [
         StatePrecision::Full,
         StatePrecision::Bf16(Rounding::Stochastic),
         StatePrecision::Bf16(Rounding::Nearest),
         StatePrecision::Blockwise8,
+        StatePrecision::Blockwise4(Rounding::Stochastic),
+        StatePrecision::Blockwise4(Rounding::Nearest),
     ];
 
     fn wave<A: Scalar>(elements: usize, phase: f64) -> Array1<A> {
@@ -393,7 +401,8 @@ mod tests {
             opt.step(&mut same, &grads).unwrap();
             assert_eq!(centered.slot("", "square_avg"), opt.slot("", "square_avg"));
             let gathered = centered.slot("", "grad_avg").unwrap();
-            assert!(gathered.iter().zip(&grads).all(|(avg, grad)| (avg - 0.01 * grad).abs() < 0.002), "{gathered}");
+            let allowed = if matches!(precision, StatePrecision::Blockwise4(_)) { 0.003 } else { 0.002 };
+            assert!(gathered.iter().zip(&grads).all(|(avg, grad)| (avg - 0.01 * grad).abs() < allowed), "{gathered}");
         }
     }
 

@@ -4,17 +4,14 @@ use std::fmt;
 
 use pulp::Arch;
 
+use super::loops::{coded, full, packed};
 use super::precision::Rounding;
 use super::quantities::SecondMoment;
 use super::slots::Slots;
-use super::stored::{CodedMut, MAX_SLOTS, StoredMut};
-use crate::kernel::narrow::{GROUP, Reader, narrow_group, nearest_bf16, random, stochastic_bf16, widen_bf16};
+use super::stored::{MAX_SLOTS, StoredMut};
+use crate::kernel::narrow::{nearest_bf16, random, stochastic_bf16, widen_bf16};
 use crate::params::{Element, Scalar};
 use crate::step::grad::{Grad, transform};
-
-/// The values of one group, each slot from the beginning of a cache line.
-#[repr(align(64))]
-struct Wide<A>([[A; GROUP]; MAX_SLOTS]);
 
 /// What happens to every element before the rule sees it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -218,63 +215,9 @@ impl<A: Scalar> Moving<'_, A> {
                 },
             ),
             StoredMut::Blockwise8(slots) => coded(arch, param, grad, *slots, seed, update),
+            StoredMut::Blockwise4(slots, rounding) => packed(arch, param, grad, *slots, (seed, rounding), update),
         }
     }
-}
-
-/// Applies the update to slots in 8 bits. Not inlined: its memory for a group would be a part of every loop's stack.
-#[inline(never)]
-fn coded<A: Scalar, S: Slots<A>>(
-    arch: Arch,
-    param: &mut [A],
-    grad: &[A],
-    slots: [CodedMut<'_>; MAX_SLOTS],
-    seed: u32,
-    update: impl Fn(A, A, S) -> (A, S) + Copy,
-) {
-    arch.dispatch(
-        #[inline(always)]
-        move || {
-            // What is moved makes this a closure that is called once: `dispatch` would not inline another.
-            let (update, mut slots) = (update, slots);
-            let mut wide = Wide([[A::zero(); GROUP]; MAX_SLOTS]);
-            let wide = &mut wide.0;
-            let groups = param.chunks_mut(GROUP).zip(grad.chunks(GROUP)).enumerate();
-            for (number, (param, grad)) in groups {
-                let start = number * GROUP;
-                let readers = slots.each_ref().map(|slot| match slot.scales.get(number) {
-                    Some(scale) => Reader::new(*scale),
-                    None => Reader::new(0.0),
-                });
-                let codes = slots.each_ref().map(|slot| slot.codes.get(start..start + param.len()).unwrap_or_default());
-                S::widen_each(param, grad, codes, wide, readers, update);
-                let seed = seed.wrapping_add(start as u32);
-                for (slot, (wide, stored)) in wide.iter().zip(&mut slots).take(S::COUNT).enumerate() {
-                    let codes = &mut stored.codes[start..start + param.len()];
-                    let seed = seed ^ ((slot as u32) << 30);
-                    stored.scales[number] = narrow_group(&wide[..param.len()], codes, seed);
-                }
-            }
-        },
-    );
-}
-
-/// Applies the update to slots that are stored in full.
-#[inline(always)]
-fn full<const STREAMS: bool, A: Scalar, S: Slots<A>>(
-    arch: Arch,
-    param: &mut [A],
-    grad: &[A],
-    slots: [&mut [A]; MAX_SLOTS],
-    update: impl Fn(A, A, S) -> (A, S) + Copy,
-) {
-    arch.dispatch(
-        #[inline(always)]
-        move || {
-            let update = update;
-            S::for_each(STREAMS, param, grad, slots, (|value| value, |value, _| value), 0, update);
-        },
-    );
 }
 
 /// Computes a number of every element of a block.

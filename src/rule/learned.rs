@@ -71,7 +71,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         for (info, tensor) in step.iter() {
             let Some(grad) = &tensor.grad else { continue };
             let state = self.state.at(tensor.index()).filter(|state| state.steps > 0);
-            let state = state.map(|state| state.with(self.rule.slots(), info.elements()));
+            let state = state.map(|state| state.with(self.slot_names(), info.elements()));
             let pull =
                 values.rates.of(self.options.decay(self.rule.decay()), tensor.learning_rate, tensor.weight_decay);
             let numbers = match measures {

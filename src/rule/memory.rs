@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::MAX_NUMBERS;
+use super::names::Names;
 use super::precision::StatePrecision;
 use super::stored::Stored;
 use crate::error::Result;
@@ -38,8 +39,8 @@ impl<A> Default for State<A> {
 
 impl<A: Scalar> State<A> {
     /// The state with the slots of these names: a setter may have changed them since the last step.
-    pub(super) fn with(&self, names: &'static [&'static str], elements: usize) -> Cow<'_, Self> {
-        if self.names == names {
+    pub(super) fn with(&self, names: Names, elements: usize) -> Cow<'_, Self> {
+        if self.names == names.all {
             return Cow::Borrowed(self);
         }
         let mut state = self.clone();
@@ -50,7 +51,7 @@ impl<A: Scalar> State<A> {
     /// Makes the slots if this is the tensor's first gradient, and those that the rule has had no need of before.
     pub(super) fn prepare(
         &mut self,
-        names: &'static [&'static str],
+        names: Names,
         precision: StatePrecision,
         param: &ValuesMut<'_, A>,
         info: &TensorInfo,
@@ -62,35 +63,29 @@ impl<A: Scalar> State<A> {
         if self.steps == 0 {
             self.order = match param {
                 ValuesMut::Contiguous(_, order) => *order,
-                ValuesMut::Strided(_) => Order::C,
+                ValuesMut::Strided(_) => param.as_values().order(),
             };
-            self.slots = Stored::zeros(names.len(), info.elements(), line, precision.of(info.whole_elements()));
-            self.names = names;
-        } else if self.names != names {
+            self.slots = Stored::zeros(names, info.elements(), line, precision.of(info.whole_elements()));
+            self.names = names.all;
+        } else if self.names != names.all {
             self.slots.rename(self.names, names, info.elements(), line);
-            self.names = names;
+            self.names = names.all;
         }
         self.steps += 1;
     }
 
     /// Writes it, with the slots that the rule has now, and its numbers.
-    pub(super) fn write(
-        &self,
-        names: &'static [&'static str],
-        numbers: &[&str],
-        info: &TensorInfo,
-        node: &mut StateWriter<'_>,
-    ) {
+    pub(super) fn write(&self, names: Names, numbers: &[&str], info: &TensorInfo, node: &mut StateWriter<'_>) {
         node.count("step", info, self.steps);
         numbers.iter().zip(self.numbers).for_each(|(name, number)| node.number(name, info, number));
         node.order(info, self.order);
         node.norm(info, self.norm);
-        self.with(names, info.elements()).slots.write(node, info, names, self.order);
+        self.with(names, info.elements()).slots.write(node, info, names.all, self.order);
     }
 
     /// Reads what [`write`](Self::write) wrote, if there is something.
     pub(super) fn read(
-        names: &'static [&'static str],
+        names: Names,
         number_names: &[&str],
         info: &TensorInfo,
         (precision, keeps_norm): (StatePrecision, bool),
@@ -104,6 +99,6 @@ impl<A: Scalar> State<A> {
             *number = node.number(name, info)?;
         }
         let norm = if keeps_norm { node.norm(info)? } else { None };
-        Ok(Some(Self { steps, order, names, slots, numbers, norm }))
+        Ok(Some(Self { steps, order, names: names.all, slots, numbers, norm }))
     }
 }

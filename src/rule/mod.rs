@@ -43,6 +43,7 @@
 
 mod averaging;
 mod checked;
+mod coded;
 mod curvature;
 mod decay;
 mod diagonals;
@@ -56,10 +57,12 @@ mod factors;
 mod hyper_parameters;
 mod lanes;
 mod learned;
+mod loops;
 mod matrix;
 mod matrixwise;
 mod measured;
 mod memory;
+mod names;
 mod now;
 mod options;
 mod pieces;
@@ -111,6 +114,14 @@ pub trait Rule<A: Scalar>: HyperParameters + 'static {
 
     /// The names of the slots, at most [`MAX_SLOTS`]. A slot is a state array with the shape of the parameter; it starts at 0.
     fn slots(&self) -> &'static [&'static str];
+
+    /// Those of the slots whose numbers are never negative, such as averages of squares. The default is none.
+    ///
+    /// State in 4 bits ([`StatePrecision::Blockwise4`]) then has twice the resolution for them, and none of their numbers becomes 0. Name every slot that
+    /// the rule divides by: without that it is rounded to 0 beside large numbers, and the step becomes too long.
+    fn non_negative(&self) -> &'static [&'static str] {
+        &[]
+    }
 
     /// The form of weight decay. The default is [`Decay::Coupled`], an L2 penalty; AdamW has [`Decay::Decoupled`].
     fn decay(&self) -> Decay {

@@ -7,22 +7,19 @@ use super::memory::State;
 use super::options::Options;
 use super::precision::StatePrecision;
 use super::rates::{Pull, RatesAt};
-use super::stored::{Coded, MAX_SLOTS, Stored, StoredMut};
+use super::stored::{MAX_SLOTS, Stored, StoredMut};
 use super::sweep::{Chosen, Param, Part, Shared};
 use super::valued::Valued;
 use super::{At, Rule};
 use crate::error::{Error, Result, StepError};
 use crate::kernel::aligned::Aligned;
-use crate::kernel::narrow::{GROUP, narrow_group, nearest_bf16};
+use crate::kernel::narrow::nearest_bf16;
 use crate::params::{Element, Order, Scalar, TensorInfo, Values, ValuesMut};
 use crate::state::data::row_major;
 use crate::step::follower::follow_rows;
 use crate::step::grad::read;
 use crate::step::grad::rows::runs;
 use crate::step::{PerTensor, Step, norm};
-
-/// A seed whose random bits round the largest of a group to itself.
-const EXACT: u32 = 1;
 
 /// The elements of one row of a tensor.
 fn width(shape: &[usize]) -> usize {
@@ -85,6 +82,11 @@ impl<'s, A: Scalar> Param<'s, A> {
                 let (first, rest) = view.split_at(ndarray::Axis(0), rows);
                 (Param::View(Box::new(first)), Param::View(Box::new(rest)))
             }
+            #[cfg(feature = "half")]
+            Param::Narrow(part) => {
+                let (first, rest) = part.split_at(rows * width);
+                (Param::Narrow(first), Param::Narrow(rest))
+            }
         }
     }
 }
@@ -97,10 +99,7 @@ impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
         (param, shape): (&'s mut ValuesMut<'_, A>, &[usize]),
         slots: StoredMut<'s, A>,
     ) -> Self {
-        let param = match param.in_order(shape, Order::C) {
-            Ok(slice) => Param::Slice(slice),
-            Err(view) => Param::View(Box::new(view)),
-        };
+        let param = Param::of(param, shape, Order::C, true);
         let chosen = Some(Chosen { rows, first: 0, width: width(shape) });
         Self { shared, param, start: 0, slots, followers: Vec::new(), chosen }
     }
@@ -208,7 +207,7 @@ impl<A: Scalar> State<A> {
 }
 
 impl<A: Scalar> Stored<A> {
-    /// From column-major to row-major order. Slots in 8 bits stay, as their groups would be others.
+    /// From column-major to row-major order. Slots in groups stay, as their groups would be others.
     fn by_rows(&mut self, shape: &[usize]) {
         fn each<T: Copy + Default>(slots: &mut [Aligned<T>; MAX_SLOTS], shape: &[usize]) {
             for slot in slots.iter_mut().filter(|slot| !slot.is_empty()) {
@@ -218,7 +217,7 @@ impl<A: Scalar> Stored<A> {
         match self {
             Self::Full(slots) => each(slots, shape),
             Self::Bf16(slots, _) => each(slots, shape),
-            Self::Blockwise8(_) => {}
+            Self::Blockwise8(_) | Self::Blockwise4(..) => {}
         }
     }
 
@@ -239,13 +238,8 @@ impl<A: Scalar> Stored<A> {
                 match self {
                     Self::Full(slots) => slots[slot][range].fill(value),
                     Self::Bf16(slots, _) => slots[slot][range].fill(nearest_bf16(value)),
-                    Self::Blockwise8(slots) => {
-                        let Coded { codes, scales } = &mut slots[slot];
-                        let (group, codes) = ([value; GROUP], codes[range.clone()].chunks_mut(GROUP));
-                        for (codes, scale) in codes.zip(&mut scales[range.start / GROUP..]) {
-                            *scale = narrow_group(&group[..codes.len()], codes, EXACT);
-                        }
-                    }
+                    Self::Blockwise8(slots) => slots[slot].as_mut().range(range.start, range.len()).fill(value),
+                    Self::Blockwise4(slots, _) => slots[slot].as_mut().range(range.start, range.len()).fill(value),
                 }
             }
         }
@@ -295,17 +289,26 @@ fn ensure_rows_of<A: Scalar, R: Rule<A>>(
 ) -> Result<()> {
     let refused = |name, instead| Err(Error::Step(StepError::RowsUnusable { name, path: info.path().into(), instead }));
     let state = state.filter(|state| state.steps > 0);
-    let (is_grouped, order) = match state {
-        Some(state) => (matches!(state.slots, Stored::Blockwise8(_)), state.order),
-        None => (precision.of(info.whole_elements()) == StatePrecision::Blockwise8, Order::C),
+    let (precision, order) = match state {
+        Some(state) => (state.slots.precision(), state.order),
+        None => (precision.of(info.whole_elements()), Order::C),
     };
-    let are_apart = order == Order::C && width(info.shape()).is_multiple_of(GROUP);
-    if is_grouped && !are_apart && !rule.slots().is_empty() {
-        return refused(
+    let are_apart = order == Order::C && width(info.shape()).is_multiple_of(precision.group());
+    let refusal = match precision {
+        StatePrecision::Full | StatePrecision::Bf16(_) => None,
+        StatePrecision::Blockwise8 => Some((
             "state in 8 bits",
             "rows must be multiples of 256 elements in row-major order, so that no two rows share a scale; use another \
              state precision",
-        );
+        )),
+        StatePrecision::Blockwise4(_) => Some((
+            "state in 4 bits",
+            "rows must be multiples of 128 elements in row-major order, so that no two rows share a scale; use another \
+             state precision",
+        )),
+    };
+    if let Some((name, instead)) = refusal.filter(|_| !are_apart && !rule.slots().is_empty()) {
+        return refused(name, instead);
     }
     if state.is_some() {
         return Ok(());

@@ -2,10 +2,12 @@
 
 use std::mem::take;
 
+use super::coded::{Coded, CodedMut, Packed, PackedMut, split};
+use super::names::Names;
 use super::precision::{Rounding, StatePrecision};
 use crate::error::Result;
 use crate::kernel::aligned::Aligned;
-use crate::kernel::narrow::{GROUP, Reader, widen_bf16};
+use crate::kernel::narrow::widen_bf16;
 use crate::params::{Order, Scalar, TensorInfo, Values};
 use crate::state::data::{Data, in_order, row_major};
 use crate::state::{StateReader, StateWriter};
@@ -20,20 +22,7 @@ pub(super) enum Stored<A> {
     Full([Aligned<A>; MAX_SLOTS]),
     Bf16([Aligned<u16>; MAX_SLOTS], Rounding),
     Blockwise8([Coded; MAX_SLOTS]),
-}
-
-/// A slot in 8 bits.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Coded {
-    pub(super) codes: Aligned<u8>,
-    /// One for every [`GROUP`]; negative where the codes have signs.
-    pub(super) scales: Vec<f32>,
-}
-
-impl Coded {
-    fn zeros(elements: usize) -> Self {
-        Self { codes: Aligned::zeros(elements, 0), scales: vec![0.0; elements.div_ceil(GROUP)] }
-    }
+    Blockwise4([Packed; MAX_SLOTS], Rounding),
 }
 
 /// A range of the state slots of one tensor.
@@ -42,13 +31,7 @@ pub(super) enum StoredMut<'s, A> {
     Bf16([&'s mut [u16]; MAX_SLOTS], Rounding),
     /// Boxed, because it is twice the size of the others.
     Blockwise8(Box<[CodedMut<'s>; MAX_SLOTS]>),
-}
-
-/// A range of a slot in 8 bits, from the beginning of a group.
-#[derive(Default)]
-pub(super) struct CodedMut<'s> {
-    pub(super) codes: &'s mut [u8],
-    pub(super) scales: &'s mut [f32],
+    Blockwise4(Box<[PackedMut<'s>; MAX_SLOTS]>, Rounding),
 }
 
 impl<A> Default for Stored<A> {
@@ -58,35 +41,38 @@ impl<A> Default for Stored<A> {
 }
 
 impl<A: Scalar> Stored<A> {
-    /// So many slots of zeros, whose element `line` begins a cache line.
-    pub(super) fn zeros(slots: usize, elements: usize, line: usize, precision: StatePrecision) -> Self {
-        fn each<T: Default>(slots: usize, make: impl Fn() -> T) -> [T; MAX_SLOTS] {
-            std::array::from_fn(|slot| if slot < slots { make() } else { T::default() })
+    /// These slots, of zeros, whose element `line` begins a cache line.
+    pub(super) fn zeros(names: Names, elements: usize, line: usize, precision: StatePrecision) -> Self {
+        fn each<T: Default>(names: Names, make: impl Fn(&str) -> T) -> [T; MAX_SLOTS] {
+            std::array::from_fn(|slot| names.all.get(slot).map(|name| make(name)).unwrap_or_default())
         }
-        let coded = || Coded::zeros(elements);
         match precision {
-            StatePrecision::Full => Self::Full(each(slots, || Aligned::zeros(elements, line))),
-            StatePrecision::Bf16(rounding) => Self::Bf16(each(slots, || Aligned::zeros(elements, line)), rounding),
-            StatePrecision::Blockwise8 => Self::Blockwise8(each(slots, coded)),
+            StatePrecision::Full => Self::Full(each(names, |_| Aligned::zeros(elements, line))),
+            StatePrecision::Bf16(rounding) => Self::Bf16(each(names, |_| Aligned::zeros(elements, line)), rounding),
+            StatePrecision::Blockwise8 => Self::Blockwise8(each(names, |_| Coded::zeros(elements))),
+            StatePrecision::Blockwise4(rounding) => {
+                Self::Blockwise4(each(names, |name| Packed::zeros(elements, names.map(name))), rounding)
+            }
         }
     }
 
     /// Takes over the slots of the names that stay; the others begin at zero.
-    pub(super) fn rename(&mut self, old: &[&str], new: &[&str], elements: usize, line: usize) {
-        fn each<T: Default>(slots: &mut [T; MAX_SLOTS], old: &[&str], new: &[&str], make: impl Fn() -> T) {
+    pub(super) fn rename(&mut self, old: &[&str], new: Names, elements: usize, line: usize) {
+        fn each<T: Default>(slots: &mut [T; MAX_SLOTS], old: &[&str], new: &[&str], make: impl Fn(&str) -> T) {
             let mut all = take(slots);
             *slots = std::array::from_fn(|slot| match new.get(slot) {
                 Some(name) => match old.iter().position(|old| old == name) {
                     Some(at) => take(&mut all[at]),
-                    None => make(),
+                    None => make(name),
                 },
                 None => T::default(),
             });
         }
         match self {
-            Self::Full(slots) => each(slots, old, new, || Aligned::zeros(elements, line)),
-            Self::Bf16(slots, _) => each(slots, old, new, || Aligned::zeros(elements, line)),
-            Self::Blockwise8(slots) => each(slots, old, new, || Coded::zeros(elements)),
+            Self::Full(slots) => each(slots, old, new.all, |_| Aligned::zeros(elements, line)),
+            Self::Bf16(slots, _) => each(slots, old, new.all, |_| Aligned::zeros(elements, line)),
+            Self::Blockwise8(slots) => each(slots, old, new.all, |_| Coded::zeros(elements)),
+            Self::Blockwise4(slots, _) => each(slots, old, new.all, |name| Packed::zeros(elements, new.map(name))),
         }
     }
 
@@ -96,9 +82,9 @@ impl<A: Scalar> Stored<A> {
             // Without `map`, which is a call.
             Self::Full([a, b, c, d]) => StoredMut::Full([&mut a[..], &mut b[..], &mut c[..], &mut d[..]]),
             Self::Bf16(slots, rounding) => StoredMut::Bf16(slots.each_mut().map(|slot| &mut slot[..]), *rounding),
-            Self::Blockwise8(slots) => {
-                let slots = slots.each_mut().map(|Coded { codes, scales }| CodedMut { codes, scales });
-                StoredMut::Blockwise8(Box::new(slots))
+            Self::Blockwise8(slots) => StoredMut::Blockwise8(Box::new(slots.each_mut().map(Coded::as_mut))),
+            Self::Blockwise4(slots, rounding) => {
+                StoredMut::Blockwise4(Box::new(slots.each_mut().map(Packed::as_mut)), *rounding)
             }
         }
     }
@@ -123,11 +109,12 @@ impl<A: Scalar> Stored<A> {
                 out.iter_mut().zip(places).for_each(|(out, at)| *out = widen_bf16(slots[slot][at]));
             }
             Self::Blockwise8(slots) => {
-                let Coded { codes, scales } = &slots[slot];
                 let places = (start..).map(|at| order.place(at, shape));
-                out.iter_mut()
-                    .zip(places)
-                    .for_each(|(out, at)| *out = Reader::new(scales[at / GROUP]).widen(codes[at]));
+                out.iter_mut().zip(places).for_each(|(out, at)| *out = slots[slot].number(at));
+            }
+            Self::Blockwise4(slots, _) => {
+                let places = (start..).map(|at| order.place(at, shape));
+                out.iter_mut().zip(places).for_each(|(out, at)| *out = slots[slot].number(at));
             }
         }
     }
@@ -154,10 +141,10 @@ impl<A: Scalar> Stored<A> {
                 }
             }
             Self::Blockwise8(slots) => {
-                for (name, Coded { codes, scales }) in names.iter().zip(slots) {
-                    state.insert(name, path, &[codes.len()], Data::U8(codes.to_vec()));
-                    state.insert(&format!("{name}.scales"), path, &[scales.len()], Data::F32(scales.clone()));
-                }
+                names.iter().zip(slots).for_each(|(name, slot)| slot.write(state, info, name));
+            }
+            Self::Blockwise4(slots, _) => {
+                names.iter().zip(slots).for_each(|(name, slot)| slot.write(state, info, name));
             }
         }
     }
@@ -166,16 +153,16 @@ impl<A: Scalar> Stored<A> {
     pub(super) fn read(
         state: &StateReader<'_>,
         info: &TensorInfo,
-        names: &[&str],
+        names: Names,
         order: Order,
         precision: StatePrecision,
     ) -> Result<Self> {
         let (path, shape, elements) = (info.path(), info.shape(), info.elements());
         let missing = |name: &str| state.missing(name, info);
         // Slots beyond those of the rule are empty.
-        fn each<T: Default>(names: &[&str], read: impl Fn(&str) -> Result<T>) -> Result<[T; MAX_SLOTS]> {
+        fn each<T: Default>(names: Names, read: impl Fn(&str) -> Result<T>) -> Result<[T; MAX_SLOTS]> {
             let mut slots: [T; MAX_SLOTS] = Default::default();
-            for (slot, name) in slots.iter_mut().zip(names) {
+            for (slot, name) in slots.iter_mut().zip(names.all) {
                 *slot = read(name)?;
             }
             Ok(slots)
@@ -192,14 +179,21 @@ impl<A: Scalar> Stored<A> {
                 })?;
                 Self::Bf16(slots, rounding)
             }
-            StatePrecision::Blockwise8 => Self::Blockwise8(each(names, |name| {
-                let scales = format!("{name}.scales");
-                let codes = state.numbers::<u8>(name, path, &[elements], "u8")?.ok_or_else(|| missing(name))?;
-                let groups = [elements.div_ceil(GROUP)];
-                let scales = state.numbers(&scales, path, &groups, "f32")?.ok_or_else(|| missing(&scales))?;
-                Ok(Coded { codes: Aligned::of(codes, elements), scales })
-            })?),
+            StatePrecision::Blockwise8 => Self::Blockwise8(each(names, |name| Coded::read(state, info, name))?),
+            StatePrecision::Blockwise4(rounding) => {
+                Self::Blockwise4(each(names, |name| Packed::read(state, info, name, names.map(name)))?, rounding)
+            }
         })
+    }
+
+    /// How the slots are stored.
+    pub(super) fn precision(&self) -> StatePrecision {
+        match self {
+            Self::Full(_) => StatePrecision::Full,
+            Self::Bf16(_, rounding) => StatePrecision::Bf16(*rounding),
+            Self::Blockwise8(_) => StatePrecision::Blockwise8,
+            Self::Blockwise4(_, rounding) => StatePrecision::Blockwise4(*rounding),
+        }
     }
 
     /// The bytes that the slots take.
@@ -207,7 +201,8 @@ impl<A: Scalar> Stored<A> {
         match self {
             Self::Full(slots) => slots.iter().map(|slot| size_of_val(&slot[..])).sum(),
             Self::Bf16(slots, _) => slots.iter().map(|slot| size_of_val(&slot[..])).sum(),
-            Self::Blockwise8(slots) => slots.iter().map(|slot| slot.codes.len() + size_of_val(&slot.scales[..])).sum(),
+            Self::Blockwise8(slots) => slots.iter().map(Coded::bytes).sum(),
+            Self::Blockwise4(slots, _) => slots.iter().map(Packed::bytes).sum(),
         }
     }
 }
@@ -220,10 +215,10 @@ impl<'s, A> StoredMut<'s, A> {
 
     /// Whether elements share scales.
     pub(super) fn is_grouped(&self) -> bool {
-        matches!(self, Self::Blockwise8(_))
+        matches!(self, Self::Blockwise8(_) | Self::Blockwise4(..))
     }
 
-    /// The first `at` elements and the others. Where elements share scales, `at` must be a multiple of [`GROUP`].
+    /// The first `at` elements and the others. Where elements share scales, `at` must be a multiple of their group.
     pub(super) fn split_at(self, at: usize) -> (Self, Self) {
         match self {
             Self::Full(slots) => {
@@ -235,39 +230,41 @@ impl<'s, A> StoredMut<'s, A> {
                 (Self::Bf16(left, rounding), Self::Bf16(right, rounding))
             }
             Self::Blockwise8(slots) => {
-                let (mut left, mut right): ([CodedMut<'s>; MAX_SLOTS], [CodedMut<'s>; MAX_SLOTS]) = Default::default();
-                for ((slot, left), right) in slots.into_iter().zip(&mut left).zip(&mut right) {
-                    (left.codes, right.codes) = split(slot.codes, at);
-                    (left.scales, right.scales) = split(slot.scales, at.div_ceil(GROUP));
-                }
+                let (left, right) = each_in_two(*slots, |slot| slot.split_at(at));
                 (Self::Blockwise8(Box::new(left)), Self::Blockwise8(Box::new(right)))
+            }
+            Self::Blockwise4(slots, rounding) => {
+                let (left, right) = each_in_two(*slots, |slot| slot.split_at(at));
+                (Self::Blockwise4(Box::new(left), rounding), Self::Blockwise4(Box::new(right), rounding))
             }
         }
     }
 
-    /// `length` elements from `at`, a multiple of [`GROUP`].
+    /// `length` elements from `at`, a multiple of the group of those that share scales.
     pub(super) fn range(&mut self, at: usize, length: usize) -> StoredMut<'_, A> {
         match self {
             Self::Full(slots) => StoredMut::Full(range_of_all(slots, at, length)),
             Self::Bf16(slots, rounding) => StoredMut::Bf16(range_of_all(slots, at, length), *rounding),
-            Self::Blockwise8(slots) => StoredMut::Blockwise8(Box::new(slots.each_mut().map(|slot| CodedMut {
-                codes: slot.codes.get_mut(at..at + length).unwrap_or_default(),
-                scales: slot.scales.get_mut(at / GROUP..(at + length).div_ceil(GROUP)).unwrap_or_default(),
-            }))),
+            Self::Blockwise8(slots) => {
+                StoredMut::Blockwise8(Box::new(slots.each_mut().map(|slot| slot.range(at, length))))
+            }
+            Self::Blockwise4(slots, rounding) => {
+                StoredMut::Blockwise4(Box::new(slots.each_mut().map(|slot| slot.range(at, length))), *rounding)
+            }
         }
     }
 }
 
-/// A slice in two; an empty one, as of a slot that the rule does not have, in two empty ones.
-fn split<T>(slice: &mut [T], at: usize) -> (&mut [T], &mut [T]) {
-    slice.split_at_mut(at.min(slice.len()))
-}
-
 /// Every slot in two.
 fn split_all<T>(slots: [&mut [T]; MAX_SLOTS], at: usize) -> ([&mut [T]; MAX_SLOTS], [&mut [T]; MAX_SLOTS]) {
-    let (mut left, mut right): ([&mut [T]; MAX_SLOTS], [&mut [T]; MAX_SLOTS]) = Default::default();
+    each_in_two(slots, |slot| split(slot, at))
+}
+
+#[inline(always)]
+fn each_in_two<T: Default>(slots: [T; MAX_SLOTS], split: impl Fn(T) -> (T, T)) -> ([T; MAX_SLOTS], [T; MAX_SLOTS]) {
+    let (mut left, mut right): ([T; MAX_SLOTS], [T; MAX_SLOTS]) = Default::default();
     for ((slot, left), right) in slots.into_iter().zip(&mut left).zip(&mut right) {
-        (*left, *right) = split(slot, at);
+        (*left, *right) = split(slot);
     }
     (left, right)
 }
@@ -283,8 +280,10 @@ mod tests {
     use super::super::lanes::{Goal, Lanes, Prelude};
     use super::super::precision::LEAST_ELEMENTS;
     use super::*;
-    use crate::kernel::narrow::random;
+    use crate::kernel::narrow::{GROUP, random};
     use crate::kernel::simd;
+
+    const SLOT: Names = Names { all: &["slot"], non_negative: &[] };
 
     const ALL: [StatePrecision; 3] = [
         StatePrecision::Bf16(Rounding::Nearest),
@@ -292,10 +291,14 @@ mod tests {
         StatePrecision::Blockwise8,
     ];
 
+    /// Those of 4 bits, whose numbers are not relative to themselves.
+    const FOUR_BITS: [StatePrecision; 2] =
+        [StatePrecision::Blockwise4(Rounding::Stochastic), StatePrecision::Blockwise4(Rounding::Nearest)];
+
     /// The largest relative distance of neighboring numbers.
     fn spacing(precision: StatePrecision) -> f64 {
         match precision {
-            StatePrecision::Full => 0.0,
+            StatePrecision::Full | StatePrecision::Blockwise4(_) => 0.0,
             StatePrecision::Bf16(Rounding::Nearest) => 2.0_f64.powi(-8),
             StatePrecision::Bf16(Rounding::Stochastic) => 2.0_f64.powi(-7),
             StatePrecision::Blockwise8 => 2.0_f64.powi(-3),
@@ -315,7 +318,7 @@ mod tests {
     fn round_trip<A: Scalar>(values: &[A], precision: StatePrecision, seed: u32) -> Vec<A> {
         let mut padded = values.to_vec();
         padded.resize(LEAST_ELEMENTS.max(values.len()), A::zero());
-        let mut stored = Stored::zeros(1, padded.len(), 0, precision);
+        let mut stored = Stored::zeros(SLOT, padded.len(), 0, precision);
         store(stored.as_mut(), &padded, seed, simd::arch());
         let mut loaded = stored.values(0, padded.len());
         loaded.truncate(values.len());
@@ -389,7 +392,7 @@ mod tests {
 
     #[test]
     fn what_is_not_finite_stays_so() {
-        for precision in ALL {
+        for precision in ALL.into_iter().chain(FOUR_BITS) {
             let back = round_trip(&[1.0_f32, f32::NAN, 2.0], precision, 3);
             assert!(back[1].is_nan(), "{precision:?}: {back:?}");
             let back = round_trip(&[1.0_f32, f32::INFINITY, 2.0], precision, 3);
@@ -408,27 +411,34 @@ mod tests {
 
     #[test]
     fn bytes_and_small_tensors() {
-        let bytes =
-            |elements, precision: StatePrecision| Stored::<f32>::zeros(1, elements, 0, precision.of(elements)).bytes();
+        let bytes = |elements, precision: StatePrecision| {
+            Stored::<f32>::zeros(SLOT, elements, 0, precision.of(elements)).bytes()
+        };
         assert_eq!(bytes(1 << 16, StatePrecision::Full), 4 << 16);
         assert_eq!(bytes(1 << 16, StatePrecision::Bf16(Rounding::Nearest)), 2 << 16);
         assert_eq!(bytes(1 << 16, StatePrecision::Blockwise8), (1 << 16) + 4 * (1 << 8));
-        assert!(ALL.iter().all(|precision| bytes(LEAST_ELEMENTS - 1, *precision) == 4 * (LEAST_ELEMENTS - 1)));
+        assert_eq!(bytes(1 << 16, FOUR_BITS[0]), (1 << 15) + 4 * (1 << 9));
+        assert_eq!(bytes(4097, FOUR_BITS[0]), 2049 + 4 * 33);
+        assert!(
+            ALL.iter()
+                .chain(&FOUR_BITS)
+                .all(|precision| bytes(LEAST_ELEMENTS - 1, *precision) == 4 * (LEAST_ELEMENTS - 1))
+        );
     }
 
     /// A slot in pieces holds what it holds in one.
     #[test]
     fn pieces_at_groups() {
-        let values = numbers::<f32>(6000, true);
-        for precision in ALL {
-            let mut whole = Stored::zeros(1, values.len(), 0, precision);
+        let values = numbers::<f32>(6001, true);
+        for precision in ALL.into_iter().chain(FOUR_BITS) {
+            let mut whole = Stored::zeros(SLOT, values.len(), 0, precision);
             store(whole.as_mut(), &values, 77, Arch::Scalar);
             for arch in simd::available().into_iter().filter_map(|level| level.arch()) {
-                let mut cut = Stored::<f32>::zeros(1, values.len(), 0, precision);
+                let mut cut = Stored::<f32>::zeros(SLOT, values.len(), 0, precision);
                 let (left, mut right) = cut.as_mut().split_at(2048);
                 store(left, &values[..2048], 77, arch);
                 store(right.range(0, 2048), &values[2048..4096], 77 + 2048, Arch::Scalar);
-                store(right.range(2048, 1904), &values[4096..], 77 + 4096, arch);
+                store(right.range(2048, 1905), &values[4096..], 77 + 4096, arch);
                 assert!(whole.values(0, values.len()) == cut.values(0, values.len()), "{precision:?}, {arch:?}");
             }
         }

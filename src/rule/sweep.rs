@@ -12,6 +12,8 @@ use super::stored::{MAX_SLOTS, StoredMut};
 use crate::kernel::aligned::before_line;
 use crate::kernel::narrow::seed;
 use crate::kernel::{blocks, threads};
+#[cfg(feature = "half")]
+use crate::params::viewed::NarrowPart;
 use crate::params::{Order, Scalar, ValuesMut};
 use crate::step::follower::Following;
 use crate::step::grad::{BLOCK, Grad, WIDE_BLOCK};
@@ -72,6 +74,27 @@ pub(super) enum Param<'s, A> {
     /// With axes turned so that row-major order is the order of the slots. Boxed, because it is ten times the size of a
     /// slice and seldom.
     View(Box<ArrayViewMutD<'s, A>>),
+    /// In memory of fewer bits.
+    #[cfg(feature = "half")]
+    Narrow(Box<dyn NarrowPart<A> + 's>),
+}
+
+impl<'s, A: Scalar> Param<'s, A> {
+    /// A whole parameter of this shape, in this order. With `rows`, it must be possible to divide it.
+    pub(super) fn of(param: &'s mut ValuesMut<'_, A>, shape: &[usize], order: Order, rows: bool) -> Self {
+        #[cfg(feature = "half")]
+        if param.narrow_part(shape, order).is_some_and(|part| !rows || part.is_divisible()) {
+            return match param.narrow_part(shape, order) {
+                Some(part) => Self::Narrow(part),
+                None => unreachable!("it has just been there"),
+            };
+        }
+        let _ = rows;
+        match param.in_order(shape, order) {
+            Ok(slice) => Self::Slice(slice),
+            Err(view) => Self::View(Box::new(view)),
+        }
+    }
 }
 
 impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
@@ -81,10 +104,7 @@ impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
         slots: StoredMut<'s, A>,
         followers: Vec<Following<'s, A>>,
     ) -> Self {
-        let param = match param.in_order(shared.shape, shared.order) {
-            Ok(slice) => Param::Slice(slice),
-            Err(view) => Param::View(Box::new(view)),
-        };
+        let param = Param::of(param, shared.shape, shared.order, false);
         Self { shared, param, start: 0, slots, followers, chosen: None }
     }
 
@@ -93,6 +113,8 @@ impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
             (Some(chosen), _) => chosen.rows.len() * chosen.width,
             (None, Param::Slice(slice)) => slice.len(),
             (None, Param::View(view)) => view.len(),
+            #[cfg(feature = "half")]
+            (None, Param::Narrow(part)) => part.len(),
         }
     }
 
@@ -102,10 +124,14 @@ impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
         if let Some(chosen) = &self.chosen {
             return chosen.rows.len() > 1 && self.len() > BLOCK;
         }
-        let at_blocks =
-            matches!(self.param, Param::Slice(_)) && self.followers.iter().all(|follower| follower.is_divisible());
-        let anywhere = self.followers.is_empty() && self.slots.is_full();
-        self.len() > BLOCK && (at_blocks || anywhere)
+        let followers = || self.followers.iter().all(|follower| follower.is_divisible());
+        let is_divisible = match &self.param {
+            Param::Slice(_) => followers(),
+            Param::View(_) => self.followers.is_empty() && self.slots.is_full(),
+            #[cfg(feature = "half")]
+            Param::Narrow(part) => part.is_divisible() && followers(),
+        };
+        self.len() > BLOCK && is_divisible
     }
 
     /// Two parts of roughly equal length.
@@ -123,6 +149,12 @@ impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
                 let (left, right) = view.split_at(Axis(axis), middle);
                 let middle = left.len();
                 (Param::View(Box::new(left)), Param::View(Box::new(right)), middle)
+            }
+            #[cfg(feature = "half")]
+            Param::Narrow(part) => {
+                let middle = (part.len() / 2).next_multiple_of(BLOCK);
+                let (left, right) = part.split_at(middle);
+                (Param::Narrow(left), Param::Narrow(right), middle)
             }
         };
         let (left_slots, right_slots) = slots.split_at(middle);
@@ -181,18 +213,28 @@ impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
                         &grad_buffer[..length]
                     }
                 };
-                let (param, view) = match &mut self.param {
-                    Param::Slice(param) => (&mut param[at..at + length], None),
+                let param = match &mut self.param {
+                    Param::Slice(param) => &mut param[at..at + length],
                     Param::View(view) => {
                         let param = &mut param_buffer[..length];
                         blocks::read(&view.view(), at, param);
-                        (param, Some(view))
+                        param
+                    }
+                    #[cfg(feature = "half")]
+                    Param::Narrow(part) => {
+                        let param = &mut param_buffer[..length];
+                        part.read(at, param);
+                        param
                     }
                 };
                 shared.sweep(rule, arch, start, param, grad, self.slots.range(at, length));
                 self.followers.iter_mut().for_each(|follower| follower.follow(arch, at, param));
-                if let Some(view) = view {
-                    blocks::update(view, at, param, |element, value| *element = *value);
+                let new = &param_buffer[..length];
+                match &mut self.param {
+                    Param::Slice(_) => {}
+                    Param::View(view) => blocks::update(view, at, new, |element, value| *element = *value),
+                    #[cfg(feature = "half")]
+                    Param::Narrow(part) => part.write(arch, at, new),
                 }
                 at += length;
             }

@@ -16,7 +16,7 @@ pub enum Data {
     Bf16(Vec<u16>),
     /// The bits of `f16`.
     F16(Vec<u16>),
-    /// Codes of 8 bits.
+    /// Codes of 8 bits, or two of 4 bits.
     U8(Vec<u8>),
     /// Counts.
     U64(Vec<u64>),

@@ -23,6 +23,7 @@ impl Digest {
 
     /// Takes in eight bytes at once, so that tensors cost no more than reading them: FNV-1a's step on the whole number, after which
     /// the upper half is brought into the lower. Two numbers never have the same digest.
+    #[cfg(any(feature = "distributed", test))]
     #[inline]
     pub(crate) fn number(&mut self, number: u64) {
         let mixed = (self.0 ^ number).wrapping_mul(PRIME);

@@ -1,7 +1,7 @@
 //! State dictionaries: the state of an optimizer, by name.
 
 pub(crate) mod data;
-#[cfg(feature = "distributed")]
+#[cfg(any(feature = "distributed", feature = "half"))]
 pub(crate) mod digest;
 mod reader;
 mod writer;
@@ -36,7 +36,7 @@ pub(crate) const KEPT_NORM: &str = "norm";
 /// node; you can add or remove them between saving and loading.
 ///
 /// Tensors have their parameter's shape, in row-major order. State in 8 bits is stored as codes in the order of memory, with one scale per 256
-/// codes, `adam/exp_avg.scales/hidden.weight`.
+/// codes, `adam/exp_avg.scales/hidden.weight`. State in 4 bits has two codes per byte, the first in the upper bits, and one scale per 128 codes.
 ///
 /// ```
 /// use gradus::prelude::*;

@@ -4,6 +4,8 @@ pub(crate) mod counter;
 pub(crate) mod follower;
 pub(crate) mod grad;
 pub(crate) mod memo;
+#[cfg(feature = "half")]
+pub(crate) mod narrow;
 pub(crate) mod norm;
 mod optimizer;
 mod pairing;

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use gradus::clip::{self, Norm};
 use gradus::prelude::*;
-use gradus::rule::StatePrecision;
+use gradus::rule::{Rounding, StatePrecision};
 use gradus::simd;
 use gradus::testing::tensors::{Bits, bits, numbers};
 use gradus::testing::{self, Law};
@@ -44,7 +44,7 @@ pub(crate) fn every_simd_level_gives_the_same_bits<A: Scalar>(row: &Row<A>) {
 fn adaptors_give_the_same_bits_at_every_level() {
     fn all<A: Scalar>() {
         type Build<A> = fn() -> Box<dyn Optimizer<A>>;
-        let adaptors: [(&str, Build<A>); 11] = [
+        let adaptors: [(&str, Build<A>); 13] = [
             ("clip_global_norm", || Box::new(AdamW::new(changing).clip_global_norm(1.0))),
             ("clip_per_tensor_norm", || Box::new(AdamW::new(changing).clip_per_tensor_norm(1.0))),
             ("clip_value", || Box::new(AdamW::new(changing).clip_value(0.1))),
@@ -57,6 +57,12 @@ fn adaptors_give_the_same_bits_at_every_level() {
             ("accumulate", || Box::new(AdamW::new(changing).check_finite().accumulate(2))),
             ("ema", || Box::new(AdamW::new(changing).ema(0.9))),
             ("swa, lookahead", || Box::new(Momentum::new(changing, 0.9).lookahead(2, 0.5).swa(1, 1))),
+            ("4 bits", || {
+                Box::new(Adam::new(changing).state_precision(StatePrecision::Blockwise4(Rounding::Stochastic)))
+            }),
+            ("4 bits, to nearest", || {
+                Box::new(Adam::new(changing).state_precision(StatePrecision::Blockwise4(Rounding::Nearest)))
+            }),
             ("8 bits, ema", || Box::new(Adam::new(changing).state_precision(StatePrecision::Blockwise8).ema(0.9))),
         ];
         for (name, build) in adaptors {
@@ -84,6 +90,18 @@ fn narrow_parameters_are_the_same_at_every_level() {
         let bits = |tensor: &ArrayD<half::bf16>| tensor.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
         (params.iter().map(bits).collect::<Vec<_>>(), opt.state_dict())
     });
+    let builds: [fn() -> Box<dyn Optimizer<half::bf16>>; 2] = [
+        || Box::new(AdamW::new(changing).clip_global_norm(1.0).stochastic_rounding(7)),
+        || Box::new(AdamW::new(changing).clip_global_norm(1.0).kahan()),
+    ];
+    for build in builds {
+        at_every_level("bf16 without copies", || {
+            let (mut params, mut opt): (Vec<ArrayD<half::bf16>>, _) = (narrow(0), build());
+            (1..=3).for_each(|step| _ = opt.step(&mut params, &narrow(step)).unwrap());
+            let bits = |tensor: &ArrayD<half::bf16>| tensor.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            (params.iter().map(bits).collect::<Vec<_>>(), opt.state_dict())
+        });
+    }
 }
 
 #[test]

@@ -19,9 +19,11 @@ mod tensors;
 mod value_stability;
 
 use gradus::prelude::*;
+use gradus::rule::{Rounding, StatePrecision};
 use gradus::schedule::Cosine;
 use gradus::testing::Law;
 use gradus::testing::tensors::{Arranged, Arrangement, numbers};
+use ndarray::ArrayD;
 
 use levels::every_simd_level_gives_the_same_bits;
 use rows::{Row, Subject, rows};
@@ -57,6 +59,8 @@ mod law {
         agrees_with_the_update_rule_of_the_docs: Oracle;
         a_tensor_is_its_elements_one_by_one: ElementsAlone;
         shape_and_slots_are_those_of_the_docs;
+        slots_that_are_never_negative_are_named;
+        state_in_4_bits_goes_the_same_way;
         deterministic: Deterministic;
         threads_do_not_change_the_bits: Threads;
         every_simd_level_gives_the_same_bits;
@@ -104,6 +108,41 @@ fn shape_and_slots_are_those_of_the_docs<A: Scalar>(row: &Row<A>) {
         assert!(!row.is_elementwise() || slots.iter().all(|(_, slot)| slot.shape() == shape));
         assert!(slots.iter().all(|(_, slot)| slot.iter().all(|value| value.is_finite())));
         assert_eq!((opt.steps(), opt.tensor_steps("")), (2, 2));
+    }
+}
+
+/// With gradients of both signs. Without its name, a slot that the rule divides by would be rounded to 0 in 4 bits.
+fn slots_that_are_never_negative_are_named<A: Scalar>(row: &Row<A>) {
+    if row.with(0.1).state_precision(StatePrecision::Full).is_none() {
+        return;
+    }
+    let (mut opt, mut params) = (row.with(0.01), numbers::<A>(&[300], 0));
+    for step in 1..=6 {
+        opt.step(&mut params, &numbers(&[300], step)).unwrap();
+    }
+    let slots = opt.slots("").into_iter().filter(|(_, slot)| slot.iter().all(|value| *value >= A::zero()));
+    assert_eq!(slots.map(|(name, _)| name).collect::<Vec<_>>(), opt.non_negative());
+}
+
+/// Steps down a parabola, in the direction of full state.
+fn state_in_4_bits_goes_the_same_way<A: Scalar>(row: &Row<A>) {
+    let start = numbers::<A>(&[4096], 0);
+    let moved = |precision| {
+        let (mut opt, mut params) = (row.with(1e-3).state_precision(precision)?, start.clone());
+        for _ in 0..20 {
+            let grads = params.clone();
+            opt.step(&mut params, &grads).unwrap();
+        }
+        Some((params - &start).mapv(|change| change.as_f64()))
+    };
+    let Some(full) = moved(StatePrecision::Full) else { return };
+    for rounding in [Rounding::Stochastic, Rounding::Nearest] {
+        let few = moved(StatePrecision::Blockwise4(rounding)).unwrap();
+        let product = |one: &ArrayD<f64>, other: &ArrayD<f64>| (one * other).sum();
+        let cosine = product(&full, &few) / (product(&full, &full) * product(&few, &few)).sqrt();
+        let ratio = (product(&few, &few) / product(&full, &full)).sqrt();
+        let is_same = cosine > 0.9 && (0.5..2.0).contains(&ratio);
+        assert!(is_same || row.is_coarse_in_4_bits(), "{rounding:?}: {cosine}, {ratio}");
     }
 }
 

@@ -20,6 +20,11 @@ pub(crate) trait Subject<A: Scalar>: Optimizer<A> + fmt::Debug {
 
     fn tensor_steps(&self, path: &str) -> u64;
 
+    /// Those of the slots that the rule says are never negative.
+    fn non_negative(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
+
     /// The same with state of this precision, if the optimizer has a choice.
     fn state_precision(self: Box<Self>, precision: StatePrecision) -> Option<Box<dyn Subject<A>>>;
 }
@@ -36,6 +41,11 @@ impl<A: Scalar, R: Rule<A> + Clone + 'static> Subject<A> for Elementwise<R, A> {
 
     fn tensor_steps(&self, path: &str) -> u64 {
         Elementwise::tensor_steps(self, path)
+    }
+
+    fn non_negative(&self) -> Vec<&'static str> {
+        let (slots, named) = (self.rule().slots(), self.rule().non_negative());
+        slots.iter().copied().filter(|slot| named.contains(slot)).collect()
     }
 
     fn state_precision(self: Box<Self>, precision: StatePrecision) -> Option<Box<dyn Subject<A>>> {
@@ -111,6 +121,12 @@ impl<A: Scalar> Row<A> {
         ["adafactor", "adammini", "sm3", "came"].iter().any(|name| self.name.starts_with(name))
     }
 
+    /// Whether 4 bits are too coarse for its state: it remembers parameters, whose direction is a difference, or step sizes.
+    pub(crate) fn is_coarse_in_4_bits(&self) -> bool {
+        let coarse = ["schedule free", "madgrad", "rprop"];
+        self.is_parameter_free() || coarse.iter().any(|name| self.name.contains(name))
+    }
+
     /// The laws, as the row's flags have them.
     pub(crate) fn laws(&self) -> OptimizerLaws<A, Box<dyn Subject<A>>> {
         self.laws_of(self.optimizer)
@@ -120,7 +136,8 @@ impl<A: Scalar> Row<A> {
     pub(crate) fn laws_of_precisions(&self) -> Vec<OptimizerLaws<A, Box<dyn Subject<A>>>> {
         let mut all = vec![self.laws()];
         let (optimizer, rounding) = (self.optimizer, [Rounding::Stochastic, Rounding::Nearest]);
-        for precision in rounding.map(StatePrecision::Bf16).into_iter().chain([StatePrecision::Blockwise8]) {
+        let few_bits = rounding.map(StatePrecision::Blockwise4).into_iter().chain([StatePrecision::Blockwise8]);
+        for precision in rounding.map(StatePrecision::Bf16).into_iter().chain(few_bits) {
             if self.with(0.1).state_precision(precision).is_some() {
                 let laws = self.laws_of(move |lr| optimizer(lr).state_precision(precision).unwrap());
                 all.push(laws.named(format_args!("{}, {precision:?}", self.name)));

@@ -383,7 +383,8 @@ fn of_features() -> Vec<(Error, &'static str)> {
     vec![
         (
             Error::Step(StepError::SumOfHalves { dtype: "f16", every: 4 }),
-            "gradients of f16 cannot be summed; write accumulate(4) before master_weights(), where gradients are f32",
+            "gradients of f16 cannot be summed; write accumulate(4) before master_weights(), stochastic_rounding() or kahan(), where \
+             gradients are f32",
         ),
         (
             Error::File(FileError::ReservedName { path: text("__metadata__") }),

@@ -19,6 +19,8 @@ mod matrices;
 mod memory;
 mod options;
 mod parameter_free;
+#[cfg(feature = "half")]
+mod precision;
 #[cfg(feature = "second-order")]
 mod preconditioned;
 mod qk_clip;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use gradus::adaptor::{
-    Accumulate, Adapted, Ema, Finite, Freeze, Lookahead, MasterWeights, Router, Swa, Transform, Transforming,
+    Accumulate, Adapted, Ema, Finite, Freeze, Lookahead, MasterWeights, NarrowWeights, Router, Swa, Transform,
+    Transforming,
 };
 use gradus::curvature::Kfac;
 use gradus::distributed::{Collective, DataParallel, LocalSteps, Sharded};
@@ -92,6 +93,15 @@ impl<A: Element, U: Optimizer<A>, G: Collective<A>> Act<A> for LocalSteps<Boxed<
 }
 
 impl<H: Element> Act<H> for MasterWeights<Boxed<f32>, H> {
+    fn act(&mut self, _: usize, _: &Action, _: &mut Tree<H>) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl<H: Element> Act<H> for NarrowWeights<Boxed<f32>, H>
+where
+    Self: Optimizer<H>,
+{
     fn act(&mut self, _: usize, _: &Action, _: &mut Tree<H>) -> Result<()> {
         Ok(())
     }

@@ -128,10 +128,15 @@ macro_rules! half {
                 }
 
                 fn start<'l>(chain: &'l Chain, context: &mut Context<'_>) -> (Boxed<Self>, &'l [Link]) {
-                    let at = chain.links.iter().position(|link| matches!(link, Link::MasterWeights)).unwrap_or(0);
+                    let at = chain.links.iter().position(Link::is_narrow).unwrap_or(0);
                     let inner = base::<f32>(&chain.base, context.dials);
                     let inner = chain.links[..at].iter().fold(inner, |inner, link| wrap(inner, link, context));
-                    (Box::new(inner.master_weights::<$float>()), &chain.links[at..])
+                    let opt: Boxed<Self> = match chain.links.get(at) {
+                        Some(Link::StochasticRounding) => Box::new(inner.stochastic_rounding::<$float>(7)),
+                        Some(Link::Kahan) => Box::new(inner.kahan::<$float>()),
+                        _ => Box::new(inner.master_weights::<$float>()),
+                    };
+                    (opt, &chain.links[at..])
                 }
 
                 fn kfac(inner: Boxed<Self>, _: &Link, _: &mut Context<'_>) -> Boxed<Self> {
@@ -218,7 +223,7 @@ fn wrap<A: Number>(inner: Boxed<A>, link: &Link, context: &mut Context<'_>) -> B
         Link::Scaffold => Box::new(inner.scaffold()),
         Link::Own => Box::new(OwnAdaptor { inner, calls: None }),
         Link::Broken => Box::new(OwnAdaptor { inner, calls: Some(0) }),
-        Link::MasterWeights => inner,
+        Link::MasterWeights | Link::StochasticRounding | Link::Kahan => inner,
     }
 }
 

@@ -120,6 +120,8 @@ pub(crate) enum Link {
     /// One that does not keep its promises: see the test of the tester.
     Broken,
     MasterWeights,
+    StochasticRounding,
+    Kahan,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -138,6 +140,11 @@ pub(crate) struct Chain {
 }
 
 impl Link {
+    /// Whether parameters have 16 bits outside and f32 inside.
+    pub(crate) fn is_narrow(&self) -> bool {
+        matches!(self, Self::MasterWeights | Self::StochasticRounding | Self::Kahan)
+    }
+
     pub(crate) fn is_between_ranks(&self) -> bool {
         matches!(self, Self::Sharded { .. } | Self::DataParallel { .. } | Self::LocalSteps(..))
     }
@@ -199,7 +206,8 @@ impl Surroundings<'_> {
         links.extend((0..count).map(|_| self.link(depth, random)));
         if self.is_half && depth > 2 {
             let at = links.iter().take_while(|link| matches!(link, Link::Route(..))).count();
-            links.insert(at + random.below(links.len() - at + 1), Link::MasterWeights);
+            let narrow = [Link::MasterWeights, Link::StochasticRounding, Link::Kahan];
+            links.insert(at + random.below(links.len() - at + 1), random.pick(&narrow));
         }
         if self.is_distributed && depth > 2 && !links.iter().any(Link::is_between_ranks) {
             let link = self.between_ranks(depth, random);
@@ -314,6 +322,8 @@ fn base(random: &mut impl RngExt) -> Base {
         StatePrecision::Bf16(Rounding::Stochastic),
         StatePrecision::Bf16(Rounding::Nearest),
         StatePrecision::Blockwise8,
+        StatePrecision::Blockwise4(Rounding::Stochastic),
+        StatePrecision::Blockwise4(Rounding::Nearest),
     ];
     Base {
         algorithm,

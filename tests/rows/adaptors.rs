@@ -249,7 +249,11 @@ fn gradient_check() {
 
 #[test]
 fn other_rows_start_as_in_a_dense_step() {
-    for precision in [StatePrecision::Bf16(Rounding::Nearest), StatePrecision::Blockwise8] {
+    for precision in [
+        StatePrecision::Bf16(Rounding::Nearest),
+        StatePrecision::Blockwise8,
+        StatePrecision::Blockwise4(Rounding::Stochastic),
+    ] {
         let make = || Adagrad::<f32>::new(0.1).initial_accumulator_value(0.25).state_precision(precision);
         let (mut opt, mut table) = (make(), Array2::zeros((20, 256)));
         opt.step(&mut table, &Rows::new(vec![7, 8, 19], Array2::ones((3, 256)))).unwrap();

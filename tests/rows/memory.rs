@@ -25,10 +25,11 @@ fn allocated(count: usize, mut opt: impl Optimizer<f32>) -> u64 {
 #[test]
 fn a_step_allocates_nothing_that_grows_with_the_table() {
     let opt = || Adam::<f32>::new(0.1);
-    let makes: [Make; 7] = [
+    let makes: [Make; 8] = [
         || Box::new(Adam::new(0.1)),
         || Box::new(Adam::new(0.1).state_precision(StatePrecision::Bf16(Rounding::Nearest))),
         || Box::new(Adam::new(0.1).state_precision(StatePrecision::Blockwise8)),
+        || Box::new(Adam::new(0.1).state_precision(StatePrecision::Blockwise4(Rounding::Stochastic))),
         || Box::new(AdamW::new(0.1).cautious(true).trust_ratio(true)),
         || Box::new(Adam::new(0.1).clip_global_norm(0.1).clip_adaptive(0.1).clip_value(0.1).skip_nonfinite()),
         || {

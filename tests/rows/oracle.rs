@@ -101,6 +101,8 @@ fn precisions_and_options() {
         StatePrecision::Bf16(Rounding::Stochastic),
         StatePrecision::Bf16(Rounding::Nearest),
         StatePrecision::Blockwise8,
+        StatePrecision::Blockwise4(Rounding::Stochastic),
+        StatePrecision::Blockwise4(Rounding::Nearest),
     ];
     macro_rules! check {
         ($opt:expr) => {
@@ -121,7 +123,12 @@ fn precisions_and_options() {
 /// All rows, in whatever order: the dense step, to the last bit of the state in any precision.
 #[test]
 fn all_rows_are_the_dense_step() {
-    for precision in [StatePrecision::Full, StatePrecision::Bf16(Rounding::Stochastic), StatePrecision::Blockwise8] {
+    for precision in [
+        StatePrecision::Full,
+        StatePrecision::Bf16(Rounding::Stochastic),
+        StatePrecision::Blockwise8,
+        StatePrecision::Blockwise4(Rounding::Stochastic),
+    ] {
         let shape = (64, 256);
         let rows: Vec<usize> = (0..shape.0).rev().collect();
         let new = || Adam::<f32>::new(0.01).amsgrad(true).state_precision(precision);

@@ -3,7 +3,7 @@
 use gradus::Error;
 use gradus::error::StepError;
 use gradus::prelude::*;
-use gradus::rule::StatePrecision;
+use gradus::rule::{Rounding, StatePrecision};
 use ndarray::{Array1, Array2, array};
 
 use super::wave;
@@ -111,8 +111,15 @@ fn what_needs_the_norm_of_all_rows() {
 }
 
 #[test]
-fn eight_bits_whose_groups_are_not_rows() {
-    let mut opt = Adam::<f64>::new(0.1).state_precision(StatePrecision::Blockwise8);
+fn few_bits_whose_groups_are_not_rows() {
+    let in_bits = |precision| Adam::<f64>::new(0.1).state_precision(precision);
+    let four_bits = StatePrecision::Blockwise4(Rounding::Nearest);
+    let mut error = in_bits(four_bits);
+    let rows_of = |width| Rows::new(vec![3], Array2::ones((1, width)));
+    let error = error.step(&mut Array2::zeros((40, 127)), &rows_of(127)).unwrap_err().to_string();
+    assert!(error.contains("state in 4 bits") && error.contains("multiples of 128 elements"), "{error}");
+    in_bits(four_bits).step(&mut Array2::zeros((40, 128)), &rows_of(128)).unwrap();
+    let mut opt = in_bits(StatePrecision::Blockwise8);
     for (width, refused) in [(255, true), (256, false), (512, false)] {
         let start = Array2::zeros((40, width));
         let mut table = start.clone();

@@ -45,10 +45,10 @@ pub(crate) fn grads(step: u64) -> Grads {
 
 /// All of them: those with curvature if there is any.
 #[cfg(not(feature = "second-order"))]
-pub(crate) const CHAINS: [(&str, Build); 38] = PLAIN;
+pub(crate) const CHAINS: [(&str, Build); 40] = PLAIN;
 #[cfg(feature = "second-order")]
-pub(crate) const CHAINS: [(&str, Build); 44] = {
-    let mut chains = [PLAIN[0]; 44];
+pub(crate) const CHAINS: [(&str, Build); 46] = {
+    let mut chains = [PLAIN[0]; 46];
     let mut at = 0;
     while at < chains.len() {
         chains[at] = if at < PLAIN.len() { PLAIN[at] } else { curvature::CHAINS[at - PLAIN.len()] };
@@ -92,7 +92,7 @@ mod curvature {
 
 /// Every adaptor, every precision, and chains of them.
 #[rustfmt::skip] // one chain, one line
-const PLAIN: [(&str, Build); 38] = [
+const PLAIN: [(&str, Build); 40] = [
     ("lbfgs", || Box::new(Lbfgs::new(0.01).history(3))),
     ("muon beside adamw", || Box::new(AdamW::new(0.05).route("*.weight", Muon::new(0.02)))),
     ("sgd", || Box::new(Sgd::new(0.1))),
@@ -101,6 +101,8 @@ const PLAIN: [(&str, Build); 38] = [
     ("adam in bf16", || Box::new(Adam::new(0.05).state_precision(StatePrecision::Bf16(Rounding::Stochastic)))),
     ("adam in bf16, to nearest", || Box::new(Adam::new(0.05).state_precision(StatePrecision::Bf16(Rounding::Nearest)))),
     ("adam in 8 bits", || Box::new(Adam::new(0.05).state_precision(StatePrecision::Blockwise8))),
+    ("adam in 4 bits", || Box::new(Adam::new(0.05).amsgrad(true).state_precision(StatePrecision::Blockwise4(Rounding::Stochastic)))),
+    ("momentum in 4 bits", || Box::new(Momentum::new(0.05, 0.9).state_precision(StatePrecision::Blockwise4(Rounding::Nearest)))),
     ("momentum in 8 bits", || Box::new(Momentum::new(0.05, 0.9).state_precision(StatePrecision::Blockwise8))),
     ("rmsprop", || Box::new(RmsProp::new(0.01).centered(true).momentum(0.9))),
     ("clip_global_norm", || Box::new(AdamW::new(0.05).clip_global_norm(0.5))),

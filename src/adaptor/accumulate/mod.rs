@@ -33,7 +33,8 @@ use sum::Sum;
 /// a dense gradient of the same tensor it becomes dense.
 ///
 /// **16 bits.** Gradients of 16 bits are not summed: [`StepError::SumOfHalves`](crate::error::StepError::SumOfHalves). Write `accumulate`
-/// before [`master_weights`](crate::OptimizerExt::master_weights); gradients are f32 there.
+/// before [`master_weights`](crate::OptimizerExt::master_weights), [`stochastic_rounding`](crate::OptimizerExt::stochastic_rounding) or
+/// [`kahan`](crate::OptimizerExt::kahan); gradients are f32 there.
 ///
 /// ```
 /// use gradus::prelude::*;

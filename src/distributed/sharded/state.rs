@@ -26,7 +26,7 @@ pub(super) const TORN: &str = "torn";
 /// In what order of memory state lies: by tensor, in the node of whoever has it.
 const ORDER: &str = "/order";
 
-/// The scales of a slot in 8 bits.
+/// The scales of a slot in 8 or 4 bits.
 const SCALES: &str = ".scales";
 
 /// A number that the parameters after the last step leave, the same on all ranks; none before it.
@@ -225,10 +225,10 @@ enum Kind {
     Count,
     /// One for each.
     Values,
-    /// One of 8 bits for each.
-    Codes,
-    /// One for each block.
-    Scales,
+    /// One for each, or for so many elements together.
+    Codes(usize),
+    /// One for so many elements.
+    Scales(usize),
     /// It is a matrix that belongs to the tensor as a whole.
     Other,
 }
@@ -238,12 +238,18 @@ impl Kind {
     fn of(state: &StateDict, key: &str, tensor: &TensorInfo, entry: &StateTensor) -> Self {
         let name_length = key.len() - tensor.path().len() - 1;
         let scaled = key[..name_length].strip_suffix(SCALES).map(|name| format!("{name}{}", &key[name_length..]));
-        let codes = |key: String| state.tensors.get(&key).is_some_and(|codes| matches!(codes.data, Data::U8(_)));
-        match &entry.data {
-            Data::U64(_) if entry.shape.is_empty() => Self::Count,
-            Data::F64(_) if key[..name_length].ends_with(NUMBER) => Self::Count,
-            Data::U8(_) => Self::Codes,
-            _ if scaled.is_some_and(codes) => Self::Scales,
+        let per_code = |codes: &StateTensor| match &codes.data {
+            Data::U8(codes) if codes.len() == tensor.elements() => Some(1),
+            Data::U8(_) => Some(2),
+            _ => None,
+        };
+        let codes = scaled.and_then(|key| per_code(state.tensors.get(&key)?));
+        match (&entry.data, codes) {
+            (Data::U64(_), _) if entry.shape.is_empty() => Self::Count,
+            (Data::F64(_), _) if key[..name_length].ends_with(NUMBER) => Self::Count,
+            (Data::U8(_), _) => Self::Codes(per_code(entry).unwrap_or(1)),
+            // Codes of 4 bits have scales for half as many elements.
+            (_, Some(per_code)) => Self::Scales(BLOCK / per_code),
             _ if *entry.shape == *tensor.shape() => Self::Values,
             _ => Self::Other,
         }
@@ -252,7 +258,7 @@ impl Kind {
     /// Which of the numbers belong to these elements.
     fn range(self, elements: &Range<usize>) -> Range<usize> {
         match self {
-            Self::Scales => elements.start / BLOCK..elements.end.div_ceil(BLOCK),
+            Self::Codes(each) | Self::Scales(each) => elements.start / each..elements.end.div_ceil(each),
             _ => elements.clone(),
         }
     }
@@ -327,7 +333,7 @@ pub(super) fn split(state: &StateDict, cut: &Cut, rank: usize) -> Result<StateDi
                 && places.find(key).is_some_and(|(at, _)| at == tensor)
         };
         if state.tensors.iter().any(coded) {
-            let accepted = "row-major, without this entry, where 8-bit state is to be divided";
+            let accepted = "row-major, without this entry, where state in 8 or 4 bits is to be divided";
             return Err(Error::State(StateError::EntryValue { key: key.clone(), value: text.clone(), accepted }));
         }
     }

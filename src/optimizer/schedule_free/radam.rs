@@ -110,6 +110,10 @@ impl<A: Scalar> Rule<A> for RAdamScheduleFreeRule {
         &["z_minus_y", "exp_avg_sq"]
     }
 
+    fn non_negative(&self) -> &'static [&'static str] {
+        &["exp_avg_sq"]
+    }
+
     fn decay(&self) -> Decay {
         Decay::Own
     }

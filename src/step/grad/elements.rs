@@ -111,6 +111,9 @@ pub(crate) fn read<A: Element>(values: &Values<'_, A>, shape: &[usize], order: O
         out.copy_from_slice(&slice[start..start + out.len()]);
         return;
     }
+    if values.read_without_view(shape, order, start, out) {
+        return;
+    }
     let view = values.view(shape);
     blocks::read(&if order == Order::F { view.reversed_axes() } else { view }, start, out);
 }

@@ -46,6 +46,8 @@ pub(crate) fn chains<A: Scalar>() -> Vec<(&'static str, Build<A>)> {
         ("in bf16", || precise(StatePrecision::Bf16(Rounding::Stochastic))),
         ("in bf16, to nearest", || precise(StatePrecision::Bf16(Rounding::Nearest))),
         ("in 8 bits", || precise(StatePrecision::Blockwise8)),
+        ("in 4 bits", || precise(StatePrecision::Blockwise4(Rounding::Stochastic))),
+        ("in 4 bits, to nearest", || precise(StatePrecision::Blockwise4(Rounding::Nearest))),
         ("8 bits of momentum", || Box::new(Momentum::new(0.1, 0.9).state_precision(StatePrecision::Blockwise8))),
     ]
 }
@@ -344,7 +346,12 @@ fn holds_its_share(group: &impl Collective<f64>, precision: StatePrecision) {
 
 #[test]
 fn state_is_a_share_and_at_most_a_block() {
-    let precisions = [StatePrecision::Full, StatePrecision::Bf16(Rounding::Nearest), StatePrecision::Blockwise8];
+    let precisions = [
+        StatePrecision::Full,
+        StatePrecision::Bf16(Rounding::Nearest),
+        StatePrecision::Blockwise8,
+        StatePrecision::Blockwise4(Rounding::Stochastic),
+    ];
     for ranks in 1..=5 {
         ThreadGroup::run(ranks, |group| {
             precisions.into_iter().for_each(|precision| holds_its_share(&group, precision))

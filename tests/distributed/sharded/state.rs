@@ -3,7 +3,7 @@
 use gradus::distributed::{Collective, RankGroup as _, Sharded, ThreadGroup, unshard};
 use gradus::error::{RankError, StateError, StepError};
 use gradus::prelude::*;
-use gradus::rule::StatePrecision;
+use gradus::rule::{Rounding, StatePrecision};
 use gradus::{Error, StateDict};
 use ndarray::{Array1, Array2, aview1};
 
@@ -290,18 +290,20 @@ fn loading_is_strict() {
     assert!(unsharded.contains("adamw/exp_avg/"), "{unsharded}");
 }
 
-/// Codes of 8 bits lie in the order of memory: they cannot be divided row by row if that is another.
+/// Codes lie in the order of memory: they cannot be divided row by row if that is another.
 #[test]
 fn codes_in_another_order_are_not_divided() {
-    let build = || AdamW::new(0.1).state_precision(StatePrecision::Blockwise8);
-    let mut alone = build();
-    let mut params = Array2::<f64>::ones((64, 80)).reversed_axes();
-    let grads = params.clone();
-    alone.step(&mut params, &grads).unwrap();
-    let error = message(build().sharded(gradus::distributed::Alone).load_state_dict(&alone.state_dict()));
-    let expected =
-        "entry \"adamw/order/\" is \"F\"; it must be row-major, without this entry, where 8-bit state is to be divided";
-    assert_eq!(error, expected);
+    for precision in [StatePrecision::Blockwise8, StatePrecision::Blockwise4(Rounding::Nearest)] {
+        let build = || AdamW::new(0.1).state_precision(precision);
+        let mut alone = build();
+        let mut params = Array2::<f64>::ones((64, 80)).reversed_axes();
+        let grads = params.clone();
+        alone.step(&mut params, &grads).unwrap();
+        let error = message(build().sharded(gradus::distributed::Alone).load_state_dict(&alone.state_dict()));
+        let expected = "entry \"adamw/order/\" is \"F\"; it must be row-major, without this entry, where state in 8 or 4 bits \
+                        is to be divided";
+        assert_eq!(error, expected);
+    }
 }
 
 /// The tensors "a", "b" and "c", of which the first and the last have different lengths.

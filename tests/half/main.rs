@@ -1,4 +1,4 @@
-//! Parameters of 16 bits through f32 master weights.
+//! Parameters of 16 bits: through f32 master weights, and without copies.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use gradus::error::StepError;
@@ -6,6 +6,8 @@ use gradus::prelude::*;
 use gradus::{Element, Error};
 use half::{bf16, f16};
 use ndarray::{Array1, Array2, ShapeBuilder, array, s};
+
+mod narrow;
 
 fn number(i: usize) -> f64 {
     ((i * 7919) as f64 * 0.61).sin()
@@ -213,7 +215,8 @@ fn gradients_are_gathered_in_f32() {
         }
         assert_eq!(w, expected);
         let said = format!(
-            "gradients of {} cannot be summed; write accumulate(4) before master_weights(), where gradients are f32",
+            "gradients of {} cannot be summed; write accumulate(4) before master_weights(), stochastic_rounding() or kahan(), where gradients \
+             are f32",
             H::DTYPE
         );
         for mut outside in [
