@@ -90,7 +90,8 @@ fn narrow_parameters_are_the_same_at_every_level() {
         let bits = |tensor: &ArrayD<half::bf16>| tensor.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
         (params.iter().map(bits).collect::<Vec<_>>(), opt.state_dict())
     });
-    let builds: [fn() -> Box<dyn Optimizer<half::bf16>>; 2] = [
+    type Build = fn() -> Box<dyn Optimizer<half::bf16>>;
+    let builds: [Build; 2] = [
         || Box::new(AdamW::new(changing).clip_global_norm(1.0).stochastic_rounding(7)),
         || Box::new(AdamW::new(changing).clip_global_norm(1.0).kahan()),
     ];
