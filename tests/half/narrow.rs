@@ -258,7 +258,8 @@ fn nothing_is_copied() {
 #[test]
 fn a_resumed_run_is_the_uninterrupted_one() {
     fn run<H: Half>() {
-        let builds: [fn() -> Box<dyn Optimizer<H>>; 3] = [
+        type Build<H> = fn() -> Box<dyn Optimizer<H>>;
+        let builds: [Build<H>; 3] = [
             || H::rounded(AdamW::new(0.01).accumulate(2), 3),
             || H::kahan(AdamW::new(0.01).accumulate(2)),
             || H::rounded(AdamW::new(0.01).state_precision(StatePrecision::Blockwise4(Rounding::Stochastic)), 3),
