@@ -149,7 +149,8 @@ impl<H: SixteenBits, O: Optimizer<f32>> Optimizer<H> for NarrowWeights<O, H> {
 
     fn apply(&mut self, mut step: Step<'_, H>) -> Result<Report> {
         step.ensure_writable()?;
-        let (context, number, length) = (step.context(), step.number(), step.len());
+        // Not the step's: a step that another rank's or the user's own code has paired has none.
+        let (context, number, length) = (step.context(), self.inner.steps(), step.len());
         let mut made = None;
         let (seed, compensations): (u64, Vec<Option<&mut Owned<H>>>) = match &mut self.rounding {
             WeightRounding::Stochastic { seed } => (*seed, step.layout().tensors().iter().map(|_| None).collect()),

@@ -10,7 +10,7 @@ const VANISHED: f64 = 1e-6;
 
 /// A number in −1 … 1 that depends on nothing but its two arguments (splitmix64).
 pub(crate) fn random(stream: u64, index: u64) -> f64 {
-    let mut z = (stream << 32).wrapping_add(index).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut z = stream.rotate_left(32).wrapping_add(index).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^= z >> 31;

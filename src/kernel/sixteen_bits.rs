@@ -71,6 +71,8 @@ impl SixteenBits for f16 {
             }
             false => f32::from_bits((size.to_bits() + (random >> (32 - DROPPED))) >> DROPPED << DROPPED),
         };
+        // The largest number has no neighbor above; what is nearest to it stays finite.
+        let rounded = if size.is_finite() && rounded > Self::MAX.to_f32() { size } else { rounded };
         Self::from_f32(rounded.copysign(value))
     }
 }
@@ -115,6 +117,9 @@ mod tests {
     /// What 16 bits can say stays, whatever the random bits; nothing leaves its two neighbors.
     #[test]
     fn stochastic_rounding_goes_to_a_neighbor() {
+        let largest = [65504.0, 65510.0, -65510.0, 65519.0].map(|value| f16::stochastic(value, u32::MAX).widen());
+        assert_eq!(largest, [65504.0, 65504.0, -65504.0, 65504.0]);
+        assert_eq!(f16::stochastic(65520.0, 0), f16::nearest(65520.0));
         fn check<H: SixteenBits>(values: &[f32]) {
             for random in [0, 1, 0x7fff_ffff, 0x8000_0000, u32::MAX] {
                 for value in values {

@@ -236,7 +236,7 @@ impl<A: Scalar> FactoredRule<A> for AdafactorRule {
     }
 
     fn axes(&self, shape: &[usize]) -> (usize, usize) {
-        let last = (shape.len() - 2, shape.len() - 1);
+        let last = (shape.len().saturating_sub(2), shape.len().saturating_sub(1));
         if !self.longest_axes {
             return last;
         }

@@ -98,6 +98,10 @@ impl<A: Scalar> Rule<A> for AdaHessianRule {
         &["exp_avg", "exp_hessian_diag_sq"]
     }
 
+    fn non_negative(&self) -> &'static [&'static str] {
+        &["exp_hessian_diag_sq"]
+    }
+
     fn decay(&self) -> Decay {
         Decay::Decoupled
     }

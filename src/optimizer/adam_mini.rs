@@ -204,7 +204,7 @@ impl<A: Scalar> MatrixRule<A> for AdamMiniRule {
             let fresh_square = sum_of_squares(grad) / length as f64;
             *square = A::from_f64(beta2 * square.as_f64() + (1.0 - beta2) * fresh_square);
             let divisor = first * (square.as_f64().sqrt() / root + eps);
-            let factor = A::from_f64(if divisor > 0.0 { 1.0 / divisor } else { 0.0 });
+            let factor = A::from_f64(if divisor > 0.0 { (1.0 / divisor).min(A::max_value().as_f64()) } else { 0.0 });
             for (grad, mean) in grad.iter_mut().zip(mean) {
                 *mean = kept * *mean + fresh * *grad;
                 *grad = factor * *mean;

@@ -24,7 +24,8 @@ pub(super) const LEAST_ELEMENTS: usize = 4096;
 /// and a small number becomes 1/16. The other slots have 0, ±0.0055, ±0.0325, ±0.0775, ±0.2125, ±0.4375, ±0.6625, ±0.8875 and 1 times the scale, so the
 /// largest of a group loses an eighth if it is negative. With `Rounding::Nearest` the codes are torchao's, bit for bit; then a slow average changes
 /// little more than its scales. 4 bits are for moments of gradients. They are too coarse for slots that remember parameters (`x0` of `Madgrad`, `z_minus_y`
-/// of the schedule-free optimizers, `init_minus_param` of `Prodigy`, `DoG`, `DoWG` and `DAdaptSgd`) or step sizes (`Rprop`).
+/// of the schedule-free optimizers, `init_minus_param` of `Prodigy`, `DoG`, `DoWG` and `DAdaptSgd`), step sizes (`Rprop`) or divisors of both signs
+/// (`hessian_moment` of `Sophia`).
 ///
 /// torchao also keeps full state for tensors whose elements are no multiple of 128, and its scales are at least 1e-12.
 ///

@@ -102,11 +102,11 @@ pub(crate) fn follow<A: Element>(followers: &mut [Follower<'_, A>], values: &Val
     if let Some(values) = values.as_slice(order) {
         return following.iter_mut().for_each(|following| following.follow(arch, 0, values));
     }
-    let view = values.view(shape);
-    with_buffer(view.len(), |buffer| {
-        for start in (0..view.len()).step_by(WIDE_BLOCK) {
-            let block = &mut buffer[..WIDE_BLOCK.min(view.len() - start)];
-            blocks::read(&view, start, block);
+    let elements = shape.iter().product();
+    with_buffer(elements, |buffer| {
+        for start in (0..elements).step_by(WIDE_BLOCK) {
+            let block = &mut buffer[..WIDE_BLOCK.min(elements - start)];
+            read(values, shape, order, start, block);
             following.iter_mut().for_each(|following| following.follow(arch, start, block));
         }
     });

@@ -121,7 +121,9 @@ fn slots_that_are_never_negative_are_named<A: Scalar>(row: &Row<A>) {
         opt.step(&mut params, &numbers(&[300], step)).unwrap();
     }
     let slots = opt.slots("").into_iter().filter(|(_, slot)| slot.iter().all(|value| *value >= A::zero()));
-    assert_eq!(slots.map(|(name, _)| name).collect::<Vec<_>>(), opt.non_negative());
+    // Sophia's estimates may have both signs; those of its row are positive.
+    let named = slots.map(|(name, _)| name).filter(|name| *name != "hessian_moment");
+    assert_eq!(named.collect::<Vec<_>>(), opt.non_negative());
 }
 
 /// Steps down a parabola, in the direction of full state.

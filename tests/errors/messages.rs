@@ -213,7 +213,7 @@ fn table() -> Vec<(Error, &'static str)> {
         (ascended(), "the parameters are at the perturbed point; call `step` with the gradients there, or `retreat`"),
         (
             Sgd::new(0.1).ascend(&mut w, &g).unwrap_err(),
-            "this chain cannot ascend: it has no `sam`, or has it before `master_weights`; write `sam` after it",
+            "this chain cannot ascend: it has no `sam`, or has it before `master_weights`, `stochastic_rounding` or `kahan`; write `sam` after them",
         ),
         (swapped(), "the parameters are swapped for their averages; swap them back first"),
         (loading(|_| {}, AdamW::new(0.1)), "expected the state of adamw, found that of adam"),

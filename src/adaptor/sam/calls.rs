@@ -42,7 +42,8 @@ fn sam_of<A: Element, O: Optimizer<A> + ?Sized>(chain: &mut O) -> Result<&mut Sa
             "`sam` is in a branch of `route`, and the others would step twice; write `sam` after `route`",
         ));
     }
-    let missing = "it has no `sam`, or has it before `master_weights`; write `sam` after it";
+    let missing =
+        "it has no `sam`, or has it before `master_weights`, `stochastic_rounding` or `kahan`; write `sam` after them";
     find_mut::<Sam<A>, A>(chain).ok_or(cannot_ascend(missing))
 }
 

@@ -20,7 +20,7 @@ use basis::{add, add_whitened, back, bases, begin, iterate, sides, turn};
 /// m ← β₁m + (1 − β₁)g′,  v ← β₂v + (1 − β₂)g′²
 /// d = √(1 − β₂ᵗ)/(1 − β₁ᵗ) · m / (√v + ε)                                  without correct_bias  m / (√v + ε)
 ///     with nesterov  √(1 − β₂ᵗ)·(μₜ₊₁·m/(1 − μ₁⋯μₜ₊₁) + (1 − μₜ)·g′/(1 − μ₁⋯μₜ)) / (√v + ε),  μₜ = β₁(1 − ½·0.96^(tψ))
-/// d ← P d Qᵀ                                                               with normalize_gradient divided by its RMS
+/// d ← P d Qᵀ                                                               with normalize_gradient d is divided by the RMS of m/(√v + ε)
 /// θ ← θ − ηd
 /// L ← β₃L + (1 − β₃)ggᵀ,  R ← β₃R + (1 − β₃)gᵀg
 /// every `every` steps:  P ← QR(L·P), columns by falling eigenvalue, m and v rotated too; Q from R in the same way
