@@ -91,6 +91,22 @@ fn layouts_and_threads_do_not_change_the_bits() {
     check::<f16>();
 }
 
+/// The average of a matrix that lies column by column is that of the same matrix row by row, also if the whole matrix moves at once.
+#[test]
+fn averages_follow_columns() {
+    let run = |start: Array2<bf16>| {
+        let (mut opt, mut w) = (Muon::new(0.02).ema(0.9).kahan(), start);
+        (1..4).for_each(|step| _ = opt.step(&mut w, &matrix::<bf16>((64, 32), 31 * step)).unwrap());
+        let mut average = Array2::<f32>::zeros((64, 32));
+        opt.inner().read(&mut average).unwrap();
+        average
+    };
+    let rows = matrix::<bf16>((64, 32), 0);
+    let mut columns = Array2::zeros((64, 32).f());
+    columns.assign(&rows);
+    assert_eq!(run(rows), run(columns));
+}
+
 /// One step in f32 from the same parameters is between the neighbors that stochastic rounding chooses from, and Kahan's first is its nearest.
 #[test]
 fn a_step_is_that_of_f32_rounded() {
@@ -205,6 +221,18 @@ fn random_bits_differ_between_seeds_steps_and_tensors() {
     let expected = run(1, 1);
     assert_eq!(run(1, 1), expected);
     assert!(expected.0 != expected.1 && run(2, 1).0 != expected.0 && run(1, 2).0 != expected.0);
+}
+
+/// Also in the steps of ranks, of which each is paired anew: with the same bits in each of them, most elements would stay for good.
+#[cfg(feature = "distributed")]
+#[test]
+fn random_bits_differ_between_steps_of_ranks() {
+    let mut opt = Sgd::new(1e-3).stochastic_rounding(1).data_parallel(gradus::distributed::Alone);
+    let mut w = Array1::from_elem(1000, bf16::ONE);
+    let grads = w.clone();
+    (0..100).for_each(|_| _ = opt.step(&mut w, &grads).unwrap());
+    let mean = w.iter().map(|w| w.to_f64()).sum::<f64>() / 1000.0;
+    assert!((mean - 0.9).abs() < 0.01 && w.iter().filter(|w| **w == bf16::ONE).count() < 100, "{mean}");
 }
 
 /// Tensors without a gradient and rows without one stay, whatever their bits; what is frozen inside, too. Averages follow what moves.

@@ -141,7 +141,7 @@ hyper_parameters! {
 const GROWTH: f64 = 1.01;
 
 /// Is added to norms that are divided by.
-const NORM_EPS: f64 = 1e-8;
+const SMALLEST_NORM: f64 = 1e-8;
 
 impl<A: Scalar> Apollo<A> {
     /// APOLLO with the authors' defaults: β 0.9 and 0.999, ε 1e-6, scale 1, rank 256, a projection every 200 steps, no weight decay.
@@ -190,7 +190,7 @@ impl<const MINI: bool, A: Scalar> MatrixRule<A> for ApolloRule<MINI> {
         let axis = if is_tall { Axis(0) } else { Axis(1) };
         let lengths = if MINI { of_tensor } else { of_channels };
         let ratios = lengths(&direction, is_tall).into_iter().zip(lengths(&low, is_tall));
-        let ratios: Vec<A> = ratios.map(|(to, from)| A::from_f64(to / (from + NORM_EPS))).collect();
+        let ratios: Vec<A> = ratios.map(|(to, from)| A::from_f64(to / (from + SMALLEST_NORM))).collect();
         match &ratios[..] {
             [ratio] => grad.mapv_inplace(|g| g * *ratio),
             _ => grad
@@ -231,7 +231,7 @@ fn limiter<A: Scalar>(update: &ArrayRef2<A>, last: &mut A) -> f64 {
     let norm = sum_of_squares(update.as_slice().unwrap_or_default()).sqrt();
     let limiter = match last.as_f64() {
         0.0 => 1.0,
-        last => (norm / (last + NORM_EPS)).max(GROWTH) / GROWTH,
+        last => (norm / (last + SMALLEST_NORM)).max(GROWTH) / GROWTH,
     };
     *last = A::from_f64(norm / limiter);
     limiter
