@@ -341,7 +341,9 @@ fn holds_its_share(group: &impl Collective<f64>, precision: StatePrecision) {
     let (slots, element) = (2, size_of::<f64>());
     let most = alone.state_bytes().div_ceil(group.size()) + BLOCK * slots * element;
     assert!(opt.inner().state_bytes() <= most, "{} of {}", opt.inner().state_bytes(), alone.state_bytes());
-    assert!(group.size() < 5 || opt.inner().state_bytes() * 3 < alone.state_bytes());
+    // Beside state in 4 bits, the full state of a small tensor is a large part.
+    let times = if matches!(precision, StatePrecision::Blockwise4(_)) { 2 } else { 3 };
+    assert!(group.size() < 5 || opt.inner().state_bytes() * times < alone.state_bytes());
 }
 
 #[test]
