@@ -40,8 +40,14 @@ const SUMMED_TOLERANCE: f32 = 1e-5;
 
 /// Where state is rounded to fewer bits by numbers that go by a tensor's place in the tree, and how far the parameters may then be: an
 /// eighth of what five steps of learning rate 0.05 can be apart.
-const DRAWN: [&str; 5] =
-    ["adam in bf16", "adam in 8 bits", "momentum in 8 bits", "ema in accumulate in route", "everything"];
+const DRAWN: [&str; 6] = [
+    "adam in bf16",
+    "adam in 8 bits",
+    "adam in 4 bits",
+    "momentum in 8 bits",
+    "ema in accumulate in route",
+    "everything",
+];
 const DRAWN_TOLERANCE: f32 = 2.0 * 5.0 * 0.05 / 8.0;
 
 #[test]

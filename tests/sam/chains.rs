@@ -235,5 +235,5 @@ fn sixteen_bits_are_perturbed_outside_of_master_weights() {
 
     let mut inside = Sgd::new(0.125).sam(0.5).master_weights();
     let error = inside.ascend(&mut w, &array![bf(1.0), bf(0.0)]).unwrap_err();
-    assert!(error.to_string().contains("write `sam` after it"), "{error}");
+    assert!(error.to_string().contains("write `sam` after them"), "{error}");
 }
