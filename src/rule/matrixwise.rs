@@ -91,7 +91,7 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
         step.share().ensure(Extent::Tensors, self.rule.name())?;
         counter::ensure_next("steps", self.steps)?;
         self.options.ensure(step, (self.rule.name(), false, self.rule.decay(), None))?;
-        if self.state.layout().is_none() {
+        if self.steps == 0 {
             self.rule.accepts_all(step.layout())?;
         }
         let (rates, decay) = (self.rates.at(self.steps)?, self.options.decay(self.rule.decay()));
