@@ -219,6 +219,7 @@ mod tests {
 
     use super::AdamMiniBlocks::{Elements, Parts, Rows, Whole};
     use super::*;
+    use crate::optimizer::OptimizerExt;
     use crate::step::Optimizer;
 
     /// Without momentum, the first step divides by the root mean square of the block.
@@ -261,7 +262,15 @@ mod tests {
             result.map_err(|error| error.to_string())
         };
         assert!(step(AdamMini::new(0.1).blocks("0", Parts(2))).is_ok());
-        assert!(step(AdamMini::new(0.1).blocks("weight", Rows)).unwrap_err().contains("weight"));
+        let misspelled = || AdamMini::new(0.1).blocks("weight", Rows);
+        assert!(step(misspelled()).unwrap_err().contains("weight"));
+        // A state may know the tensors before the first step.
+        let mut w = (Array2::<f64>::ones((4, 2)), Array1::<f64>::ones(3));
+        let grads = w.clone();
+        let (mut saved, mut resumed) = (AdamMini::new(0.1).accumulate(2), misspelled().accumulate(2));
+        saved.step(&mut w, &grads).unwrap();
+        resumed.load_state_dict(&saved.state_dict()).unwrap();
+        assert!(resumed.step(&mut w, &grads).unwrap_err().to_string().contains("weight"));
         let error = step(AdamMini::new(0.1).blocks("0", Parts(3))).unwrap_err();
         assert!(error.contains('0') && error.contains('3') && error.contains('4'), "{error}");
         assert!(step(AdamMini::new(0.1).blocks("0", Parts(0))).unwrap_err().contains("blocks"));

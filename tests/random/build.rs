@@ -323,7 +323,7 @@ fn base<A: Scalar>(base: &Base, dials: &mut Dials) -> Boxed<A> {
         }
         Algorithm::AdamMini => {
             let opt = with!(AdamMini::<A>::new(rate), beta1 a, beta2 b, eps c);
-            let rows = |_: &str, shape: &[usize]| shape.len() > 1;
+            let rows = |_: &str, _: &[usize]| true;
             Box::new(if first {
                 opt.partition(AdamMiniPartition::default().with(rows, AdamMiniBlocks::Rows))
             } else {
