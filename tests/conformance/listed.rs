@@ -14,7 +14,7 @@ fn every_optimizer_has_a_row_golden_numbers_and_docs() {
     let golden = |lower: &str| {
         let path = format!("{}/tests/golden/{lower}.json", env!("CARGO_MANIFEST_DIR"));
         std::path::Path::new(&path).exists()
-            || ["curvature", "matrices", "memory", "options", "parameter_free"]
+            || ["curvature", "matrices", "memory", "options", "parameter_free", "preconditioned"]
                 .iter()
                 .any(|file| read(&format!("tests/golden/{file}.json")).contains(&format!("\"name\":\"{lower}\"")))
     };
