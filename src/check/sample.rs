@@ -2,6 +2,8 @@
 
 use std::iter::repeat_with;
 
+use crate::kernel::split_mix::{GAMMA, finish};
+
 /// The elements of one tensor after the other.
 pub(super) struct Sample {
     /// At most this many of each, if not all.
@@ -32,10 +34,8 @@ struct SplitMix64(u64);
 
 impl SplitMix64 {
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0 = self.0.wrapping_add(GAMMA);
+        finish(self.0)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Loops over memory: SIMD, threads, blocks of views, products and decompositions of matrices. No tree and no step is known here.
+//! Loops over memory: SIMD, threads, blocks of views, products and decompositions of matrices; random bits. No tree and no step is known here.
 
 pub(crate) mod aligned;
 pub(crate) mod blocks;
@@ -12,6 +12,7 @@ pub(crate) mod product;
 pub mod simd;
 #[cfg(feature = "half")]
 pub(crate) mod sixteen_bits;
+pub(crate) mod split_mix;
 pub(crate) mod squares;
 pub(crate) mod threads;
 pub(crate) mod tree;

@@ -3,18 +3,15 @@
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 
 use super::product::multiply;
+use super::split_mix::signed;
 use crate::params::{Element, Scalar};
 
 /// What remains of a column after the others are taken out of it is taken for rounding below this share.
 const VANISHED: f64 = 1e-6;
 
-/// A number in −1 … 1 that depends on nothing but its two arguments (splitmix64).
+/// A number in −1 … 1 that depends on nothing but its two arguments.
 pub(crate) fn random(stream: u64, index: u64) -> f64 {
-    let mut z = stream.rotate_left(32).wrapping_add(index).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^= z >> 31;
-    (z >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
+    signed(stream.rotate_left(32).wrapping_add(index))
 }
 
 /// Makes the columns orthonormal, in f64 and in a fixed order. There are at most as many as rows.

@@ -2,6 +2,7 @@
 
 use half::{bf16, f16};
 
+use super::split_mix::mixed;
 use crate::params::Element;
 
 /// An element type of 16 bits: `half::bf16` or `half::f16`. The trait is sealed.
@@ -87,7 +88,7 @@ pub(crate) struct RandomBits {
 impl RandomBits {
     /// `tensor` is a digest of the tensor's path.
     pub(crate) fn new(seed: u64, step: u64, tensor: u64) -> Self {
-        let key = mix(mix(mix(seed).wrapping_add(step)).wrapping_add(tensor));
+        let key = mixed(mixed(mixed(seed).wrapping_add(step)).wrapping_add(tensor));
         Self { first: key as u32, second: (key >> 32) as u32 }
     }
 
@@ -100,14 +101,6 @@ impl RandomBits {
         let bits = (bits ^ (bits >> 15)).wrapping_mul(0xd35a_2d97);
         bits ^ (bits >> 15)
     }
-}
-
-/// The finalizer of SplitMix64.
-fn mix(number: u64) -> u64 {
-    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    number ^ (number >> 31)
 }
 
 #[cfg(test)]

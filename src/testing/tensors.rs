@@ -16,15 +16,12 @@
 
 use ndarray::{ArrayD, ArrayRef, ArrayViewD, ArrayViewMutD, Axis, Dimension, IxDyn, ShapeBuilder, Slice};
 
+use crate::kernel::split_mix::signed;
 use crate::params::{Element, Params, ParamsMut, Visitor, VisitorMut};
 
 /// A number in −1 … 1. It depends only on its two arguments (splitmix64), so it is the same on every machine.
 pub fn number<A: Element>(stream: u64, index: u64) -> A {
-    let mut z = (stream << 32).wrapping_add(index).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^= z >> 31;
-    A::from_f64((z >> 11) as f64 / (1_u64 << 52) as f64 - 1.0)
+    A::from_f64(signed((stream << 32).wrapping_add(index)))
 }
 
 /// A tensor of [numbers](number), with indices from 1.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ndarray::Array2;
 
+use crate::kernel::split_mix::mixed;
 use crate::params::Scalar;
 
 /// The numbers of the probe, a matrix of the gradient's shape, that [`Kron`](crate::optimizer::Kron) compares the gradient with in each update.
@@ -56,14 +57,6 @@ impl fmt::Debug for KronProbe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "from_fn" } else { "normal" })
     }
-}
-
-/// SplitMix64's function, which turns a counter into random bits.
-fn mixed(x: u64) -> u64 {
-    let z = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
 }
 
 /// A number of the standard normal distribution, by Box and Muller's formula.

@@ -2,15 +2,8 @@
 
 use ndarray::Array2;
 
+use crate::kernel::split_mix::mixed;
 use crate::params::Scalar;
-
-/// The finalizer of SplitMix64.
-fn mixed(x: u64) -> u64 {
-    let z = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ (z >> 31)
-}
 
 /// A random number with mean 0 and variance 1: the sum of four uniform ones. It has the same bits on every machine, which a logarithm has not.
 fn number(key: u64, at: u64) -> f64 {
