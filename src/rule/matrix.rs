@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use ndarray::{Array2, ArrayViewMut2};
 
 use super::{At, Decay, HyperParameters};
-use crate::error::Result;
+use crate::error::{Error, Result, StepError};
 use crate::params::{Layout, Scalar, TensorInfo};
 
 /// An algorithm on whole matrices: it computes the direction in which one matrix moves. [`Matrixwise`](super::Matrixwise) makes an
@@ -135,5 +135,16 @@ pub(crate) fn as_matrix(shape: &[usize]) -> (usize, usize) {
     match shape {
         [] => (1, 1),
         [rows, columns @ ..] => (*rows, columns.iter().product()),
+    }
+}
+
+/// Returns an error unless the tensor has at least two axes.
+pub(crate) fn ensure_matrix(optimizer: &'static str, tensor: &TensorInfo) -> Result<()> {
+    match tensor.shape() {
+        [_, _, ..] => Ok(()),
+        shape => {
+            let (path, shape) = (tensor.path().into(), shape.into());
+            Err(Error::Step(StepError::NotAMatrix { optimizer, path, shape }))
+        }
     }
 }

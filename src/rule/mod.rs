@@ -90,8 +90,8 @@ pub use hyper_parameters::HyperParameters;
 #[doc(hidden)]
 pub use hyper_parameters::{ensure_at_least, if_changed, write_settings};
 pub use lanes::Lanes;
-pub(crate) use matrix::as_matrix;
 pub use matrix::{MatrixRule, MatrixSlot};
+pub(crate) use matrix::{as_matrix, ensure_matrix};
 pub use matrixwise::Matrixwise;
 pub use precision::{Rounding, StatePrecision};
 pub use quantities::{GradientRatio, SecondMoment, TensorNorm};

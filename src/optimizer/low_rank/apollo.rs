@@ -3,12 +3,12 @@
 use ndarray::{Array2, ArrayRef2, ArrayViewMut2, Axis};
 
 use super::random::projection;
-use super::{adam, ensure_matrix, moments, project, sides};
+use super::{adam, moments, project, sides};
 use crate::error::Result;
 use crate::hyper_parameters;
 use crate::kernel::squares::sum_of_squares;
 use crate::params::{Scalar, TensorInfo};
-use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise};
+use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise, ensure_matrix};
 use crate::schedule::Hyper;
 
 /// APOLLO: gradient descent whose rows have the lengths that AdamW gives to the gradient in a random subspace.

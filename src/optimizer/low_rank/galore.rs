@@ -2,14 +2,14 @@
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 
-use super::{adam, ensure_matrix, moments, project, sides};
+use super::{adam, moments, project, sides};
 use crate::error::Result;
 use crate::hyper_parameters;
 use crate::kernel::decomposition::eigen;
 use crate::kernel::product::faer::blend_gram;
 use crate::kernel::product::multiply;
 use crate::params::{Scalar, TensorInfo};
-use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise};
+use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise, ensure_matrix};
 use crate::schedule::Hyper;
 
 /// GaLore: AdamW's state in the subspace of the gradient's largest singular values.

@@ -11,9 +11,8 @@ pub use galore::{GaLore, GaLoreRule, GaLoreValues};
 
 use ndarray::{Array2, ArrayView2};
 
-use crate::error::{Error, Result, StepError};
 use crate::kernel::product::multiply;
-use crate::params::{Scalar, TensorInfo};
+use crate::params::Scalar;
 use crate::rule::MatrixSlot;
 
 /// The shorter side of a matrix, which the projection makes shorter still, and the longer one.
@@ -29,17 +28,6 @@ fn projected((rows, columns): (usize, usize), rank: usize) -> (usize, usize) {
 /// The moments in the subspace.
 fn moments(shape: (usize, usize), rank: usize) -> [MatrixSlot; 2] {
     ["exp_avg", "exp_avg_sq"].map(|name| MatrixSlot::new(name, projected(shape, rank)))
-}
-
-/// Returns an error unless the tensor is a matrix.
-fn ensure_matrix(optimizer: &'static str, tensor: &TensorInfo) -> Result<()> {
-    match tensor.shape() {
-        [_, _, ..] => Ok(()),
-        shape => {
-            let (path, shape) = (tensor.path().into(), shape.into());
-            Err(Error::Step(StepError::NotAMatrix { optimizer, path, shape }))
-        }
-    }
 }
 
 /// A gradient in the subspace: `gP`, or `Pᵀg` if it has more columns than rows. The columns of P, which are as long as the shorter side, span it.

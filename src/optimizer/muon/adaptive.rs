@@ -3,11 +3,11 @@
 use ndarray::{Array2, ArrayViewMut2, Axis, Zip};
 
 use super::newton_schulz::{blocks_of, norm};
-use super::{ITERATIONS, MuonBlocks, MuonCoefficients, MuonScale, average, ensure_matrix, orthogonalize};
+use super::{ITERATIONS, MuonBlocks, MuonCoefficients, MuonScale, average, orthogonalize};
 use crate::error::Result;
 use crate::hyper_parameters;
 use crate::params::{Scalar, TensorInfo};
-use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise, as_matrix};
+use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise, as_matrix, ensure_matrix};
 use crate::schedule::Hyper;
 
 /// NorMuon: [`Muon`](crate::Muon) whose rows are divided by the root of their mean square, averaged over the steps.

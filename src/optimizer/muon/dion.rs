@@ -4,14 +4,13 @@ use std::ops::Bound;
 
 use ndarray::{Array2, ArrayViewMut2, Axis};
 
-use super::ensure_matrix;
 use super::newton_schulz::norm;
 use crate::error::{Error, Result};
 use crate::hyper_parameters;
 use crate::kernel::orthonormal::{orthonormal_columns, random};
 use crate::kernel::product::multiply;
 use crate::params::{Scalar, TensorInfo};
-use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise};
+use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise, ensure_matrix};
 use crate::schedule::Hyper;
 
 /// Dion, for the hidden matrices of a model: an orthonormal step of low rank, from one power iteration per step.

@@ -21,10 +21,10 @@ use newton_schulz::{ITERATIONS, orthogonalize};
 pub use scale::MuonScale;
 pub use scion::{Scion, ScionNorm, ScionRule, ScionValues};
 
-use crate::error::{Error, Result, StepError};
+use crate::error::Result;
 use crate::hyper_parameters;
 use crate::params::{Scalar, TensorInfo};
-use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise};
+use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise, ensure_matrix};
 use crate::schedule::Hyper;
 
 /// Muon, for the hidden matrices of a model: momentum whose singular values are all made about 1.
@@ -152,17 +152,6 @@ impl<A: Scalar> MatrixRule<A> for MuonRule {
         let block = self.blocks.shape(grad.dim(), tensor.shape());
         let triples = || self.coefficients.triples().take(self.iterations);
         orthogonalize(grad, block, &triples, values.eps, self.scale.of(block));
-    }
-}
-
-/// Returns an error unless the tensor has at least two axes.
-fn ensure_matrix(optimizer: &'static str, tensor: &TensorInfo) -> Result<()> {
-    match tensor.shape() {
-        [_, _, ..] => Ok(()),
-        shape => {
-            let (path, shape) = (tensor.path().into(), shape.into());
-            Err(Error::Step(StepError::NotAMatrix { optimizer, path, shape }))
-        }
     }
 }
 
