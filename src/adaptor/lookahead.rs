@@ -10,7 +10,6 @@ use crate::error::{Result, ensure_count};
 use crate::params::{Element, Layout, Owned, ParamsMut, TensorInfo};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::follower::follow;
 use crate::step::{Optimizer, Report, Step, Tensor};
 
 /// Every k steps, moves a second set of weights, the slow weights, a part of the way to the parameters, and resets the parameters to them.
@@ -138,7 +137,7 @@ impl<A: Element> Adaptor<A> for Lookahead<A> {
             // What has not been moved is left as it is: frozen, without gradient, or skipped.
             if moved.next() == Some(true) {
                 synchronize(info, tensor, slow, slow_step);
-                follow(&mut tensor.followers, &tensor.param.as_values(), info.shape());
+                tensor.let_follow(info);
             }
         });
         Ok(report)

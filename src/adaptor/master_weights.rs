@@ -10,8 +10,8 @@ use super::{around, count_inner};
 use crate::error::Result;
 use crate::params::{Element, Layout, Owned, ValuesMut};
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::follower::{Follower, follow};
-use crate::step::{Adjust, Grad, Optimizer, PerTensor, Replaced, Report, Step, Tensor};
+use crate::step::follower::Follower;
+use crate::step::{Optimizer, PerTensor, Report, Step, Tensor};
 
 /// Steps parameters of 16 bits, `half::bf16` or `half::f16`, with f32 copies. Created by
 /// [`OptimizerExt::master_weights`](crate::OptimizerExt::master_weights).
@@ -74,17 +74,6 @@ impl<O, H> MasterWeights<O, H> {
     }
 }
 
-/// One tensor of the step inside.
-fn inside<'s, H: Element>(
-    param: ValuesMut<'s, f32>,
-    grad: Option<&'s Grad<'_, H>>,
-    ([learning_rate, weight_decay], replaced): ([Adjust; 2], Replaced),
-    (index, frozen): (usize, bool),
-) -> Tensor<'s, f32> {
-    let grad = grad.map(Grad::widened);
-    Tensor { grad, learning_rate, weight_decay, replaced, frozen, ..Tensor::new(index, param) }
-}
-
 impl<H: Element, O: Optimizer<f32>> Optimizer<H> for MasterWeights<O, H> {
     fn check(&self, step: &Step<'_, H>) -> Result<()> {
         self.masters.ensure_known(step)?;
@@ -96,7 +85,7 @@ impl<H: Element, O: Optimizer<f32>> Optimizer<H> for MasterWeights<O, H> {
             let master = self.masters.at(tensor.index()).or_else(|| fresh.next())?;
             let param = ValuesMut::preview(master.as_values());
             let changes = ([tensor.learning_rate, tensor.weight_decay], tensor.replaced.clone());
-            Some(inside(param, tensor.grad.as_ref(), changes, (tensor.index(), tensor.frozen)))
+            Some(Tensor::inside(param, tensor.grad.as_ref(), changes, (tensor.index(), tensor.frozen)))
         });
         self.inner.check(&Step::in_context(step.context_of_check(), tensors.collect()))
     }
@@ -111,7 +100,7 @@ impl<H: Element, O: Optimizer<f32>> Optimizer<H> for MasterWeights<O, H> {
             let Some(master) = master else { break };
             let changes = ([tensor.learning_rate, tensor.weight_decay], tensor.replaced.clone());
             let place = (tensor.index(), tensor.frozen);
-            pairs.push(inside(master.as_values_mut(), tensor.grad.as_ref(), changes, place));
+            pairs.push(Tensor::inside(master.as_values_mut(), tensor.grad.as_ref(), changes, place));
             copies.push(Follower::copy(tensor.param.reborrow()));
         }
         let tensors = pairs.into_iter().zip(&mut copies).map(|(mut tensor, copy)| {
@@ -124,7 +113,7 @@ impl<H: Element, O: Optimizer<f32>> Optimizer<H> for MasterWeights<O, H> {
         drop(copies);
         let report = self.masters.settle(made, result)?;
         for ((info, tensor), _) in step.iter_mut().zip(moved).filter(|(_, moved)| *moved) {
-            follow(&mut tensor.followers, &tensor.param.as_values(), info.shape());
+            tensor.let_follow(info);
         }
         Ok(report)
     }

@@ -12,9 +12,8 @@ use crate::kernel::sixteen_bits::{RandomBits, SixteenBits};
 use crate::params::{Layout, Owned, Values, ValuesMut};
 use crate::state::digest::Digest;
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::follower::follow;
 use crate::step::narrow::{Lent, Rounded, Widening};
-use crate::step::{Adjust, Grad, Optimizer, PerTensor, Replaced, Report, Step, Tensor};
+use crate::step::{Optimizer, PerTensor, Report, Step, Tensor};
 
 /// Steps parameters of 16 bits, `half::bf16` or `half::f16`, without f32 copies. Created by
 /// [`OptimizerExt::stochastic_rounding`](crate::OptimizerExt::stochastic_rounding) and [`OptimizerExt::kahan`](crate::OptimizerExt::kahan).
@@ -123,17 +122,6 @@ impl<O, H: SixteenBits> NarrowWeights<O, H> {
     }
 }
 
-/// One tensor of the step inside.
-fn inside<'s, H: SixteenBits>(
-    param: ValuesMut<'s, f32>,
-    grad: Option<&'s Grad<'_, H>>,
-    ([learning_rate, weight_decay], replaced): ([Adjust; 2], Replaced),
-    (index, frozen): (usize, bool),
-) -> Tensor<'s, f32> {
-    let grad = grad.map(Grad::widened);
-    Tensor { grad, learning_rate, weight_decay, replaced, frozen, ..Tensor::new(index, param) }
-}
-
 impl<H: SixteenBits, O: Optimizer<f32>> Optimizer<H> for NarrowWeights<O, H> {
     fn check(&self, step: &Step<'_, H>) -> Result<()> {
         if let WeightRounding::Kahan(compensations) = &self.rounding {
@@ -142,7 +130,7 @@ impl<H: SixteenBits, O: Optimizer<f32>> Optimizer<H> for NarrowWeights<O, H> {
         let tensors = step.iter().map(|(info, tensor)| {
             let param = ValuesMut::preview(Values::of_viewed(Widening::new(tensor.param(), info.shape())));
             let changes = ([tensor.learning_rate, tensor.weight_decay], tensor.replaced.clone());
-            inside(param, tensor.grad.as_ref(), changes, (tensor.index(), tensor.frozen))
+            Tensor::inside(param, tensor.grad.as_ref(), changes, (tensor.index(), tensor.frozen))
         });
         self.inner.check(&Step::in_context(step.context_of_check(), tensors.collect()))
     }
@@ -176,7 +164,7 @@ impl<H: SixteenBits, O: Optimizer<f32>> Optimizer<H> for NarrowWeights<O, H> {
         }
         let tensors = lent.iter_mut().zip(others);
         let tensors =
-            tensors.map(|(lent, (grad, changes, place))| inside(ValuesMut::narrow(lent), grad, changes, place));
+            tensors.map(|(lent, (grad, changes, place))| Tensor::inside(ValuesMut::narrow(lent), grad, changes, place));
         let result = self.inner.apply(Step::in_context(context, tensors.collect()));
         let arch = simd::arch();
         let moved: Vec<bool> = lent.iter_mut().map(|lent| result.is_ok() && lent.settle(arch)).collect();
@@ -186,7 +174,7 @@ impl<H: SixteenBits, O: Optimizer<f32>> Optimizer<H> for NarrowWeights<O, H> {
             _ => result?,
         };
         for ((info, tensor), _) in step.iter_mut().zip(moved).filter(|(_, moved)| *moved) {
-            follow(&mut tensor.followers, &tensor.param.as_values(), info.shape());
+            tensor.let_follow(info);
         }
         Ok(report)
     }

@@ -184,7 +184,7 @@ impl<A: Scalar, R: FactoredRule<A>> Factored<R, A> {
         let shape = info.shape();
         let Some(sums) = sums.take() else {
             // It is empty, or it moves on another rank: who watches it here is to know.
-            follow(&mut tensor.followers, &tensor.param.as_values(), shape);
+            tensor.let_follow(info);
             return state.steps += 1;
         };
         let slots = self.slots(shape);

@@ -17,7 +17,6 @@ use crate::kernel::threads;
 use crate::params::{Scalar, TensorInfo};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::follower::follow;
 use crate::step::grad::rows::ELEMENTWISE;
 use crate::step::share::Extent;
 use crate::step::{Grad, Optimizer, PerTensor, Report, Step, Tensor, counter, norm};
@@ -130,7 +129,7 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
         let Task { info, tensor, state } = task;
         if info.is_elsewhere() {
             // It moves on another rank: who watches it here is to know.
-            follow(&mut tensor.followers, &tensor.param.as_values(), info.shape());
+            tensor.let_follow(info);
             return state.steps += 1;
         }
         let (rows, columns) = as_matrix(info.shape());

@@ -84,8 +84,13 @@ impl<'a, A: Element> Tensor<'a, A> {
         let Some(grad) = &self.grad else { return false };
         let grad = grad.to_array(info.shape());
         update(self.param.view_mut(info.shape()), grad);
-        follow(&mut self.followers, &self.param.as_values(), info.shape());
+        self.let_follow(info);
         true
+    }
+
+    /// Lets the followers follow the whole parameter, which somebody else than the sweep has moved.
+    pub(crate) fn let_follow(&mut self, info: &TensorInfo) {
+        follow(&mut self.followers, &self.param.as_values(), info.shape());
     }
 
     /// The same tensor, borrowed from this one, with what follows it or without.
@@ -107,5 +112,19 @@ impl<'a, A: Element> Tensor<'a, A> {
     pub fn freeze(&mut self) {
         self.grad = None;
         self.frozen = true;
+    }
+}
+
+#[cfg(feature = "half")]
+impl<'a> Tensor<'a, f32> {
+    /// The tensor of a step in f32 inside of one in another element type: with its gradient, what its group changes, its position, and whether it is frozen.
+    pub(crate) fn inside<H: Element>(
+        param: ValuesMut<'a, f32>,
+        grad: Option<&'a Grad<'_, H>>,
+        ([learning_rate, weight_decay], replaced): ([Adjust; 2], Replaced),
+        (index, frozen): (usize, bool),
+    ) -> Self {
+        let grad = grad.map(Grad::widened);
+        Self { grad, learning_rate, weight_decay, replaced, frozen, ..Self::new(index, param) }
     }
 }

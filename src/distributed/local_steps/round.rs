@@ -9,7 +9,6 @@ use crate::distributed::packed::{self, Place};
 use crate::distributed::traffic::{BUCKET_BYTES, bucket_elements};
 use crate::error::{Error, Result, StepError};
 use crate::params::{Element, Order, Owned, TensorInfo, Values};
-use crate::step::follower::follow;
 use crate::step::{Grad, Optimizer, PerTensor, Report, Step, Tensor};
 
 impl<A: Element> Anchor<A> {
@@ -81,7 +80,7 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
             if taking_part.next_if(|place| place.index() == tensor.index()).is_some() {
                 anchor.moved = false;
                 packed::write(anchor.values.as_mut_slice(), info, &mut tensor.param);
-                follow(&mut tensor.followers, &tensor.param.as_values(), info.shape());
+                tensor.let_follow(info);
             }
         });
         self.traffic.add(bytes);

@@ -15,7 +15,6 @@ use crate::adaptor::{NonFinite, around, count_inner};
 use crate::error::{Error, Name, Result};
 use crate::params::{Element, Layout, ParamsMut, TensorInfo};
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::follower::follow;
 use crate::step::share::{Extent, Share};
 use crate::step::{Optimizer, Report, Step, norm};
 
@@ -305,7 +304,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
             for ((info, tensor), moved) in step.iter_mut().zip(moved) {
                 shard.unpack_params(info, tensor, &buffers.all);
                 if moved {
-                    follow(&mut tensor.followers, &tensor.param.as_values(), info.shape());
+                    tensor.let_follow(info);
                 }
             }
             Ok(report)
