@@ -1,5 +1,6 @@
 //! Loops over memory: SIMD, threads, blocks of views, products and decompositions of matrices; random bits. No tree and no step is known here.
 
+pub(crate) mod adam;
 pub(crate) mod aligned;
 pub(crate) mod blocks;
 #[cfg(feature = "second-order")]

@@ -3,9 +3,10 @@
 use ndarray::{Array2, ArrayRef2, ArrayViewMut2, Axis};
 
 use super::random::projection;
-use super::{adam, moments, project, sides};
+use super::{moments, project, sides};
 use crate::error::Result;
 use crate::hyper_parameters;
+use crate::kernel::adam::adam;
 use crate::kernel::squares::sum_of_squares;
 use crate::params::{Scalar, TensorInfo};
 use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise, ensure_matrix};
@@ -185,7 +186,8 @@ impl<const MINI: bool, A: Scalar> MatrixRule<A> for ApolloRule<MINI> {
         let (short, _) = sides(grad.dim());
         let nth = (at.step - 1) / self.update_proj_gap;
         let low = project(grad.view(), projection((short, self.rank.min(short)), self.seed, nth).view());
-        let direction = adam([beta1, beta2, eps], &low, mean, square);
+        let mut direction = low.clone();
+        adam([beta1, beta2, eps, 1.0], None, &mut direction, [mean, square]);
         let is_tall = grad.nrows() >= grad.ncols();
         let axis = if is_tall { Axis(0) } else { Axis(1) };
         let lengths = if MINI { of_tensor } else { of_channels };

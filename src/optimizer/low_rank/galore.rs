@@ -2,9 +2,10 @@
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis};
 
-use super::{adam, moments, project, sides};
+use super::{moments, project, sides};
 use crate::error::Result;
 use crate::hyper_parameters;
+use crate::kernel::adam::adam;
 use crate::kernel::decomposition::eigen;
 use crate::kernel::product::faer::blend_gram;
 use crate::kernel::product::multiply;
@@ -131,10 +132,10 @@ impl<A: Scalar> MatrixRule<A> for GaLoreRule {
         if (at.step - 1).is_multiple_of(self.update_proj_gap) {
             *projection = singular_vectors(grad.view(), projection.ncols());
         }
-        let low = project(grad.view(), projection.view());
-        let direction = adam([beta1, beta2, eps], &low, mean, square);
+        let mut low = project(grad.view(), projection.view());
+        adam([beta1, beta2, eps, 1.0], None, &mut low, [mean, square]);
         let factor = scale * at.bias_correction(beta2).sqrt() / at.bias_correction(beta1);
-        project_back((A::from_f64(factor), direction.view()), projection.view(), grad.view_mut());
+        project_back((A::from_f64(factor), low.view()), projection.view(), grad.view_mut());
     }
 }
 

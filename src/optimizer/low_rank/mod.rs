@@ -40,21 +40,3 @@ fn project<A: Scalar>(grad: ArrayView2<'_, A>, projection: ArrayView2<'_, A>) ->
     }
     low
 }
-
-/// Updates Adam's moments, and returns m/(√v + ε), without bias correction.
-fn adam<A: Scalar>(
-    [beta1, beta2, eps]: [f64; 3],
-    low: &Array2<A>,
-    mean: &mut Array2<A>,
-    square: &mut Array2<A>,
-) -> Array2<A> {
-    let [b1, r1, b2, r2, eps] = [beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps].map(A::from_f64);
-    let mut direction = low.clone();
-    for ((d, m), v) in direction.iter_mut().zip(mean).zip(square) {
-        *m = b1 * *m + r1 * *d;
-        *v = b2 * *v + r2 * (*d * *d);
-        let root = v.sqrt() + eps;
-        *d = if root > A::zero() { *m / root } else { A::zero() };
-    }
-    direction
-}
