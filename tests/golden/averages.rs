@@ -5,7 +5,7 @@ use gradus::prelude::*;
 use ndarray::Array1;
 use serde_json::Value;
 
-use super::{F32_EPSILON, Tolerance, grad, param};
+use super::{F32_EPSILON, Tolerance, beside, grad, param};
 
 /// The parameters are at most some units large, and an average sums a rounding error of each step.
 const F64: Tolerance = Tolerance { absolute: 1e-14, relative: 1e-12 };
@@ -53,8 +53,7 @@ fn trajectory<A: Scalar>(adaptor: &str, options: &[f64], golden: &Value) -> Vec<
 
 #[test]
 fn averages_agree() {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/averages.json");
-    let golden: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let golden = beside::golden("averages");
     let cases = golden["cases"].as_array().unwrap();
     assert_eq!(cases.len(), 18);
     for case in cases {

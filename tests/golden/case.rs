@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use gradus::Hyper;
 use serde_json::Value;
 
+use super::beside;
+
 pub(crate) const STEPS: u64 = 100;
 
 /// What a case gives to a setter.
@@ -122,9 +124,7 @@ fn sampled_indices(size: usize) -> Vec<usize> {
 
 /// A golden file's cases. The README has their number, so that a file that was cut short is noticed.
 pub(crate) fn cases(optimizer: &str) -> Vec<Case> {
-    let path = |name: &str| format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"));
-    let read = |path: String| std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-    let golden: Value = serde_json::from_str(&read(path(&format!("{optimizer}.json")))).unwrap();
+    let golden = beside::golden(optimizer);
 
     let keys: Vec<&str> = golden.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(keys, ["cases", "generator", "library", "naive_reference", "version"]);
@@ -144,6 +144,6 @@ pub(crate) fn cases(optimizer: &str) -> Vec<Case> {
     assert_eq!(sizes, expected.collect(), "{optimizer}");
     assert!(cases.iter().any(Case::has_changing_rates), "{optimizer}");
     let row = format!("| `{optimizer}.json` | `optimizers.py` | {} |", cases.len());
-    assert!(read(path("README.md")).contains(&row), "the README has no row {row}");
+    assert!(beside::text("README.md").contains(&row), "the README has no row {row}");
     cases
 }

@@ -5,7 +5,7 @@ use gradus::rule::Curved;
 use ndarray::Array1;
 use serde_json::Value;
 
-use super::{F32_EPSILON, Tolerance, grad, param, unit};
+use super::{F32_EPSILON, Tolerance, beside, grad, param, unit};
 
 /// The same formulas; PyTorch averages by `lerp`.
 const F64: Tolerance = Tolerance { absolute: 1e-14, relative: 1e-12 };
@@ -15,7 +15,7 @@ const F32: Tolerance = Tolerance { absolute: 32.0 * F32_EPSILON, relative: 32.0 
 
 fn run<A: Scalar, R: Curved<A>>(mut opt: Elementwise<R, A>, case: &Value, golden: &Value) -> Vec<Vec<f64>> {
     let size = golden["size"].as_u64().unwrap() as usize;
-    let steps: Vec<u64> = golden["steps"].as_array().unwrap().iter().map(|step| step.as_u64().unwrap()).collect();
+    let steps = beside::recorded_steps(golden);
     let array = |element: &dyn Fn(usize) -> f64| Array1::from_shape_fn(size, |i| A::from_f64(element(i)));
     let (mut params, mut values) = (array(&param), Vec::new());
     for step in 0..steps[steps.len() - 1] {
@@ -60,25 +60,14 @@ fn trajectory<A: Scalar>(case: &Value, golden: &Value) -> Vec<Vec<f64>> {
 
 #[test]
 fn optimizers_with_a_diagonal_agree() {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/curvature.json");
-    let golden: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let golden = beside::golden("curvature");
     let cases = golden["cases"].as_array().unwrap();
     assert_eq!(cases.len(), 14);
     for case in cases {
         let narrow = case["dtype"] == "f32";
         let found = if narrow { trajectory::<f32>(case, &golden) } else { trajectory::<f64>(case, &golden) };
-        let Tolerance { absolute, relative } = if narrow { F32 } else { F64 };
-        let expected = case["values"].as_array().unwrap();
-        assert_eq!(found.len(), expected.len());
-        let mut worst = 0.0_f64;
-        for (found, expected) in found.iter().zip(expected) {
-            assert_eq!(found.len(), expected.as_array().unwrap().len());
-            for (found, expected) in found.iter().zip(expected.as_array().unwrap()) {
-                let expected = expected.as_f64().unwrap();
-                let expected = if narrow { f64::from(expected as f32) } else { expected };
-                worst = worst.max((found - expected).abs() / absolute.max(relative * expected.abs()));
-            }
-        }
+        let tolerance = if narrow { F32 } else { F64 };
+        let worst = beside::worst_of_tolerance(&found, case, tolerance);
         assert!(worst <= 1.0, "{} {} of {}: {worst} of the tolerance", case["name"], case["options"], case["library"]);
     }
 }

@@ -4,7 +4,7 @@ use gradus::prelude::*;
 use ndarray::{Array1, Array2};
 use serde_json::Value;
 
-use super::unit;
+use super::{beside, unit};
 
 /// The generator records what PyTorch reproduces to 1e-10 from starts that differ in the last bit.
 const TOLERANCE: f64 = 1e-9;
@@ -44,8 +44,7 @@ fn logistic(w: &Array1<f64>) -> (f64, Array1<f64>) {
 
 #[test]
 fn lbfgs_agrees() {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/lbfgs.json");
-    let golden: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let golden = beside::golden("lbfgs");
     let number = |value: &Value| value.as_f64().unwrap();
     let count = |value: &Value| value.as_u64().unwrap();
     let mut compared = 0;

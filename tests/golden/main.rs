@@ -11,6 +11,7 @@ use build::optimizer;
 use case::{Case, STEPS, cases};
 
 mod averages;
+mod beside;
 mod build;
 mod case;
 mod curvature;

@@ -3,10 +3,9 @@
 use gradus::optimizer::{AdaptiveMuonRule, MuonBlocks, MuonCoefficients, MuonScale, ScionNorm};
 use gradus::prelude::*;
 use gradus::rule::Matrixwise;
-use ndarray::ArrayD;
 use serde_json::Value;
 
-use super::{grad, param};
+use super::beside;
 
 /// Newton–Schulz steepens differences of small singular values 485 times, eigenvectors those of close eigenvalues.
 const F64: f64 = 1e-11;
@@ -124,35 +123,13 @@ fn optimizer<A: Scalar>(case: &Value) -> Option<Box<dyn Optimizer<A>>> {
 
 /// The largest difference to the golden parameters, if the optimizer is there.
 fn compare<A: Scalar>(case: &Value, steps: &[u64]) -> Option<f64> {
-    let mut opt = optimizer::<A>(case)?;
-    let shape: Vec<usize> = serde_json::from_value(case["shape"].clone()).unwrap();
-    let tensor = |value: &dyn Fn(usize) -> f64| {
-        let values = (0..shape.iter().product()).map(|i| A::from_f64(value(i))).collect();
-        ArrayD::from_shape_vec(shape.clone(), values).unwrap()
-    };
-    let mut params = tensor(&param);
-    let (mut worst, mut recorded) = (0.0_f64, case["values"].as_array().unwrap().iter());
-    for step in 0..*steps.last().unwrap() {
-        let grads = tensor(&|i| grad(step, i));
-        opt.step(&mut params, &grads).unwrap();
-        if steps.contains(&opt.steps()) {
-            let expected = recorded.next().unwrap().as_array().unwrap();
-            assert_eq!(expected.len(), params.len());
-            for (found, expected) in params.iter().zip(expected) {
-                let difference = (found.as_f64() - expected.as_f64().unwrap()).abs();
-                worst = if difference.is_nan() { f64::NAN } else { worst.max(difference) };
-            }
-        }
-    }
-    assert!(recorded.next().is_none());
-    Some(worst)
+    Some(beside::worst_of_one_tensor(optimizer::<A>(case)?, case, steps, |found, expected| (found - expected).abs()))
 }
 
 #[test]
 fn matrices_agree() {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/matrices.json");
-    let golden: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
-    let steps: Vec<u64> = golden["steps"].as_array().unwrap().iter().map(|step| step.as_u64().unwrap()).collect();
+    let golden = beside::golden("matrices");
+    let steps = beside::recorded_steps(&golden);
     assert_eq!(steps, [1, 2, 10, 50]);
     let mut compared = [0; 3];
     for case in golden["cases"].as_array().unwrap() {

@@ -3,10 +3,9 @@
 use gradus::optimizer::AdamMiniBlocks;
 use gradus::prelude::*;
 use gradus::rule::DecayRate;
-use ndarray::ArrayD;
 use serde_json::{Map, Value, json};
 
-use super::{grad, param};
+use super::beside;
 
 /// A value near zero has the rounding errors of the larger ones that it had before.
 const SMALL: f64 = 1e-2;
@@ -87,35 +86,13 @@ fn blocks(value: &Value) -> AdamMiniBlocks {
 
 /// The largest difference to the golden parameters, relative to those that are not small; `None` if the optimizer is not there.
 fn compare<A: Scalar>(case: &Value, options: &Map<String, Value>, steps: &[u64]) -> Option<f64> {
-    let mut opt = optimizer::<A>(case, options)?;
-    let shape: Vec<usize> = serde_json::from_value(case["shape"].clone()).unwrap();
-    let indices: Vec<usize> = serde_json::from_value(case["indices"].clone()).unwrap();
-    let tensor = |value: &dyn Fn(usize) -> f64| {
-        let values = (0..shape.iter().product()).map(|i| A::from_f64(value(i))).collect();
-        ArrayD::from_shape_vec(shape.clone(), values).unwrap()
-    };
-    let mut params = tensor(&param);
-    let (mut worst, mut recorded) = (0.0_f64, case["values"].as_array().unwrap().iter());
-    for step in 0..*steps.last().unwrap() {
-        opt.step(&mut params, &tensor(&|i| grad(step, i))).unwrap();
-        if steps.contains(&opt.steps()) {
-            let (found, expected) = (params.as_slice().unwrap(), recorded.next().unwrap().as_array().unwrap());
-            assert_eq!(expected.len(), indices.len());
-            for (index, expected) in indices.iter().zip(expected) {
-                let (found, expected) = (found[*index].as_f64(), expected.as_f64().unwrap());
-                let difference = (found - expected).abs() / expected.abs().max(SMALL);
-                worst = if difference.is_nan() { f64::INFINITY } else { worst.max(difference) };
-            }
-        }
-    }
-    assert!(recorded.next().is_none());
-    Some(worst)
+    let relative = |found: f64, expected: f64| (found - expected).abs() / expected.abs().max(SMALL);
+    Some(beside::worst_of_one_tensor(optimizer::<A>(case, options)?, case, steps, relative))
 }
 
 fn golden() -> (Vec<Value>, Vec<u64>) {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/memory.json");
-    let golden: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
-    let steps: Vec<u64> = serde_json::from_value(golden["steps"].clone()).unwrap();
+    let golden = beside::golden("memory");
+    let steps = beside::recorded_steps(&golden);
     assert_eq!(steps, [1, 2, 3, 10, 50]);
     (golden["cases"].as_array().unwrap().clone(), steps)
 }

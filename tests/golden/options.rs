@@ -8,7 +8,7 @@ use gradus::rule::DecayRate;
 use ndarray::Array1;
 use serde_json::{Map, Value};
 
-use super::{F32_EPSILON, grad, param};
+use super::{F32_EPSILON, beside, grad, param};
 
 /// What is small beside the parameters, which are within 1: a value near zero has the rounding errors of the larger ones that it had before.
 const SMALL: f64 = 1e-2;
@@ -108,7 +108,7 @@ fn worst<A: Scalar>(case: &Value, options: &Map<String, Value>) -> f64 {
             let expected = A::from_f64(expected.as_f64().unwrap()).as_f64();
             let scale = if A::DTYPE == "f32" { 1.0 } else { SMALL };
             let error = (found[index] - expected).abs() / expected.abs().max(scale);
-            worst = if error.is_nan() { f64::NAN } else { worst.max(error) };
+            worst = beside::larger(worst, error);
         }
     }
     assert!(recorded.next().is_none());
@@ -116,8 +116,7 @@ fn worst<A: Scalar>(case: &Value, options: &Map<String, Value>) -> f64 {
 }
 
 fn golden() -> Vec<Value> {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/options.json");
-    let golden: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let golden = beside::golden("options");
     golden["cases"].as_array().unwrap().clone()
 }
 

@@ -7,7 +7,7 @@ use gradus::prelude::*;
 use ndarray::Array1;
 use serde_json::{Map, Value};
 
-use super::{grad, param, unit};
+use super::{beside, grad, param, unit};
 
 /// What is small beside the parameters, which begin within 1: a value near zero has the rounding errors of the larger ones that it had before.
 const SMALL: f64 = 1e-2;
@@ -80,7 +80,7 @@ fn worst<A: Scalar>(case: &Value, options: &Map<String, Value>) -> f64 {
     let mut worst = 0.0_f64;
     let mut compare = |found: f64, expected: f64, scale: f64| {
         let error = (found - expected).abs() / expected.abs().max(scale);
-        worst = if error.is_nan() { f64::NAN } else { worst.max(error) };
+        worst = beside::larger(worst, error);
     };
     for step in 0..STEPS {
         let grads = tensors(&|i| turning(step, i)).into_iter().enumerate();
@@ -105,8 +105,7 @@ fn worst<A: Scalar>(case: &Value, options: &Map<String, Value>) -> f64 {
 }
 
 fn golden() -> Vec<Value> {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/parameter_free.json");
-    let golden: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let golden = beside::golden("parameter_free");
     golden["cases"].as_array().unwrap().clone()
 }
 

@@ -6,7 +6,7 @@ use half::bf16;
 use ndarray::Array1;
 use serde_json::Value;
 
-use super::{F32_DECAY_BEFORE, F32_EPSILON, grad, param, unit};
+use super::{F32_DECAY_BEFORE, F32_EPSILON, beside, grad, param, unit};
 
 const STEPS: u64 = 100;
 const FOUR_BITS: StatePrecision = StatePrecision::Blockwise4(Rounding::Nearest);
@@ -28,8 +28,7 @@ struct Golden {
 
 impl Golden {
     fn read() -> Self {
-        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/precision.json");
-        let file: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+        let file = beside::golden("precision");
         let counts = |key: &str| file[key].as_array().unwrap().iter().map(|count| count.as_u64().unwrap());
         let (indices, steps) = (counts("indices").map(|index| index as usize).collect(), counts("steps").collect());
         Self { size: file["size"].as_u64().unwrap() as usize, indices, steps, file }
@@ -112,7 +111,7 @@ fn distance(golden: &Golden, case: &Value, precision: StatePrecision) -> f64 {
         opt.step(&mut params, &golden.tensor(|i| grad(step, i))).unwrap();
         if golden.steps.contains(&opt.steps()) {
             let pairs = golden.pick(&params).into_iter().zip(expected.next().unwrap());
-            worst = pairs.map(|(found, expected)| (found - expected).abs()).fold(worst, f64::max);
+            worst = pairs.map(|(found, expected)| (found - expected).abs()).fold(worst, beside::larger);
         }
     }
     assert_eq!(expected.next(), None);
@@ -167,7 +166,7 @@ fn kahan_agrees_with_optimi() {
                 // The file has the fewest digits that identify an f32.
                 let (value, rest) = (f64::from(value as f32), f64::from(rest as f32));
                 assert_eq!(params[*index].as_f64(), value, "{}", case["options"]);
-                worst = worst.max((compensation[*index].as_f64() - rest).abs());
+                worst = beside::larger(worst, (compensation[*index].as_f64() - rest).abs());
             }
         }
         assert!(worst <= COMPENSATION, "{}: {worst:e}", case["options"]);

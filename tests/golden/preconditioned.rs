@@ -3,10 +3,9 @@
 use gradus::optimizer::{KronMemory, KronProbe, SoapRule};
 use gradus::prelude::*;
 use gradus::rule::Matrixwise;
-use ndarray::ArrayD;
 use serde_json::{Value, json};
 
-use super::{grad, param, unit};
+use super::{beside, unit};
 
 /// Eigenvectors steepen rounding by the inverse distance of eigenvalues, and the libraries' products round in another order. Parameters are within 1.
 const F64: f64 = 1e-12;
@@ -65,34 +64,13 @@ fn optimizer<A: Scalar>(case: &Value) -> Box<dyn Optimizer<A>> {
 
 /// The largest difference to the golden parameters.
 fn compare<A: Scalar>(case: &Value, steps: &[u64]) -> f64 {
-    let mut opt = optimizer::<A>(case);
-    let shape: Vec<usize> = serde_json::from_value(case["shape"].clone()).unwrap();
-    let tensor = |value: &dyn Fn(usize) -> f64| {
-        let values = (0..shape.iter().product()).map(|i| A::from_f64(value(i))).collect();
-        ArrayD::from_shape_vec(shape.clone(), values).unwrap()
-    };
-    let mut params = tensor(&param);
-    let (mut worst, mut recorded) = (0.0_f64, case["values"].as_array().unwrap().iter());
-    for step in 0..*steps.last().unwrap() {
-        opt.step(&mut params, &tensor(&|i| grad(step, i))).unwrap();
-        if steps.contains(&opt.steps()) {
-            let expected: Vec<f64> = serde_json::from_value(recorded.next().unwrap().clone()).unwrap();
-            assert_eq!(expected.len(), params.len());
-            for (found, expected) in params.iter().zip(expected) {
-                let difference = (found.as_f64() - expected).abs();
-                worst = if difference.is_nan() { f64::NAN } else { worst.max(difference) };
-            }
-        }
-    }
-    assert!(recorded.next().is_none());
-    worst
+    beside::worst_of_one_tensor(optimizer::<A>(case), case, steps, |found, expected| (found - expected).abs())
 }
 
 /// The recorded steps and the cases.
 fn golden() -> (Vec<u64>, Vec<Value>) {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/preconditioned.json");
-    let golden: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
-    (serde_json::from_value(golden["steps"].clone()).unwrap(), golden["cases"].as_array().unwrap().clone())
+    let golden = beside::golden("preconditioned");
+    (beside::recorded_steps(&golden), golden["cases"].as_array().unwrap().clone())
 }
 
 #[test]

@@ -5,7 +5,7 @@ use gradus::prelude::*;
 use ndarray::ArrayD;
 use serde_json::Value;
 
-use super::{grad, param};
+use super::{beside, grad, param};
 
 /// Newton–Schulz steepens rounding of small singular values 485 times; weights are within 1 and moved by 10 steps of 0.02.
 const F64: f64 = 1e-12;
@@ -33,7 +33,7 @@ fn worst<A: Scalar>(case: &Value, golden: &Value) -> f64 {
     let mut weights = pair(&param);
     let mut largest = 0.0_f64;
     let mut values = case["values"].as_array().unwrap().iter();
-    let steps: Vec<u64> = golden["steps"].as_array().unwrap().iter().map(|step| step.as_u64().unwrap()).collect();
+    let steps = beside::recorded_steps(golden);
     for step in 0..10 {
         let heads = 0..case["heads"].as_u64().unwrap() as usize;
         let logits = heads.map(|head| 100.0 + 150.0 * grad(step, LOGITS + head));
@@ -49,7 +49,7 @@ fn worst<A: Scalar>(case: &Value, golden: &Value) -> f64 {
                 assert_eq!(expected.len(), found.len());
                 for (found, expected) in found.iter().zip(expected) {
                     let difference = (found.as_f64() - expected.as_f64().unwrap()).abs();
-                    largest = if difference.is_nan() { f64::INFINITY } else { largest.max(difference) };
+                    largest = beside::larger(largest, difference);
                 }
             }
         }
@@ -60,8 +60,7 @@ fn worst<A: Scalar>(case: &Value, golden: &Value) -> f64 {
 
 #[test]
 fn muon_clip_agrees() {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/qk_clip.json");
-    let golden: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let golden = beside::golden("qk_clip");
     let cases = golden["cases"].as_array().unwrap();
     assert_eq!(cases.len(), 8);
     for case in cases {

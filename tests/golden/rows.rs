@@ -4,7 +4,7 @@ use gradus::prelude::*;
 use ndarray::Array2;
 use serde_json::Value;
 
-use super::{Tolerance, param, splitmix64, unit};
+use super::{Tolerance, beside, param, splitmix64, unit};
 
 /// Of numbers of about 1 after 100 steps.
 const F64: Tolerance = Tolerance { absolute: 1e-14, relative: 1e-12 };
@@ -69,8 +69,7 @@ fn distance(found: &[f64], case: &Value) -> f64 {
 
 #[test]
 fn rows_agree() {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/rows.json");
-    let golden: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let golden = beside::golden("rows");
     let cases = golden["cases"].as_array().unwrap();
     assert_eq!(cases.len(), 18);
     for case in cases {
@@ -83,8 +82,7 @@ fn rows_agree() {
 /// What differs from PyTorch is seen: ε elsewhere, other rows moved by momentum, and moments of all rows.
 #[test]
 fn other_conventions_do_not_agree() {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/rows.json");
-    let golden: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let golden = beside::golden("rows");
     for case in golden["cases"].as_array().unwrap() {
         let is = |key: &str| case["options"].get(key).is_some();
         let mut other = case.clone();

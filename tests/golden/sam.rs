@@ -4,7 +4,7 @@ use gradus::prelude::*;
 use ndarray::{Array1, Array2};
 use serde_json::Value;
 
-use super::{F32_EPSILON, Tolerance, grad, param, unit};
+use super::{F32_EPSILON, Tolerance, beside, grad, param, unit};
 
 /// The same formulas in the same order, but for the sum of a norm and for GSAM, which subtracts the perturbation from where it has led.
 const F64: Tolerance = Tolerance { absolute: 1e-14, relative: 1e-12 };
@@ -64,7 +64,7 @@ fn chain<A: Scalar>(case: &Value) -> Box<dyn Optimizer<A>> {
 /// All parameters after the recorded steps: by a closure, or by two calls.
 fn trajectory<A: Scalar>(case: &Value, golden: &Value, by_closure: bool) -> Vec<Vec<f64>> {
     let size = golden["size"].as_u64().unwrap() as usize;
-    let steps: Vec<u64> = golden["steps"].as_array().unwrap().iter().map(|step| step.as_u64().unwrap()).collect();
+    let steps = beside::recorded_steps(golden);
     let (mut opt, mut params) = (chain::<A>(case), tree(|i| A::from_f64(param(i)), size));
     let mut values = Vec::new();
     for step in 0..steps[steps.len() - 1] {
@@ -86,14 +86,13 @@ fn trajectory<A: Scalar>(case: &Value, golden: &Value, by_closure: bool) -> Vec<
 
 #[test]
 fn sam_agrees() {
-    let path = |name: &str| format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"));
-    let golden: Value = serde_json::from_str(&std::fs::read_to_string(path("sam.json")).unwrap()).unwrap();
+    let golden = beside::golden("sam");
     let cases = golden["cases"].as_array().unwrap();
     assert_eq!(cases.len(), 31);
     for case in cases {
         let (call, inner) = (case["call"].as_str().unwrap(), case["inner"].as_str().unwrap());
         let narrow = case["dtype"] == "f32";
-        let Tolerance { absolute, relative } = match case["library"].as_str() {
+        let tolerance = match case["library"].as_str() {
             Some("optax") => F64_OPTAX,
             _ if narrow => F32,
             _ => F64,
@@ -104,17 +103,7 @@ fn sam_agrees() {
         };
         let found = run(true);
         assert_eq!(found, run(false), "{call}");
-        let expected = case["values"].as_array().unwrap();
-        assert_eq!(found.len(), expected.len());
-        let mut worst = 0.0_f64;
-        for (found, expected) in found.iter().zip(expected) {
-            assert_eq!(found.len(), expected.as_array().unwrap().len());
-            for (found, expected) in found.iter().zip(expected.as_array().unwrap()) {
-                let expected = expected.as_f64().unwrap();
-                let expected = if narrow { f64::from(expected as f32) } else { expected };
-                worst = worst.max((found - expected).abs() / absolute.max(relative * expected.abs()));
-            }
-        }
+        let worst = beside::worst_of_tolerance(&found, case, tolerance);
         assert!(worst <= 1.0, "{call}, {inner} in {}: {worst} of the tolerance", case["dtype"]);
     }
 }
