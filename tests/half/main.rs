@@ -5,7 +5,7 @@ use gradus::error::StepError;
 use gradus::prelude::*;
 use gradus::{Element, Error};
 use half::{bf16, f16};
-use ndarray::{Array1, Array2, ShapeBuilder, array, s};
+use ndarray::{Array, Array1, Array2, Dimension, ShapeBuilder, array, s};
 
 mod narrow;
 
@@ -147,32 +147,40 @@ fn a_refused_first_step_keeps_no_master_weights() {
 }
 
 /// Master weights, the state inside and 16-bit averages outside: resumed at every step, also through a file.
+/// Interrupted before every step, also through a file, a run ends where it ends without.
+fn interrupt<H: Element, D: Dimension, O: Optimizer<H>>(
+    build: impl Fn() -> O,
+    tensor: impl Fn(usize) -> Array<H, D>,
+    steps: usize,
+) {
+    let (mut opt, mut w) = (build(), tensor(0));
+    let mut seen = Vec::new();
+    for step in 0..steps {
+        seen.push((opt.state_dict(), w.clone()));
+        opt.step(&mut w, &tensor(7 * step + 1)).unwrap();
+    }
+    for (at, (state, mut resumed_w)) in seen.into_iter().enumerate() {
+        let mut resumed = build();
+        resumed.load_state_dict(&state).unwrap();
+        #[cfg(feature = "checkpoint")]
+        {
+            use gradus::checkpoint::Checkpoint;
+
+            let bytes = Checkpoint::of(&resumed_w, &resumed).unwrap().to_bytes().unwrap();
+            (resumed, resumed_w) = (build(), tensor(99));
+            Checkpoint::from_bytes(&bytes).unwrap().load(&mut resumed_w, &mut resumed).unwrap();
+        }
+        (at..steps).for_each(|step| _ = resumed.step(&mut resumed_w, &tensor(7 * step + 1)).unwrap());
+        assert!(resumed_w == w && resumed.state_dict() == opt.state_dict(), "interrupted at {at}");
+    }
+}
+
 #[test]
 fn a_resumed_run_is_the_uninterrupted_one() {
     fn run<H: Element>() {
-        let build = || AdamW::new(0.1).accumulate(2).master_weights::<H>().ema(0.9);
         let number = |i: usize| H::from_f64(((i * 104_729) as f64 * 0.37).sin());
         let vector = |phase: usize| Array1::from_shape_fn(40, |i| number(i + phase));
-        let (mut opt, mut w) = (build(), vector(0));
-        let mut seen = Vec::new();
-        for step in 0..12 {
-            seen.push((opt.state_dict(), w.clone()));
-            opt.step(&mut w, &vector(7 * step + 1)).unwrap();
-        }
-        for (at, (state, mut resumed_w)) in seen.into_iter().enumerate() {
-            let mut resumed = build();
-            resumed.load_state_dict(&state).unwrap();
-            #[cfg(feature = "checkpoint")]
-            {
-                use gradus::checkpoint::Checkpoint;
-
-                let bytes = Checkpoint::of(&resumed_w, &resumed).unwrap().to_bytes().unwrap();
-                (resumed, resumed_w) = (build(), vector(99));
-                Checkpoint::from_bytes(&bytes).unwrap().load(&mut resumed_w, &mut resumed).unwrap();
-            }
-            (at..12).for_each(|step| _ = resumed.step(&mut resumed_w, &vector(7 * step + 1)).unwrap());
-            assert!(resumed_w == w && resumed.state_dict() == opt.state_dict(), "interrupted at {at}");
-        }
+        interrupt(|| AdamW::new(0.1).accumulate(2).master_weights::<H>().ema(0.9), vector, 12);
     }
     run::<bf16>();
     run::<f16>();

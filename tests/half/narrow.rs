@@ -8,7 +8,7 @@ use gradus::{Element, Error};
 use half::{bf16, f16};
 use ndarray::{Array1, Array2, ArrayD, ShapeBuilder, array, s};
 
-use super::matrix;
+use super::{interrupt, matrix};
 
 /// A type of 16 bits.
 trait Half: Element {
@@ -293,27 +293,7 @@ fn a_resumed_run_is_the_uninterrupted_one() {
             || H::rounded(AdamW::new(0.01).state_precision(StatePrecision::Blockwise4(Rounding::Stochastic)), 3),
         ];
         for build in builds {
-            let tensor = |phase: usize| matrix::<H>((66, 64), phase);
-            let (mut opt, mut w) = (build(), tensor(0));
-            let mut seen = Vec::new();
-            for step in 0..6 {
-                seen.push((opt.state_dict(), w.clone()));
-                opt.step(&mut w, &tensor(7 * step + 1)).unwrap();
-            }
-            for (at, (state, mut resumed_w)) in seen.into_iter().enumerate() {
-                let mut resumed = build();
-                resumed.load_state_dict(&state).unwrap();
-                #[cfg(feature = "checkpoint")]
-                {
-                    use gradus::checkpoint::Checkpoint;
-
-                    let bytes = Checkpoint::of(&resumed_w, &resumed).unwrap().to_bytes().unwrap();
-                    (resumed, resumed_w) = (build(), tensor(99));
-                    Checkpoint::from_bytes(&bytes).unwrap().load(&mut resumed_w, &mut resumed).unwrap();
-                }
-                (at..6).for_each(|step| _ = resumed.step(&mut resumed_w, &tensor(7 * step + 1)).unwrap());
-                assert!(resumed_w == w && resumed.state_dict() == opt.state_dict(), "interrupted at {at}");
-            }
+            interrupt(build, |phase| matrix::<H>((66, 64), phase), 6);
         }
     }
     run::<bf16>();
