@@ -86,7 +86,7 @@ pub(crate) fn against_the_floor() {
     }
 }
 
-/// A step on a matrix of so many rows.
+/// A step on a matrix with this number of rows.
 fn of_matrix<'c>(mut opt: Box<dyn Optimizer<f32>>, rows: usize, grads: &'c [f32]) -> Box<dyn FnMut() + 'c> {
     let (mut params, shape) = (wave(grads.len(), 0.0), (rows, grads.len() / rows));
     Box::new(move || {
@@ -97,7 +97,7 @@ fn of_matrix<'c>(mut opt: Box<dyn Optimizer<f32>>, rows: usize, grads: &'c [f32]
     })
 }
 
-/// Reads so many of gradient, slots and parameter, in this order, and writes nothing.
+/// Reads the first `count` arrays of these: the gradient, the slots, the parameter. Writes nothing.
 fn read_bytes(count: usize, param: &[f32], grad: &[f32], slots: &[Lines]) -> u32 {
     let all: Vec<&[f32]> = [grad].into_iter().chain(slots.iter().map(|slot| &**slot)).chain([param]).collect();
     match all[..count] {

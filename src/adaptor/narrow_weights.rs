@@ -37,7 +37,8 @@ use crate::step::{Optimizer, PerTensor, Report, Step, Tensor};
 /// width and memory layout, and after resuming. Use another seed per run, the same on all ranks.
 ///
 /// Stochastic rounding has no memory, but adds noise of at most one spacing per step. Kahan summation rounds each change to
-/// 16 bits, and keeps what is lost when it is added to the parameter: together they are a number of about twice as many bits.
+/// 16 bits, and keeps what is lost when it is added to the parameter. Parameter and remainder together are about as exact as one number with twice as many
+/// bits.
 ///
 /// **Order.** Everything written before works in f32: clipping, accumulation, averages, which then follow θ′. So write this adaptor last.
 /// [`accumulate`](crate::OptimizerExt::accumulate) after it is an error, because gradients of 16 bits are not summed.

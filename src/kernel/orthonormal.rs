@@ -72,7 +72,7 @@ fn project(others: &[Vec<f64>], column: &mut [f64]) -> bool {
 const COLUMNS_AT_ONCE: usize = 32;
 
 /// An orthonormal basis of the columns, taken in their order: Q of the QR decomposition with a positive diagonal of R. There are at most as
-/// many columns as rows. A column that lies in the span of those before it becomes another direction.
+/// many columns as rows. A column that depends linearly on those before it becomes another direction.
 ///
 /// Most of the work are products of matrices, in f64.
 pub(crate) fn orthonormal_columns<A: Scalar>(matrix: ArrayView2<'_, A>) -> Array2<f64> {

@@ -108,7 +108,7 @@ fn write(state: &mut StateWriter<'_>, info: &TensorInfo, name: &str, (codes, sca
     state.insert(&format!("{name}.scales"), info.path(), &[scales.len()], Data::F32(scales.to_vec()));
 }
 
-/// Reads what [`write`] wrote, so many codes and scales. Nothing is allocated that the state does not have the numbers for.
+/// Reads what [`write`] wrote, if it has these numbers of codes and scales. Memory is allocated only for numbers that the state has.
 fn read(
     state: &StateReader<'_>,
     info: &TensorInfo,

@@ -225,9 +225,9 @@ enum Kind {
     Count,
     /// One for each.
     Values,
-    /// One for each, or for so many elements together.
+    /// Codes of 8 or 4 bits: a byte for every 1 or 2 elements.
     Codes(usize),
-    /// One for so many elements.
+    /// A scale for every group of this many elements.
     Scales(usize),
     /// It is a matrix that belongs to the tensor as a whole.
     Other,

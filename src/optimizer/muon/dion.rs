@@ -41,8 +41,8 @@ use crate::schedule::Hyper;
 /// `momentum_buffer`, a matrix of the parameter's size, and `right_factor` Q, columns × rank numbers: up to 8 bytes per parameter in f32.
 ///
 /// # Conventions
-/// The paper's algorithm 1, and the authors' code with `qr`. They draw the first Q from a normal distribution; here it is uniform in −1 … 1, and the same for
-/// all matrices with as many columns and the same rank. P is computed in f64. Use it for hidden layers, and
+/// The paper's algorithm 1, and the authors' code with `qr`. They draw the first Q from a normal distribution; here it is uniform in −1 … 1, and
+/// matrices with the same number of columns and the same rank start from the same Q. P is computed in f64. Use it for hidden layers, and
 /// AdamW for embeddings, heads, biases and norms. `rank_fraction` determines the state: see [`Matrixwise`] before you change it.
 ///
 /// # Errors
