@@ -1,7 +1,5 @@
 //! The methods that add adaptors to an optimizer.
 
-use std::any::TypeId;
-
 use crate::adaptor::{
     Accumulate, Adapted, Centralize, Ema, Finite, Freeze, Group, Grouped, LayerwiseDecay, Lookahead, Maximize,
     NonFinite, Router, Sam, SamReport, Swa, Transform, Transforming, Unscale, sam,
@@ -10,7 +8,7 @@ use crate::clip::{Adaptive, Norm, QkClip, Value};
 use crate::error::Result;
 use crate::params::{Element, Params, ParamsMut, Pattern};
 use crate::schedule::Hyper;
-use crate::step::{Optimizer, Report};
+use crate::step::{Optimizer, Report, find, find_mut};
 
 /// The methods that add adaptors to an optimizer. Every [`Optimizer`] has them.
 ///
@@ -45,12 +43,12 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     /// # Ok::<(), gradus::Error>(())
     /// ```
     fn find<T: 'static>(&self) -> Option<&T> {
-        self.part(TypeId::of::<T>())?.downcast_ref()
+        find(self)
     }
 
     /// [`find`](Self::find), mutable: `opt.find_mut::<Ema<f32>>()` to swap averages, `opt.find_mut::<Freeze>()` to unfreeze.
     fn find_mut<T: 'static>(&mut self) -> Option<&mut T> {
-        self.part_mut(TypeId::of::<T>())?.downcast_mut()
+        find_mut(self)
     }
 
     /// Replaces the learning rate by another number or schedule, from the next step on. A schedule is evaluated at the optimizer's step

@@ -28,6 +28,7 @@ use share::{Extent, Share};
 pub use follower::Follower;
 pub use grad::Grad;
 pub use optimizer::Optimizer;
+pub(crate) use optimizer::{find, find_mut};
 pub use per_tensor::{Made, PerTensor};
 pub use replaced::Replaced;
 pub use report::Report;

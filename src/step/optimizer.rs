@@ -140,6 +140,16 @@ pub trait Optimizer<A: Element>: Send {
     }
 }
 
+/// The part of a chain that has this type.
+pub(crate) fn find<T: 'static, A: Element>(chain: &(impl Optimizer<A> + ?Sized)) -> Option<&T> {
+    chain.part(TypeId::of::<T>())?.downcast_ref()
+}
+
+/// [`find`], mutable.
+pub(crate) fn find_mut<T: 'static, A: Element>(chain: &mut (impl Optimizer<A> + ?Sized)) -> Option<&mut T> {
+    chain.part_mut(TypeId::of::<T>())?.downcast_mut()
+}
+
 macro_rules! forward {
     ($($optimizer:tt)*) => {
         impl<A: Element, O: Optimizer<A> + ?Sized> Optimizer<A> for $($optimizer)* {

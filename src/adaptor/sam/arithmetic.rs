@@ -87,29 +87,35 @@ impl Climb {
 fn adaptive_norm<A: Element>(step: &Step<'_, A>, eta: f64) -> f64 {
     let tensors = step.iter().filter_map(|(info, tensor)| Some((info, tensor, tensor.grad.as_ref()?)));
     let squares = tensors.map(|(info, tensor, grad)| {
-        sum_over(info, &tensor.param(), grad, |param, grad| {
+        let [squares] = sum_over(info, &tensor.param(), grad, |param, grad| {
             let product = (param.abs() + eta) * grad;
-            product * product
-        })
+            [product * product]
+        });
+        squares
     });
     squares.sum::<f64>().sqrt()
 }
 
-/// The sum of a term over the elements of some values and a gradient: in `f64`, over fixed blocks.
-pub(super) fn sum_over<A: Element>(
+/// The sums of some terms over the elements of some values and a gradient: in `f64`, over fixed blocks.
+pub(super) fn sum_over<A: Element, const N: usize>(
     info: &TensorInfo,
     values: &Values<'_, A>,
     grad: &Grad<'_, A>,
-    term: impl Fn(f64, f64) -> f64 + Sync,
-) -> f64 {
+    terms: impl Fn(f64, f64) -> [f64; N] + Sync,
+) -> [f64; N] {
+    let add = |mut sums: [f64; N], terms: [f64; N]| {
+        sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
+        sums
+    };
     let leaf = |start: usize, length: usize| {
         with_buffer(length, |own: &mut [A]| {
             read(values, info.shape(), Order::C, start, own);
             with_buffer(length, |grads: &mut [A]| {
                 grad.read(info.shape(), Order::C, start, grads);
-                own.iter().zip(&*grads).map(|(own, grad)| term(own.as_f64(), grad.as_f64())).sum()
+                let terms = own.iter().zip(&*grads).map(|(own, grad)| terms(own.as_f64(), grad.as_f64()));
+                terms.fold([-0.0; N], add)
             })
         })
     };
-    tree::reduce((0, info.elements()), BLOCK, &leaf, &|left: f64, right| left + right)
+    tree::reduce((0, info.elements()), BLOCK, &leaf, &add)
 }

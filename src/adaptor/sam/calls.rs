@@ -6,7 +6,7 @@ use super::{Phase, Sam};
 use crate::adaptor::{Accumulate, Router};
 use crate::error::{Error, Result, StepError};
 use crate::params::{Element, Params, ParamsMut};
-use crate::step::{Optimizer, Report};
+use crate::step::{Optimizer, Report, find, find_mut};
 
 /// The result of [`step_with`](crate::OptimizerExt::step_with).
 #[non_exhaustive]
@@ -22,16 +22,6 @@ pub struct SamReport {
 
 fn cannot_ascend(reason: &'static str) -> Error {
     Error::Step(StepError::CannotAscend { reason })
-}
-
-/// The part of a chain that has this type.
-fn find<T: 'static, A: Element>(chain: &(impl Optimizer<A> + ?Sized)) -> Option<&T> {
-    chain.part(TypeId::of::<T>())?.downcast_ref()
-}
-
-/// [`find`], mutable.
-fn find_mut<T: 'static, A: Element>(chain: &mut (impl Optimizer<A> + ?Sized)) -> Option<&mut T> {
-    chain.part_mut(TypeId::of::<T>())?.downcast_mut()
 }
 
 /// The `sam` of a chain, if the whole chain can ascend.

@@ -71,8 +71,9 @@ impl<A: Element> Gap<A> {
         let [mut product, mut first_squares] = [0.0; 2];
         for (info, tensor, first) in step.zip(self.firsts.all()) {
             let (Some(grad), Some(first)) = (&tensor.grad, first.filter(|first| first.is_held)) else { continue };
-            product += sum_over(info, &first.values.as_values(), grad, |first, second| first * second);
-            first_squares += sum_over(info, &first.values.as_values(), grad, |first, _| first * first);
+            let terms = |first, second| [first * second, first * first];
+            let [products, squares] = sum_over(info, &first.values.as_values(), grad, terms);
+            (product, first_squares) = (product + products, first_squares + squares);
         }
         let (first_norm, second_norm) = (first_squares.sqrt(), step.grad_norm(2.0)?);
         let cosine = product / (second_norm * first_norm + NORM_EPS);

@@ -2,7 +2,6 @@
 
 mod round;
 
-use std::any::{Any, TypeId};
 use std::fmt;
 use std::sync::Arc;
 
@@ -13,7 +12,7 @@ use crate::distributed::traffic::{BUCKET_BYTES, Traffic, bucket_elements};
 use crate::error::{Result, ensure_count};
 use crate::params::{Element, Layout, Owned, ParamsMut, TensorInfo};
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{Adjust, Grad, Optimizer, PerTensor, Preview, Replaced, Report, Step};
+use crate::step::{Adjust, Grad, Optimizer, PerTensor, Preview, Replaced, Report, Step, find};
 
 /// Takes h steps on each rank alone, then one step of an outer optimizer along the mean change of all ranks: made by
 /// [`OptimizerExt::local_steps`](crate::OptimizerExt::local_steps).
@@ -177,8 +176,7 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
 
     /// Whether this call is the ascent of a `sam` inside, which is not a step.
     fn ascends(&self) -> bool {
-        let sam = self.inner.part(TypeId::of::<Sam<A>>());
-        sam.and_then(<dyn Any>::downcast_ref::<Sam<A>>).is_some_and(Sam::is_ascending)
+        find::<Sam<A>, A>(&self.inner).is_some_and(Sam::is_ascending)
     }
 
     /// Whether the next step ends with a round.

@@ -63,9 +63,11 @@ use crate::schedule::Hyper;
 /// [`qk_clip`](crate::OptimizerExt::qk_clip) it is MuonClip.
 ///
 /// # Errors
-/// [`StepError::NotAMatrix`] for tensors of fewer than two axes, [`StepError::UnequalBlocks`] if `blocks` does not divide the rows, [`StepError::NonFiniteGradient`], [`StepError::NormOverflow`],
-/// [`StepError::HyperParameter`]; [`Empty`](crate::error::ArgumentError::Empty) and [`NotFinite`](crate::error::ArgumentError::NotFinite) for
-/// `coefficients`, [`Zero`](crate::error::ArgumentError::Zero) for `iterations`.
+/// [`NotAMatrix`](crate::error::StepError::NotAMatrix) for tensors of fewer than two axes,
+/// [`UnequalBlocks`](crate::error::StepError::UnequalBlocks) if `blocks` does not divide the rows,
+/// [`NonFiniteGradient`](crate::error::StepError::NonFiniteGradient), [`NormOverflow`](crate::error::StepError::NormOverflow),
+/// [`HyperParameter`](crate::error::StepError::HyperParameter); [`Empty`](crate::error::ArgumentError::Empty) and
+/// [`NotFinite`](crate::error::ArgumentError::NotFinite) for `coefficients`, [`Zero`](crate::error::ArgumentError::Zero) for `iterations`.
 ///
 /// # Example
 /// ```
