@@ -2,7 +2,6 @@
 
 use super::decay::Decay;
 use super::elements::{MAX_TOTALS, Measures};
-use super::options::Options;
 use super::rates::RatesAt;
 use super::rows::ensure_rows;
 use super::stored::MAX_SLOTS;
@@ -53,14 +52,16 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         if has_norm || measures == Some(Measures::Tensor) || self.rule.gradient_ratio(rule.at(None)).is_some() {
             step.share().ensure(Extent::Tensors, self.rule.name())?;
         }
-        if self.options != Options::default() {
+        if self.options.are_some_on() {
             let at = At { step: 1, learning_rate: rates.learning_rate, ..At::default() };
             let moment = self.rule.second_moment(rule.at(None), &at);
             // A decay that the rule does not see would be a move that it does not see.
             let decay = if measures.is_some() { Decay::Own } else { self.rule.decay() };
             self.options.ensure(step, (self.rule.name(), self.rule.averages() || measures.is_some(), decay, moment))?;
         }
-        ensure_rows(&self.rule, step, (&self.state, self.precision), &rule, (rates, self.options))?;
+        if !step.is_as_paired() {
+            ensure_rows(&self.rule, step, (&self.state, self.precision), &rule, (rates, self.options))?;
+        }
         Ok(StepValues { rates, rule })
     }
 

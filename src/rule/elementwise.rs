@@ -158,7 +158,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         // Nothing can fail from here on.
         let _ = self.state.begin(step, |_, _| State::default());
         let (names, decay) = (self.slot_names(), self.options.decay(self.rule.decay()));
-        let of_rows = elements_of_rows(step);
+        let of_rows = if step.is_as_paired() { None } else { elements_of_rows(step) };
         let mut sweep = Sweep::new(&self.rule, arch, of_rows.unwrap_or(step.layout().elements()));
         let (mut number, has_numbers) = (0, !self.rule.numbers().is_empty());
         let has_diagonals = !self.diagonals.is_empty();

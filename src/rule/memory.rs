@@ -40,7 +40,7 @@ impl<A> Default for State<A> {
 impl<A: Scalar> State<A> {
     /// The state with the slots of these names: a setter may have changed them since the last step.
     pub(super) fn with(&self, names: Names, elements: usize) -> Cow<'_, Self> {
-        if self.names == names.all {
+        if names.are(self.names) {
             return Cow::Borrowed(self);
         }
         let mut state = self.clone();
@@ -67,7 +67,7 @@ impl<A: Scalar> State<A> {
             };
             self.slots = Stored::zeros(names, info.elements(), line, precision.of(info.whole_elements()));
             self.names = names.all;
-        } else if self.names != names.all {
+        } else if !names.are(self.names) {
             self.slots.rename(self.names, names, info.elements(), line);
             self.names = names.all;
         }

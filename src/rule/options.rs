@@ -57,6 +57,11 @@ impl Options {
         decoupled: None,
     };
 
+    /// Whether any is: if not, the driver need not look at each.
+    pub(super) fn are_some_on(self) -> bool {
+        self.measure() || self.cautious_decay || self.decoupled.is_some()
+    }
+
     /// Whether a tensor is measured before it moves.
     pub(super) fn measure(self) -> bool {
         self.cautious || self.update_clipping || self.norms()

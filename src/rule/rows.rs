@@ -57,7 +57,7 @@ const FAR: usize = 8;
 
 /// The length of a step, in elements of whole tensors, if it has gradients of rows.
 pub(super) fn elements_of_rows<A: Scalar>(step: &Step<'_, A>) -> Option<usize> {
-    let are_some = !step.is_as_paired() && step.grads().any(|(_, grad)| grad.rows().is_some());
+    let are_some = step.grads().any(|(_, grad)| grad.rows().is_some());
     are_some.then(|| FAR * step.grads().map(|named| norm::elements(&named)).sum::<usize>())
 }
 
@@ -254,9 +254,6 @@ pub(super) fn ensure_rows<A: Scalar, R: Rule<A>>(
     values: &Valued<R::Values>,
     (rates, options): (RatesAt, Options),
 ) -> Result<()> {
-    if step.is_as_paired() {
-        return Ok(());
-    }
     let of_all = match rule.gradient_ratio(values.at(None)).is_some() || rule.measures().is_some() {
         true => Some(rule.name()),
         false => options.keep_norm.then_some("keep_norm"),

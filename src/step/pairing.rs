@@ -31,9 +31,7 @@ pub(super) fn walk_grads<'a, A: Element>(
         match values {
             Some(values) => match info.filter(|info| fits(info, shape, &values)) {
                 Some(info) => {
-                    let tensor = &mut tensors[next];
-                    dense &= !matches!(values, Values::Rows(_));
-                    tensor.grad = Some(Grad::of_walk(info, values, first + next as u64));
+                    dense &= give(&mut tensors[next], info, values, first + next as u64);
                     next += 1;
                 }
                 None => in_order = false,
@@ -48,6 +46,22 @@ pub(super) fn walk_grads<'a, A: Element>(
     }
     match_by_path(grads, layout, tensors, first)?;
     Ok(tensors.iter().all(|tensor| tensor.grad.as_ref().is_none_or(|grad| grad.rows().is_none())))
+}
+
+/// Gives a tensor the gradient with these values, which fit it. Returns whether it is dense.
+#[inline]
+fn give<'a, A: Element>(tensor: &mut Tensor<'a, A>, info: &TensorInfo, values: Values<'a, A>, id: SourceId) -> bool {
+    // Not one assignment of either: the gradient would be built elsewhere and copied, which takes as long as the rest of this.
+    match values {
+        Values::Rows(rows) => {
+            tensor.grad = Some(Grad::of_walked_rows(info, *rows, id));
+            false
+        }
+        values => {
+            tensor.grad = Some(Grad::of(values, id));
+            true
+        }
+    }
 }
 
 /// Whether values of this shape are a gradient of the tensor.
@@ -102,7 +116,7 @@ fn match_by_path<'a, A: Element>(
             None => Err(Error::Step(StepError::UnexpectedGradient { path: name.clone() })),
             Some(at) if tensors[at].grad.is_some() => Err(Error::Step(StepError::DuplicatePath { path: name.clone() })),
             Some(at) => ensure_fits(&infos[at], shape, &values).map(|()| {
-                tensors[at].grad = Some(Grad::of_walk(&infos[at], values, first + at as u64));
+                give(&mut tensors[at], &infos[at], values, first + at as u64);
                 seen[at] = true;
             }),
         };

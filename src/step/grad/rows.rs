@@ -142,16 +142,14 @@ impl<'a, A: Element> Touched<'a, A> {
 }
 
 impl<'a, A: Element> Grad<'a, A> {
-    /// The gradient of a tensor from a walk through a gradient tree, whose rows [fit](ensure_rows).
-    #[inline]
-    pub(crate) fn of_walk(info: &TensorInfo, values: Values<'a, A>, id: SourceId) -> Self {
-        match values {
-            Values::Rows(rows) => Self::of_walked_rows(info, *rows, id),
-            values => Self::of(values, id),
-        }
-    }
-
-    fn of_walked_rows(info: &TensorInfo, (rows, values): (&'a [usize], Values<'a, A>), id: SourceId) -> Self {
+    /// The gradient of a tensor from a walk through a gradient tree: of rows that [fit](ensure_rows).
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn of_walked_rows(
+        info: &TensorInfo,
+        (rows, values): (&'a [usize], Values<'a, A>),
+        id: SourceId,
+    ) -> Self {
         Source::Rows(Box::new(Touched::of(info, rows, values, id))).into()
     }
 
