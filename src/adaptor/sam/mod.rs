@@ -15,7 +15,7 @@ use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::share::Extent;
 use crate::step::{Optimizer, Report, Step};
-use arithmetic::Climb;
+use arithmetic::{Climb, adaptive_norm, non_finite_param};
 use gap::Gap;
 use starts::Starts;
 
@@ -167,7 +167,8 @@ impl<O, A> Adapted<O, Sam<A>> {
 
     /// Sets the policy for a gradient that is not finite.
     ///
-    /// With [`NonFinite::Error`], the default, `ascend` returns an error for the first gradient. The second goes to the optimizer inside as
+    /// With [`NonFinite::Error`], the default, `ascend` returns an error for the first gradient, and with [`adaptive`](Self::adaptive) also for a
+    /// parameter that is not finite. The second gradient goes to the optimizer inside as
     /// it is, as in any other step: add [`check_finite`](crate::OptimizerExt::check_finite). With [`NonFinite::Skip`], a step in which either is
     /// not finite is skipped; both calls return `Ok`. With [`NonFinite::Allow`], nothing is checked.
     pub fn non_finite(self, policy: NonFinite) -> Self {
@@ -217,7 +218,15 @@ impl<A: Element> Sam<A> {
         if self.non_finite.outcome(norm, step)?.skip {
             return Ok((None, norm));
         }
-        Ok((Some(Climb::new(rho, eta, norm, step)?), norm))
+        let Some(eta) = eta else { return Ok((Some(Climb::new(rho, None, norm, step)?), norm)) };
+        let adaptive = adaptive_norm(step, eta)?;
+        if self.non_finite == NonFinite::Error && !adaptive.is_finite() {
+            non_finite_param(step).map_or(Ok(()), Err)?;
+        }
+        if self.non_finite.outcome(adaptive, step)?.skip {
+            return Ok((None, norm));
+        }
+        Ok((Some(Climb::new(rho, Some(eta), adaptive, step)?), norm))
     }
 
     fn ascend(&mut self, mut step: Step<'_, A>, inner: &dyn Optimizer<A>) -> Result<Report> {
