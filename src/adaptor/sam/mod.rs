@@ -171,6 +171,10 @@ impl<O, A> Adapted<O, Sam<A>> {
     /// parameter that is not finite. The second gradient goes to the optimizer inside as
     /// it is, as in any other step: add [`check_finite`](crate::OptimizerExt::check_finite). With [`NonFinite::Skip`], a step in which either is
     /// not finite is skipped; both calls return `Ok`. With [`NonFinite::Allow`], nothing is checked.
+    ///
+    /// `sam` after `data_parallel`, `sharded` or `local_steps` sees the gradients of one rank. It would skip a step on that rank alone, so
+    /// [`NonFinite::Skip`] is an error there if there are several ranks. Use [`NonFinite::Allow`], and the policy `Skip` of `data_parallel` or
+    /// `sharded`: the perturbed point of the rank is then not finite either, and all ranks skip the step.
     pub fn non_finite(self, policy: NonFinite) -> Self {
         self.with(|sam| Sam { non_finite: policy, ..sam })
     }
@@ -230,7 +234,7 @@ impl<A: Element> Sam<A> {
     }
 
     fn ascend(&mut self, mut step: Step<'_, A>, inner: &dyn Optimizer<A>) -> Result<Report> {
-        step.set_number(inner.steps());
+        number(self.non_finite, &mut step, inner.steps());
         let (climb, norm) = self.climb(&step, inner)?;
         self.phase = match climb {
             Some(climb) => {
@@ -254,7 +258,7 @@ impl<A: Element> Sam<A> {
         step: &mut Step<'s, A>,
         at: u64,
     ) -> Result<bool> {
-        step.set_number(at);
+        number(non_finite, step, at);
         starts.ensure_all_in(step)?;
         if non_finite == NonFinite::Skip && !step.are_finite() {
             return Ok(true);
@@ -264,10 +268,21 @@ impl<A: Element> Sam<A> {
     }
 }
 
+/// Sets the number of a step, and says whether a rank may skip it alone.
+fn number<A: Element>(policy: NonFinite, step: &mut Step<'_, A>, at: u64) {
+    step.set_number(at);
+    #[cfg(feature = "distributed")]
+    if policy == NonFinite::Skip {
+        step.skip_alone();
+    }
+    #[cfg(not(feature = "distributed"))]
+    let _ = policy;
+}
+
 impl<A: Element> Adaptor<A> for Sam<A> {
     fn check(&self, step: &Step<'_, A>, inner: &dyn Optimizer<A>) -> Result<()> {
         let mut preview = step.preview();
-        preview.set_number(inner.steps());
+        number(self.non_finite, &mut preview, inner.steps());
         match self.phase {
             Phase::Start => Err(Error::Step(StepError::NotAscended)),
             Phase::Ascending => self.climb(&preview, inner).map(drop),
