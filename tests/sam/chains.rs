@@ -2,6 +2,8 @@
 
 use gradus::adaptor::{Accumulate, Ema};
 use gradus::error::StepError;
+#[cfg(feature = "half")]
+use gradus::params::Element;
 use gradus::prelude::*;
 use gradus::{Error, Step};
 use ndarray::{Array1, Array2, array};
@@ -236,4 +238,39 @@ fn sixteen_bits_are_perturbed_outside_of_master_weights() {
     let mut inside = Sgd::new(0.125).sam(0.5).master_weights();
     let error = inside.ascend(&mut w, &array![bf(1.0), bf(0.0)]).unwrap_err();
     assert!(error.to_string().contains("write `sam` after them"), "{error}");
+}
+
+/// Neither α nor the two parts of the sum may make a number too large that the result is not.
+#[cfg(feature = "half")]
+#[test]
+fn the_surrogate_gap_of_sixteen_bits_does_not_overflow() {
+    use half::{bf16, f16};
+    /// What `sam` passes on along g and h: the same in f64, rounded once.
+    fn check<H: Element>(alpha: f64, first: [f64; 3], second: [f64; 3]) {
+        let round = |values: [f64; 3]| Array1::from_iter(values.map(H::from_f64));
+        let (g, h) = (round(first), round(second));
+        let mut opt = Sgd::new(1.0).master_weights().sam(0.0).surrogate_gap(alpha);
+        let mut w = round([0.0; 3]);
+        opt.ascend(&mut w, &g).unwrap();
+        opt.step(&mut w, &h).unwrap();
+        let [g, h] = [g, h].map(|x| x.mapv(Element::as_f64));
+        let along = 1.0 + alpha * g.dot(&h) / h.dot(&h);
+        let expected: Vec<_> = (along * &h - alpha * &g).iter().map(|x| H::from_f64(-x)).collect();
+        assert_eq!(w.to_vec(), expected, "{alpha} in {}", H::DTYPE);
+        assert!(w.iter().all(|w| w.is_finite()));
+    }
+    for alpha in [1.0, 0.3, 1e-3, 1e-12] {
+        check::<f16>(alpha, [100.0, -3.0, 0.5], [120.0, 7.0, -0.25]);
+        check::<f16>(alpha, [50_000.0, -3.0, 0.5], [30_000.0, 7.0, 40_000.0]);
+        check::<bf16>(alpha, [100.0, -3.0, 0.5], [120.0, 7.0, -0.25]);
+    }
+    // In f32 the same for an α that is all but 0.
+    let (mut opt, mut w) = (Sgd::new(0.5).sam(0.0).surrogate_gap(1e-37), array![1.0_f32, 2.0]);
+    opt.ascend(&mut w, &array![1.0, 2.0]).unwrap();
+    opt.step(&mut w, &array![100.0, 200.0]).unwrap();
+    assert_eq!(w, array![-49.0, -98.0]);
+    let (mut opt, mut w) = (Sgd::new(0.5).sam(0.0).surrogate_gap(1e-42), array![1.0_f32, 2.0]);
+    opt.ascend(&mut w, &array![1.0, 2.0]).unwrap();
+    opt.step(&mut w, &array![1.0, 2.0]).unwrap();
+    assert_eq!(w, array![0.5, 1.0]);
 }
