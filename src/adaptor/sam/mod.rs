@@ -6,6 +6,7 @@ mod gap;
 mod starts;
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use super::{Adapted, Adaptor, NonFinite};
@@ -73,8 +74,8 @@ pub(crate) use calls::{ascend, retreat, step_with};
 /// | clipping, `centralize`, `unscale` | changes the second gradient: **what you want** for clipping | changes both |
 /// | `freeze` | frozen tensors are perturbed | frozen tensors are not perturbed: **what you want** |
 /// | `group` | the same | the same |
-/// | `accumulate(k)` | a perturbation per micro-batch | one for all: k calls of `ascend`, then k calls of `step`; not with `step_with` |
-/// | `data_parallel` | a perturbation per rank, along its own gradient | one for all ranks, along the mean gradient |
+/// | `accumulate(k)` | a perturbation per micro-batch: **what you want** with `step_with` | one for all: k calls of `ascend`, then k calls of `step` with the same micro-batches; `step_with` is an error |
+/// | `data_parallel` | a perturbation per rank, along its own gradient; see [`non_finite`](Adapted::non_finite) | one for all ranks, along the mean gradient |
 /// | `sharded` | a perturbation per rank | rejected |
 /// | averages, `lookahead`, `local_steps` | – | work; `ascend` is not a step for them |
 /// | `route` | works | rejected, because the other branches would step twice |
@@ -127,6 +128,32 @@ enum Phase {
     Skipped,
 }
 
+/// Which of the two gradients of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pass {
+    /// That of `ascend`.
+    First,
+    /// That of `step`.
+    Second,
+}
+
+impl fmt::Display for Pass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::First => "first",
+            Self::Second => "second",
+        })
+    }
+}
+
+impl FromStr for Pass {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        [Self::First, Self::Second].into_iter().find(|pass| pass.to_string() == text).ok_or(())
+    }
+}
+
 impl<A> Sam<A> {
     /// Perturbs by `rho`: a number or a schedule.
     pub fn new(rho: impl Into<Hyper>) -> Self {
@@ -144,6 +171,14 @@ impl<A> Sam<A> {
     /// [`retreat`](crate::OptimizerExt::retreat). Do not evaluate or save the model then.
     pub fn has_ascended(&self) -> bool {
         self.phase == Phase::Ascended
+    }
+
+    /// Which gradient of a step this call or, between calls, the next has.
+    pub(crate) fn pass(&self) -> Pass {
+        match self.phase {
+            Phase::Start | Phase::Ascending => Pass::First,
+            Phase::Ascended | Phase::Skipped => Pass::Second,
+        }
     }
 
     /// Whether a call of `ascend` is going on.
