@@ -78,7 +78,8 @@ pub use state::unshard;
 /// | [`Lars`](crate::Lars), [`Mars`](crate::Mars), [`NovoGrad`](crate::NovoGrad) | with [`by_tensor`](Self::by_tensor) | – |
 /// | [`Muon`](crate::Muon) and its family, `qk_clip`, Shampoo, SOAP, PSGD Kron, GaLore, [`Apollo`](crate::Apollo) | with [`by_tensor`](Self::by_tensor) | – |
 /// | [`Adafactor`](crate::Adafactor), [`AdamMini`](crate::AdamMini), [`Came`](crate::Came), [`Sm3`](crate::Sm3) | with [`by_tensor`](Self::by_tensor) | – |
-/// | `sam` | rejected | a perturbation per rank |
+/// | [`Sophia`](crate::Sophia), [`AdaHessian`](crate::AdaHessian) | with whole diagonals, the same on all ranks | – |
+/// | `sam` | rejected | a perturbation per rank, without the policy `Skip` |
 /// | K-FAC, [`Lbfgs`](crate::Lbfgs) | rejected | K-FAC: uses each rank's own batch |
 /// | `data_parallel`, `local_steps`, `sharded` | rejected | `data_parallel`, `local_steps`: with the same group or another |
 ///
