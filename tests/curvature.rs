@@ -242,3 +242,175 @@ fn a_group_has_its_own_decay_of_the_average() {
     }
     assert!(w.1 == v.1 && w.0 != v.0);
 }
+
+/// A diagonal before the first step waits for the parameters, which say whether it fits; another takes its place.
+#[test]
+fn a_first_diagonal_is_checked_by_the_step() {
+    fn check(opt: impl Tested) {
+        let wrong: [(Box<dyn Params<Elem = f64>>, &str); 4] = [
+            (
+                Box::new((pair(1).0, Array1::from_elem(3, 1.0))),
+                "gradient \"1\" has shape [3] where the parameter has [5]",
+            ),
+            (Box::new((pair(1).0,)), "no gradient for parameter \"1\""),
+            (Box::new((pair(1).0, pair(1).1, array![1.0])), "gradient \"2\" belongs to no parameter"),
+            (Box::new(array![1.0]), "gradient (root) belongs to no parameter"),
+        ];
+        for (diagonal, reason) in wrong {
+            let (mut first, mut params) = (opt.clone(), pair(0));
+            first.give(&*diagonal).unwrap();
+            let state = first.state_dict();
+            let mut resumed = opt.clone();
+            resumed.load_state_dict(&state).unwrap();
+            for first in [&mut first, &mut resumed] {
+                let error = first.step(&mut params, &pair(3)).unwrap_err().to_string();
+                assert!(error.contains("the diagonal of the Hessian") && error.contains(reason), "{error}");
+                assert!(bits(&params) == bits(&pair(0)) && first.state_dict() == state && first.layout().is_none());
+            }
+            // The right one takes its place.
+            first.give(&pair(500)).unwrap();
+            let (mut other, mut expected) = (opt.clone(), pair(0));
+            other.give(&pair(500)).unwrap();
+            first.step(&mut params, &pair(3)).unwrap();
+            other.step(&mut expected, &pair(3)).unwrap();
+            assert!(bits(&params) == bits(&expected) && first.state_dict() == other.state_dict());
+        }
+    }
+    for_each!(check);
+}
+
+#[test]
+fn a_first_diagonal_may_lack_tensors() {
+    type Halves = (Option<Array2<f64>>, Option<Array1<f64>>);
+    fn check(opt: impl Tested) {
+        let one: Halves = (Some(pair(500).0), None);
+        let other: Halves = (None, Some(pair(500).1));
+        let neither: Halves = (None, None);
+        for (diagonal, has) in [(&one, [true, false]), (&other, [false, true]), (&neither, [false, false])] {
+            let (mut run, mut params) = (opt.clone(), pair(0));
+            run.give(diagonal).unwrap();
+            let (mut resumed, mut same) = (opt.clone(), pair(0));
+            resumed.load_state_dict(&run.state_dict()).unwrap();
+            run.step(&mut params, &pair(3)).unwrap();
+            resumed.step(&mut same, &pair(3)).unwrap();
+            assert!(bits(&params) == bits(&same) && run.state_dict() == resumed.state_dict());
+            // What has none is as without any.
+            let (mut full, mut none) = (opt.clone(), opt.clone());
+            let (mut p, mut q) = (pair(0), pair(0));
+            full.give(&pair(500)).unwrap();
+            full.step(&mut p, &pair(3)).unwrap();
+            none.step(&mut q, &pair(3)).unwrap();
+            assert!(p.0 != q.0 && p.1 != q.1);
+            assert_eq!(params.0, if has[0] { &p } else { &q }.0);
+            assert_eq!(params.1, if has[1] { &p } else { &q }.1);
+        }
+        // A `None` above tensors, and one for the whole tree.
+        let (mut run, mut params) = (opt.clone(), (pair(0), pair(1)));
+        run.give(&(None::<Pair>, pair(500))).unwrap();
+        run.step(&mut params, &(pair(3), pair(4))).unwrap();
+        let (mut run, mut w) = (opt.clone(), pair(0));
+        run.give(&None::<Pair>).unwrap();
+        run.step(&mut w, &pair(3)).unwrap();
+        // The gradient of a tensor may be what lacks: its diagonal waits.
+        let (mut run, mut w) = (opt.clone(), pair(0));
+        run.give(&pair(500)).unwrap();
+        run.step(&mut w, &(pair(3).0, None::<Array1<f64>>)).unwrap();
+        let (mut late, mut v) = (opt, pair(0));
+        late.give(&pair(500)).unwrap();
+        run.step(&mut w, &(None::<Array2<f64>>, pair(3).1)).unwrap();
+        late.step(&mut v, &pair(3)).unwrap();
+        assert_eq!(w, v);
+    }
+    for_each!(check);
+}
+
+/// Averaging a diagonal leaves the average gradient alone: not a bit of its codes changes.
+#[test]
+fn a_diagonal_does_not_round_the_average_gradient() {
+    let all = [
+        StatePrecision::Blockwise8,
+        StatePrecision::Blockwise4(Rounding::Nearest),
+        StatePrecision::Blockwise4(Rounding::Stochastic),
+        StatePrecision::Bf16(Rounding::Stochastic),
+    ];
+    for precision in all {
+        // With β₁ = 0 nothing is left of the momentum but what a step makes of it, so this has one that stays.
+        let sophia = Sophia::new(0.1).beta1(0.5).beta2(0.5).state_precision(precision);
+        let (mut with, mut without) = (sophia.clone(), sophia);
+        let (mut w, mut v) = (pair(0), pair(0));
+        for step in 0..4 {
+            with.curvature(&pair(500 + step)).unwrap();
+            with.step(&mut w, &pair(50 + step)).unwrap();
+            without.step(&mut v, &pair(50 + step)).unwrap();
+            let entries = |opt: &Sophia<f64>, slot: &str| {
+                let state = opt.state_dict();
+                let keys: Vec<_> = state.keys().filter(|key| key.contains(slot)).map(str::to_owned).collect();
+                assert!(keys.len() >= 2);
+                let values = |key: &String| {
+                    format!("{:?}", state.tensor::<f64>(key).map(|values| values.into_raw_vec_and_offset()))
+                };
+                keys.iter().map(|key| (key.clone(), values(key))).collect::<Vec<_>>()
+            };
+            assert_eq!(with.slot("0", "momentum"), without.slot("0", "momentum"), "{precision:?}");
+            assert_eq!(entries(&with, "/momentum"), entries(&without, "/momentum"), "{precision:?}");
+            assert_ne!(with.slot("0", "hessian_moment"), without.slot("0", "hessian_moment"));
+        }
+    }
+}
+
+/// Each rank averages its own part of the diagonal, which is passed whole. The mean of two equal gradients has their bits.
+#[cfg(feature = "distributed")]
+#[test]
+fn sharded_ranks_take_their_parts() {
+    use gradus::distributed::{ThreadGroup, unshard};
+    let sophia = || Sophia::new(0.1).gamma(1.0).beta2(0.5).eps(0.1).threshold(100.0);
+    for by_tensor in [false, true] {
+        for early in [false, true] {
+            let ends = ThreadGroup::run(2, |group| {
+                let mut opt = sophia().sharded(group);
+                if by_tensor {
+                    opt = opt.by_tensor();
+                }
+                let mut params = pair(0);
+                let mut half = None;
+                for step in 0..5 {
+                    if early || step > 0 {
+                        let sophia = opt.find_mut::<Sophia<f64>>().unwrap();
+                        sophia.curvature(&pair(500 + step)).unwrap();
+                    }
+                    if step == 2 {
+                        half = Some(opt.state_dict());
+                        let sophia = opt.inner_mut();
+                        let error = sophia.curvature(&(pair(1).0, array![1.0])).unwrap_err();
+                        assert!(matches!(error, Error::Step(StepError::ShapeMismatch { .. })), "{error}");
+                    }
+                    opt.step(&mut params, &pair(50 + step)).unwrap();
+                }
+                (params, opt.state_dict(), half.unwrap())
+            });
+            let (mut alone, mut expected) = (sophia(), pair(0));
+            let mut half = None;
+            for step in 0..5 {
+                if early || step > 0 {
+                    alone.curvature(&pair(500 + step)).unwrap();
+                }
+                if step == 2 {
+                    half = Some(alone.state_dict());
+                }
+                alone.step(&mut expected, &pair(50 + step)).unwrap();
+            }
+            assert!(ends.iter().all(|end| bits(&end.0) == bits(&expected)), "{by_tensor}, {early}");
+            assert_eq!(unshard(ends.iter().map(|end| &end.1)).unwrap(), alone.state_dict());
+            assert_eq!(Some(unshard(ends.iter().map(|end| &end.2)).unwrap()), half);
+        }
+    }
+    // One that does not fit the parameters is an error on all ranks.
+    let errors = ThreadGroup::run(2, |group| {
+        let (mut opt, mut params) = (sophia().sharded(group), pair(0));
+        opt.inner_mut().curvature(&(pair(1).0, array![1.0])).unwrap();
+        let error = opt.step(&mut params, &pair(50)).unwrap_err();
+        assert_eq!(bits(&params), bits(&pair(0)));
+        error.to_string()
+    });
+    assert!(errors.iter().all(|error| error.contains("gradient \"1\" has shape [1]")), "{errors:?}");
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::compress::{Compression, Feedback};
 use super::group::Collective;
-use super::joint::{Peers, Vote, ahead, describe_grads, describe_values, ensure_outermost, non_finite, skips};
+use super::joint::{Peers, Vote, ahead, describe_grads, describe_values, non_finite, skips};
 use super::packed::{self, Place};
 use super::rows::{Exchange, has_rows};
 use super::traffic::{BUCKET_BYTES, Traffic, bucket_elements};
@@ -199,7 +199,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
     }
 
     fn check_own(&self, step: &Step<'_, A>) -> Result<()> {
-        ensure_outermost(step, "data_parallel")?;
+        self.peers.ensure_reached(step, "data_parallel")?;
         self.verify_every.map_or(Ok(()), |every| ensure_count("verify_every", every))?;
         if let Some(feedback) = &self.feedback {
             feedback.compression().check()?;

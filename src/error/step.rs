@@ -172,6 +172,13 @@ pub enum StepError {
         value: f64,
     },
 
+    /// A diagonal of the Hessian that was passed to [`curvature`](crate::rule::Elementwise::curvature) before the first step.
+    #[error("the diagonal of the Hessian does not fit the parameters; pass another to `curvature`: {reason}")]
+    UnfitDiagonal {
+        /// What would be wrong with it as a gradient.
+        reason: String,
+    },
+
     /// A parameter that must be finite is NaN or an infinity.
     #[error("parameter {} is {value} at index {index:?}", Name(.path))]
     NonFiniteParameter {

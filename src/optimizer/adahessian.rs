@@ -106,8 +106,8 @@ impl<A: Scalar> Rule<A> for AdaHessianRule {
         Decay::Decoupled
     }
 
-    fn absorbs(&self) -> bool {
-        true
+    fn absorbs(&self) -> &'static [&'static str] {
+        &["exp_hessian_diag_sq"]
     }
 
     fn absorb(&self, values: &AdaHessianValues, lanes: Lanes<'_, A>) {

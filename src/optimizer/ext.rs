@@ -210,7 +210,8 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     /// Takes [`ascend`](Self::ascend) back: puts the parameters back to where they were, for example because the second gradients cannot be
     /// computed. Without an `ascend` before it, it does nothing.
     ///
-    /// If an `accumulate` is after `sam`, also call its [`discard`](crate::adaptor::Accumulate::discard).
+    /// If an `accumulate` after `sam` has gathered gradients of [`step`](Optimizer::step), it discards them. It keeps gradients of `ascend`: call its
+    /// [`discard`](crate::adaptor::Accumulate::discard) to start over.
     ///
     /// # Errors
     /// [`StepError::CannotAscend`](crate::error::StepError::CannotAscend) if there is no `sam`, and

@@ -114,8 +114,8 @@ impl<A: Scalar> Rule<A> for SophiaRule {
         Decay::Decoupled
     }
 
-    fn absorbs(&self) -> bool {
-        true
+    fn absorbs(&self) -> &'static [&'static str] {
+        &["hessian_moment"]
     }
 
     fn absorb(&self, values: &SophiaValues, lanes: Lanes<'_, A>) {

@@ -73,6 +73,12 @@ impl Layout {
         Self { elements, by_path: sorted_by_path(&tensors), tensors }
     }
 
+    /// The layout of the tensors that these are parts of, if they are.
+    pub(crate) fn whole(&self) -> Result<Self> {
+        let whole = |info: &TensorInfo| TensorInfo::new(info.path(), info.whole_shape());
+        Self::new(self.tensors.iter().map(whole).collect())
+    }
+
     /// The number of tensors.
     pub fn len(&self) -> usize {
         self.tensors.len()

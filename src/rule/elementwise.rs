@@ -104,7 +104,8 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
     }
 
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        self.learn(step, &self.values(step)?).map(drop)
+        self.learn(step, &self.values(step)?)?;
+        self.diagonals.placed(step.layout()).map(drop)
     }
 
     optimizer_of_driver!();
@@ -138,7 +139,7 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
             }
             false => Evaluated::default(),
         };
-        let diagonals = if self.rule.absorbs() { Diagonals::read_state(&mut node)? } else { Diagonals::default() };
+        let diagonals = Diagonals::read_state(&self.rule, &mut node)?;
         let most_steps = tensors.iter().map(|(_, state)| state.steps).max().unwrap_or(0);
         let own = Commit::new(move || {
             (self.steps, self.most_steps) = (steps, most_steps);
@@ -155,7 +156,9 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         step.ensure_writable()?;
         let values = self.values(step)?;
         let learned = self.learn(step, &values)?;
+        let placed = self.diagonals.placed(step.layout())?;
         // Nothing can fail from here on.
+        placed.into_iter().for_each(|placed| self.diagonals = placed);
         let _ = self.state.begin(step, |_, _| State::default());
         let (names, decay) = (self.slot_names(), self.options.decay(self.rule.decay()));
         let of_rows = if step.is_as_paired() { None } else { elements_of_rows(step) };

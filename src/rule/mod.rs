@@ -195,13 +195,13 @@ pub trait Rule<A: Scalar>: HyperParameters + 'static {
         false
     }
 
-    /// Whether the rule is [`Curved`]: it averages diagonals of the Hessian in [`absorb`](Self::absorb). The default is `false`.
-    fn absorbs(&self) -> bool {
-        false
+    /// The slots that [`absorb`](Self::absorb) changes, if the rule is [`Curved`]: averages of the Hessian's diagonal. The default is none.
+    fn absorbs(&self) -> &'static [&'static str] {
+        &[]
     }
 
     /// Averages a diagonal of the Hessian. As [`sweep`](Self::sweep), it calls [`Lanes::each`], with a function that finds the diagonal where the
-    /// gradient is, and returns the direction 0 and the new slots. The driver calls it before `sweep`, in a step before which there was a diagonal.
+    /// gradient is, and returns the direction 0 and the new slots. Slots that [`absorbs`](Self::absorbs) does not name must stay as they are. The driver calls it before `sweep`, in a step before which there was a diagonal.
     fn absorb(&self, values: &Self::Values, lanes: Lanes<'_, A>) {
         let _ = (values, lanes);
     }

@@ -287,8 +287,14 @@ impl<'r> StateReader<'r> {
         self.dict.texts.contains_key(&format!("{}{name}", self.prefix))
     }
 
+    /// The paths and shapes of the tensors of this name, whatever the layout.
+    pub(crate) fn infos(&self, name: &str) -> Vec<TensorInfo> {
+        let prefix = format!("{}{name}/", self.prefix);
+        let tensors = self.dict.tensors.iter();
+        tensors.filter_map(|(key, entry)| Some(TensorInfo::new(key.strip_prefix(&prefix)?, &entry.shape))).collect()
+    }
+
     /// What values there are of a kind, by what stands behind it.
-    #[cfg(feature = "second-order")]
     pub(crate) fn names(&self, kind: &str) -> Vec<&'r str> {
         let prefix = format!("{}{kind}/", self.prefix);
         self.dict.texts.keys().filter_map(|key| key.strip_prefix(&prefix)).collect()

@@ -181,6 +181,12 @@ impl<'a, A: Element> Step<'a, A> {
         self.context.share = share;
     }
 
+    /// Says that an adaptor may skip the step on this rank alone.
+    #[cfg(feature = "distributed")]
+    pub(crate) fn skip_alone(&mut self) {
+        self.context.share.skips_alone = true;
+    }
+
     /// The p-norm of all gradients together, for 1 ≤ p ≤ ∞. It is infinite or NaN if an element is.
     ///
     /// If a step is checked and then taken, the gradients are read only once. Inside `sharded`, the result is the norm over all ranks;

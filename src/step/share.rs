@@ -34,11 +34,19 @@ pub(crate) struct Share<'a> {
     pub(crate) extent: Extent,
     /// The larger step; without one, norms are those of the share.
     pub(crate) larger: Option<&'a dyn Larger>,
+    /// Whether an adaptor outside may skip the step without the other ranks.
+    #[cfg(feature = "distributed")]
+    pub(crate) skips_alone: bool,
 }
 
 impl Share<'_> {
     /// All of a step.
-    pub(crate) const ALL: Self = Self { extent: Extent::All, larger: None };
+    pub(crate) const ALL: Self = Self {
+        extent: Extent::All,
+        larger: None,
+        #[cfg(feature = "distributed")]
+        skips_alone: false,
+    };
 
     /// This share, limited to an extent, for a step inside.
     #[cfg(feature = "distributed")]

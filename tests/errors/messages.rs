@@ -467,6 +467,10 @@ fn of_features() -> Vec<(Error, &'static str)> {
             "muon needs whole tensors; call `.by_tensor()` on `sharded`",
         ),
         (
+            Error::Step(StepError::UnfitDiagonal { reason: text("no gradient") }),
+            "the diagonal of the Hessian does not fit the parameters; pass another to `curvature`: no gradient",
+        ),
+        (
             Error::Ranks(RankError::NotShardable { name: "lbfgs" }),
             "lbfgs needs all tensors in one place; it cannot be used inside `sharded`",
         ),

@@ -2,6 +2,8 @@
 
 use gradus::adaptor::{Accumulate, Ema};
 use gradus::error::StepError;
+#[cfg(feature = "half")]
+use gradus::params::Element;
 use gradus::prelude::*;
 use gradus::{Error, Step};
 use ndarray::{Array1, Array2, array};
@@ -164,6 +166,73 @@ fn accumulation_is_inside_or_outside() {
     assert_eq!(outside.find::<Accumulate<f64>>().map(Accumulate::gathered), Some(0));
 }
 
+/// After `retreat`, the second gradients that were gathered belong to no step: the next one has new first gradients.
+#[test]
+fn second_gradients_are_not_mixed_with_first_ones() {
+    let chain = || Adam::new(0.1).sam(0.5).surrogate_gap(0.3).accumulate(2);
+    for skipped in [false, true] {
+        let (mut opt, mut params) = (Adam::new(0.1).sam(0.5).non_finite(NonFinite::Skip).accumulate(2), pair(0));
+        let mut first = pair(1);
+        if skipped {
+            first.1[0] = f64::INFINITY;
+        }
+        assert!(!opt.ascend(&mut params, &pair(1)).unwrap().moved);
+        assert_eq!(opt.ascend(&mut params, &first).unwrap().moved, !skipped);
+        assert!(!opt.step(&mut params, &pair(2)).unwrap().moved && opt.gathered() == 1);
+        // A resumed run knows what its sum is of.
+        let mut resumed = Adam::new(0.1).sam(0.5).non_finite(NonFinite::Skip).accumulate(2);
+        resumed.load_state_dict(&opt.state_dict()).unwrap();
+        for opt in [&mut opt, &mut resumed] {
+            let mut params = params.clone();
+            opt.retreat(&mut params).unwrap();
+            assert!(opt.gathered() == 0 && bits(&params) == bits(&pair(0)));
+            assert!(!opt.ascend(&mut params, &pair(3)).unwrap().moved);
+            assert!(opt.ascend(&mut params, &pair(3)).unwrap().moved);
+            assert!(difference(&params, &perturbed(&pair(0), &pair(3), 0.5)) < 1e-14);
+        }
+    }
+    // First gradients stay, as the parameters are where they were.
+    let (mut opt, mut params) = (chain(), pair(0));
+    opt.ascend(&mut params, &pair(1)).unwrap();
+    opt.retreat(&mut params).unwrap();
+    assert_eq!(opt.gathered(), 1);
+    // And so does the sum of an `accumulate` inside, whose micro-batches are steps of `sam`.
+    let (mut inside, mut params) = (Sgd::new(0.1).accumulate(2).sam(0.5), pair(0));
+    two_calls_of_a_micro_batch(&mut inside, &mut params);
+    let state = inside.state_dict();
+    inside.ascend(&mut params, &pair(1)).unwrap();
+    inside.retreat(&mut params).unwrap();
+    assert!(inside.inner().gathered() == 1 && inside.state_dict() == state);
+    let report = inside.step_with(&mut params, |params: &Pair| (0.0, grads(params, 1))).unwrap();
+    assert!(report.step.moved && inside.inner().gathered() == 0);
+}
+
+fn two_calls_of_a_micro_batch(opt: &mut impl Optimizer<f64>, params: &mut Pair) {
+    assert!(opt.ascend(params, &pair(1)).unwrap().moved);
+    assert!(!opt.step(params, &pair(1)).unwrap().moved);
+}
+
+/// One call with a closure in the middle of a sum of first gradients: an error before the closure is called, and the sum goes on.
+#[test]
+fn a_closure_does_not_fill_a_sum() {
+    let (mut opt, mut params) = (Adam::new(0.1).sam(0.5).accumulate(2), pair(0));
+    opt.ascend(&mut params, &pair(1)).unwrap();
+    let (state, mut calls) = (opt.state_dict(), 0);
+    let mut resumed = Adam::new(0.1).sam(0.5).accumulate(2);
+    resumed.load_state_dict(&state).unwrap();
+    for opt in [&mut opt, &mut resumed] {
+        let error = opt.step_with(&mut params, |params: &Pair| {
+            calls += 1;
+            (0.0, grads(params, 0))
+        });
+        assert!(error.unwrap_err().to_string().contains("write `accumulate` before `sam`"));
+        assert!(calls == 0 && opt.state_dict() == state && bits(&params) == bits(&pair(0)));
+    }
+    // With a sum of one there is nothing in the middle.
+    let (mut one, mut other) = (Adam::new(0.1).sam(0.5).accumulate(1), pair(0));
+    assert!(one.step_with(&mut other, |params: &Pair| (0.0, grads(params, 0))).unwrap().step.moved);
+}
+
 /// An adaptor outside that skips the second gradient leaves the parameters at the perturbed point, and a closure brings them back.
 #[test]
 fn a_step_that_is_skipped_outside_is_taken_back() {
@@ -236,4 +305,39 @@ fn sixteen_bits_are_perturbed_outside_of_master_weights() {
     let mut inside = Sgd::new(0.125).sam(0.5).master_weights();
     let error = inside.ascend(&mut w, &array![bf(1.0), bf(0.0)]).unwrap_err();
     assert!(error.to_string().contains("write `sam` after them"), "{error}");
+}
+
+/// Neither α nor the two parts of the sum may make a number too large that the result is not.
+#[cfg(feature = "half")]
+#[test]
+fn the_surrogate_gap_of_sixteen_bits_does_not_overflow() {
+    use half::{bf16, f16};
+    /// What `sam` passes on along g and h: the same in f64, rounded once.
+    fn check<H: Element>(alpha: f64, first: [f64; 3], second: [f64; 3]) {
+        let round = |values: [f64; 3]| Array1::from_iter(values.map(H::from_f64));
+        let (g, h) = (round(first), round(second));
+        let mut opt = Sgd::new(1.0).master_weights().sam(0.0).surrogate_gap(alpha);
+        let mut w = round([0.0; 3]);
+        opt.ascend(&mut w, &g).unwrap();
+        opt.step(&mut w, &h).unwrap();
+        let [g, h] = [g, h].map(|x| x.mapv(Element::as_f64));
+        let along = 1.0 + alpha * g.dot(&h) / h.dot(&h);
+        let expected: Vec<_> = (along * &h - alpha * &g).iter().map(|x| H::from_f64(-x)).collect();
+        assert_eq!(w.to_vec(), expected, "{alpha} in {}", H::DTYPE);
+        assert!(w.iter().all(|w| w.is_finite()));
+    }
+    for alpha in [1.0, 0.3, 1e-3, 1e-12] {
+        check::<f16>(alpha, [100.0, -3.0, 0.5], [120.0, 7.0, -0.25]);
+        check::<f16>(alpha, [50_000.0, -3.0, 0.5], [30_000.0, 7.0, 40_000.0]);
+        check::<bf16>(alpha, [100.0, -3.0, 0.5], [120.0, 7.0, -0.25]);
+    }
+    // In f32 the same for an α that is all but 0.
+    let (mut opt, mut w) = (Sgd::new(0.5).sam(0.0).surrogate_gap(1e-37), array![1.0_f32, 2.0]);
+    opt.ascend(&mut w, &array![1.0, 2.0]).unwrap();
+    opt.step(&mut w, &array![100.0, 200.0]).unwrap();
+    assert_eq!(w, array![-49.0, -98.0]);
+    let (mut opt, mut w) = (Sgd::new(0.5).sam(0.0).surrogate_gap(1e-42), array![1.0_f32, 2.0]);
+    opt.ascend(&mut w, &array![1.0, 2.0]).unwrap();
+    opt.step(&mut w, &array![1.0, 2.0]).unwrap();
+    assert_eq!(w, array![0.5, 1.0]);
 }

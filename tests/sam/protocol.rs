@@ -259,3 +259,35 @@ fn a_policy_skips_both_calls() {
     assert!(matches!(refused(opt.ascend(&mut w, &array![f64::NAN])), StepError::NonFiniteGradient { .. }));
     assert!(opt.clone().non_finite(NonFinite::Allow).ascend(&mut w, &array![f64::NAN]).is_ok());
 }
+
+/// The norm of ASAM is that of the gradients times the parameters: it may not be finite where the gradients are.
+#[test]
+fn the_adaptive_norm_is_under_the_policy() {
+    let chain = || Adam::new(0.1).sam(0.5).adaptive(0.01);
+    let cases = [
+        (array![1.0, f64::INFINITY], array![0.5, 0.25]),
+        (array![1.0, f64::INFINITY], array![0.5, 0.0]),
+        (array![f64::NAN, 1.0], array![0.5, 0.25]),
+        (array![1.0, 1e200], array![0.5, 1e200]),
+    ];
+    for (start, grads) in cases {
+        let same = |w: &Array1<f64>| w.iter().zip(&start).all(|(a, b)| a.to_bits() == b.to_bits());
+        let (mut opt, mut w) = (chain(), start.clone());
+        let state = opt.state_dict();
+        let expected = match start.iter().position(|w| !w.is_finite()) {
+            Some(at) => format!("parameter (root) is {} at index [{at}]", start[at]),
+            None => "the gradient norm overflows; the largest element is in (root)".into(),
+        };
+        assert_eq!(opt.ascend(&mut w, &grads).unwrap_err().to_string(), expected);
+        assert!(same(&w) && opt.state_dict() == state && !opt.has_ascended());
+
+        let mut opt = chain().non_finite(NonFinite::Skip);
+        assert!(!opt.ascend(&mut w, &grads).unwrap().moved && !opt.has_ascended() && same(&w));
+        assert!(!opt.step(&mut w, &grads).unwrap().moved && same(&w) && opt.steps() == 0);
+        assert!(chain().non_finite(NonFinite::Allow).ascend(&mut w, &grads).unwrap().moved);
+    }
+    // What is finite is computed, though the squares are not: here all of ρ is the second element's.
+    let (mut opt, mut w) = (Adam::new(0.1).sam(0.5).adaptive(0.0), array![1.0, 1.0]);
+    assert!(opt.ascend(&mut w, &array![1.0, 1e200]).unwrap().moved);
+    assert!(w[0] == 1.0 && (w[1] - 1.5_f64).abs() < 1e-15, "{w}");
+}

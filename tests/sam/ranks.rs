@@ -115,3 +115,82 @@ fn an_ascent_is_no_local_step() {
     };
     assert_eq!(run(true), run(false));
 }
+
+/// Outside of a group a rank would skip a step alone, and the others would wait for it or take it with its next one.
+#[test]
+fn no_rank_skips_alone() {
+    type Chain = Box<dyn Optimizer<f64>>;
+    type Make = fn(ThreadGroup) -> Chain;
+    let makes: [(&str, Make); 3] = [
+        ("data_parallel", |group| Box::new(Sgd::new(0.1).data_parallel(group).sam(0.5).non_finite(NonFinite::Skip))),
+        ("sharded", |group| {
+            Box::new(Sgd::new(0.1).sharded(group).clip_value(9.0).sam(0.5).non_finite(NonFinite::Skip))
+        }),
+        ("local_steps", |group| {
+            let local = Sgd::new(0.1).local_steps(2, Sgd::new(1.0)).across(group);
+            Box::new(local.sam(0.5).non_finite(NonFinite::Skip).ema(0.9))
+        }),
+    ];
+    for (name, make) in makes {
+        let errors = ThreadGroup::run(2, |group| {
+            let (mut opt, mut params) = (make(group), pair(0));
+            let error = opt.ascend(&mut params, &pair(1)).unwrap_err();
+            assert_eq!(bits(&params), bits(&pair(0)));
+            error.to_string()
+        });
+        for error in errors {
+            assert!(error.contains("on one rank alone") && error.contains("NonFinite::Allow"), "{name}: {error}");
+        }
+        // Alone, there is nobody to wait.
+        ThreadGroup::run(1, |group| {
+            let (mut opt, mut params) = (make(group), pair(0));
+            assert!(opt.ascend(&mut params, &pair(1)).unwrap().moved, "{name}");
+            assert!(opt.step(&mut params, &pair(1)).unwrap().moved, "{name}");
+        });
+    }
+}
+
+/// The policy of the group: one rank's first or second gradient is NaN, and all skip, inside of `sam` or around it.
+#[test]
+fn all_ranks_skip_by_the_policy_of_the_group() {
+    type Chain = Box<dyn Optimizer<f64>>;
+    type Make = fn(ThreadGroup) -> Chain;
+    let makes: [Make; 4] = [
+        |group| {
+            let inside = Momentum::new(0.1, 0.9).sharded(group).non_finite(NonFinite::Skip);
+            Box::new(inside.sam(0.5).non_finite(NonFinite::Allow))
+        },
+        |group| {
+            let inside = Momentum::new(0.1, 0.9).data_parallel(group).non_finite(NonFinite::Skip);
+            Box::new(inside.sam(0.5).non_finite(NonFinite::Allow))
+        },
+        |group| Box::new(Momentum::new(0.1, 0.9).sam(0.5).data_parallel(group).non_finite(NonFinite::Skip)),
+        |group| {
+            let inside = Momentum::new(0.1, 0.9).sam(0.5).non_finite(NonFinite::Skip);
+            Box::new(inside.data_parallel(group).non_finite(NonFinite::Allow))
+        },
+    ];
+    for (case, make) in makes.into_iter().enumerate() {
+        let ends = ThreadGroup::run(2, |group| {
+            let rank = group.rank();
+            let (mut opt, mut params) = (make(group), pair(0));
+            let mut moved = Vec::new();
+            for step in 0..4 {
+                let mut calls = 0;
+                let report = opt.step_with(&mut params, |params: &Pair| {
+                    calls += 1;
+                    let mut grads = grads(params, 2 * step + rank);
+                    if rank == 0 && step == calls {
+                        grads.1[1] = f64::NAN; // the first gradient of step 1, the second of step 2
+                    }
+                    (0.0, grads)
+                });
+                moved.push(report?.step.moved);
+            }
+            Ok::<_, Error>((moved, bits(&params), opt.steps()))
+        });
+        let ends: Vec<_> = ends.into_iter().map(Result::unwrap).collect();
+        assert_eq!(ends[0], ends[1], "{case}");
+        assert!(ends[0].0 == [true, false, false, true] && ends[0].2 == 2, "{case}");
+    }
+}

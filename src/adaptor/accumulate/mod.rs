@@ -5,12 +5,13 @@ mod sum;
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Adapted, Adaptor};
+use super::sam::Pass;
+use super::{Adapted, Adaptor, Sam};
 use crate::error::{Error, Result, StepError, ensure_count};
 use crate::params::{Element, Layout};
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::memo::{SourceId, new_ids};
-use crate::step::{Optimizer, PerTensor, Report, Step};
+use crate::step::{Optimizer, PerTensor, Report, Step, find};
 use sum::Sum;
 
 /// Sums the gradients of several micro-batches and takes one step with their mean. Created by
@@ -24,6 +25,11 @@ use sum::Sum;
 /// **Errors.** The optimizer inside checks every micro-batch before it is added. If it returns an error, the sum is unchanged, and you can
 /// continue with another micro-batch; [`skip_nonfinite`](crate::OptimizerExt::skip_nonfinite) *after* `accumulate` does this for NaN. If
 /// the mean itself is rejected, for example because the sum overflowed, the sum is kept. Call [`discard`](Accumulate::discard) to start over.
+///
+/// **Sharpness-aware minimization.** Write `accumulate` before [`sam`](crate::OptimizerExt::sam): every micro-batch then has its own
+/// perturbation, and is one call of `step_with`. After `sam` there is one perturbation for all micro-batches: make k calls of `ascend`, and
+/// then k calls of `step` with the same micro-batches. [`retreat`](crate::OptimizerExt::retreat) discards the gradients of `step`, and keeps
+/// those of `ascend`.
 ///
 /// **Frozen tensors.** If a tensor is frozen between two calls, its sum is discarded, and it does not move.
 ///
@@ -53,10 +59,15 @@ pub struct Accumulate<A> {
     every: u64,
     sum: bool,
     gathered: u64,
+    /// Which gradients of a `sam` inside the sum has.
+    pass: Option<Pass>,
     sums: PerTensor<Sum<A>>,
     /// Stands for the sums as they are.
     id: SourceId,
 }
+
+/// The name of [`Accumulate::pass`] in a state.
+const PASS: &str = "pass";
 
 impl<O, A> Adapted<O, Accumulate<A>> {
     /// Whether the step uses the sum of the gradients instead of their mean.
@@ -69,7 +80,7 @@ impl<O, A> Adapted<O, Accumulate<A>> {
 impl<A> Accumulate<A> {
     /// Takes one step every `every` calls.
     pub fn new(every: u64) -> Self {
-        Self { every, sum: false, gathered: 0, sums: PerTensor::new(), id: new_ids(1) }
+        Self { every, sum: false, gathered: 0, pass: None, sums: PerTensor::new(), id: new_ids(1) }
     }
 
     /// The number of gradients in the sum.
@@ -77,9 +88,14 @@ impl<A> Accumulate<A> {
         self.gathered
     }
 
+    /// Which gradients of a `sam` inside the sum has; `None` if there are none, or no `sam`.
+    pub(crate) fn pass(&self) -> Option<Pass> {
+        self.pass
+    }
+
     /// Discards the gradients that were summed since the last step.
     pub fn discard(&mut self) {
-        self.gathered = 0;
+        (self.gathered, self.pass) = (0, None);
         self.sums.all_mut().flatten().for_each(|sum| sum.begun = false);
     }
 
@@ -150,6 +166,7 @@ impl<A: Element> Adaptor<A> for Accumulate<A> {
         if !self.is_last() {
             self.add(&step);
             self.gathered += 1;
+            self.pass = find::<Sam<A>, A>(inner).map(Sam::pass);
             return self.sums.settle(made, Ok(Report::new(inner.learning_rate(), false)));
         }
         // From here on the step borrows from the sums: a shorter lifetime than the caller's.
@@ -173,6 +190,9 @@ impl<A: Element> Adaptor<A> for Accumulate<A> {
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node("accumulate");
         node.value("gathered", self.gathered);
+        if let Some(pass) = self.pass {
+            node.value(PASS, pass);
+        }
         let begun = self.sums.iter().filter(|(_, sum)| sum.begun);
         begun.for_each(|(info, sum)| sum.write(&mut node, info));
     }
@@ -181,8 +201,12 @@ impl<A: Element> Adaptor<A> for Accumulate<A> {
         let node = state.node("accumulate")?;
         let room = |gathered: &u64| *gathered == 0 || *gathered < self.every;
         let count = node.value_where("gathered", "less than the micro-batches of a step", room)?;
+        let pass = if node.has(PASS) { Some(node.value(PASS, "first or second")?) } else { None };
         let read = PerTensor::read_state(&node, |info| Ok(Some(Sum::read(&node, info)?)))?;
-        Ok(Commit::new(move || (self.gathered, self.sums, self.id) = (count, read, new_ids(1))))
+        Ok(Commit::new(move || {
+            (self.gathered, self.pass) = (count, pass);
+            (self.sums, self.id) = (read, new_ids(1));
+        }))
     }
 }
 

@@ -4,7 +4,7 @@ use crate::error::{Error, Result, StepError};
 use crate::kernel::tree;
 use crate::params::{Element, Order, TensorInfo, Values};
 use crate::step::grad::{BLOCK, Grad, WIDE_BLOCK, is_in_type, read, with_buffer};
-use crate::step::{Step, Tensor};
+use crate::step::{Step, Tensor, norm};
 
 /// Added to a norm that is divided by.
 pub(super) const NORM_EPS: f64 = 1e-12;
@@ -19,12 +19,8 @@ pub(super) struct Climb {
 }
 
 impl Climb {
-    /// The ascent by `rho` along the gradients of a step, which have this norm.
+    /// The ascent by `rho` along the gradients of a step, which have this norm, or with η this adaptive norm.
     pub(super) fn new<A: Element>(rho: f64, eta: Option<f64>, norm: f64, step: &Step<'_, A>) -> Result<Self> {
-        let norm = match eta {
-            None => norm,
-            Some(eta) => step.share().norm(adaptive_norm(step, eta), 2.0)?,
-        };
         let scale = rho / (norm + NORM_EPS);
         let is_wide = size_of::<A>() >= size_of::<f32>();
         let kept = if is_wide { A::from_f64(scale).as_f64() } else { scale };
@@ -83,17 +79,34 @@ impl Climb {
     }
 }
 
-/// ‖Tg‖ over the tensors of this step.
-fn adaptive_norm<A: Element>(step: &Step<'_, A>, eta: f64) -> f64 {
-    let tensors = step.iter().filter_map(|(info, tensor)| Some((info, tensor, tensor.grad.as_ref()?)));
-    let squares = tensors.map(|(info, tensor, grad)| {
-        let [squares] = sum_over(info, &tensor.param(), grad, |param, grad| {
-            let product = (param.abs() + eta) * grad;
-            [product * product]
+/// ‖Tg‖ of a step, over all shares. It is not finite if a parameter is not.
+pub(super) fn adaptive_norm<A: Element>(step: &Step<'_, A>, eta: f64) -> Result<f64> {
+    /// 2⁻⁶⁰⁰, with which the square of no number overflows.
+    const SMALL: f64 = 2.409919865102884e-181;
+    let norm_by = |factor: f64| {
+        let tensors = step.iter().filter_map(|(info, tensor)| Some((info, tensor, tensor.grad.as_ref()?)));
+        let squares = tensors.map(|(info, tensor, grad)| {
+            let [squares] = sum_over(info, &tensor.param(), grad, |param, grad| {
+                let product = (param.abs() + eta) * factor * grad;
+                [product * product]
+            });
+            squares
         });
-        squares
-    });
-    squares.sum::<f64>().sqrt()
+        squares.sum::<f64>().sqrt() / factor
+    };
+    let plain = norm_by(1.0);
+    step.share().norm(if plain.is_finite() { plain } else { norm_by(SMALL) }, 2.0)
+}
+
+/// The error of the first parameter that has a gradient and is not finite.
+pub(super) fn non_finite_param<A: Element>(step: &Step<'_, A>) -> Option<Error> {
+    step.iter().filter(|(_, tensor)| tensor.grad.is_some()).find_map(|(info, tensor)| {
+        let param = tensor.param();
+        let at = param.view(info.shape()).iter().position(|value| !value.is_finite())?;
+        let index = norm::unravel(at, info.shape());
+        let value = param.view(info.shape())[&*index].as_f64();
+        Some(Error::Step(StepError::NonFiniteParameter { path: info.path().into(), index, value }))
+    })
 }
 
 /// The sums of some terms over the elements of some values and a gradient: in `f64`, over fixed blocks.

@@ -2,7 +2,7 @@
 
 use std::any::TypeId;
 
-use super::{Phase, Sam};
+use super::{Pass, Phase, Sam};
 use crate::adaptor::{Accumulate, Router};
 use crate::error::{Error, Result, StepError};
 use crate::params::{Element, Params, ParamsMut};
@@ -56,7 +56,14 @@ pub(crate) fn retreat<A: Element, O: Optimizer<A> + ?Sized>(
     chain: &mut O,
     params: &mut dyn ParamsMut<Elem = A>,
 ) -> Result<()> {
-    sam_of(chain)?.go_back(params)
+    let pass = sam_of(chain)?.pass();
+    sam_of(chain)?.go_back(params)?;
+    if pass == Pass::Second {
+        // Second gradients that an `accumulate` outside has gathered belong to the step that is taken back.
+        let outside = find_mut::<Accumulate<A>, A>(chain).filter(|outside| outside.pass() == Some(Pass::Second));
+        outside.into_iter().for_each(Accumulate::discard);
+    }
+    Ok(())
 }
 
 /// Returns an error if the parameters are at a perturbed point.
@@ -65,6 +72,10 @@ pub(crate) fn ensure_settled<A: Element, O: Optimizer<A> + ?Sized>(chain: &O) ->
     let has_ascended = find::<Sam<A>, A>(chain).is_some_and(Sam::has_ascended);
     if has_ascended { Err(Error::Step(StepError::AlreadyAscended)) } else { Ok(()) }
 }
+
+/// The error of `step_with` for an `accumulate` outside.
+const ONE_CALL: &str =
+    "`step_with` is one call per step, and an `accumulate` after `sam` needs several; write `accumulate` before `sam`";
 
 /// The number of gradients in the sum of an `accumulate`, if there is one.
 fn gathered<A: Element, O: Optimizer<A> + ?Sized>(chain: &O) -> u64 {
@@ -84,6 +95,9 @@ where
     L: Into<f64>,
     O: Optimizer<A> + ?Sized,
 {
+    if find::<Accumulate<A>, A>(chain).is_some_and(|outside| outside.pass() == Some(Pass::First)) {
+        return Err(cannot_ascend(ONE_CALL));
+    }
     let (loss, grads) = evaluate(params);
     let (loss, before) = (loss.into(), gathered(chain));
     let ascent = ascend(chain, params, &grads)?;
@@ -91,8 +105,7 @@ where
     if !ascent.moved {
         if gathered(chain) > before {
             find_mut::<Accumulate<A>, A>(chain).into_iter().for_each(Accumulate::discard);
-            let reason = "`step_with` is one call per step, and an `accumulate` after `sam` needs several; write `accumulate` before `sam`";
-            return Err(cannot_ascend(reason));
+            return Err(cannot_ascend(ONE_CALL));
         }
         sam_of(chain)?.phase = Phase::Start; // a skipped ascent has no second call
         return Ok(SamReport { step: ascent, loss, perturbed_loss: None });
@@ -100,7 +113,7 @@ where
     let (perturbed_loss, grads) = evaluate(params);
     let result = chain.step(params, &grads);
     // After an error, or where an adaptor outside has skipped the step, the parameters are at the perturbed point.
-    let back = sam_of(chain)?.go_back(params);
+    let back = retreat(chain, params);
     let step = result?;
     back?;
     Ok(SamReport { step, loss, perturbed_loss: Some(perturbed_loss.into()) })

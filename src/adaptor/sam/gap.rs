@@ -7,7 +7,9 @@ use crate::error::Result;
 use crate::params::{Element, Order, Owned, TensorInfo};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::{PerTensor, Step};
+use crate::step::grad::is_in_type;
+use crate::step::memo::new_ids;
+use crate::step::{Grad, PerTensor, Step};
 
 /// What GSAM keeps: the first gradients.
 #[derive(Clone)]
@@ -34,6 +36,17 @@ impl<A> Gap<A> {
 impl<A: Element> First<A> {
     fn none() -> Self {
         Self { values: Owned::default(), is_held: false }
+    }
+
+    /// `along` times a gradient − `alpha` times the first one: computed in `f64`, and rounded once.
+    fn subtracted(&self, info: &TensorInfo, grad: &Grad<'_, A>, (along, alpha): (f64, f64)) -> Grad<'static, A> {
+        let (mut values, first) = (vec![A::zero(); info.elements()], self.values.as_values());
+        grad.read(info.shape(), Order::C, 0, &mut values);
+        let firsts = first.as_slice(Order::C).unwrap_or_default();
+        for (value, first) in values.iter_mut().zip(firsts) {
+            *value = A::from_f64(along * value.as_f64() - alpha * first.as_f64());
+        }
+        Grad::owned(values, new_ids(1))
     }
 }
 
@@ -78,11 +91,15 @@ impl<A: Element> Gap<A> {
         let (first_norm, second_norm) = (first_squares.sqrt(), step.grad_norm(2.0)?);
         let cosine = product / (second_norm * first_norm + NORM_EPS);
         let along = 1.0 + alpha * (cosine * first_norm / (second_norm + NORM_EPS));
-        for (_, tensor, first) in step.zip_mut(self.firsts.all()) {
+        let scale = -along / alpha;
+        // No element is larger than the norm of all: neither h·scale nor its sum with g overflows.
+        let is_in_range = is_in_type::<A>(scale) && scale.abs() * second_norm + first_norm <= A::max_value().as_f64();
+        for (info, tensor, first) in step.zip_mut(self.firsts.all()) {
             let Some(grad) = &mut tensor.grad else { continue };
             match first.filter(|first| first.is_held) {
+                Some(first) if !is_in_range => *grad = first.subtracted(info, grad, (along, alpha)),
                 Some(first) => {
-                    grad.scale_by(-along / alpha);
+                    grad.scale_by(scale);
                     grad.replace_with(|grad| grad.plus(first.values.as_values()));
                     grad.scale_by(-alpha);
                 }

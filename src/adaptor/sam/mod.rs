@@ -6,6 +6,7 @@ mod gap;
 mod starts;
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use super::{Adapted, Adaptor, NonFinite};
@@ -15,7 +16,7 @@ use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::share::Extent;
 use crate::step::{Optimizer, Report, Step};
-use arithmetic::Climb;
+use arithmetic::{Climb, adaptive_norm, non_finite_param};
 use gap::Gap;
 use starts::Starts;
 
@@ -73,8 +74,8 @@ pub(crate) use calls::{ascend, retreat, step_with};
 /// | clipping, `centralize`, `unscale` | changes the second gradient: **what you want** for clipping | changes both |
 /// | `freeze` | frozen tensors are perturbed | frozen tensors are not perturbed: **what you want** |
 /// | `group` | the same | the same |
-/// | `accumulate(k)` | a perturbation per micro-batch | one for all: k calls of `ascend`, then k calls of `step`; not with `step_with` |
-/// | `data_parallel` | a perturbation per rank, along its own gradient | one for all ranks, along the mean gradient |
+/// | `accumulate(k)` | a perturbation per micro-batch: **what you want** with `step_with` | one for all: k calls of `ascend`, then k calls of `step` with the same micro-batches; `step_with` is an error |
+/// | `data_parallel` | a perturbation per rank, along its own gradient; see [`non_finite`](Adapted::non_finite) | one for all ranks, along the mean gradient |
 /// | `sharded` | a perturbation per rank | rejected |
 /// | averages, `lookahead`, `local_steps` | – | work; `ascend` is not a step for them |
 /// | `route` | works | rejected, because the other branches would step twice |
@@ -127,6 +128,32 @@ enum Phase {
     Skipped,
 }
 
+/// Which of the two gradients of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pass {
+    /// That of `ascend`.
+    First,
+    /// That of `step`.
+    Second,
+}
+
+impl fmt::Display for Pass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::First => "first",
+            Self::Second => "second",
+        })
+    }
+}
+
+impl FromStr for Pass {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        [Self::First, Self::Second].into_iter().find(|pass| pass.to_string() == text).ok_or(())
+    }
+}
+
 impl<A> Sam<A> {
     /// Perturbs by `rho`: a number or a schedule.
     pub fn new(rho: impl Into<Hyper>) -> Self {
@@ -144,6 +171,14 @@ impl<A> Sam<A> {
     /// [`retreat`](crate::OptimizerExt::retreat). Do not evaluate or save the model then.
     pub fn has_ascended(&self) -> bool {
         self.phase == Phase::Ascended
+    }
+
+    /// Which gradient of a step this call or, between calls, the next has.
+    pub(crate) fn pass(&self) -> Pass {
+        match self.phase {
+            Phase::Start | Phase::Ascending => Pass::First,
+            Phase::Ascended | Phase::Skipped => Pass::Second,
+        }
     }
 
     /// Whether a call of `ascend` is going on.
@@ -167,9 +202,14 @@ impl<O, A> Adapted<O, Sam<A>> {
 
     /// Sets the policy for a gradient that is not finite.
     ///
-    /// With [`NonFinite::Error`], the default, `ascend` returns an error for the first gradient. The second goes to the optimizer inside as
+    /// With [`NonFinite::Error`], the default, `ascend` returns an error for the first gradient, and with [`adaptive`](Self::adaptive) also for a
+    /// parameter that is not finite. The second gradient goes to the optimizer inside as
     /// it is, as in any other step: add [`check_finite`](crate::OptimizerExt::check_finite). With [`NonFinite::Skip`], a step in which either is
     /// not finite is skipped; both calls return `Ok`. With [`NonFinite::Allow`], nothing is checked.
+    ///
+    /// `sam` after `data_parallel`, `sharded` or `local_steps` sees the gradients of one rank. It would skip a step on that rank alone, so
+    /// [`NonFinite::Skip`] is an error there if there are several ranks. Use [`NonFinite::Allow`], and the policy `Skip` of `data_parallel` or
+    /// `sharded`: the perturbed point of the rank is then not finite either, and all ranks skip the step.
     pub fn non_finite(self, policy: NonFinite) -> Self {
         self.with(|sam| Sam { non_finite: policy, ..sam })
     }
@@ -217,11 +257,19 @@ impl<A: Element> Sam<A> {
         if self.non_finite.outcome(norm, step)?.skip {
             return Ok((None, norm));
         }
-        Ok((Some(Climb::new(rho, eta, norm, step)?), norm))
+        let Some(eta) = eta else { return Ok((Some(Climb::new(rho, None, norm, step)?), norm)) };
+        let adaptive = adaptive_norm(step, eta)?;
+        if self.non_finite == NonFinite::Error && !adaptive.is_finite() {
+            non_finite_param(step).map_or(Ok(()), Err)?;
+        }
+        if self.non_finite.outcome(adaptive, step)?.skip {
+            return Ok((None, norm));
+        }
+        Ok((Some(Climb::new(rho, Some(eta), adaptive, step)?), norm))
     }
 
     fn ascend(&mut self, mut step: Step<'_, A>, inner: &dyn Optimizer<A>) -> Result<Report> {
-        step.set_number(inner.steps());
+        number(self.non_finite, &mut step, inner.steps());
         let (climb, norm) = self.climb(&step, inner)?;
         self.phase = match climb {
             Some(climb) => {
@@ -245,7 +293,7 @@ impl<A: Element> Sam<A> {
         step: &mut Step<'s, A>,
         at: u64,
     ) -> Result<bool> {
-        step.set_number(at);
+        number(non_finite, step, at);
         starts.ensure_all_in(step)?;
         if non_finite == NonFinite::Skip && !step.are_finite() {
             return Ok(true);
@@ -255,10 +303,21 @@ impl<A: Element> Sam<A> {
     }
 }
 
+/// Sets the number of a step, and says whether a rank may skip it alone.
+fn number<A: Element>(policy: NonFinite, step: &mut Step<'_, A>, at: u64) {
+    step.set_number(at);
+    #[cfg(feature = "distributed")]
+    if policy == NonFinite::Skip {
+        step.skip_alone();
+    }
+    #[cfg(not(feature = "distributed"))]
+    let _ = policy;
+}
+
 impl<A: Element> Adaptor<A> for Sam<A> {
     fn check(&self, step: &Step<'_, A>, inner: &dyn Optimizer<A>) -> Result<()> {
         let mut preview = step.preview();
-        preview.set_number(inner.steps());
+        number(self.non_finite, &mut preview, inner.steps());
         match self.phase {
             Phase::Start => Err(Error::Step(StepError::NotAscended)),
             Phase::Ascending => self.climb(&preview, inner).map(drop),

@@ -13,7 +13,7 @@ use std::mem;
 use std::sync::Arc;
 
 use super::group::{Collective, RankGroup};
-use crate::error::{Error, RankError, Result};
+use crate::error::{Error, RankError, Result, StepError};
 use crate::params::{Element, Layout, ParamsMut};
 use crate::step::share::Extent;
 use crate::step::{Grad, Preview, Report, Step, norm};
@@ -47,6 +47,22 @@ impl<G: RankGroup> Peers<G> {
     /// Whether there is no other rank.
     pub(super) fn are_none(&self) -> bool {
         self.group.size() == 1
+    }
+
+    /// Returns an error if a step would not reach all ranks alike: if other ranks have the rest of it, because the group of the adaptor of this
+    /// name would not reach them with its errors, or if an adaptor outside may skip it on this rank alone.
+    pub(super) fn ensure_reached<A: Element>(&self, step: &Step<'_, A>, name: &'static str) -> Result<()> {
+        let share = step.share();
+        if share.extent < Extent::Parameters {
+            return Err(Error::Ranks(RankError::InsideSharded { name }));
+        }
+        if share.skips_alone && !self.are_none() {
+            return Err(Error::Step(StepError::CannotAscend {
+                reason: "`sam` with `NonFinite::Skip` would skip a step on one rank alone, and the other ranks would wait; use \
+                         `NonFinite::Allow` and the policy of `data_parallel` or `sharded`, or write `sam` before `local_steps`",
+            }));
+        }
+        Ok(())
     }
 
     /// The lines that describe a step to the others, if there are any.
@@ -133,12 +149,6 @@ impl<G: RankGroup> Joint<G> {
         beginning.settle(step, result.is_ok());
         result
     }
-}
-
-/// Returns an error if other ranks have the rest of the step: the group of the adaptor of this name would not reach them with its errors.
-pub(super) fn ensure_outermost<A: Element>(step: &Step<'_, A>, name: &'static str) -> Result<()> {
-    let sees_all = step.share().extent >= Extent::Parameters;
-    if sees_all { Ok(()) } else { Err(Error::Ranks(RankError::InsideSharded { name })) }
 }
 
 /// A step whose gradients no rank knows yet, to ask the optimizer inside about: zero where there will be one.

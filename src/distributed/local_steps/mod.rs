@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::adaptor::{Sam, around, count_inner};
 use crate::distributed::group::{Alone, Collective};
-use crate::distributed::joint::{Peers, Vote, ahead, describe_tensors, describe_values, ensure_outermost};
+use crate::distributed::joint::{Peers, Vote, ahead, describe_tensors, describe_values};
 use crate::distributed::traffic::{BUCKET_BYTES, Traffic, bucket_elements};
 use crate::error::{Result, ensure_count};
 use crate::params::{Element, Layout, Owned, ParamsMut, TensorInfo};
@@ -195,7 +195,7 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
     }
 
     fn check_own(&self, step: &Step<'_, A>) -> Result<()> {
-        ensure_outermost(step, "local_steps")?;
+        self.peers.ensure_reached(step, "local_steps")?;
         ensure_count("every", self.every)?;
         self.anchors.ensure_known(step)
     }

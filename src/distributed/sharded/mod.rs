@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::group::{Collective, RankGroup};
-use super::joint::{Peers, Vote, ahead, describe_grads, ensure_outermost, non_finite, skips};
+use super::joint::{Peers, Vote, ahead, describe_grads, non_finite, skips};
 use super::traffic::{BUCKET_BYTES, bucket_elements};
 use crate::adaptor::{NonFinite, around, count_inner};
 use crate::error::{Error, Name, Result};
@@ -78,7 +78,8 @@ pub use state::unshard;
 /// | [`Lars`](crate::Lars), [`Mars`](crate::Mars), [`NovoGrad`](crate::NovoGrad) | with [`by_tensor`](Self::by_tensor) | – |
 /// | [`Muon`](crate::Muon) and its family, `qk_clip`, Shampoo, SOAP, PSGD Kron, GaLore, [`Apollo`](crate::Apollo) | with [`by_tensor`](Self::by_tensor) | – |
 /// | [`Adafactor`](crate::Adafactor), [`AdamMini`](crate::AdamMini), [`Came`](crate::Came), [`Sm3`](crate::Sm3) | with [`by_tensor`](Self::by_tensor) | – |
-/// | `sam` | rejected | a perturbation per rank |
+/// | [`Sophia`](crate::Sophia), [`AdaHessian`](crate::AdaHessian) | with whole diagonals, the same on all ranks | – |
+/// | `sam` | rejected | a perturbation per rank, without the policy `Skip` |
 /// | K-FAC, [`Lbfgs`](crate::Lbfgs) | rejected | K-FAC: uses each rank's own batch |
 /// | `data_parallel`, `local_steps`, `sharded` | rejected | `data_parallel`, `local_steps`: with the same group or another |
 ///
@@ -202,7 +203,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Sharded<O, G, A> {
     }
 
     fn check_own(&self, step: &Step<'_, A>) -> Result<()> {
-        ensure_outermost(step, "sharded")?;
+        self.peers.ensure_reached(step, "sharded")?;
         let instead = "use `data_parallel`, or pass a dense gradient";
         step.grads().try_for_each(|(info, grad)| grad.ensure_dense(info, "sharded", instead))?;
         self.ensure_ready(step.layout())
@@ -261,7 +262,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
         let (shard, ahead) = (self.shard(step.layout()), ahead(step));
         let [mut params, grads] = [(); 2].map(|()| vec![A::zero(); shard.cut.part()]);
         shard.read_params(&ahead, &mut params);
-        self.inner.check(&shard.step(&ahead, &mut params, &grads, Share { extent: self.extent(), larger: None }))
+        self.inner.check(&shard.step(&ahead, &mut params, &grads, Share { extent: self.extent(), ..Share::ALL }))
     }
 
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
@@ -274,7 +275,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
         let Self { inner, non_finite: policy, buffers, torn, .. } = self;
         buffers.reduce(joint.group())?;
         // The sum of finite gradients need not be finite. All know before anybody asks for a norm of them.
-        let share = Share { extent, larger: None };
+        let share = Share { extent, ..Share::ALL };
         let Buffers { grads, params, .. } = &mut *buffers;
         let own = skips(*policy, || non_finite_of(grads, &shard.step(&step, params, grads, share)));
         if !joint.confirm(own.map(|skips| Vote { skips, ..Vote::default() }))? {
@@ -283,7 +284,12 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
         let report = joint.take(&mut step, begin, |joint, step| {
             shard.read_params(step, &mut buffers.params);
             let across = Across::new(joint.group());
-            let own = shard.step(step, &mut buffers.params, &buffers.grads, Share { extent, larger: Some(&across) });
+            let own = shard.step(
+                step,
+                &mut buffers.params,
+                &buffers.grads,
+                Share { extent, larger: Some(&across), ..Share::ALL },
+            );
             let accepted = inner.check(&own);
             across.ensure_sound()?;
             joint.confirm(accepted.map(|()| Vote::default()))?;
