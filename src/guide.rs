@@ -40,5 +40,8 @@ pub mod coming_from {
 #[doc = include_str!("../guide/speed.svg")]
 pub mod speed {}
 
+#[doc = include_str!("../guide/memory.md")]
+pub mod memory {}
+
 #[doc = include_str!("../guide/extending.md")]
 pub mod extending {}

@@ -94,6 +94,7 @@ fn elementwise<A: Scalar>() -> Table<A> {
         Adan: Adan::new(rate()); beta1 0.5, beta2 0.7, beta3 0.6, eps 0.1;
         AdEMAMix: AdEMAMix::new(rate()); beta1 0.5, beta2 0.7, beta3 0.6, alpha 2.0, eps 0.1;
         AdaHessian: AdaHessian::new(rate()).eps(0.5); beta1 0.5, beta2 0.7, eps 0.1;
+        SimplifiedAdEMAMix: SimplifiedAdEMAMix::new(rate()); beta1 0.5, beta2 0.7, alpha 2.0, eps 0.1;
         Adopt: Adopt::new(rate()); beta1 0.5, beta2 0.7, eps 0.9, clip_exponent 0.1;
         Asgd: Asgd::new(rate()); lambda 0.1, alpha 0.5;
         Lamb: Lamb::new(rate()); beta1 0.5, beta2 0.7, eps 0.1;

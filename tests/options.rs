@@ -10,8 +10,8 @@ use gradus::{
     AdEMAMix, AdaBelief, AdaHessian, AdaMuon, Adadelta, Adafactor, Adagrad, Adam, AdamMini, AdamW, AdamWScheduleFree,
     Adamax, Adan, Adopt, Apollo, ApolloMini, Asgd, Came, DAdaptAdam, DAdaptSgd, Dion, DoG, DoWG, LaProp, Lamb, Lars,
     Lion, Madgrad, Mars, MarsLion, Momentum, Muon, NAdam, NAdamW, Nesterov, NorMuon, NovoGrad, Optimizer, OptimizerExt,
-    Prodigy, RAdam, RAdamScheduleFree, RAdamW, RmsProp, Rprop, Scion, Sgd, SgdScheduleFree, SignSgd, Signum, Sm3,
-    Sophia, StableAdamW, Yogi,
+    Prodigy, RAdam, RAdamScheduleFree, RAdamW, RmsProp, Rprop, Scion, Sgd, SgdScheduleFree, SignSgd, Signum,
+    SimplifiedAdEMAMix, Sm3, Sophia, StableAdamW, Yogi,
 };
 use ndarray::{Array1, Array2, ArrayD, ShapeBuilder, Zip, array, s};
 
@@ -219,6 +219,7 @@ macro_rules! for_each_optimizer {
         $call!(AdEMAMix::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
         $call!(Sophia::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
         $call!(AdaHessian::new(LEARNING_RATE).eps(0.1).weight_decay(0.3), 0.0, 0.3);
+        $call!(SimplifiedAdEMAMix::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
         $call!(Adopt::new(LEARNING_RATE).weight_decay(0.3), 0.0, 0.3);
         $call!(Adan::new(LEARNING_RATE).proximal(false).weight_decay(0.3), 0.0, 0.3);
         $call!(Madgrad::new(LEARNING_RATE).weight_decay(0.1), 0.1, 0.0);

@@ -30,6 +30,7 @@ const OPTIMIZERS: [Row; ROWS] = [
     ("Yogi", 2, ONCE, || Box::new(Yogi::new(1e-3))),
     ("LaProp", 2, ONCE, || Box::new(LaProp::new(1e-3))),
     ("AdEMAMix", 3, ONCE, || Box::new(AdEMAMix::new(1e-3))),
+    ("SimplifiedAdEMAMix", 2, ONCE, || Box::new(SimplifiedAdEMAMix::new(1e-4))),
     ("Adopt", 2, ONCE, || Box::new(Adopt::new(1e-3))),
     ("Adan", 4, ONCE, || Box::new(Adan::new(1e-3))),
     ("Madgrad", 3, ONCE, || Box::new(Madgrad::new(1e-3))),
@@ -56,7 +57,7 @@ const OPTIMIZERS: [Row; ROWS] = [
     ("Momentum, trust ratio", 1, &[3], || Box::new(Momentum::new(1e-3, 0.9).trust_ratio(true))),
 ];
 
-const ROWS: usize = 32;
+const ROWS: usize = 33;
 
 pub(crate) fn against_the_floor() {
     println!("\n## f32, the other optimizers, beside loops that read what they measure and then move the same bytes\n");

@@ -7,17 +7,20 @@
 //!
 //! Before that, the same pre-training runs with half of the steps and Muon for the matrices of the blocks.
 //!
+//! It also runs with parameters of 16 bits and state of 8 and of 4 bits, in 3.2 instead of 12 bytes per parameter, and must be as accurate.
+//!
 //! Then the model learns differences: by training everything, by training only the upper block, or by low-rank adapters beside frozen weights. The
 //! table at the end shows the cost of each way and how many sums and differences are right. The fine-tuned models have mostly forgotten how to
 //! add, because they saw no sums; without its adapter, the adapted model can still add.
 //!
 //! ```sh
-//! cargo run --release --example transformer --features checkpoint,lora
+//! cargo run --release --example transformer --features checkpoint,half,lora
 //! ```
 
 mod arithmetic;
 mod layers;
 mod model;
+mod narrow;
 mod report;
 
 use std::time::Instant;
@@ -60,6 +63,7 @@ fn main() -> Result<()> {
     let [adds_by_muon, adds] = [&by_muon, &base].map(|model| model.accuracy(None, &held_out_sums));
     println!("held-out sums: {:.1} % right after {PRETRAINING} steps of AdamW,", 100.0 * adds);
     println!("{:.1} % after {} of Muon and AdamW", 100.0 * adds_by_muon, PRETRAINING / 2);
+    narrow::compare(PRETRAINING, adds, &sums, &held_out_sums)?;
 
     let before = [adds, base.accuracy(None, &held_out)];
     let asked = |model: &Model, adapters: Option<&Adapters<f32>>| {

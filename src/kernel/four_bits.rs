@@ -22,8 +22,11 @@ pub(crate) enum Map {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum CodeRounding {
     Nearest,
-    /// With the random bits of this seed.
-    Stochastic(u32),
+    /// With the random bits of this seed, which are others for each slot.
+    Stochastic {
+        seed: u32,
+        slot: usize,
+    },
 }
 
 /// The positive numbers of [`Map::Signed`], after 0. The negative ones are the same without 1.
@@ -146,8 +149,9 @@ impl Map {
                 let groups = values.chunks(SMALL_GROUP).zip(codes.chunks_mut(SMALL_GROUP / 2)).zip(scales);
                 for (number, ((values, codes), scale)) in groups.enumerate() {
                     *scale = match rounding {
-                        CodeRounding::Stochastic(seed) => {
-                            let seed = seed.wrapping_add((number * SMALL_GROUP) as u32);
+                        CodeRounding::Stochastic { seed, slot } => {
+                            // Per group: wherever a call begins, the seed of a group is the same.
+                            let seed = seed.wrapping_add((number * SMALL_GROUP) as u32) ^ ((slot as u32) << 30);
                             match self {
                                 Self::Signed => group(values, codes, seed, signed_at_random),
                                 Self::Unsigned => group(values, codes, seed, unsigned_at_random),
@@ -265,7 +269,7 @@ mod tests {
 
     #[test]
     fn groups_of_zeros_stay_so_and_squares_stay_above_zero() {
-        for rounding in [CodeRounding::Nearest, CodeRounding::Stochastic(7)] {
+        for rounding in [CodeRounding::Nearest, CodeRounding::Stochastic { seed: 7, slot: 0 }] {
             for map in [Map::Signed, Map::Unsigned] {
                 assert_eq!(round_trip(map, &[0.0_f32; 300], rounding, Arch::Scalar).1, [0.0; 300]);
             }
@@ -282,7 +286,7 @@ mod tests {
     fn every_level_has_the_same_codes() {
         fn check<A: Scalar>() {
             for map in [Map::Signed, Map::Unsigned] {
-                for rounding in [CodeRounding::Nearest, CodeRounding::Stochastic(99)] {
+                for rounding in [CodeRounding::Nearest, CodeRounding::Stochastic { seed: 99, slot: 0 }] {
                     let values = numbers::<A>(map, 1003);
                     let expected = round_trip(map, &values, rounding, Arch::Scalar);
                     for arch in simd::available().into_iter().filter_map(|level| level.arch()) {
@@ -310,7 +314,7 @@ mod tests {
             values.push(1.0);
             let mut sums = vec![0.0_f64; values.len()];
             for round in 0..ROUNDS {
-                let rounding = CodeRounding::Stochastic(round.wrapping_mul(1009));
+                let rounding = CodeRounding::Stochastic { seed: round.wrapping_mul(1009), slot: 0 };
                 let (_, back) = round_trip(map, &values, rounding, Arch::Scalar);
                 sums.iter_mut().zip(back).for_each(|(sum, back)| *sum += f64::from(back));
             }

@@ -62,7 +62,7 @@ use crate::schedule::Hyper;
 /// | `warmup_init` | `false` | | limits the learning rate to 10⁻⁶t |
 /// | `clip_updates` | `true` | | limits the rms of an update to d |
 /// | `momentum_first` | `false` | | averages updates before they are multiplied by α |
-/// | `scaled_decay` | `false` | | multiplies λ by α instead of η |
+/// | `scaled_decay` | `false` | | multiplies λ by α instead of η; a [fixed decay](crate::rule::DecayRate::Fixed) stays λ |
 /// | `decay_offset` | 0 | | first steps in which the means are those of the current gradient |
 /// | `longest_axes` | `false` | | takes the two longest axes for rows and columns, and of equal ones the later |
 /// | `min_side` | 0 | | a matrix with fewer rows or columns has one v per element |
@@ -286,6 +286,7 @@ mod tests {
 
     use crate::error::{Error, StepError};
     use crate::prelude::*;
+    use crate::rule::DecayRate;
 
     #[test]
     fn first_steps_by_hand() {
@@ -351,6 +352,7 @@ mod tests {
         close(after(Adafactor::hugging_face(0.25).weight_decay(0.5), 1), 2.0 * 0.75 - 0.5);
         close(after(Adafactor::hugging_face(0.25).warmup_init(true), 1), 2.0 - 2e-6);
         close(after(Adafactor::hugging_face(0.0).weight_decay(0.5), 1), 2.0);
+        close(after(Adafactor::hugging_face(0.25).weight_decay(0.5).decoupled_decay(DecayRate::Fixed), 1), 1.0 - 0.5);
         // λ alone decays.
         close(after(Adafactor::optax(0.25).weight_decay(0.5), 1), 1.0 - 0.5);
         // m = 0.1, then 0.19.

@@ -47,7 +47,7 @@ use crate::schedule::Hyper;
 /// `exp_avg` m₁, `exp_avg_slow` m₂ and `exp_avg_sq` v, each of the parameter's shape: three elements per parameter (12 bytes in f32).
 ///
 /// # Conventions
-/// The paper's algorithm 1, and optax's `contrib.ademamix`. optax adds the decay to the direction, which differs by ηλ times the step.
+/// The paper's algorithm 1, and optax's `contrib.ademamix`. optax adds the decay to the direction, which is rounded differently.
 ///
 /// # Errors
 /// A step returns [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) if a value is out of range, and the errors of

@@ -48,6 +48,7 @@ mod sgd;
 #[cfg(feature = "second-order")]
 mod shampoo;
 mod signum;
+mod simplified_ademamix;
 mod sm3;
 #[cfg(feature = "second-order")]
 mod soap;
@@ -136,6 +137,7 @@ optimizers! {
         SgdScheduleFreeRule, SgdScheduleFreeValues;
     sgd: Sgd; SgdRule, SgdValues;
     sm3: Sm3; Sm3Rule, Sm3Values;
+    simplified_ademamix: SimplifiedAdEMAMix; SimplifiedAdEMAMixRule, SimplifiedAdEMAMixValues;
     signum: SignSgd, Signum; SignSgdRule, SignSgdValues, SignumRule, SignumValues;
     #[cfg(feature = "second-order")]
     shampoo: Shampoo; Graft, ShampooRule, ShampooValues;

@@ -225,7 +225,9 @@ impl<A: Scalar, R: FactoredRule<A>> Factored<R, A> {
         let mut measured = of_grad.measure(&param.as_values());
         let rms = measured.rms();
         let mut step_size = self.rule.step_size(own, &at, &rms);
-        pull.decay *= self.rule.decay_factor(own, &at, &rms);
+        if !self.options.has_fixed_decay() {
+            pull.decay *= self.rule.decay_factor(own, &at, &rms);
+        }
         let mut directions = of_grad;
         if let [Slot { values: average, .. }] = momentum {
             let [kept, fresh] = [moments.momentum, (1.0 - moments.momentum) * step_size].map(A::from_f64);

@@ -94,7 +94,7 @@ pub(super) fn packed<A: Scalar, S: Slots<A>>(
             let PackedMut { codes, scales, map } = slot.range(start, length);
             let rounding = match rounding {
                 Rounding::Nearest => CodeRounding::Nearest,
-                Rounding::Stochastic => CodeRounding::Stochastic(seed.wrapping_add(start as u32) ^ ((at as u32) << 30)),
+                Rounding::Stochastic => CodeRounding::Stochastic { seed: seed.wrapping_add(start as u32), slot: at },
             };
             map.narrow(arch, &wide[..length], (codes, scales), rounding);
         }

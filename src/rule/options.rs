@@ -92,6 +92,11 @@ impl Options {
         }
     }
 
+    /// Whether the decay does not follow what changes the learning rate.
+    pub(super) fn has_fixed_decay(self) -> bool {
+        self.decoupled == Some(DecayRate::Fixed)
+    }
+
     /// Returns an error if an argument of an option is out of range.
     pub(super) fn check(self) -> Result<()> {
         self.decoupled.map_or(Ok(()), DecayRate::check)
@@ -139,7 +144,7 @@ impl Options {
     pub(super) fn of<A: Element>(self, step_size: f64, pull: Pull, measured: &Measured, norm: Option<f64>) -> Move {
         let most = A::max_value().as_f64();
         let within = |value: f64| value.clamp(-most, most);
-        let is_fixed = self.decoupled == Some(DecayRate::Fixed);
+        let is_fixed = self.has_fixed_decay();
         let mut step_size = step_size;
         if self.cautious {
             step_size = step_size * measured.elements / (measured.moving() + 1.0);

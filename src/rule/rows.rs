@@ -344,3 +344,38 @@ pub(super) fn start_rows<A: Scalar, R: Rule<A>>(
         state.slots.start(&starts(rule, coefficients, A::zero()), info.shape(), rows);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array2;
+
+    use crate::kernel::narrow::seed;
+    use crate::prelude::*;
+    use crate::rule::{Rounding, StatePrecision};
+
+    /// In a step whose seeds go past a multiple of 2³⁰. With several threads, parts begin within the four groups that are rounded together.
+    #[test]
+    fn threads_do_not_change_what_is_rounded_at_random() {
+        const WIDTH: usize = 128;
+        const ROWS: usize = 1002;
+        let elements = (WIDTH * ROWS) as u32;
+        let passes = |step: &u64| (elements / 2..elements).contains(&((1 << 30) - seed(0, *step) % (1 << 30)));
+        let step = (2..).find(passes).unwrap();
+        let run = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let few_bits = StatePrecision::Blockwise4(Rounding::Stochastic);
+                let (mut opt, mut table) = (Adam::new(0.1).state_precision(few_bits), Array2::zeros((ROWS, WIDTH)));
+                let values = Array2::from_shape_fn((ROWS, WIDTH), |(i, j)| (0.37 * (i * WIDTH + j) as f32).sin());
+                let grads = Rows::new((0..ROWS).collect(), values);
+                opt.step(&mut table, &grads).unwrap();
+                opt.most_steps = step - 1;
+                opt.state.all_mut().flatten().for_each(|state| state.steps = step - 1);
+                opt.step(&mut table, &grads).unwrap();
+                (table, opt.state_dict())
+            })
+        };
+        let expected = run(1);
+        assert!((2..5).all(|threads| run(threads) == expected));
+    }
+}

@@ -5,7 +5,7 @@ use crate::params::{Order, Scalar};
 use crate::step::Grad;
 use crate::step::grad::{WIDE_BLOCK, with_buffer};
 
-/// Elements that are summed up by one thread: every part has sums of its own for all rows and columns.
+/// Elements that are summed up by one thread, at least as many as there are sums: every part has its own for all rows and columns.
 const SPREAD_LEAF: usize = 64 * 1024;
 
 /// A tensor whose rows and columns are any two axes. There is a mean of a row for each index of all axes but that of the columns, and the other way round.
@@ -97,10 +97,17 @@ impl Spread {
         self.sums_of(grad, 0, self.shape.iter().product())
     }
 
-    /// Those of a range of elements, in a tree that depends only on its length.
+    /// How many elements are summed up by one thread.
+    fn leaf(&self) -> usize {
+        let (rows, columns) = self.lengths();
+        SPREAD_LEAF.max(rows + columns)
+    }
+
+    /// Those of a range of elements, in a tree that depends only on its length and the shape.
     fn sums_of<A: Scalar>(&self, grad: &Grad<'_, A>, start: usize, length: usize) -> (Vec<f64>, Vec<f64>) {
-        if length > SPREAD_LEAF {
-            let middle = length.div_ceil(SPREAD_LEAF).next_power_of_two() / 2 * SPREAD_LEAF;
+        let leaf = self.leaf();
+        if length > leaf {
+            let middle = length.div_ceil(leaf).next_power_of_two() / 2 * leaf;
             let left = || self.sums_of(grad, start, middle);
             let (mut sums, others) = tree::join(length, left, || self.sums_of(grad, start + middle, length - middle));
             let add =

@@ -52,6 +52,7 @@ pub(crate) fn optimizer<A: Scalar>(name: &str, case: &Case) -> Box<dyn Optimizer
         "yogi" => with!(Yogi::new(rate); beta1 beta2 eps initial_accumulator_value weight_decay;),
         "laprop" => with!(LaProp::new(rate); beta1 beta2 eps weight_decay;),
         "ademamix" => with!(AdEMAMix::new(rate); beta1 beta2 beta3 alpha eps weight_decay;),
+        "simplifiedademamix" => with!(SimplifiedAdEMAMix::new(rate); beta1 beta2 alpha eps weight_decay;),
         "adopt" => with!(Adopt::new(rate); beta1 beta2 eps clip_exponent weight_decay;),
         "adan" => with!(Adan::new(rate); beta1 beta2 beta3 eps weight_decay; proximal),
         "madgrad" => with!(Madgrad::new(rate); momentum eps weight_decay;),

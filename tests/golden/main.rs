@@ -268,6 +268,11 @@ fn ademamix_agrees() {
 }
 
 #[test]
+fn simplified_ademamix_agrees() {
+    agrees("simplifiedademamix", F64, F32_DECAY_BEFORE);
+}
+
+#[test]
 fn adopt_agrees() {
     agrees("adopt", F64, F32_DECAY_BEFORE);
 }

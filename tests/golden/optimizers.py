@@ -64,6 +64,7 @@ from references import (
     rmsprop_reference,
     rprop_reference,
     signum_reference,
+    simplified_ademamix_reference,
     yogi_reference,
     schedule_free_reference,
 )
@@ -164,6 +165,11 @@ def optax_yogi(rate, options):
 def optax_ademamix(rate, options):
     """optax's AdEMAMix."""
     return optax.contrib.ademamix(rate, **renamed(BETAS | {"beta3": "b3"}, options))
+
+
+def optax_simplified_ademamix(rate, options):
+    """optax's simplified AdEMAMix."""
+    return optax.contrib.simplified_ademamix(rate, **renamed(BETAS, options))
 
 
 def optax_adopt(rate, options):
@@ -473,6 +479,19 @@ OPTIMIZERS = [
             "weight_decay": {"weight_decay": 0.1},
         },
         optax_rule=optax_ademamix,
+    ),
+    Optimizer(
+        "simplifiedademamix",
+        None,
+        simplified_ademamix_reference,
+        0.001,
+        {
+            "plain": {},
+            "betas+eps": {"beta1": 0.8, "beta2": 0.99, "eps": 1e-4},
+            "alpha": {"beta1": 0.95, "alpha": 10.0},
+            "weight_decay": {"weight_decay": 0.1},
+        },
+        optax_rule=optax_simplified_ademamix,
     ),
     Optimizer(
         "adopt",

@@ -360,6 +360,22 @@ def ademamix_reference(beta1=0.9, beta2=0.999, beta3=0.9999, alpha=5.0, eps=1e-8
     return update
 
 
+def simplified_ademamix_reference(beta1=0.99, beta2=0.95, alpha=0.0, eps=1e-8, weight_decay=0.0):
+    """Simplified AdEMAMix."""
+    t = 0
+    m = v = 0.0
+
+    def update(theta, g, lr):
+        nonlocal t, m, v
+        t += 1
+        m = beta1 * m + g
+        v = beta2 * v + (1 - beta2) * g * g
+        direction = (m + alpha * g) / (np.sqrt(v / (1 - beta2**t)) + eps)
+        return theta * (1 - lr * weight_decay) - lr * direction
+
+    return update
+
+
 def adopt_reference(beta1=0.9, beta2=0.9999, eps=1e-6, clip_exponent=0.25, weight_decay=0.0):
     """ADOPT, with a limit of 0 in the first step."""
     t = 0

@@ -8,7 +8,7 @@ use super::case::{Case, Setting, cases};
 use super::{F32, F32_RMSPROP, F64, Tolerance, compare};
 
 /// The name of every file.
-const OPTIMIZERS: [&str; 29] = [
+const OPTIMIZERS: [&str; 30] = [
     "sgd",
     "momentum",
     "nesterov",
@@ -32,6 +32,7 @@ const OPTIMIZERS: [&str; 29] = [
     "yogi",
     "laprop",
     "ademamix",
+    "simplifiedademamix",
     "adopt",
     "adan",
     "madgrad",
@@ -191,6 +192,11 @@ fn a_default_that_is_slightly_off_is_noticed() {
         ("ademamix", "alpha", 5.000_01),
         ("ademamix", "eps", 1.01e-8),
         ("ademamix", "weight_decay", 1e-9),
+        ("simplifiedademamix", "beta1", 0.990_001),
+        ("simplifiedademamix", "beta2", 0.950_001),
+        ("simplifiedademamix", "alpha", 1e-6),
+        ("simplifiedademamix", "eps", 1.01e-8),
+        ("simplifiedademamix", "weight_decay", 1e-9),
         ("adopt", "beta1", 0.900_001),
         ("adopt", "beta2", 0.999_901),
         ("adopt", "eps", 0.4),

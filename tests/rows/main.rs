@@ -50,6 +50,7 @@ macro_rules! for_each_optimizer {
         $call!(AdEMAMix::<$float>::new(0.01));
         $call!(Sophia::<$float>::new(0.01).weight_decay(0.1));
         $call!(AdaHessian::<$float>::new(0.01).eps(0.1));
+        $call!(SimplifiedAdEMAMix::<$float>::new(0.01));
         $call!(Adopt::<$float>::new(0.01));
         $call!(Adan::<$float>::new(0.01));
         $call!(Asgd::<$float>::new(0.01));
