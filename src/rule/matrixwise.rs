@@ -28,7 +28,8 @@ use crate::step::{Grad, Optimizer, PerTensor, Report, Step, Tensor, counter, nor
 ///
 /// Tensors are divided between threads, and so are the products of large ones; the bits do not depend on the number of threads. A gradient that is
 /// not finite is an error, because it would make a whole matrix NaN. The other errors are those of [`Elementwise`](super::Elementwise). A step
-/// allocates scratch memory of a few times the size of the tensors.
+/// allocates scratch memory of a few times the size of the tensors, and frees it. Products of optimizers with the feature `second-order` also keep one
+/// buffer of the size of the processor's L2 cache per thread.
 #[must_use = "an optimizer moves nothing until `step` is called"]
 pub struct Matrixwise<R, A> {
     pub(crate) rule: R,
