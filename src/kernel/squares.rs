@@ -7,7 +7,7 @@ use crate::kernel::simd;
 use crate::params::Scalar;
 
 /// Sums of squares below this have lost digits to underflow.
-const TINY: f64 = 1e-280;
+const LEAST_SUM: f64 = 1e-280;
 
 /// Squares summed side by side, the same on every machine.
 const SQUARE_LANES: usize = 8;
@@ -32,7 +32,7 @@ pub(crate) fn norm<A: Scalar, D: Dimension>(values: &ArrayRef<A, D>) -> f64 {
 
 /// The Euclidean norm of an array whose sum of squares is known: its root, unless the squares have over- or underflowed.
 pub(crate) fn root<A: Scalar, D: Dimension>(squares: f64, values: &ArrayRef<A, D>) -> f64 {
-    if squares.is_finite() && squares > TINY {
+    if squares.is_finite() && squares > LEAST_SUM {
         return squares.sqrt();
     }
     let largest = values.iter().fold(0.0, |largest, x| x.as_f64().abs().max(largest));
