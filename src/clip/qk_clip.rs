@@ -39,7 +39,8 @@ use crate::step::{Optimizer, Report, Step, Tensor};
 /// pytorch-optimizer's `MuonClip` with `qk_clip_alpha=0.5`, whose Muon is `Muon::new(lr).nesterov(false).match_rms_adamw(true).weight_decay(0.0)`.
 ///
 /// A logit is qᵀk/√d, before the softmax; the largest is taken over all positions that attention does not mask. The rows of a weight (the elements of its
-/// first axis) are the heads one after the other, with equally many rows each; a first axis of heads also fits. Query and key are two tensors.
+/// first axis) are the heads one after the other, with equally many rows each; a first axis of heads also fits. Query and key are two tensors: divide a
+/// fused weight into views of its rows in the tree of parameters.
 ///
 /// You may observe the logits of several micro-batches before a step: the largest counts. A call that takes no step, as with `accumulate` inside, keeps
 /// them. With several [ranks](crate::distributed), each rank must observe the same numbers, the largest over all ranks.
@@ -48,8 +49,8 @@ use crate::step::{Optimizer, Report, Step, Tensor};
 /// [`find_mut::<QkClip>()`](crate::OptimizerExt::find_mut).
 ///
 /// # Errors
-/// [`StepError::UnequalHeads`] if rows do not fit the heads, [`StepError::PatternUnmatched`] for a path without a tensor, and
-/// [`StepError::HyperParameter`]. The step that returns them changes nothing; call [`discard`](Self::discard) to continue.
+/// [`StepError::UnequalHeads`] if rows do not fit the heads, [`StepError::FusedHeads`] if query and key are one tensor, [`StepError::PatternUnmatched`]
+/// for a path without a tensor, and [`StepError::HyperParameter`]. The step that returns them changes nothing; call [`discard`](Self::discard) to continue.
 /// [`CutTensors`](crate::error::RankError::CutTensors) inside `sharded` without `by_tensor`.
 ///
 /// # Example
@@ -138,6 +139,9 @@ impl QkClip {
         let layout = step.layout();
         let mut clips = Vec::new();
         for ((query, key), largest) in &self.observed {
+            if key.as_ref() == Some(query) {
+                return Err(Error::Step(StepError::FusedHeads { path: query.clone() }));
+            }
             let tensor = position(layout, query)?;
             let per_head = rows_per_head(&layout.tensors()[tensor], largest.len())?;
             let (key, heads) = match key {

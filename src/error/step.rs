@@ -278,6 +278,13 @@ pub enum StepError {
         head_rows: Option<usize>,
     },
 
+    /// The logits of one tensor were observed as those of a query and of its own key.
+    #[error("{} is the query and the key of the same heads; qk_clip needs two tensors", Name(.path))]
+    FusedHeads {
+        /// The tensor.
+        path: String,
+    },
+
     /// An option is not possible with this optimizer.
     #[error("{option} is not possible with {optimizer}; it needs {needs}")]
     OptionNotPossible {

@@ -28,9 +28,8 @@ use crate::step::{Grad, Optimizer, PerTensor, Report, Step, Tensor, counter, nor
 
 /// An optimizer from a [`FactoredRule`].
 ///
-/// It has the rule's slots and a step count per tensor, created when the tensor gets its first gradient. Weight decay is decoupled. Changing on a
-/// running optimizer whether a tensor is factored, or whether there is a momentum, resets the state of the tensor. A state saved with other slots is
-/// rejected.
+/// It has the rule's slots and a step count per tensor, created when the tensor gets its first gradient. Weight decay is decoupled. If an option changes
+/// between two steps whether a tensor is factored, or whether there is a momentum, the state is reset as that of a [`Matrixwise`](super::Matrixwise).
 ///
 /// A step reads each gradient three times and each parameter twice. It allocates scratch memory of three numbers per row and column, not of the size of
 /// a matrix. The bits depend neither on the number of threads nor on the memory layout.
@@ -68,6 +67,23 @@ struct Slot<A> {
 impl<A> Default for State<A> {
     fn default() -> Self {
         Self { steps: 0, slots: Vec::new(), norm: None }
+    }
+}
+
+impl<A: Scalar> State<A> {
+    /// Whether the state has slots of these names and shapes: a setter may give the rule other ones later.
+    fn has(&self, slots: &[(&'static str, Vec<usize>)]) -> bool {
+        let own = self.slots.iter().map(|slot| (slot.name, &slot.shape));
+        slots.iter().map(|(name, shape)| (*name, shape)).eq(own)
+    }
+
+    /// The state before the first step.
+    fn zeros(slots: Vec<(&'static str, Vec<usize>)>) -> Self {
+        let zeros = |(name, shape): (_, Vec<usize>)| {
+            let values = vec![A::zero(); shape.iter().product()];
+            Slot { name, shape, values }
+        };
+        Self { steps: 0, slots: slots.into_iter().map(zeros).collect(), norm: None }
     }
 }
 
@@ -188,15 +204,10 @@ impl<A: Scalar, R: FactoredRule<A>> Factored<R, A> {
             return state.steps += 1;
         };
         let slots = self.slots(shape);
-        // A setter may have given the rule other slots: then the tensor begins anew.
-        if !slots.iter().map(|(name, shape)| (*name, shape)).eq(state.slots.iter().map(|slot| (slot.name, &slot.shape)))
-        {
-            let zeros = |(name, shape): (_, Vec<usize>)| {
-                let values = vec![A::zero(); shape.iter().product()];
-                Slot { name, shape, values }
-            };
-            **state = State { steps: 0, slots: slots.into_iter().map(zeros).collect(), norm: state.norm };
+        if !state.has(&slots) {
+            **state = State::zeros(slots);
         }
+        state.norm = state.norm.filter(|_| self.options.keep_norm);
         state.steps += 1;
         let mut pull = values.rates.of(self.options.decay(Decay::Decoupled), tensor.learning_rate, tensor.weight_decay);
         let own = values.rule.for_tensor(&tensor.replaced);
@@ -384,8 +395,11 @@ impl<A: Scalar, R: FactoredRule<A>> Optimizer<A> for Factored<R, A> {
         node.value("steps", self.steps);
         self.rates.write_state(&self.rule, &mut node);
         for (info, state) in self.state.iter().filter(|(_, state)| state.steps > 0) {
+            if has_slots(info) && !state.has(&self.slots(info.shape())) {
+                continue;
+            }
             node.count("step", info, state.steps);
-            node.norm(info, state.norm);
+            node.norm(info, state.norm.filter(|_| self.options.keep_norm));
             for Slot { name, shape, values } in &state.slots {
                 node.insert(name, info.path(), shape, A::pack(values.clone()));
             }

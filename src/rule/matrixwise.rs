@@ -1,5 +1,6 @@
 //! The driver for algorithms on whole matrices.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use ndarray::{Array2, ArrayD, ArrayViewD, Zip};
@@ -23,12 +24,14 @@ use crate::step::{Grad, Optimizer, PerTensor, Report, Step, Tensor, counter, nor
 
 /// An optimizer from a [`MatrixRule`].
 ///
-/// It has the rule's slots and a step count per tensor, created when the tensor gets its first gradient. Changing `block_size` or `graft` on a running
-/// optimizer resets the state of the affected tensors. A state saved with other slots is rejected.
+/// It has the rule's slots and a step count per tensor, created when the tensor gets its first gradient. If an option changes the slots of a tensor
+/// between two steps, the next step starts the tensor over, as if it had taken no step; a state saved in between has no entries for it. A state saved with
+/// other slots is rejected. The guide has [the options that determine the state](crate::guide::fine_tuning#settings-that-must-match).
 ///
 /// Tensors are divided between threads, and so are the products of large ones; the bits do not depend on the number of threads. A gradient that is
 /// not finite is an error, because it would make a whole matrix NaN. The other errors are those of [`Elementwise`](super::Elementwise). A step
-/// allocates scratch memory of a few times the size of the tensors.
+/// allocates scratch memory of a few times the size of the tensors, and frees it. Products of optimizers with the feature `second-order` also keep one
+/// buffer of the size of the processor's L2 cache per thread.
 #[must_use = "an optimizer moves nothing until `step` is called"]
 pub struct Matrixwise<R, A> {
     pub(crate) rule: R,
@@ -42,6 +45,8 @@ pub struct Matrixwise<R, A> {
 #[derive(Clone)]
 struct State<A> {
     steps: u64,
+    /// The names of the slots: a setter may give the rule other slots later.
+    names: Vec<Cow<'static, str>>,
     slots: Vec<Array2<A>>,
     /// The norm that the tensor keeps.
     norm: Option<f64>,
@@ -49,7 +54,21 @@ struct State<A> {
 
 impl<A> Default for State<A> {
     fn default() -> Self {
-        Self { steps: 0, slots: Vec::new(), norm: None }
+        Self { steps: 0, names: Vec::new(), slots: Vec::new(), norm: None }
+    }
+}
+
+impl<A: Scalar> State<A> {
+    /// Whether the state has these slots.
+    fn has(&self, slots: &[MatrixSlot]) -> bool {
+        let own = self.names.iter().zip(self.slots.iter().map(Array2::dim));
+        slots.iter().map(|slot| (&slot.name, slot.shape)).eq(own)
+    }
+
+    /// The state before the first step.
+    fn zeros(slots: Vec<MatrixSlot>) -> Self {
+        let zeros = slots.iter().map(|slot| Array2::zeros(slot.shape)).collect();
+        Self { steps: 0, names: slots.into_iter().map(|slot| slot.name).collect(), slots: zeros, norm: None }
     }
 }
 
@@ -73,9 +92,8 @@ options!(Matrixwise);
 impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
     /// The matrix `slot` of the tensor at `path`; `None` before the tensor's first gradient.
     pub fn slot(&self, path: &str, slot: &str) -> Option<Array2<A>> {
-        let (info, state) = self.state.entry(path).filter(|(_, state)| state.steps > 0)?;
-        let slots = self.rule.slots_for(info);
-        state.slots.get(slots.iter().position(|known| known.name == slot)?).cloned()
+        let state = self.state.get(path)?;
+        state.slots.get(state.names.iter().position(|name| *name == slot)?).cloned()
     }
 
     /// The size of the state of all tensors in bytes.
@@ -134,11 +152,10 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
         }
         let (rows, columns) = as_matrix(info.shape());
         let slots = self.rule.slots_for(info);
-        // A setter may have given the rule other slots: then the tensor begins anew.
-        if !slots.iter().map(|slot| slot.shape).eq(state.slots.iter().map(Array2::dim)) {
-            let slots = slots.iter().map(|slot| Array2::zeros(slot.shape)).collect();
-            **state = State { steps: 0, slots, norm: state.norm };
+        if !state.has(&slots) {
+            **state = State::zeros(slots);
         }
+        state.norm = state.norm.filter(|_| self.options.keep_norm);
         state.steps += 1;
         let own = values.rule.for_tensor(&tensor.replaced);
         let pull = values.rates.of(self.options.decay(self.rule.decay()), tensor.learning_rate, tensor.weight_decay);
@@ -213,10 +230,13 @@ impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
         node.value("steps", self.steps);
         self.rates.write_state(&self.rule, &mut node);
         for (info, state) in self.state.iter().filter(|(_, state)| state.steps > 0) {
+            if !info.is_elsewhere() && !state.has(&self.rule.slots_for(info)) {
+                continue;
+            }
             node.count("step", info, state.steps);
-            node.norm(info, state.norm);
-            for (slot, values) in self.rule.slots_for(info).iter().zip(&state.slots) {
-                node.matrix(&slot.name, info.path(), values);
+            node.norm(info, state.norm.filter(|_| self.options.keep_norm));
+            for (name, values) in state.names.iter().zip(&state.slots) {
+                node.matrix(name, info.path(), values);
             }
         }
     }
@@ -235,9 +255,9 @@ impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
             let slot = |slot: &MatrixSlot| {
                 node.matrix(&slot.name, info.path(), slot.shape)?.ok_or_else(|| node.missing(&slot.name, info))
             };
-            let slots = slots.iter().map(slot).collect::<Result<_>>()?;
+            let values = slots.iter().map(slot).collect::<Result<_>>()?;
             let norm = if self.options.keep_norm { node.norm(info)? } else { None };
-            Ok(Some(State { steps, slots, norm }))
+            Ok(Some(State { steps, names: slots.into_iter().map(|slot| slot.name).collect(), slots: values, norm }))
         };
         let tensors = PerTensor::read_state(&node, tensor)?;
         let own = Commit::new(move || (self.steps, self.state) = (steps, tensors));

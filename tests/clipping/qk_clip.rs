@@ -3,7 +3,7 @@
 use gradus::adaptor::Adapted;
 use gradus::clip::QkClip;
 use gradus::prelude::*;
-use ndarray::{Array2, Array3};
+use ndarray::{Array2, Array3, Axis};
 
 type Pair = (Array2<f64>, Array2<f64>);
 type Clipped = Adapted<Sgd<f64>, QkClip>;
@@ -48,6 +48,17 @@ fn heads_that_share_a_key_are_one() {
     let quarter = 0.5 * 0.25;
     assert_eq!(columns(&w).0, [0.5, 0.5, 0.5, 0.5, quarter, quarter, quarter, quarter]);
     assert_eq!(columns(&w).1, [0.5, 0.5, quarter, quarter]);
+}
+
+/// Queries, keys and values in the rows of one array, which the tree of parameters has as three views.
+#[test]
+fn a_fused_weight_is_scaled_by_views() {
+    let (mut opt, mut fused, grads) = (opt(), Array2::<f64>::ones((6, 2)), Array2::ones((2, 2)));
+    let (query, rest) = fused.view_mut().split_at(Axis(0), 2);
+    let (key, value) = rest.split_at(Axis(0), 2);
+    opt.observe("0", "1", [40.0, 10.0]).unwrap();
+    opt.step(&mut (query, key, value), &(grads.clone(), grads.clone(), grads)).unwrap();
+    assert_eq!(fused.column(0).to_vec(), [0.25, 0.5, 0.25, 0.5, 0.5, 0.5]);
 }
 
 #[test]
@@ -154,6 +165,8 @@ fn nothing_changes_after_an_error() {
     assert_eq!(refused(&two, (4, 8)), format!("the 8 rows of \"1\" {key}"));
     assert_eq!(refused(&two, (4, 0)), format!("the 0 rows of \"1\" {key}"));
     assert!(refused(&two, (0, 4)).starts_with("the 0 rows of \"0\""));
+    let fused = |opt: &mut Clipped| opt.observe("1", "1", [40.0, 1.0]).unwrap();
+    assert_eq!(refused(&fused, (4, 4)), "\"1\" is the query and the key of the same heads; qk_clip needs two tensors");
     let unknown = |opt: &mut Clipped| opt.observe("0", "2", [1.0]).unwrap();
     assert_eq!(refused(&unknown, (1, 1)), "pattern \"2\" matches no tensor; the tensors are \"0\", \"1\"");
 }

@@ -15,6 +15,7 @@ mod properties;
 mod rows;
 #[cfg(feature = "federated")]
 mod servers;
+mod smallest;
 mod tensors;
 mod value_stability;
 

@@ -5,7 +5,7 @@ use gradus::optimizer::{KronMemory, KronProbe};
 use gradus::prelude::*;
 use ndarray::{Array2, Axis};
 
-use super::matrices::second_order::{faer, ndarray};
+use super::matrices::decomposition::{faer, ndarray};
 use super::rows::{Oracle, Pinned, Row};
 
 const SOAP: &[&str] = &["exp_avg", "exp_avg_sq", "left", "right", "left_basis", "right_basis"];

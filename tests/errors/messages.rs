@@ -255,6 +255,14 @@ fn table() -> Vec<(Error, &'static str)> {
             "the 2 rows of (root) do not fit the 3 heads of the query; there must be a multiple of 3",
         ),
         (
+            {
+                let mut opt = Sgd::new(0.1).qk_clip(100.0);
+                opt.observe("", "", [1.0, 2.0]).unwrap();
+                opt.step(&mut square.clone(), &square).unwrap_err()
+            },
+            "(root) is the query and the key of the same heads; qk_clip needs two tensors",
+        ),
+        (
             LinearTap::new(&Array2::<f64>::zeros((3, 2)), &Array2::zeros((3, 1))).positions(2).check().unwrap_err(),
             "input has 3 rows; it must have a multiple of 2 positions, and at least one example",
         ),

@@ -6,6 +6,7 @@ use ndarray::{Array2, ArrayRef2, ArrayView1, ArrayView2};
 
 use crate::kernel::decomposition::solved_transposed;
 use crate::kernel::product::faer::{blend_gram, multiplied, multiply};
+use crate::kernel::squares::{squares_of, sum_of_squares};
 use crate::params::Scalar;
 use crate::step::norm;
 
@@ -104,10 +105,8 @@ impl<A: Scalar> Factor<'_, A> {
 
     /// The same for a diagonal factor. Each of its elements belongs to a row of A and B.
     fn learn_diagonal(&mut self, a: ArrayView2<'_, A>, b: ArrayView2<'_, A>, rate: f64) {
-        let squares = |matrix: ArrayView2<'_, A>| {
-            let square = |row: ArrayView1<'_, A>| row.iter().map(|x| x.as_f64() * x.as_f64()).sum();
-            matrix.rows().into_iter().map(square).collect::<Vec<f64>>()
-        };
+        let squares =
+            |matrix: ArrayView2<'_, A>| matrix.rows().into_iter().map(|row| squares_of(&row)).collect::<Vec<f64>>();
         let (a, b) = (squares(a), squares(b));
         let largest = a.iter().zip(&b).map(|(a, b)| a + b).fold(0.0, f64::max) + LEAST_DIVISOR;
         if a.iter().chain(&b).all(|x| x.is_finite()) {
@@ -133,13 +132,13 @@ fn norm_bound<A: Scalar>(symmetric: &ArrayRef2<A>) -> f64 {
         let product = |row: ArrayView1<'_, A>| row.iter().zip(vector).map(|(a, b)| a.as_f64() / largest * b).sum();
         symmetric.rows().into_iter().map(product).collect()
     };
-    let square = |vector: &[f64]| vector.iter().map(|x| x * x).sum::<f64>();
     let rows = symmetric.rows().into_iter().map(|row| row.iter().map(|x| x.as_f64() / largest).collect::<Vec<_>>());
-    let longest = rows.map(|row| (square(&row), row)).fold((0.0, vec![]), |a, b| if b.0 > a.0 { b } else { a }).1;
+    let longest =
+        rows.map(|row| (sum_of_squares(&row), row)).fold((0.0, vec![]), |a, b| if b.0 > a.0 { b } else { a }).1;
     let image = times(&longest);
-    let length = square(&image).sqrt();
+    let length = sum_of_squares(&image).sqrt();
     let direction: Vec<f64> = image.iter().map(|x| x / length).collect();
-    largest * square(&times(&direction)).sqrt()
+    largest * sum_of_squares(&times(&direction)).sqrt()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::ops::Bound;
 use ndarray::{Array2, ArrayViewMut2};
 
 use crate::hyper_parameters;
+use crate::kernel::squares;
 use crate::params::{Scalar, TensorInfo};
 use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise};
 use crate::schedule::{Exponential, Hyper, Schedule, ScheduleExt};
@@ -236,8 +237,7 @@ impl<A: Scalar> MatrixRule<A> for KronRule {
         if !direction.as_slice().is_some_and(norm::finite) {
             direction = mean;
         }
-        let squares = direction.iter().map(|d| d.as_f64() * d.as_f64()).sum::<f64>();
-        let rms = (squares / direction.len().max(1) as f64).sqrt();
+        let rms = squares::norm(&direction) / (direction.len().max(1) as f64).sqrt();
         let scale = A::from_f64((values.clip_rms / (rms + 1e-6)).min(1.0));
         grad.zip_mut_with(&direction, |to, d| *to = scale * *d);
     }

@@ -7,7 +7,7 @@ use super::{moments, project, sides};
 use crate::error::Result;
 use crate::hyper_parameters;
 use crate::kernel::adam::adam;
-use crate::kernel::squares::sum_of_squares;
+use crate::kernel::squares;
 use crate::params::{Scalar, TensorInfo};
 use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise, ensure_matrix};
 use crate::schedule::Hyper;
@@ -209,28 +209,24 @@ impl<const MINI: bool, A: Scalar> MatrixRule<A> for ApolloRule<MINI> {
 
 /// The norm of a matrix.
 fn of_tensor<A: Scalar>(matrix: &Array2<A>, _: bool) -> Vec<f64> {
-    vec![sum_of_squares(matrix.as_slice().unwrap_or_default()).sqrt()]
+    vec![squares::norm(matrix)]
 }
 
 /// The norms of the rows, or of the columns.
 fn of_channels<A: Scalar>(matrix: &Array2<A>, are_rows: bool) -> Vec<f64> {
     if are_rows {
-        return matrix
-            .rows()
-            .into_iter()
-            .map(|row| sum_of_squares(row.as_slice().unwrap_or_default()).sqrt())
-            .collect();
+        return matrix.rows().into_iter().map(|row| squares::norm(&row)).collect();
     }
     let mut sums = vec![0.0; matrix.ncols()];
     for row in matrix.rows() {
         sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x.as_f64() * x.as_f64());
     }
-    sums.into_iter().map(f64::sqrt).collect()
+    sums.into_iter().zip(matrix.columns()).map(|(sum, column)| squares::root(sum, &column)).collect()
 }
 
 /// What an update is divided by, so that its norm does not grow too fast. Updates the norm of the last step.
 fn limiter<A: Scalar>(update: &ArrayRef2<A>, last: &mut A) -> f64 {
-    let norm = sum_of_squares(update.as_slice().unwrap_or_default()).sqrt();
+    let norm = squares::norm(update);
     let limiter = match last.as_f64() {
         0.0 => 1.0,
         last => (norm / (last + SMALLEST_NORM)).max(GROWTH) / GROWTH,

@@ -2,10 +2,11 @@
 
 use ndarray::{Array2, ArrayViewMut2, Axis, Zip};
 
-use super::newton_schulz::{blocks_of, norm};
+use super::newton_schulz::blocks_of;
 use super::{ITERATIONS, MuonBlocks, MuonCoefficients, MuonScale, average, orthogonalize};
 use crate::error::Result;
 use crate::hyper_parameters;
+use crate::kernel::squares::{divide, norm, squares_of};
 use crate::params::{Scalar, TensorInfo};
 use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise, as_matrix, ensure_matrix};
 use crate::schedule::Hyper;
@@ -205,12 +206,11 @@ impl<const ROWS: bool> AdaptiveMuonRule<ROWS> {
         mut x: ArrayViewMut2<'_, A>,
         moments: ArrayViewMut2<'_, A>,
     ) {
-        let kept_norm = norm(&x.view());
+        let kept_norm = norm(&x);
         let [beta2, rest, eps] = [values.beta2, 1.0 - values.beta2, values.eps].map(A::from_f64);
         if ROWS {
             for (row, v) in x.axis_iter_mut(Axis(0)).zip(moments) {
-                let squares = row.iter().map(|x| x.as_f64().powi(2)).sum::<f64>();
-                *v = beta2 * *v + rest * A::from_f64(squares / row.len() as f64);
+                *v = beta2 * *v + rest * A::from_f64(squares_of(&row) / row.len() as f64);
                 let divisor = v.sqrt() + eps;
                 row.into_iter().for_each(|x| *x /= divisor);
             }
@@ -224,8 +224,8 @@ impl<const ROWS: bool> AdaptiveMuonRule<ROWS> {
             MuonScale::MatchRmsAdamw => 0.2 * (x.len() as f64).sqrt(),
             scale => scale.of(x.dim()) * kept_norm,
         };
-        let factor = A::from_f64(length / (norm(&x.view()) + values.eps));
-        x.mapv_inplace(|x| x * factor);
+        let divisor = norm(&x) + values.eps;
+        divide(&mut x, divisor, length);
     }
 }
 

@@ -4,11 +4,11 @@ use std::ops::Bound;
 
 use ndarray::{Array2, ArrayViewMut2, Axis};
 
-use super::newton_schulz::norm;
 use crate::error::{Error, Result};
 use crate::hyper_parameters;
 use crate::kernel::orthonormal::{orthonormal_columns, random};
 use crate::kernel::product::multiply;
+use crate::kernel::squares::{divide, norm};
 use crate::params::{Scalar, TensorInfo};
 use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise, ensure_matrix};
 use crate::schedule::Hyper;
@@ -129,7 +129,7 @@ impl<A: Scalar> MatrixRule<A> for DionRule {
             (0..).zip(right.iter_mut()).for_each(|(index, q)| *q = A::from_f64(random(self.seed, index)));
         }
         *buffer += &grad;
-        if norm(&buffer.view()) == 0.0 {
+        if norm(buffer) == 0.0 {
             return grad.fill(A::zero());
         }
         let (one, zero) = (A::one(), A::zero());
@@ -141,8 +141,8 @@ impl<A: Scalar> MatrixRule<A> for DionRule {
         let taken = A::from_f64(values.momentum - 1.0);
         multiply((taken, left.view(), right.t()), one, buffer.view_mut());
         for mut column in right.axis_iter_mut(Axis(1)) {
-            let length = column.iter().map(|x| x.as_f64().powi(2)).sum::<f64>().sqrt() + values.eps;
-            column.mapv_inplace(|x| A::from_f64(x.as_f64() / length));
+            let length = norm(&column) + values.eps;
+            divide(&mut column, length, 1.0);
         }
         let scale = A::from_f64((rows as f64 / columns as f64).sqrt());
         multiply((scale, left.view(), right.t()), zero, grad.view_mut());

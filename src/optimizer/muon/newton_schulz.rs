@@ -6,6 +6,7 @@ use ndarray::{Array2, ArrayView2, ArrayViewMut2, ArrayViewMut3, Axis};
 
 use super::coefficients::MuonCoefficients;
 use crate::kernel::product::{gram, multiply};
+use crate::kernel::squares::norm;
 use crate::kernel::threads;
 use crate::params::Scalar;
 
@@ -23,11 +24,6 @@ pub(super) const ITERATIONS: usize = 5;
 pub fn newton_schulz<A: Scalar>(matrix: ArrayView2<'_, A>) -> Array2<A> {
     let triples = MuonCoefficients::Jordan.triples().take(ITERATIONS);
     NewtonSchulz::new(matrix.dim()).of(matrix, triples, f64::MIN_POSITIVE).as_standard_layout().into_owned()
-}
-
-/// The Frobenius norm, summed in `f64`.
-pub(super) fn norm<A: Scalar>(matrix: &ArrayView2<'_, A>) -> f64 {
-    matrix.iter().map(|x| x.as_f64().powi(2)).sum::<f64>().sqrt()
 }
 
 /// The memory of the iterations, for matrices of one shape.

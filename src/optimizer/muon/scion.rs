@@ -7,6 +7,7 @@ use ndarray::{Array2, ArrayViewMut1, ArrayViewMut2, Axis};
 use super::{ITERATIONS, MuonCoefficients, average, orthogonalize};
 use crate::error::Result;
 use crate::hyper_parameters;
+use crate::kernel::squares::{divide, norm};
 use crate::params::{Scalar, TensorInfo};
 use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise};
 use crate::schedule::Hyper;
@@ -166,50 +167,44 @@ impl<A: Scalar> MatrixRule<A> for ScionRule {
             (outputs, inputs, rows, columns) = (inputs, outputs, columns, rows);
         }
         let inputs = if self.one_hot { 1.0 } else { inputs as f64 };
-        match self.norm_of(tensor) {
-            norm @ (ScionNorm::Auto | ScionNorm::Spectral | ScionNorm::SpectralMax) => {
-                let least = if norm == ScionNorm::SpectralMax { 1.0 } else { 0.0 };
-                let scale = radius * (outputs as f64 / inputs).sqrt().max(least) / kernel as f64;
-                let triples = || self.coefficients.triples().take(self.iterations);
-                let shape = grad.dim();
-                orthogonalize(grad, shape, &triples, eps, scale);
-            }
+        let spectral = |grad: ArrayViewMut2<'_, A>, least: f64| {
+            let scale = radius * (outputs as f64 / inputs).sqrt().max(least) / kernel as f64;
+            let triples = || self.coefficients.triples().take(self.iterations);
+            let shape = grad.dim();
+            orthogonalize(grad, shape, &triples, eps, scale);
+        };
+        match self.norm {
+            ScionNorm::Auto if tensor.shape().len() > 1 => spectral(grad, 0.0),
+            ScionNorm::Spectral => spectral(grad, 0.0),
+            ScionNorm::SpectralMax => spectral(grad, 1.0),
             ScionNorm::Sign => {
                 let length = A::from_f64(radius / inputs);
                 grad.mapv_inplace(|m| if m == A::zero() { m } else { length * m.signum() });
             }
             ScionNorm::Rows => {
-                shorten(grad.axis_iter_mut(rows), |squares, _| radius / ((squares * inputs).sqrt() + eps));
+                shorten(grad.axis_iter_mut(rows), radius, |norm, _| norm * inputs.sqrt() + eps);
             }
             ScionNorm::Columns => {
-                shorten(grad.axis_iter_mut(columns), |squares, len| radius / ((squares / len).sqrt() * inputs + eps));
+                shorten(grad.axis_iter_mut(columns), radius, |norm, len| norm / len.sqrt() * inputs + eps);
             }
-            ScionNorm::Rms => {
+            ScionNorm::Rms | ScionNorm::Auto => {
                 let len = grad.len();
                 let all = grad.into_shape_with_order(len).into_iter();
-                shorten(all, |squares, len| radius / ((squares / len).sqrt() + eps));
+                shorten(all, radius, |norm, len| norm / len.sqrt() + eps);
             }
         }
     }
 }
 
-impl ScionRule {
-    /// The norm of a tensor, which is `Auto` no more.
-    fn norm_of(&self, tensor: &TensorInfo) -> ScionNorm {
-        match (self.norm, tensor.shape()) {
-            (ScionNorm::Auto, [] | [_]) => ScionNorm::Rms,
-            (ScionNorm::Auto, _) => ScionNorm::Spectral,
-            (norm, _) => norm,
-        }
-    }
-}
-
-/// Multiplies each lane by the factor of its sum of squares and its length.
-fn shorten<'a, A: Scalar>(lanes: impl Iterator<Item = ArrayViewMut1<'a, A>>, factor: impl Fn(f64, f64) -> f64) {
+/// Multiplies each lane by the radius, and divides it by the divisor for its norm and its number of elements.
+fn shorten<'a, A: Scalar>(
+    lanes: impl Iterator<Item = ArrayViewMut1<'a, A>>,
+    radius: f64,
+    divisor: impl Fn(f64, f64) -> f64,
+) {
     for mut lane in lanes {
-        let squares = lane.iter().map(|x| x.as_f64().powi(2)).sum::<f64>();
-        let factor = A::from_f64(factor(squares, lane.len() as f64));
-        lane.mapv_inplace(|x| x * factor);
+        let divisor = divisor(norm(&lane), lane.len() as f64);
+        divide(&mut lane, divisor, radius);
     }
 }
 

@@ -6,6 +6,7 @@ use ndarray::{Array2, ArrayRef2, ArrayView2, Axis};
 
 use crate::kernel::decomposition::{eigen, orthonormal};
 use crate::kernel::product::faer::{blend_gram, multiplied, multiply};
+use crate::kernel::squares::squares_of;
 use crate::params::Scalar;
 
 /// What is remembered of a side that is rotated.
@@ -82,7 +83,7 @@ pub(super) fn add_whitened<A: Scalar>(grad: &ArrayRef2<A>, weight: f64, least: f
     let whitened = [across(right, grad.view()), across(left, grad.t())];
     for (whitened, side) in whitened.iter().zip([left, right]) {
         // No element is larger than the trace.
-        let trace = whitened.iter().map(|x| x.as_f64() * x.as_f64()).sum::<f64>();
+        let trace = squares_of(whitened);
         if A::from_f64(trace).is_finite() {
             blend_gram(whitened.view(), A::from_f64(weight), A::from_f64(1.0 - weight), side.moment);
         }

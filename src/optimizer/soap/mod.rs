@@ -6,6 +6,7 @@ mod moments;
 use ndarray::{Array2, ArrayViewMut2};
 
 use crate::hyper_parameters;
+use crate::kernel::squares::{divide, norm};
 use crate::params::{Scalar, TensorInfo};
 use crate::rule::{At, MatrixRule, MatrixSlot, Matrixwise};
 use crate::schedule::Hyper;
@@ -243,10 +244,8 @@ impl<A: Scalar, const KL: bool> MatrixRule<A> for SoapRule<KL> {
 
 /// d ← c·d/c / (RMS(d/c) + ε) for a direction that has been multiplied by c.
 fn normalize<A: Scalar>(direction: &mut Array2<A>, correction: f64, eps: f64) {
-    let sum = direction.iter().map(|d| d.as_f64() * d.as_f64()).sum::<f64>();
-    let divisor = (sum / direction.len() as f64).sqrt() / correction + eps;
-    let factor = if divisor > 0.0 { A::from_f64(1.0 / divisor) } else { A::zero() };
-    direction.mapv_inplace(|d| d * factor);
+    let divisor = norm(direction) / (direction.len() as f64).sqrt() / correction + eps;
+    divide(direction, divisor, 1.0);
 }
 
 #[cfg(test)]
