@@ -157,7 +157,8 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         step.ensure_writable()?;
         let values = self.values(step)?;
         let learned = self.learn(step, &values)?;
-        let placed = self.diagonals.placed(step.layout())?;
+        let has_diagonals = !self.diagonals.is_empty();
+        let placed = if has_diagonals { self.diagonals.placed(step.layout())? } else { None };
         // Nothing can fail from here on.
         placed.into_iter().for_each(|placed| self.diagonals = placed);
         let _ = self.state.begin(step, |_, _| State::default());
@@ -165,10 +166,8 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         let of_rows = if step.is_as_paired() { None } else { elements_of_rows(step) };
         let mut sweep = Sweep::new(&self.rule, arch, of_rows.unwrap_or(step.layout().elements()));
         let (mut number, has_numbers) = (0, !self.rule.numbers().is_empty());
-        let has_diagonals = !self.diagonals.is_empty();
         let mut known: Option<Now<R::Coefficients>> = None;
-        let mut known_in_groups = Vec::new();
-        known_in_groups.resize_with(values.rule.places(), || None);
+        let mut known_in_groups: Vec<_> = (0..values.rule.places()).map(|_| None).collect();
         let mut moved = false;
         for (info, tensor, state) in step.zip_mut(self.state.all_mut()) {
             let Tensor { index, param, grad, learning_rate, weight_decay, replaced, followers, .. } = tensor;

@@ -7,6 +7,7 @@ mod adaptors;
 mod levels;
 mod listed;
 mod matrices;
+mod memory;
 mod moments;
 mod parameter_free;
 #[cfg(feature = "second-order")]
