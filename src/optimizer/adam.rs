@@ -1,4 +1,4 @@
-//! Adam and AdamW.
+//! Adam.
 
 use crate::hyper_parameters;
 use crate::params::Scalar;
@@ -25,7 +25,7 @@ use crate::schedule::Hyper;
 /// ```
 /// [`nesterov`](Adam::nesterov) looks one step of the first moment ahead: `m̂ ← β₁m/(1 − β₁ᵗ⁺¹) + (1 − β₁)∇J(θ)/(1 − β₁ᵗ)`.
 ///
-/// With weight decay λ the gradient is `∇J(θ) + λθ`, also in m and v. In [`AdamW`] the decay is separate from the gradient.
+/// With weight decay λ the gradient is `∇J(θ) + λθ`, also in m and v. In [`AdamW`](crate::AdamW) the decay is separate from the gradient.
 ///
 /// # Hyper-parameters
 /// Each is set by the method of its name and takes a number, a [schedule](crate::schedule) or a closure.
@@ -72,48 +72,6 @@ use crate::schedule::Hyper;
 /// (AMSGrad).
 pub type Adam<A = f32> = Elementwise<AdamRule<ADAM_FORM>, A>;
 
-/// AdamW: Adam with weight decay decoupled from the gradient.
-///
-/// # Update rule
-/// ```text
-/// θ ← θ(1 − ηλ)
-/// θ ← the update of Adam, its moments without the decay
-/// ```
-/// The decay is not divided by √v̂, so all parameters decay at the same rate ηλ.
-///
-/// # Hyper-parameters
-/// Those of [`Adam`], with its methods, and
-///
-/// | name | default | range | meaning |
-/// |---|---|---|---|
-/// | `weight_decay` λ | 0.01 | λ ≥ 0 | decay per step and unit of learning rate |
-///
-/// # State
-/// That of [`Adam`].
-///
-/// # Conventions
-/// PyTorch's `AdamW`. In the paper the decay is λ times the schedule multiplier; in PyTorch, Keras, optax and here it is ηλ. optax's default λ is
-/// 1e-4. The decay pulls every parameter towards zero; if you do not want that, for example when fitting a curve, use [`Adam`].
-///
-/// # Errors
-/// Those of [`Adam`].
-///
-/// # Example
-/// ```
-/// use gradus::prelude::*;
-/// use ndarray::array;
-///
-/// let mut opt = AdamW::new(0.1).weight_decay(0.5);
-/// let mut w = array![1.0];
-/// opt.step(&mut w, &array![0.0])?; // the gradient is 0: only the decay
-/// assert_eq!(w, array![0.95]);
-/// # Ok::<(), gradus::Error>(())
-/// ```
-///
-/// # References
-/// I. Loshchilov and F. Hutter, *Decoupled Weight Decay Regularization* (2017), [arXiv:1711.05101](https://arxiv.org/abs/1711.05101), algorithm 2.
-pub type AdamW<A = f32> = Elementwise<AdamRule<ADAMW_FORM>, A>;
-
 /// The optimizers of [`AdamRule`], in the order of [`TITLES`] and [`NAMES`].
 pub(super) const ADAM_FORM: usize = 0;
 pub(super) const ADAMW_FORM: usize = 1;
@@ -123,7 +81,7 @@ const TITLES: [&str; 4] = ["Adam", "AdamW", "Lamb", "StableAdamW"];
 const NAMES: [&str; 4] = ["adam", "adamw", "lamb", "stableadamw"];
 
 hyper_parameters! {
-    /// The rule of [`Adam`] (0) and, with decoupled decay, of [`AdamW`] (1), [`Lamb`](crate::Lamb) (2) and [`StableAdamW`](crate::StableAdamW) (3).
+    /// The rule of [`Adam`] (0) and, with decoupled decay, of [`AdamW`](crate::AdamW) (1), [`Lamb`](crate::Lamb) (2) and [`StableAdamW`](crate::StableAdamW) (3).
     pub struct AdamRule<const FORM: usize> named TITLES[FORM] => AdamValues for Elementwise {
         /// The decay β₁ of the first moment, 0 ≤ β₁ < 1.
         beta1 / set_beta1: 0.9, 0.0..1.0;
@@ -153,16 +111,6 @@ impl<A: Scalar> Adam<A> {
     }
 }
 
-impl<A: Scalar> AdamW<A> {
-    /// AdamW with PyTorch's defaults: β₁ 0.9, β₂ 0.999, ε 1e-8, weight decay 0.01.
-    pub fn new(learning_rate: impl Into<Hyper>) -> Self {
-        Self::from_rule(AdamRule::default(), learning_rate).weight_decay(0.01)
-    }
-}
-
-/// β₁, 1 − β₁, β₂, 1 − β₂, the factor of √v, ε and, for Nesterov, the factors of m and of the gradient.
-type Coefficients<A> = [A; 8];
-
 impl<const FORM: usize> AdamRule<FORM> {
     /// The divisor of an average with this decay.
     fn correction(&self, beta: f64, at: &At) -> f64 {
@@ -171,7 +119,8 @@ impl<const FORM: usize> AdamRule<FORM> {
 }
 
 impl<A: Scalar, const FORM: usize> Rule<A> for AdamRule<FORM> {
-    type Coefficients = Coefficients<A>;
+    /// β₁, 1 − β₁, β₂, 1 − β₂, the factor of √v, ε and, for Nesterov, the factors of m and of the gradient.
+    type Coefficients = [A; 8];
 
     fn name(&self) -> &'static str {
         NAMES[FORM]
@@ -194,22 +143,20 @@ impl<A: Scalar, const FORM: usize> Rule<A> for AdamRule<FORM> {
     }
 
     #[inline(always)] // called in several places: alone it would be a call in every step
-    fn coefficients(&self, &AdamValues { beta1, beta2, eps }: &AdamValues, at: &At) -> (f64, Coefficients<A>) {
+    fn coefficients(&self, &AdamValues { beta1, beta2, eps }: &AdamValues, at: &At) -> (f64, [A; 8]) {
         let (first, second) = (self.correction(beta1, at), self.correction(beta2, at).sqrt());
-        let (ahead, now) = match self.nesterov {
-            true => (beta1 / self.correction(beta1, &at.next()), (1.0 - beta1) / first),
-            false => (0.0, 0.0),
+        let (divisor, ahead, now) = match self.nesterov {
+            true => (1.0, beta1 / self.correction(beta1, &at.next()), (1.0 - beta1) / first),
+            false => (first, 0.0, 0.0),
         };
-        let rate = if self.nesterov { at.learning_rate } else { at.learning_rate / first };
-        let (step_size, scale) = match (self.eps_hat, self.nesterov) {
-            (true, true) => (rate * second, 1.0),
-            (true, false) => (at.learning_rate * second / first, 1.0),
-            (false, _) => (rate, 1.0 / second),
+        let (step_size, scale) = match self.eps_hat {
+            true => (at.learning_rate * second / divisor, 1.0),
+            false => (at.learning_rate / divisor, 1.0 / second),
         };
         (step_size, [beta1, 1.0 - beta1, beta2, 1.0 - beta2, scale, eps, ahead, now].map(A::from_f64))
     }
 
-    fn sweep(&self, c: Coefficients<A>, lanes: Lanes<'_, A>) {
+    fn sweep(&self, c: [A; 8], lanes: Lanes<'_, A>) {
         match (self.amsgrad, self.nesterov) {
             (false, false) => lanes.each(c, |&[b1, r1, b2, r2, scale, eps, ..], _, grad, [m, v]: [A; 2]| {
                 let (m, v) = (b1 * m + r1 * grad, b2 * v + r2 * grad * grad);
@@ -217,30 +164,22 @@ impl<A: Scalar, const FORM: usize> Rule<A> for AdamRule<FORM> {
             }),
             (true, false) => lanes.each(c, |&[b1, r1, b2, r2, scale, eps, ..], _, grad, [m, v, max]: [A; 3]| {
                 let (m, v) = (b1 * m + r1 * grad, b2 * v + r2 * grad * grad);
-                let max = larger(max, v);
+                let max = if max > v { max } else { v }; // v if it is NaN
                 (m / (max.sqrt() * scale + eps), [m, v, max])
             }),
-            (false, true) => {
-                lanes.each(c, |&[b1, r1, b2, r2, scale, eps, ahead, now], _, grad, [m, v]: [A; 2]| {
-                    let (m, v) = (b1 * m + r1 * grad, b2 * v + r2 * grad * grad);
-                    ((ahead * m + now * grad) / (v.sqrt() * scale + eps), [m, v])
-                });
-            }
-            (true, true) => {
-                lanes.each(c, |&[b1, r1, b2, r2, scale, eps, ahead, now], _, grad, [m, v, max]: [A; 3]| {
-                    let (m, v) = (b1 * m + r1 * grad, b2 * v + r2 * grad * grad);
-                    let max = larger(max, v);
-                    ((ahead * m + now * grad) / (max.sqrt() * scale + eps), [m, v, max])
-                });
-            }
+            (false, true) => lanes.each(c, |coefficients, _, grad, [m, v]: [A; 2]| {
+                let [b1, r1, b2, r2, scale, eps, ahead, now] = *coefficients;
+                let (m, v) = (b1 * m + r1 * grad, b2 * v + r2 * grad * grad);
+                ((ahead * m + now * grad) / (v.sqrt() * scale + eps), [m, v])
+            }),
+            (true, true) => lanes.each(c, |coefficients, _, grad, [m, v, max]: [A; 3]| {
+                let [b1, r1, b2, r2, scale, eps, ahead, now] = *coefficients;
+                let (m, v) = (b1 * m + r1 * grad, b2 * v + r2 * grad * grad);
+                let max = if max > v { max } else { v }; // v if it is NaN
+                ((ahead * m + now * grad) / (max.sqrt() * scale + eps), [m, v, max])
+            }),
         }
     }
-}
-
-/// The larger of both; v if it is NaN.
-#[inline(always)]
-fn larger<A: Scalar>(max: A, v: A) -> A {
-    if max > v { max } else { v }
 }
 
 #[cfg(test)]

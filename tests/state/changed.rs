@@ -1,8 +1,6 @@
 //! An option that determines the state, changed between two steps: a state saved at once is that of the new options.
 
-use gradus::optimizer::{
-    AdamMini, AdamMiniBlocks, Apollo, Dion, GaLore, Graft, Kron, KronMemory, MarsLion, MuonBlocks, NorMuon, Sm3, Soap,
-};
+use gradus::optimizer::*;
 use gradus::prelude::*;
 use ndarray::{Array3, ArrayD};
 
@@ -38,21 +36,27 @@ fn resumes<O: Optimizer<f64>>(name: &str, build: impl Fn() -> O, change: impl Fn
 #[test]
 fn matrix_optimizers_resume_with_the_new_option() {
     resumes("dion", || Dion::new(0.1), |opt| opt.rank_fraction(0.5));
-    resumes("galore", || GaLore::new(0.1).rank(3), |opt| opt.rank(2));
     resumes("apollo", || Apollo::new(0.1).rank(3), |opt| opt.rank(2));
     resumes("normuon", || NorMuon::new(0.1), |opt| opt.blocks(MuonBlocks::LeadingAxes));
+    resumes("sm3", || Sm3::new(0.1), |opt| opt.momentum(0.9));
+    resumes("adammini", || AdamMini::new(0.1), |opt| opt.blocks("**", AdamMiniBlocks::Rows));
+}
+
+#[test]
+#[cfg(feature = "second-order")]
+fn preconditioned_optimizers_resume_with_the_new_option() {
+    resumes("galore", || GaLore::new(0.1).rank(3), |opt| opt.rank(2));
     resumes("soap, sides", || Soap::new(0.1), |opt| opt.max_side(3));
     resumes("kron, mode", || Kron::new(0.1), |opt| opt.memory_save_mode(KronMemory::OneDiag));
     resumes("kron, axes", || Kron::new(0.1), |opt| opt.min_ndim_triangular(3));
     resumes("kron, sides", || Kron::new(0.1), |opt| opt.max_size_triangular(3));
-    resumes("sm3", || Sm3::new(0.1), |opt| opt.momentum(0.9));
-    resumes("adammini", || AdamMini::new(0.1), |opt| opt.blocks("**", AdamMiniBlocks::Rows));
     resumes("shampoo, blocks", || Shampoo::new(0.1), |opt| opt.block_size(3));
     resumes("shampoo, momentum", || Shampoo::new(0.1), |opt| opt.momentum(0.9));
 }
 
 /// The two slots have one shape, but a momentum is no mean of squares.
 #[test]
+#[cfg(feature = "second-order")]
 fn a_slot_of_another_name_starts_over() {
     let change = |opt: Shampoo<f64>| opt.momentum(0.9).graft(Graft::None);
     let build = || Shampoo::new(0.1).graft(Graft::RmsProp);

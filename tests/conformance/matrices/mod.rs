@@ -69,14 +69,24 @@ const SLOTS: [&str; 22] = [
 
 /// Every row, for one element type.
 pub(crate) fn rows<A: Scalar>() -> Vec<Row<A>> {
-    let mut rows: Vec<_> =
-        [muon::rows(), dion::rows(), factored::rows(), adam_mini::rows(), sm3::rows(), apollo::rows(), lbfgs::rows()]
-            .into_iter()
-            .flatten()
-            .collect();
-    #[cfg(feature = "second-order")]
-    rows.extend([shampoo::rows(), galore::rows(), kfac::rows(), super::preconditioned::rows()].into_iter().flatten());
-    rows
+    let families = [
+        muon::rows(),
+        dion::rows(),
+        factored::rows(),
+        adam_mini::rows(),
+        sm3::rows(),
+        apollo::rows(),
+        lbfgs::rows(),
+        #[cfg(feature = "second-order")]
+        shampoo::rows(),
+        #[cfg(feature = "second-order")]
+        galore::rows(),
+        #[cfg(feature = "second-order")]
+        kfac::rows(),
+        #[cfg(feature = "second-order")]
+        super::preconditioned::rows(),
+    ];
+    families.into_iter().flatten().collect()
 }
 
 /// An average that begins at 0.
