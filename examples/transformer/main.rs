@@ -7,7 +7,7 @@
 //!
 //! Before that, the same pre-training runs with half of the steps and Muon for the matrices of the blocks.
 //!
-//! It also runs with parameters of 16 bits and state of 8 and of 4 bits, in 3.2 instead of 12 bytes per parameter, and must be as accurate.
+//! It also runs with parameters of 16 bits and state of 4 bits, in 3.2 instead of 12 bytes per parameter, and must be as accurate.
 //!
 //! Then the model learns differences: by training everything, by training only the upper block, or by low-rank adapters beside frozen weights. The
 //! table at the end shows the cost of each way and how many sums and differences are right. The fine-tuned models have mostly forgotten how to
