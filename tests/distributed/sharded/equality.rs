@@ -137,9 +137,10 @@ fn clips_logits(group: &impl Collective<f64>, run: &Run<f64>) {
     let (mut sharded, mut alone) = (build().sharded(group).by_tensor(), build());
     let (mut own, mut expected) = (params::<f64>(), params::<f64>());
     for step in 0..STEPS {
-        let logits = (0..8).map(|head| 20.0 * (head * (step + 1)) as f64);
-        sharded.find_mut::<QkClip>().unwrap().observe("c.weight", "c.weight", logits.clone()).unwrap();
-        alone.observe("c.weight", "c.weight", logits).unwrap();
+        // 80 heads of one row, which share one key head.
+        let logits = (0..80).map(|head| 20.0 * (head % 8 * (step + 1)) as f64);
+        sharded.find_mut::<QkClip>().unwrap().observe("c.weight", "d", logits.clone()).unwrap();
+        alone.observe("c.weight", "d", logits).unwrap();
         run.train(&mut sharded, &mut own, step..step + 1);
         run.train_alone(&mut alone, &mut expected, step..step + 1);
         assert!(bits(&own) == bits(&expected), "step {step} on {} ranks", group.size());
