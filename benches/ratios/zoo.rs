@@ -14,6 +14,9 @@ use crate::{Contestant, medians, repeats};
 /// A name, the optimizer's state slots, for each pass before the move the arrays that it reads, and the optimizer.
 type Row = (&'static str, usize, &'static [usize], Build<f32>);
 
+/// Of the parameter-free optimizers: with 1, always the same gradient would double the step until it overflows.
+const PARAMETER_FREE: f64 = 1e-6;
+
 /// What reads nothing before it moves.
 const ONCE: &[usize] = &[];
 
@@ -41,11 +44,11 @@ const OPTIMIZERS: [Row; ROWS] = [
     ("Mars", 3, &[2], || Box::new(Mars::new(1e-3))),
     ("NovoGrad", 1, &[1], || Box::new(NovoGrad::new(1e-3))),
     // Gradient, sum of gradients and distance.
-    ("Prodigy", 4, &[3], || Box::new(Prodigy::new(1.0))),
-    ("DoG", 1, &[2], || Box::new(DoG::new(1.0))),
-    ("DoWG", 1, &[2], || Box::new(DoWG::new(1.0))),
-    ("DAdaptAdam", 3, &[3], || Box::new(DAdaptAdam::new(1.0))),
-    ("DAdaptSgd", 2, &[3], || Box::new(DAdaptSgd::new(1.0))),
+    ("Prodigy", 4, &[3], || Box::new(Prodigy::new(PARAMETER_FREE))),
+    ("DoG", 1, &[2], || Box::new(DoG::new(PARAMETER_FREE))),
+    ("DoWG", 1, &[2], || Box::new(DoWG::new(PARAMETER_FREE))),
+    ("DAdaptAdam", 3, &[3], || Box::new(DAdaptAdam::new(PARAMETER_FREE))),
+    ("DAdaptSgd", 2, &[3], || Box::new(DAdaptSgd::new(PARAMETER_FREE))),
     // Gradient and parameter; the gradient again for the length of the direction.
     ("Adafactor", 0, &[2, 1], || Box::new(Adafactor::new(1e-2))),
     // Options read all that there is: the direction is computed twice.
