@@ -117,8 +117,7 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
         self.write_totals(&mut node);
         let names = self.names_of_numbers();
         let tensors = self.state.iter().filter(|(_, state)| state.steps > 0);
-        tensors
-            .for_each(|(info, state)| state.write(self.slot_names(), names, (info, self.options.keep_norm), &mut node));
+        tensors.for_each(|(info, state)| state.write(self.slot_names(), names, info, &mut node));
         self.evaluated.write_state(&mut node);
         self.diagonals.write_state(&mut node, self.state.layout());
     }
@@ -172,7 +171,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         for (info, tensor, state) in step.zip_mut(self.state.all_mut()) {
             let Tensor { index, param, grad, learning_rate, weight_decay, replaced, followers, .. } = tensor;
             let (Some(grad), Some(state)) = (grad, state) else { continue };
-            state.prepare(names, (self.precision, self.options.keep_norm), param, info);
+            state.prepare(names, self.precision, param, info);
             let pull = values.rates.of(decay, *learning_rate, *weight_decay);
             let place = values.rule.place(replaced);
             let own = values.rule.at(place);

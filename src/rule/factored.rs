@@ -207,7 +207,6 @@ impl<A: Scalar, R: FactoredRule<A>> Factored<R, A> {
         if !state.has(&slots) {
             **state = State::zeros(slots);
         }
-        state.norm = state.norm.filter(|_| self.options.keep_norm);
         state.steps += 1;
         let mut pull = values.rates.of(self.options.decay(Decay::Decoupled), tensor.learning_rate, tensor.weight_decay);
         let own = values.rule.for_tensor(&tensor.replaced);
@@ -399,7 +398,7 @@ impl<A: Scalar, R: FactoredRule<A>> Optimizer<A> for Factored<R, A> {
                 continue;
             }
             node.count("step", info, state.steps);
-            node.norm(info, state.norm.filter(|_| self.options.keep_norm));
+            node.norm(info, state.norm);
             for Slot { name, shape, values } in &state.slots {
                 node.insert(name, info.path(), shape, A::pack(values.clone()));
             }

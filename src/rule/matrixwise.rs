@@ -155,7 +155,6 @@ impl<A: Scalar, R: MatrixRule<A>> Matrixwise<R, A> {
         if !state.has(&slots) {
             **state = State::zeros(slots);
         }
-        state.norm = state.norm.filter(|_| self.options.keep_norm);
         state.steps += 1;
         let own = values.rule.for_tensor(&tensor.replaced);
         let pull = values.rates.of(self.options.decay(self.rule.decay()), tensor.learning_rate, tensor.weight_decay);
@@ -234,7 +233,7 @@ impl<A: Scalar, R: MatrixRule<A>> Optimizer<A> for Matrixwise<R, A> {
                 continue;
             }
             node.count("step", info, state.steps);
-            node.norm(info, state.norm.filter(|_| self.options.keep_norm));
+            node.norm(info, state.norm);
             for (name, values) in state.names.iter().zip(&state.slots) {
                 node.matrix(name, info.path(), values);
             }

@@ -52,7 +52,7 @@ impl<A: Scalar> State<A> {
     pub(super) fn prepare(
         &mut self,
         names: Names,
-        (precision, keeps_norm): (StatePrecision, bool),
+        precision: StatePrecision,
         param: &ValuesMut<'_, A>,
         info: &TensorInfo,
     ) {
@@ -71,22 +71,15 @@ impl<A: Scalar> State<A> {
             self.slots.rename(self.names, names, info.elements(), line);
             self.names = names.all;
         }
-        self.norm = self.norm.filter(|_| keeps_norm);
         self.steps += 1;
     }
 
     /// Writes it, with the slots that the rule has now, and its numbers.
-    pub(super) fn write(
-        &self,
-        names: Names,
-        numbers: &[&str],
-        (info, keeps_norm): (&TensorInfo, bool),
-        node: &mut StateWriter<'_>,
-    ) {
+    pub(super) fn write(&self, names: Names, numbers: &[&str], info: &TensorInfo, node: &mut StateWriter<'_>) {
         node.count("step", info, self.steps);
         numbers.iter().zip(self.numbers).for_each(|(name, number)| node.number(name, info, number));
         node.order(info, self.order);
-        node.norm(info, self.norm.filter(|_| keeps_norm));
+        node.norm(info, self.norm);
         self.with(names, info.elements()).slots.write(node, info, names.all, self.order);
     }
 

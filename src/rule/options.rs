@@ -281,6 +281,9 @@ macro_rules! options {
             /// `HyperBallAdamW` has trust ratio and kept norm for matrices only: [`route`](crate::OptimizerExt::route) vectors to `AdamW`.
             pub fn keep_norm(mut self, keep_norm: bool) -> Self {
                 self.options.keep_norm = keep_norm;
+                if !keep_norm {
+                    self.state.all_mut().flatten().for_each(|state| state.norm = None);
+                }
                 self
             }
         }
