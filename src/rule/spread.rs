@@ -5,7 +5,7 @@ use crate::params::{Order, Scalar};
 use crate::step::Grad;
 use crate::step::grad::{WIDE_BLOCK, with_buffer};
 
-/// Elements that are summed up by one thread, at least as many as there are sums: every part has its own for all rows and columns.
+/// Elements that are summed up by one thread.
 const SPREAD_LEAF: usize = 64 * 1024;
 
 /// A tensor whose rows and columns are any two axes. There is a mean of a row for each index of all axes but that of the columns, and the other way round.
@@ -97,7 +97,7 @@ impl Spread {
         self.sums_of(grad, 0, self.shape.iter().product())
     }
 
-    /// How many elements are summed up by one thread.
+    /// How many elements are summed up by one thread. Every part has its own sums for all rows and columns, so it has at least as many elements.
     fn leaf(&self) -> usize {
         let (rows, columns) = self.lengths();
         SPREAD_LEAF.max(rows + columns)

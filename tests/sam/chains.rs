@@ -212,7 +212,7 @@ fn two_calls_of_a_micro_batch(opt: &mut impl Optimizer<f64>, params: &mut Pair) 
     assert!(!opt.step(params, &pair(1)).unwrap().moved);
 }
 
-/// One call with a closure in the middle of a sum of first gradients: an error before the closure is called, and the sum goes on.
+/// While first gradients are summed up, `step_with` is an error: it does not call its closure, and the sum can go on.
 #[test]
 fn a_closure_does_not_fill_a_sum() {
     let (mut opt, mut params) = (Adam::new(0.1).sam(0.5).accumulate(2), pair(0));

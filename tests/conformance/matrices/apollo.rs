@@ -30,7 +30,7 @@ fn splitmix64(x: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// The update of APOLLO with a subspace of this rank, which changes after so many steps, and with these norms of channels.
+/// The update of APOLLO. The subspace has the rank `rank` and changes every `gap` steps; `norms` are those of the channels.
 fn apollo(
     t: i32,
     g: &Array2<f64>,

@@ -118,7 +118,7 @@ fn adaptive(
     y * (0.2 * (g.len() as f64).sqrt() / (norm + 1e-10))
 }
 
-/// The same, with each row as a matrix of its own, which has so many second moments.
+/// The same, with each row as a matrix of its own. A row has `moments` second moments.
 fn adaptive_rows(
     g: &Array2<f64>,
     memory: &mut Vec<Array2<f64>>,
