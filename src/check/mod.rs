@@ -176,9 +176,7 @@ impl Gradients {
         let pairs = Step::of_grads(grads, Layout::of(params)?)?;
         let layout = Arc::clone(pairs.layout());
         let given: Vec<_> = pairs.grads().collect();
-        if !norm::all_finite(&given) {
-            return Err(norm::non_finite(&given));
-        }
+        norm::ensure_finite(&given)?;
         let at_rest = loss(params).as_f64();
         if !at_rest.is_finite() {
             return Err(Error::Argument(ArgumentError::NotFinite {

@@ -145,23 +145,10 @@ pub(super) fn mean<A: Element>(group: &impl Collective<A>, values: &mut [A], buc
 pub(super) fn non_finite<A: Element>(places: &[Place<'_>], packed: &[A]) -> Option<(String, Vec<usize>, f64)> {
     let values = |place: &Place<'_>| Values::Contiguous(&packed[place.range()], Order::C);
     places.iter().find_map(|place| {
-        let (path, mut index, value) = non_finite_of(place.info, &values(place))?;
+        let (path, mut index, value) = norm::non_finite_value(place.info, &values(place))?;
         if let (Some(rows), Some(row)) = (place.rows, index.first_mut()) {
             *row = rows[*row];
         }
         Some((path, index, value))
     })
-}
-
-/// [`non_finite`] for one tensor.
-pub(super) fn non_finite_of<A: Element>(
-    info: &TensorInfo,
-    values: &Values<'_, A>,
-) -> Option<(String, Vec<usize>, f64)> {
-    if values.as_slice(Order::C).is_some_and(norm::finite) {
-        return None;
-    }
-    let view = values.view(info.shape());
-    let (at, value) = view.iter().enumerate().find(|(_, value)| !value.is_finite())?;
-    Some((info.path().to_owned(), norm::unravel(at, info.shape()), value.as_f64()))
 }

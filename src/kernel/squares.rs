@@ -7,7 +7,7 @@ use crate::kernel::simd;
 use crate::params::Scalar;
 
 /// Sums of squares below this have lost digits to underflow.
-const LEAST_SUM: f64 = 1e-280;
+pub(crate) const LEAST_SUM: f64 = 1e-280;
 
 /// Squares summed side by side, the same on every machine.
 const SQUARE_LANES: usize = 8;

@@ -71,22 +71,16 @@ impl<A: Scalar> Early<A> {
     }
 }
 
-/// Returns an error unless all gradients of a step are finite.
-fn ensure_finite<A: Scalar>(step: &Step<'_, A>) -> Result<()> {
-    let named: Vec<_> = step.grads().collect();
-    if norm::all_finite(&named) { Ok(()) } else { Err(norm::non_finite(&named)) }
-}
-
 impl<A: Scalar> Diagonals<A> {
     /// A copy of a tree, if it is finite and fits the parameters, as far as they are known.
     pub(super) fn of(tree: &dyn Params<Elem = A>, known: Option<&Layout>) -> Result<Self> {
         let Some(known) = known else {
             let early = Early::of(tree)?;
-            ensure_finite(&Step::of_grads(&early, Layout::of(&early)?)?)?;
+            norm::ensure_finite(&Step::of_grads(&early, Layout::of(&early)?)?.grads().collect::<Vec<_>>())?;
             return Ok(Self::Early(early));
         };
         let step = Step::of_grads(tree, known.whole()?)?;
-        ensure_finite(&step)?;
+        norm::ensure_finite(&step.grads().collect::<Vec<_>>())?;
         Ok(Self::of_step(&step, known))
     }
 

@@ -5,7 +5,7 @@ use super::elements::{Elements, MAX_SUMS, MAX_TOTALS, Measures};
 use super::lanes::Prelude;
 use super::pieces::Unmoved;
 use super::{At, Elementwise, MAX_NUMBERS, Rule};
-use crate::error::{Error, Result, StepError};
+use crate::error::{Error, Result};
 use crate::kernel::simd;
 use crate::params::{Element, Order, Scalar};
 use crate::state::{StateReader, StateWriter};
@@ -132,16 +132,6 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
 
 /// Why the sums over a step are not finite.
 fn not_finite<A: Element>(step: &Step<'_, A>) -> Error {
-    if step.are_finite() {
-        for (info, tensor) in step.iter() {
-            let param = tensor.param();
-            let view = param.view(info.shape());
-            let mut values = view.iter().map(|value| value.as_f64()).enumerate();
-            if let Some((at, value)) = values.find(|(_, value)| !value.is_finite()) {
-                let index = norm::unravel(at, info.shape());
-                return Error::Step(StepError::NonFiniteParameter { path: info.path().into(), index, value });
-            }
-        }
-    }
-    norm::non_finite(&step.grads().collect::<Vec<_>>())
+    let of_params = if step.are_finite() { norm::non_finite_param(step.iter()) } else { None };
+    of_params.unwrap_or_else(|| norm::non_finite(&step.grads().collect::<Vec<_>>()))
 }

@@ -2,16 +2,15 @@
 
 use pulp::NullaryFnOnce;
 
-use crate::error::{Error, StepError};
+use crate::error::{Error, Result, StepError};
+use crate::kernel::squares::LEAST_SUM;
 use crate::kernel::{simd, tree};
-use crate::params::{Element, Order, TensorInfo};
+use crate::params::{Element, Order, TensorInfo, Values};
+use crate::step::Tensor;
 use crate::step::grad::{BLOCK, Grad, WIDE_BLOCK, with_buffer};
 
 /// Elements summed side by side, the same on every machine.
 const LANES: usize = 16;
-
-/// Sums below this have lost digits to underflow.
-const TINY: f64 = 1e-280;
 
 /// A gradient with the shape it has.
 pub(crate) type Named<'s, 'a, A> = (&'s TensorInfo, &'s Grad<'a, A>);
@@ -48,6 +47,32 @@ pub(crate) fn finite<A: Element>(values: &[A]) -> bool {
 /// The largest norm of a gradient whose squares are added up over many steps: the sums stay finite.
 pub(crate) fn largest_of_squares<A: Element>() -> f64 {
     A::max_value().as_f64().sqrt() * 1e-3
+}
+
+/// Returns an error unless every element of these gradients is finite.
+pub(crate) fn ensure_finite<A: Element>(grads: &[Named<'_, '_, A>]) -> Result<()> {
+    if all_finite(grads) { Ok(()) } else { Err(non_finite(grads)) }
+}
+
+/// The path, index and value of a tensor's first element that is not finite.
+pub(crate) fn non_finite_value<A: Element>(
+    info: &TensorInfo,
+    values: &Values<'_, A>,
+) -> Option<(String, Vec<usize>, f64)> {
+    if values.as_slice(Order::C).is_some_and(finite) {
+        return None;
+    }
+    let view = values.view(info.shape());
+    let (at, value) = view.iter().enumerate().find(|(_, value)| !value.is_finite())?;
+    Some((info.path().to_owned(), unravel(at, info.shape()), value.as_f64()))
+}
+
+/// The error of the first parameter of these tensors that is not finite.
+pub(crate) fn non_finite_param<'s, 'a: 's, A: Element>(
+    mut tensors: impl Iterator<Item = (&'s TensorInfo, &'s Tensor<'a, A>)>,
+) -> Option<Error> {
+    let (path, index, value) = tensors.find_map(|(info, tensor)| non_finite_value(info, &tensor.param()))?;
+    Some(Error::Step(StepError::NonFiniteParameter { path, index, value }))
 }
 
 /// Why the norm of these gradients is not finite.
@@ -112,7 +137,7 @@ fn norm_by(p: f64, reduce: impl Fn(Term) -> f64) -> f64 {
         p => sum.powf(1.0 / p),
     };
     let plain = reduce(Term { kind, factor: 1.0 });
-    if plain.is_finite() && plain > TINY {
+    if plain.is_finite() && plain > LEAST_SUM {
         return root(plain);
     }
     let largest = largest();

@@ -4,7 +4,7 @@ use crate::error::{Error, Result, StepError};
 use crate::kernel::tree;
 use crate::params::{Element, Order, TensorInfo, Values};
 use crate::step::grad::{BLOCK, Grad, WIDE_BLOCK, is_in_type, read, with_buffer};
-use crate::step::{Step, Tensor, norm};
+use crate::step::{Step, Tensor};
 
 /// Added to a norm that is divided by.
 pub(super) const NORM_EPS: f64 = 1e-12;
@@ -96,17 +96,6 @@ pub(super) fn adaptive_norm<A: Element>(step: &Step<'_, A>, eta: f64) -> Result<
     };
     let plain = norm_by(1.0);
     step.share().norm(if plain.is_finite() { plain } else { norm_by(SMALL) }, 2.0)
-}
-
-/// The error of the first parameter that has a gradient and is not finite.
-pub(super) fn non_finite_param<A: Element>(step: &Step<'_, A>) -> Option<Error> {
-    step.iter().filter(|(_, tensor)| tensor.grad.is_some()).find_map(|(info, tensor)| {
-        let param = tensor.param();
-        let at = param.view(info.shape()).iter().position(|value| !value.is_finite())?;
-        let index = norm::unravel(at, info.shape());
-        let value = param.view(info.shape())[&*index].as_f64();
-        Some(Error::Step(StepError::NonFiniteParameter { path: info.path().into(), index, value }))
-    })
 }
 
 /// The sums of some terms over the elements of some values and a gradient: in `f64`, over fixed blocks.

@@ -15,8 +15,8 @@ use crate::params::{Element, Layout, ParamsMut};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::share::Extent;
-use crate::step::{Optimizer, Report, Step};
-use arithmetic::{Climb, adaptive_norm, non_finite_param};
+use crate::step::{Optimizer, Report, Step, norm};
+use arithmetic::{Climb, adaptive_norm};
 use gap::Gap;
 use starts::Starts;
 
@@ -260,7 +260,7 @@ impl<A: Element> Sam<A> {
         let Some(eta) = eta else { return Ok((Some(Climb::new(rho, None, norm, step)?), norm)) };
         let adaptive = adaptive_norm(step, eta)?;
         if self.non_finite == NonFinite::Error && !adaptive.is_finite() {
-            non_finite_param(step).map_or(Ok(()), Err)?;
+            norm::non_finite_param(step.iter().filter(|(_, tensor)| tensor.grad.is_some())).map_or(Ok(()), Err)?;
         }
         if self.non_finite.outcome(adaptive, step)?.skip {
             return Ok((None, norm));

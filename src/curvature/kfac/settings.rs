@@ -113,7 +113,7 @@ fn finite_gradient<A: Scalar>(place: &Place, step: &Step<'_, A>) -> Result<()> {
     let tensors = step.iter().filter(|(_, tensor)| of_layer(tensor.index()));
     let grads: Vec<_> = tensors.filter_map(|(info, tensor)| Some((info, tensor.grad.as_ref()?))).collect();
     grads.iter().try_for_each(|(info, grad)| grad.ensure_dense(info, "kfac", "observe no layer with this tensor"))?;
-    if norm::all_finite(&grads) { Ok(()) } else { Err(norm::non_finite(&grads)) }
+    norm::ensure_finite(&grads)
 }
 
 /// Returns an error if a gradient is a multiple of the mean over the examples, both summed over the inputs.

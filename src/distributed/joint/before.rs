@@ -1,10 +1,10 @@
 //! What there was before a step.
 
-use crate::distributed::packed::{non_finite_of, pack_params, put_params};
-use crate::error::{Error, Result, StepError};
+use crate::distributed::packed::{pack_params, put_params};
+use crate::error::{Error, Result};
 use crate::params::Element;
 use crate::state::{self, StateDict};
-use crate::step::{Optimizer, Step};
+use crate::step::{Optimizer, Step, norm};
 
 /// The parameters of a step and the state of the optimizer that takes it, to put both back.
 #[derive(Debug)]
@@ -39,9 +39,5 @@ pub(crate) fn ensure_finite<A: Element>(optimizer: &impl Optimizer<A>, step: &St
 
 /// Returns an error with the first parameter that is not finite, of those that the step may move.
 pub(in crate::distributed) fn ensure_finite_params<A: Element>(step: &Step<'_, A>) -> Result<()> {
-    let mut tensors = step.iter().filter(|(_, tensor)| !tensor.frozen);
-    match tensors.find_map(|(info, tensor)| non_finite_of(info, &tensor.param())) {
-        None => Ok(()),
-        Some((path, index, value)) => Err(Error::Step(StepError::NonFiniteParameter { path, index, value })),
-    }
+    norm::non_finite_param(step.iter().filter(|(_, tensor)| !tensor.frozen)).map_or(Ok(()), Err)
 }

@@ -204,7 +204,7 @@ impl<A: Scalar> Lbfgs<A> {
 fn ensure_finite<A: Scalar>(step: &Step<'_, A>) -> Result<()> {
     step.grads().try_for_each(|(info, grad)| grad.ensure_dense(info, "lbfgs", ELEMENTWISE))?;
     let grads: Vec<_> = step.grads().collect();
-    if norm::all_finite(&grads) { Ok(()) } else { Err(norm::non_finite(&grads)) }
+    norm::ensure_finite(&grads)
 }
 
 impl<A: Scalar> Optimizer<A> for Lbfgs<A> {
