@@ -4,12 +4,10 @@ use std::fmt;
 
 use pulp::Arch;
 
-use super::loops::{coded, full, packed};
-use super::precision::Rounding;
+use super::loops::{coded, full, in_pieces, packed, sixteen};
 use super::quantities::SecondMoment;
 use super::slots::Slots;
-use super::stored::{MAX_SLOTS, StoredMut};
-use crate::kernel::narrow::{nearest_bf16, random, stochastic_bf16, widen_bf16};
+use super::stored::{MAX_SLOTS, StoredMut, range_of_all};
 use crate::params::{Element, Scalar};
 use crate::step::grad::{Grad, transform};
 
@@ -43,8 +41,26 @@ impl<A: Scalar> Prelude<A> {
     }
 
     /// Whether the rule sees the gradient as it is.
-    fn leaves_grad(&self) -> bool {
+    pub(super) fn leaves_grad(&self) -> bool {
         self.scale == A::one() && self.limit == A::infinity() && self.coupled == A::zero()
+    }
+
+    /// The gradients that the rule sees.
+    pub(super) fn seen<'g>(&self, arch: Arch, param: &[A], grad: &'g [A], out: &'g mut [A]) -> &'g [A] {
+        if self.leaves_grad() {
+            return grad;
+        }
+        let prelude = *self;
+        let out = &mut out[..grad.len()];
+        let seen = &mut *out;
+        arch.dispatch(
+            #[inline(always)]
+            move || {
+                let elements = seen.iter_mut().zip(param.iter().zip(grad));
+                elements.for_each(|(seen, (param, grad))| *seen = prelude.apply(*param, *grad).1);
+            },
+        );
+        out
     }
 
     #[inline(always)]
@@ -147,29 +163,34 @@ impl<'s, A: Scalar> Lanes<'s, A> {
         if let Some(measuring) = measuring {
             return measure(arch, prelude, grad, measuring, coefficients, rule);
         }
-        let shrink = prelude.shrink;
-        let moving = Moving { arch, param, grad, slots, seed, streams };
-        match goal {
-            Goal::Move { step_size } if prelude.leaves_grad() && shrink == A::one() => {
-                moving.each(move |param, grad, slots| {
+        let before = prelude.shrink;
+        match (goal, slots) {
+            // What is often done has a loop of its own: the gradient first, in pieces, would take a quarter longer.
+            (Goal::Move { step_size }, StoredMut::Full(slots)) if !prelude.leaves_grad() => {
+                full(arch, streams, (param, grad), slots, move |param, grad, slots| {
+                    let (param, grad) = prelude.apply(param, grad);
                     let (direction, slots) = rule(&coefficients, param, grad, slots);
                     (param - step_size * direction, slots)
                 });
             }
-            // AdamW without clipping: the whole prelude would take a quarter of the time.
-            Goal::Move { step_size } if prelude.leaves_grad() => moving.each(move |param, grad, slots| {
-                let param = param * shrink;
-                let (direction, slots) = rule(&coefficients, param, grad, slots);
-                (param - step_size * direction, slots)
-            }),
-            Goal::Move { step_size } => moving.each(move |param, grad, slots| {
-                let (param, grad) = prelude.apply(param, grad);
-                let (direction, slots) = rule(&coefficients, param, grad, slots);
-                (param - step_size * direction, slots)
-            }),
-            Goal::MoveSelected { step_size, shrink, scale, agreeing: only } => {
-                moving.each(move |param, grad, slots| {
-                    let (param, grad) = prelude.apply(param, grad);
+            // One multiplication less is felt where there are few.
+            (Goal::Move { step_size }, StoredMut::Full(slots)) if S::COUNT < 2 && before == A::one() => {
+                full(arch, streams, (param, grad), slots, move |param, grad, slots| {
+                    let (direction, slots) = rule(&coefficients, param, grad, slots);
+                    (param - step_size * direction, slots)
+                });
+            }
+            (Goal::Move { step_size }, slots) => {
+                Block { arch, prelude, param, grad, seed, streams }.each(slots, move |param, grad, slots| {
+                    // By 1 without decay, which changes no bit.
+                    let param = param * before;
+                    let (direction, slots) = rule(&coefficients, param, grad, slots);
+                    (param - step_size * direction, slots)
+                });
+            }
+            (Goal::MoveSelected { step_size, shrink, scale, agreeing: only }, slots) => {
+                Block { arch, prelude, param, grad, seed, streams }.each(slots, move |param, grad, slots| {
+                    let param = param * before;
                     let (direction, slots) = rule(&coefficients, param, grad, slots);
                     let direction = if only { agreeing(direction, grad) } else { direction };
                     let param = if agree(direction, param) { param * shrink } else { param };
@@ -180,42 +201,43 @@ impl<'s, A: Scalar> Lanes<'s, A> {
     }
 }
 
-/// A block whose parameters move.
-struct Moving<'s, A> {
+/// A block whose parameters move, but for its slots.
+struct Block<'s, A> {
     arch: Arch,
+    prelude: Prelude<A>,
     param: &'s mut [A],
     grad: &'s [A],
-    slots: StoredMut<'s, A>,
     seed: u32,
     streams: bool,
 }
 
-impl<A: Scalar> Moving<'_, A> {
-    /// Applies the update to slots of any precision.
+impl<A: Scalar> Block<'_, A> {
+    /// Applies the update to slots of any precision. A loop is compiled for every rule, goal and precision: what they share is in functions
+    /// that know none of these.
     #[inline(always)]
-    fn each<S: Slots<A>>(self, update: impl Fn(A, A, S) -> (A, S) + Copy) {
-        let Self { arch, param, grad, slots, seed, streams } = self;
+    fn each<S: Slots<A>>(self, slots: StoredMut<'_, A>, update: impl Fn(A, A, S) -> (A, S) + Copy) {
+        let Self { arch, prelude, param, grad, seed, streams } = self;
         match slots {
-            // A function each, so that the short loop does not save what the other needs.
-            StoredMut::Full(slots) if streams => full::<true, A, S>(arch, param, grad, slots, update),
-            StoredMut::Full(slots) => full::<false, A, S>(arch, param, grad, slots, update),
-            // Slots in 16 bits are as much arithmetic as memory: the short loop is as fast at every size.
-            StoredMut::Bf16(slots, Rounding::Nearest) => arch.dispatch(
-                #[inline(always)]
-                move || {
-                    let update = update;
-                    S::for_each(false, param, grad, slots, (widen_bf16, |value, _| nearest_bf16(value)), 0, update);
-                },
-            ),
-            StoredMut::Bf16(slots, Rounding::Stochastic) => arch.dispatch(
-                #[inline(always)]
-                move || {
-                    let update = update;
-                    S::for_each(false, param, grad, slots, (widen_bf16, stochastic_bf16), random(seed), update);
-                },
-            ),
-            StoredMut::Blockwise8(slots) => coded(arch, param, grad, *slots, seed, update),
-            StoredMut::Blockwise4(slots, rounding) => packed(arch, param, grad, *slots, (seed, rounding), update),
+            StoredMut::Full(slots) if prelude.leaves_grad() => full(arch, streams, (param, grad), slots, update),
+            StoredMut::Full(mut slots) => {
+                in_pieces((arch, &prelude), (param, grad), &mut |at, (param, grad)| {
+                    let slots = range_of_all(&mut slots, at, grad.len());
+                    full(arch, streams, (param, grad), slots, update);
+                });
+            }
+            StoredMut::Bf16(mut slots, rounding) => {
+                in_pieces((arch, &prelude), (param, grad), &mut |at, (param, grad)| {
+                    let slots = range_of_all(&mut slots, at, grad.len());
+                    sixteen(arch, (param, grad), slots, (seed.wrapping_add(at as u32), rounding), update);
+                });
+            }
+            StoredMut::Blockwise8(slots) => coded((arch, &prelude), (param, grad), *slots, seed, update),
+            StoredMut::Blockwise4(slots, rounding) => {
+                let how = (seed, rounding);
+                packed((arch, &prelude), (param, grad), (*slots, S::COUNT), how, &|elements, slots| {
+                    full(arch, false, elements, slots, update);
+                });
+            }
         }
     }
 }

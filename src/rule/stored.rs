@@ -269,7 +269,11 @@ fn each_in_two<T: Default>(slots: [T; MAX_SLOTS], split: impl Fn(T) -> (T, T)) -
     (left, right)
 }
 
-fn range_of_all<'r, T>(slots: &'r mut [&mut [T]; MAX_SLOTS], at: usize, length: usize) -> [&'r mut [T]; MAX_SLOTS] {
+pub(super) fn range_of_all<'r, T>(
+    slots: &'r mut [&mut [T]; MAX_SLOTS],
+    at: usize,
+    length: usize,
+) -> [&'r mut [T]; MAX_SLOTS] {
     slots.each_mut().map(|slot| slot.get_mut(at..at + length).unwrap_or_default())
 }
 
