@@ -62,18 +62,18 @@ pub(crate) fn normalize_backward<A: Scalar>(normal: &Array2<A>, inverse: &Array1
     grad
 }
 
-/// GELU in the form with tanh, and the tanh of every element.
+/// GELU in the form with tanh, which is `x·σ(2u)`, and the sigmoid σ of every element.
 pub(crate) fn gelu<A: Scalar>(x: &Array2<A>) -> (Array2<A>, Array2<A>) {
-    let [half, root, cubic] = [0.5, (2.0 / std::f64::consts::PI).sqrt(), 0.044_715].map(A::from_f64);
-    let tanh = x.mapv(|x| (root * (x + cubic * x * x * x)).tanh());
-    (Zip::from(x).and(&tanh).map_collect(|x, tanh| half * *x * (A::one() + *tanh)), tanh)
+    let [minus_two, cubic] = [-2.0 * (2.0 / std::f64::consts::PI).sqrt(), 0.044_715].map(A::from_f64);
+    let sigmoid = x.mapv(|x| ((minus_two * (x + cubic * x * x * x)).exp() + A::one()).recip());
+    (x * &sigmoid, sigmoid)
 }
 
-pub(crate) fn gelu_backward<A: Scalar>(x: &Array2<A>, tanh: &Array2<A>, mut grad: Array2<A>) -> Array2<A> {
-    let [half, root, cubic] = [0.5, (2.0 / std::f64::consts::PI).sqrt(), 3.0 * 0.044_715].map(A::from_f64);
-    Zip::from(&mut grad).and(x).and(tanh).for_each(|grad, x, tanh| {
-        let inner = root * (A::one() + cubic * *x * *x);
-        *grad *= half * (A::one() + *tanh) + half * *x * (A::one() - *tanh * *tanh) * inner;
+pub(crate) fn gelu_backward<A: Scalar>(x: &Array2<A>, sigmoid: &Array2<A>, mut grad: Array2<A>) -> Array2<A> {
+    let [two, cubic] = [2.0 * (2.0 / std::f64::consts::PI).sqrt(), 3.0 * 0.044_715].map(A::from_f64);
+    Zip::from(&mut grad).and(x).and(sigmoid).for_each(|grad, x, sigmoid| {
+        let inner = two * (A::one() + cubic * *x * *x);
+        *grad *= *sigmoid * (A::one() + *x * (A::one() - *sigmoid) * inner);
     });
     grad
 }

@@ -86,7 +86,7 @@ struct Kept<A> {
     mlp_norm: Normal<A>,
     mlp_normal: Array2<A>,
     raised: Array2<A>,
-    tanh: Array2<A>,
+    sigmoid: Array2<A>,
     active: Array2<A>,
 }
 
@@ -98,9 +98,10 @@ impl<A: Scalar> Block<A> {
         x += &linear(&self.attention_output, beside.map(|b| &b.attention_output), &gathered);
         let (mlp_normal, mlp_norm) = self.mlp_norm.forward(&x);
         let raised = linear(&self.up, beside.map(|b| &b.up), &mlp_normal);
-        let (active, tanh) = gelu(&raised);
+        let (active, sigmoid) = gelu(&raised);
         x += &linear(&self.down, beside.map(|b| &b.down), &active);
-        let kept = Kept { attention_norm, normal, qkv, weights, gathered, mlp_norm, mlp_normal, raised, tanh, active };
+        let kept =
+            Kept { attention_norm, normal, qkv, weights, gathered, mlp_norm, mlp_normal, raised, sigmoid, active };
         (x, kept)
     }
 
@@ -112,7 +113,7 @@ impl<A: Scalar> Block<A> {
         grad: Array2<A>,
     ) -> (Array2<A>, [Norm<A>; 2], Beside<Learned<A>>) {
         let (active, down) = linear_backward(&self.down, beside.map(|b| &b.down), &kept.active, &grad);
-        let raised = gelu_backward(&kept.raised, &kept.tanh, active);
+        let raised = gelu_backward(&kept.raised, &kept.sigmoid, active);
         let (normal, up) = linear_backward(&self.up, beside.map(|b| &b.up), &kept.mlp_normal, &raised);
         let (mlp, mlp_norm) = self.mlp_norm.backward(&kept.mlp_norm, normal);
         let grad = grad + mlp;
