@@ -6,16 +6,13 @@ use super::Rule;
 use super::lanes::{Lanes, Measuring, Quantity};
 use super::measured::{Gathered, Measured, Scales, Sums};
 use super::options::Options;
-use super::pieces::{Pieces, Unmoved, range_of};
+use super::pieces::{Pieces, STRETCH, Unmoved, range_of, stretches};
 use super::quantities::SecondMoment;
 use super::stored::Stored;
 use super::sweep::Shared;
 use crate::kernel::tree;
 use crate::params::{Scalar, Values};
 use crate::step::grad::BLOCK;
-
-/// Elements whose directions are computed together, and then added up while they are in the cache.
-const STRETCH: usize = 512;
 
 impl<A: Scalar, C: Copy + Sync> Shared<'_, A, C> {
     /// Measures the direction that the rule would give to this parameter. Nothing is changed.
@@ -30,16 +27,18 @@ impl<A: Scalar, C: Copy + Sync> Shared<'_, A, C> {
         (options, moment): (Options, Option<SecondMoment>),
     ) -> Measured {
         let leaf = |pieces: Pieces<'_, A>, start: usize, length: usize, scales: Scales| {
-            let (mut gathered, mut out) = (Gathered::new(options.wanted(), scales), [A::zero(); STRETCH]);
-            for range in (start..start + length).step_by(STRETCH).map(|at| at..(at + STRETCH).min(start + length)) {
+            let (mut gathered, mut memory) = (Gathered::new(options.wanted(), scales), [[A::zero(); STRETCH]; 2]);
+            let [out, seen] = &mut memory;
+            for range in stretches(start, length) {
                 let out = &mut out[..range.len()];
                 let (param, grad, slots) = range_of(pieces, range);
+                let grad = self.prelude.seen(arch, param, grad, seen);
                 let measure = |quantity: Quantity, out: &mut [A]| {
                     let mut measuring = Measuring { param, slots, quantity, out };
                     let slot_count = rule.slots().len();
                     rule.sweep(
                         self.coefficients,
-                        Lanes::measuring((arch, self.prelude), grad, slot_count, &mut measuring),
+                        Lanes::measuring((arch, self.prelude.shrink), grad, slot_count, &mut measuring),
                     );
                 };
                 if options.cautious || options.norms() {

@@ -5,7 +5,7 @@ use std::fmt;
 use pulp::Arch;
 
 use super::lanes::Prelude;
-use super::pieces::{Pieces, Unmoved, range_of};
+use super::pieces::{Pieces, STRETCH, Unmoved, range_of, stretches};
 use super::slots::{AT_ONCE, Slots};
 use crate::kernel::tree;
 use crate::params::Scalar;
@@ -50,19 +50,21 @@ impl<A: Scalar> Elements<'_, A> {
         assert_eq!(S::COUNT, self.slot_count, "the rule's function has another number of slots than the rule");
         let Self { arch, prelude, tensor, .. } = &self;
         let leaf = |pieces: Pieces<'_, A>, start: usize, length: usize| {
-            let (param, grad, slots) = range_of(pieces, start..start + length);
-            let mut sums = [[0.0; AT_ONCE]; N];
-            let (of_all, prelude) = (&mut sums, *prelude);
-            arch.dispatch(
-                #[inline(always)]
-                move || {
-                    let terms = terms;
-                    S::sum_each(param, grad, slots, of_all, |param, grad, slots| {
-                        let (param, grad) = prelude.apply(param, grad);
-                        terms(&coefficients, param, grad, slots)
-                    });
-                },
-            );
+            let (mut sums, mut seen) = ([[0.0; AT_ONCE]; N], [A::zero(); STRETCH]);
+            for range in stretches(start, length) {
+                let (param, grad, slots) = range_of(pieces, range);
+                let (grad, of_all) = (prelude.seen(*arch, param, grad, &mut seen), &mut sums);
+                arch.dispatch(
+                    #[inline(always)]
+                    move || {
+                        // What is moved makes this a closure that is called once: `dispatch` would not inline another.
+                        let (terms, of_all) = (terms, of_all);
+                        S::sum_each(param, grad, slots, of_all, |param, grad, slots| {
+                            terms(&coefficients, param, grad, slots)
+                        });
+                    },
+                );
+            }
             sums.map(|lanes| lanes.iter().sum())
         };
         let plus = |left: [f64; N], right: [f64; N]| std::array::from_fn(|at| left[at] + right[at]);

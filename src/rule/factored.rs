@@ -332,7 +332,10 @@ impl<A: Scalar> Directions<'_, '_, A> {
                 let directions = &mut memory[..values.len()];
                 self.read(start, directions);
                 let pairs = values.iter_mut().zip(&*directions);
-                self.arch.dispatch(|| pairs.for_each(|(value, direction)| change(value, *direction)));
+                self.arch.dispatch(
+                    #[inline(always)]
+                    move || pairs.for_each(|(value, direction)| change(value, *direction)),
+                );
             }
         });
     }

@@ -56,6 +56,7 @@ impl<A: Scalar> Prelude<A> {
         arch.dispatch(
             #[inline(always)]
             move || {
+                let seen = seen; // what is moved makes this a closure that is called once
                 let elements = seen.iter_mut().zip(param.iter().zip(grad));
                 elements.for_each(|(seen, (param, grad))| *seen = prelude.apply(*param, *grad).1);
             },
@@ -132,16 +133,16 @@ pub struct Lanes<'s, A> {
 }
 
 impl<'s, A: Scalar> Lanes<'s, A> {
-    /// A block whose directions are measured.
+    /// A block whose directions are measured, with gradients as the rule sees them.
     pub(super) fn measuring(
-        (arch, prelude): (Arch, Prelude<A>),
+        (arch, shrink): (Arch, A),
         grad: &'s [A],
         slot_count: usize,
         measuring: &'s mut Measuring<'s, A>,
     ) -> Self {
         let (goal, slots) =
             (Goal::Move { step_size: A::zero() }, StoredMut::Full([&mut [], &mut [], &mut [], &mut []]));
-        let measuring = Some(measuring);
+        let (prelude, measuring) = (Prelude { shrink, ..Prelude::none() }, Some(measuring));
         Self { arch, prelude, grad, slot_count, goal, param: &mut [], slots, seed: 0, streams: false, measuring }
     }
 
@@ -161,7 +162,7 @@ impl<'s, A: Scalar> Lanes<'s, A> {
         assert_eq!(S::COUNT, self.slot_count, "the rule's function has another number of slots than the rule");
         let Self { arch, prelude, grad, goal, param, slots, seed, streams, measuring, .. } = self;
         if let Some(measuring) = measuring {
-            return measure(arch, prelude, grad, measuring, coefficients, rule);
+            return measure((arch, prelude.shrink), grad, measuring, coefficients, rule);
         }
         let before = prelude.shrink;
         match (goal, slots) {
@@ -244,8 +245,7 @@ impl<A: Scalar> Block<'_, A> {
 
 /// Computes a number of every element of a block.
 fn measure<A: Scalar, C: Copy, S: Slots<A>>(
-    arch: Arch,
-    prelude: Prelude<A>,
+    (arch, shrink): (Arch, A),
     grad: &[A],
     measuring: &mut Measuring<'_, A>,
     coefficients: C,
@@ -259,8 +259,7 @@ fn measure<A: Scalar, C: Copy, S: Slots<A>>(
                 // What is moved makes this a closure that is called once: `dispatch` would not inline another.
                 let (rule, out) = (rule, out);
                 S::read_each(param, grad, slots, out, |param, grad, slots| {
-                    let (param, grad) = prelude.apply(param, grad);
-                    let (direction, _) = rule(&coefficients, param, grad, slots);
+                    let (direction, _) = rule(&coefficients, param * shrink, grad, slots);
                     if only { agreeing(direction, grad) } else { direction }
                 });
             },
@@ -271,8 +270,7 @@ fn measure<A: Scalar, C: Copy, S: Slots<A>>(
                 let (rule, out) = (rule, out);
                 let [scale, least] = [scale, eps * eps].map(A::from_f64);
                 S::read_each(param, grad, slots, out, |param, grad, slots| {
-                    let (param, grad) = prelude.apply(param, grad);
-                    let (_, slots) = rule(&coefficients, param, grad, slots);
+                    let (_, slots) = rule(&coefficients, param * shrink, grad, slots);
                     let moment = scale * slots.get(slot);
                     let moment = if moment > least { moment } else { least };
                     if moment > A::zero() { grad * grad / moment } else { A::zero() }

@@ -10,6 +10,14 @@ use crate::step::grad::{BLOCK, Grad, WIDE_BLOCK, read};
 /// Some elements of parameter, gradient as it is without its description, and slots.
 pub(super) type Pieces<'p, A> = (&'p [A], &'p [A], [&'p [A]; MAX_SLOTS]);
 
+/// Elements that are read once more, for something else, while they are in the cache.
+pub(super) const STRETCH: usize = 512;
+
+/// So many elements, a stretch at a time.
+pub(super) fn stretches(start: usize, length: usize) -> impl Iterator<Item = Range<usize>> {
+    (start..start + length).step_by(STRETCH).map(move |at| at..(at + STRETCH).min(start + length))
+}
+
 /// A range of the elements.
 #[inline(always)]
 pub(super) fn range_of<'p, A>((param, grad, slots): Pieces<'p, A>, range: Range<usize>) -> Pieces<'p, A> {

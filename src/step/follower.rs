@@ -224,7 +224,10 @@ impl<A: Element, B: Element, F: Fn(&mut B, &A) + Copy + Send> FollowPart<A> for 
                 let values = &mut values[start..start + params.len()];
                 arch.dispatch(
                     #[inline(always)]
-                    move || values.iter_mut().zip(params).for_each(|(value, param)| update(value, param)),
+                    move || {
+                        let values = values; // what is moved makes this a closure that is called once
+                        values.iter_mut().zip(params).for_each(|(value, param)| update(value, param));
+                    },
                 );
             }
             Target::View(view) => blocks::update(view, start, params, update),
