@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use pulp::Arch;
 
 use crate::error::{ArgumentError, Error, Result};
+use crate::params::Element;
 
 pub use crate::kernel::level::Level;
 
@@ -83,6 +84,15 @@ fn first() -> Level {
         Ok(_) => level,
         Err(other) => ALL.get(usize::from(other)).copied().unwrap_or(level),
     }
+}
+
+/// Fewer than `N` elements, and zeros behind them. A loop over what remains, of unknown length, would keep the sums of the loop before it in memory, and
+/// that from being SIMD.
+#[inline(always)]
+pub(crate) fn padded<A: Element, const N: usize>(rest: &[A]) -> [A; N] {
+    let mut all = [A::zero(); N];
+    all.iter_mut().zip(rest).for_each(|(all, value)| *all = *value);
+    all
 }
 
 #[cfg(test)]

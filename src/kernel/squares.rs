@@ -3,7 +3,7 @@
 use ndarray::{ArrayRef, Dimension};
 use pulp::NullaryFnOnce;
 
-use crate::kernel::simd;
+use crate::kernel::simd::{self, padded};
 use crate::params::Scalar;
 
 /// Sums of squares below this have lost digits to underflow.
@@ -66,7 +66,7 @@ impl<A: Scalar> NullaryFnOnce for Squares<'_, A> {
         for chunk in chunks {
             lanes.iter_mut().zip(chunk).for_each(|(lane, value)| *lane += square(value));
         }
-        lanes.iter_mut().zip(rest).for_each(|(lane, value)| *lane += square(value));
+        lanes.iter_mut().zip(&padded::<A, SQUARE_LANES>(rest)).for_each(|(lane, value)| *lane += square(value));
         lanes.iter().sum()
     }
 }

@@ -7,7 +7,8 @@ use pulp::NullaryFnOnce;
 use super::factor::Rms;
 use super::lanes::agree;
 use super::slots::AT_ONCE;
-use crate::kernel::{simd, tree};
+use crate::kernel::simd::{self, padded};
+use crate::kernel::tree;
 use crate::params::Element;
 use crate::step::grad::BLOCK;
 use crate::step::norm::near_one;
@@ -219,12 +220,18 @@ impl<A: Element> Gathered<A> {
             let scales = is_wide.then_some(self.scales);
             let sums = [&mut self.param, &mut self.direction, &mut self.product];
             let largest = [&mut self.largest_param, &mut self.largest_direction];
-            arch.dispatch(Squares { param, direction, scales, only_decaying: false, sums, largest });
+            match scales {
+                None => arch.dispatch(Products { param, direction, sums }),
+                Some(scales) => {
+                    arch.dispatch(Squares { param, direction, scales, only_decaying: false, sums, largest });
+                }
+            }
             if self.wanted.decaying {
                 let (mut rest, mut largest) = ([0.0; AT_ONCE], [[0.0; AT_ONCE]; 2]);
                 let ([param_largest, direction_largest], sums) =
                     (&mut largest, [&mut self.decaying, &mut rest, &mut self.decaying_product]);
                 let largest = [param_largest, direction_largest];
+                let scales = scales.unwrap_or(Scales { param: 1.0, direction: 1.0 });
                 arch.dispatch(Squares { param, direction, scales, only_decaying: true, sums, largest });
             }
         }
@@ -275,7 +282,7 @@ impl<A: Element> NullaryFnOnce for Count<'_, A> {
         for chunk in chunks {
             add_moving(&mut lanes, chunk);
         }
-        add_moving(&mut lanes, rest);
+        add_moving(&mut lanes, &padded(rest));
         *sums = lanes;
     }
 }
@@ -297,16 +304,46 @@ impl<A: Element> NullaryFnOnce for Plain<'_, A> {
         for chunk in chunks {
             lanes.iter_mut().zip(chunk).for_each(|(sum, value)| *sum += value.as_f64());
         }
+        let rest: [A; AT_ONCE] = padded(rest);
         lanes.iter_mut().zip(rest).for_each(|(sum, value)| *sum += value.as_f64());
         *sums = lanes;
     }
 }
 
-/// Σθ², Σd² and Σθd, and the largest of both if they need scales.
+/// Σθ², Σd² and Σθd. Apart from [`Squares`], beside whose loop this one would not be SIMD.
+struct Products<'v, A> {
+    param: &'v [A],
+    direction: &'v [A],
+    sums: [&'v mut [f64; AT_ONCE]; 3],
+}
+
+impl<A: Element> NullaryFnOnce for Products<'_, A> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { param, direction, sums: [params, directions, products] } = self;
+        let mut lanes = [*params, *directions, *products];
+        let ((param, param_rest), (direction, direction_rest)) =
+            (param.as_chunks::<AT_ONCE>(), direction.as_chunks::<AT_ONCE>());
+        for (param, direction) in param.iter().zip(direction) {
+            for lane in 0..AT_ONCE {
+                add_squares(&mut lanes, lane, param[lane].as_f64(), direction[lane].as_f64());
+            }
+        }
+        let (param, direction): ([A; AT_ONCE], [A; AT_ONCE]) = (padded(param_rest), padded(direction_rest));
+        for lane in 0..AT_ONCE {
+            add_squares(&mut lanes, lane, param[lane].as_f64(), direction[lane].as_f64());
+        }
+        [*params, *directions, *products] = lanes;
+    }
+}
+
+/// Σθ², Σd² and Σθd of scaled numbers, and the largest of both.
 struct Squares<'v, A> {
     param: &'v [A],
     direction: &'v [A],
-    scales: Option<Scales>,
+    scales: Scales,
     /// Elements that do not decay count as 0.
     only_decaying: bool,
     sums: [&'v mut [f64; AT_ONCE]; 3],
@@ -318,47 +355,26 @@ impl<A: Element> NullaryFnOnce for Squares<'_, A> {
 
     #[inline(always)]
     fn call(self) {
-        let Self { param, direction, scales, only_decaying, sums, largest } = self;
+        let Self { param, direction, scales: Scales { param: p, direction: d }, only_decaying, sums, largest } = self;
         let mut lanes = [*sums[0], *sums[1], *sums[2]];
-        let mut most = [*largest[0], *largest[1]];
-        let [most_param, most_direction] = &mut most;
-        let (param_chunks, param_rest) = param.as_chunks::<AT_ONCE>();
-        let (direction_chunks, direction_rest) = direction.as_chunks::<AT_ONCE>();
-        let chunks = param_chunks.iter().zip(direction_chunks);
-        match (scales, only_decaying) {
-            (None, false) => {
-                for (param, direction) in chunks {
-                    for lane in 0..AT_ONCE {
-                        add_squares(&mut lanes, lane, param[lane].as_f64(), direction[lane].as_f64());
-                    }
-                }
+        let [mut most_param, mut most_direction] = [*largest[0], *largest[1]];
+        let mut add = |param: &[A; AT_ONCE], direction: &[A; AT_ONCE]| {
+            for lane in 0..AT_ONCE {
+                let param = decaying(only_decaying, param[lane], direction[lane]).as_f64() * p;
+                let direction = direction[lane].as_f64() * d;
+                most_param[lane] = param.abs().max(most_param[lane]);
+                most_direction[lane] = direction.abs().max(most_direction[lane]);
+                add_squares(&mut lanes, lane, param, direction);
             }
-            _ => {
-                let Scales { param: p, direction: d } = scales.unwrap_or(Scales { param: 1.0, direction: 1.0 });
-                for (param, direction) in chunks {
-                    for lane in 0..AT_ONCE {
-                        let (param, direction) =
-                            (decaying(only_decaying, param[lane], direction[lane]), direction[lane]);
-                        let (param, direction) = (param.as_f64() * p, direction.as_f64() * d);
-                        most_param[lane] = param.abs().max(most_param[lane]);
-                        most_direction[lane] = direction.abs().max(most_direction[lane]);
-                        add_squares(&mut lanes, lane, param, direction);
-                    }
-                }
-            }
-        }
-        let Scales { param: p, direction: d } = scales.unwrap_or(Scales { param: 1.0, direction: 1.0 });
-        for (lane, (param, direction)) in param_rest.iter().zip(direction_rest).enumerate() {
-            let param = decaying(only_decaying, *param, *direction).as_f64() * p;
-            let direction = direction.as_f64() * d;
-            most_param[lane] = param.abs().max(most_param[lane]);
-            most_direction[lane] = direction.abs().max(most_direction[lane]);
-            add_squares(&mut lanes, lane, param, direction);
-        }
+        };
+        let ((param, param_rest), (direction, direction_rest)) =
+            (param.as_chunks::<AT_ONCE>(), direction.as_chunks::<AT_ONCE>());
+        param.iter().zip(direction).for_each(|(param, direction)| add(param, direction));
+        add(&padded(param_rest), &padded(direction_rest));
         for (sum, lanes) in sums.into_iter().zip(lanes) {
             *sum = lanes;
         }
-        for (largest, most) in largest.into_iter().zip(most) {
+        for (largest, most) in largest.into_iter().zip([most_param, most_direction]) {
             *largest = most;
         }
     }
@@ -373,7 +389,7 @@ fn add_squares([params, directions, products]: &mut [[f64; AT_ONCE]; 3], lane: u
 }
 
 #[inline(always)]
-fn add_moving<A: Element>(lanes: &mut [A; AT_ONCE], directions: &[A]) {
+fn add_moving<A: Element>(lanes: &mut [A; AT_ONCE], directions: &[A; AT_ONCE]) {
     for (sum, direction) in lanes.iter_mut().zip(directions) {
         *sum += if *direction == A::zero() { A::zero() } else { A::one() };
     }

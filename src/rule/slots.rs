@@ -2,6 +2,7 @@
 
 use super::stored::MAX_SLOTS;
 use crate::kernel::narrow::{GOLDEN, GROUP, Reader};
+use crate::kernel::simd::padded;
 use crate::params::Scalar;
 
 /// Elements that are read before the first of them is written, in memory that is not in the cache: four cache lines of `f32`. With 256
@@ -162,10 +163,12 @@ macro_rules! slots {
                         add(lane, terms(params[lane], grads[lane], [$($new[lane]),*]));
                     }
                 }
-                let rest = param.iter().zip(grad);
-                $(let rest = rest.zip($slot);)*
-                for (lane, slots!(@nest (param, grad) $($slot)*)) in rest.enumerate() {
-                    add(lane, terms(*param, *grad, [$(*$slot),*]));
+                let rest = param.len();
+                let (param, grad): ([A; AT_ONCE], [A; AT_ONCE]) = (padded(param), padded(grad));
+                $(let $slot: [A; AT_ONCE] = padded($slot);)*
+                for lane in 0..AT_ONCE {
+                    let terms = terms(param[lane], grad[lane], [$($slot[lane]),*]);
+                    add(lane, terms.map(|term| if lane < rest { term } else { 0.0 }));
                 }
                 *sums = lanes;
             }

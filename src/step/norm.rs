@@ -3,8 +3,9 @@
 use pulp::NullaryFnOnce;
 
 use crate::error::{Error, Result, StepError};
+use crate::kernel::simd::{self, padded};
 use crate::kernel::squares::LEAST_SUM;
-use crate::kernel::{simd, tree};
+use crate::kernel::tree;
 use crate::params::{Element, Order, TensorInfo, Values};
 use crate::step::Tensor;
 use crate::step::grad::{BLOCK, Grad, WIDE_BLOCK, with_buffer};
@@ -232,8 +233,10 @@ fn fold<A: Element, T: Element>(values: &[A], term: impl Fn(A) -> T, combine: im
             *lane = combine(*lane, term(*value));
         }
     }
-    for (lane, value) in lanes.iter_mut().zip(rest) {
-        *lane = combine(*lane, term(*value));
+    if !rest.is_empty() {
+        for (lane, value) in lanes.iter_mut().zip(padded::<A, LANES>(rest)) {
+            *lane = combine(*lane, term(value));
+        }
     }
     let mut half = LANES / 2;
     while half > 0 {
