@@ -6,7 +6,8 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 use crate::error::{Error, Result, StepError};
-use crate::params::scalar::{Element, is_kept};
+use crate::params::Element;
+use crate::params::scalar::is_kept;
 use crate::schedule::Schedule;
 use crate::state::{Commit, StateReader, StateWriter};
 

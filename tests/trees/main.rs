@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod lying;
+mod numbers;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
