@@ -10,7 +10,7 @@ use ndarray::{
 use super::{Params, ParamsMut, Visitor, VisitorMut};
 use crate::params::Element;
 
-impl<A: Element, S: Data<Elem = A>, D: Dimension> Params for ArrayBase<S, D> {
+impl<A: Element, S: Data<Elem = A>, D: Dimension> Params for ArrayBase<S, D, A> {
     type Elem = A;
 
     fn visit<'a>(&'a self, visitor: &mut Visitor<'_, 'a, A>) {
@@ -18,7 +18,7 @@ impl<A: Element, S: Data<Elem = A>, D: Dimension> Params for ArrayBase<S, D> {
     }
 }
 
-impl<A: Element, S: DataMut<Elem = A>, D: Dimension> ParamsMut for ArrayBase<S, D> {
+impl<A: Element, S: DataMut<Elem = A>, D: Dimension> ParamsMut for ArrayBase<S, D, A> {
     fn visit_mut<'a>(&'a mut self, visitor: &mut VisitorMut<'_, 'a, A>) {
         visitor.tensor(self.view_mut());
     }

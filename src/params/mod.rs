@@ -67,6 +67,10 @@
 //! ```
 //! Every field of a derived struct that is a number is a parameter. Skip a setting: `#[params(skip)] dropout: f32`.
 
+#[cfg(feature = "faer")]
+mod from_faer;
+#[cfg(feature = "nalgebra")]
+mod from_nalgebra;
 mod impls;
 mod layout;
 mod order;

@@ -75,6 +75,7 @@ pub trait Params {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` holds no parameters that can be moved",
     label = "not a mutable tree of arrays",
+    note = "a struct or an enum becomes a tree with `#[derive(Params)]`",
     note = "read-only views can be gradients, but not parameters: use `view_mut()`; a struct of read-only views is derived with `#[params(read_only)]`"
 )]
 pub trait ParamsMut: Params {

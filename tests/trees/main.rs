@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod lying;
+#[cfg(any(feature = "faer", feature = "nalgebra"))]
+mod matrices;
 mod numbers;
 
 use std::collections::BTreeMap;
