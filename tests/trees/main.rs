@@ -5,6 +5,7 @@ mod lying;
 #[cfg(any(feature = "faer", feature = "nalgebra"))]
 mod matrices;
 mod numbers;
+mod values;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
