@@ -1,4 +1,4 @@
-//! `#[derive(Params)]`: every kind of struct and every attribute.
+//! `#[derive(Params)]`: every kind of struct and enum, and every attribute.
 
 #![allow(clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -309,6 +309,165 @@ fn writable_views_are_parameters() {
     let mut owned = linear();
     step(&mut Borrowed { weight: &mut owned.weight, bias: owned.bias.view_mut() }, &linear());
     assert!(moved(owned.weight[[0, 0]]) && moved(owned.bias[1]));
+}
+
+#[test]
+fn a_struct_of_numbers_is_a_tree() {
+    #[derive(Params)]
+    struct Fit<A> {
+        amplitude: A,
+        rates: Vec<A>,
+        center: [A; 2],
+        offset: Array1<A>,
+        #[params(skip)]
+        noise: f64,
+    }
+    fn step_once<A: Scalar>(fit: &mut Fit<A>, grads: &Fit<A>) {
+        step(fit, grads);
+    }
+    fn check<A: Scalar>() {
+        let one = A::one();
+        let fit = || Fit { amplitude: one, rates: vec![one; 3], center: [one; 2], offset: Array1::ones(1), noise: 0.1 };
+        let mut moving = fit();
+        assert_eq!(paths(&moving), ["amplitude", "rates", "center", "offset"]);
+        step_once(&mut moving, &fit());
+        let Fit { amplitude, rates, center, offset, noise } = moving;
+        let all = [amplitude].into_iter().chain(rates).chain(center).chain(offset);
+        assert!(all.map(A::as_f64).all(moved) && noise == 0.1);
+    }
+    check::<f32>();
+    check::<f64>();
+}
+
+#[derive(Params)]
+enum Layer<A> {
+    Linear(Linear<A>),
+    Scale {
+        gain: A,
+        #[params(rename = "bias")]
+        shift: Array1<A>,
+        #[params(skip)]
+        name: &'static str,
+    },
+    Pair(Array1<A>, #[params(skip)] usize, Linear<A>),
+    Single(#[params(skip)] usize, Array1<A>),
+    Relu,
+    Nothing {},
+    #[params(skip)]
+    Dropout(f64),
+    #[params(rename = "conv")]
+    Conv(Array2<A>),
+    #[params(rename = "norm")]
+    Norm {
+        gain: A,
+        bias: Option<A>,
+    },
+}
+
+fn layers() -> Vec<Layer<f64>> {
+    vec![
+        Layer::Linear(linear()),
+        Layer::Relu,
+        Layer::Scale { gain: 1.0, shift: array![1.0], name: "scale" },
+        Layer::Pair(array![1.0], 3, linear()),
+        Layer::Single(3, array![1.0]),
+        Layer::Nothing {},
+        Layer::Dropout(0.5),
+        Layer::Conv(array![[1.0]]),
+        Layer::Norm { gain: 1.0, bias: Some(1.0) },
+    ]
+}
+
+#[test]
+fn an_enum_has_the_tensors_of_its_variant() {
+    let mut model = layers();
+    let expected = [
+        "0.weight",
+        "0.bias",
+        "2.gain",
+        "2.bias",
+        "3.0",
+        "3.2.weight",
+        "3.2.bias",
+        "4",
+        "7.conv",
+        "8.norm.gain",
+        "8.norm.bias",
+    ];
+    assert_eq!(paths(&model), expected);
+    step(&mut model, &layers());
+    let mut tensors = 0;
+    gradus::params::for_each(&model, |path, shape, values| {
+        let values = values.expect("every tensor has values");
+        assert!(values.view(shape).iter().all(|value| moved(*value)), "{path}");
+        tensors += 1;
+    });
+    assert_eq!(tensors, expected.len());
+    assert!(matches!(model[6], Layer::Dropout(0.5)) && matches!(model[4], Layer::Single(3, _)));
+    assert!(matches!(model[2], Layer::Scale { name: "scale", .. }) && matches!(model[3], Layer::Pair(_, 3, _)));
+}
+
+#[test]
+fn a_gradient_of_another_variant_is_refused() {
+    let mut opt = Adam::new(RATE);
+    let mut grads = layers();
+    grads[0] = Layer::Relu;
+    let error = opt.step(&mut layers(), &grads).expect_err("there is no gradient of 0.weight").to_string();
+    assert!(error.starts_with("no gradient for parameter \"0.weight\""), "{error}");
+
+    let mut model = layers();
+    opt.step(&mut model, &layers()).expect("the same variants");
+    model[0] = Layer::Scale { gain: 1.0, shift: array![1.0], name: "" };
+    let grads = || Layer::Scale { gain: 1.0, shift: array![1.0], name: "" };
+    let grads: Vec<_> = std::iter::once(grads()).chain(layers().into_iter().skip(1)).collect();
+    let error = opt.step(&mut model, &grads).expect_err("the state is of a linear layer").to_string();
+    assert!(error.contains("\"0.weight\"") && error.contains("\"0.gain\""), "{error}");
+}
+
+/// No gradient for a level that only a variant has.
+#[test]
+fn a_level_of_a_variant_can_be_without_gradient() {
+    #[derive(Params)]
+    struct Grads {
+        norm: Option<Array1<f64>>,
+    }
+    let norm = || Layer::Norm { gain: 1.0, bias: Some(1.0) };
+    let mut model = norm();
+    Adam::new(RATE).step(&mut model, &Grads { norm: None }).expect("both tensors are below `norm`");
+    assert!(matches!(model, Layer::Norm { gain: 1.0, bias: Some(1.0) }));
+    step(&mut model, &norm());
+    assert!(matches!(model, Layer::Norm { gain, bias: Some(bias) } if moved(gain) && moved(bias)));
+}
+
+#[test]
+fn an_enum_may_hold_itself_and_views() {
+    #[derive(Params)]
+    enum Branches<A> {
+        Leaf(Array1<A>),
+        Fork(Box<Self>, Box<Branches<A>>),
+        Wrapped(Box<Self>),
+    }
+    #[derive(Params)]
+    #[params(read_only)]
+    enum Grads<'a, A: Clone, const N: usize>
+    where
+        A: Scalar,
+    {
+        Lent(&'a [A]),
+        Fixed([A; N]),
+    }
+    let leaf = || Box::new(Branches::Leaf(array![1.0]));
+    let tree = || Branches::Wrapped(Box::new(Branches::Fork(leaf(), leaf())));
+    let mut moving = tree();
+    assert_eq!(paths(&moving), ["0", "1"]);
+    step(&mut moving, &tree());
+
+    let mut w = [1.0, 1.0];
+    step(&mut w, &Grads::<f64, 2>::Lent(&[1.0, 1.0]));
+    assert!(w.into_iter().all(moved));
+    let mut w = [1.0_f32, 1.0];
+    step(&mut w, &Grads::Fixed([1.0_f32, 1.0]));
+    assert!(w.into_iter().map(f64::from).all(moved));
 }
 
 /// Has the items that the derived code names, but is not gradus: here `&str` is a tree.

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::params::{Element, Layout};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
+use crate::step::notes::Note;
 use crate::step::{Optimizer, Report, Step};
 
 /// An adaptor that has state, or that does not call the optimizer inside exactly once per step. For all others, implement
@@ -75,7 +76,9 @@ pub fn check<'s, A: Element>(
 ) -> Result<()> {
     let mut preview = step.preview();
     preview.set_number(inner.steps());
-    if describe(&mut preview)?.skip { Ok(()) } else { inner.check(&preview) }
+    let outcome = describe(&mut preview)?;
+    preview.note(preview.iter().filter(|(_, tensor)| tensor.frozen).map(|(_, tensor)| (tensor.index(), Note::Frozen)));
+    if outcome.skip { Ok(()) } else { inner.check(&preview) }
 }
 
 /// An [`Adaptor::apply`] for adaptors that only change the step: changes the step with `describe`, and calls `apply` of the optimizer

@@ -8,6 +8,7 @@ use crate::error::{Error, Result, StepError};
 use crate::params::pattern::{Pattern, Selection};
 use crate::params::{Element, Layout, TensorInfo};
 use crate::schedule::Hyper;
+use crate::step::notes::Note;
 use crate::step::{Adjust, Replaced, Step};
 
 /// The hyper-parameters of a group of tensors.
@@ -209,6 +210,11 @@ impl<A: Element> Transform<A> for Grouped {
             tensor.learning_rate = combine("scale_learning_rate", tensor.learning_rate, learning_rate)?;
             tensor.weight_decay = combine("scale_weight_decay", tensor.weight_decay, weight_decay)?;
         }
+        step.note(
+            step.zip(&*chosen)
+                .filter(|(.., chosen)| **chosen)
+                .map(|(_, tensor, _)| (tensor.index(), Note::Group(self.pattern()))),
+        );
         Ok(Outcome::pass())
     }
 }

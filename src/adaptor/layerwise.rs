@@ -8,6 +8,7 @@ use crate::params::Element;
 use crate::params::pattern::{Pattern, Selection};
 use crate::schedule::Hyper;
 use crate::step::Step;
+use crate::step::notes::Note;
 
 const NAME: &str = "layerwise_decay";
 
@@ -87,6 +88,7 @@ impl<A: Element> Transform<A> for LayerwiseDecay {
             }
             factors.iter_mut().zip(&*chosen).filter(|(_, chosen)| **chosen).for_each(|(own, _)| *own = factor);
         }
+        step.note(factors.iter().enumerate().map(|(at, factor)| (at, Note::Group(format!("{NAME} {factor}")))));
         step.zip_mut(factors).for_each(|(_, tensor, factor)| tensor.learning_rate.scale *= factor);
         Ok(Outcome::pass())
     }

@@ -9,6 +9,7 @@ use crate::params::pattern::{Pattern, Selection};
 use crate::params::{Element, Layout};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
+use crate::step::notes::Note;
 use crate::step::{Optimizer, Report, Step};
 
 /// Gives each tensor to one of several optimizers, its branches. Created by [`OptimizerExt::route`](crate::OptimizerExt::route).
@@ -128,6 +129,11 @@ fn ask<A: Element>(optimizer: &dyn Optimizer<A>, part: &mut Step<'_, A>) -> Resu
 impl<A: Element> Optimizer<A> for Router<A> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         let (branches, count) = self.branches(step.layout())?;
+        let route = |at: usize| branches[at].checked_sub(1).and_then(|route| self.routes.get(route));
+        step.note(step.iter().filter_map(|(_, tensor)| {
+            let (selection, _) = route(tensor.index())?;
+            Some((tensor.index(), Note::Group(format!("route {:?}", selection.pattern()))))
+        }));
         let mut parts = step.preview().split(count, |_, tensor| branches[tensor.index()]);
         self.optimizers().zip(&mut parts).try_for_each(|(optimizer, part)| ask(optimizer, part))
     }

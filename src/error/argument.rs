@@ -1,6 +1,6 @@
 //! Errors of arguments.
 
-use super::text::{Levels, Number, at_index};
+use super::text::{Levels, Name, Number, at_index, difference};
 use crate::kernel::level::Level;
 
 /// Why an argument is not accepted.
@@ -52,6 +52,17 @@ pub enum ArgumentError {
         expected: Vec<usize>,
         /// The shape that it has.
         found: Vec<usize>,
+    },
+
+    /// Two trees do not have the same tensors.
+    #[error("the trees differ: tensor {} {}", Name(.path), difference(.first, .second))]
+    Trees {
+        /// The path of the first tensor that differs: in the order of the first tree, and then in that of the second.
+        path: String,
+        /// Its shape in the first tree, or `None` if it is not there.
+        first: Option<Vec<usize>>,
+        /// Its shape in the second tree, or `None` if it is not there.
+        second: Option<Vec<usize>>,
     },
 
     /// The number of rows of a tap is 0 or not a multiple of its positions.

@@ -60,6 +60,15 @@ pub(super) fn of_group(pattern: &Option<String>) -> String {
     pattern.as_ref().map_or_else(String::new, |pattern| format!(" in the group {pattern:?}"))
 }
 
+/// How a tensor differs in two trees.
+pub(super) fn difference(first: &Option<Vec<usize>>, second: &Option<Vec<usize>>) -> String {
+    match (first, second) {
+        (Some(first), Some(second)) => format!("has shape {first:?} in the first tree and {second:?} in the second"),
+        (Some(_), None) => "is only in the first tree".into(),
+        _ => "is only in the second tree".into(),
+    }
+}
+
 /// The hint for a name that may have been meant.
 pub(super) fn meant(similar: &[String]) -> String {
     similar.first().map_or_else(String::new, |name| format!(" (did you mean {name:?}?)"))

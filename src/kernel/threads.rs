@@ -1,5 +1,7 @@
 //! Rayon's threads, or without the feature the one that calls.
 
+use std::mem::take;
+
 /// How many threads there are to share work.
 #[cfg(feature = "rayon")]
 pub(crate) fn count() -> usize {
@@ -22,6 +24,61 @@ pub(crate) fn join<L: Send, R: Send>(left: impl FnOnce() -> L + Send, right: imp
 #[cfg(not(feature = "rayon"))]
 pub(crate) fn join<L: Send, R: Send>(left: impl FnOnce() -> L + Send, right: impl FnOnce() -> R + Send) -> (L, R) {
     (left(), right())
+}
+
+/// Work on elements that can be divided.
+pub(crate) trait Divisible: Send + Sized {
+    /// The number of elements.
+    fn len(&self) -> usize;
+
+    fn is_divisible(&self) -> bool;
+
+    /// Two parts of roughly equal length, if it is [divisible](Self::is_divisible).
+    fn halve(self) -> (Self, Self);
+}
+
+/// All parts, of so many elements in all, side by side: halves the work, between parts or within one, until a share is no longer than `grain`.
+fn for_each_part<W: Divisible>(parts: &mut [Option<W>], total: usize, grain: usize, run: &(impl Fn(W) + Sync)) {
+    if total <= grain {
+        return parts.iter_mut().filter_map(take).for_each(run);
+    }
+    if let [part] = parts {
+        let Some(part) = take(part) else { return };
+        if !part.is_divisible() {
+            return run(part);
+        }
+        let (left, right) = part.halve();
+        let (left_len, right_len) = (left.len(), right.len());
+        join(
+            || for_each_part(&mut [Some(left)], left_len, grain, run),
+            || for_each_part(&mut [Some(right)], right_len, grain, run),
+        );
+        return;
+    }
+    let mut left_total = 0;
+    let cut = parts.iter().flatten().position(|part| {
+        left_total += part.len();
+        2 * left_total >= total
+    });
+    let cut = cut.map_or(parts.len() / 2, |cut| (cut + 1).min(parts.len() - 1));
+    let (left, right) = parts.split_at_mut(cut);
+    let left_total = left.iter().flatten().map(W::len).sum();
+    join(|| for_each_part(left, left_total, grain, run), || for_each_part(right, total - left_total, grain, run));
+}
+
+/// A step of at most so many elements is too short to share.
+const SERIAL_STEP: usize = 64 * 1024;
+
+/// Whether a step of so many elements is worth several threads.
+pub(crate) fn are_worth(elements: usize) -> bool {
+    elements > SERIAL_STEP && count() > 1
+}
+
+/// [`for_each_part`] with shares that are worth a thread.
+pub(crate) fn share<W: Divisible>(parts: &mut [Option<W>], run: &(impl Fn(W) + Sync)) {
+    let total: usize = parts.iter().flatten().map(W::len).sum();
+    let grain = (total / (8 * count())).max(SERIAL_STEP / 2);
+    for_each_part(parts, total, grain, run);
 }
 
 /// Fewer elements than this are not worth a second thread, if a task takes a tensor.

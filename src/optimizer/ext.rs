@@ -8,7 +8,8 @@ use crate::clip::{Adaptive, Norm, QkClip, Value};
 use crate::error::Result;
 use crate::params::{Element, Params, ParamsMut, Pattern};
 use crate::schedule::Hyper;
-use crate::step::{Optimizer, Report, find, find_mut};
+use crate::step::tree::Summary;
+use crate::step::{Optimizer, Report, Step, find, find_mut};
 
 /// The methods that add adaptors to an optimizer. Every [`Optimizer`] has them.
 ///
@@ -67,6 +68,17 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     /// ```
     fn set_learning_rate(&mut self, learning_rate: impl Into<Hyper>) {
         self.replace_learning_rate(learning_rate.into());
+    }
+
+    /// A table of the parameters, with what the next step does with each: whether it is frozen, and its groups and routes. See [`Summary`].
+    ///
+    /// # Errors
+    /// Those of [`check`](Optimizer::check).
+    #[doc(alias("torchinfo", "print_trainable_parameters"))]
+    fn summary<T: Params<Elem = A> + ?Sized>(&self, params: &T) -> Result<Summary> {
+        let step = Step::to_note(params, self.steps())?;
+        self.check(&step)?;
+        Ok(Summary::noted(&step))
     }
 
     /// Adds an adaptor of your own, which changes each step before this optimizer gets it: a closure or a [`Transform`].

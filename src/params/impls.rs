@@ -1,13 +1,16 @@
-//! The trees that need no derive: arrays, views and the standard containers.
+//! The trees that need no derive: arrays, views, numbers and the standard containers.
 
 use std::collections::BTreeMap;
+use std::slice;
 
-use ndarray::{ArrayBase, ArrayRef, Data, DataMut, Dimension};
+use ndarray::{
+    ArrayBase, ArrayRef, ArrayView, ArrayViewMut, Axis, Data, DataMut, Dimension, IxDyn, aview_mut1, aview0,
+};
 
 use super::{Params, ParamsMut, Visitor, VisitorMut};
 use crate::params::Element;
 
-impl<A: Element, S: Data<Elem = A>, D: Dimension> Params for ArrayBase<S, D> {
+impl<A: Element, S: Data<Elem = A>, D: Dimension> Params for ArrayBase<S, D, A> {
     type Elem = A;
 
     fn visit<'a>(&'a self, visitor: &mut Visitor<'_, 'a, A>) {
@@ -15,7 +18,7 @@ impl<A: Element, S: Data<Elem = A>, D: Dimension> Params for ArrayBase<S, D> {
     }
 }
 
-impl<A: Element, S: DataMut<Elem = A>, D: Dimension> ParamsMut for ArrayBase<S, D> {
+impl<A: Element, S: DataMut<Elem = A>, D: Dimension> ParamsMut for ArrayBase<S, D, A> {
     fn visit_mut<'a>(&'a mut self, visitor: &mut VisitorMut<'_, 'a, A>) {
         visitor.tensor(self.view_mut());
     }
@@ -92,21 +95,55 @@ impl<T: ParamsMut> ParamsMut for Option<T> {
     }
 }
 
+/// A number is a tensor without dimensions; numbers that lie one after the other are one tensor.
+macro_rules! number {
+    ($($number:ty)*) => {
+        $(
+            impl Params for $number {
+                type Elem = Self;
+
+                fn visit<'a>(&'a self, visitor: &mut Visitor<'_, 'a, Self>) {
+                    visitor.tensor(aview0(self));
+                }
+
+                fn visit_list<'a>(list: &'a [Self], shape: &[usize], visitor: &mut Visitor<'_, 'a, Self>) {
+                    if let Ok(view) = ArrayView::from_shape(IxDyn(shape), list) {
+                        visitor.tensor(view);
+                    }
+                }
+            }
+
+            impl ParamsMut for $number {
+                fn visit_mut<'a>(&'a mut self, visitor: &mut VisitorMut<'_, 'a, Self>) {
+                    visitor.tensor(aview_mut1(slice::from_mut(self)).index_axis_move(Axis(0), 0));
+                }
+
+                fn visit_list_mut<'a>(list: &'a mut [Self], shape: &[usize], visitor: &mut VisitorMut<'_, 'a, Self>) {
+                    if let Ok(view) = ArrayViewMut::from_shape(IxDyn(shape), list) {
+                        visitor.tensor(view);
+                    }
+                }
+            }
+        )*
+    };
+}
+
+number!(f32 f64);
+#[cfg(feature = "half")]
+number!(half::bf16 half::f16);
+
 impl<T: Params> Params for [T] {
     type Elem = T::Elem;
 
     fn visit<'a>(&'a self, visitor: &mut Visitor<'_, 'a, T::Elem>) {
-        for (index, tree) in self.iter().enumerate() {
-            visitor.index(index, tree);
-        }
+        T::visit_list(self, &[self.len()], visitor);
     }
 }
 
 impl<T: ParamsMut> ParamsMut for [T] {
     fn visit_mut<'a>(&'a mut self, visitor: &mut VisitorMut<'_, 'a, T::Elem>) {
-        for (index, tree) in self.iter_mut().enumerate() {
-            visitor.index(index, tree);
-        }
+        let shape = [self.len()];
+        T::visit_list_mut(self, &shape, visitor);
     }
 }
 
@@ -116,11 +153,19 @@ impl<T: Params, const N: usize> Params for [T; N] {
     fn visit<'a>(&'a self, visitor: &mut Visitor<'_, 'a, T::Elem>) {
         self.as_slice().visit(visitor);
     }
+
+    fn visit_list<'a>(list: &'a [Self], shape: &[usize], visitor: &mut Visitor<'_, 'a, T::Elem>) {
+        T::visit_list(list.as_flattened(), &[shape, &[N]].concat(), visitor);
+    }
 }
 
 impl<T: ParamsMut, const N: usize> ParamsMut for [T; N] {
     fn visit_mut<'a>(&'a mut self, visitor: &mut VisitorMut<'_, 'a, T::Elem>) {
         self.as_mut_slice().visit_mut(visitor);
+    }
+
+    fn visit_list_mut<'a>(list: &'a mut [Self], shape: &[usize], visitor: &mut VisitorMut<'_, 'a, T::Elem>) {
+        T::visit_list_mut(list.as_flattened_mut(), &[shape, &[N]].concat(), visitor);
     }
 }
 

@@ -45,6 +45,19 @@ impl Path<'_> {
         if self.is_root() { !text.is_empty() } else { self.strip(text).is_some_and(|rest| rest.starts_with('.')) }
     }
 
+    /// Writes the dotted form.
+    pub(crate) fn write_to(&self, text: &mut impl fmt::Write) -> fmt::Result {
+        if let Some(parent) = self.parent.filter(|parent| !parent.is_root()) {
+            parent.write_to(text)?;
+            text.write_char('.')?;
+        }
+        match self.segment {
+            Segment::Root => Ok(()),
+            Segment::Name(name) => text.write_str(name),
+            Segment::Index(index) => write!(text, "{index}"),
+        }
+    }
+
     fn is_root(&self) -> bool {
         matches!(self.segment, Segment::Root)
     }
@@ -95,14 +108,7 @@ fn strip_index(text: &str, index: usize) -> Option<&str> {
 
 impl fmt::Display for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(parent) = self.parent.filter(|parent| !parent.is_root()) {
-            write!(f, "{parent}.")?;
-        }
-        match self.segment {
-            Segment::Root => Ok(()),
-            Segment::Name(name) => f.write_str(name),
-            Segment::Index(index) => write!(f, "{index}"),
-        }
+        self.write_to(f)
     }
 }
 

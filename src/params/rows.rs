@@ -96,7 +96,7 @@ impl<A: Element, D: RemoveAxis> Rows<A, D> {
             return None;
         }
         let values = Values::new(self.values.view());
-        let sorted = Sorted::of(&self.rows, &values, self.values.shape());
+        let sorted = SortedRows::of(&self.rows, &values, self.values.shape());
         let mut values = sorted.values(&values, self.values.shape()).into_iter();
         shape[0] = rows;
         let mut dense = Array::zeros(shape);
@@ -117,7 +117,7 @@ impl<A: Element, D: Dimension> Params for Rows<A, D> {
 
 /// Rows in increasing order, each once.
 #[derive(Debug, Clone)]
-pub(crate) struct Sorted<A> {
+pub(crate) struct SortedRows<A> {
     pub(crate) rows: Vec<usize>,
     /// For each row the place of its values among those given or, if it is not less than their number, behind them among the sums.
     pub(crate) places: Vec<usize>,
@@ -125,7 +125,7 @@ pub(crate) struct Sorted<A> {
     pub(crate) sums: Vec<A>,
 }
 
-impl<A: Element> Sorted<A> {
+impl<A: Element> SortedRows<A> {
     /// Sorts rows; `values` has one row for each of them, and `shape`.
     pub(crate) fn of(rows: &[usize], values: &Values<'_, A>, shape: &[usize]) -> Self {
         let mut all: Vec<(usize, usize)> = rows.iter().copied().zip(0..).collect();

@@ -1,30 +1,6 @@
 //! The element types: `f32` and `f64`, and with the feature `half` the 16-bit floats.
 
-use std::fmt::{Debug, Display};
-
-use num_traits::{Float, NumAssign};
-
-use crate::state::data::Stored;
-
-/// An element type of trees: `f32`, `f64` and, with the feature `half`, `half::bf16` and `half::f16`. The trait is sealed.
-///
-/// Hyper-parameters and numbers computed from them (bias corrections, `1 − β`, clip factors) are computed in `f64` and rounded with
-/// [`from_f64`](Element::from_f64) once per step and tensor. Norms are summed in `f64`.
-///
-/// A hyper-parameter of a rule that rounds to 0 or to infinity is an error before anything moves. Only a learning rate and a weight decay
-/// may round to 0, because schedules end there. A clip factor that is too small for the type is applied in `f64`.
-pub trait Element:
-    Float + NumAssign + Default + Debug + Display + Send + Sync + Stored + sealed::Sealed + 'static
-{
-    /// The name of the type in Rust: `"f32"` or `"f64"`.
-    const DTYPE: &'static str;
-
-    /// Rounds an `f64` to the nearest number of this type.
-    fn from_f64(value: f64) -> Self;
-
-    /// Converts to `f64`, without rounding.
-    fn as_f64(self) -> f64;
-}
+use super::Element;
 
 /// An element type that rules compute in: `f32` or `f64`. The trait is sealed.
 ///
@@ -41,8 +17,6 @@ impl Scalar for f64 {}
 
 #[allow(unnameable_types, reason = "sealed")]
 mod sealed {
-    pub trait Sealed {}
-
     /// What the optional features ask of numbers that are computed with.
     #[cfg(feature = "second-order")]
     pub trait Computed: crate::kernel::product::Real {}
@@ -50,13 +24,6 @@ mod sealed {
     pub trait Computed {}
     impl Computed for f32 {}
     impl Computed for f64 {}
-
-    impl Sealed for f32 {}
-    impl Sealed for f64 {}
-    #[cfg(feature = "half")]
-    impl Sealed for half::bf16 {}
-    #[cfg(feature = "half")]
-    impl Sealed for half::f16 {}
 }
 
 impl Element for f32 {

@@ -1,12 +1,14 @@
-//! Trees, and the walk through one: paths on the stack, one callback per tensor.
+//! Trees and their elements, and the walk through one: paths on the stack, one callback per tensor.
 
 use std::fmt;
+use std::mem::take;
 
 use ndarray::{ArrayView, ArrayViewMut, Dimension};
+use num_traits::{Float, NumAssign};
 
 use super::path::{Path, Segment};
-use super::scalar::Element;
 use super::values::{Values, ValuesMut};
+use crate::state::data::Stored;
 
 /// A tree of tensors that can be read: parameters or gradients.
 ///
@@ -36,10 +38,10 @@ use super::values::{Values, ValuesMut};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` holds no parameters",
     label = "not a tree of arrays",
-    note = "parameters are `ndarray` arrays and views of `f32` or `f64` (feature `half`: also `bf16`, `f16`), and tuples, `Vec`, `Option`, `Box`, `BTreeMap` and structs of them",
-    note = "a struct becomes a tree with `#[derive(Params)]`; a field without parameters is left out with `#[params(skip)]`",
-    note = "numbers become an array with `Array1::from(vec)`, or a view with `ArrayView1::from(&slice)`; a `HashMap` has no fixed order: use a `BTreeMap`",
-    note = "an array of another version of `ndarray` is another type: `gradus::ndarray` is the version that gradus uses"
+    note = "parameters are numbers of type `f32` or `f64` (feature `half`: also `bf16`, `f16`), slices, `Vec`s and `ndarray` arrays of them, and tuples, lists, `Option`, `Box`, `BTreeMap`, structs and enums of these",
+    note = "a struct or an enum becomes a tree with `#[derive(Params)]`; a field without parameters is left out with `#[params(skip)]`",
+    note = "an array of another version of `ndarray` is another type: `gradus::ndarray` is the version that gradus uses; an array of another version can be passed as a slice, `array.as_slice()`",
+    note = "the matrices of `nalgebra` and `faer` need the features of these names"
 )]
 pub trait Params {
     /// The element type of every tensor in the tree.
@@ -47,6 +49,23 @@ pub trait Params {
 
     /// Passes every tensor to the visitor, always in the same order.
     fn visit<'a>(&'a self, visitor: &mut Visitor<'_, 'a, Self::Elem>);
+
+    /// Visits trees that lie one after the other as lists of lists of this shape. Of numbers, these are one tensor.
+    #[doc(hidden)]
+    fn visit_list<'a>(list: &'a [Self], shape: &[usize], visitor: &mut Visitor<'_, 'a, Self::Elem>)
+    where
+        Self: Sized,
+    {
+        let Some((length, shape)) = shape.split_first() else {
+            return list.iter().for_each(|tree| tree.visit(visitor));
+        };
+        let width = shape.iter().product::<usize>();
+        for index in 0..*length {
+            visitor.below(Segment::Index(index), |visitor| {
+                Self::visit_list(&list[index * width..][..width], shape, visitor);
+            });
+        }
+    }
 }
 
 /// A tree of tensors that can be written: parameters.
@@ -56,11 +75,73 @@ pub trait Params {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` holds no parameters that can be moved",
     label = "not a mutable tree of arrays",
+    note = "a struct or an enum becomes a tree with `#[derive(Params)]`",
     note = "read-only views can be gradients, but not parameters: use `view_mut()`; a struct of read-only views is derived with `#[params(read_only)]`"
 )]
 pub trait ParamsMut: Params {
     /// Passes every tensor to the visitor, mutably, in the order of [`Params::visit`].
     fn visit_mut<'a>(&'a mut self, visitor: &mut VisitorMut<'_, 'a, Self::Elem>);
+
+    /// [`Params::visit_list`], mutably.
+    #[doc(hidden)]
+    fn visit_list_mut<'a>(mut list: &'a mut [Self], shape: &[usize], visitor: &mut VisitorMut<'_, 'a, Self::Elem>)
+    where
+        Self: Sized,
+    {
+        let Some((length, shape)) = shape.split_first() else {
+            return list.iter_mut().for_each(|tree| tree.visit_mut(visitor));
+        };
+        let width = shape.iter().product::<usize>();
+        for index in 0..*length {
+            let (now, later) = take(&mut list).split_at_mut(width);
+            list = later;
+            visitor.below(Segment::Index(index), |visitor| Self::visit_list_mut(now, shape, visitor));
+        }
+    }
+}
+
+/// An element type of trees: `f32`, `f64` and, with the feature `half`, `half::bf16` and `half::f16`. The trait is sealed.
+///
+/// Hyper-parameters and numbers computed from them (bias corrections, `1 − β`, clip factors) are computed in `f64` and rounded with
+/// [`from_f64`](Element::from_f64) once per step and tensor. Norms are summed in `f64`.
+///
+/// A number of such a type is itself a tree: a tensor without dimensions.
+///
+/// A hyper-parameter of a rule that rounds to 0 or to infinity is an error before anything moves. Only a learning rate and a weight decay
+/// may round to 0, because schedules end there. A clip factor that is too small for the type is applied in `f64`.
+pub trait Element:
+    Float
+    + NumAssign
+    + Default
+    + fmt::Debug
+    + fmt::Display
+    + Send
+    + Sync
+    + Stored
+    + ParamsMut<Elem = Self>
+    + sealed::Sealed
+    + 'static
+{
+    /// The name of the type in Rust: `"f32"` or `"f64"`.
+    const DTYPE: &'static str;
+
+    /// Rounds an `f64` to the nearest number of this type.
+    fn from_f64(value: f64) -> Self;
+
+    /// Converts to `f64`, without rounding.
+    fn as_f64(self) -> f64;
+}
+
+#[allow(unnameable_types, reason = "sealed")]
+mod sealed {
+    pub trait Sealed {}
+
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+    #[cfg(feature = "half")]
+    impl Sealed for half::bf16 {}
+    #[cfg(feature = "half")]
+    impl Sealed for half::f16 {}
 }
 
 /// What a callback of a walk receives: path, shape, and the values, or none where an `Option` was empty.
@@ -112,8 +193,13 @@ macro_rules! visitor {
             }
 
             fn descend<T: $tree<Elem = A> + ?Sized>(&mut self, segment: Segment<'_>, tree: &'a $($mutable)? T) {
+                self.below(segment, |visitor| tree.$visit(visitor));
+            }
+
+            /// Visits what is below the current path.
+            fn below(&mut self, segment: Segment<'_>, visit: impl FnOnce(&mut $visitor<'_, 'a, A>)) {
                 let path = Path { parent: Some(&self.path), segment };
-                tree.$visit(&mut $visitor { path, callback: &mut *self.callback });
+                visit(&mut $visitor { path, callback: &mut *self.callback });
             }
         }
 

@@ -8,7 +8,6 @@ use ndarray::{
 };
 
 use super::order::Order;
-use super::scalar::Element;
 use super::viewed::Viewed;
 #[cfg(feature = "half")]
 use super::viewed::{Narrow, NarrowPart};
@@ -49,7 +48,7 @@ enum Access<'a, A> {
     Copied(Box<ArrayD<A>>),
 }
 
-impl<'a, A: Element> StridedMut<'a, A> {
+impl<'a, A: Copy + Send + Sync> StridedMut<'a, A> {
     fn new(view: ArrayViewMutD<'a, A>) -> Self {
         Self(Access::Write(Box::new(view)))
     }
@@ -82,13 +81,13 @@ trait ViewedMut<A>: Viewed<A> {
     fn as_view_mut(&mut self) -> ArrayViewMutD<'_, A>;
 }
 
-impl<A: Element, S: Data<Elem = A> + Send + Sync> Viewed<A> for ArrayBase<S, IxDyn> {
+impl<A: Copy + Send + Sync, S: Data<Elem = A> + Send + Sync> Viewed<A> for ArrayBase<S, IxDyn> {
     fn as_view(&self) -> ArrayViewD<'_, A> {
         self.view()
     }
 }
 
-impl<A: Element, S: DataMut<Elem = A> + Send + Sync> ViewedMut<A> for ArrayBase<S, IxDyn> {
+impl<A: Copy + Send + Sync, S: DataMut<Elem = A> + Send + Sync> ViewedMut<A> for ArrayBase<S, IxDyn> {
     fn as_view_mut(&mut self) -> ArrayViewMutD<'_, A> {
         self.view_mut()
     }
@@ -111,7 +110,7 @@ impl<A> fmt::Debug for StridedMut<'_, A> {
     }
 }
 
-impl<'a, A: Element> Values<'a, A> {
+impl<'a, A: Copy + Send + Sync> Values<'a, A> {
     /// The values of a view of any dimension.
     pub fn new<D: Dimension>(view: ArrayView<'a, A, D>) -> Self {
         if let Some(slice) = view.to_slice() {
@@ -188,7 +187,7 @@ fn contiguous<'a, A>(slice: &'a [A], order: Order, shape: &[usize]) -> ArrayView
     }
 }
 
-impl<'a, A: Element> ValuesMut<'a, A> {
+impl<'a, A: Copy + Send + Sync> ValuesMut<'a, A> {
     /// The values of a view of any dimension.
     pub fn new<D: Dimension>(view: ArrayViewMut<'a, A, D>) -> Self {
         let (view, order) = match view.is_standard_layout() {

@@ -91,7 +91,7 @@ impl<'s, A: Scalar> Param<'s, A> {
     }
 }
 
-impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
+impl<'s, A: Scalar, C: Copy + Send + Sync> Part<'s, A, C> {
     /// These rows of a tensor of this shape, whose slots are in row-major order. `shared` is about the tensor that has only these rows.
     pub(super) fn of_rows(
         shared: Shared<'s, A, C>,

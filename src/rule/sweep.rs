@@ -1,7 +1,5 @@
 //! The way over memory: every tensor of a step, in blocks, in one parallel region.
 
-use std::mem::take;
-
 use ndarray::{ArrayViewMutD, Axis};
 use pulp::Arch;
 
@@ -11,6 +9,7 @@ use super::scratch::Scratch;
 use super::stored::{MAX_SLOTS, StoredMut};
 use crate::kernel::aligned::before_line;
 use crate::kernel::narrow::seed;
+use crate::kernel::threads::Divisible;
 use crate::kernel::{blocks, threads};
 #[cfg(feature = "half")]
 use crate::params::viewed::NarrowPart;
@@ -20,9 +19,6 @@ use crate::step::grad::{BLOCK, Grad, WIDE_BLOCK};
 
 /// Fewer elements than this are swept as they lie.
 const SHORT: usize = 128;
-
-/// Below this many elements a step is too short to share.
-const SERIAL_STEP: usize = 64 * 1024;
 
 /// A step of more elements does not fit into the cache.
 const CACHED_STEP: usize = 512 * 1024;
@@ -107,7 +103,9 @@ impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
         let param = Param::of(param, shared.shape, shared.order, false);
         Self { shared, param, start: 0, slots, followers, chosen: None }
     }
+}
 
+impl<A: Scalar, C: Copy + Send + Sync> Divisible for Part<'_, A, C> {
     fn len(&self) -> usize {
         match (&self.chosen, &self.param) {
             (Some(chosen), _) => chosen.rows.len() * chosen.width,
@@ -171,7 +169,9 @@ impl<'s, A: Scalar, C: Copy> Part<'s, A, C> {
             },
         )
     }
+}
 
+impl<A: Scalar, C: Copy + Send + Sync> Part<'_, A, C> {
     pub(super) fn run<R: Rule<A, Coefficients = C>>(self, rule: &R, arch: Arch) {
         match self {
             Self { chosen: Some(_), .. } => self.run_rows(rule, arch),
@@ -363,7 +363,7 @@ pub(super) struct Sweep<'s, A: Scalar, R: Rule<A>> {
 impl<'s, A: Scalar, R: Rule<A>> Sweep<'s, A, R> {
     /// For a step of at most so many elements.
     pub(super) fn new(rule: &'s R, arch: Arch, elements: usize) -> Self {
-        let share = elements > SERIAL_STEP && threads::count() > 1;
+        let share = threads::are_worth(elements);
         Self { rule, arch, streams: elements > CACHED_STEP, share, waiting: Vec::new() }
     }
 
@@ -396,49 +396,8 @@ impl<'s, A: Scalar, R: Rule<A>> Sweep<'s, A, R> {
     }
 
     pub(super) fn finish(mut self) {
-        if self.waiting.is_empty() {
-            return;
+        if !self.waiting.is_empty() {
+            threads::share(&mut self.waiting, &|part| part.run(self.rule, self.arch));
         }
-        let total: usize = self.waiting.iter().flatten().map(Part::len).sum();
-        let grain = (total / (8 * threads::count())).max(SERIAL_STEP / 2);
-        in_parallel(self.rule, self.arch, &mut self.waiting, total, grain);
     }
-}
-
-/// Halves the work, between tensors or within one, until a share is no longer than `grain`.
-fn in_parallel<A: Scalar, R: Rule<A>>(
-    rule: &R,
-    arch: Arch,
-    parts: &mut [Option<Part<'_, A, R::Coefficients>>],
-    total: usize,
-    grain: usize,
-) {
-    if total <= grain {
-        return parts.iter_mut().filter_map(take).for_each(|part| part.run(rule, arch));
-    }
-    if let [part] = parts {
-        let Some(part) = take(part) else { return };
-        if !part.is_divisible() {
-            return part.run(rule, arch);
-        }
-        let (left, right) = part.halve();
-        let (left_len, right_len) = (left.len(), right.len());
-        threads::join(
-            || in_parallel(rule, arch, &mut [Some(left)], left_len, grain),
-            || in_parallel(rule, arch, &mut [Some(right)], right_len, grain),
-        );
-        return;
-    }
-    let mut left_total = 0;
-    let cut = parts.iter().flatten().position(|part| {
-        left_total += part.len();
-        2 * left_total >= total
-    });
-    let cut = cut.map_or(parts.len() / 2, |cut| (cut + 1).min(parts.len() - 1));
-    let (left, right) = parts.split_at_mut(cut);
-    let left_total = left.iter().flatten().map(Part::len).sum();
-    threads::join(
-        || in_parallel(rule, arch, left, left_total, grain),
-        || in_parallel(rule, arch, right, total - left_total, grain),
-    );
 }

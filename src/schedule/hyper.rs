@@ -6,7 +6,8 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 use crate::error::{Error, Result, StepError};
-use crate::params::scalar::{Element, is_kept};
+use crate::params::Element;
+use crate::params::scalar::is_kept;
 use crate::schedule::Schedule;
 use crate::state::{Commit, StateReader, StateWriter};
 
@@ -24,8 +25,30 @@ enum Kind {
     Schedule(Arc<dyn Schedule>),
 }
 
-impl<S: Schedule + 'static> From<S> for Hyper {
+impl<S> From<S> for Hyper
+where
+    Self: HyperFrom<S>,
+{
     fn from(schedule: S) -> Self {
+        Self::hyper_from(schedule)
+    }
+}
+
+/// What becomes a hyper-parameter. Not the bound `S: Schedule`: the compiler's error would be about `Into` and have no note.
+#[doc(hidden)]
+#[allow(unnameable_types, reason = "only the compiler names it")]
+#[diagnostic::on_unimplemented(
+    message = "`{S}` is not a number, a schedule or a closure that a hyper-parameter takes",
+    label = "not an `f64`, a schedule or a closure `|step: u64| -> f64`",
+    note = "hyper-parameters are `f64`, for models in `f32` too: write `0.1`, or `1.0` instead of `1`; convert a variable `x` with `f64::from(x)`"
+)]
+pub trait HyperFrom<S> {
+    fn hyper_from(schedule: S) -> Self;
+}
+
+#[diagnostic::do_not_recommend]
+impl<S: Schedule + 'static> HyperFrom<S> for Hyper {
+    fn hyper_from(schedule: S) -> Self {
         Self(match (&schedule as &dyn Any).downcast_ref() {
             Some(number) => Kind::Number(*number),
             None => Kind::Schedule(Arc::new(schedule)),

@@ -2,13 +2,14 @@
 
 use std::{fmt, slice};
 
-use ndarray::{ArrayViewMut, ArrayViewMutD, Dimension};
+use ndarray::{ArrayViewMut, Dimension};
 use pulp::Arch;
 
-use crate::kernel::{blocks, simd};
+use crate::kernel::simd;
 use crate::params::{Element, Order, Values, ValuesMut};
 use crate::step::grad::rows::runs;
 use crate::step::grad::{WIDE_BLOCK, read, with_buffer};
+use crate::step::target::Target;
 
 /// Values that follow a parameter: whenever an optimizer writes a block of the parameter, it updates the same block of the follower.
 ///
@@ -161,11 +162,7 @@ struct Whole<'a, B, F> {
 
 impl<A: Element, B: Element, F: Fn(&mut B, &A) + Copy + Send> Follow<A> for Whole<'_, B, F> {
     fn in_order(&mut self, shape: &[usize], order: Order) -> Following<'_, A> {
-        let update = self.update;
-        match self.values.in_order(shape, order) {
-            Ok(slice) => Box::new(Part { target: Target::Slice(slice), update }),
-            Err(view) => Box::new(Part { target: Target::View(view), update }),
-        }
+        Box::new(Part { target: Target::of(&mut self.values, shape, order), update: self.update })
     }
 }
 
@@ -211,27 +208,9 @@ struct Part<'a, B, F> {
     update: F,
 }
 
-enum Target<'a, B> {
-    Slice(&'a mut [B]),
-    View(ArrayViewMutD<'a, B>),
-}
-
 impl<A: Element, B: Element, F: Fn(&mut B, &A) + Copy + Send> FollowPart<A> for Part<'_, B, F> {
     fn follow(&mut self, arch: Arch, start: usize, params: &[A]) {
-        let update = self.update;
-        match &mut self.target {
-            Target::Slice(values) => {
-                let values = &mut values[start..start + params.len()];
-                arch.dispatch(
-                    #[inline(always)]
-                    move || {
-                        let values = values; // what is moved makes this a closure that is called once
-                        values.iter_mut().zip(params).for_each(|(value, param)| update(value, param));
-                    },
-                );
-            }
-            Target::View(view) => blocks::update(view, start, params, update),
-        }
+        self.target.update(arch, start, params, self.update);
     }
 
     fn is_divisible(&self) -> bool {

@@ -5,6 +5,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::notes::Note;
+
 /// Stands for the values of one source of gradients. Two sources have the same only if they have the same values.
 ///
 /// A source borrows its values or owns them, so that they cannot change while it exists; and no number is given twice.
@@ -75,12 +77,41 @@ struct Key {
 
 /// What has been found, shared by a step, its previews and its parts.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Memo(Arc<Mutex<Vec<Found>>>);
+pub(crate) struct Memo {
+    found: Arc<Mutex<Vec<Found>>>,
+    /// What adaptors do with each tensor, if somebody wants to know.
+    notes: Option<Arc<Mutex<Notes>>>,
+}
+
+/// Each beside the position of its tensor.
+type Notes = Vec<(usize, Note)>;
 
 /// What was measured, and the numbers.
 type Found = (Key, Arc<[f64]>);
 
 impl Memo {
+    /// One that keeps notes.
+    pub(super) fn noting() -> Self {
+        Self { notes: Some(Arc::default()), ..Self::default() }
+    }
+
+    pub(super) fn is_noting(&self) -> bool {
+        self.notes.is_some()
+    }
+
+    /// Keeps notes of tensors, if somebody wants to know.
+    pub(super) fn note(&self, notes: impl Iterator<Item = (usize, Note)>) {
+        if let Some(own) = &self.notes {
+            own.lock().unwrap_or_else(PoisonError::into_inner).extend(notes);
+        }
+    }
+
+    /// The notes, each with the tensor's position, in the order in which they were made.
+    pub(super) fn take_notes(&self) -> Vec<(usize, Note)> {
+        let notes = self.notes.as_ref().map(|notes| notes.lock().unwrap_or_else(PoisonError::into_inner));
+        notes.map(|mut notes| std::mem::take(&mut *notes)).unwrap_or_default()
+    }
+
     /// A quantity of these gradients of this type: what was found for the very same, or what `measure` finds.
     pub(super) fn find_or(
         &self,
@@ -92,11 +123,11 @@ impl Memo {
         let key = Key { quantity, dtype, grads };
         // Not locked while it is measured.
         let found = |all: &Vec<Found>| all.iter().find(|(known, _)| *known == key).map(|(_, own)| own.clone());
-        if let Some(found) = found(&self.0.lock().unwrap_or_else(PoisonError::into_inner)) {
+        if let Some(found) = found(&self.found.lock().unwrap_or_else(PoisonError::into_inner)) {
             return found;
         }
         let measured = measure();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((key, Arc::clone(&measured)));
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).push((key, Arc::clone(&measured)));
         measured
     }
 }

@@ -7,13 +7,16 @@ pub(crate) mod memo;
 #[cfg(feature = "half")]
 pub(crate) mod narrow;
 pub(crate) mod norm;
+pub(crate) mod notes;
 mod optimizer;
 mod pairing;
 mod per_tensor;
 mod replaced;
 mod report;
 pub(crate) mod share;
+pub(crate) mod target;
 mod tensor;
+pub mod tree;
 
 use std::cell::OnceCell;
 use std::ops::{Deref, DerefMut};

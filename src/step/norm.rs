@@ -122,7 +122,7 @@ pub(crate) fn unravel(mut element: usize, shape: &[usize]) -> Vec<usize> {
 
 /// A norm from its reductions: once plainly; where that over- or underflowed, once more with all elements brought
 /// near 1 by a power of two or, before they are raised to a power, to at most 1.
-fn norm_by(p: f64, reduce: impl Fn(Term) -> f64) -> f64 {
+pub(super) fn norm_by(p: f64, reduce: impl Fn(Term) -> f64) -> f64 {
     let largest = || reduce(Term { kind: Kind::Max, factor: 1.0 });
     if p == f64::INFINITY {
         return largest();
@@ -163,13 +163,15 @@ pub(crate) fn near_one(number: f64) -> f64 {
 
 /// What is reduced: a function of `factor` times the element.
 #[derive(Clone, Copy)]
-struct Term {
+pub(super) struct Term {
     kind: Kind,
     factor: f64,
 }
 
 #[derive(Clone, Copy)]
 enum Kind {
+    Total,
+    /// Of sizes.
     Sum,
     Squares,
     Powers(f64),
@@ -178,7 +180,10 @@ enum Kind {
 }
 
 impl Term {
-    fn combine(self, left: f64, right: f64) -> f64 {
+    /// The sum of the elements.
+    pub(super) const TOTAL: Self = Self { kind: Kind::Total, factor: 1.0 };
+
+    pub(super) fn combine(self, left: f64, right: f64) -> f64 {
         match self.kind {
             Kind::Max | Kind::NonFinite => max(left, right),
             _ => left + right,
@@ -206,6 +211,7 @@ impl<A: Element> NullaryFnOnce for Block<'_, A> {
         let element = |value: A| value.as_f64() * factor;
         let add = |sum: f64, term: f64| sum + term;
         match kind {
+            Kind::Total => fold(values, element, add),
             Kind::Sum => fold(values, |value| element(value).abs(), add),
             Kind::Squares => fold(values, |value| element(value) * element(value), add),
             Kind::Powers(p) => fold(values, |value| element(value).abs().powf(p), add),
@@ -307,7 +313,7 @@ impl<A: Element> Range<'_, '_, A> {
 }
 
 /// Reduces values block by block, in a tree.
-fn over_blocks<A: Element>(values: &[A], term: Term) -> f64 {
+pub(super) fn over_blocks<A: Element>(values: &[A], term: Term) -> f64 {
     let leaf = |start: usize, length: usize| term.block(&values[start..start + length]);
     tree::reduce((0, values.len()), BLOCK, &leaf, &|left, right| term.combine(left, right))
 }

@@ -19,6 +19,11 @@ use crate::state::{Commit, StateDict, StateReader, StateWriter, load};
 /// `&mut O` are optimizers too.
 ///
 /// To write an element-wise optimizer, see [`Rule`](crate::rule::Rule). For other optimizers, see the [guide](crate::guide::extending).
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no optimizer of parameters of `{A}`",
+    label = "does not step parameters of `{A}`",
+    note = "an optimizer steps parameters of the element type that it was made for: write `Adam::<{A}>::new(…)`, or `Adam::new(…)` to leave the type to the compiler"
+)]
 #[must_use = "an optimizer moves nothing until `step` is called"]
 pub trait Optimizer<A: Element>: Send {
     /// Returns an error if [`apply`](Optimizer::apply) would. Changes nothing.

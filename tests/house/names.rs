@@ -11,7 +11,7 @@ const SHARED: [(&str, &[&str]); 4] = [
     // Of clients, and of tensors.
     ("Selection", &["federated/selection.rs", "params/pattern.rs"]),
     // What seals a trait.
-    ("Sealed", &["params/scalar.rs", "rule/slots.rs"]),
+    ("Sealed", &["params/tree.rs", "rule/slots.rs"]),
     // A schedule, named as in PyTorch, and the step of an optimizer.
     ("Step", &["schedule/step.rs", "step/mod.rs"]),
 ];

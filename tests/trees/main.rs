@@ -2,6 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod lying;
+#[cfg(any(feature = "faer", feature = "nalgebra"))]
+mod matrices;
+mod numbers;
+mod values;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

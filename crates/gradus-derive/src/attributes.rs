@@ -1,30 +1,32 @@
-//! What `#[params(…)]` says about a struct and about a field.
+//! What `#[params(…)]` says about a struct or an enum, and about their parts.
 
 use syn::meta::ParseNestedMeta;
 use syn::{Attribute, Error, LitStr, Path, Result};
 
-/// The attributes of a struct.
+/// The attributes of a struct or an enum.
 #[derive(Default)]
-pub(crate) struct StructAttributes {
+pub(crate) struct TreeAttributes {
     pub(crate) read_only: bool,
     pub(crate) gradus: Option<Path>,
 }
 
-/// The attributes of a field.
+/// The attributes of a field or a variant.
 #[derive(Default)]
-pub(crate) struct FieldAttributes {
+pub(crate) struct PartAttributes {
     pub(crate) skip: bool,
     pub(crate) rename: Option<LitStr>,
 }
 
-impl StructAttributes {
+impl TreeAttributes {
     pub(crate) fn parse(attributes: &[Attribute]) -> Result<Self> {
         let mut parsed = Self::default();
         each_word(attributes, |word, meta| {
             match word {
                 "read_only" => parsed.read_only = true,
                 "crate" => parsed.gradus = Some(text(meta)?.parse_with(Path::parse_mod_style)?),
-                _ => return Err(meta.error("unknown word: a struct accepts `read_only` and `crate = \"…\"`")),
+                _ => {
+                    return Err(meta.error("unknown word: a struct or an enum accepts `read_only` and `crate = \"…\"`"));
+                }
             }
             Ok(())
         })?;
@@ -32,19 +34,19 @@ impl StructAttributes {
     }
 }
 
-impl FieldAttributes {
+impl PartAttributes {
     pub(crate) fn parse(attributes: &[Attribute]) -> Result<Self> {
         let mut parsed = Self::default();
         each_word(attributes, |word, meta| {
             match word {
                 "skip" => parsed.skip = true,
                 "rename" => parsed.rename = Some(name(meta)?),
-                _ => return Err(meta.error("unknown word: a field accepts `skip` and `rename = \"…\"`")),
+                _ => return Err(meta.error("unknown word: a field or a variant accepts `skip` and `rename = \"…\"`")),
             }
             Ok(())
         })?;
         match &parsed.rename {
-            Some(rename) if parsed.skip => Err(Error::new(rename.span(), "a skipped field has no name to change")),
+            Some(rename) if parsed.skip => Err(Error::new(rename.span(), "what is skipped has no name to change")),
             _ => Ok(parsed),
         }
     }

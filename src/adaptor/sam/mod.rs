@@ -319,6 +319,7 @@ impl<A: Element> Adaptor<A> for Sam<A> {
         let mut preview = step.preview();
         number(self.non_finite, &mut preview, inner.steps());
         match self.phase {
+            Phase::Start if step.is_noted() => inner.check(&preview),
             Phase::Start => Err(Error::Step(StepError::NotAscended)),
             Phase::Ascending => self.climb(&preview, inner).map(drop),
             Phase::Skipped => Ok(()),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Gathered, Grad, Source, Touched};
 use crate::error::{Error, Result, StepError};
-use crate::params::{Element, Order, Sorted, TensorInfo, Values};
+use crate::params::{Element, Order, SortedRows, TensorInfo, Values};
 use crate::step::memo::SourceId;
 
 /// What to do where a matrix optimizer cannot use rows.
@@ -81,13 +81,13 @@ impl<'a, A: Element> Touched<'a, A> {
             return Self::sorted(info, Cow::Borrowed(rows), Grad::of(values, id));
         }
         let shape = shape_of(info, rows.len());
-        let mut sorted = Sorted::of(rows, &values, &shape);
+        let mut sorted = SortedRows::of(rows, &values, &shape);
         let grad = match values {
             // Not copied: what has just been computed is in the cache, and memory for a copy would not be.
             Values::Contiguous(values, Order::C) => {
                 let rows = std::mem::take(&mut sorted.rows);
                 let width = shape[1..].iter().product();
-                let Sorted { places, sums, .. } = sorted;
+                let SortedRows { places, sums, .. } = sorted;
                 let grad = Source::Gathered(Arc::new(Gathered { values, places, sums, width }), id).into();
                 return Self::sorted(info, Cow::Owned(rows), grad);
             }

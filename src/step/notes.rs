@@ -1,0 +1,54 @@
+//! What adaptors do with each tensor, for those who want to know.
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+
+use super::memo::Memo;
+use super::share::Share;
+use super::{Context, Step, Tensor};
+use crate::error::Result;
+use crate::params::{Element, Layout, Params, TensorInfo, ValuesMut, for_each};
+
+/// What an adaptor does with a tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Note {
+    Frozen,
+    Group(String),
+}
+
+impl<'a, A: Element> Step<'a, A> {
+    /// A step on these values that only has parameters and cannot be applied: what adaptors do with its tensors is [noted](Self::note).
+    pub(crate) fn to_note(params: &'a (impl Params<Elem = A> + ?Sized), number: u64) -> Result<Self> {
+        let (mut infos, mut tensors) = (Vec::new(), Vec::new());
+        for_each(params, |path, shape, values| {
+            if let Some(values) = values {
+                tensors.push(Tensor::new(infos.len(), ValuesMut::preview(values)));
+                infos.push(TensorInfo::new(path.to_string(), shape));
+            }
+        });
+        let context = Context {
+            layout: Arc::new(Layout::new(infos)?),
+            number,
+            share: Share::ALL,
+            memo: OnceCell::from(Memo::noting()),
+        };
+        Ok(Self::in_context(context, tensors))
+    }
+
+    /// Whether somebody [wants to know](Self::to_note).
+    pub(crate) fn is_noted(&self) -> bool {
+        self.context.memo.get().is_some_and(Memo::is_noting)
+    }
+
+    /// Notes for the one who [wants to know](Self::to_note), if there is one, each with the position of its tensor.
+    pub(crate) fn note(&self, notes: impl Iterator<Item = (usize, Note)>) {
+        if let Some(memo) = self.context.memo.get() {
+            memo.note(notes);
+        }
+    }
+
+    /// What has been [noted](Self::note), in this order.
+    pub(crate) fn take_notes(&self) -> Vec<(usize, Note)> {
+        self.context.memo.get().map(Memo::take_notes).unwrap_or_default()
+    }
+}
