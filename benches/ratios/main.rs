@@ -14,6 +14,7 @@ mod picture;
 mod record;
 #[path = "../shared/mod.rs"]
 mod shared;
+mod trees;
 mod zoo;
 
 use std::cell::RefCell;
@@ -312,7 +313,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Each runs in a process of its own: what earlier tables left in the heap is not the library's.
-const TABLES: [(&str, fn()); 9] = [
+const TABLES: [(&str, fn()); 10] = [
     ("floor", against_the_floor),
     ("zoo", zoo::against_the_floor),
     ("hand", || one_thread(against_a_loop_by_hand)),
@@ -322,4 +323,5 @@ const TABLES: [(&str, fn()); 9] = [
     ("precision", narrow_state),
     ("ema", average_in_the_sweep),
     ("rows", rows),
+    ("trees", trees::beside_a_step),
 ];

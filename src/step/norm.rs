@@ -11,7 +11,7 @@ use crate::step::Tensor;
 use crate::step::grad::{BLOCK, Grad, WIDE_BLOCK, with_buffer};
 
 /// Elements summed side by side, the same on every machine.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// A gradient with the shape it has.
 pub(crate) type Named<'s, 'a, A> = (&'s TensorInfo, &'s Grad<'a, A>);
@@ -164,14 +164,12 @@ pub(crate) fn near_one(number: f64) -> f64 {
 /// What is reduced: a function of `factor` times the element.
 #[derive(Clone, Copy)]
 pub(super) struct Term {
-    kind: Kind,
-    factor: f64,
+    pub(super) kind: Kind,
+    pub(super) factor: f64,
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
-    Total,
-    /// Of sizes.
+pub(super) enum Kind {
     Sum,
     Squares,
     Powers(f64),
@@ -180,9 +178,6 @@ enum Kind {
 }
 
 impl Term {
-    /// The sum of the elements.
-    pub(super) const TOTAL: Self = Self { kind: Kind::Total, factor: 1.0 };
-
     pub(super) fn combine(self, left: f64, right: f64) -> f64 {
         match self.kind {
             Kind::Max | Kind::NonFinite => max(left, right),
@@ -211,7 +206,6 @@ impl<A: Element> NullaryFnOnce for Block<'_, A> {
         let element = |value: A| value.as_f64() * factor;
         let add = |sum: f64, term: f64| sum + term;
         match kind {
-            Kind::Total => fold(values, element, add),
             Kind::Sum => fold(values, |value| element(value).abs(), add),
             Kind::Squares => fold(values, |value| element(value) * element(value), add),
             Kind::Powers(p) => fold(values, |value| element(value).abs().powf(p), add),
@@ -224,7 +218,7 @@ impl<A: Element> NullaryFnOnce for Block<'_, A> {
 
 /// The larger; NaN if either is.
 #[inline(always)]
-fn max(left: f64, right: f64) -> f64 {
+pub(super) fn max(left: f64, right: f64) -> f64 {
     if right <= left || left.is_nan() { left } else { right }
 }
 
@@ -244,6 +238,12 @@ fn fold<A: Element, T: Element>(values: &[A], term: impl Fn(A) -> T, combine: im
             *lane = combine(*lane, term(value));
         }
     }
+    across(lanes, combine)
+}
+
+/// Combines the lanes, in halves.
+#[inline(always)]
+pub(super) fn across<T: Copy>(mut lanes: [T; LANES], combine: impl Fn(T, T) -> T) -> T {
     let mut half = LANES / 2;
     while half > 0 {
         for lane in 0..half {
@@ -313,7 +313,7 @@ impl<A: Element> Range<'_, '_, A> {
 }
 
 /// Reduces values block by block, in a tree.
-pub(super) fn over_blocks<A: Element>(values: &[A], term: Term) -> f64 {
+fn over_blocks<A: Element>(values: &[A], term: Term) -> f64 {
     let leaf = |start: usize, length: usize| term.block(&values[start..start + length]);
     tree::reduce((0, values.len()), BLOCK, &leaf, &|left, right| term.combine(left, right))
 }

@@ -67,7 +67,7 @@ mod of_nalgebra {
     #[test]
     fn views_of_whole_columns_are_trees() {
         let mut matrix = SMatrix::<f64, 2, 3>::from_fn(count(3));
-        moves_as_a_vector(&mut matrix.fixed_columns_mut::<2>(1), |halves| SMatrix::<f64, 2, 2>::from_row_slice(halves));
+        moves_as_a_vector(&mut matrix.fixed_columns_mut::<2>(1), SMatrix::<f64, 2, 2>::from_row_slice);
         moves_as_a_vector(&mut matrix.column_mut(0), DVector::from_row_slice);
         let mut dynamic = DMatrix::from_fn(2, 3, count(3));
         moves_as_a_vector(&mut dynamic.column_mut(1), <[f64]>::to_vec);
