@@ -71,6 +71,18 @@ fn table() -> Vec<(Error, &'static str)> {
             "muon cannot use the gradient of rows of (root); \
              pass a dense gradient, or route the tensor to an element-wise optimizer",
         ),
+        (
+            gradus::tree::dot(&(array![1.0], array![2.0]), &(array![1.0], array![2.0, 3.0])).unwrap_err(),
+            "the trees differ: tensor \"1\" has shape [1] in the first tree and [2] in the second",
+        ),
+        (
+            gradus::tree::dot(&(array![1.0], array![2.0]), &(array![1.0],)).unwrap_err(),
+            "the trees differ: tensor \"1\" is only in the first tree",
+        ),
+        (
+            gradus::tree::dot(&(array![1.0],), &(array![1.0], array![2.0])).unwrap_err(),
+            "the trees differ: tensor \"1\" is only in the second tree",
+        ),
         (step(Adam::new(0.1).beta1(1.0)), "beta1 is 1 at step 0; it must be a number in 0 ≤ beta1 < 1"),
         (
             step(Momentum::new(0.1, 0.9).dampening(1.5)),
