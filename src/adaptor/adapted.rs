@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::params::{Element, Layout};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::notes::Note;
+use crate::step::memo::Note;
 use crate::step::{Optimizer, Report, Step};
 
 /// An adaptor that has state, or that does not call the optimizer inside exactly once per step. For all others, implement

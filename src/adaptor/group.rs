@@ -8,7 +8,7 @@ use crate::error::{Error, Result, StepError};
 use crate::params::pattern::{Pattern, Selection};
 use crate::params::{Element, Layout, TensorInfo};
 use crate::schedule::Hyper;
-use crate::step::notes::Note;
+use crate::step::memo::Note;
 use crate::step::{Adjust, Replaced, Step};
 
 /// The hyper-parameters of a group of tensors.

@@ -8,7 +8,7 @@ use crate::params::Element;
 use crate::params::pattern::{Pattern, Selection};
 use crate::schedule::Hyper;
 use crate::step::Step;
-use crate::step::notes::Note;
+use crate::step::memo::Note;
 
 const NAME: &str = "layerwise_decay";
 

@@ -9,7 +9,7 @@ use crate::params::pattern::{Pattern, Selection};
 use crate::params::{Element, Layout};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::notes::Note;
+use crate::step::memo::Note;
 use crate::step::{Optimizer, Report, Step};
 
 /// Gives each tensor to one of several optimizers, its branches. Created by [`OptimizerExt::route`](crate::OptimizerExt::route).

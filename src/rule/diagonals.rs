@@ -6,8 +6,9 @@ use ndarray::ArrayD;
 use pulp::Arch;
 
 use super::Rule;
-use super::lanes::{Goal, Lanes, Prelude};
+use super::lanes::{Goal, Lanes};
 use super::memory::State;
+use super::prelude::Prelude;
 use super::stored::{Stored, StoredMut};
 use crate::error::{Error, Result, StepError};
 use crate::kernel::narrow::seed;

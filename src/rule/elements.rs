@@ -4,8 +4,8 @@ use std::fmt;
 
 use pulp::Arch;
 
-use super::lanes::Prelude;
 use super::pieces::{Pieces, STRETCH, Unmoved, range_of, stretches};
+use super::prelude::Prelude;
 use super::slots::{AT_ONCE, Slots};
 use crate::kernel::tree;
 use crate::params::Scalar;

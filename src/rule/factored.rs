@@ -321,14 +321,13 @@ impl<A: Scalar> Directions<'_, '_, A> {
         if elements > tree::SERIAL_NORM {
             let middle = (elements / 2).next_multiple_of(BLOCK);
             let (left, right) = values.split_at_mut(middle);
-            let (left, right) =
-                (|| self.for_each(start, left, change), || self.for_each(start + middle, right, change));
-            threads::join(left, right);
+            let later = start + middle;
+            threads::join(|| self.for_each(start, left, change), || self.for_each(later, right, change));
             return;
         }
-        let block = self.block().min(elements);
+        let block = self.block().min(elements).max(1);
         self.scratch.with(block, |memory| {
-            for (start, values) in (start..).step_by(block.max(1)).zip(values.chunks_mut(block.max(1))) {
+            for (start, values) in (start..).step_by(block).zip(values.chunks_mut(block)) {
                 let directions = &mut memory[..values.len()];
                 self.read(start, directions);
                 let pairs = values.iter_mut().zip(&*directions);

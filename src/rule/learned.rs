@@ -2,8 +2,8 @@
 
 use super::checked::StepValues;
 use super::elements::{Elements, MAX_SUMS, MAX_TOTALS, Measures};
-use super::lanes::Prelude;
 use super::pieces::Unmoved;
+use super::prelude::Prelude;
 use super::{At, Elementwise, MAX_NUMBERS, Rule};
 use crate::error::{Error, Result};
 use crate::kernel::simd;

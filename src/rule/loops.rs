@@ -3,8 +3,8 @@
 use pulp::Arch;
 
 use super::coded::{CodedMut, PackedMut};
-use super::lanes::Prelude;
 use super::precision::Rounding;
+use super::prelude::Prelude;
 use super::slots::Slots;
 use super::stored::MAX_SLOTS;
 use crate::kernel::four_bits::{CodeRounding, SMALL_GROUP};

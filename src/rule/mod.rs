@@ -67,6 +67,7 @@ mod now;
 mod options;
 mod pieces;
 mod precision;
+mod prelude;
 mod quantities;
 mod rates;
 mod rows;

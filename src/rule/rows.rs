@@ -2,10 +2,11 @@
 
 use pulp::Arch;
 
-use super::lanes::{Goal, Lanes, Prelude};
+use super::lanes::{Goal, Lanes};
 use super::memory::State;
 use super::options::Options;
 use super::precision::StatePrecision;
+use super::prelude::Prelude;
 use super::rates::{Pull, RatesAt};
 use super::stored::{MAX_SLOTS, Stored, StoredMut};
 use super::sweep::{Chosen, Param, Part, Shared};

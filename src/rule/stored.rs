@@ -281,8 +281,8 @@ pub(super) fn range_of_all<'r, T>(
 mod tests {
     use pulp::Arch;
 
-    use super::super::lanes::{Goal, Lanes, Prelude};
-    use super::super::precision::LEAST_ELEMENTS;
+    use super::super::lanes::{Goal, Lanes};
+    use super::super::{precision::LEAST_ELEMENTS, prelude::Prelude};
     use super::*;
     use crate::kernel::narrow::{GROUP, random};
     use crate::kernel::simd;

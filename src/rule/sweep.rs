@@ -4,7 +4,8 @@ use ndarray::{ArrayViewMutD, Axis};
 use pulp::Arch;
 
 use super::Rule;
-use super::lanes::{Goal, Lanes, Prelude};
+use super::lanes::{Goal, Lanes};
+use super::prelude::Prelude;
 use super::scratch::Scratch;
 use super::stored::{MAX_SLOTS, StoredMut};
 use crate::kernel::aligned::before_line;

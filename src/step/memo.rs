@@ -5,8 +5,6 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::notes::Note;
-
 /// Stands for the values of one source of gradients. Two sources have the same only if they have the same values.
 ///
 /// A source borrows its values or owns them, so that they cannot change while it exists; and no number is given twice.
@@ -81,6 +79,13 @@ pub(crate) struct Memo {
     found: Arc<Mutex<Vec<Found>>>,
     /// What adaptors do with each tensor, if somebody wants to know.
     notes: Option<Arc<Mutex<Notes>>>,
+}
+
+/// What an adaptor does with a tensor.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Note {
+    Frozen,
+    Group(String),
 }
 
 /// Each beside the position of its tensor.

@@ -3,18 +3,11 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 
-use super::memo::Memo;
+use super::memo::{Memo, Note};
 use super::share::Share;
 use super::{Context, Step, Tensor};
 use crate::error::Result;
 use crate::params::{Element, Layout, Params, TensorInfo, ValuesMut, for_each};
-
-/// What an adaptor does with a tensor.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Note {
-    Frozen,
-    Group(String),
-}
 
 impl<'a, A: Element> Step<'a, A> {
     /// A step on these values that only has parameters and cannot be applied: what adaptors do with its tensors is [noted](Self::note).

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::error::{Name, Result};
 use crate::params::{Element, Layout, Params, TensorInfo, for_each};
 use crate::step::Step;
-use crate::step::notes::Note;
+use crate::step::memo::Note;
 
 /// The size of a tree: the result of [`count`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
