@@ -3,6 +3,7 @@
 pub(crate) mod adam;
 pub(crate) mod aligned;
 pub(crate) mod blocks;
+pub(crate) mod cube_root;
 #[cfg(feature = "second-order")]
 pub(crate) mod decomposition;
 pub(crate) mod four_bits;

@@ -103,43 +103,17 @@ impl<A: Scalar> Rule<A> for MadgradRule {
             let start = if first > A::zero() { param } else { start };
             let weighted = weight * grad;
             let (s, v) = (s + weighted, v + weighted * grad);
-            let divisor = cube_root(v) + eps;
+            let divisor = v.cube_root() + eps;
             let away = if divisor == A::zero() { divisor } else { s / divisor };
             (rest * (param - start + away), [s, v, start])
         });
     }
 }
 
-/// Rounds of Halley's iteration, each of which triples the number of right digits.
-const HALLEY_ROUNDS: usize = 4;
-
-/// The cube root of a number that is not negative, from IEEE operations, so that its bits are the same on every machine.
-#[inline(always)]
-fn cube_root<A: Scalar>(x: A) -> A {
-    // The iteration adds up three numbers of this size.
-    let is_large = x > A::max_value() / A::from_f64(8.0);
-    let whole = x;
-    let x = if is_large { x / A::from_f64(64.0) } else { x };
-    // x to the power 1/4 + 1/16 + 1/64 + 1/256, which is nearly a third.
-    let mut power = x.sqrt().sqrt();
-    let mut root = power;
-    for _ in 0..3 {
-        power = power.sqrt().sqrt();
-        root *= power;
-    }
-    for _ in 0..HALLEY_ROUNDS {
-        let cube = root * root * root;
-        root *= (cube + x + x) / (cube + cube + x);
-    }
-    let root = if is_large { root * A::from_f64(4.0) } else { root };
-    if whole == A::zero() || whole == A::infinity() { whole } else { root }
-}
-
 #[cfg(test)]
 mod tests {
     use ndarray::array;
 
-    use super::cube_root;
     use crate::prelude::*;
 
     #[test]
@@ -152,26 +126,6 @@ mod tests {
         assert!((w[0] - 1.8125).abs() < 1e-15 && w[1] == 1.0);
         assert_eq!(opt.slot("", "x0"), Some(array![2.0, 1.0].into_dyn()));
         assert_eq!(opt.slot("", "s"), Some(array![0.125, 0.0].into_dyn()));
-    }
-
-    #[test]
-    fn cube_roots() {
-        fn check<A: Scalar>(exponents: std::ops::Range<i32>) {
-            for exponent in exponents {
-                for mantissa in [1.0, 1.3, 2.7, 5.0, 9.99] {
-                    let x = A::from_f64(mantissa * 10.0_f64.powi(exponent));
-                    let (found, expected) = (cube_root(x).as_f64(), x.as_f64().cbrt());
-                    assert!((found / expected - 1.0).abs() <= 2.0 * A::epsilon().as_f64(), "{x}: {found}, {expected}");
-                }
-            }
-            let largest = A::max_value();
-            let (found, expected) = (cube_root(largest).as_f64(), largest.as_f64().cbrt());
-            assert!((found / expected - 1.0).abs() <= 2.0 * A::epsilon().as_f64(), "{found}, {expected}");
-            assert_eq!([A::zero(), A::infinity()].map(cube_root), [A::zero(), A::infinity()]);
-            assert!(cube_root(A::nan()).is_nan());
-        }
-        check::<f32>(-36..38);
-        check::<f64>(-290..300);
     }
 
     #[test]

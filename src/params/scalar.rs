@@ -17,11 +17,13 @@ impl Scalar for f64 {}
 
 #[allow(unnameable_types, reason = "sealed")]
 mod sealed {
-    /// What the optional features ask of numbers that are computed with.
+    use crate::kernel::cube_root::CubeRoot;
+
+    /// What rules and optional features ask of numbers that are computed with.
     #[cfg(feature = "second-order")]
-    pub trait Computed: crate::kernel::product::Real {}
+    pub trait Computed: CubeRoot + crate::kernel::product::Real {}
     #[cfg(not(feature = "second-order"))]
-    pub trait Computed {}
+    pub trait Computed: CubeRoot {}
     impl Computed for f32 {}
     impl Computed for f64 {}
 }

@@ -4,6 +4,7 @@ use pulp::{Arch, NullaryFnOnce};
 
 use super::factor::Moments;
 use super::spread::Spread;
+use crate::kernel::simd::padded;
 use crate::kernel::{simd, tree};
 use crate::params::{Order, Scalar};
 use crate::step::Grad;
@@ -177,11 +178,9 @@ impl<A: Scalar> NullaryFnOnce for AddSquares<'_, A> {
                     lanes[lane] += square;
                 }
             }
-            for (lane, (column, grad)) in column_rest.iter_mut().zip(grad_rest).enumerate() {
-                let square = square(*grad);
-                *column += square;
-                lanes[lane] += square;
-            }
+            let squares = padded::<A, SIDE_BY_SIDE>(grad_rest).map(square);
+            lanes.iter_mut().zip(squares).for_each(|(lane, square)| *lane += square);
+            column_rest.iter_mut().zip(squares).for_each(|(column, square)| *column += square);
             of_lines[line - first] += lanes.iter().sum::<f64>();
         }
     }
