@@ -294,7 +294,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
             across.ensure_sound()?;
             joint.confirm(accepted.map(|()| Vote::default()))?;
             // Whether an optimizer inside moves a tensor does not depend on which part of it a rank has.
-            let watched = step.iter().map(|(_, tensor)| !tensor.followers.is_empty());
+            let watched = step.iter().map(|(_, tensor)| !tensor.followers.is_empty() || !tensor.projections.is_empty());
             let moved = own.watched(watched, |own| inner.apply(own));
             across.ensure_sound()?;
             let refusals = buffers.gather(joint.group(), moved.is_ok());
