@@ -318,7 +318,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     fn kfac(self) -> Adapted<Self, crate::curvature::Kfac<A>>
     where
         Self: Sized,
-        A: crate::Scalar,
+        A: Scalar,
     {
         let kfac = crate::curvature::Kfac::beginning(self.steps(), self.layout().cloned());
         Adapted::new(self, kfac)
