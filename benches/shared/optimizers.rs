@@ -2,6 +2,7 @@
 
 use gradus::prelude::*;
 use gradus::rule::{Rounding, StatePrecision};
+use gradus::set::{Interval, MaxNorm};
 
 pub(crate) type Build<A> = fn() -> Box<dyn Optimizer<A>>;
 
@@ -20,7 +21,7 @@ pub(crate) fn optimizers<A: Scalar>() -> [(&'static str, usize, Build<A>); 8] {
 }
 
 /// Every adaptor around AdamW, and its options, for trees of two tensors; `group`, `freeze` and `route` choose the second.
-pub(crate) const ADAPTORS: [(&str, Build<f32>); 19 + cfg!(feature = "distributed") as usize] = [
+pub(crate) const ADAPTORS: [(&str, Build<f32>); 21 + cfg!(feature = "distributed") as usize] = [
     ("none", || Box::new(AdamW::new(1e-3))),
     ("clip_global_norm", || Box::new(AdamW::new(1e-3).clip_global_norm(1.0))),
     ("clip_per_tensor_norm", || Box::new(AdamW::new(1e-3).clip_per_tensor_norm(1.0))),
@@ -37,6 +38,8 @@ pub(crate) const ADAPTORS: [(&str, Build<f32>); 19 + cfg!(feature = "distributed
     ("unscale", || Box::new(AdamW::new(1e-3).unscale(1024.0))),
     ("maximize", || Box::new(AdamW::new(1e-3).maximize())),
     ("centralize", || Box::new(AdamW::new(1e-3).centralize())),
+    ("project, bounds", || Box::new(AdamW::new(1e-3).project("**", Interval::new(-1.0, 1.0)))),
+    ("project, norm of rows", || Box::new(AdamW::new(1e-3).project("**", MaxNorm::per_row(1.0)))),
     ("cautious", || Box::new(AdamW::new(1e-3).cautious(true))),
     ("trust_ratio", || Box::new(AdamW::new(1e-3).trust_ratio(true))),
     ("ema", || Box::new(AdamW::new(1e-3).ema(0.999))),

@@ -32,6 +32,7 @@ mod maximize;
 #[cfg(feature = "half")]
 mod narrow_weights;
 mod outcome;
+mod project;
 mod router;
 pub(crate) mod sam;
 mod swa;
@@ -53,6 +54,7 @@ pub use maximize::Maximize;
 #[cfg(feature = "half")]
 pub use narrow_weights::NarrowWeights;
 pub use outcome::Outcome;
+pub use project::Project;
 pub use router::Router;
 pub use sam::{Sam, SamReport};
 pub use swa::Swa;

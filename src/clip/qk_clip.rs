@@ -251,6 +251,7 @@ impl<A: Element> Adaptor<A> for QkClip {
                     for clip in clips.iter().filter(|clip| clip.tensor == at && !info.is_elsewhere()) {
                         clip.scale(info, tensor);
                     }
+                    tensor.project(info);
                     follow(&mut followers, &tensor.param.as_values(), info.shape());
                 }
             }

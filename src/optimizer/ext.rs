@@ -2,12 +2,13 @@
 
 use crate::adaptor::{
     Accumulate, Adapted, Centralize, Ema, Finite, Freeze, Group, Grouped, LayerwiseDecay, Lookahead, Maximize,
-    NonFinite, Router, Sam, SamReport, Swa, Transform, Transforming, Unscale, sam,
+    NonFinite, Project, Router, Sam, SamReport, Swa, Transform, Transforming, Unscale, sam,
 };
 use crate::clip::{Adaptive, Norm, QkClip, Value};
 use crate::error::Result;
-use crate::params::{Element, Params, ParamsMut, Pattern};
+use crate::params::{Element, Params, ParamsMut, Pattern, Scalar};
 use crate::schedule::Hyper;
+use crate::step::set::Set;
 use crate::step::tree::Summary;
 use crate::step::{Optimizer, Report, Step, find, find_mut};
 
@@ -265,6 +266,17 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         self.transform(Grouped::new(pattern, group))
     }
 
+    /// Keeps the tensors that the pattern matches in a [set](crate::set), such as [`NonNegative`](crate::set::NonNegative): after every step they
+    /// are moved to its nearest point. See [`Project`].
+    #[doc(alias("constraint", "clamp", "keep_params_nonnegative", "MaxNorm"))]
+    fn project(self, pattern: impl Into<Pattern>, set: impl Set<A>) -> Adapted<Self, Transforming<Project<A>>>
+    where
+        Self: Sized,
+        A: Scalar,
+    {
+        self.transform(Project::new(pattern, set))
+    }
+
     /// Gives the tensors that the pattern matches to another optimizer. See [`Router`].
     #[doc(alias = "multi_transform")]
     fn route(self, pattern: impl Into<Pattern>, optimizer: impl Optimizer<A> + 'static) -> Router<A>
@@ -306,7 +318,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     fn kfac(self) -> Adapted<Self, crate::curvature::Kfac<A>>
     where
         Self: Sized,
-        A: crate::Scalar,
+        A: Scalar,
     {
         let kfac = crate::curvature::Kfac::beginning(self.steps(), self.layout().cloned());
         Adapted::new(self, kfac)

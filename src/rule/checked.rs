@@ -52,6 +52,9 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         if has_norm || measures == Some(Measures::Tensor) || self.rule.gradient_ratio(rule.at(None)).is_some() {
             step.share().ensure(Extent::Tensors, self.rule.name())?;
         }
+        if self.rule.averages() || measures.is_some() {
+            step.ensure_free(self.rule.name(), "an optimizer whose state does not follow its own moves")?;
+        }
         if self.options.are_some_on() {
             let at = At { step: 1, learning_rate: rates.learning_rate, ..At::default() };
             let moment = self.rule.second_moment(rule.at(None), &at);

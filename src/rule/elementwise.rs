@@ -16,7 +16,7 @@ use super::options::{Move, Options, options};
 use super::precision::StatePrecision;
 use super::prelude::Prelude;
 use super::rates::{Rates, driver, optimizer_of_driver};
-use super::rows::{elements_of_rows, follow_each, gather, start_rows};
+use super::rows::{elements_of_rows, follow_each, gather, project_each, start_rows};
 use super::scratch::Scratch;
 use super::sweep::{Part, Shared, Sweep};
 use super::{At, HyperParameters, MAX_NUMBERS, Rule, TensorNorm};
@@ -36,6 +36,7 @@ use crate::step::{Grad, Optimizer, PerTensor, Report, Step, Tensor, norm};
 /// learning rate may be at most 2⁻⁵⁴ times the type's largest number (about 1.9e22 in `f32`), because bias corrections divide it. A learning rate or
 /// weight decay that rounds to 0 counts as 0, because schedules end at 0.
 #[must_use = "an optimizer moves nothing until `step` is called"]
+#[derive(Clone)]
 pub struct Elementwise<R, A> {
     pub(crate) rule: R,
     pub(super) rates: Rates,
@@ -168,9 +169,10 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         let (mut number, has_numbers) = (0, !self.rule.numbers().is_empty());
         let mut known: Option<Now<R::Coefficients>> = None;
         let mut known_in_groups: Vec<_> = (0..values.rule.places()).map(|_| None).collect();
-        let mut moved = false;
+        let (mut moved, mut projects) = (false, false);
         for (info, tensor, state) in step.zip_mut(self.state.all_mut()) {
-            let Tensor { index, param, grad, learning_rate, weight_decay, replaced, followers, .. } = tensor;
+            let Tensor { index, param, grad, learning_rate, weight_decay, replaced, followers, projections, .. } =
+                tensor;
             let (Some(grad), Some(state)) = (grad, state) else { continue };
             state.prepare(names, self.precision, param, info);
             let pull = values.rates.of(decay, *learning_rate, *weight_decay);
@@ -201,7 +203,9 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
             let (whole, rows) = (info, grad.rows().map(|(rows, _)| rows));
             let (info, grad) = grad.compact(info);
             let mut prelude = Prelude::of(grad, ratio, pull.coupled);
-            let (steps, streams) = (state.steps, sweep.streams);
+            let (steps, streams, bounds) = (state.steps, sweep.streams, projections.bounds());
+            let later = bounds.is_none() && !projections.is_empty();
+            projects |= later;
             let shared = |coefficients, goal, prelude, order| Shared {
                 coefficients,
                 goal,
@@ -214,6 +218,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
                 offset: whole.start(),
                 step: steps,
                 streams,
+                bounds,
             };
             at.norm = self.rule.tensor_norm(own, &at, info.shape()).map(|wanted| match wanted {
                 TensorNorm::Gradient => norm::norm(&[(info, grad)], 2.0),
@@ -264,7 +269,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
                 sweep.part(Part::of_rows(shared, rows, (param, whole.shape()), state.slots.as_mut()));
                 continue;
             }
-            let following = match followers.is_empty() {
+            let following = match followers.is_empty() || later {
                 true => Vec::new(),
                 false => followers.iter_mut().map(|follower| follower.in_order(info.shape(), state.order)).collect(),
             };
@@ -273,6 +278,9 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         sweep.finish();
         if of_rows.is_some() {
             follow_each(step);
+        }
+        if projects {
+            project_each(step);
         }
         if has_diagonals {
             self.diagonals.settle();
@@ -283,24 +291,6 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         self.steps += 1;
         self.most_steps = self.most_steps.saturating_add(1);
         Ok(Report::new(values.rates.learning_rate, moved))
-    }
-}
-
-impl<R: Clone, A: Clone> Clone for Elementwise<R, A> {
-    fn clone(&self) -> Self {
-        Self {
-            rule: self.rule.clone(),
-            rates: self.rates.clone(),
-            options: self.options,
-            precision: self.precision,
-            steps: self.steps,
-            most_steps: self.most_steps,
-            state: self.state.clone(),
-            evaluated: self.evaluated.clone(),
-            diagonals: self.diagonals.clone(),
-            scratch: Scratch::default(),
-            totals: self.totals,
-        }
     }
 }
 

@@ -20,7 +20,6 @@ use crate::kernel::{blocks, simd, threads, tree};
 use crate::params::{Order, Scalar, TensorInfo, Values, ValuesMut};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
-use crate::step::follower::follow;
 use crate::step::grad::rows::ELEMENTWISE;
 use crate::step::grad::{BLOCK, WIDE_BLOCK, read};
 use crate::step::share::Extent;
@@ -38,6 +37,7 @@ use crate::step::{Grad, Optimizer, PerTensor, Report, Step, Tensor, counter, nor
 /// A gradient that is not finite is an error, because it would make a whole matrix NaN. The other errors are those of
 /// [`Elementwise`](super::Elementwise).
 #[must_use = "an optimizer moves nothing until `step` is called"]
+#[derive(Clone)]
 pub struct Factored<R, A> {
     pub(crate) rule: R,
     rates: Rates,
@@ -210,7 +210,7 @@ impl<A: Scalar, R: FactoredRule<A>> Factored<R, A> {
         state.steps += 1;
         let mut pull = values.rates.of(self.options.decay(Decay::Decoupled), tensor.learning_rate, tensor.weight_decay);
         let own = values.rule.for_tensor(&tensor.replaced);
-        let Tensor { param, grad: Some(grad), followers, .. } = &mut **tensor else { return };
+        let Tensor { param, grad: Some(grad), .. } = &mut **tensor else { return };
         let at = At {
             step: state.steps,
             learning_rate: pull.learning_rate,
@@ -256,7 +256,7 @@ impl<A: Scalar, R: FactoredRule<A>> Factored<R, A> {
             let decayed = if all_decay || agree(direction, *param) { *param * shrink } else { *param };
             *param = scale * (decayed - step_size * direction);
         });
-        follow(followers, &param.as_values(), shape);
+        tensor.let_follow(info);
     }
 }
 
@@ -426,19 +426,6 @@ impl<A: Scalar, R: FactoredRule<A>> Optimizer<A> for Factored<R, A> {
         let tensors = PerTensor::read_state(&node, tensor)?;
         let own = Commit::new(move || (self.steps, self.state) = (steps, tensors));
         Ok(own.and(schedules))
-    }
-}
-
-impl<R: Clone, A: Clone> Clone for Factored<R, A> {
-    fn clone(&self) -> Self {
-        Self {
-            rule: self.rule.clone(),
-            rates: self.rates.clone(),
-            options: self.options,
-            steps: self.steps,
-            state: self.state.clone(),
-            scratch: Scratch::default(),
-        }
     }
 }
 

@@ -15,6 +15,7 @@ use super::{At, Rule};
 use crate::error::{Error, Result, StepError};
 use crate::kernel::aligned::Aligned;
 use crate::kernel::narrow::nearest_bf16;
+use crate::kernel::threads;
 use crate::params::{Element, Order, Scalar, TensorInfo, Values, ValuesMut};
 use crate::state::data::row_major;
 use crate::step::follower::follow_rows;
@@ -64,11 +65,19 @@ pub(super) fn elements_of_rows<A: Scalar>(step: &Step<'_, A>) -> Option<usize> {
 
 /// Lets the followers of tensors with gradients of rows follow.
 pub(super) fn follow_each<A: Element>(step: &mut Step<'_, A>) {
-    for (info, tensor) in step.iter_mut() {
+    for (info, tensor) in step.iter_mut().filter(|(_, tensor)| !tensor.projections.come_later()) {
         if let Some((rows, _)) = tensor.grad.as_ref().and_then(|grad| grad.rows()) {
             follow_rows(&mut tensor.followers, &tensor.param.as_values(), info.shape(), rows);
         }
     }
+}
+
+/// Projects the tensors that a sweep has moved but could not project, and lets them be followed.
+pub(super) fn project_each<A: Element>(step: &mut Step<'_, A>) {
+    let elements = step.layout().elements();
+    let moved = step.iter_mut().filter(|(_, tensor)| tensor.grad.is_some() && tensor.projections.come_later());
+    let mut moved: Vec<_> = moved.collect();
+    threads::for_each_tensor(elements, &mut moved, &|(info, tensor)| tensor.let_follow(info));
 }
 
 impl<'s, A: Scalar> Param<'s, A> {

@@ -15,6 +15,13 @@ impl<A> Default for Scratch<A> {
     }
 }
 
+impl<A> Clone for Scratch<A> {
+    /// Memory of its own, which it gets when it is needed.
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
 impl<A: Scalar> Scratch<A> {
     /// Calls `f` with so many elements of anything.
     pub(super) fn with<T>(&self, elements: usize, f: impl FnOnce(&mut [A]) -> T) -> T {

@@ -17,6 +17,7 @@ use crate::params::viewed::NarrowPart;
 use crate::params::{Order, Scalar, ValuesMut};
 use crate::step::follower::Following;
 use crate::step::grad::{BLOCK, Grad, WIDE_BLOCK};
+use crate::step::set::limit;
 
 /// Fewer elements than this are swept as they lie.
 const SHORT: usize = 128;
@@ -42,6 +43,8 @@ pub(super) struct Shared<'s, A, C> {
     pub(super) step: u64,
     /// Whether the step is too large for the cache.
     pub(super) streams: bool,
+    /// What elements are limited to after they have moved.
+    pub(super) bounds: Option<[A; 2]>,
 }
 
 /// A part of one tensor: elements `start …` in the order of its slots.
@@ -178,7 +181,7 @@ impl<A: Scalar, C: Copy + Send + Sync> Part<'_, A, C> {
             Self { chosen: Some(_), .. } => self.run_rows(rule, arch),
             // All contiguous and nothing beside it: one loop over the whole.
             Self { shared, param: Param::Slice(param), start, slots, followers, .. }
-                if followers.is_empty() && shared.grad.as_slice(shared.order).is_some() =>
+                if followers.is_empty() && shared.bounds.is_none() && shared.grad.as_slice(shared.order).is_some() =>
             {
                 let grad = shared.grad.as_slice(shared.order).unwrap_or_default();
                 let grad = &grad[start..start + param.len()];
@@ -310,8 +313,26 @@ impl<A: Scalar, C: Copy> Shared<'_, A, C> {
         });
     }
 
-    /// Applies the rule to the elements from `start`.
+    /// Applies the rule to the elements from `start`, and limits them.
     pub(super) fn sweep<R: Rule<A, Coefficients = C>>(
+        &self,
+        rule: &R,
+        arch: Arch,
+        start: usize,
+        param: &mut [A],
+        grad: &[A],
+        slots: StoredMut<'_, A>,
+    ) {
+        self.sweep_freely(rule, arch, start, param, grad, slots);
+        if let Some(bounds) = self.bounds {
+            arch.dispatch(
+                #[inline(always)]
+                move || param.iter_mut().for_each(|value| *value = limit(*value, bounds)),
+            );
+        }
+    }
+
+    fn sweep_freely<R: Rule<A, Coefficients = C>>(
         &self,
         rule: &R,
         arch: Arch,
@@ -382,6 +403,7 @@ impl<'s, A: Scalar, R: Rule<A>> Sweep<'s, A, R> {
             && let Some(grad) = shared.grad.as_slice(shared.order)
             && let ValuesMut::Contiguous(param, order) = param
             && *order == shared.order
+            && (shared.bounds.is_none() || param.len() <= WIDE_BLOCK)
         {
             return shared.sweep(self.rule, self.arch, 0, param, grad, slots);
         }

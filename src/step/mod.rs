@@ -11,8 +11,10 @@ pub(crate) mod notes;
 mod optimizer;
 mod pairing;
 mod per_tensor;
+pub(crate) mod projection;
 mod replaced;
 mod report;
+pub mod set;
 pub(crate) mod share;
 pub(crate) mod target;
 mod tensor;
@@ -170,6 +172,14 @@ impl<'a, A: Element> Step<'a, A> {
     /// Returns an error with this reason if a group replaces a hyper-parameter of any tensor.
     pub(crate) fn ensure_none_replaced(&self, optimizer: &'static str, reason: &'static str) -> Result<()> {
         self.iter().try_for_each(|(_, tensor)| tensor.replaced.ensure_empty(optimizer, reason))
+    }
+
+    /// Returns an error if a tensor is projected, which is not possible with this optimizer.
+    pub(crate) fn ensure_free(&self, optimizer: &'static str, needs: &'static str) -> Result<()> {
+        match self.iter().all(|(_, tensor)| tensor.projections.is_empty()) {
+            true => Ok(()),
+            false => Err(Error::Step(StepError::OptionNotPossible { option: "project", optimizer, needs })),
+        }
     }
 
     /// Returns an error if the parameters are those of a [`preview`](Self::preview), which must not be applied.
@@ -337,6 +347,7 @@ impl<'a, A: Element> Step<'a, A> {
             weight_decay: tensor.weight_decay,
             replaced: tensor.replaced.clone(),
             followers: Vec::new(),
+            projections: tensor.projections.clone(),
             frozen: tensor.frozen,
         });
         Preview(Step::in_context(self.context_of_check(), tensors.collect()))

@@ -2,6 +2,7 @@
 
 use ndarray::{ArrayD, ArrayViewMutD};
 
+use super::projection::Projections;
 use super::{Follower, Grad, Replaced};
 use crate::params::{Element, TensorInfo, Values, ValuesMut};
 use crate::step::follower::follow;
@@ -44,6 +45,8 @@ pub struct Tensor<'a, A> {
     pub(crate) replaced: Replaced,
     /// Values that are updated from the new parameter in the same pass over memory, such as running averages.
     pub followers: Vec<Follower<'a, A>>,
+    /// The sets that the parameter is projected onto.
+    pub(crate) projections: Projections<'a, A>,
     pub(crate) frozen: bool,
 }
 
@@ -57,6 +60,7 @@ impl<'a, A: Element> Tensor<'a, A> {
             weight_decay: Adjust::default(),
             replaced: Replaced::default(),
             followers: Vec::new(),
+            projections: Projections::default(),
             frozen: false,
         }
     }
@@ -79,7 +83,8 @@ impl<'a, A: Element> Tensor<'a, A> {
     /// Moves the parameter, for optimizers that work on whole tensors. It also updates the [followers](Self::followers).
     ///
     /// `info` is the tensor's entry in the layout. `update` gets the parameter as a writable view, and a copy of the gradient with scale
-    /// and limit applied. If the tensor has no gradient, `update` is not called, and the result is `false`.
+    /// and limit applied. If the tensor has no gradient, `update` is not called, and the result is `false`. The parameter is then projected, if an
+    /// adaptor [projects](crate::OptimizerExt::project) it.
     pub fn update(&mut self, info: &TensorInfo, update: impl FnOnce(ArrayViewMutD<'_, A>, ArrayD<A>)) -> bool {
         let Some(grad) = &self.grad else { return false };
         let grad = grad.to_array(info.shape());
@@ -88,9 +93,18 @@ impl<'a, A: Element> Tensor<'a, A> {
         true
     }
 
-    /// Lets the followers follow the whole parameter, which somebody else than the sweep has moved.
+    /// Projects the whole parameter, which somebody else than the sweep has moved, and lets the followers follow.
     pub(crate) fn let_follow(&mut self, info: &TensorInfo) {
+        self.project(info);
         follow(&mut self.followers, &self.param.as_values(), info.shape());
+    }
+
+    /// Projects the parameter onto its sets: after it has moved, and before it is followed.
+    pub(crate) fn project(&mut self, info: &TensorInfo) {
+        if !self.projections.is_empty() {
+            let rows = self.grad.as_ref().and_then(Grad::rows).map(|(rows, _)| rows);
+            self.projections.project(&mut self.param, info.shape(), rows);
+        }
     }
 
     /// The same tensor, borrowed from this one, with what follows it or without.
@@ -104,6 +118,7 @@ impl<'a, A: Element> Tensor<'a, A> {
             replaced: self.replaced.clone(),
             frozen: self.frozen,
             followers,
+            projections: self.projections.clone(),
             ..Tensor::new(self.index, self.param.reborrow())
         }
     }

@@ -2,6 +2,7 @@
 
 use gradus::clip::Norm;
 use gradus::prelude::*;
+use gradus::set::{Interval, MaxNorm};
 use gradus::testing::{AdaptorLaws, Law, wrapper};
 
 /// Every adaptor of one optimizer, with options that change what it does.
@@ -28,6 +29,8 @@ fn adaptors<A: Scalar>() -> Vec<AdaptorLaws<A>> {
         wrapper::<A, _>(|inner| inner.unscale(8.0)).named("unscale"),
         wrapper::<A, _>(|inner| inner.group("**", Group::new().scale_learning_rate(0.5).weight_decay(0.1))).named("group"),
         wrapper::<A, _>(|inner| inner.layerwise_decay(0.5, ["**"])).named("layerwise_decay"),
+        wrapper::<A, _>(|inner| inner.project("**", Interval::new(-0.5, 0.5))).named("project, bounds"),
+        wrapper::<A, _>(|inner| inner.project("**", MaxNorm::per_row(0.5))).named("project, norm"),
         wrapper::<A, _>(|inner| inner.freeze("**").unfreeze_at(0, "**")).named("freeze, unfreeze_at"),
         // Its learning rate and its steps are those of the base optimizer, not of the branch.
         wrapper::<A, _>(|inner| Momentum::new(0.1, 0.9).route("**", inner)).named("route").without(Law::PassesOn),

@@ -7,6 +7,7 @@ use crate::{declared, variant};
 use gradus::error::StepError;
 use gradus::params::{Layout, Params, ParamsMut, Visitor, VisitorMut};
 use gradus::schedule::Linear;
+use gradus::set::{L1Ball, NonNegative};
 use gradus::{Commit, Error, Report, Result, StateReader, StateWriter, Step, prelude::*};
 use ndarray::{Array2, ArrayD, IxDyn, arr0, array};
 
@@ -202,6 +203,7 @@ fn wrappers() -> Vec<(&'static str, Wrap)> {
         ("maximize", |opt| Box::new(opt.maximize())),
         ("centralize", |opt| Box::new(opt.centralize())),
         ("unscale", |opt| Box::new(opt.unscale(8.0))),
+        ("project", |opt| Box::new(opt.project("a", NonNegative).project("b", L1Ball::per_row(0.5)))),
         ("ema", |opt| Box::new(opt.ema(0.9))),
         ("ema, debiased", |opt| Box::new(opt.ema(0.9).debiased(true).warmup(true))),
         ("swa", |opt| Box::new(opt.swa(1, 2))),

@@ -24,6 +24,7 @@ mod parameter_free;
 mod precision;
 #[cfg(feature = "second-order")]
 mod preconditioned;
+mod projections;
 mod qk_clip;
 mod rows;
 mod sam;

@@ -8,6 +8,7 @@ use gradus::distributed::{Alone, Collective, ThreadGroup};
 use gradus::federated::{FedAdagrad, FedAdam, FedYogi};
 use gradus::optimizer::{AdamMiniBlocks, AdamMiniPartition, Graft, ScionNorm};
 use gradus::rule::{Elementwise, Matrixwise};
+use gradus::set::{Interval, MaxNorm};
 use gradus::{Element, Result, prelude::*};
 use half::{bf16, f16};
 
@@ -88,6 +89,9 @@ pub(crate) trait Number: Element {
 
     /// K-FAC, of what can be computed with.
     fn kfac(inner: Boxed<Self>, link: &Link, context: &mut Context<'_>) -> Boxed<Self>;
+
+    /// Bounds, and norms of rows.
+    fn project(inner: Boxed<Self>, pattern: &[String], size: f64) -> Boxed<Self>;
 }
 
 macro_rules! computed {
@@ -109,6 +113,13 @@ macro_rules! computed {
                     let damping = context.dials.hyper(*damping);
                     let kfac = inner.kfac().damping(damping).factors_every(periods.0).inverses_every(periods.1);
                     Box::new(if *eigen { kfac.eigen(true) } else { kfac })
+                }
+
+                fn project(inner: Boxed<Self>, pattern: &[String], size: f64) -> Boxed<Self> {
+                    match size < 1.0 {
+                        true => Box::new(inner.project(pattern.to_vec(), Interval::new(-size, size))),
+                        false => Box::new(inner.project(pattern.to_vec(), MaxNorm::per_row(size))),
+                    }
                 }
             }
         )*
@@ -140,6 +151,10 @@ macro_rules! half {
                 }
 
                 fn kfac(inner: Boxed<Self>, _: &Link, _: &mut Context<'_>) -> Boxed<Self> {
+                    inner
+                }
+
+                fn project(inner: Boxed<Self>, _: &[String], _: f64) -> Boxed<Self> {
                     inner
                 }
             }
@@ -219,6 +234,7 @@ fn wrap<A: Number>(inner: Boxed<A>, link: &Link, context: &mut Context<'_>) -> B
             Box::new(inner.local_steps(*every, outer).across(group))
         }
         Link::Kfac { .. } => A::kfac(inner, link, context),
+        Link::Project(pattern, size) => A::project(inner, pattern, *size),
         Link::Proximal(mu) => Box::new(inner.proximal(context.dials.hyper(*mu))),
         Link::Scaffold => Box::new(inner.scaffold()),
         Link::Own => Box::new(OwnAdaptor { inner, calls: None }),

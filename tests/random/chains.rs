@@ -80,6 +80,7 @@ pub(crate) enum Link {
     Finite(NonFinite),
     Maximize,
     Centralize,
+    Project(Vec<String>, f64),
     Unscale(Number),
     ClipNorm {
         max: Number,
@@ -242,7 +243,7 @@ impl Surroundings<'_> {
 
     fn link(&self, depth: usize, random: &mut impl RngExt) -> Link {
         let number = |value: f64, random: &mut _| Number::draw(value, false, random);
-        match random.below(31) {
+        match random.below(32) {
             0 | 1 => Link::Accumulate(1 + random.below(3) as u64, random.chance(0.3)),
             2 | 3 => {
                 let later = random.chance(0.4).then(|| (1 + random.below(4) as u64, self.pattern(random)));
@@ -284,6 +285,7 @@ impl Surroundings<'_> {
             26 | 27 => Link::Proximal(number(0.1, random)),
             28 => Link::Scaffold,
             29 => Link::Centralize,
+            30 => Link::Project(self.pattern(random), random.pick(&[0.25, 2.0])),
             _ => Link::Own,
         }
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use gradus::prelude::*;
 use gradus::rule::{Rounding, StatePrecision};
 use gradus::schedule::{Cosine, Plateau};
+use gradus::set::{MaxNorm, NonNegative};
 use ndarray::{ArrayD, IxDyn, ShapeBuilder};
 
 pub(crate) type Tree = BTreeMap<&'static str, ArrayD<f32>>;
@@ -92,7 +93,7 @@ mod curvature {
 
 /// Every adaptor, every precision, and chains of them.
 #[rustfmt::skip] // one chain, one line
-const PLAIN: [(&str, Build); 40] = [
+const PLAIN: [(&str, Build); 41] = [
     ("lbfgs", || Box::new(Lbfgs::new(0.01).history(3))),
     ("muon beside adamw", || Box::new(AdamW::new(0.05).route("*.weight", Muon::new(0.02)))),
     ("sgd", || Box::new(Sgd::new(0.1))),
@@ -127,6 +128,7 @@ const PLAIN: [(&str, Build); 40] = [
     ("maximize", || Box::new(AdamW::new(0.05).maximize())),
     ("centralize", || Box::new(AdamW::new(0.05).centralize())),
     ("unscale", || Box::new(AdamW::new(0.05).unscale(8.0))),
+    ("project", || Box::new(AdamW::new(0.05).project("a.**", NonNegative).project("b.**", MaxNorm::per_row(0.5)))),
     ("route", || Box::new(AdamW::new(0.05).route("a.**", Momentum::new(0.1, 0.9)).route("b.**", AdamW::new(0.1).ema(0.5)))),
     ("boxed", || Box::new((Box::new(AdamW::new(0.05)) as Box<dyn Optimizer<f32>>).accumulate(2).ema(0.9))),
     ("plateau", || Box::new(Sgd::new(Plateau::new(0.1).patience(1)))),

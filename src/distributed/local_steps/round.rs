@@ -81,6 +81,9 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> LocalSteps<
                 anchor.moved = false;
                 packed::write(anchor.values.as_mut_slice(), info, &mut tensor.param);
                 tensor.let_follow(info);
+                if !tensor.projections.is_empty() {
+                    packed::read(tensor.param(), info, anchor.values.as_mut_slice());
+                }
             }
         });
         self.traffic.add(bytes);

@@ -72,6 +72,7 @@ pub use state::unshard;
 /// |---|---|---|
 /// | clipping by global norm, by value | of the mean gradient: **what you want** | of each rank's own |
 /// | clipping by tensor or unit, `centralize` | only with [`by_tensor`](Self::by_tensor) | of each rank's own |
+/// | [`project`](crate::OptimizerExt::project) | bounds; other sets with [`by_tensor`](Self::by_tensor) | all sets, of whole tensors on every rank |
 /// | `accumulate` | communicates in every call | communicates once per combined step |
 /// | averages, `lookahead` | sharded; read them after [`unshard`] | whole on every rank |
 /// | `freeze`, `group`, `route` | as without ranks | `freeze` and `group`: as without ranks |
@@ -294,7 +295,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
             across.ensure_sound()?;
             joint.confirm(accepted.map(|()| Vote::default()))?;
             // Whether an optimizer inside moves a tensor does not depend on which part of it a rank has.
-            let watched = step.iter().map(|(_, tensor)| !tensor.followers.is_empty());
+            let watched = step.iter().map(|(_, tensor)| !tensor.followers.is_empty() || !tensor.projections.is_empty());
             let moved = own.watched(watched, |own| inner.apply(own));
             across.ensure_sound()?;
             let refusals = buffers.gather(joint.group(), moved.is_ok());

@@ -211,6 +211,7 @@ impl<A: Scalar> Optimizer<A> for Lbfgs<A> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         let rate = self.settings()?;
         step.share().ensure(Extent::Parameters, "lbfgs")?;
+        step.ensure_free("lbfgs", "an optimizer that does not compare gradients along its own moves")?;
         for (_, tensor) in step.iter() {
             tensor.replaced.ensure_known("Lbfgs", &["learning_rate"], std::iter::empty())?;
         }
