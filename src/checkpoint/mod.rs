@@ -31,7 +31,19 @@
 //!
 //! Files of other programs are loaded in the same way, without a checksum. Tensors of integers or booleans, such as `num_batches_tracked`, are ignored; they
 //! are an error only if the tree has a parameter of that name. Every other tensor needs a place in the tree. For `running_mean` and `running_var`, use
-//! fields whose gradient is `None`. The only name that the format cannot store is `__metadata__`, which is an error of
+//! fields whose gradient is `None`. [`map_names`](Checkpoint::map_names) renames the tensors of such a file, [`cast`](Checkpoint::cast) converts them to
+//! another element type, [`load_matching`](Checkpoint::load_matching) loads a part of them, and [`tensor`](Checkpoint::tensor) reads one:
+//!
+//! ```no_run
+//! # use gradus::checkpoint::Checkpoint;
+//! # let mut model = std::collections::BTreeMap::from([("layers.0.weight", ndarray::Array2::<f32>::zeros((2, 2)))]);
+//! let file = Checkpoint::open("model.safetensors")?.map_names(|name| name.replace("model.", ""))?.cast::<f32>();
+//! let report = file.load_matching(&mut model, "layers.**")?;
+//! println!("missing: {:?}, left over: {:?}", report.missing, report.left_over);
+//! # Ok::<(), gradus::Error>(())
+//! ```
+//!
+//! The only name that the format cannot store is `__metadata__`, which is an error of
 //! [`to_bytes`](Checkpoint::to_bytes) and [`save`](Checkpoint::save).
 //!
 //! # Atomic saving
@@ -50,6 +62,7 @@ mod bytes;
 mod file;
 mod format;
 mod orphans;
+mod part;
 mod permissions;
 pub mod torch;
 
@@ -58,7 +71,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::adaptor::sam::ensure_settled;
-use crate::error::{Error, FileError, Result, StateError, StepError, similar_to};
+use crate::error::{Error, FileError, Result, StateError, StepError};
 use crate::params::{Element, Layout, Params, ParamsMut, ValuesMut, collect_mut, for_each};
 use crate::state::data::Stored;
 use crate::state::{StateDict, StateTensor, load};
@@ -66,6 +79,8 @@ use crate::step::Optimizer;
 
 use bytes::Bytes;
 pub(crate) use file::write_atomically;
+pub use part::Loaded;
+use part::write;
 #[cfg(feature = "lora")]
 pub(crate) use {file::at as at_file, format::write_plain as plain_bytes};
 
@@ -178,22 +193,8 @@ impl Checkpoint {
     fn check_params<'p, T: ParamsMut + ?Sized>(&self, params: &'p mut T) -> Result<Checked<'p, T::Elem>> {
         let (layout, values) = collect_mut(params, None, |_, values| values)?;
         for info in layout.tensors() {
-            let (key, expected) = (info.path(), T::Elem::DTYPE);
-            match (self.params.get(key), self.others.get(key)) {
-                (Some(saved), _) => saved.ensure(key, info.shape(), expected)?,
-                (None, Some(other)) => {
-                    return Err(Error::State(StateError::EntryType {
-                        key: key.into(),
-                        expected,
-                        found: other.dtype(),
-                    }));
-                }
-                (None, None) => {
-                    let unknown = self.params.keys().filter(|path| layout.position(path).is_none());
-                    let similar = similar_to(key, unknown.map(String::as_str));
-                    return Err(Error::State(StateError::MissingEntry { key: key.into(), similar }));
-                }
-            }
+            let unknown = self.names().filter(|path| layout.position(path).is_none());
+            self.param(info.path(), T::Elem::DTYPE, unknown)?.ensure(info.path(), info.shape(), T::Elem::DTYPE)?;
         }
         match self.params.keys().find(|path| layout.position(path).is_none()) {
             Some(path) => Err(Error::State(StateError::UnexpectedEntry { key: path.clone(), into: "model" })),
@@ -203,9 +204,10 @@ impl Checkpoint {
 
     /// Writes what has been checked.
     fn write_params<A: Element>(&self, layout: &Layout, values: Vec<ValuesMut<'_, A>>) {
-        for (info, mut values) in layout.tensors().iter().zip(values) {
-            let saved = self.params.get(info.path()).and_then(|saved| A::unpack(&saved.data));
-            values.view_mut(info.shape()).iter_mut().zip(saved.unwrap_or_default()).for_each(|(to, from)| *to = from);
+        for (info, values) in layout.tensors().iter().zip(values) {
+            if let Some(saved) = self.params.get(info.path()) {
+                write(info, values, saved);
+            }
         }
     }
 

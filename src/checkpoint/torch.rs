@@ -61,11 +61,13 @@ const FLOAT: &str = "f32, f64, bf16 or f16";
 /// Converts a file with tensors `slot/parameter` to the state of the optimizer `node`, such as `"adam"`.
 ///
 /// `params` is the tree that the optimizer will step. `steps` is the number of steps taken. It is used only for PyTorch's SGD, which does not count steps;
-/// for other optimizers, the largest `step` in the file is used. A `step` may have any integer or floating-point type.
+/// for other optimizers, the largest `step` in the file is used. A `step` may have any integer or floating-point type. Other tensors of integers or
+/// booleans are ignored, unless they are a slot of a parameter.
 ///
 /// # Errors
-/// [`StateError::EntryValue`] if a `step` is not a count below 2⁵³, [`StateError::EntryType`] for integers elsewhere, [`StateError::UnexpectedEntry`] for a tensor whose
-/// name is not `slot/parameter`, [`StepError::DuplicatePath`](crate::error::StepError::DuplicatePath) for `params`. Missing or surplus entries are reported by `load_state_dict`.
+/// [`StateError::EntryValue`] if a `step` is not a count below 2⁵³, [`StateError::EntryType`] for integers in another slot of a parameter,
+/// [`StateError::UnexpectedEntry`] for a tensor whose name is not `slot/parameter`, [`StepError::DuplicatePath`](crate::error::StepError::DuplicatePath)
+/// for `params`. Missing or surplus entries are reported by `load_state_dict`.
 pub fn import(file: &Checkpoint, node: &str, params: &(impl Params + ?Sized), steps: u64) -> Result<StateDict> {
     let layout = Arc::new(Layout::of(params)?);
     let mut state = StateDict::new(Some(Arc::clone(&layout)));
@@ -88,7 +90,8 @@ pub fn import(file: &Checkpoint, node: &str, params: &(impl Params + ?Sized), st
         }
     }
     for (key, other) in &file.others {
-        let (is_step, name, _) = parts(key)?;
+        // Counters and masks that are not of a parameter's state.
+        let Ok((is_step, name, Some(_))) = parts(key) else { continue };
         if !is_step {
             return Err(Error::State(StateError::EntryType {
                 key: key.clone(),
@@ -151,25 +154,8 @@ fn count(key: &str, number: Option<f64>) -> Result<u64> {
 
 /// The only number of a tensor.
 fn number(data: &Data) -> Option<f64> {
-    match data {
-        Data::F32(values) => <[f32; 1]>::try_from(&values[..]).ok().map(|[value]| value.into()),
-        Data::F64(values) => <[f64; 1]>::try_from(&values[..]).ok().map(|[value]| value),
-        Data::Bf16(bits) => {
-            <[u16; 1]>::try_from(&bits[..]).ok().map(|[bits]| f32::from_bits(u32::from(bits) << 16).into())
-        }
-        Data::F16(bits) => <[u16; 1]>::try_from(&bits[..]).ok().map(|[bits]| of_f16(bits)),
-        Data::U8(_) | Data::U64(_) => None,
+    match data.to_f64()?[..] {
+        [number] => Some(number),
+        _ => None,
     }
-}
-
-/// The value of an `f16`, which needs no other crate.
-fn of_f16(bits: u16) -> f64 {
-    let (exponent, mantissa) = (i32::from(bits >> 10 & 0x1f), f64::from(bits & 0x3ff));
-    let size = match exponent {
-        0 => mantissa * 2.0_f64.powi(-24),
-        0x1f if mantissa == 0.0 => f64::INFINITY,
-        0x1f => f64::NAN,
-        _ => (1024.0 + mantissa) * 2.0_f64.powi(exponent - 25),
-    };
-    if bits >> 15 == 0 { size } else { -size }
 }

@@ -39,6 +39,8 @@ mod state;
 mod step;
 mod text;
 
+use std::fmt;
+
 pub(crate) use argument::AT_LEAST_1;
 pub use argument::ArgumentError;
 pub(crate) use count::ensure_count;
@@ -61,8 +63,18 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// what they were before. The only exception is [`RefusedTooLate`](Error::RefusedTooLate). The fields hold the data;
 /// [`Display`](std::fmt::Display) makes the sentence. The path of a tree that is a single tensor is the empty string,
 /// shown as `(root)`.
+///
+/// `{:?}` is the sentence too, so `fn main() -> gradus::Result<()>` and `unwrap` print it. `{:#?}` shows the variant and its fields:
+///
+/// ```
+/// use gradus::{Error, error::StepError};
+///
+/// let error = Error::Step(StepError::Swapped);
+/// assert_eq!(format!("{error:?}"), error.to_string());
+/// assert_eq!(format!("{error:#?}"), "Step(\n    Swapped,\n)");
+/// ```
 #[non_exhaustive]
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[derive(Clone, PartialEq, thiserror::Error)]
 pub enum Error {
     /// A step cannot be taken.
     #[error(transparent)]
@@ -123,6 +135,29 @@ pub enum Error {
     /// An error of an optimizer or adaptor from another crate.
     #[error("{0}")]
     Other(String),
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return fmt::Display::fmt(self, f);
+        }
+        match self {
+            Self::Step(error) => f.debug_tuple("Step").field(error).finish(),
+            Self::Argument(error) => f.debug_tuple("Argument").field(error).finish(),
+            Self::Curvature(error) => f.debug_tuple("Curvature").field(error).finish(),
+            Self::Loss(error) => f.debug_tuple("Loss").field(error).finish(),
+            Self::State(error) => f.debug_tuple("State").field(error).finish(),
+            Self::File(error) => f.debug_tuple("File").field(error).finish(),
+            Self::Ranks(error) => f.debug_tuple("Ranks").field(error).finish(),
+            Self::Federated(error) => f.debug_tuple("Federated").field(error).finish(),
+            Self::Layer { layer, reason } => {
+                f.debug_struct("Layer").field("layer", layer).field("reason", reason).finish()
+            }
+            Self::RefusedTooLate { reason } => f.debug_struct("RefusedTooLate").field("reason", reason).finish(),
+            Self::Other(text) => f.debug_tuple("Other").field(text).finish(),
+        }
+    }
 }
 
 impl Error {

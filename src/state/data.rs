@@ -56,6 +56,18 @@ impl Data {
         each!(self, values => size_of_val(&values[..]))
     }
 
+    /// The numbers without rounding, if they have a floating-point type.
+    #[cfg(feature = "checkpoint")]
+    pub(crate) fn to_f64(&self) -> Option<Vec<f64>> {
+        match self {
+            Self::F32(values) => Some(values.iter().map(|value| f64::from(*value)).collect()),
+            Self::F64(values) => Some(values.clone()),
+            Self::Bf16(bits) => Some(bits.iter().map(|bits| crate::kernel::narrow::widen_bf16(*bits)).collect()),
+            Self::F16(bits) => Some(bits.iter().map(|bits| of_f16(*bits)).collect()),
+            Self::U8(_) | Self::U64(_) => None,
+        }
+    }
+
     /// The first number that is NaN or an infinity.
     pub(crate) fn first_non_finite(&self) -> Option<f64> {
         /// Of numbers in 16 bits these say that they are none, or infinite: the exponent's.
@@ -100,6 +112,19 @@ impl Data {
             _ => {}
         }
     }
+}
+
+/// The value of an `f16`, without the crate `half`.
+#[cfg(feature = "checkpoint")]
+fn of_f16(bits: u16) -> f64 {
+    let (exponent, mantissa) = (i32::from(bits >> 10 & 0x1f), f64::from(bits & 0x3ff));
+    let size = match exponent {
+        0 => mantissa * 2.0_f64.powi(-24),
+        0x1f if mantissa == 0.0 => f64::INFINITY,
+        0x1f => f64::NAN,
+        _ => (1024.0 + mantissa) * 2.0_f64.powi(exponent - 25),
+    };
+    if bits >> 15 == 0 { size } else { -size }
 }
 
 /// Bit for bit, so that NaN is the same as itself.

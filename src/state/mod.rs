@@ -85,6 +85,19 @@ impl StateTensor {
         }
         Ok(())
     }
+
+    /// The numbers, if they have this type.
+    pub(crate) fn to_array<A: Element>(&self) -> Option<ArrayD<A>> {
+        ArrayD::from_shape_vec(IxDyn(&self.shape), A::unpack(&self.data)?).ok()
+    }
+
+    /// Rounds floating-point numbers to the nearest of this type.
+    #[cfg(feature = "checkpoint")]
+    pub(crate) fn cast<A: Element>(&mut self) {
+        if let Some(values) = self.data.to_f64().filter(|_| self.data.dtype() != A::DTYPE) {
+            self.data = A::pack(values.into_iter().map(A::from_f64).collect());
+        }
+    }
 }
 
 impl StateDict {
@@ -119,8 +132,7 @@ impl StateDict {
 
     /// The tensor of this name, if it exists and has this type.
     pub fn tensor<A: Element>(&self, key: &str) -> Option<ArrayD<A>> {
-        let tensor = self.tensors.get(key)?;
-        ArrayD::from_shape_vec(IxDyn(&tensor.shape), A::unpack(&tensor.data)?).ok()
+        self.tensors.get(key)?.to_array()
     }
 
     /// Sets a counter or another entry that is not a tensor.

@@ -146,6 +146,19 @@ fn a_step_may_have_any_type() {
             "{dtype:?}: {error}"
         );
     }
+    // Integers that are no slot of a parameter are ignored.
+    let slot = 0.5_f64.to_le_bytes();
+    let others = [
+        ("exp_avg/w", Dtype::F64, &[1][..], &slot[..]),
+        ("exp_avg_sq/w", Dtype::F64, &[1], &slot),
+        ("step/w", Dtype::I64, &[], &[12, 0, 0, 0, 0, 0, 0, 0]),
+        ("epoch", Dtype::I64, &[], &[0; 8]),
+        ("mask/other", Dtype::BOOL, &[1], &[1]),
+    ];
+    let state = torch::import(&Checkpoint::from_bytes(&file(&others, &[])).unwrap(), "adam", &model, 0).unwrap();
+    let mut opt: Adam<f64> = Adam::new(0.1);
+    opt.load_state_dict(&state).unwrap();
+    assert_eq!(opt.steps(), 12);
     let whole = Checkpoint::from_bytes(&file(&[("exp_avg/w", Dtype::I64, &[1], &[0; 8])], &[])).unwrap();
     let error = torch::import(&whole, "adam", &model, 0).unwrap_err();
     assert_eq!(error.to_string(), "entry \"exp_avg/w\" holds i64 where f32, f64, bf16 or f16 is needed");

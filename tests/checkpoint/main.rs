@@ -7,6 +7,7 @@ mod files;
 mod foreign;
 mod killed;
 mod mutated;
+mod part;
 #[path = "../shared/parts.rs"]
 mod parts;
 mod places;

@@ -12,8 +12,8 @@ use std::path::Path;
 
 /// The name of an error's variant, without its room.
 fn variant(error: &gradus::Error) -> String {
-    let text = format!("{error:?}");
-    let mut words = text.split([' ', '(', ')']);
+    let text = format!("{error:#?}");
+    let mut words = text.split([' ', '(', ')', ',', '\n']).filter(|word| !word.is_empty());
     let (first, second) = (words.next().unwrap(), words.next().unwrap_or_default());
     let is_room = text[first.len()..].starts_with('(') && second.starts_with(|c: char| c.is_ascii_uppercase());
     if is_room { second.to_owned() } else { first.to_owned() }

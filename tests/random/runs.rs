@@ -433,6 +433,6 @@ fn panicked(panic: &Caught) -> Failure {
 
 /// An error's variant.
 fn kind(error: &gradus::Error) -> String {
-    let text = format!("{error:?}");
+    let text = format!("{error:#?}");
     text.split([' ', '(']).next().unwrap_or_default().to_owned()
 }
