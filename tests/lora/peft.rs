@@ -177,6 +177,52 @@ fn what_is_written_has_the_bytes_of_peft() {
     }
 }
 
+/// Adapters that are not of peft: with `GRADUS_PEFT_FOLDER`, `make_peft.py --load` compares their outputs with peft's.
+#[test]
+fn adapters_of_our_own_are_written() {
+    let temporary = tempfile::tempdir().unwrap();
+    let into = std::env::var("GRADUS_PEFT_FOLDER").map_or(temporary.path().to_owned(), PathBuf::from);
+    let base = Config::new(2, 3.0);
+    let dora = base.dora(NormGradient::Detached);
+    let regex = Targets::regex(r".*\.(q|v)_proj|.*\.down_proj");
+    let layers: [&str; 4] = ["q_proj", "k_proj", "v_proj", "o_proj"];
+    for (name, config) in [
+        ("llama", AdapterConfig::new(dora, regex).rank(r"layers\.1\..*", 1).alpha("q_proj", 0.5)),
+        ("layers", AdapterConfig::new(base, layers).layers([1]).exclude(["v_proj"])),
+        ("all_linear", AdapterConfig::new(base.rank_stabilized(true), Targets::AllLinear)),
+        ("classifier", AdapterConfig::new(base, ["query", "value"]).modules_to_save(["classifier"])),
+        ("gpt2", AdapterConfig::new(base.fan_in_fan_out(true), ["c_attn", "c_proj"])),
+        ("embedding", AdapterConfig::new(dora, ["embed_tokens", "q_proj"])),
+        ("conv1d", AdapterConfig::new(base.dropout(0.25), ["conv1", "conv2"])),
+        ("conv2d", AdapterConfig::new(dora, ["conv1", "conv2"])),
+    ] {
+        let case = Case::read(name);
+        let mut adapters = Adapters::for_model(config, &case.model, &mut rng()).unwrap();
+        if name == "embedding" {
+            let table = case.model["model.embed_tokens.weight"].view().into_dimensionality::<Ix2>().unwrap();
+            let adapter = dora.adapt_embedding(&table, &mut rng()).unwrap();
+            adapters.modules.insert("model.embed_tokens".into(), adapter);
+        }
+        for (at, adapter) in adapters.modules.values_mut().enumerate() {
+            adapter.lora_a += &tensor(adapter.lora_a.shape(), at).into_dimensionality::<Ix2>().unwrap();
+            adapter.lora_b += &tensor(adapter.lora_b.shape(), at + 1).into_dimensionality::<Ix2>().unwrap();
+            adapter.magnitude.iter_mut().flatten().for_each(|magnitude| *magnitude *= 1.125);
+        }
+        adapters.saved.values_mut().for_each(|values| values.mapv_inplace(|value| value + 0.5));
+        let folder = into.join(format!("{name}.ours"));
+        adapters.save(&folder).unwrap();
+        let again = Adapters::load(&folder).unwrap();
+        assert_eq!(again, adapters, "{name}");
+        let mut prepared = case.model.clone();
+        again.prepare(&mut prepared).unwrap();
+        let outputs = case.outputs(&prepared, Some(&again));
+        let mut merged = case.model.clone();
+        again.merge_into(&mut merged).unwrap();
+        assert_close(&case.outputs(&merged, None), &outputs, name);
+        std::fs::write(folder.join("outputs.json"), serde_json::to_string(&outputs).unwrap()).unwrap();
+    }
+}
+
 #[test]
 fn the_configuration_of_each_module() {
     let config = |name: &str| Adapters::<f32>::load(folder(name)).unwrap().config().clone();
@@ -254,7 +300,8 @@ fn adapters_for_a_model() {
     let config = AdapterConfig::new(Config::new(2, 4.0), ["query", "value"])
         .rank("value", 1)
         .modules_to_save(["classifier"])
-        .note("base_model_name_or_path", "bert");
+        .base_model("bert")
+        .task_type("TOKEN_CLS");
     let mut adapters = Adapters::for_model(config, &case.model, &mut rng()).unwrap();
     let names: Vec<_> = adapters.modules.keys().map(|name| name.rsplit('.').next().unwrap()).collect();
     assert_eq!(names, ["query", "value"]);
@@ -274,6 +321,7 @@ fn adapters_for_a_model() {
     let again = Adapters::load(temporary.path()).unwrap();
     assert_eq!(again, adapters);
     assert_eq!(again.config().setting("base_model_name_or_path").as_deref(), Some("\"bert\""));
+    assert_eq!(again.config().setting("task_type").as_deref(), Some("\"TOKEN_CLS\""));
     let none = Adapters::for_model(AdapterConfig::new(Config::new(2, 4.0), ["quary"]), &case.model, &mut rng());
     assert_eq!(none.unwrap_err().to_string(), "no weight of the model is a target of the configuration");
 }

@@ -215,11 +215,9 @@ impl<A: Scalar> Adapters<A> {
 
     /// The new values of a tensor of the model, if they are others.
     fn changed(&self, found: &Found<'_, A>, old: ArrayViewD<'_, A>, merges: bool) -> Result<Option<ArrayD<A>>> {
-        if let Some((key, saved)) = found.saved {
-            if saved.shape() != old.shape() {
-                let (expected, found) = (old.shape().to_vec(), saved.shape().to_vec());
-                return Err(Error::State(StateError::EntryShape { key: key.clone(), expected, found }));
-            }
+        if let Some((key, saved)) = found.saved.filter(|(_, saved)| saved.shape() != old.shape()) {
+            let (expected, found) = (old.shape().to_vec(), saved.shape().to_vec());
+            return Err(Error::State(StateError::EntryShape { key: key.clone(), expected, found }));
         }
         let mut new = found.saved.map(|(_, saved)| saved.clone());
         if let Some((module, adapter)) = found.module {

@@ -177,11 +177,15 @@ impl AdapterConfig {
         self
     }
 
-    /// Sets a setting without effect on the numbers, such as `base_model_name_or_path` or `task_type`. Any other name is ignored.
-    pub fn note(mut self, name: &str, value: &str) -> Self {
-        if WITHOUT_EFFECT.contains(&name) && name != "peft_type" {
-            self.set(name, json!(value));
-        }
+    /// Sets `base_model_name_or_path`: the model that the adapters belong to.
+    pub fn base_model(mut self, name: &str) -> Self {
+        self.set("base_model_name_or_path", json!(name));
+        self
+    }
+
+    /// Sets `task_type`, such as `CAUSAL_LM`: `peft` then loads the adapters into a model of this task.
+    pub fn task_type(mut self, task: &str) -> Self {
+        self.set("task_type", json!(task));
         self
     }
 
@@ -200,15 +204,11 @@ impl AdapterConfig {
     /// # Errors
     /// [`StateError::EntryValue`] for a regular expression that cannot be read.
     pub fn targets(&self, module: &str) -> Result<bool> {
-        if is_saved_whole(&self.whole, module) {
-            return Ok(false);
-        }
-        if let Some(excluded) = &self.excluded {
-            if excluded.chooses("exclude_modules", module)? {
-                return Ok(false);
-            }
-        }
-        if !self.targets.chooses("target_modules", module)? {
+        let is_excluded = match &self.excluded {
+            Some(excluded) => excluded.chooses("exclude_modules", module)?,
+            None => false,
+        };
+        if is_excluded || is_saved_whole(&self.whole, module) || !self.targets.chooses("target_modules", module)? {
             return Ok(false);
         }
         match (&self.layers, &self.targets) {
