@@ -1,8 +1,9 @@
 //! An adapter and its gradients.
 
-use ndarray::{Array1, Array2, ArrayRef2};
+use ndarray::{Array1, Array2, ArrayRef, ArrayRef2, CowArray, Dimension, Ix2};
 use rand::{Rng, RngExt};
 
+use super::layer::AdaptedLayer;
 use crate::error::{ArgumentError, Error, Result};
 use crate::params::{Element, Params, ParamsMut, Scalar, Visitor, VisitorMut};
 
@@ -21,6 +22,9 @@ use crate::params::{Element, Params, ParamsMut, Scalar, Visitor, VisitorMut};
 /// ```
 /// [`NormGradient`] determines whether gradients pass through n. No matrix of W's size is formed: W + sBA is computed a few rows at a time, in `f64`, so that
 /// norm and direction belong to the same numbers even if W and sBA nearly cancel.
+///
+/// [`AdaptedLayer`] has the matrix W of layers that store their weight in another way, such as embeddings and convolutions. A convolution's x has a row per
+/// position of the kernel, as [`unfold`](crate::curvature::unfold) returns it.
 ///
 /// # State
 /// Its tensors have the paths `lora_a`, `lora_b` and, with DoRA, `magnitude`.
@@ -44,6 +48,7 @@ pub struct Lora<A> {
     pub(super) scale: A,
     pub(super) dropout: f64,
     pub(super) norm: NormGradient,
+    pub(super) layer: AdaptedLayer,
 }
 
 /// The gradients of an adapter's tensors: a tree like the adapter.
@@ -123,17 +128,33 @@ impl<A: Scalar> Lora<A> {
         Array2::from_shape_simple_fn(shape, || if rng.random_bool(self.dropout) { A::zero() } else { kept })
     }
 
-    pub(super) fn check_weight(&self, weight: &ArrayRef2<A>) -> Result<()> {
+    /// The kind of layer that the adapter belongs to.
+    pub fn layer(&self) -> &AdaptedLayer {
+        &self.layer
+    }
+
+    /// Sets whether a linear layer stores its weight as (in, out). The setting of `peft`'s files is one for all modules; use this for the others of a model that
+    /// has both kinds. It has no effect on embeddings and convolutions.
+    pub fn set_fan_in_fan_out(&mut self, fan_in_fan_out: bool) {
+        match (&self.layer, fan_in_fan_out) {
+            (AdaptedLayer::Linear, true) => self.layer = AdaptedLayer::FanInFanOut,
+            (AdaptedLayer::FanInFanOut, false) => self.layer = AdaptedLayer::Linear,
+            _ => {}
+        }
+    }
+
+    /// W of a weight that this adapter fits.
+    pub(super) fn matrix<'w, D: Dimension>(&self, weight: &'w ArrayRef<A, D>) -> Result<CowArray<'w, A, Ix2>> {
         let (outputs, inputs) = (self.lora_b.nrows(), self.lora_a.ncols());
         shape("lora_b", &[outputs, self.lora_a.nrows()], self.lora_b.shape())?;
         if let Some(magnitude) = &self.magnitude {
             shape("magnitude", &[outputs], magnitude.shape())?;
         }
-        shape("weight", &[outputs, inputs], weight.shape())
+        shape("weight", &self.layer.weight_shape(outputs, inputs), weight.shape())?;
+        self.layer.matrix(weight)
     }
 
-    pub(super) fn check(&self, weight: &ArrayRef2<A>, x: &ArrayRef2<A>) -> Result<()> {
-        self.check_weight(weight)?;
+    pub(super) fn check_input(&self, x: &ArrayRef2<A>) -> Result<()> {
         shape("x", &[x.nrows(), self.lora_a.ncols()], x.shape())
     }
 }

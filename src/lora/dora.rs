@@ -109,6 +109,19 @@ impl<A: Scalar> Lora<A> {
         Some(y)
     }
 
+    /// With DoRA the columns of W′ at these places, as rows.
+    pub(super) fn dora_columns(&self, weight: &ArrayRef2<A>, columns: &[usize]) -> Option<Array2<A>> {
+        let own = self.wide()?;
+        let mut y = Array2::zeros((columns.len(), weight.nrows()));
+        for part in blocks(weight.dim()) {
+            let rows = own.rows(weight, part);
+            let directions = rows.direction.select(Axis(1), columns).reversed_axes();
+            let values = directions * own.magnitude.slice_axis(Axis(0), rows.part);
+            y.slice_axis_mut(Axis(1), rows.part).assign(&narrow(&values));
+        }
+        Some(y)
+    }
+
     /// With DoRA the gradients from x, what a mask leaves of it, the mask, and dL/dy.
     pub(super) fn dora_gradients(
         &self,

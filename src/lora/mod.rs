@@ -29,7 +29,9 @@
 mod adapter;
 mod config;
 mod dora;
+mod embedding;
 mod init;
+mod layer;
 mod passes;
 #[cfg(feature = "checkpoint")]
 pub mod peft;
@@ -43,6 +45,7 @@ use crate::step::Optimizer;
 pub use adapter::{Backward, Grads, Lora, Merged, NormGradient};
 pub use config::Config;
 pub use init::Init;
+pub use layer::AdaptedLayer;
 
 /// LoRA+: the learning rate of every B is `ratio` times that of A; the paper recommends 16.
 ///

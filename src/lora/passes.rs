@@ -1,7 +1,7 @@
 //! Forward and backward passes through an adapted layer; merging an adapter into the weight.
 
 use ndarray::linalg::general_mat_mul;
-use ndarray::{Array2, ArrayRef2};
+use ndarray::{Array2, ArrayRef, ArrayRef2, Dimension};
 
 use super::adapter::{Backward, Grads, Lora, Merged, lengths, shape};
 use super::dora::column;
@@ -14,36 +14,49 @@ impl<A: Scalar> Lora<A> {
     ///
     /// # Errors
     /// [`ArgumentError::Shape`](crate::error::ArgumentError::Shape).
-    pub fn forward(&self, weight: &ArrayRef2<A>, x: &ArrayRef2<A>) -> Result<Array2<A>> {
-        self.check(weight, x)?;
-        Ok(self.outputs(weight, x, None))
+    pub fn forward<D: Dimension>(&self, weight: &ArrayRef<A, D>, x: &ArrayRef2<A>) -> Result<Array2<A>> {
+        let weight = self.matrix(weight)?;
+        self.check_input(x)?;
+        Ok(self.outputs(&weight, x, None))
     }
 
     /// [`forward`](Self::forward) with dropout; `mask` has x's shape and comes from [`mask`](Self::mask).
     ///
     /// # Errors
     /// [`ArgumentError::Shape`](crate::error::ArgumentError::Shape).
-    pub fn forward_masked(&self, weight: &ArrayRef2<A>, x: &ArrayRef2<A>, mask: &ArrayRef2<A>) -> Result<Array2<A>> {
-        self.check(weight, x)?;
+    pub fn forward_masked<D: Dimension>(
+        &self,
+        weight: &ArrayRef<A, D>,
+        x: &ArrayRef2<A>,
+        mask: &ArrayRef2<A>,
+    ) -> Result<Array2<A>> {
+        let weight = self.matrix(weight)?;
+        self.check_input(x)?;
         shape("mask", &[x.nrows(), x.ncols()], mask.shape())?;
-        Ok(self.outputs(weight, x, Some(&(x * mask))))
+        Ok(self.outputs(&weight, x, Some(&(x * mask))))
     }
 
     /// The gradients, from x of shape (batch, in) and dL/dy of shape (batch, out).
     ///
     /// # Errors
     /// [`ArgumentError::Shape`](crate::error::ArgumentError::Shape).
-    pub fn backward(&self, weight: &ArrayRef2<A>, x: &ArrayRef2<A>, output_grad: &ArrayRef2<A>) -> Result<Backward<A>> {
-        self.check(weight, x)?;
+    pub fn backward<D: Dimension>(
+        &self,
+        weight: &ArrayRef<A, D>,
+        x: &ArrayRef2<A>,
+        output_grad: &ArrayRef2<A>,
+    ) -> Result<Backward<A>> {
+        let weight = self.matrix(weight)?;
+        self.check_input(x)?;
         shape("output_grad", &[x.nrows(), self.lora_b.nrows()], output_grad.shape())?;
-        Ok(self.gradients(weight, x, None, output_grad))
+        Ok(self.gradients(&weight, x, None, output_grad))
     }
 
     /// The gradients of the mean loss, from a [`LinearTap`] of the layer.
     ///
     /// # Errors
     /// [`ArgumentError::Shape`](crate::error::ArgumentError::Shape), and those of [`LinearTap::check`].
-    pub fn backward_tap(&self, weight: &ArrayRef2<A>, tap: LinearTap<'_, A>) -> Result<Grads<A>> {
+    pub fn backward_tap<D: Dimension>(&self, weight: &ArrayRef<A, D>, tap: LinearTap<'_, A>) -> Result<Grads<A>> {
         tap.check()?;
         let examples = A::from_f64(tap.examples() as f64);
         let mean = tap.output_grad.mapv(|grad| grad / examples);
@@ -54,32 +67,38 @@ impl<A: Scalar> Lora<A> {
     ///
     /// # Errors
     /// [`ArgumentError::Shape`](crate::error::ArgumentError::Shape).
-    pub fn backward_masked(
+    pub fn backward_masked<D: Dimension>(
         &self,
-        weight: &ArrayRef2<A>,
+        weight: &ArrayRef<A, D>,
         x: &ArrayRef2<A>,
         mask: &ArrayRef2<A>,
         output_grad: &ArrayRef2<A>,
     ) -> Result<Backward<A>> {
-        self.check(weight, x)?;
+        let weight = self.matrix(weight)?;
+        self.check_input(x)?;
         shape("mask", &[x.nrows(), x.ncols()], mask.shape())?;
         shape("output_grad", &[x.nrows(), self.lora_b.nrows()], output_grad.shape())?;
-        Ok(self.gradients(weight, x, Some([&(x * mask), mask]), output_grad))
+        Ok(self.gradients(&weight, x, Some([&(x * mask), mask]), output_grad))
     }
 
-    /// The gradients from dL/dW′ of shape (out, in), where W′ is the [merged](Self::merge) weight. Use it if your backward pass computes dL/dW′.
+    /// The gradients from dL/dW′ of the weight's shape, where W′ is the [merged](Self::merge) weight. Use it if your backward pass computes dL/dW′.
     ///
     /// # Errors
     /// [`ArgumentError::Shape`](crate::error::ArgumentError::Shape).
-    pub fn backward_weight(&self, weight: &ArrayRef2<A>, weight_grad: &ArrayRef2<A>) -> Result<Grads<A>> {
-        self.check_weight(weight)?;
+    pub fn backward_weight<D: Dimension>(
+        &self,
+        weight: &ArrayRef<A, D>,
+        weight_grad: &ArrayRef<A, D>,
+    ) -> Result<Grads<A>> {
+        let matrix = self.matrix(weight)?;
         shape("weight_grad", weight.shape(), weight_grad.shape())?;
-        if let Some(grads) = self.dora_gradients_by_weight(weight, weight_grad) {
+        let weight_grad = self.layer.matrix(weight_grad)?;
+        if let Some(grads) = self.dora_gradients_by_weight(&matrix, &weight_grad) {
             return Ok(grads);
         }
         let (a, b) = (&self.lora_a, &self.lora_b);
         Ok(Grads {
-            lora_a: scaled(b.t().dot(weight_grad), self.scale),
+            lora_a: scaled(b.t().dot(&weight_grad), self.scale),
             lora_b: scaled(weight_grad.dot(&a.t()), self.scale),
             magnitude: None,
         })
@@ -90,15 +109,14 @@ impl<A: Scalar> Lora<A> {
     ///
     /// # Errors
     /// [`ArgumentError::Shape`](crate::error::ArgumentError::Shape), [`ArgumentError::NotFinite`](crate::error::ArgumentError::NotFinite).
-    pub fn merge(&self, weight: &mut ArrayRef2<A>) -> Result<Merged<A>> {
-        self.check_weight(weight)?;
-        let mut merged = weight.to_owned();
+    pub fn merge<D: Dimension>(&self, weight: &mut ArrayRef<A, D>) -> Result<Merged<A>> {
+        let mut merged = self.matrix(weight)?.into_owned();
         let factors = self.dora_merged(&mut merged);
         if factors.is_none() {
             general_mat_mul(self.scale, &self.lora_b, &self.lora_a, A::one(), &mut merged);
         }
         finite("the merged weight", &merged)?;
-        weight.assign(&merged);
+        self.layer.assign(&merged, weight);
         Ok(Merged { factors })
     }
 
@@ -109,16 +127,15 @@ impl<A: Scalar> Lora<A> {
     /// # Errors
     /// [`ArgumentError::Shape`](crate::error::ArgumentError::Shape); [`ArgumentError::NotFinite`](crate::error::ArgumentError::NotFinite) if a magnitude of DoRA is 0, because the
     /// weight cannot be restored then. On an error the weight is unchanged.
-    pub fn unmerge(&self, weight: &mut ArrayRef2<A>, merged: Merged<A>) -> Result<()> {
-        self.check_weight(weight)?;
+    pub fn unmerge<D: Dimension>(&self, weight: &mut ArrayRef<A, D>, merged: Merged<A>) -> Result<()> {
+        let mut base = self.matrix(weight)?.into_owned();
         shape("what was merged", lengths(&self.magnitude), lengths(&merged.factors))?;
-        let mut base = weight.to_owned();
         if let Some(factors) = &merged.factors {
             base /= &column(factors);
         }
         general_mat_mul(-self.scale, &self.lora_b, &self.lora_a, A::one(), &mut base);
         finite("the unmerged weight", &base)?;
-        weight.assign(&base);
+        self.layer.assign(&base, weight);
         Ok(())
     }
 
@@ -160,7 +177,7 @@ impl<A: Scalar> Lora<A> {
     }
 }
 
-fn scaled<A: Element>(mut matrix: Array2<A>, scale: A) -> Array2<A> {
+pub(super) fn scaled<A: Element>(mut matrix: Array2<A>, scale: A) -> Array2<A> {
     matrix.mapv_inplace(|x| x * scale);
     matrix
 }

@@ -4,6 +4,7 @@
 mod cancellation;
 mod gradients;
 mod laws;
+mod layers;
 mod peft;
 mod refusals;
 

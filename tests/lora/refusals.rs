@@ -1,6 +1,6 @@
 //! Input that nothing good can be made of is refused by name, and changes nothing.
 
-use gradus::lora::{Config, Lora, NormGradient, peft};
+use gradus::lora::{Config, NormGradient};
 use ndarray::{Array1, Array2, array};
 
 use crate::{matrix, rng, trained};
@@ -85,31 +85,4 @@ fn an_empty_batch_passes() {
         assert_eq!(backward.grads.lora_b, Array2::<f64>::zeros((3, 2)));
         assert_eq!(backward.grads.magnitude, adapter.magnitude.as_ref().map(|m| Array1::zeros(m.len())));
     }
-}
-
-/// A file that could not be read again, or that would be read as another adapter, is not written.
-#[test]
-fn what_the_configuration_does_not_describe_is_not_saved() {
-    let weight = matrix(3, 4, 1);
-    let config = Config::new(2, 2.0);
-    let adapter = trained(config, &weight);
-    let folder = tempfile::tempdir().unwrap();
-    let into = folder.path().join("adapter");
-    let said = |config: Config, adapters: &[(&str, &Lora<f64>)]| {
-        peft::save(&into, &config, adapters.iter().copied()).unwrap_err().to_string()
-    };
-    assert_eq!(said(Config::new(3, 3.0), &[("m", &adapter)]), "lora_a has shape [2, 4] where [3, 4] is needed");
-    assert_eq!(
-        said(config.dora(NormGradient::Detached), &[("m", &adapter)]),
-        "magnitude has shape [] where [3] is needed"
-    );
-    let dora = trained(config.dora(NormGradient::Detached), &weight);
-    assert_eq!(said(config, &[("m", &dora)]), "magnitude has shape [3] where [] is needed");
-    assert_eq!(said(Config::new(2, 4.0), &[("m", &adapter)]), "alpha is 4; it must be that of the adapters");
-    assert_eq!(said(config.rank_stabilized(true), &[("m", &adapter)]), "alpha is 2; it must be that of the adapters");
-    assert_eq!(said(config, &[("m", &adapter), ("m", &adapter)]), "two tensors have the path \"m\"; rename one");
-    let mut crooked = adapter.clone();
-    crooked.lora_b = matrix(3, 1, 1);
-    assert_eq!(said(config, &[("m", &crooked)]), "lora_b has shape [3, 1] where [3, 2] is needed");
-    assert!(!into.exists());
 }
