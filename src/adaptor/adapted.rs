@@ -92,9 +92,11 @@ pub fn apply<'s, A: Element>(
     describe: impl FnOnce(&mut Step<'s, A>) -> Result<Outcome>,
 ) -> Result<(Report, Outcome)> {
     step.set_number(inner.steps());
+    let only_flushes = step.only_flushes();
     let outcome = describe(&mut step)?;
     let report = if outcome.skip { Report::new(inner.learning_rate(), false) } else { inner.apply(step)? };
-    Ok((Report { grad_norm: outcome.grad_norm.or(report.grad_norm), ..report }, outcome))
+    let own_norm = outcome.grad_norm.filter(|_| !only_flushes); // that of no gradients
+    Ok((Report { grad_norm: own_norm.or(report.grad_norm), ..report }, outcome))
 }
 
 /// An optimizer with an adaptor around it: the result of most methods of [`OptimizerExt`](crate::OptimizerExt).

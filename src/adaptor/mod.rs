@@ -16,7 +16,7 @@
 //!
 //! To write an adaptor, implement [`Transform`] or [`Adaptor`]; see the [guide](crate::guide::extending#an-adaptor).
 
-mod accumulate;
+pub(crate) mod accumulate;
 mod adapted;
 mod averages;
 mod centralize;
@@ -99,12 +99,24 @@ macro_rules! around {
 #[cfg(any(feature = "distributed", feature = "half"))]
 macro_rules! count_inner {
     () => {
-        fn replace_learning_rate(&mut self, learning_rate: $crate::Hyper) {
-            self.inner.replace_learning_rate(learning_rate);
-        }
-
         fn part(&self, of: std::any::TypeId) -> Option<&dyn std::any::Any> {
             self.inner.part(of)
+        }
+
+        $crate::adaptor::count_inner!(counts);
+    };
+    // Its ranks take each step together.
+    (joins) => {
+        fn part(&self, of: std::any::TypeId) -> Option<&dyn std::any::Any> {
+            let joins = of == std::any::TypeId::of::<$crate::step::batch::JoinsRanks>() && !self.peers.are_none();
+            if joins { Some(&()) } else { self.inner.part(of) }
+        }
+
+        $crate::adaptor::count_inner!(counts);
+    };
+    (counts) => {
+        fn replace_learning_rate(&mut self, learning_rate: $crate::Hyper) {
+            self.inner.replace_learning_rate(learning_rate);
         }
 
         fn part_mut(&mut self, of: std::any::TypeId) -> Option<&mut dyn std::any::Any> {

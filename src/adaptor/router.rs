@@ -4,11 +4,13 @@ use std::any::{Any, TypeId};
 use std::fmt;
 use std::sync::Arc;
 
+use super::accumulate::pass_on;
 use crate::error::{Error, Name, Result, StateError};
 use crate::params::pattern::{Pattern, Selection};
 use crate::params::{Element, Layout};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
+use crate::step::batch::JoinsRanks;
 use crate::step::memo::Note;
 use crate::step::{Optimizer, Report, Step};
 
@@ -142,11 +144,16 @@ impl<A: Element> Optimizer<A> for Router<A> {
         step.ensure_writable()?;
         let layout = Arc::clone(step.layout());
         let (branches, count) = self.branches(&layout)?;
+        let only_flushes = step.only_flushes();
         let mut parts = step.split(count, |_, tensor| branches[tensor.index()]);
         self.optimizers().zip(&mut parts).try_for_each(|(optimizer, part)| ask(optimizer, part))?;
         let mut reports = Vec::with_capacity(parts.len());
         for (optimizer, part) in self.optimizers_mut().zip(parts) {
-            match optimizer.apply(part) {
+            let result = match only_flushes {
+                true => pass_on(part, optimizer),
+                false => optimizer.apply(part),
+            };
+            match result {
                 Ok(report) => reports.push(report),
                 Err(reason) if reports.is_empty() => return Err(reason),
                 Err(reason) => return Err(Error::RefusedTooLate { reason: Box::new(reason) }),
@@ -170,7 +177,12 @@ impl<A: Element> Optimizer<A> for Router<A> {
     }
 
     fn part(&self, of: TypeId) -> Option<&dyn Any> {
-        if of == TypeId::of::<Self>() { Some(self) } else { self.optimizers().find_map(|optimizer| optimizer.part(of)) }
+        if of == TypeId::of::<Self>() {
+            return Some(self);
+        }
+        // Other branches need not join the ranks that one joins.
+        let mut optimizers = self.optimizers().filter(|_| of != TypeId::of::<JoinsRanks>());
+        optimizers.find_map(|optimizer| optimizer.part(of))
     }
 
     fn part_mut(&mut self, of: TypeId) -> Option<&mut dyn Any> {

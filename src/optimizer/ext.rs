@@ -144,6 +144,15 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         Adapted::new(self, Accumulate::new(every))
     }
 
+    /// [`accumulate`](Self::accumulate) with a schedule: its integer part at the number of steps taken. See [`Accumulate`].
+    #[doc(alias = "every_k_schedule")]
+    fn accumulate_by(self, every: impl Into<Hyper>) -> Adapted<Self, Accumulate<A>>
+    where
+        Self: Sized,
+    {
+        Adapted::new(self, Accumulate::by(every))
+    }
+
     /// Keeps an exponential moving average of the parameters, with this decay. See [`Ema`].
     #[doc(alias("AveragedModel", "get_ema_multi_avg_fn"))]
     fn ema(self, decay: impl Into<Hyper>) -> Adapted<Self, Ema<A>>

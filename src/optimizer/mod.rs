@@ -55,9 +55,11 @@ mod sm3;
 mod soap;
 mod sophia;
 mod stable_adamw;
+mod step_ext;
 mod yogi;
 
 pub use ext::OptimizerExt;
+pub use step_ext::StepExt;
 
 /// The one list of all optimizers: the crate and its prelude export what is in it, and the tests name what one of them lacks.
 macro_rules! optimizers {

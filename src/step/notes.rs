@@ -3,6 +3,7 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 
+use super::batch::Batch;
 use super::memo::{Memo, Note};
 use super::share::Share;
 use super::{Context, Step, Tensor};
@@ -22,6 +23,7 @@ impl<'a, A: Element> Step<'a, A> {
         let context = Context {
             layout: Arc::new(Layout::new(infos)?),
             number,
+            batch: Batch::EQUAL,
             share: Share::ALL,
             memo: OnceCell::from(Memo::noting()),
         };

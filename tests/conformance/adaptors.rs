@@ -18,6 +18,7 @@ fn adaptors<A: Scalar>() -> Vec<AdaptorLaws<A>> {
         wrapper::<A, _>(|inner| inner.qk_clip(100.0)).named("qk_clip"),
         wrapper::<A, _>(|inner| inner.accumulate(3)).named("accumulate"),
         wrapper::<A, _>(|inner| inner.accumulate(2).sum(true)).named("accumulate, sum"),
+        wrapper::<A, _>(|inner| inner.accumulate_by(|step: u64| 1.0 + (step % 3) as f64)).named("accumulate_by"),
         wrapper::<A, _>(|inner| inner.ema(0.9)).named("ema"),
         wrapper::<A, _>(|inner| inner.ema(0.9).warmup(true).debiased(true)).named("ema, warm-up, debiased"),
         wrapper::<A, _>(|inner| inner.swa(1, 2)).named("swa"),

@@ -196,6 +196,7 @@ fn wrappers() -> Vec<(&'static str, Wrap)> {
         ("accumulate(2)", |opt| Box::new(opt.accumulate(2))),
         ("accumulate(5)", |opt| Box::new(opt.accumulate(5).sum(true))),
         ("accumulate(3)", |opt| Box::new(opt.accumulate(3))),
+        ("accumulate_by", |opt| Box::new(opt.accumulate_by(|step: u64| 2.0 + step as f64))),
         ("freeze", |opt| Box::new(opt.freeze("c"))),
         ("group", |opt| Box::new(opt.group("b", Group::new().learning_rate(0.3).scale_weight_decay(2.0)))),
         ("check_finite", |opt| Box::new(opt.check_finite())),
