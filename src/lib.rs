@@ -34,7 +34,7 @@ pub use gradus_derive::Params;
 pub use kernel::simd;
 pub use ndarray;
 pub use optimizer::list::*;
-pub use optimizer::{OptimizerExt, StepExt};
+pub use optimizer::{GuardExt, OptimizerExt, StepExt};
 pub use params::{Element, Params, ParamsMut, Pattern, Rows, Scalar};
 pub use schedule::Hyper;
 pub use state::{Commit, StateDict, StateReader, StateWriter};

@@ -8,7 +8,7 @@ pub use crate::adaptor::{Group, NonFinite};
 #[doc(hidden)]
 pub use crate::optimizer::features_off::FeaturesOff as _;
 pub use crate::optimizer::list::*;
-pub use crate::optimizer::{OptimizerExt, StepExt};
+pub use crate::optimizer::{GuardExt, OptimizerExt, StepExt};
 pub use crate::params::{Element, Params, ParamsMut, Rows, Scalar};
 pub use crate::rule::Elementwise;
 pub use crate::schedule::{Schedule, ScheduleExt};

@@ -78,7 +78,11 @@ pub fn check<'s, A: Element>(
     preview.set_number(inner.steps());
     let outcome = describe(&mut preview)?;
     preview.note(preview.iter().filter(|(_, tensor)| tensor.frozen).map(|(_, tensor)| (tensor.index(), Note::Frozen)));
-    if outcome.skip { Ok(()) } else { inner.check(&preview) }
+    if outcome.skip {
+        preview.note([(usize::MAX, Note::Skipped)].into_iter()); // of no tensor
+        return Ok(());
+    }
+    inner.check(&preview)
 }
 
 /// An [`Adaptor::apply`] for adaptors that only change the step: changes the step with `describe`, and calls `apply` of the optimizer
@@ -94,7 +98,7 @@ pub fn apply<'s, A: Element>(
     step.set_number(inner.steps());
     let only_flushes = step.only_flushes();
     let outcome = describe(&mut step)?;
-    let report = if outcome.skip { Report::new(inner.learning_rate(), false) } else { inner.apply(step)? };
+    let report = if outcome.skip { Report::of_skipped(inner.learning_rate()) } else { inner.apply(step)? };
     let own_norm = outcome.grad_norm.filter(|_| !only_flushes); // that of no gradients
     Ok((Report { grad_norm: own_norm.or(report.grad_norm), ..report }, outcome))
 }

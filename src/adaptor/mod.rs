@@ -26,17 +26,21 @@ mod freeze;
 mod group;
 mod layerwise;
 mod lookahead;
+mod loss_scaling;
 #[cfg(feature = "half")]
 mod master_weights;
+mod max_skipped;
 mod maximize;
 #[cfg(feature = "half")]
 mod narrow_weights;
 mod outcome;
 mod router;
 pub(crate) mod sam;
+mod spikes;
 mod swa;
 mod transform;
 mod unscale;
+mod zero_nans;
 
 pub use accumulate::Accumulate;
 pub use adapted::{Adapted, Adaptor, apply, check};
@@ -47,17 +51,21 @@ pub use freeze::Freeze;
 pub use group::{Group, Grouped};
 pub use layerwise::LayerwiseDecay;
 pub use lookahead::Lookahead;
+pub use loss_scaling::LossScaling;
 #[cfg(feature = "half")]
 pub use master_weights::MasterWeights;
+pub use max_skipped::MaxSkipped;
 pub use maximize::Maximize;
 #[cfg(feature = "half")]
 pub use narrow_weights::NarrowWeights;
 pub use outcome::Outcome;
 pub use router::Router;
 pub use sam::{Sam, SamReport};
+pub use spikes::SkipSpikes;
 pub use swa::Swa;
 pub use transform::{Transform, Transforming};
 pub use unscale::Unscale;
+pub use zero_nans::ZeroNans;
 
 /// What to do if a gradient, or the norm of the gradients, is not finite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

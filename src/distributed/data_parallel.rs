@@ -275,7 +275,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
         step.ensure_writable()?;
         self.check_own(&step)?;
         if skips(self.non_finite, || non_finite(&step))? {
-            return Ok(Report::new(self.inner.learning_rate(), false));
+            return Ok(Report::of_skipped(self.inner.learning_rate()));
         }
         let elements: usize = step.grads().map(|named| norm::elements(&named)).sum();
         let layout = Arc::clone(step.layout());
@@ -335,7 +335,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for DataParalle
         let (layout, share) = (Arc::clone(step.layout()), self.share_of(&step));
         let mut exchange = if has_rows(&step) { None } else { Some(Exchange::whole(&layout)) };
         let own = self.prepare(&step, exchange.as_ref());
-        let skipped = Report::new(self.inner.learning_rate(), false);
+        let skipped = Report::of_skipped(self.inner.learning_rate());
         let bucket = bucket_elements::<A>(self.bucket_bytes);
         let begin = (!self.has_begun()).then_some(bucket);
         let Some(joint) = self.peers.agree(own)? else { return Ok(skipped) };

@@ -25,6 +25,7 @@ mod dowg;
 mod ext;
 #[doc(hidden)]
 pub mod features_off;
+mod guard_ext;
 #[cfg(feature = "second-order")]
 mod kron;
 mod lamb;
@@ -59,6 +60,7 @@ mod step_ext;
 mod yogi;
 
 pub use ext::OptimizerExt;
+pub use guard_ext::GuardExt;
 pub use step_ext::StepExt;
 
 /// The one list of all optimizers: the crate and its prelude export what is in it, and the tests name what one of them lacks.

@@ -1,9 +1,9 @@
 //! The calls of a training loop that go through a whole chain.
 
-use crate::adaptor::accumulate;
+use crate::adaptor::{LossScaling, accumulate};
 use crate::error::Result;
 use crate::params::{Element, Params, ParamsMut};
-use crate::step::{Optimizer, Report};
+use crate::step::{Optimizer, Report, find};
 
 /// Methods for a training loop besides [`step`](Optimizer::step). Every [`Optimizer`] has them, and they work through a whole chain, also in a box.
 pub trait StepExt<A: Element>: Optimizer<A> {
@@ -35,6 +35,12 @@ pub trait StepExt<A: Element>: Optimizer<A> {
         weight: f64,
     ) -> Result<Report> {
         accumulate::step_weighted(self, (params, grads), weight)
+    }
+
+    /// The factor to multiply the loss of the next step by: that of [`loss_scaling`](crate::GuardExt::loss_scaling), and 1 without it.
+    #[doc(alias("get_scale", "GradScaler"))]
+    fn loss_scale(&self) -> f64 {
+        find::<LossScaling, A>(self).map_or(1.0, LossScaling::loss_scale)
     }
 
     /// Takes the step of every [`accumulate`](crate::OptimizerExt::accumulate) in the chain now, with the micro-batches that it has gathered: call it

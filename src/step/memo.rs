@@ -86,6 +86,8 @@ pub(crate) struct Memo {
 pub(crate) enum Note {
     Frozen,
     Group(String),
+    /// The whole step is left out.
+    Skipped,
 }
 
 /// Each beside the position of its tensor.

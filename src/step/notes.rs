@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::batch::Batch;
 use super::memo::{Memo, Note};
 use super::share::Share;
-use super::{Context, Step, Tensor};
+use super::{Context, Preview, Step, Tensor};
 use crate::error::Result;
 use crate::params::{Element, Layout, Params, TensorInfo, ValuesMut, for_each};
 
@@ -28,6 +28,13 @@ impl<'a, A: Element> Step<'a, A> {
             memo: OnceCell::from(Memo::noting()),
         };
         Ok(Self::in_context(context, tensors))
+    }
+
+    /// A [preview](Self::preview) on which what adaptors do is [noted](Self::note).
+    pub(crate) fn preview_to_note(&self) -> Preview<'_, A> {
+        let mut preview = self.preview();
+        preview.context.memo = OnceCell::from(Memo::noting());
+        preview
     }
 
     /// Whether somebody [wants to know](Self::to_note).

@@ -292,7 +292,8 @@ impl<A: Element> Sam<A> {
                 Phase::Skipped
             }
         };
-        Ok(Report { grad_norm: Some(norm), ..Report::new(inner.learning_rate(), false) })
+        let skipped = self.phase == Phase::Skipped;
+        Ok(Report { grad_norm: Some(norm), skipped, ..Report::new(inner.learning_rate(), false) })
     }
 
     /// Describes the step of the optimizer inside. Returns whether it is skipped.
@@ -348,7 +349,7 @@ impl<A: Element> Adaptor<A> for Sam<A> {
             Phase::Ascending => return self.ascend(step, inner),
             Phase::Ascended | Phase::Skipped => {}
         }
-        let skipped = Report::new(inner.learning_rate(), false);
+        let skipped = Report::of_skipped(inner.learning_rate());
         let Self { phase, starts, gap, non_finite, .. } = self;
         if *phase == Phase::Skipped {
             *phase = Phase::Start;

@@ -270,7 +270,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
         let shard = self.shard(step.layout());
         let own = self.prepare(&shard, &step);
-        let skipped = Report::new(self.inner.learning_rate(), false);
+        let skipped = Report::of_skipped(self.inner.learning_rate());
         let extent = self.extent();
         let begin = (!self.broadcast).then(|| bucket_elements::<A>(BUCKET_BYTES));
         let Some(joint) = self.peers.agree(own)? else { return Ok(skipped) };
