@@ -1,6 +1,6 @@
 //! Calls of a training loop that are about micro-batches: they work on a whole chain.
 
-use super::gathers;
+use super::{gathers, joins_ranks};
 use crate::adaptor::Accumulate;
 use crate::adaptor::sam::{Pass, ascend_by};
 use crate::error::Result;
@@ -32,7 +32,8 @@ pub(crate) fn flush<A: Element, O: Optimizer<A> + ?Sized>(
     chain: &mut O,
     params: &mut dyn ParamsMut<Elem = A>,
 ) -> Result<Report> {
-    if !gathers(chain) {
+    // Before the first call nothing has been gathered, unless another rank has.
+    if !gathers(chain) || (chain.layout().is_none() && !joins_ranks(chain)) {
         return Ok(Report::new(chain.learning_rate(), false));
     }
     // An error outside of it is one of a flush, too, of which ranks inside must hear.

@@ -191,7 +191,7 @@ pub(super) fn pass_on<A: Element>(step: Step<'_, A>, inner: &mut (impl Optimizer
 }
 
 /// Whether all ranks of a group must take part in a step of this optimizer.
-fn joins_ranks<A: Element>(inner: &dyn Optimizer<A>) -> bool {
+fn joins_ranks<A: Element>(inner: &(impl Optimizer<A> + ?Sized)) -> bool {
     inner.part(TypeId::of::<JoinsRanks>()).is_some()
 }
 
