@@ -33,6 +33,7 @@ mod max_skipped;
 mod maximize;
 #[cfg(feature = "half")]
 mod narrow_weights;
+mod noise;
 mod outcome;
 mod router;
 pub(crate) mod sam;
@@ -58,6 +59,7 @@ pub use max_skipped::MaxSkipped;
 pub use maximize::Maximize;
 #[cfg(feature = "half")]
 pub use narrow_weights::NarrowWeights;
+pub use noise::AddNoise;
 pub use outcome::Outcome;
 pub use router::Router;
 pub use sam::{Sam, SamReport};
