@@ -39,4 +39,6 @@ pub use params::{Element, Params, ParamsMut, Pattern, Rows, Scalar};
 pub use schedule::Hyper;
 pub use state::{Commit, StateDict, StateReader, StateWriter};
 pub use step::tree;
-pub use step::{Adjust, Follower, Grad, Made, Optimizer, PerTensor, Preview, Replaced, Report, Step, Tensor};
+pub use step::{
+    Adjust, ChainDescription, Follower, Grad, Made, Optimizer, PerTensor, Preview, Replaced, Report, Step, Tensor,
+};

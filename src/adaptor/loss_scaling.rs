@@ -178,6 +178,10 @@ impl<A: Element> Adaptor<A> for LossScaling {
         Ok(report)
     }
 
+    fn describe(&self) -> String {
+        format!("{self:?}")
+    }
+
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.layout.as_ref()
     }

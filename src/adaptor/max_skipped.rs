@@ -108,6 +108,10 @@ impl<A: Element> Adaptor<A> for MaxSkipped {
         Ok(report)
     }
 
+    fn describe(&self) -> String {
+        format!("{self:?}")
+    }
+
     fn layout(&self) -> Option<&Arc<Layout>> {
         None
     }

@@ -88,6 +88,10 @@ impl<A: Element> Transform<A> for AddNoise {
         "add_noise"
     }
 
+    fn describe(&self) -> String {
+        format!("{self:?}")
+    }
+
     fn hyper_parameters(&self) -> Vec<(&'static str, &Hyper)> {
         vec![("eta", &self.eta), ("gamma", &self.gamma)]
     }

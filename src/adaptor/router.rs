@@ -89,6 +89,14 @@ impl<A: Element> Router<A> {
         format!("route {}", patterns.join(", "))
     }
 
+    /// An optimizer of [`optimizers`](Self::optimizers), in words.
+    fn describe_branch(&self, number: usize) -> String {
+        match number.checked_sub(1).and_then(|route| self.routes.get(route)) {
+            Some((selection, _)) => format!("route {:?}", selection.pattern()),
+            None => "all other tensors".into(),
+        }
+    }
+
     /// The number of each tensor's optimizer, that of the rest being 0. A pattern that chooses nothing is an error of the next step.
     fn numbers(&self, layout: &Layout) -> Vec<usize> {
         let mut numbers = vec![0; layout.len()];
@@ -137,7 +145,12 @@ impl<A: Element> Optimizer<A> for Router<A> {
             Some((tensor.index(), Note::Group(format!("route {:?}", selection.pattern()))))
         }));
         let mut parts = step.preview().split(count, |_, tensor| branches[tensor.index()]);
-        self.optimizers().zip(&mut parts).try_for_each(|(optimizer, part)| ask(optimizer, part))
+        for (number, (optimizer, part)) in self.optimizers().zip(&mut parts).enumerate() {
+            step.note_whole(|| Note::Branch { text: self.describe_branch(number), number });
+            ask(optimizer, part)?;
+        }
+        step.note_whole(|| Note::BranchesEnd);
+        Ok(())
     }
 
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {

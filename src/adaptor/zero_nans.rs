@@ -95,6 +95,10 @@ impl<A: Element> Adaptor<A> for ZeroNans {
         Ok(report)
     }
 
+    fn describe(&self) -> String {
+        format!("{self:?}")
+    }
+
     fn layout(&self) -> Option<&Arc<Layout>> {
         None
     }

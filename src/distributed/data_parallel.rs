@@ -13,6 +13,7 @@ use crate::adaptor::{NonFinite, around, count_inner};
 use crate::error::{Error, Result, StepError, ensure_count};
 use crate::params::{Element, Layout, ParamsMut};
 use crate::state::{Commit, StateReader, StateWriter};
+use crate::step::memo::Note;
 use crate::step::share::{Extent, Share};
 use crate::step::{Optimizer, Report, Step, Tensor, norm};
 
@@ -321,6 +322,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for DataParalle
     /// `accumulate` around this one asks on every call, and returns if the answer is no. On this rank only, that would leave
     /// it a call behind the others, who would wait for it.
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        step.note_whole(|| Note::Part(format!("data_parallel({} ranks)", self.peers.group().size())));
         self.check_own(step)?;
         if self.peers.are_none() && skips(self.non_finite, || non_finite(step))? {
             return Ok(());

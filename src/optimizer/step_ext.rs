@@ -3,7 +3,7 @@
 use crate::adaptor::{LossScaling, accumulate};
 use crate::error::Result;
 use crate::params::{Element, Params, ParamsMut};
-use crate::step::{Optimizer, Report, find};
+use crate::step::{ChainDescription, Optimizer, Report, Step, find};
 
 /// Methods for a training loop besides [`step`](Optimizer::step). Every [`Optimizer`] has them, and they work through a whole chain, also in a box.
 pub trait StepExt<A: Element>: Optimizer<A> {
@@ -35,6 +35,35 @@ pub trait StepExt<A: Element>: Optimizer<A> {
         weight: f64,
     ) -> Result<Report> {
         accumulate::step_weighted(self, (params, grads), weight)
+    }
+
+    /// Lists the parts of the chain from outside to inside, and warns about orders that are probably mistakes, such as a clip that clips each
+    /// micro-batch. `params` are the parameters that the chain steps.
+    ///
+    /// ```
+    /// use gradus::prelude::*;
+    /// use ndarray::array;
+    ///
+    /// let opt = Sgd::new(0.1).accumulate(4).clip_global_norm(1.0);
+    /// let chain = opt.describe(&array![0.0])?;
+    /// println!("{chain}");
+    /// # assert_eq!(chain.to_string(), "clip_global_norm(1.0)\naccumulate(4)\nSgd(learning_rate: 0.1)\n\
+    /// # warning: clip_global_norm(1.0) is after accumulate(4) in the chain: it clips each micro-batch; to clip their mean, write it before `accumulate`");
+    /// # Ok::<(), gradus::Error>(())
+    /// ```
+    /// ```text
+    /// clip_global_norm(1.0)
+    /// accumulate(4)
+    /// Sgd(learning_rate: 0.1)
+    /// warning: clip_global_norm(1.0) is after accumulate(4) in the chain: it clips each micro-batch; to clip their mean, write it before `accumulate`
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`check`](Optimizer::check), for example for a pattern that matches no tensor.
+    fn describe<T: Params<Elem = A> + ?Sized>(&self, params: &T) -> Result<ChainDescription> {
+        let step = Step::to_note(params, self.steps())?;
+        self.check(&step)?;
+        Ok(ChainDescription::noted(&step))
     }
 
     /// The factor to multiply the loss of the next step by: that of [`loss_scaling`](crate::GuardExt::loss_scaling), and 1 without it.

@@ -1,6 +1,7 @@
 //! One step: the list of parameter and gradient pairs that travels from the trees to the rule.
 
 pub(crate) mod batch;
+mod chain;
 pub(crate) mod counter;
 pub(crate) mod follower;
 pub(crate) mod grad;
@@ -30,6 +31,7 @@ use memo::{Described, Memo, Quantity};
 use pairing::{walk_grads, walk_params};
 use share::{Extent, Share};
 
+pub use chain::ChainDescription;
 pub use follower::Follower;
 pub use grad::Grad;
 pub use optimizer::Optimizer;

@@ -49,6 +49,13 @@ impl<'a, A: Element> Step<'a, A> {
         }
     }
 
+    /// Notes what is not about one tensor, if somebody wants to know.
+    pub(crate) fn note_whole(&self, note: impl FnOnce() -> Note) {
+        if self.is_noted() {
+            self.note([(usize::MAX, note())].into_iter());
+        }
+    }
+
     /// What has been [noted](Self::note), in this order.
     pub(crate) fn take_notes(&self) -> Vec<(usize, Note)> {
         self.context.memo.get().map(Memo::take_notes).unwrap_or_default()

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod chains;
+mod describe;
 #[cfg(feature = "distributed")]
 mod ranks;
 mod windows;

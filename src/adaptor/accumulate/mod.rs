@@ -64,7 +64,8 @@ pub(crate) use calls::{flush, step_weighted};
 /// the mean itself is rejected, for example because the sum overflowed, the sum is kept. Call [`discard`](Accumulate::discard) to start over.
 ///
 /// **Clipping.** `accumulate(k)` after clipping in the chain, as in `opt.clip_global_norm(1.0).accumulate(k)`, clips the mean: **what you
-/// want**. `opt.accumulate(k).clip_global_norm(1.0)` clips every micro-batch.
+/// want**. `opt.accumulate(k).clip_global_norm(1.0)` clips every micro-batch, and
+/// [`describe`](crate::StepExt::describe) warns about it.
 ///
 /// **Sharpness-aware minimization.** Write `accumulate` before [`sam`](crate::OptimizerExt::sam): every micro-batch then has its own
 /// perturbation, and is one call of `step_with`. After `sam` there is one perturbation for all micro-batches: make k calls of `ascend`, and
@@ -259,7 +260,7 @@ impl<A: Element> Adaptor<A> for Accumulate<A> {
         if !step.only_flushes() {
             inner.check(step)?;
         }
-        if !is_last {
+        if !is_last || step.is_noted() {
             return Ok(());
         }
         let mut step = step.preview();
@@ -301,6 +302,10 @@ impl<A: Element> Adaptor<A> for Accumulate<A> {
         let every = self.window(inner.steps()).unwrap_or(1);
         let is_last = std::mem::take(&mut self.is_flushing) || self.gathered + 1 >= every;
         if result.is_err() && !is_last { result } else { inner.conclude(result) }
+    }
+
+    fn describe(&self) -> String {
+        format!("{self:?}")
     }
 
     fn layout(&self) -> Option<&Arc<Layout>> {

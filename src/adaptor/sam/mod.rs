@@ -370,6 +370,10 @@ impl<A: Element> Adaptor<A> for Sam<A> {
         result
     }
 
+    fn describe(&self) -> String {
+        format!("{self:?}")
+    }
+
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.starts.layout()
     }

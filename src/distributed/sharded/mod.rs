@@ -15,6 +15,7 @@ use crate::adaptor::{NonFinite, around, count_inner};
 use crate::error::{Error, Name, Result};
 use crate::params::{Element, Layout, ParamsMut, TensorInfo};
 use crate::state::{Commit, StateReader, StateWriter};
+use crate::step::memo::Note;
 use crate::step::share::{Extent, Share};
 use crate::step::{Optimizer, Report, Step, norm};
 
@@ -256,6 +257,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
     // A rank that refused here alone would leave the others waiting. So this checks only what is the same on all ranks: the layout, and
     // the step of the optimizer inside with gradients of 0. Before the first step, this rank's parameters stand for those of rank 0.
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        step.note_whole(|| Note::Part(format!("sharded({} ranks)", self.peers.group().size())));
         self.check_own(step)?;
         // One rank alone knows whether all gradients are finite.
         if self.peers.are_none() && skips(self.non_finite, || non_finite(step))? {
