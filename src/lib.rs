@@ -33,10 +33,12 @@ pub use error::{Error, Result};
 pub use gradus_derive::Params;
 pub use kernel::simd;
 pub use ndarray;
-pub use optimizer::OptimizerExt;
 pub use optimizer::list::*;
+pub use optimizer::{GuardExt, OptimizerExt, StepExt};
 pub use params::{Element, Params, ParamsMut, Pattern, Rows, Scalar};
 pub use schedule::Hyper;
 pub use state::{Commit, StateDict, StateReader, StateWriter};
-pub use step::{Adjust, Follower, Grad, Made, Optimizer, PerTensor, Preview, Replaced, Report, Step, Tensor};
+pub use step::{
+    Adjust, ChainDescription, Follower, Grad, Made, Optimizer, PerTensor, Preview, Replaced, Report, Step, Tensor,
+};
 pub use step::{set, tree};

@@ -5,10 +5,10 @@
 pub use gradus_derive::Params;
 
 pub use crate::adaptor::{Group, NonFinite};
-pub use crate::optimizer::OptimizerExt;
 #[doc(hidden)]
 pub use crate::optimizer::features_off::FeaturesOff as _;
 pub use crate::optimizer::list::*;
+pub use crate::optimizer::{GuardExt, OptimizerExt, StepExt};
 pub use crate::params::{Element, Params, ParamsMut, Rows, Scalar};
 pub use crate::rule::Elementwise;
 pub use crate::schedule::{Schedule, ScheduleExt};

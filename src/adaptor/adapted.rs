@@ -41,6 +41,12 @@ pub trait Adaptor<A: Element>: Send + Sized + 'static {
         inner.conclude(result)
     }
 
+    /// The adaptor as the call that creates it, such as `accumulate(4)`, for [`describe`](crate::StepExt::describe). Without an implementation
+    /// of your own it is the name of the type.
+    fn describe(&self) -> String {
+        short_name::<Self>()
+    }
+
     /// The layout of the parameters that the adaptor has state for, or `None`.
     fn layout(&self) -> Option<&Arc<Layout>>;
 
@@ -64,6 +70,13 @@ pub trait Adaptor<A: Element>: Send + Sized + 'static {
     }
 }
 
+/// The name of a type without the names of its modules.
+pub(super) fn short_name<T: ?Sized>() -> String {
+    let name = std::any::type_name::<T>();
+    let end = name.find('<').unwrap_or(name.len());
+    name[name[..end].rfind("::").map_or(0, |at| at + 2)..].to_owned()
+}
+
 /// An [`Adaptor::check`] for adaptors that only change the step: makes a preview of the step, changes it with `describe`, and calls `check`
 /// of the optimizer inside.
 ///
@@ -78,7 +91,11 @@ pub fn check<'s, A: Element>(
     preview.set_number(inner.steps());
     let outcome = describe(&mut preview)?;
     preview.note(preview.iter().filter(|(_, tensor)| tensor.frozen).map(|(_, tensor)| (tensor.index(), Note::Frozen)));
-    if outcome.skip { Ok(()) } else { inner.check(&preview) }
+    if outcome.skip {
+        preview.note_whole(|| Note::Skipped);
+        return Ok(());
+    }
+    inner.check(&preview)
 }
 
 /// An [`Adaptor::apply`] for adaptors that only change the step: changes the step with `describe`, and calls `apply` of the optimizer
@@ -92,9 +109,11 @@ pub fn apply<'s, A: Element>(
     describe: impl FnOnce(&mut Step<'s, A>) -> Result<Outcome>,
 ) -> Result<(Report, Outcome)> {
     step.set_number(inner.steps());
+    let only_flushes = step.only_flushes();
     let outcome = describe(&mut step)?;
-    let report = if outcome.skip { Report::new(inner.learning_rate(), false) } else { inner.apply(step)? };
-    Ok((Report { grad_norm: outcome.grad_norm.or(report.grad_norm), ..report }, outcome))
+    let report = if outcome.skip { Report::of_skipped(inner.learning_rate()) } else { inner.apply(step)? };
+    let own_norm = outcome.grad_norm.filter(|_| !only_flushes); // that of no gradients
+    Ok((Report { grad_norm: own_norm.or(report.grad_norm), ..report }, outcome))
 }
 
 /// An optimizer with an adaptor around it: the result of most methods of [`OptimizerExt`](crate::OptimizerExt).
@@ -138,6 +157,7 @@ impl<O, P> DerefMut for Adapted<O, P> {
 impl<A: Element, O: Optimizer<A>, P: Adaptor<A>> Optimizer<A> for Adapted<O, P> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
         Layout::ensure_known(self.layout(), step.layout())?;
+        step.note_whole(|| Note::Part(self.adaptor.describe()));
         self.adaptor.check(step, &self.inner)
     }
 

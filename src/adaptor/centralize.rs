@@ -51,6 +51,10 @@ impl<A: Element> Transform<A> for Centralize {
         "centralize"
     }
 
+    fn describe(&self) -> String {
+        format!("{self:?}")
+    }
+
     fn hyper_parameters(&self) -> Vec<(&'static str, &Hyper)> {
         Vec::new()
     }

@@ -144,6 +144,10 @@ impl<A: Element> Adaptor<A> for Ema<A> {
         Ok(report)
     }
 
+    fn describe(&self) -> String {
+        format!("{self:?}")
+    }
+
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.averages.layout()
     }

@@ -190,6 +190,10 @@ impl<A: Element> Transform<A> for Grouped {
         "group"
     }
 
+    fn describe(&self) -> String {
+        format!("{self:?}")
+    }
+
     fn hyper_parameters(&self) -> Vec<(&str, &Hyper)> {
         let Group { learning_rate, weight_decay, others } = &self.group;
         let all = [(RATE_NAMES, learning_rate), (DECAY_NAMES, weight_decay)];

@@ -63,6 +63,10 @@ impl<A: Element> Transform<A> for LayerwiseDecay {
         "layerwise_decay"
     }
 
+    fn describe(&self) -> String {
+        format!("{self:?}")
+    }
+
     fn hyper_parameters(&self) -> Vec<(&'static str, &Hyper)> {
         vec![(NAME, &self.rate)]
     }

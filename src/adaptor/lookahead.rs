@@ -143,6 +143,10 @@ impl<A: Element> Adaptor<A> for Lookahead<A> {
         Ok(report)
     }
 
+    fn describe(&self) -> String {
+        format!("{self:?}")
+    }
+
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.averages.layout()
     }

@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::params::{Element, Layout, Owned, ValuesMut};
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::follower::Follower;
+use crate::step::memo::Note;
 use crate::step::{Optimizer, PerTensor, Report, Step, Tensor};
 
 /// Steps parameters of 16 bits, `half::bf16` or `half::f16`, with f32 copies. Created by
@@ -76,6 +77,7 @@ impl<O, H> MasterWeights<O, H> {
 
 impl<H: Element, O: Optimizer<f32>> Optimizer<H> for MasterWeights<O, H> {
     fn check(&self, step: &Step<'_, H>) -> Result<()> {
+        step.note_whole(|| Note::Part("master_weights()".into()));
         self.masters.ensure_known(step)?;
         // Before a tensor's first step its master weights would be these.
         let missing = step.iter().filter(|(_, tensor)| self.masters.at(tensor.index()).is_none());

@@ -29,6 +29,10 @@ impl<A: Element> Transform<A> for Maximize {
         "maximize"
     }
 
+    fn describe(&self) -> String {
+        format!("{self:?}")
+    }
+
     fn hyper_parameters(&self) -> Vec<(&'static str, &Hyper)> {
         Vec::new()
     }

@@ -16,7 +16,7 @@
 //!
 //! To write an adaptor, implement [`Transform`] or [`Adaptor`]; see the [guide](crate::guide::extending#an-adaptor).
 
-mod accumulate;
+pub(crate) mod accumulate;
 mod adapted;
 mod averages;
 mod centralize;
@@ -26,18 +26,23 @@ mod freeze;
 mod group;
 mod layerwise;
 mod lookahead;
+mod loss_scaling;
 #[cfg(feature = "half")]
 mod master_weights;
+mod max_skipped;
 mod maximize;
 #[cfg(feature = "half")]
 mod narrow_weights;
+mod noise;
 mod outcome;
 mod project;
 mod router;
 pub(crate) mod sam;
+mod spikes;
 mod swa;
 mod transform;
 mod unscale;
+mod zero_nans;
 
 pub use accumulate::Accumulate;
 pub use adapted::{Adapted, Adaptor, apply, check};
@@ -48,18 +53,23 @@ pub use freeze::Freeze;
 pub use group::{Group, Grouped};
 pub use layerwise::LayerwiseDecay;
 pub use lookahead::Lookahead;
+pub use loss_scaling::LossScaling;
 #[cfg(feature = "half")]
 pub use master_weights::MasterWeights;
+pub use max_skipped::MaxSkipped;
 pub use maximize::Maximize;
 #[cfg(feature = "half")]
 pub use narrow_weights::NarrowWeights;
+pub use noise::AddNoise;
 pub use outcome::Outcome;
 pub use project::Project;
 pub use router::Router;
 pub use sam::{Sam, SamReport};
+pub use spikes::SkipSpikes;
 pub use swa::Swa;
 pub use transform::{Transform, Transforming};
 pub use unscale::Unscale;
+pub use zero_nans::ZeroNans;
 
 /// What to do if a gradient, or the norm of the gradients, is not finite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -101,12 +111,24 @@ macro_rules! around {
 #[cfg(any(feature = "distributed", feature = "half"))]
 macro_rules! count_inner {
     () => {
-        fn replace_learning_rate(&mut self, learning_rate: $crate::Hyper) {
-            self.inner.replace_learning_rate(learning_rate);
-        }
-
         fn part(&self, of: std::any::TypeId) -> Option<&dyn std::any::Any> {
             self.inner.part(of)
+        }
+
+        $crate::adaptor::count_inner!(counts);
+    };
+    // Its ranks take each step together.
+    (joins) => {
+        fn part(&self, of: std::any::TypeId) -> Option<&dyn std::any::Any> {
+            let joins = of == std::any::TypeId::of::<$crate::step::batch::JoinsRanks>() && !self.peers.are_none();
+            if joins { Some(&()) } else { self.inner.part(of) }
+        }
+
+        $crate::adaptor::count_inner!(counts);
+    };
+    (counts) => {
+        fn replace_learning_rate(&mut self, learning_rate: $crate::Hyper) {
+            self.inner.replace_learning_rate(learning_rate);
         }
 
         fn part_mut(&mut self, of: std::any::TypeId) -> Option<&mut dyn std::any::Any> {

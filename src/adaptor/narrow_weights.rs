@@ -12,6 +12,7 @@ use crate::kernel::sixteen_bits::{RandomBits, SixteenBits};
 use crate::params::{Layout, Owned, Values, ValuesMut};
 use crate::state::digest::Digest;
 use crate::state::{Commit, StateReader, StateWriter};
+use crate::step::memo::Note;
 use crate::step::narrow::{Lent, Rounded, Widening};
 use crate::step::{Optimizer, PerTensor, Report, Step, Tensor};
 
@@ -125,6 +126,7 @@ impl<O, H: SixteenBits> NarrowWeights<O, H> {
 
 impl<H: SixteenBits, O: Optimizer<f32>> Optimizer<H> for NarrowWeights<O, H> {
     fn check(&self, step: &Step<'_, H>) -> Result<()> {
+        step.note_whole(|| Note::Part(format!("{}()", self.name())));
         if let WeightRounding::Kahan(compensations) = &self.rounding {
             compensations.ensure_known(step)?;
         }

@@ -4,11 +4,13 @@ use std::any::{Any, TypeId};
 use std::fmt;
 use std::sync::Arc;
 
+use super::accumulate::pass_on;
 use crate::error::{Error, Name, Result, StateError};
 use crate::params::pattern::{Pattern, Selection};
 use crate::params::{Element, Layout};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
+use crate::step::batch::JoinsRanks;
 use crate::step::memo::Note;
 use crate::step::{Optimizer, Report, Step};
 
@@ -87,6 +89,14 @@ impl<A: Element> Router<A> {
         format!("route {}", patterns.join(", "))
     }
 
+    /// An optimizer of [`optimizers`](Self::optimizers), in words.
+    fn describe_branch(&self, number: usize) -> String {
+        match number.checked_sub(1).and_then(|route| self.routes.get(route)) {
+            Some((selection, _)) => format!("route {:?}", selection.pattern()),
+            None => "all other tensors".into(),
+        }
+    }
+
     /// The number of each tensor's optimizer, that of the rest being 0. A pattern that chooses nothing is an error of the next step.
     fn numbers(&self, layout: &Layout) -> Vec<usize> {
         let mut numbers = vec![0; layout.len()];
@@ -135,18 +145,28 @@ impl<A: Element> Optimizer<A> for Router<A> {
             Some((tensor.index(), Note::Group(format!("route {:?}", selection.pattern()))))
         }));
         let mut parts = step.preview().split(count, |_, tensor| branches[tensor.index()]);
-        self.optimizers().zip(&mut parts).try_for_each(|(optimizer, part)| ask(optimizer, part))
+        for (number, (optimizer, part)) in self.optimizers().zip(&mut parts).enumerate() {
+            step.note_whole(|| Note::Branch { text: self.describe_branch(number), number });
+            ask(optimizer, part)?;
+        }
+        step.note_whole(|| Note::BranchesEnd);
+        Ok(())
     }
 
     fn apply(&mut self, step: Step<'_, A>) -> Result<Report> {
         step.ensure_writable()?;
         let layout = Arc::clone(step.layout());
         let (branches, count) = self.branches(&layout)?;
+        let only_flushes = step.only_flushes();
         let mut parts = step.split(count, |_, tensor| branches[tensor.index()]);
         self.optimizers().zip(&mut parts).try_for_each(|(optimizer, part)| ask(optimizer, part))?;
         let mut reports = Vec::with_capacity(parts.len());
         for (optimizer, part) in self.optimizers_mut().zip(parts) {
-            match optimizer.apply(part) {
+            let result = match only_flushes {
+                true => pass_on(part, optimizer),
+                false => optimizer.apply(part),
+            };
+            match result {
                 Ok(report) => reports.push(report),
                 Err(reason) if reports.is_empty() => return Err(reason),
                 Err(reason) => return Err(Error::RefusedTooLate { reason: Box::new(reason) }),
@@ -154,7 +174,8 @@ impl<A: Element> Optimizer<A> for Router<A> {
         }
         self.layout = Some(layout);
         let moved = reports.iter().any(|report| report.moved);
-        Ok(Report::new(reports[0].learning_rate, moved))
+        let skipped = !moved && reports.iter().any(|report| report.skipped);
+        Ok(Report { skipped, ..Report::new(reports[0].learning_rate, moved) })
     }
 
     fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
@@ -170,7 +191,12 @@ impl<A: Element> Optimizer<A> for Router<A> {
     }
 
     fn part(&self, of: TypeId) -> Option<&dyn Any> {
-        if of == TypeId::of::<Self>() { Some(self) } else { self.optimizers().find_map(|optimizer| optimizer.part(of)) }
+        if of == TypeId::of::<Self>() {
+            return Some(self);
+        }
+        // Other branches need not join the ranks that one joins.
+        let mut optimizers = self.optimizers().filter(|_| of != TypeId::of::<JoinsRanks>());
+        optimizers.find_map(|optimizer| optimizer.part(of))
     }
 
     fn part_mut(&mut self, of: TypeId) -> Option<&mut dyn Any> {

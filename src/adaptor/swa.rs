@@ -112,6 +112,10 @@ impl<A: Element> Adaptor<A> for Swa<A> {
         Ok(report)
     }
 
+    fn describe(&self) -> String {
+        format!("{self:?}")
+    }
+
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.averages.layout()
     }

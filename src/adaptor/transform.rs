@@ -5,6 +5,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+use super::adapted::short_name;
 use super::{Adaptor, Outcome, adapted};
 use crate::error::Result;
 use crate::params::{Element, Layout};
@@ -65,6 +66,12 @@ pub trait Transform<A: Element>: Send + 'static {
     /// schedules is saved under these names.
     fn hyper_parameters(&self) -> Vec<(&str, &Hyper)>;
 
+    /// The transform as the call that creates it, such as `unscale(8)`, for [`describe`](crate::StepExt::describe). Without an implementation of
+    /// your own it is the name of the type.
+    fn describe(&self) -> String {
+        short_name::<Self>()
+    }
+
     /// Changes the step.
     ///
     /// A step is usually checked first and then taken: this method is then called twice, first with a preview of the step. It must make the
@@ -87,6 +94,10 @@ impl<A: Element, F: Fn(&mut Step<'_, A>) -> Result<()> + Send + 'static> Transfo
 
     fn transform<'s>(&'s self, step: &mut Step<'s, A>) -> Result<Outcome> {
         self(step).map(|()| Outcome::pass())
+    }
+
+    fn describe(&self) -> String {
+        "transform(…)".into()
     }
 }
 
@@ -136,6 +147,10 @@ impl<A: Element, T: Transform<A>> Adaptor<A> for Transforming<T> {
             self.layout.get_or_insert(layout);
         }
         Ok(report)
+    }
+
+    fn describe(&self) -> String {
+        self.transform.describe()
     }
 
     fn layout(&self) -> Option<&Arc<Layout>> {

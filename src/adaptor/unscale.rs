@@ -42,6 +42,10 @@ impl<A: Element> Transform<A> for Unscale {
         "unscale"
     }
 
+    fn describe(&self) -> String {
+        format!("{self:?}")
+    }
+
     fn hyper_parameters(&self) -> Vec<(&'static str, &Hyper)> {
         vec![("loss_scale", &self.loss_scale)]
     }

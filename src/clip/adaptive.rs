@@ -180,6 +180,10 @@ impl<A: Element> Transform<A> for Adaptive {
         "clip_adaptive"
     }
 
+    fn describe(&self) -> String {
+        format!("{self:?}")
+    }
+
     fn hyper_parameters(&self) -> Vec<(&'static str, &Hyper)> {
         vec![("clipping", &self.clipping), ("eps", &self.eps)]
     }

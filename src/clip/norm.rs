@@ -120,6 +120,10 @@ impl<A: Element> Transform<A> for Norm {
         if self.per_tensor { "clip_per_tensor_norm" } else { "clip_global_norm" }
     }
 
+    fn describe(&self) -> String {
+        format!("{self:?}")
+    }
+
     fn hyper_parameters(&self) -> Vec<(&'static str, &Hyper)> {
         vec![("max_norm", &self.max_norm)]
     }

@@ -263,6 +263,10 @@ impl<A: Element> Adaptor<A> for QkClip {
         Ok(report)
     }
 
+    fn describe(&self) -> String {
+        format!("{self:?}")
+    }
+
     fn layout(&self) -> Option<&Arc<Layout>> {
         None
     }

@@ -48,6 +48,10 @@ impl<A: Element> Transform<A> for Value {
         "clip_value"
     }
 
+    fn describe(&self) -> String {
+        format!("{self:?}")
+    }
+
     fn hyper_parameters(&self) -> Vec<(&'static str, &Hyper)> {
         vec![("limit", &self.limit)]
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::compress::{Compression, Feedback};
 use super::group::Collective;
-use super::joint::{Peers, Vote, ahead, describe_grads, describe_values, non_finite, skips};
+use super::joint::{Peers, Vote, ahead, describe_grads, describe_values, end, non_finite, skips};
 use super::packed::{self, Place};
 use super::rows::{Exchange, has_rows};
 use super::traffic::{BUCKET_BYTES, Traffic, bucket_elements};
@@ -13,6 +13,7 @@ use crate::adaptor::{NonFinite, around, count_inner};
 use crate::error::{Error, Result, StepError, ensure_count};
 use crate::params::{Element, Layout, ParamsMut};
 use crate::state::{Commit, StateReader, StateWriter};
+use crate::step::memo::Note;
 use crate::step::share::{Extent, Share};
 use crate::step::{Optimizer, Report, Step, Tensor, norm};
 
@@ -24,8 +25,9 @@ use crate::step::{Optimizer, Report, Step, Tensor, norm};
 /// g ← (g₀ + g₁ + … + gₙ₋₁)/n          gᵣ: the gradient of rank r, after the adaptors outside
 /// θ ← the step of the optimizer inside along g
 /// ```
-/// If every rank has the mean gradient of an equal part of a batch, this is the step on the whole batch. Every rank computes
-/// the same bits, so the parameters stay equal without being sent.
+/// If every rank has the mean gradient of an equal part of a batch, this is the step on the whole batch. If the parts differ in size, give
+/// each its weight with [`step_weighted`](crate::StepExt::step_weighted); the mean is then (w₀g₀ + … + wₙ₋₁gₙ₋₁)/(w₀ + … + wₙ₋₁). Every
+/// rank computes the same bits, so the parameters stay equal without being sent.
 ///
 /// Gradients are packed tensor by tensor, in row-major order. Of gradients of [`Rows`](crate::Rows) the union of all ranks' rows is packed;
 /// the ranks exchange their indices first. Gradients are sent in buckets of [`bucket_bytes`](Self::bucket_bytes), or
@@ -245,14 +247,14 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
             }
             None => skips(self.non_finite, || non_finite(step))?,
         };
-        Ok(Vote { skips, about: self.peers.tell(|| self.describe(step)) })
+        Ok(Vote { skips, batch: step.batch(), about: self.peers.tell(|| self.describe(step)) })
     }
 
     /// All that must be the same on all ranks.
     fn describe(&self, step: &Step<'_, A>) -> Vec<String> {
         let begins = if self.has_begun() { "" } else { ", the first with this group" };
         let mut lines = vec![
-            format!("step number {}{begins}", self.inner.steps()),
+            format!("step number {}{begins}{}", self.inner.steps(), end(step)),
             format!("the learning rate {}", self.inner.learning_rate()),
             match &self.feedback {
                 Some(feedback) => format!("gradients by {}", feedback.compression().describe()),
@@ -274,7 +276,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> DataParallel<O, G, A> {
         step.ensure_writable()?;
         self.check_own(&step)?;
         if skips(self.non_finite, || non_finite(&step))? {
-            return Ok(Report::new(self.inner.learning_rate(), false));
+            return Ok(Report::of_skipped(self.inner.learning_rate()));
         }
         let elements: usize = step.grads().map(|named| norm::elements(&named)).sum();
         let layout = Arc::clone(step.layout());
@@ -304,13 +306,15 @@ fn along<'s, A: Element>(
     step: &'s mut Step<'_, A>,
     share: Share<'s>,
 ) -> Step<'s, A> {
-    let (layout, mut places) = (Arc::clone(step.layout()), places.iter());
+    let (layout, batch, mut places) = (Arc::clone(step.layout()), step.batch(), places.iter());
     let tensors = step.iter_mut().map(|(info, tensor)| {
         let place = tensor.grad.as_ref().and_then(|_| places.next());
         let mean = place.map(|place| place.grad(info, means));
         Tensor { grad: mean, ..tensor.lend(true) }
     });
-    Step::from_parts(layout, tensors.collect(), share)
+    let mut along = Step::from_parts(layout, tensors.collect(), share);
+    along.set_batch(batch);
+    along
 }
 
 impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for DataParallel<O, G, A> {
@@ -318,6 +322,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for DataParalle
     /// `accumulate` around this one asks on every call, and returns if the answer is no. On this rank only, that would leave
     /// it a call behind the others, who would wait for it.
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        step.note_whole(|| Note::Part(format!("data_parallel({} ranks)", self.peers.group().size())));
         self.check_own(step)?;
         if self.peers.are_none() && skips(self.non_finite, || non_finite(step))? {
             return Ok(());
@@ -332,7 +337,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for DataParalle
         let (layout, share) = (Arc::clone(step.layout()), self.share_of(&step));
         let mut exchange = if has_rows(&step) { None } else { Some(Exchange::whole(&layout)) };
         let own = self.prepare(&step, exchange.as_ref());
-        let skipped = Report::new(self.inner.learning_rate(), false);
+        let skipped = Report::of_skipped(self.inner.learning_rate());
         let bucket = bucket_elements::<A>(self.bucket_bytes);
         let begin = (!self.has_begun()).then_some(bucket);
         let Some(joint) = self.peers.agree(own)? else { return Ok(skipped) };
@@ -346,6 +351,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for DataParalle
         if !is_packed {
             packed::pack_grads(&step, &places, means);
         }
+        joint.weigh(&mut step, means);
         let bytes = match &mut self.feedback {
             Some(feedback) => feedback.reduce(joint.group(), &places, means)?,
             None => packed::mean(joint.group(), means, bucket)?,
@@ -368,7 +374,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for DataParalle
         self.inner.conclude(result)
     }
 
-    count_inner!();
+    count_inner!(joins);
 
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.layout.as_ref().or(self.inner.layout())

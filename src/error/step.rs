@@ -305,6 +305,15 @@ pub enum StepError {
         path: Option<String>,
     },
 
+    /// More steps in a row are skipped than [`max_skipped`](crate::GuardExt::max_skipped) allows.
+    #[error("{skipped} steps in a row are skipped, and max_skipped allows {allowed}")]
+    TooManySkipped {
+        /// The number of skipped steps in a row, with this one.
+        skipped: u64,
+        /// The number allowed.
+        allowed: u64,
+    },
+
     /// No step has been taken yet, and the call needs one.
     #[error("no step has been taken yet")]
     NoStep,

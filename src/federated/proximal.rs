@@ -124,6 +124,10 @@ impl<A: Element> Adaptor<A> for Proximal<A> {
         inner.apply(step)
     }
 
+    fn describe(&self) -> String {
+        format!("{self:?}")
+    }
+
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.start.as_ref().map(Tensors::layout)
     }

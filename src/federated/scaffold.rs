@@ -211,6 +211,10 @@ impl<A: Element> Adaptor<A> for Scaffold<A> {
         Ok(report)
     }
 
+    fn describe(&self) -> String {
+        format!("{self:?}")
+    }
+
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.start.as_ref().map(Tensors::layout)
     }

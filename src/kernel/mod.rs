@@ -9,6 +9,7 @@ pub(crate) mod decomposition;
 pub(crate) mod four_bits;
 pub(crate) mod level;
 pub(crate) mod narrow;
+pub(crate) mod normal;
 pub(crate) mod orthonormal;
 pub(crate) mod product;
 pub mod simd;

@@ -1,8 +1,8 @@
 //! The methods that add adaptors to an optimizer.
 
 use crate::adaptor::{
-    Accumulate, Adapted, Centralize, Ema, Finite, Freeze, Group, Grouped, LayerwiseDecay, Lookahead, Maximize,
-    NonFinite, Project, Router, Sam, SamReport, Swa, Transform, Transforming, Unscale, sam,
+    Accumulate, Adapted, AddNoise, Centralize, Ema, Finite, Freeze, Group, Grouped, LayerwiseDecay, Lookahead,
+    Maximize, NonFinite, Project, Router, Sam, SamReport, Swa, Transform, Transforming, Unscale, sam,
 };
 use crate::clip::{Adaptive, Norm, QkClip, Value};
 use crate::error::Result;
@@ -143,6 +143,15 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         Self: Sized,
     {
         Adapted::new(self, Accumulate::new(every))
+    }
+
+    /// [`accumulate`](Self::accumulate) with a schedule: its integer part at the number of steps taken. See [`Accumulate`].
+    #[doc(alias = "every_k_schedule")]
+    fn accumulate_by(self, every: impl Into<Hyper>) -> Adapted<Self, Accumulate<A>>
+    where
+        Self: Sized,
+    {
+        Adapted::new(self, Accumulate::by(every))
     }
 
     /// Keeps an exponential moving average of the parameters, with this decay. See [`Ema`].
@@ -409,6 +418,15 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         Self: Sized,
     {
         self.transform(Unscale::new(loss_scale))
+    }
+
+    /// Adds noise to the gradients, whose variance is `eta` in the first step and less in later ones. See [`AddNoise`].
+    #[doc(alias("gradient noise", "annealed noise"))]
+    fn add_noise(self, eta: impl Into<Hyper>, seed: u64) -> Adapted<Self, Transforming<AddNoise>>
+    where
+        Self: Sized,
+    {
+        self.transform(AddNoise::new(eta, seed))
     }
 
     /// Subtracts from the gradient of each unit, such as a row of a weight, its mean. See [`Centralize`].

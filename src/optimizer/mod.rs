@@ -25,6 +25,7 @@ mod dowg;
 mod ext;
 #[doc(hidden)]
 pub mod features_off;
+mod guard_ext;
 #[cfg(feature = "second-order")]
 mod kron;
 mod lamb;
@@ -55,9 +56,12 @@ mod sm3;
 mod soap;
 mod sophia;
 mod stable_adamw;
+mod step_ext;
 mod yogi;
 
 pub use ext::OptimizerExt;
+pub use guard_ext::GuardExt;
+pub use step_ext::StepExt;
 
 /// The one list of all optimizers: the crate and its prelude export what is in it, and the tests name what one of them lacks.
 macro_rules! optimizers {

@@ -98,6 +98,11 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
     pub fn state_bytes(&self) -> usize {
         self.state.iter().map(|(_, state)| state.slots.bytes()).sum()
     }
+
+    fn accepts(&self, step: &Step<'_, A>) -> Result<()> {
+        self.learn(step, &self.values(step)?)?;
+        self.diagonals.placed(step.layout()).map(drop)
+    }
 }
 
 impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
@@ -105,12 +110,7 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
         self.apply_with(&mut step, simd::arch())
     }
 
-    fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        self.learn(step, &self.values(step)?)?;
-        self.diagonals.placed(step.layout()).map(drop)
-    }
-
-    optimizer_of_driver!();
+    optimizer_of_driver!(accepts);
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node(self.rule.name());

@@ -385,11 +385,7 @@ impl<A: Scalar, R: FactoredRule<A>> Optimizer<A> for Factored<R, A> {
         Ok(Report::new(values.rates.learning_rate, moved))
     }
 
-    fn check(&self, step: &Step<'_, A>) -> Result<()> {
-        self.values(step).map(drop)
-    }
-
-    optimizer_of_driver!();
+    optimizer_of_driver!(values);
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node(self.rule.name());

@@ -190,7 +190,13 @@ macro_rules! driver {
 
 /// The methods of [`Optimizer`](crate::Optimizer) that all drivers have, except those that check, step or save state.
 macro_rules! optimizer_of_driver {
-    () => {
+    // With the method that returns an error if a step would.
+    ($accepts:ident) => {
+        fn check(&self, step: &Step<'_, A>) -> Result<()> {
+            step.note_whole(|| $crate::step::memo::Note::Part(format!("{self:?}")));
+            self.$accepts(step).map(drop)
+        }
+
         fn conclude(&mut self, result: $crate::Result<$crate::Report>) -> $crate::Result<$crate::Report> {
             result
         }

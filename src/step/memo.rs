@@ -86,6 +86,17 @@ pub(crate) struct Memo {
 pub(crate) enum Note {
     Frozen,
     Group(String),
+    /// The whole step is left out.
+    Skipped,
+    /// What comes next, from outside to inside, as the call that has made it.
+    Part(String),
+    /// What comes next is inside this branch of a router, up to the next branch or the end of branches.
+    Branch {
+        text: String,
+        /// The first is 0.
+        number: usize,
+    },
+    BranchesEnd,
 }
 
 /// Each beside the position of its tensor.

@@ -1,5 +1,7 @@
 //! One step: the list of parameter and gradient pairs that travels from the trees to the rule.
 
+pub(crate) mod batch;
+mod chain;
 pub(crate) mod counter;
 pub(crate) mod follower;
 pub(crate) mod grad;
@@ -26,10 +28,12 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result, StepError};
 use crate::params::{Element, Layout, Order, Params, ParamsMut, TensorInfo, ValuesMut};
+use batch::Batch;
 use memo::{Described, Memo, Quantity};
 use pairing::{walk_grads, walk_params};
 use share::{Extent, Share};
 
+pub use chain::ChainDescription;
 pub use follower::Follower;
 pub use grad::Grad;
 pub use optimizer::Optimizer;
@@ -60,6 +64,7 @@ pub struct Step<'a, A> {
 pub(crate) struct Context<'a> {
     layout: Arc<Layout>,
     number: u64,
+    batch: Batch,
     share: Share<'a>,
     /// Shared with the step's previews once there is one.
     memo: OnceCell<Memo>,
@@ -84,7 +89,7 @@ impl<'a, A: Element> Step<'a, A> {
     ) -> Result<Self> {
         let (layout, mut tensors) = walk_params(params, known)?;
         let is_as_paired = walk_grads(grads, &layout, &mut tensors)?;
-        let context = Context { layout, number: 0, share: Share::ALL, memo: OnceCell::new() };
+        let context = Context { layout, number: 0, batch: Batch::EQUAL, share: Share::ALL, memo: OnceCell::new() };
         Ok(Self { context, tensors, is_as_paired })
     }
 
@@ -99,13 +104,13 @@ impl<'a, A: Element> Step<'a, A> {
         let (layout, mut tensors) = walk_params(params, known)?;
         let is_as_paired = walk_grads(grads, &layout, &mut tensors)?;
         Layout::ensure_known(known, &layout)?;
-        let context = Context { layout, number: steps, share: Share::ALL, memo: OnceCell::new() };
+        let context = Context { layout, number: steps, batch: Batch::EQUAL, share: Share::ALL, memo: OnceCell::new() };
         Ok(Self { context, tensors, is_as_paired })
     }
 
     /// A step of these tensors, in the order of the layout.
     pub(crate) fn from_parts(layout: Arc<Layout>, tensors: Vec<Tensor<'a, A>>, share: Share<'a>) -> Self {
-        Self::in_context(Context { layout, number: 0, share, memo: OnceCell::new() }, tensors)
+        Self::in_context(Context { layout, number: 0, batch: Batch::EQUAL, share, memo: OnceCell::new() }, tensors)
     }
 
     /// A step of these tensors with the context of another step: its share, number and measurements.
@@ -135,6 +140,21 @@ impl<'a, A: Element> Step<'a, A> {
     /// Sets the number of the step: the steps its optimizer has taken before.
     pub(crate) fn set_number(&mut self, number: u64) {
         self.context.number = number;
+    }
+
+    /// The micro-batch that the gradients belong to.
+    pub(crate) fn batch(&self) -> Batch {
+        self.context.batch
+    }
+
+    /// Sets the micro-batch that the gradients belong to.
+    pub(crate) fn set_batch(&mut self, batch: Batch) {
+        self.context.batch = batch;
+    }
+
+    /// Whether the step has no gradients and only tells every `accumulate` to take its own step.
+    pub(crate) fn only_flushes(&self) -> bool {
+        self.context.batch.is_last && self.grads().next().is_none()
     }
 
     /// Whether the step is as it was paired: every gradient is the user's and dense, no group applies, and no parameter is a preview.
@@ -241,6 +261,17 @@ impl<'a, A: Element> Step<'a, A> {
             Some(memo) => memo.find_or(quantity, A::DTYPE, self.described(), measure),
             None => measure(),
         }
+    }
+
+    /// A step without gradients, in which every `accumulate` takes its own step.
+    pub(crate) fn to_flush(
+        params: &'a mut (dyn ParamsMut<Elem = A> + '_),
+        (known, steps): (Option<&Arc<Layout>>, u64),
+    ) -> Result<Self> {
+        let (layout, tensors) = walk_params(params, known)?;
+        Layout::ensure_known(known, &layout)?;
+        let context = Context { layout, number: steps, batch: Batch::FLUSH, share: Share::ALL, memo: OnceCell::new() };
+        Ok(Self { context, tensors, is_as_paired: true })
     }
 
     /// A step that only has parameters, for changing them as a whole.

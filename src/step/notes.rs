@@ -3,9 +3,10 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 
+use super::batch::Batch;
 use super::memo::{Memo, Note};
 use super::share::Share;
-use super::{Context, Step, Tensor};
+use super::{Context, Preview, Step, Tensor};
 use crate::error::Result;
 use crate::params::{Element, Layout, Params, TensorInfo, ValuesMut, for_each};
 
@@ -22,10 +23,18 @@ impl<'a, A: Element> Step<'a, A> {
         let context = Context {
             layout: Arc::new(Layout::new(infos)?),
             number,
+            batch: Batch::EQUAL,
             share: Share::ALL,
             memo: OnceCell::from(Memo::noting()),
         };
         Ok(Self::in_context(context, tensors))
+    }
+
+    /// A [preview](Self::preview) on which what adaptors do is [noted](Self::note).
+    pub(crate) fn preview_to_note(&self) -> Preview<'_, A> {
+        let mut preview = self.preview();
+        preview.context.memo = OnceCell::from(Memo::noting());
+        preview
     }
 
     /// Whether somebody [wants to know](Self::to_note).
@@ -37,6 +46,13 @@ impl<'a, A: Element> Step<'a, A> {
     pub(crate) fn note(&self, notes: impl Iterator<Item = (usize, Note)>) {
         if let Some(memo) = self.context.memo.get() {
             memo.note(notes);
+        }
+    }
+
+    /// Notes what is not about one tensor, if somebody wants to know.
+    pub(crate) fn note_whole(&self, note: impl FnOnce() -> Note) {
+        if self.is_noted() {
+            self.note([(usize::MAX, note())].into_iter());
         }
     }
 

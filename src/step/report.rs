@@ -12,11 +12,18 @@ pub struct Report {
     /// Whether the step was taken. It is `false` if the gradients were only accumulated, if the step was skipped, and if no tensor had a
     /// gradient.
     pub moved: bool,
+    /// Whether an adaptor left the step out because of its gradients, as [`skip_nonfinite`](crate::OptimizerExt::skip_nonfinite) does.
+    pub skipped: bool,
 }
 
 impl Report {
     /// Creates a report without a norm.
     pub fn new(learning_rate: f64, moved: bool) -> Self {
-        Self { learning_rate, grad_norm: None, moved }
+        Self { learning_rate, grad_norm: None, moved, skipped: false }
+    }
+
+    /// Creates the report of a step that is left out.
+    pub fn of_skipped(learning_rate: f64) -> Self {
+        Self { skipped: true, ..Self::new(learning_rate, false) }
     }
 }

@@ -227,6 +227,14 @@ fn table() -> Vec<(Error, &'static str)> {
             Sgd::new(0.1).ascend(&mut w, &g).unwrap_err(),
             "this chain cannot ascend: it has no `sam`, or has it before `master_weights`, `stochastic_rounding` or `kahan`; write `sam` after them",
         ),
+        (
+            step(Sgd::new(f64::NAN).skip_nonfinite().max_skipped(0)),
+            "learning_rate is NaN at step 0; it must be a finite number ≥ 0",
+        ),
+        (
+            Sgd::new(0.1).skip_nonfinite().max_skipped(0).step(&mut array![1.0], &array![f64::NAN]).unwrap_err(),
+            "1 steps in a row are skipped, and max_skipped allows 0",
+        ),
         (swapped(), "the parameters are swapped for their averages; swap them back first"),
         (loading(|_| {}, AdamW::new(0.1)), "expected the state of adamw, found that of adam"),
         (loading(|state| _ = state.remove("adam/exp_avg/1"), Adam::new(0.1)), "entry \"adam/exp_avg/1\" is missing"),

@@ -252,6 +252,9 @@ const TABLE: &[(&str, Build, &[f64], &[f64])] = {
         ("clipping", |x| Box::new(Sgd::new(0.1).clip_adaptive(x)), POSITIVE.0, POSITIVE.1),
         ("threshold", |x| Box::new(Sgd::new(0.1).qk_clip(x)), ABOVE_0.0, ABOVE_0.1),
         ("eps", |x| Box::new(Sgd::new(0.1).clip_adaptive(1.0).eps(x)), POSITIVE.0, POSITIVE.1),
+        ("threshold", |x| Box::new(Sgd::new(0.1).skip_spikes(x)), ABOVE_0.0, ABOVE_0.1),
+        ("decay", |x| Box::new(Sgd::new(0.1).skip_spikes(9.0).decay(x)), BELOW_1.0, BELOW_1.1),
+        ("every", |x| Box::new(Sgd::new(0.1).accumulate_by(x)), &[1.0, 1.5, 1e300], &[0.99, 0.0, -1.0, f64::NAN]),
         (
             "learning_rate",
             |x| Box::new(Sgd::new(0.1).group("**", Group::new().learning_rate(x))),

@@ -15,6 +15,7 @@ mod beside;
 mod build;
 mod case;
 mod curvature;
+mod guards;
 mod lbfgs;
 mod matrices;
 mod memory;

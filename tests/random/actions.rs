@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use gradus::adaptor::{
-    Accumulate, Adapted, Ema, Finite, Freeze, Lookahead, MasterWeights, NarrowWeights, Router, Swa, Transform,
-    Transforming,
+    Accumulate, Adapted, Ema, Finite, Freeze, Lookahead, LossScaling, MasterWeights, MaxSkipped, NarrowWeights, Router,
+    SkipSpikes, Swa, Transform, Transforming, ZeroNans,
 };
 use gradus::curvature::Kfac;
 use gradus::distributed::{Collective, DataParallel, LocalSteps, Sharded};
@@ -66,6 +66,10 @@ passes! {
     <> Adapted<Boxed<A>, Accumulate<A>>, accumulate;
     <> Adapted<Boxed<A>, Ema<A>>, ema;
     <> Adapted<Boxed<A>, Finite>;
+    <> Adapted<Boxed<A>, LossScaling>;
+    <> Adapted<Boxed<A>, MaxSkipped>;
+    <> Adapted<Boxed<A>, SkipSpikes>;
+    <> Adapted<Boxed<A>, ZeroNans>;
     <> Adapted<Boxed<A>, Freeze>, freeze;
     <> Adapted<Boxed<A>, Lookahead<A>>;
     <> Adapted<Boxed<A>, Swa<A>>, swa;

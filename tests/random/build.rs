@@ -191,6 +191,14 @@ fn wrap<A: Number>(inner: Boxed<A>, link: &Link, context: &mut Context<'_>) -> B
         Link::Route(pattern, chain) => Box::new(inner.route(pattern.clone(), branch::<A>(chain, context))),
         Link::Finite(NonFinite::Skip) => Box::new(inner.skip_nonfinite()),
         Link::Finite(_) => Box::new(inner.check_finite()),
+        Link::AccumulateBy(every) => Box::new(inner.accumulate_by(context.dials.hyper(*every))),
+        Link::LossScaling(interval) => Box::new(inner.loss_scaling().initial_scale(8.0).growth_interval(*interval)),
+        Link::ZeroNans => Box::new(inner.zero_nans()),
+        Link::Spikes(threshold, z_score) => {
+            Box::new(inner.skip_spikes(context.dials.hyper(*threshold)).warmup(2).z_score(*z_score))
+        }
+        Link::MaxSkipped(most) => Box::new(inner.max_skipped(*most)),
+        Link::Noise(eta, seed) => Box::new(inner.add_noise(context.dials.hyper(*eta), *seed)),
         Link::Centralize => Box::new(inner.centralize()),
         Link::Maximize => Box::new(inner.maximize()),
         Link::Unscale(scale) => Box::new(inner.unscale(context.dials.hyper(*scale))),

@@ -77,7 +77,13 @@ pub(crate) enum Link {
     Freeze(Vec<String>, Option<(u64, Vec<String>)>),
     Group(Vec<String>, [Option<Number>; 4]),
     Route(Vec<String>, Box<Chain>),
+    AccumulateBy(Number),
     Finite(NonFinite),
+    LossScaling(u64),
+    ZeroNans,
+    Spikes(Number, bool),
+    MaxSkipped(u64),
+    Noise(Number, u64),
     Maximize,
     Centralize,
     Project(Vec<String>, f64),
@@ -243,7 +249,7 @@ impl Surroundings<'_> {
 
     fn link(&self, depth: usize, random: &mut impl RngExt) -> Link {
         let number = |value: f64, random: &mut _| Number::draw(value, false, random);
-        match random.below(32) {
+        match random.below(38) {
             0 | 1 => Link::Accumulate(1 + random.below(3) as u64, random.chance(0.3)),
             2 | 3 => {
                 let later = random.chance(0.4).then(|| (1 + random.below(4) as u64, self.pattern(random)));
@@ -286,6 +292,12 @@ impl Surroundings<'_> {
             28 => Link::Scaffold,
             29 => Link::Centralize,
             30 => Link::Project(self.pattern(random), random.pick(&[0.25, 2.0])),
+            31 => Link::AccumulateBy(number(random.pick(&[1.0, 2.0, 3.0]), random)),
+            32 => Link::LossScaling(1 + random.below(3) as u64),
+            33 => Link::ZeroNans,
+            34 => Link::Spikes(number(random.pick(&[1.1, 5.0]), random), random.chance(0.5)),
+            35 => Link::MaxSkipped(random.below(3) as u64),
+            36 => Link::Noise(number(0.1, random), random.below(3) as u64),
             _ => Link::Own,
         }
     }

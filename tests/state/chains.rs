@@ -46,10 +46,10 @@ pub(crate) fn grads(step: u64) -> Grads {
 
 /// All of them: those with curvature if there is any.
 #[cfg(not(feature = "second-order"))]
-pub(crate) const CHAINS: [(&str, Build); 40] = PLAIN;
+pub(crate) const CHAINS: [(&str, Build); 45] = PLAIN;
 #[cfg(feature = "second-order")]
-pub(crate) const CHAINS: [(&str, Build); 46] = {
-    let mut chains = [PLAIN[0]; 46];
+pub(crate) const CHAINS: [(&str, Build); 51] = {
+    let mut chains = [PLAIN[0]; 51];
     let mut at = 0;
     while at < chains.len() {
         chains[at] = if at < PLAIN.len() { PLAIN[at] } else { curvature::CHAINS[at - PLAIN.len()] };
@@ -93,7 +93,7 @@ mod curvature {
 
 /// Every adaptor, every precision, and chains of them.
 #[rustfmt::skip] // one chain, one line
-const PLAIN: [(&str, Build); 41] = [
+const PLAIN: [(&str, Build); 45] = [
     ("lbfgs", || Box::new(Lbfgs::new(0.01).history(3))),
     ("muon beside adamw", || Box::new(AdamW::new(0.05).route("*.weight", Muon::new(0.02)))),
     ("sgd", || Box::new(Sgd::new(0.1))),
@@ -112,6 +112,7 @@ const PLAIN: [(&str, Build); 41] = [
     ("qk_clip", || Box::new(AdamW::new(0.05).qk_clip(Plateau::new(100.0)))),
     ("accumulate", || Box::new(AdamW::new(0.05).accumulate(3))),
     ("accumulate in accumulate", || Box::new(AdamW::new(0.05).accumulate(2).clip_global_norm(0.5).accumulate(3).sum(true))),
+    ("accumulate_by", || Box::new(AdamW::new(0.05).accumulate_by(Plateau::new(2.0)))),
     ("ema", || Box::new(AdamW::new(0.05).ema(0.9))),
     ("ema, debiased", || Box::new(AdamW::new(0.05).ema(0.9).debiased(true))),
     ("ema, warm-up", || Box::new(AdamW::new(0.05).ema(0.9).warmup(true))),
@@ -125,6 +126,9 @@ const PLAIN: [(&str, Build); 41] = [
     ("group", || Box::new(AdamW::new(0.05).group("*.bias", Group::no_decay().set("beta1", Plateau::new(0.8))))),
     ("skip_nonfinite", || Box::new(AdamW::new(0.05).skip_nonfinite())),
     ("check_finite", || Box::new(AdamW::new(0.05).check_finite())),
+    ("loss_scaling", || Box::new(AdamW::new(0.05).loss_scaling().initial_scale(8.0).growth_interval(3))),
+    ("zero_nans", || Box::new(AdamW::new(0.05).zero_nans())),
+    ("skip_spikes, max_skipped", || Box::new(AdamW::new(0.05).skip_spikes(Plateau::new(1.01)).warmup(4).max_skipped(24))),
     ("maximize", || Box::new(AdamW::new(0.05).maximize())),
     ("centralize", || Box::new(AdamW::new(0.05).centralize())),
     ("unscale", || Box::new(AdamW::new(0.05).unscale(8.0))),

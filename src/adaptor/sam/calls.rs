@@ -43,10 +43,18 @@ pub(crate) fn ascend<A: Element, O: Optimizer<A> + ?Sized>(
     params: &mut dyn ParamsMut<Elem = A>,
     grads: &dyn Params<Elem = A>,
 ) -> Result<Report> {
+    ascend_by(chain, |chain| chain.step(params, grads))
+}
+
+/// An ascent that consists of this call.
+pub(crate) fn ascend_by<A: Element, O: Optimizer<A> + ?Sized>(
+    chain: &mut O,
+    call: impl FnOnce(&mut O) -> Result<Report>,
+) -> Result<Report> {
     if let Err(error) = sam_of(chain).and_then(Sam::arm) {
         return chain.conclude(Err(error));
     }
-    let result = chain.step(params, grads);
+    let result = call(chain);
     let has_ascended = sam_of(chain)?.disarm();
     result.map(|report| Report { moved: has_ascended, ..report })
 }

@@ -23,7 +23,7 @@ use starts::Starts;
 pub use calls::SamReport;
 #[cfg(feature = "checkpoint")]
 pub(crate) use calls::ensure_settled;
-pub(crate) use calls::{ascend, retreat, step_with};
+pub(crate) use calls::{ascend, ascend_by, retreat, step_with};
 
 /// Steps along the gradient at the worst point in a ball around the parameters, which leads to flat minima (SAM). Created by
 /// [`OptimizerExt::sam`](crate::OptimizerExt::sam).
@@ -268,6 +268,14 @@ impl<A: Element> Sam<A> {
         Ok((Some(Climb::new(rho, Some(eta), adaptive, step)?), norm))
     }
 
+    /// Whether a step only tells an `accumulate` inside to take its own step.
+    fn passes(&self, step: &Step<'_, A>) -> Result<bool> {
+        match self.phase {
+            Phase::Ascended if step.only_flushes() => Err(Error::Step(StepError::AlreadyAscended)),
+            _ => Ok(step.only_flushes()),
+        }
+    }
+
     fn ascend(&mut self, mut step: Step<'_, A>, inner: &dyn Optimizer<A>) -> Result<Report> {
         number(self.non_finite, &mut step, inner.steps());
         let (climb, norm) = self.climb(&step, inner)?;
@@ -284,7 +292,8 @@ impl<A: Element> Sam<A> {
                 Phase::Skipped
             }
         };
-        Ok(Report { grad_norm: Some(norm), ..Report::new(inner.learning_rate(), false) })
+        let skipped = self.phase == Phase::Skipped;
+        Ok(Report { grad_norm: Some(norm), skipped, ..Report::new(inner.learning_rate(), false) })
     }
 
     /// Describes the step of the optimizer inside. Returns whether it is skipped.
@@ -320,6 +329,7 @@ impl<A: Element> Adaptor<A> for Sam<A> {
         number(self.non_finite, &mut preview, inner.steps());
         match self.phase {
             Phase::Start if step.is_noted() => inner.check(&preview),
+            _ if self.passes(step)? => inner.check(&preview),
             Phase::Start => Err(Error::Step(StepError::NotAscended)),
             Phase::Ascending => self.climb(&preview, inner).map(drop),
             Phase::Skipped => Ok(()),
@@ -331,12 +341,15 @@ impl<A: Element> Adaptor<A> for Sam<A> {
     }
 
     fn apply(&mut self, step: Step<'_, A>, inner: &mut dyn Optimizer<A>) -> Result<Report> {
+        if self.passes(&step)? {
+            return inner.apply(step);
+        }
         match self.phase {
             Phase::Start => return Err(Error::Step(StepError::NotAscended)),
             Phase::Ascending => return self.ascend(step, inner),
             Phase::Ascended | Phase::Skipped => {}
         }
-        let skipped = Report::new(inner.learning_rate(), false);
+        let skipped = Report::of_skipped(inner.learning_rate());
         let Self { phase, starts, gap, non_finite, .. } = self;
         if *phase == Phase::Skipped {
             *phase = Phase::Start;
@@ -355,6 +368,10 @@ impl<A: Element> Adaptor<A> for Sam<A> {
             Err(_) => starts.exchange(&mut step),
         }
         result
+    }
+
+    fn describe(&self) -> String {
+        format!("{self:?}")
     }
 
     fn layout(&self) -> Option<&Arc<Layout>> {

@@ -175,6 +175,10 @@ impl<A: Scalar> Adaptor<A> for Kfac<A> {
         Ok(report)
     }
 
+    fn describe(&self) -> String {
+        format!("{self:?}")
+    }
+
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.layout.as_ref()
     }

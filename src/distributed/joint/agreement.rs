@@ -4,20 +4,29 @@ use crate::adaptor::NonFinite;
 use crate::distributed::group::{RankGroup, gather};
 use crate::error::{Error, RankError, Result, StepError};
 use crate::state::digest::Digest;
+use crate::step::batch::Batch;
 
 /// What a rank makes of a step that it can take.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq)]
 pub(in crate::distributed) struct Vote {
     /// Whether it leaves the step out.
     pub(in crate::distributed) skips: bool,
+    /// The micro-batch of this rank.
+    pub(in crate::distributed) batch: Batch,
     /// What must be the same on all ranks, one line per thing.
     pub(in crate::distributed) about: Vec<String>,
+}
+
+impl Default for Vote {
+    fn default() -> Self {
+        Self::about(Vec::new())
+    }
 }
 
 impl Vote {
     /// To take the step that these lines describe.
     pub(in crate::distributed) fn about(about: Vec<String>) -> Self {
-        Self { skips: false, about }
+        Self { skips: false, batch: Batch::EQUAL, about }
     }
 
     fn digest(&self) -> u64 {
@@ -45,17 +54,33 @@ const REFUSE: u8 = 2;
 /// Refuses for a value that another rank has, and can tell more about.
 const REFUSE_TOO: u8 = 3;
 const NORM: u8 = 4;
+/// Goes on with a micro-batch that has a weight of its own.
+const WEIGHTED: u8 = 5;
 
 const LENGTH: usize = 1 + size_of::<u64>();
 
-/// Tells the others this rank's vote, and returns whether all take the step: not if one of them skips it, and an error if one refuses it or
-/// if their steps differ. Costs a message of nine bytes.
-pub(super) fn agree(group: &impl RankGroup, own: Result<Vote>) -> Result<bool> {
+/// The weights of the ranks' micro-batches in a step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct RankWeights {
+    /// The weight of this rank's micro-batch, in means over all ranks: 1 if all ranks have the same.
+    pub(super) own: f64,
+    /// The sum of the weights of all ranks.
+    pub(super) total: f64,
+    /// Whether they may differ from those of other steps.
+    pub(super) are_given: bool,
+}
+
+/// Tells the others this rank's vote. Returns the weights if all take the step, `None` if one of them skips it or if no rank has a weight
+/// above 0, and an error if one refuses it or if their steps differ. It costs a message of nine bytes, and a second one if a rank has a weight.
+pub(super) fn agree(group: &impl RankGroup, own: Result<Vote>) -> Result<Option<RankWeights>> {
     if group.size() == 1 {
-        return own.map(|vote| !vote.skips);
+        let alone = |Batch { weight, is_weighted, .. }| RankWeights { own: 1.0, total: weight, are_given: is_weighted };
+        return own.map(|vote| (!vote.skips).then(|| alone(vote.batch)));
     }
     let (code, digest) = match &own {
-        Ok(vote) => (if vote.skips { SKIP } else { GO }, vote.digest()),
+        Ok(vote) if vote.skips => (SKIP, vote.digest()),
+        Ok(vote) if vote.batch.is_weighted => (WEIGHTED, vote.digest()),
+        Ok(vote) => (GO, vote.digest()),
         Err(Error::Step(StepError::NormOverflow { .. })) => (REFUSE_TOO, 0),
         Err(_) => (REFUSE, 0),
     };
@@ -64,7 +89,17 @@ pub(super) fn agree(group: &impl RankGroup, own: Result<Vote>) -> Result<bool> {
     if words.iter().any(|word| word.1 != digest) {
         return Err(difference(&texts(group, &vote.about.join("\n"))?));
     }
-    Ok(words.iter().all(|word| word.0 != SKIP))
+    if words.iter().any(|word| word.0 == SKIP) {
+        return Ok(None);
+    }
+    let (weight, ranks) = (vote.batch.weight, words.len() as f64);
+    if words.iter().all(|word| word.0 == GO) {
+        return Ok(Some(RankWeights { own: 1.0, total: weight * ranks, are_given: false }));
+    }
+    let weights = norms(group, weight)?;
+    let total: f64 = weights.iter().sum();
+    let own = if weights.iter().all(|other| *other == weight) { 1.0 } else { weight / total * ranks };
+    Ok((total > 0.0).then_some(RankWeights { own, total, are_given: true }))
 }
 
 /// The norms of all ranks. One that agrees or refuses meanwhile is understood, as messages are of one form.
@@ -119,7 +154,7 @@ mod tests {
     use crate::distributed::ThreadGroup;
 
     fn votes(own: impl Fn(usize) -> Result<Vote> + Sync) -> Vec<Result<bool>> {
-        ThreadGroup::run(3, |group| agree(&group, own(group.rank())))
+        ThreadGroup::run(3, |group| agree(&group, own(group.rank())).map(|weights| weights.is_some()))
     }
 
     fn about(lines: &[&str]) -> Vote {
@@ -145,6 +180,21 @@ mod tests {
         let differ = votes(|rank| Ok(about(&["a tensor", ["digest 0", "digest 1"][rank / 2]])));
         let (expected, found) = ("digest 0".to_owned(), "digest 1".to_owned());
         assert_eq!(differ, vec![Err(Error::Ranks(RankError::RanksDisagree { rank: 2, expected, found })); 3]);
+    }
+
+    #[test]
+    fn the_weights_of_all_ranks_are_known_if_one_has_one() {
+        let weights = |own: [Option<f64>; 3]| {
+            ThreadGroup::run(3, |group| {
+                let batch = own[group.rank()].map_or(Ok(Batch::EQUAL), |weight| Batch::weighted(weight, 0));
+                agree(&group, batch.map(|batch| Vote { batch, ..Vote::default() }))
+                    .map(|weights| weights.map(|all| (all.own, all.total)))
+            })
+        };
+        assert_eq!(weights([None; 3]), vec![Ok(Some((1.0, 3.0))); 3]);
+        assert_eq!(weights([Some(2.0); 3]), vec![Ok(Some((1.0, 6.0))); 3]);
+        assert_eq!(weights([None, Some(3.0), Some(0.0)]), [0.75, 2.25, 0.0].map(|own| Ok(Some((own, 4.0)))));
+        assert_eq!(weights([Some(0.0); 3]), vec![Ok(None); 3]);
     }
 
     #[test]

@@ -46,3 +46,8 @@ pub(in crate::distributed) fn describe_values<A: Element>(
     values.view(info.shape()).iter().for_each(|value| digest.number(value.as_f64().to_bits()));
     format!("{} with {what} of digest {:016x}", Name(info.path()), digest.finish())
 }
+
+/// How a step ends a large batch, if it does.
+pub(in crate::distributed) fn end<A: Element>(step: &Step<'_, A>) -> &'static str {
+    if step.batch().is_last { ", a flush" } else { "" }
+}

@@ -15,15 +15,16 @@ use std::sync::Arc;
 use super::group::{Collective, RankGroup};
 use crate::error::{Error, RankError, Result, StepError};
 use crate::params::{Element, Layout, ParamsMut};
+use crate::step::batch::Batch;
 use crate::step::share::Extent;
 use crate::step::{Grad, Preview, Report, Step, norm};
-use agreement::agree;
+use agreement::{RankWeights, agree};
 use beginning::Beginning;
 
 pub(super) use agreement::{Vote, norms, skips};
 pub(super) use before::ensure_finite_params;
 pub(crate) use before::{Before, ensure_finite};
-pub(super) use description::{describe_grads, describe_tensors, describe_values};
+pub(super) use description::{describe_grads, describe_tensors, describe_values, end};
 
 /// The ranks of a group that step together, as one of them sees the others.
 #[derive(Debug, Clone)]
@@ -76,8 +77,8 @@ impl<G: RankGroup> Peers<G> {
     /// This rank's own, or that of another rank, or that their steps differ.
     pub(super) fn agree(&mut self, own: Result<Vote>) -> Result<Option<Joint<G>>> {
         self.has_met = true;
-        let joint = Joint { group: Arc::clone(&self.group) };
-        Ok(joint.confirm(own)?.then_some(joint))
+        let weights = agree(&*self.group, own)?;
+        Ok(weights.map(|weights| Joint { group: Arc::clone(&self.group), weights }))
     }
 
     /// The result of a call, of which the others are told if it is an error that they do not know. `is_awaited` says whether they wait.
@@ -117,6 +118,7 @@ impl<G: RankGroup> Peers<G> {
 #[derive(Debug)]
 pub(super) struct Joint<G> {
     group: Arc<G>,
+    weights: RankWeights,
 }
 
 impl<G: RankGroup> Joint<G> {
@@ -124,12 +126,21 @@ impl<G: RankGroup> Joint<G> {
         &self.group
     }
 
+    /// Gives this rank's gradients, as they are packed, their weight in the mean over all ranks, and the step that of all ranks' gradients.
+    pub(super) fn weigh<A: Element>(&self, step: &mut Step<'_, A>, grads: &mut [A]) {
+        let RankWeights { own, total, are_given } = self.weights;
+        if own != 1.0 {
+            grads.iter_mut().for_each(|grad| *grad = A::from_f64(grad.as_f64() * own));
+        }
+        step.set_batch(Batch { weight: total, is_weighted: are_given, ..step.batch() });
+    }
+
     /// Whether all ranks go on, after something that one of them may have found alone. Where one skips the step, all do.
     ///
     /// # Errors
     /// Those of [`Peers::agree`].
     pub(super) fn confirm(&self, own: Result<Vote>) -> Result<bool> {
-        agree(&*self.group, own)
+        agree(&*self.group, own).map(|weights| weights.is_some())
     }
 
     /// Calls `take` with the step. In a first step, `begin` is the number of elements of a bucket: the ranks first receive the parameters of

@@ -12,6 +12,7 @@ use crate::distributed::traffic::{BUCKET_BYTES, Traffic, bucket_elements};
 use crate::error::{Result, ensure_count};
 use crate::params::{Element, Layout, Owned, ParamsMut, TensorInfo};
 use crate::state::{Commit, StateReader, StateWriter};
+use crate::step::memo::Note;
 use crate::step::{Adjust, Grad, Optimizer, PerTensor, Preview, Replaced, Report, Step, find};
 
 /// Takes h steps on each rank alone, then one step of an outer optimizer along the mean change of all ranks: made by
@@ -250,6 +251,7 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> Optimizer<A
     /// Whether `apply` would accept this step, but before a round and the first for what only one rank knows, its gradients: an `accumulate`
     /// around this one that returned on one rank only would leave the others waiting.
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        step.note_whole(|| Note::Part(format!("local_steps({})", self.every)));
         if self.meets() && !self.peers.are_none() { self.check_all(&ahead(step)) } else { self.check_all(step) }
     }
 

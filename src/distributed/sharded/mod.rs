@@ -9,12 +9,13 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::group::{Collective, RankGroup};
-use super::joint::{Peers, Vote, ahead, describe_grads, non_finite, skips};
+use super::joint::{Peers, Vote, ahead, describe_grads, end, non_finite, skips};
 use super::traffic::{BUCKET_BYTES, bucket_elements};
 use crate::adaptor::{NonFinite, around, count_inner};
 use crate::error::{Error, Name, Result};
 use crate::params::{Element, Layout, ParamsMut, TensorInfo};
 use crate::state::{Commit, StateReader, StateWriter};
+use crate::step::memo::Note;
 use crate::step::share::{Extent, Share};
 use crate::step::{Optimizer, Report, Step, norm};
 
@@ -37,6 +38,8 @@ pub use state::unshard;
 /// θᵢ, state ← the step of the optimizer inside     for these
 /// θ ← the shares of all ranks                      all-gather: the same bits on every rank
 /// ```
+/// If the ranks' parts of the batch differ in size, give each its weight with [`step_weighted`](crate::StepExt::step_weighted).
+///
 /// The first step gives all ranks the parameters of rank 0. The gradients of that step were computed earlier, so call
 /// [`broadcast`](Self::broadcast) first if ranks do not start from the same parameters.
 ///
@@ -225,14 +228,14 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Sharded<O, G, A> {
         self.buffers.fit(self.peers.group().size(), shard.cut.part());
         shard.pack_grads(step, &mut self.buffers.all);
         let skips = skips(self.non_finite, || non_finite_of(&self.buffers.all, step))?;
-        Ok(Vote { skips, about: self.peers.tell(|| self.describe(step)) })
+        Ok(Vote { skips, batch: step.batch(), about: self.peers.tell(|| self.describe(step)) })
     }
 
     /// All that must be the same on all ranks.
     fn describe(&self, step: &Step<'_, A>) -> Vec<String> {
         let begins = if self.broadcast { "" } else { ", the first with these parameters" };
         let mut lines = vec![
-            format!("step number {}{begins}", self.inner.steps()),
+            format!("step number {}{begins}{}", self.inner.steps(), end(step)),
             format!("the learning rate {}", self.inner.learning_rate()),
             format!("shares of {}, non_finite {:?}", self.how, self.non_finite),
         ];
@@ -255,6 +258,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
     // A rank that refused here alone would leave the others waiting. So this checks only what is the same on all ranks: the layout, and
     // the step of the optimizer inside with gradients of 0. Before the first step, this rank's parameters stand for those of rank 0.
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        step.note_whole(|| Note::Part(format!("sharded({} ranks)", self.peers.group().size())));
         self.check_own(step)?;
         // One rank alone knows whether all gradients are finite.
         if self.peers.are_none() && skips(self.non_finite, || non_finite(step))? {
@@ -269,11 +273,12 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
         let shard = self.shard(step.layout());
         let own = self.prepare(&shard, &step);
-        let skipped = Report::new(self.inner.learning_rate(), false);
+        let skipped = Report::of_skipped(self.inner.learning_rate());
         let extent = self.extent();
         let begin = (!self.broadcast).then(|| bucket_elements::<A>(BUCKET_BYTES));
         let Some(joint) = self.peers.agree(own)? else { return Ok(skipped) };
         let Self { inner, non_finite: policy, buffers, torn, .. } = self;
+        joint.weigh(&mut step, &mut buffers.all);
         buffers.reduce(joint.group())?;
         // The sum of finite gradients need not be finite. All know before anybody asks for a norm of them.
         let share = Share { extent, ..Share::ALL };
@@ -326,7 +331,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
         self.inner.conclude(result)
     }
 
-    count_inner!();
+    count_inner!(joins);
 
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.shard.as_ref().map(|shard| shard.cut.whole())

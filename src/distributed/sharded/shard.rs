@@ -52,7 +52,9 @@ impl Shard {
             }
         });
         let tensors = tensors.collect();
-        Step::from_parts(Arc::clone(&self.layout), tensors, share)
+        let mut part = Step::from_parts(Arc::clone(&self.layout), tensors, share);
+        part.set_batch(whole.batch());
+        part
     }
 
     /// Where in the share a tensor's part is, if there is one.

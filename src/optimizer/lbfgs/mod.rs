@@ -14,6 +14,7 @@ use crate::params::{Layout, Scalar};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::grad::rows::ELEMENTWISE;
+use crate::step::memo::Note;
 use crate::step::share::Extent;
 use crate::step::{Optimizer, Report, Step, counter, norm};
 
@@ -209,6 +210,7 @@ fn ensure_finite<A: Scalar>(step: &Step<'_, A>) -> Result<()> {
 
 impl<A: Scalar> Optimizer<A> for Lbfgs<A> {
     fn check(&self, step: &Step<'_, A>) -> Result<()> {
+        step.note_whole(|| Note::Part(format!("Lbfgs(learning_rate: {:?})", self.learning_rate)));
         let rate = self.settings()?;
         step.share().ensure(Extent::Parameters, "lbfgs")?;
         step.ensure_free("lbfgs", "an optimizer that does not compare gradients along its own moves")?;

@@ -123,6 +123,7 @@ impl Summary {
         for (at, note) in step.take_notes() {
             let Some(tensor) = summary.tensors.get_mut(at) else { continue };
             match note {
+                Note::Skipped | Note::Part(_) | Note::Branch { .. } | Note::BranchesEnd => {} // of no tensor
                 Note::Frozen => tensor.frozen = true,
                 Note::Group(group) if tensor.groups.contains(&group) => {} // of a chain that checks twice
                 Note::Group(group) => tensor.groups.push(group),
