@@ -37,8 +37,9 @@ use crate::step::share::Extent;
 /// Projected gradient descent. In optax, apply the functions of `optax.projections` to the parameters after `apply_updates`; in Keras,
 /// `kernel_constraint`.
 ///
-/// Write `project` after [`lookahead`](crate::OptimizerExt::lookahead) and [`local_steps`](crate::distributed::LocalSteps), which move
-/// parameters themselves.
+/// Write `project` after [`lookahead`](crate::OptimizerExt::lookahead) and `local_steps`, which move
+/// parameters themselves. Parameters of 16 bits are projected before they are rounded; with `kahan`, which adds what
+/// rounding has lost before, they may end outside of the set by that.
 ///
 /// # Errors
 /// [`StepError::PatternUnmatched`](crate::error::StepError::PatternUnmatched), and [`ArgumentError::Range`](crate::error::ArgumentError::Range) for
@@ -51,7 +52,7 @@ use crate::step::share::Extent;
 /// ```
 /// use gradus::{prelude::*, set::Interval};
 ///
-/// let mut opt = Sgd::new(0.5).project("*", Interval::new(0.0, 1.0));
+/// let mut opt = Sgd::new(0.5).project("**", Interval::new(0.0, 1.0));
 /// let mut w = vec![0.5, 0.25];
 /// for _ in 0..10 {
 ///     let grads = vec![w[0] - 2.0, w[1] - 0.75]; // a minimum at [2, 0.75]
@@ -107,7 +108,7 @@ impl<A: Element> fmt::Debug for Project<A> {
 
 #[cfg(test)]
 mod tests {
-    use ndarray::{Array1, Array2, ArrayViewMutD, ShapeBuilder, array};
+    use ndarray::{Array1, Array2, Array3, ArrayViewMutD, Axis, ShapeBuilder, array};
 
     use crate::error::{ArgumentError, Error, StepError};
     use crate::prelude::*;
@@ -129,24 +130,24 @@ mod tests {
             opt.step(&mut w, &array![0.0, 0.0]).unwrap();
             w
         };
-        assert_eq!(moved(&mut Sgd::new(1.0).project("*", NonNegative)), array![3.0, 0.0]);
-        assert_eq!(moved(&mut Sgd::new(1.0).project("*", Interval::at_least(-1.0))), array![3.0, -1.0]);
-        assert_eq!(moved(&mut Sgd::new(1.0).project("*", Interval::at_most(-1.0))), array![-1.0, -4.0]);
-        assert_eq!(moved(&mut Sgd::new(1.0).project("*", UnitNorm::per_tensor())), array![0.6, -0.8]);
-        assert_eq!(moved(&mut Sgd::new(1.0).project("*", UnitNorm::per_row())), array![0.6, -0.8]);
-        assert_eq!(moved(&mut Sgd::new(1.0).project("*", MaxNorm::per_tensor(2.5))), array![1.5, -2.0]);
-        assert_eq!(moved(&mut Sgd::new(1.0).project("*", MaxNorm::per_tensor(0.0))), array![0.0, 0.0]);
-        assert_eq!(moved(&mut Sgd::new(1.0).project("*", Simplex::per_tensor().scale(2.0))), array![2.0, 0.0]);
-        assert_eq!(moved(&mut Sgd::new(1.0).project("*", L1Ball::per_tensor(3.0))), array![1.0, -2.0]);
-        assert_eq!(moved(&mut Sgd::new(1.0).project("*", L1Ball::per_tensor(0.0))), array![0.0, 0.0]);
+        assert_eq!(moved(&mut Sgd::new(1.0).project("**", NonNegative)), array![3.0, 0.0]);
+        assert_eq!(moved(&mut Sgd::new(1.0).project("**", Interval::at_least(-1.0))), array![3.0, -1.0]);
+        assert_eq!(moved(&mut Sgd::new(1.0).project("**", Interval::at_most(-1.0))), array![-1.0, -4.0]);
+        assert_eq!(moved(&mut Sgd::new(1.0).project("**", UnitNorm::per_tensor())), array![0.6, -0.8]);
+        assert_eq!(moved(&mut Sgd::new(1.0).project("**", UnitNorm::per_row())), array![0.6, -0.8]);
+        assert_eq!(moved(&mut Sgd::new(1.0).project("**", MaxNorm::per_tensor(2.5))), array![1.5, -2.0]);
+        assert_eq!(moved(&mut Sgd::new(1.0).project("**", MaxNorm::per_tensor(0.0))), array![0.0, 0.0]);
+        assert_eq!(moved(&mut Sgd::new(1.0).project("**", Simplex::per_tensor().scale(2.0))), array![2.0, 0.0]);
+        assert_eq!(moved(&mut Sgd::new(1.0).project("**", L1Ball::per_tensor(3.0))), array![1.0, -2.0]);
+        assert_eq!(moved(&mut Sgd::new(1.0).project("**", L1Ball::per_tensor(0.0))), array![0.0, 0.0]);
         let doubled = |mut values: ArrayViewMutD<'_, f64>| values *= 2.0;
-        assert_eq!(moved(&mut Sgd::new(1.0).project("*", doubled)), array![6.0, -8.0]);
+        assert_eq!(moved(&mut Sgd::new(1.0).project("**", doubled)), array![6.0, -8.0]);
         // The one written first comes first.
-        let ordered = |opt: Sgd<f64>| opt.project("*", doubled).project("*", Interval::new(-5.0, 5.0));
+        let ordered = |opt: Sgd<f64>| opt.project("**", doubled).project("**", Interval::new(-5.0, 5.0));
         assert_eq!(moved(&mut ordered(Sgd::new(1.0))), array![5.0, -5.0]);
-        let reversed = |opt: Sgd<f64>| opt.project("*", Interval::new(-3.5, 3.5)).project("*", doubled);
+        let reversed = |opt: Sgd<f64>| opt.project("**", Interval::new(-3.5, 3.5)).project("**", doubled);
         assert_eq!(moved(&mut reversed(Sgd::new(1.0))), array![6.0, -7.0]);
-        let apart = Sgd::new(1.0).project("*", Interval::at_least(2.0)).project("*", Interval::at_most(-1.0));
+        let apart = Sgd::new(1.0).project("**", Interval::at_least(2.0)).project("**", Interval::at_most(-1.0));
         assert_eq!(moved(&mut { apart }), array![-1.0, -1.0]);
     }
 
@@ -164,10 +165,10 @@ mod tests {
             for later in [true, false] {
                 let opt = Sgd::new(1.0);
                 let mut opt: Box<dyn Optimizer<f64>> = match (chain, later) {
-                    (true, true) => Box::new(opt.ema(0.5).project("*", MaxNorm::per_tensor(1.0))),
-                    (true, false) => Box::new(opt.ema(0.5).project("*", Interval::at_most(1.0))),
-                    (false, true) => Box::new(opt.project("*", MaxNorm::per_tensor(1.0)).ema(0.5)),
-                    (false, false) => Box::new(opt.project("*", Interval::at_most(1.0)).ema(0.5)),
+                    (true, true) => Box::new(opt.ema(0.5).project("**", MaxNorm::per_tensor(1.0))),
+                    (true, false) => Box::new(opt.ema(0.5).project("**", Interval::at_most(1.0))),
+                    (false, true) => Box::new(opt.project("**", MaxNorm::per_tensor(1.0)).ema(0.5)),
+                    (false, false) => Box::new(opt.project("**", Interval::at_most(1.0)).ema(0.5)),
                 };
                 let (mut w, mut average) = (array![0.0], array![0.0]);
                 opt.step(&mut w, &array![-0.5]).unwrap();
@@ -187,13 +188,13 @@ mod tests {
         let expected = (&start - &(&grads * 0.1)).mapv(|x| x.clamp(-0.5, 0.25));
         let mut columns = Array2::zeros((300, 211).f());
         columns.assign(&start);
-        let mut wide = Array2::zeros((300, 422));
+        let mut wide = Array3::zeros((300, 211, 2));
         let [mut rows, mut followed] = [start.clone(), start.clone()];
-        let opt = || Sgd::new(0.1).project("*", Interval::new(-0.5, 0.25));
+        let opt = || Sgd::new(0.1).project("**", Interval::new(-0.5, 0.25));
         opt().step(&mut rows, &grads).unwrap();
         opt().step(&mut columns, &grads).unwrap();
         opt().ema(0.5).step(&mut followed, &grads).unwrap();
-        let mut strided = wide.slice_mut(ndarray::s![.., ..;2]);
+        let mut strided = wide.index_axis_mut(Axis(2), 0);
         strided.assign(&start);
         opt().step(&mut strided, &grads).unwrap();
         assert!(strided == expected && rows == expected && columns == expected && followed == expected);
@@ -204,12 +205,12 @@ mod tests {
         let step = |mut opt: Box<dyn Optimizer<f64>>| opt.step(&mut array![1.0], &array![1.0]).unwrap_err();
         let sgd = || Sgd::new(0.1);
         let wrong: [(Box<dyn Optimizer<f64>>, &str, f64); 6] = [
-            (Box::new(sgd().project("*", Interval::new(1.0, 0.5))), "upper", 0.5),
-            (Box::new(sgd().project("*", MaxNorm::per_tensor(-1.0))), "radius", -1.0),
-            (Box::new(sgd().project("*", L1Ball::per_row(-1.0))), "radius", -1.0),
-            (Box::new(sgd().project("*", L1Ball::per_row(f64::INFINITY))), "radius", f64::INFINITY),
-            (Box::new(sgd().project("*", Simplex::per_row().scale(0.0))), "scale", 0.0),
-            (Box::new(sgd().project("*", MaxNorm::per_row(f64::INFINITY))), "radius", f64::INFINITY),
+            (Box::new(sgd().project("**", Interval::new(1.0, 0.5))), "upper", 0.5),
+            (Box::new(sgd().project("**", MaxNorm::per_tensor(-1.0))), "radius", -1.0),
+            (Box::new(sgd().project("**", L1Ball::per_row(-1.0))), "radius", -1.0),
+            (Box::new(sgd().project("**", L1Ball::per_row(f64::INFINITY))), "radius", f64::INFINITY),
+            (Box::new(sgd().project("**", Simplex::per_row().scale(0.0))), "scale", 0.0),
+            (Box::new(sgd().project("**", MaxNorm::per_row(f64::INFINITY))), "radius", f64::INFINITY),
         ];
         for (opt, name, number) in wrong {
             let error = step(opt);
@@ -217,13 +218,13 @@ mod tests {
             assert!(is_named, "{error:?}");
         }
         assert!(
-            step(Box::new(sgd().project("*", Interval::at_least(f64::NAN)))).to_string().starts_with("lower is NaN")
+            step(Box::new(sgd().project("**", Interval::at_least(f64::NAN)))).to_string().starts_with("lower is NaN")
         );
         let unmatched = step(Box::new(sgd().project("x", NonNegative)));
         assert!(matches!(unmatched, Error::Step(StepError::PatternUnmatched { .. })));
-        let averaged = step(Box::new(SgdScheduleFree::new(0.1).project("*", NonNegative)));
-        let distances = step(Box::new(DoG::new(1.0).project("*", NonNegative)));
-        let history = step(Box::new(Lbfgs::new(0.1).project("*", NonNegative)));
+        let averaged = step(Box::new(SgdScheduleFree::new(0.1).project("**", NonNegative)));
+        let distances = step(Box::new(DoG::new(1.0).project("**", NonNegative)));
+        let history = step(Box::new(Lbfgs::new(0.1).project("**", NonNegative)));
         for error in [averaged, distances, history] {
             assert!(matches!(error, Error::Step(StepError::OptionNotPossible { option: "project", .. })), "{error:?}");
         }
@@ -231,10 +232,10 @@ mod tests {
 
     #[test]
     fn debug_is_the_call() {
-        let opt = Sgd::<f64>::new(0.1).project("a b", MaxNorm::per_row(2.0)).project("*", Interval::new(0.0, 1.0));
-        let opt = opt.project("*", Simplex::per_tensor().scale(3.0)).project("*", |_: ArrayViewMutD<'_, f64>| {});
-        let expected = "Sgd(learning_rate: 0.1).project(a b, MaxNorm::per_row(2)).project(*, Interval(0, 1))\
-                        .project(*, Simplex::per_tensor().scale(3)).project(*, a closure)";
+        let opt = Sgd::<f64>::new(0.1).project("a b", MaxNorm::per_row(2.0)).project("**", Interval::new(0.0, 1.0));
+        let opt = opt.project("**", Simplex::per_tensor().scale(3.0)).project("**", |_: ArrayViewMutD<'_, f64>| {});
+        let expected = "Sgd(learning_rate: 0.1).project(a b, MaxNorm::per_row(2)).project(**, Interval(0, 1))\
+                        .project(**, Simplex::per_tensor().scale(3)).project(**, a closure)";
         assert_eq!(format!("{opt:?}"), expected);
     }
 }

@@ -26,7 +26,7 @@ use crate::params::Element;
 /// use gradus::{prelude::*, set::Interval};
 /// use ndarray::array;
 ///
-/// let mut opt = Sgd::new(1.0).project("*", Interval::new(-1.0, 2.0));
+/// let mut opt = Sgd::new(1.0).project("**", Interval::new(-1.0, 2.0));
 /// let mut w = array![0.0, 0.0, 0.0];
 /// opt.step(&mut w, &array![3.0, -1.0, -3.0])?;
 /// assert_eq!(w, array![-1.0, 1.0, 2.0]);
@@ -95,7 +95,7 @@ impl<A: Element> Set<A> for Interval {
 /// ```
 /// use gradus::{prelude::*, set::NonNegative};
 ///
-/// let mut opt = Sgd::new(1.0).project("*", NonNegative);
+/// let mut opt = Sgd::new(1.0).project("**", NonNegative);
 /// let mut w = vec![0.5, 0.5];
 /// opt.step(&mut w, &vec![0.25, 2.0])?;
 /// assert_eq!(w, [0.25, 0.0]);

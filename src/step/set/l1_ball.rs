@@ -28,7 +28,7 @@ use crate::params::Element;
 /// use gradus::{prelude::*, set::L1Ball};
 /// use ndarray::array;
 ///
-/// let mut opt = Sgd::new(1.0).project("*", L1Ball::per_tensor(1.0));
+/// let mut opt = Sgd::new(1.0).project("**", L1Ball::per_tensor(1.0));
 /// let mut w = array![0.5, 0.0, 0.0];
 /// opt.step(&mut w, &array![-0.75, 0.75, 0.25])?; // [1.25, −0.75, −0.25]
 /// assert_eq!(w, array![0.75, -0.25, 0.0]);

@@ -46,7 +46,7 @@ fn rescale<A: Element>(values: &mut ArrayViewMutD<'_, A>, from: f64, to: f64) {
 /// use gradus::{prelude::*, set::MaxNorm};
 /// use ndarray::array;
 ///
-/// let mut opt = Sgd::new(1.0).project("*", MaxNorm::per_row(5.0));
+/// let mut opt = Sgd::new(1.0).project("**", MaxNorm::per_row(5.0));
 /// let mut w = array![[6.0, 8.0], [3.0, 4.0]];
 /// opt.step(&mut w, &array![[0.0, 0.0], [1.0, 0.0]])?;
 /// assert_eq!(w, array![[3.0, 4.0], [2.0, 4.0]]);
@@ -114,7 +114,7 @@ impl<A: Element> Set<A> for MaxNorm {
 /// use gradus::{prelude::*, set::UnitNorm};
 /// use ndarray::array;
 ///
-/// let mut opt = Sgd::new(1.0).project("*", UnitNorm::per_tensor());
+/// let mut opt = Sgd::new(1.0).project("**", UnitNorm::per_tensor());
 /// let mut w = array![0.0, 4.0];
 /// opt.step(&mut w, &array![-3.0, 0.0])?;
 /// assert_eq!(w, array![0.6, 0.8]);

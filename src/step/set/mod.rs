@@ -6,7 +6,7 @@
 //! use gradus::{prelude::*, set::NonNegative};
 //! use ndarray::array;
 //!
-//! let mut opt = Sgd::new(1.0).project("*", NonNegative);
+//! let mut opt = Sgd::new(1.0).project("**", NonNegative);
 //! let mut w = array![0.5, 0.5];
 //! opt.step(&mut w, &array![0.25, 2.0])?;
 //! assert_eq!(w, array![0.25, 0.0]);
@@ -36,7 +36,7 @@
 //!     let mean = values.mean().unwrap_or(0.0);
 //!     values -= mean;
 //! };
-//! let mut opt = Sgd::new(1.0).project("*", centered);
+//! let mut opt = Sgd::new(1.0).project("**", centered);
 //! let mut w = array![1.0, 0.0];
 //! opt.step(&mut w, &array![0.0, 0.0])?;
 //! assert_eq!(w, array![0.5, -0.5]);

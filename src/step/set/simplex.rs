@@ -34,7 +34,7 @@ use crate::params::Element;
 /// use gradus::{prelude::*, set::Simplex};
 /// use ndarray::array;
 ///
-/// let mut opt = Sgd::new(1.0).project("*", Simplex::per_tensor());
+/// let mut opt = Sgd::new(1.0).project("**", Simplex::per_tensor());
 /// let mut w = array![0.5, 0.25, 0.25];
 /// opt.step(&mut w, &array![-0.25, 0.0, 1.0])?; // [0.75, 0.25, −0.75]
 /// assert_eq!(w, array![0.75, 0.25, 0.0]);
