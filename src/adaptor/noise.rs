@@ -37,8 +37,8 @@ use crate::step::{Grad, Step};
 /// A copy of the gradients, made for the check and again for the step.
 ///
 /// # Conventions
-/// optax's `add_noise(eta, gamma, seed)`, with other random numbers. This noise does not make training private; for that, see
-/// [`federated::privacy`](crate::guide::federated).
+/// optax's `add_noise(eta, gamma, seed)`, with other random numbers. This noise does not make training private: for that, the feature `federated` has
+/// `federated::privacy`.
 ///
 /// # Errors
 /// [`StepError::HyperParameter`](crate::error::StepError::HyperParameter) for η or γ outside its range.

@@ -47,15 +47,15 @@ pub trait StepExt<A: Element>: Optimizer<A> {
     /// let opt = Sgd::new(0.1).accumulate(4).clip_global_norm(1.0);
     /// let chain = opt.describe(&array![0.0])?;
     /// println!("{chain}");
-    /// # assert_eq!(chain.to_string(), "clip_global_norm(1.0)\naccumulate(4)\nSgd(learning_rate: 0.1)\n\
-    /// # warning: clip_global_norm(1.0) is after accumulate(4) in the chain: it clips each micro-batch; to clip their mean, write it before `accumulate`");
+    /// # assert_eq!(chain.to_string(), "clip_global_norm(1)\naccumulate(4)\nSgd(learning_rate: 0.1)\n\
+    /// # warning: clip_global_norm(1) is after accumulate(4) in the chain: it clips each micro-batch; to clip their mean, write it before `accumulate`");
     /// # Ok::<(), gradus::Error>(())
     /// ```
     /// ```text
-    /// clip_global_norm(1.0)
+    /// clip_global_norm(1)
     /// accumulate(4)
     /// Sgd(learning_rate: 0.1)
-    /// warning: clip_global_norm(1.0) is after accumulate(4) in the chain: it clips each micro-batch; to clip their mean, write it before `accumulate`
+    /// warning: clip_global_norm(1) is after accumulate(4) in the chain: it clips each micro-batch; to clip their mean, write it before `accumulate`
     /// ```
     ///
     /// # Errors

@@ -419,6 +419,11 @@ fn cases() -> Vec<Case> {
                 grads.insert("b", array![1.7e308, -1.7e308, 1.0].into_dyn());
                 opt.clip_global_norm(1.0).step(params, grads)
             }),
+        case("TooManySkipped", "1 steps in a row are skipped, and max_skipped allows 0",
+            |opt, params, grads, _| {
+                grads.get_mut("b").unwrap()[1] = f64::NAN;
+                opt.skip_nonfinite().max_skipped(0).step(params, grads)
+            }),
         case("PatternUnmatched", "pattern \"nope.**\" matches no tensor; the tensors are \"a\", \"b\", \"c\"",
             |opt, params, grads, _| opt.freeze("nope.**").step(params, grads)),
         case("PatternUnmatched", "pattern \"b.*\" matches no tensor; the tensors are \"a\", \"b\", \"c\"",
