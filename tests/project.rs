@@ -250,7 +250,10 @@ fn rows_of_an_embedding() {
         w
     };
     let sgd = || Sgd::new(1.0).ema(0.5);
-    assert_eq!(step(Box::new(sgd().project("**", MaxNorm::per_row(5.0)))), array![[3.0, 4.0], [-3.0, 4.0], [-3.0, 4.0]]);
+    assert_eq!(
+        step(Box::new(sgd().project("**", MaxNorm::per_row(5.0)))),
+        array![[3.0, 4.0], [-3.0, 4.0], [-3.0, 4.0]]
+    );
     assert_eq!(step(Box::new(sgd().project("**", NonNegative))), array![[3.0, 4.0], [-3.0, 4.0], [0.0, 8.0]]);
     let both = sgd().project("**", NonNegative).project("**", MaxNorm::per_row(4.0));
     assert_eq!(step(Box::new(both)), array![[3.0, 4.0], [-3.0, 4.0], [0.0, 4.0]]);
