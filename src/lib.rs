@@ -38,5 +38,7 @@ pub use optimizer::list::*;
 pub use params::{Element, Params, ParamsMut, Pattern, Rows, Scalar};
 pub use schedule::Hyper;
 pub use state::{Commit, StateDict, StateReader, StateWriter};
-pub use step::{Adjust, Follower, Grad, Made, Optimizer, PerTensor, Preview, Replaced, Report, Step, Tensor};
+pub use step::{
+    Adjust, Follower, Grad, Made, Optimizer, PerTensor, Preview, Replaced, Report, Step, StopReason, Tensor,
+};
 pub use step::{set, tree};

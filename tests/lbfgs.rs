@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use gradus::error::{ArgumentError, StateError, StepError};
-use gradus::optimizer::Stop;
+use gradus::optimizer::LbfgsStop;
 use gradus::{Error, StateDict, prelude::*};
 use ndarray::{Array1, Array2, ArrayView2, ShapeBuilder, array};
 
@@ -27,13 +27,13 @@ fn finds_the_bottom_of_a_quadratic() {
     let mut opt = Lbfgs::new(1.0).strong_wolfe(true).iterations(60).tolerance_change(0.0);
     let report = opt.step_with(&mut w, quadratic).unwrap();
     assert!(w.iter().all(|x| (x - 1.0_f64).abs() < 1e-8), "{w}");
-    assert_eq!(report.stop, Stop::Gradient);
+    assert_eq!(report.stop, LbfgsStop::Gradient);
     assert!(report.evaluations <= 75 && report.iterations < 60, "{report:?}");
     assert!(report.loss < 1e-14 && report.initial_loss > 100.0);
     // There already: one evaluation, nothing moves.
     let before = w.clone();
     let report = opt.step_with(&mut w, quadratic).unwrap();
-    assert!(w == before && (report.iterations, report.evaluations, report.stop) == (0, 1, Stop::Gradient));
+    assert!(w == before && (report.iterations, report.evaluations, report.stop) == (0, 1, LbfgsStop::Gradient));
 }
 
 /// Both conditions between the points where iterations begin, of which there is one a call.
@@ -72,7 +72,7 @@ fn turns_back_from_what_is_not_finite() {
         assert!((w[0] - 1.0_f64).abs() < 1e-6, "{w} {report:?}");
         let (mut w, mut opt) = (array![0.0], Lbfgs::new(30.0));
         let report = opt.step_with(&mut w, hostile).unwrap();
-        assert_eq!((w, report.stop, report.loss), (array![0.0], Stop::NotFinite, 1.0));
+        assert_eq!((w, report.stop, report.loss), (array![0.0], LbfgsStop::NotFinite, 1.0));
     }
 }
 
@@ -193,7 +193,7 @@ fn an_iteration_that_is_taken_back_leaves_the_history() {
     let (mut opt, mut w) = (fresh().iterations(20), Array1::zeros(6));
     let report = opt.step_with(&mut w, hostile(8)).unwrap();
     // The first evaluation is at the beginning: the seventh iteration is taken back.
-    assert_eq!((report.stop, report.iterations, opt.steps()), (Stop::NotFinite, 6, 6));
+    assert_eq!((report.stop, report.iterations, opt.steps()), (LbfgsStop::NotFinite, 6, 6));
     let (mut other, mut expected) = (fresh().iterations(7), Array1::zeros(6));
     (0..6).for_each(|_| {
         let (_, grad) = quadratic(&expected);

@@ -154,7 +154,8 @@ impl<A: Element> Optimizer<A> for Router<A> {
         }
         self.layout = Some(layout);
         let moved = reports.iter().any(|report| report.moved);
-        Ok(Report::new(reports[0].learning_rate, moved))
+        let stop = reports.iter().find_map(|report| report.stop);
+        Ok(Report { stop, ..Report::new(reports[0].learning_rate, moved) })
     }
 
     fn conclude(&mut self, result: Result<Report>) -> Result<Report> {

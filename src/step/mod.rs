@@ -36,7 +36,7 @@ pub use optimizer::Optimizer;
 pub(crate) use optimizer::{find, find_mut};
 pub use per_tensor::{Made, PerTensor};
 pub use replaced::Replaced;
-pub use report::Report;
+pub use report::{Report, StopReason};
 pub use tensor::{Adjust, Tensor};
 
 /// One optimizer step: a list of [`Tensor`]s, each a parameter with its gradient. Paths and shapes have been checked. The tensors are in
@@ -61,6 +61,8 @@ pub(crate) struct Context<'a> {
     layout: Arc<Layout>,
     number: u64,
     share: Share<'a>,
+    /// The loss of the parameters, if it is known.
+    loss: Option<f64>,
     /// Shared with the step's previews once there is one.
     memo: OnceCell<Memo>,
 }
@@ -84,7 +86,7 @@ impl<'a, A: Element> Step<'a, A> {
     ) -> Result<Self> {
         let (layout, mut tensors) = walk_params(params, known)?;
         let is_as_paired = walk_grads(grads, &layout, &mut tensors)?;
-        let context = Context { layout, number: 0, share: Share::ALL, memo: OnceCell::new() };
+        let context = Context { layout, number: 0, share: Share::ALL, loss: None, memo: OnceCell::new() };
         Ok(Self { context, tensors, is_as_paired })
     }
 
@@ -99,13 +101,13 @@ impl<'a, A: Element> Step<'a, A> {
         let (layout, mut tensors) = walk_params(params, known)?;
         let is_as_paired = walk_grads(grads, &layout, &mut tensors)?;
         Layout::ensure_known(known, &layout)?;
-        let context = Context { layout, number: steps, share: Share::ALL, memo: OnceCell::new() };
+        let context = Context { layout, number: steps, share: Share::ALL, loss: None, memo: OnceCell::new() };
         Ok(Self { context, tensors, is_as_paired })
     }
 
     /// A step of these tensors, in the order of the layout.
     pub(crate) fn from_parts(layout: Arc<Layout>, tensors: Vec<Tensor<'a, A>>, share: Share<'a>) -> Self {
-        Self::in_context(Context { layout, number: 0, share, memo: OnceCell::new() }, tensors)
+        Self::in_context(Context { layout, number: 0, share, loss: None, memo: OnceCell::new() }, tensors)
     }
 
     /// A step of these tensors with the context of another step: its share, number and measurements.
@@ -130,6 +132,16 @@ impl<'a, A: Element> Step<'a, A> {
     /// that branch.
     pub fn number(&self) -> u64 {
         self.context.number
+    }
+
+    /// The loss of the parameters before this step, if it was passed to [`step_with_loss`](crate::OptimizerExt::step_with_loss).
+    pub fn loss(&self) -> Option<f64> {
+        self.context.loss
+    }
+
+    /// Sets the loss of the parameters before this step.
+    pub(crate) fn set_loss(&mut self, loss: f64) {
+        self.context.loss = Some(loss);
     }
 
     /// Sets the number of the step: the steps its optimizer has taken before.

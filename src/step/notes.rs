@@ -23,6 +23,7 @@ impl<'a, A: Element> Step<'a, A> {
             layout: Arc::new(Layout::new(infos)?),
             number,
             share: Share::ALL,
+            loss: None,
             memo: OnceCell::from(Memo::noting()),
         };
         Ok(Self::in_context(context, tensors))

@@ -93,7 +93,7 @@ mod curvature {
 
 /// Every adaptor, every precision, and chains of them.
 #[rustfmt::skip] // one chain, one line
-const PLAIN: [(&str, Build); 41] = [
+const PLAIN: [(&str, Build); 43] = [
     ("lbfgs", || Box::new(Lbfgs::new(0.01).history(3))),
     ("muon beside adamw", || Box::new(AdamW::new(0.05).route("*.weight", Muon::new(0.02)))),
     ("sgd", || Box::new(Sgd::new(0.1))),
@@ -116,6 +116,8 @@ const PLAIN: [(&str, Build); 41] = [
     ("ema, debiased", || Box::new(AdamW::new(0.05).ema(0.9).debiased(true))),
     ("ema, warm-up", || Box::new(AdamW::new(0.05).ema(0.9).warmup(true))),
     ("swa", || Box::new(AdamW::new(0.05).swa(3, 4))),
+    ("keep_best", || Box::new(AdamW::new(0.05).keep_best())),
+    ("stop", || Box::new(AdamW::new(0.05).stop().patience(3))),
     ("lookahead", || Box::new(AdamW::new(0.05).lookahead(4, 0.5))),
     ("averages of averages", || Box::new(AdamW::new(0.05).lookahead(3, 0.5).swa(2, 2).ema(Plateau::new(0.9)))),
     ("layerwise_decay", || Box::new(AdamW::new(0.05).layerwise_decay(0.5, ["a.**", "b.**"]))),

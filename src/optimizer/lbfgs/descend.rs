@@ -14,7 +14,7 @@ const SEARCH: u64 = 25;
 
 /// The reason why [`Lbfgs::step_with`] stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
+pub enum LbfgsStop {
     /// The maximum number of iterations was reached.
     Iterations,
     /// The maximum number of evaluations was reached.
@@ -40,7 +40,7 @@ pub struct LbfgsReport {
     /// The number of evaluations of the loss.
     pub evaluations: u64,
     /// The reason why it stopped.
-    pub stop: Stop,
+    pub stop: LbfgsStop,
 }
 
 impl<A: Scalar> Lbfgs<A> {
@@ -91,7 +91,7 @@ impl<A: Scalar> Lbfgs<A> {
         let (active, mut grad) = flat_grads(&own);
         drop(own);
         let initial_loss = loss;
-        let mut report = LbfgsReport { initial_loss, loss, iterations: 0, evaluations: 1, stop: Stop::Gradient };
+        let mut report = LbfgsReport { initial_loss, loss, iterations: 0, evaluations: 1, stop: LbfgsStop::Gradient };
         self.layout = Some(Arc::clone(&layout));
         if largest(&grad) <= self.tolerance_grad {
             return Ok(report);
@@ -128,7 +128,7 @@ impl<A: Scalar> Lbfgs<A> {
             self.memory.grad.clone_from(&grad);
             if slope.is_nan() || slope > -self.tolerance_change {
                 self.memory.movement = scaled(&direction, guess);
-                break Stop::Change;
+                break LbfgsStop::Change;
             }
             let before = (position.clone(), loss);
             let last = report.iterations == self.iterations;
@@ -167,21 +167,21 @@ impl<A: Scalar> Lbfgs<A> {
                 self.memory = remembered;
                 self.steps -= 1;
                 report.iterations -= 1;
-                break Stop::NotFinite;
+                break LbfgsStop::NotFinite;
             }
             rate = self.rate()?;
             if last {
-                break Stop::Iterations;
+                break LbfgsStop::Iterations;
             }
             if report.evaluations >= self.most_evaluations() {
-                break Stop::Evaluations;
+                break LbfgsStop::Evaluations;
             }
             if largest(&grad) <= self.tolerance_grad {
-                break Stop::Gradient;
+                break LbfgsStop::Gradient;
             }
             let small = largest(&self.memory.movement) <= self.tolerance_change;
             if small || (loss - before.1).abs() < self.tolerance_change {
-                break Stop::Change;
+                break LbfgsStop::Change;
             }
         };
         report.loss = loss;

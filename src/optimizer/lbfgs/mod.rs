@@ -20,7 +20,7 @@ use crate::step::{Optimizer, Report, Step, counter, norm};
 use memory::Memory;
 use vector::{dot, flat_grads, largest, scaled, sum_of_sizes, times};
 
-pub use descend::{LbfgsReport, Stop};
+pub use descend::{LbfgsReport, LbfgsStop};
 
 /// L-BFGS, for problems in which the whole loss is computed at every step.
 ///
@@ -60,7 +60,7 @@ pub use descend::{LbfgsReport, Stop};
 /// # Errors
 /// [`StepError::NonFiniteGradient`], [`ArgumentError::NotFinite`](crate::error::ArgumentError::NotFinite) for a loss, [`StepError::HyperParameter`]. If an evaluation
 /// returns an error, parameters and state are unchanged. If it panics, the parameters are those of that evaluation. If a loss or gradient is not finite
-/// during a line search, the search tries shorter steps. Without a line search, the iteration is undone and the call ends with [`Stop::NotFinite`].
+/// during a line search, the search tries shorter steps. Without a line search, the iteration is undone and the call ends with [`LbfgsStop::NotFinite`].
 ///
 /// # Example
 /// ```
