@@ -1,4 +1,4 @@
-//! Curve fitting: amplitude, rate and offset of a decay, y = a·exp(−r·t) + c, in a `Vec<f64>`. The gradient is calculus by hand.
+//! Curve fitting: amplitude, rate and offset of a decay, y = a·exp(−r·t) + c, all of them ≥ 0, in a `Vec<f64>`. The gradient is calculus by hand.
 //!
 //! ```sh
 //! cargo run --release --example curve_fit
@@ -21,8 +21,8 @@ fn main() -> gradus::Result<()> {
         }
         (loss, grads)
     };
-    let mut fit = vec![1.0, 1.0, 0.0];
-    let report = Lbfgs::new(1.0).strong_wolfe(true).iterations(100).step_with(&mut fit, squared_errors)?;
+    let (mut fit, opt) = (vec![1.0, 1.0, 0.0], Lbfgs::new(1.0).history(10).strong_wolfe(true).iterations(100));
+    let report = opt.bounds(&[0.0; 3], &[f64::INFINITY; 3])?.step_with(&mut fit, squared_errors)?;
     println!("a = {:.3}, r = {:.3}, c = {:.3} with a loss of {:.1e}", fit[0], fit[1], fit[2], report.loss);
     assert!(fit.iter().zip([2.5, 1.3, 0.5]).all(|(found, truth)| (found - truth).abs() < 0.02));
     Ok(())

@@ -39,6 +39,7 @@ pub use params::{Element, Params, ParamsMut, Pattern, Rows, Scalar};
 pub use schedule::Hyper;
 pub use state::{Commit, StateDict, StateReader, StateWriter};
 pub use step::{
-    Adjust, ChainDescription, Follower, Grad, Made, Optimizer, PerTensor, Preview, Replaced, Report, Step, Tensor,
+    Adjust, ChainDescription, Follower, Grad, Made, Optimizer, PerTensor, Preview, Replaced, Report, Step, StopReason,
+    Tensor,
 };
 pub use step::{set, tree};

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use gradus::error::{ArgumentError, StateError, StepError};
-use gradus::optimizer::Stop;
+use gradus::optimizer::LbfgsStop;
 use gradus::{Error, StateDict, prelude::*};
 use ndarray::{Array1, Array2, ArrayView2, ShapeBuilder, array};
 
@@ -27,13 +27,13 @@ fn finds_the_bottom_of_a_quadratic() {
     let mut opt = Lbfgs::new(1.0).strong_wolfe(true).iterations(60).tolerance_change(0.0);
     let report = opt.step_with(&mut w, quadratic).unwrap();
     assert!(w.iter().all(|x| (x - 1.0_f64).abs() < 1e-8), "{w}");
-    assert_eq!(report.stop, Stop::Gradient);
+    assert_eq!(report.stop, LbfgsStop::Gradient);
     assert!(report.evaluations <= 75 && report.iterations < 60, "{report:?}");
     assert!(report.loss < 1e-14 && report.initial_loss > 100.0);
     // There already: one evaluation, nothing moves.
     let before = w.clone();
     let report = opt.step_with(&mut w, quadratic).unwrap();
-    assert!(w == before && (report.iterations, report.evaluations, report.stop) == (0, 1, Stop::Gradient));
+    assert!(w == before && (report.iterations, report.evaluations, report.stop) == (0, 1, LbfgsStop::Gradient));
 }
 
 /// Both conditions between the points where iterations begin, of which there is one a call.
@@ -72,7 +72,7 @@ fn turns_back_from_what_is_not_finite() {
         assert!((w[0] - 1.0_f64).abs() < 1e-6, "{w} {report:?}");
         let (mut w, mut opt) = (array![0.0], Lbfgs::new(30.0));
         let report = opt.step_with(&mut w, hostile).unwrap();
-        assert_eq!((w, report.stop, report.loss), (array![0.0], Stop::NotFinite, 1.0));
+        assert_eq!((w, report.stop, report.loss), (array![0.0], LbfgsStop::NotFinite, 1.0));
     }
 }
 
@@ -193,7 +193,7 @@ fn an_iteration_that_is_taken_back_leaves_the_history() {
     let (mut opt, mut w) = (fresh().iterations(20), Array1::zeros(6));
     let report = opt.step_with(&mut w, hostile(8)).unwrap();
     // The first evaluation is at the beginning: the seventh iteration is taken back.
-    assert_eq!((report.stop, report.iterations, opt.steps()), (Stop::NotFinite, 6, 6));
+    assert_eq!((report.stop, report.iterations, opt.steps()), (LbfgsStop::NotFinite, 6, 6));
     let (mut other, mut expected) = (fresh().iterations(7), Array1::zeros(6));
     (0..6).for_each(|_| {
         let (_, grad) = quadratic(&expected);
@@ -467,5 +467,106 @@ fn other_parameters_where_nothing_moved() {
         let mut opt = Lbfgs::<f32>::new(0.1).master_weights();
         opt.step(&mut Array1::<f16>::default(2), &Array1::<f16>::default(2)).unwrap();
         assert!(changed(opt.step(&mut Array1::<f16>::default(3), &Array1::<f16>::default(3))));
+    }
+}
+
+mod bounds {
+    use super::*;
+
+    /// Tensors of several shapes, one of them without a gradient, inside and outside of the bounds, by the loss and by single steps.
+    #[test]
+    fn every_tensor_has_its_own() {
+        type Tree = (Array2<f64>, Array1<f64>, Array1<f64>);
+        let target = (array![[2.0, -3.0], [0.25, 9.0]], array![-1.0]);
+        let grads = |w: &Tree| (&w.0 - &target.0, &w.1 - &target.1, None::<Array1<f64>>);
+        let loss = |w: &Tree| {
+            let grads = grads(w);
+            (0.5 * (grads.0.mapv(|g| g * g).sum() + grads.1.mapv(|g| g * g).sum()), grads)
+        };
+        let lower = (Array2::from_elem((2, 2), -1.0), array![0.0], array![5.0]);
+        let upper = (array![[1.0, 1.0], [1.0, f64::INFINITY]], array![0.5], array![6.0]);
+        let solution = (array![[1.0, -1.0], [0.25, 9.0]], array![0.0], array![7.0]);
+        // Not only the tensor without a gradient starts outside.
+        let start = (array![[0.0, 0.0], [3.0, 0.0]], array![0.25], array![7.0]);
+        let close = |w: &Tree| {
+            let near = |a: &f64, b: &f64| (a - b).abs() < 1e-6;
+            w.0.iter().zip(&solution.0).all(|(a, b)| near(a, b)) && w.1 == solution.1 && w.2 == solution.2
+        };
+        for search in [false, true] {
+            let mut opt = Lbfgs::new(1.0).history(5).strong_wolfe(search).bounds(&lower, &upper).unwrap();
+            let mut w = start.clone();
+            let report = opt.step_with(&mut w, loss).unwrap();
+            assert!(close(&w) && report.stop == LbfgsStop::Gradient, "{w:?} {report:?}");
+            assert_eq!(w.0[[0, 0]], 1.0);
+            let single = Lbfgs::new(1.0).history(5).strong_wolfe(search).bounds(&lower, &upper).unwrap();
+            let (mut opt, mut w) = (single.clip_global_norm(f64::INFINITY), start.clone());
+            for _ in 0..30 {
+                let grads = grads(&w);
+                opt.step(&mut w, &grads).unwrap();
+                assert!(w.0.iter().zip(&lower.0).zip(&upper.0).all(|((x, low), high)| low <= x && x <= high), "{w:?}");
+            }
+            assert!(close(&w), "{w:?}");
+            assert!(
+                !opt.step(&mut w, &(array![[-1.0, 1.0], [0.0, 0.0]], array![1.0], None::<Array1<f64>>)).unwrap().moved
+            );
+        }
+    }
+
+    #[test]
+    fn without_bounds_in_the_way_it_is_the_same_minimum() {
+        let far = Array1::from_elem(20, 1e3);
+        let mut w = Array1::zeros(20);
+        let opt = Lbfgs::new(1.0).strong_wolfe(true).iterations(100).tolerance_change(0.0);
+        let report = opt.bounds(&-&far, &far).unwrap().step_with(&mut w, quadratic).unwrap();
+        assert!(w.iter().all(|x| (x - 1.0_f64).abs() < 1e-8) && report.evaluations < 100, "{w} {report:?}");
+    }
+
+    #[test]
+    fn wrong_bounds_are_errors() {
+        let bounds = |lower: Vec<f64>, upper: Vec<f64>| Lbfgs::new(1.0).bounds(&lower, &upper);
+        assert!(matches!(bounds(vec![0.0], vec![1.0, 2.0]), Err(Error::Argument(ArgumentError::Trees { .. }))));
+        for (lower, upper, name) in
+            [(2.0, 1.0, "upper bound"), (f64::NAN, 1.0, "lower bound"), (0.0, f64::NAN, "upper bound")]
+        {
+            let error = bounds(vec![0.0, lower], vec![0.0, upper]).unwrap_err();
+            assert!(
+                matches!(error, Error::Argument(ArgumentError::Range { argument, .. }) if argument == name),
+                "{error}"
+            );
+        }
+        let mut opt = bounds(vec![0.0; 2], vec![1.0; 2]).unwrap();
+        let (mut w, loss) = (vec![2.0; 3], |w: &Vec<f64>| (w[0], vec![1.0; 3]));
+        for error in [opt.step_with(&mut w, loss).unwrap_err(), opt.step(&mut w, &vec![1.0; 3]).unwrap_err()] {
+            assert!(matches!(error, Error::Argument(ArgumentError::Trees { .. })), "{error}");
+        }
+        assert!(w == [2.0; 3] && opt.steps() == 0 && opt.layout().is_none());
+        // A start outside is put back after an error.
+        let mut opt = bounds(vec![0.0], vec![1.0]).unwrap();
+        let mut w = vec![2.0];
+        let loss = |w: &Vec<f64>| (if w[0] > 1.0 { 1.0 } else { f64::NAN }, vec![1.0]);
+        assert!(opt.step_with(&mut w, loss).is_err() && w == [2.0]);
+    }
+
+    /// A resumed run is the same.
+    #[test]
+    fn the_state_has_all() {
+        let new = || {
+            Lbfgs::new(1.0)
+                .history(3)
+                .strong_wolfe(true)
+                .iterations(2)
+                .evaluations(20)
+                .bounds(&array![-1.5, 0.0], &array![0.5, 2.0])
+                .unwrap()
+        };
+        let (mut opt, mut w) = (new(), array![-1.2, 1.0]);
+        opt.step_with(&mut w, rosenbrock).unwrap();
+        let (mut resumed, mut v) = (new(), w.clone());
+        resumed.load_state_dict(&opt.state_dict()).unwrap();
+        for _ in 0..20 {
+            let reports = [opt.step_with(&mut w, rosenbrock).unwrap(), resumed.step_with(&mut v, rosenbrock).unwrap()];
+            assert!(reports[0] == reports[1] && w == v);
+        }
+        assert!((w[0] - 0.5).abs() < 1e-12 && (w[1] - 0.25).abs() < 1e-6, "{w}");
     }
 }

@@ -175,7 +175,8 @@ impl<A: Element> Optimizer<A> for Router<A> {
         self.layout = Some(layout);
         let moved = reports.iter().any(|report| report.moved);
         let skipped = !moved && reports.iter().any(|report| report.skipped);
-        Ok(Report { skipped, ..Report::new(reports[0].learning_rate, moved) })
+        let stop = reports.iter().find_map(|report| report.stop);
+        Ok(Report { skipped, stop, ..Report::new(reports[0].learning_rate, moved) })
     }
 
     fn conclude(&mut self, result: Result<Report>) -> Result<Report> {

@@ -1,16 +1,14 @@
 //! The methods that add adaptors to an optimizer.
 
 use crate::adaptor::{
-    Accumulate, Adapted, AddNoise, Centralize, Ema, Finite, Freeze, Group, Grouped, LayerwiseDecay, Lookahead,
-    Maximize, NonFinite, Project, Router, Sam, SamReport, Swa, Transform, Transforming, Unscale, sam,
+    Accumulate, Adapted, AddNoise, Centralize, Ema, Finite, Freeze, Group, Grouped, KeepBest, LayerwiseDecay,
+    Lookahead, Maximize, NonFinite, Project, Router, Sam, SamReport, Stop, Swa, Transform, Transforming, Unscale, sam,
 };
 use crate::clip::{Adaptive, Norm, QkClip, Value};
 use crate::error::Result;
 use crate::params::{Element, Params, ParamsMut, Pattern, Scalar};
 use crate::schedule::Hyper;
-use crate::step::set::Set;
-use crate::step::tree::Summary;
-use crate::step::{Optimizer, Report, Step, find, find_mut};
+use crate::step::{Optimizer, Report, Step, find, find_mut, set::Set, tree::Summary};
 
 /// The methods that add adaptors to an optimizer. Every [`Optimizer`] has them.
 ///
@@ -60,10 +58,8 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     /// [`learning_rate`](Optimizer::learning_rate). In `local_steps` it changes the optimizer inside, not the outer one.
     ///
     /// ```
-    /// use gradus::{prelude::*, schedule::Linear};
-    ///
+    /// # use gradus::prelude::*;
     /// let mut opt = AdamW::<f32>::new(1e-3).clip_global_norm(1.0).boxed();
-    /// opt.set_learning_rate(Linear::new(1e-3, 0.0, 1000));
     /// opt.set_learning_rate(1e-4);
     /// assert_eq!(opt.learning_rate(), 1e-4);
     /// ```
@@ -154,6 +150,24 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         Adapted::new(self, Accumulate::by(every))
     }
 
+    /// Keeps a copy of the parameters of the lowest loss so far. Take steps with [`step_with_loss`](crate::StepExt::step_with_loss). See [`KeepBest`].
+    #[doc(alias("ModelCheckpoint", "EarlyStopping"))]
+    fn keep_best(self) -> Adapted<Self, KeepBest<A>>
+    where
+        Self: Sized,
+    {
+        Adapted::new(self, KeepBest::new())
+    }
+
+    /// Reports when to stop, by the norm of the gradient, the change of the loss, or patience. See [`Stop`].
+    #[doc(alias = "EarlyStopping")]
+    fn stop(self) -> Adapted<Self, Stop>
+    where
+        Self: Sized,
+    {
+        Adapted::new(self, Stop::new())
+    }
+
     /// Keeps an exponential moving average of the parameters, with this decay. See [`Ema`].
     #[doc(alias("AveragedModel", "get_ema_multi_avg_fn"))]
     fn ema(self, decay: impl Into<Hyper>) -> Adapted<Self, Ema<A>>
@@ -210,19 +224,6 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     ///
     /// The report has `moved: false` if the parameters have not moved uphill: if an `accumulate` gathers gradients, or the step is skipped.
     ///
-    /// ```
-    /// use gradus::prelude::*;
-    /// use ndarray::array;
-    ///
-    /// let mut opt = Sgd::new(0.1).sam(0.5);
-    /// let mut w = array![1.0];
-    /// opt.ascend(&mut w, &array![2.0])?;
-    /// assert!((w[0] - 1.5_f64).abs() < 1e-9);
-    /// opt.step(&mut w, &array![3.0])?; // the gradient at 1.5
-    /// assert_eq!(w, array![0.7]); // 1 − 0.1 · 3
-    /// # Ok::<(), gradus::Error>(())
-    /// ```
-    ///
     /// # Errors
     /// Those of [`Sam`] and of [`step`](Optimizer::step). Nothing has changed then.
     fn ascend(&mut self, params: &mut dyn ParamsMut<Elem = A>, grads: &dyn Params<Elem = A>) -> Result<Report> {
@@ -257,8 +258,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
     }
 
     /// Keeps the tensors that the pattern matches unchanged. Write it last, after clipping. See [`Freeze`].
-    #[doc(alias("no_grad", "set_to_zero"))]
-    #[doc(alias = "requires_grad")]
+    #[doc(alias("no_grad", "set_to_zero", "requires_grad"))]
     fn freeze(self, pattern: impl Into<Pattern>) -> Adapted<Self, Freeze>
     where
         Self: Sized,

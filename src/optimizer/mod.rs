@@ -120,7 +120,7 @@ optimizers! {
     lamb: Lamb; ;
     lars: Lars; LarsRule, LarsValues;
     laprop: LaProp; LaPropRule, LaPropValues;
-    lbfgs: Lbfgs; LbfgsReport, Stop;
+    lbfgs: Lbfgs; LbfgsReport, LbfgsStop;
     lion: Lion; LionRule, LionValues;
     low_rank: Apollo, ApolloMini; ApolloRule, ApolloValues;
     #[cfg(feature = "second-order")]

@@ -37,6 +37,23 @@ pub trait StepExt<A: Element>: Optimizer<A> {
         accumulate::step_weighted(self, (params, grads), weight)
     }
 
+    /// Takes a step with the loss of the parameters before it, for [`keep_best`](crate::OptimizerExt::keep_best) and [`stop`](crate::OptimizerExt::stop): see their examples.
+    ///
+    /// # Errors
+    /// Those of [`step`](Optimizer::step).
+    fn step_with_loss(
+        &mut self,
+        loss: impl Into<f64>,
+        params: &mut dyn ParamsMut<Elem = A>,
+        grads: &dyn Params<Elem = A>,
+    ) -> Result<Report> {
+        let result = Step::pair_next(params, grads, (self.layout(), self.steps())).and_then(|mut step| {
+            step.set_loss(loss.into());
+            self.apply(step)
+        });
+        self.conclude(result)
+    }
+
     /// Lists the parts of the chain from outside to inside, and warns about orders that are probably mistakes, such as a clip that clips each
     /// micro-batch. `params` are the parameters that the chain steps.
     ///

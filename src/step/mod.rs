@@ -40,7 +40,7 @@ pub use optimizer::Optimizer;
 pub(crate) use optimizer::{find, find_mut};
 pub use per_tensor::{Made, PerTensor};
 pub use replaced::Replaced;
-pub use report::Report;
+pub use report::{Report, StopReason};
 pub use tensor::{Adjust, Tensor};
 
 /// One optimizer step: a list of [`Tensor`]s, each a parameter with its gradient. Paths and shapes have been checked. The tensors are in
@@ -66,8 +66,16 @@ pub(crate) struct Context<'a> {
     number: u64,
     batch: Batch,
     share: Share<'a>,
+    /// The loss of the parameters, if it is known.
+    loss: Option<f64>,
     /// Shared with the step's previews once there is one.
     memo: OnceCell<Memo>,
+}
+
+impl Context<'_> {
+    fn new(layout: Arc<Layout>, number: u64) -> Self {
+        Self { layout, number, batch: Batch::EQUAL, share: Share::ALL, loss: None, memo: OnceCell::new() }
+    }
 }
 
 impl<'a, A: Element> Step<'a, A> {
@@ -89,7 +97,7 @@ impl<'a, A: Element> Step<'a, A> {
     ) -> Result<Self> {
         let (layout, mut tensors) = walk_params(params, known)?;
         let is_as_paired = walk_grads(grads, &layout, &mut tensors)?;
-        let context = Context { layout, number: 0, batch: Batch::EQUAL, share: Share::ALL, memo: OnceCell::new() };
+        let context = Context::new(layout, 0);
         Ok(Self { context, tensors, is_as_paired })
     }
 
@@ -104,13 +112,13 @@ impl<'a, A: Element> Step<'a, A> {
         let (layout, mut tensors) = walk_params(params, known)?;
         let is_as_paired = walk_grads(grads, &layout, &mut tensors)?;
         Layout::ensure_known(known, &layout)?;
-        let context = Context { layout, number: steps, batch: Batch::EQUAL, share: Share::ALL, memo: OnceCell::new() };
+        let context = Context::new(layout, steps);
         Ok(Self { context, tensors, is_as_paired })
     }
 
     /// A step of these tensors, in the order of the layout.
     pub(crate) fn from_parts(layout: Arc<Layout>, tensors: Vec<Tensor<'a, A>>, share: Share<'a>) -> Self {
-        Self::in_context(Context { layout, number: 0, batch: Batch::EQUAL, share, memo: OnceCell::new() }, tensors)
+        Self::in_context(Context { share, ..Context::new(layout, 0) }, tensors)
     }
 
     /// A step of these tensors with the context of another step: its share, number and measurements.
@@ -137,24 +145,19 @@ impl<'a, A: Element> Step<'a, A> {
         self.context.number
     }
 
+    /// The loss of the parameters before this step, if it was passed to [`step_with_loss`](crate::StepExt::step_with_loss).
+    pub fn loss(&self) -> Option<f64> {
+        self.context.loss
+    }
+
+    /// Sets the loss of the parameters before this step.
+    pub(crate) fn set_loss(&mut self, loss: f64) {
+        self.context.loss = Some(loss);
+    }
+
     /// Sets the number of the step: the steps its optimizer has taken before.
     pub(crate) fn set_number(&mut self, number: u64) {
         self.context.number = number;
-    }
-
-    /// The micro-batch that the gradients belong to.
-    pub(crate) fn batch(&self) -> Batch {
-        self.context.batch
-    }
-
-    /// Sets the micro-batch that the gradients belong to.
-    pub(crate) fn set_batch(&mut self, batch: Batch) {
-        self.context.batch = batch;
-    }
-
-    /// Whether the step has no gradients and only tells every `accumulate` to take its own step.
-    pub(crate) fn only_flushes(&self) -> bool {
-        self.context.batch.is_last && self.grads().next().is_none()
     }
 
     /// Whether the step is as it was paired: every gradient is the user's and dense, no group applies, and no parameter is a preview.
@@ -261,17 +264,6 @@ impl<'a, A: Element> Step<'a, A> {
             Some(memo) => memo.find_or(quantity, A::DTYPE, self.described(), measure),
             None => measure(),
         }
-    }
-
-    /// A step without gradients, in which every `accumulate` takes its own step.
-    pub(crate) fn to_flush(
-        params: &'a mut (dyn ParamsMut<Elem = A> + '_),
-        (known, steps): (Option<&Arc<Layout>>, u64),
-    ) -> Result<Self> {
-        let (layout, tensors) = walk_params(params, known)?;
-        Layout::ensure_known(known, &layout)?;
-        let context = Context { layout, number: steps, batch: Batch::FLUSH, share: Share::ALL, memo: OnceCell::new() };
-        Ok(Self { context, tensors, is_as_paired: true })
     }
 
     /// A step that only has parameters, for changing them as a whole.

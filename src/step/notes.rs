@@ -3,9 +3,7 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 
-use super::batch::Batch;
 use super::memo::{Memo, Note};
-use super::share::Share;
 use super::{Context, Preview, Step, Tensor};
 use crate::error::Result;
 use crate::params::{Element, Layout, Params, TensorInfo, ValuesMut, for_each};
@@ -20,13 +18,8 @@ impl<'a, A: Element> Step<'a, A> {
                 infos.push(TensorInfo::new(path.to_string(), shape));
             }
         });
-        let context = Context {
-            layout: Arc::new(Layout::new(infos)?),
-            number,
-            batch: Batch::EQUAL,
-            share: Share::ALL,
-            memo: OnceCell::from(Memo::noting()),
-        };
+        let layout = Arc::new(Layout::new(infos)?);
+        let context = Context { memo: OnceCell::from(Memo::noting()), ..Context::new(layout, number) };
         Ok(Self::in_context(context, tensors))
     }
 

@@ -1,6 +1,7 @@
 //! The sets that a step's parameters are projected onto.
 
 use std::fmt;
+use std::sync::Arc;
 
 use ndarray::Axis;
 
@@ -10,29 +11,34 @@ use crate::params::{Element, ValuesMut};
 /// The sets of one tensor: a parameter is projected onto them after it has moved, and before followers see it.
 #[derive(Clone)]
 pub(crate) struct Projections<'a, A> {
-    /// The outermost first, as adaptors add them. The innermost is projected onto first.
-    sets: Vec<&'a dyn Set<A>>,
+    /// The outermost first, as adaptors add them. The innermost is projected onto first. Mostly there are none, and every tensor has this field.
+    sets: Option<Arc<Vec<&'a dyn Set<A>>>>,
 }
 
 impl<A> Default for Projections<'_, A> {
     fn default() -> Self {
-        Self { sets: Vec::new() }
+        Self { sets: None }
     }
 }
 
 impl<'a, A: Element> Projections<'a, A> {
     pub(crate) fn push(&mut self, set: &'a dyn Set<A>) {
-        self.sets.push(set);
+        Arc::make_mut(self.sets.get_or_insert_default()).push(set);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.sets.is_empty()
+        self.sets.is_none()
+    }
+
+    /// The sets, the innermost first.
+    fn in_order(&self) -> impl Iterator<Item = &'a dyn Set<A>> {
+        self.sets.iter().flat_map(|sets| sets.iter().rev()).copied()
     }
 
     /// The bounds of each element, if the sets are nothing else. The sweep applies them.
     pub(crate) fn bounds(&self) -> Option<[A; 2]> {
         let mut bounds = None;
-        for set in self.sets.iter().rev() {
+        for set in self.in_order() {
             let Scope::Elements { lower, upper } = set.scope() else { return None };
             let own = [lower, upper].map(A::from_f64);
             bounds = Some(bounds.map_or(own, |inner: [A; 2]| inner.map(|bound| limit(bound, own))));
@@ -50,7 +56,7 @@ impl<'a, A: Element> Projections<'a, A> {
         if shape.contains(&0) {
             return;
         }
-        for set in self.sets.iter().rev() {
+        for set in self.in_order() {
             match set.scope() {
                 Scope::Elements { lower, upper } => {
                     let bounds = [lower, upper].map(A::from_f64);
@@ -79,6 +85,6 @@ impl<'a, A: Element> Projections<'a, A> {
 
 impl<A> fmt::Debug for Projections<'_, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Projections({})", self.sets.len())
+        write!(f, "Projections({})", self.sets.as_ref().map_or(0, |sets| sets.len()))
     }
 }

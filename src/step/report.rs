@@ -1,6 +1,6 @@
 //! The result of a step.
 
-/// The result of a step: learning rate, gradient norm, and whether parameters moved.
+/// The result of a step: learning rate, gradient norm, whether parameters moved, and whether to stop.
 #[non_exhaustive]
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Report {
@@ -14,12 +14,26 @@ pub struct Report {
     pub moved: bool,
     /// Whether an adaptor left the step out because of its gradients, as [`skip_nonfinite`](crate::OptimizerExt::skip_nonfinite) does.
     pub skipped: bool,
+    /// The reason to stop, if a rule applies: see [`OptimizerExt::stop`](crate::OptimizerExt::stop). The step is taken all the same.
+    pub stop: Option<StopReason>,
+}
+
+/// The criterion of a [`Stop`](crate::adaptor::Stop) that applies.
+#[non_exhaustive]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// The norm of the gradients is at most `grad_norm`.
+    GradNorm,
+    /// The loss has changed by at most the fraction `relative_change`.
+    LossChange,
+    /// The loss has not fallen in `patience` calls.
+    Patience,
 }
 
 impl Report {
     /// Creates a report without a norm.
     pub fn new(learning_rate: f64, moved: bool) -> Self {
-        Self { learning_rate, grad_norm: None, moved, skipped: false }
+        Self { learning_rate, grad_norm: None, moved, skipped: false, stop: None }
     }
 
     /// Creates the report of a step that is left out.

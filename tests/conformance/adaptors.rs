@@ -24,6 +24,8 @@ fn adaptors<A: Scalar>() -> Vec<AdaptorLaws<A>> {
         wrapper::<A, _>(|inner| inner.ema(0.9).warmup(true).debiased(true)).named("ema, warm-up, debiased"),
         wrapper::<A, _>(|inner| inner.swa(1, 2)).named("swa"),
         wrapper::<A, _>(|inner| inner.lookahead(3, 0.5)).named("lookahead"),
+        wrapper::<A, _>(|inner| inner.keep_best()).named("keep_best"),
+        wrapper::<A, _>(|inner| inner.stop().patience(2).relative_change(0.1)).named("stop"),
         wrapper::<A, _>(|inner| inner.check_finite()).named("check_finite"),
         wrapper::<A, _>(|inner| inner.skip_nonfinite()).named("skip_nonfinite"),
         wrapper::<A, _>(|inner| inner.loss_scaling().initial_scale(8.0).growth_interval(2)).named("loss_scaling"),

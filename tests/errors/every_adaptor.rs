@@ -212,6 +212,8 @@ fn wrappers() -> Vec<(&'static str, Wrap)> {
         ("ema", |opt| Box::new(opt.ema(0.9))),
         ("ema, debiased", |opt| Box::new(opt.ema(0.9).debiased(true).warmup(true))),
         ("swa", |opt| Box::new(opt.swa(1, 2))),
+        ("keep_best", |opt| Box::new(opt.keep_best())),
+        ("stop", |opt| Box::new(opt.stop().patience(2).grad_norm(1.0))),
         // After three steps the next one is that of the slow weights, or not.
         ("lookahead(4)", |opt| Box::new(opt.lookahead(4, 0.5))),
         ("lookahead(3)", |opt| Box::new(opt.lookahead(3, 0.5))),

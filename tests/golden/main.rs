@@ -12,6 +12,7 @@ use case::{Case, STEPS, cases};
 
 mod averages;
 mod beside;
+mod bounded;
 mod build;
 mod case;
 mod curvature;

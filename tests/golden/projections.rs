@@ -10,8 +10,8 @@ use super::{F32_EPSILON, beside, unit};
 /// optax sums in another order, and its threshold has the rounding of elements up to 64: some ulp of 64.
 const F64: f64 = 64.0 * 4.0 * f64::EPSILON;
 
-/// The same in f32, where the inputs are the same and the result is rounded once.
-const F32: f64 = F32_EPSILON;
+/// The same in f32, where the inputs are the same and the result is rounded once; twice where the norm is then an ulp too long.
+const F32: f64 = 2.0 * F32_EPSILON;
 
 /// The distance from scipy's solution that is asked for.
 const SOLUTION: f64 = 1e-8;
@@ -27,7 +27,7 @@ fn list(value: &Value) -> Vec<f64> {
 fn projected<A: Scalar>(set: impl Set<A>, values: Array2<f64>) -> Array2<f64> {
     let mut params = values.mapv(A::from_f64);
     let grads = Array2::zeros(params.dim());
-    Sgd::new(0.1).project("*", set).step(&mut params, &grads).unwrap();
+    Sgd::new(0.1).project("**", set).step(&mut params, &grads).unwrap();
     params.mapv(|x| x.as_f64())
 }
 
@@ -81,9 +81,9 @@ fn constrained_least_squares_agrees() {
         let b = Array1::from_shape_fn(rows, |i| 2.0 * unit(1_000_000 + i as u64));
         let opt = || Sgd::new(1.0 / a.iter().map(|x| x * x).sum::<f64>()); // at most 1 over the curvature
         let mut opt: Box<dyn Optimizer<f64>> = match case["set"].as_str().unwrap() {
-            "non_negative" => Box::new(opt().project("*", NonNegative)),
-            "interval" => Box::new(opt().project("*", Interval::new(-0.25, 0.25))),
-            "simplex" => Box::new(opt().project("*", Simplex::per_tensor())),
+            "non_negative" => Box::new(opt().project("**", NonNegative)),
+            "interval" => Box::new(opt().project("**", Interval::new(-0.25, 0.25))),
+            "simplex" => Box::new(opt().project("**", Simplex::per_tensor())),
             other => panic!("{other}"),
         };
         let mut x = Array1::<f64>::zeros(columns);

@@ -46,10 +46,10 @@ pub(crate) fn grads(step: u64) -> Grads {
 
 /// All of them: those with curvature if there is any.
 #[cfg(not(feature = "second-order"))]
-pub(crate) const CHAINS: [(&str, Build); 45] = PLAIN;
+pub(crate) const CHAINS: [(&str, Build); 47] = PLAIN;
 #[cfg(feature = "second-order")]
-pub(crate) const CHAINS: [(&str, Build); 51] = {
-    let mut chains = [PLAIN[0]; 51];
+pub(crate) const CHAINS: [(&str, Build); 53] = {
+    let mut chains = [PLAIN[0]; 53];
     let mut at = 0;
     while at < chains.len() {
         chains[at] = if at < PLAIN.len() { PLAIN[at] } else { curvature::CHAINS[at - PLAIN.len()] };
@@ -93,7 +93,7 @@ mod curvature {
 
 /// Every adaptor, every precision, and chains of them.
 #[rustfmt::skip] // one chain, one line
-const PLAIN: [(&str, Build); 45] = [
+const PLAIN: [(&str, Build); 47] = [
     ("lbfgs", || Box::new(Lbfgs::new(0.01).history(3))),
     ("muon beside adamw", || Box::new(AdamW::new(0.05).route("*.weight", Muon::new(0.02)))),
     ("sgd", || Box::new(Sgd::new(0.1))),
@@ -117,6 +117,8 @@ const PLAIN: [(&str, Build); 45] = [
     ("ema, debiased", || Box::new(AdamW::new(0.05).ema(0.9).debiased(true))),
     ("ema, warm-up", || Box::new(AdamW::new(0.05).ema(0.9).warmup(true))),
     ("swa", || Box::new(AdamW::new(0.05).swa(3, 4))),
+    ("keep_best", || Box::new(AdamW::new(0.05).keep_best())),
+    ("stop", || Box::new(AdamW::new(0.05).stop().patience(3))),
     ("lookahead", || Box::new(AdamW::new(0.05).lookahead(4, 0.5))),
     ("averages of averages", || Box::new(AdamW::new(0.05).lookahead(3, 0.5).swa(2, 2).ema(Plateau::new(0.9)))),
     ("layerwise_decay", || Box::new(AdamW::new(0.05).layerwise_decay(0.5, ["a.**", "b.**"]))),

@@ -43,6 +43,19 @@ pub(crate) use calls::{ascend, ascend_by, retreat, step_with};
 /// A loop that cannot pass a closure makes two calls: [`ascend`](crate::OptimizerExt::ascend) with the gradients at the parameters, and
 /// then [`step`](Optimizer::step) with the gradients at the point where `ascend` has left the parameters.
 ///
+/// ```
+/// use gradus::prelude::*;
+/// use ndarray::array;
+///
+/// let mut opt = Sgd::new(0.1).sam(0.5);
+/// let mut w = array![1.0];
+/// opt.ascend(&mut w, &array![2.0])?;
+/// assert!((w[0] - 1.5_f64).abs() < 1e-9);
+/// opt.step(&mut w, &array![3.0])?; // the gradient at 1.5
+/// assert_eq!(w, array![0.7]); // 1 − 0.1 · 3
+/// # Ok::<(), gradus::Error>(())
+/// ```
+///
 /// # Update rule
 /// ```text
 /// ascend:  θ₀ ← θ

@@ -14,7 +14,7 @@ const SEARCH: u64 = 25;
 
 /// The reason why [`Lbfgs::step_with`] stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
+pub enum LbfgsStop {
     /// The maximum number of iterations was reached.
     Iterations,
     /// The maximum number of evaluations was reached.
@@ -40,7 +40,7 @@ pub struct LbfgsReport {
     /// The number of evaluations of the loss.
     pub evaluations: u64,
     /// The reason why it stopped.
-    pub stop: Stop,
+    pub stop: LbfgsStop,
 }
 
 impl<A: Scalar> Lbfgs<A> {
@@ -91,14 +91,24 @@ impl<A: Scalar> Lbfgs<A> {
         let (active, mut grad) = flat_grads(&own);
         drop(own);
         let initial_loss = loss;
-        let mut report = LbfgsReport { initial_loss, loss, iterations: 0, evaluations: 1, stop: Stop::Gradient };
+        let mut report = LbfgsReport { initial_loss, loss, iterations: 0, evaluations: 1, stop: LbfgsStop::Gradient };
         self.layout = Some(Arc::clone(&layout));
-        if largest(&grad) <= self.tolerance_grad {
-            return Ok(report);
-        }
+        let limits = self.limits.as_ref().map(|limits| limits.ensure_for(&layout).map(|()| limits.of(&active)));
+        let bounds = limits.transpose()?;
         let places = Places::new(&layout, &active);
         let mut position = places.read(params)?;
-        let undo = undo.insert(Undo::new(places, &position));
+        // The largest element of the gradient that could still lower the loss.
+        let largest_of = |position: &[A], grad: &[A]| match &bounds {
+            Some(bounds) => bounds.largest_within(position, grad),
+            None => largest(grad),
+        };
+        let start = position.clone();
+        bounds.iter().for_each(|bounds| bounds.clamp(&mut position));
+        let is_inside = start == position;
+        if is_inside && largest_of(&position, &grad) <= self.tolerance_grad {
+            return Ok(report);
+        }
+        let undo = undo.insert(Undo::new(places, &start));
         self.memory.begin(&active);
         // The loss and gradient at another place, and the parameters there. Infinite where they are not finite.
         let mut evaluate_at = |undo: &mut Undo<A>, params: &mut P, position: &[A]| -> Result<(f64, Vec<A>)> {
@@ -116,11 +126,31 @@ impl<A: Scalar> Lbfgs<A> {
             let finite = loss.is_finite() && grad.iter().all(|g| g.is_finite());
             Ok((if finite { loss } else { f64::INFINITY }, grad))
         };
+        if !is_inside {
+            (loss, grad) = evaluate_at(undo, params, &position)?;
+            (report.evaluations, report.loss) = (2, loss);
+            if !loss.is_finite() {
+                return Err(Error::Argument(ArgumentError::NotFinite { argument: "loss", index: vec![], value: loss }));
+            }
+            if largest_of(&position, &grad) <= self.tolerance_grad {
+                return Ok(report);
+            }
+        }
         report.stop = loop {
             let remembered = self.memory.clone();
-            let direction = self.memory.direction(&grad, self.history);
+            let direction = match &bounds {
+                Some(bounds) => self.memory.direction_within((&position, &grad), bounds, self.history),
+                None => self.memory.direction(&grad, self.history),
+            };
+            let longest =
+                bounds.as_ref().map_or(f64::INFINITY, |bounds| bounds.longest(&position, &direction).max(1.0));
+            let end_of = |position: &[A], length: f64| {
+                let mut end = moved(position, &direction, length);
+                bounds.iter().for_each(|bounds| bounds.clamp(&mut end));
+                end
+            };
             let first = self.memory.movement.is_empty();
-            let guess = if first { rate * (1.0 / sum_of_sizes(&grad)).min(1.0) } else { rate };
+            let guess = if first { rate * (1.0 / sum_of_sizes(&grad)).min(1.0) } else { rate }.min(longest);
             let slope = dot(&grad, &direction);
             report.iterations += 1;
             counter::ensure_next("steps", self.steps)?;
@@ -128,7 +158,7 @@ impl<A: Scalar> Lbfgs<A> {
             self.memory.grad.clone_from(&grad);
             if slope.is_nan() || slope > -self.tolerance_change {
                 self.memory.movement = scaled(&direction, guess);
-                break Stop::Change;
+                break LbfgsStop::Change;
             }
             let before = (position.clone(), loss);
             let last = report.iterations == self.iterations;
@@ -138,23 +168,24 @@ impl<A: Scalar> Lbfgs<A> {
                 let left = self.most_evaluations().saturating_sub(report.evaluations);
                 let line = Line {
                     largest: largest(&direction),
+                    longest,
                     tolerance: self.tolerance_change,
                     evaluations: left,
                     most: if may_stay { left } else { left.max(SEARCH) },
                 };
                 let point = Point { length: 0.0, loss, slope, grad };
                 let (found, evaluations) = line.search(point, guess, |length| {
-                    let (loss, grad) = evaluate_at(undo, params, &moved(&position, &direction, length))?;
+                    let (loss, grad) = evaluate_at(undo, params, &end_of(&position, length))?;
                     Ok(Point { length, loss, slope: dot(&grad, &direction), grad })
                 })?;
                 report.evaluations += evaluations;
                 self.memory.movement = scaled(&direction, found.length);
-                position = moved(&position, &direction, found.length);
+                position = end_of(&position, found.length);
                 undo.write(params, &position)?;
                 (loss, grad) = (found.loss, found.grad);
             } else {
                 self.memory.movement = scaled(&direction, guess);
-                position = moved(&position, &direction, guess);
+                position = end_of(&position, guess);
                 undo.write(params, &position)?;
                 if !last {
                     (loss, grad) = evaluate_at(undo, params, &position)?;
@@ -167,21 +198,21 @@ impl<A: Scalar> Lbfgs<A> {
                 self.memory = remembered;
                 self.steps -= 1;
                 report.iterations -= 1;
-                break Stop::NotFinite;
+                break LbfgsStop::NotFinite;
             }
             rate = self.rate()?;
             if last {
-                break Stop::Iterations;
+                break LbfgsStop::Iterations;
             }
             if report.evaluations >= self.most_evaluations() {
-                break Stop::Evaluations;
+                break LbfgsStop::Evaluations;
             }
-            if largest(&grad) <= self.tolerance_grad {
-                break Stop::Gradient;
+            if largest_of(&position, &grad) <= self.tolerance_grad {
+                break LbfgsStop::Gradient;
             }
             let small = largest(&self.memory.movement) <= self.tolerance_change;
             if small || (loss - before.1).abs() < self.tolerance_change {
-                break Stop::Change;
+                break LbfgsStop::Change;
             }
         };
         report.loss = loss;

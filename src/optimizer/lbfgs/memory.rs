@@ -3,6 +3,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::bounded;
+use super::compact::Compact;
+use super::limits::Bounds;
 use super::vector::{add, dot};
 use crate::error::{Error, Result};
 use crate::params::scalar::is_kept;
@@ -41,14 +44,13 @@ impl<A: Scalar> Memory<A> {
         }
     }
 
-    /// Remembers what the last movement did to the gradient, if the element type has numbers for it, and gives the next direction.
-    /// Begins anew, with the gradient's own, if the pairs make none of finite numbers.
-    pub(super) fn direction(&mut self, grad: &[A], history: usize) -> Vec<A> {
+    /// Remembers what the last movement did to the gradient, if the element type has numbers for it and ⟨y, s⟩ and ⟨y, y⟩ are accepted.
+    fn remember(&mut self, grad: &[A], history: usize, accepts: impl Fn(f64, f64) -> bool) {
         if !self.movement.is_empty() {
             let change: Vec<A> = grad.iter().zip(&self.grad).map(|(now, before)| *now - *before).collect();
-            let product = dot(&change, &self.movement);
-            let scale = product / dot(&change, &change);
-            if product > 1e-10 && scale > 0.0 && is_kept::<A>(scale) {
+            let (product, squares) = (dot(&change, &self.movement), dot(&change, &change));
+            let scale = product / squares;
+            if accepts(product, squares) && scale > 0.0 && is_kept::<A>(scale) {
                 while self.pairs.len() >= history {
                     self.pairs.pop_front();
                 }
@@ -56,6 +58,40 @@ impl<A: Scalar> Memory<A> {
                 self.pairs.push_back(Arc::new((self.movement.clone(), change)));
             }
         }
+    }
+
+    /// The next direction within bounds, from a position within them: zero if there is none that descends. Starts over if the pairs make none.
+    pub(super) fn direction_within(
+        &mut self,
+        (position, grad): (&[A], &[A]),
+        bounds: &Bounds,
+        history: usize,
+    ) -> Vec<A> {
+        self.remember(grad, history, |product, squares| product > f64::EPSILON * squares);
+        let [x, g] = [position, grad].map(|all| all.iter().map(|x| x.as_f64()).collect::<Vec<_>>());
+        loop {
+            let pairs: Vec<_> = self.pairs.iter().map(|pair| (&pair.0[..], &pair.1[..])).collect();
+            let compact = match pairs.is_empty() {
+                true => Some(Compact::identity(1.0)),
+                false => Compact::of(&pairs, x.len(), 1.0 / self.scale),
+            };
+            let direction = compact.map(|compact| bounded::direction(&x, &g, bounds, &compact));
+            let direction: Vec<A> = direction.into_iter().flatten().map(A::from_f64).collect();
+            let descends = direction.len() == grad.len() && norm::finite(&direction) && dot(grad, &direction) < 0.0;
+            if descends {
+                return direction;
+            }
+            if self.pairs.is_empty() {
+                return vec![A::zero(); grad.len()];
+            }
+            *self = Self { active: std::mem::take(&mut self.active), ..Self::default() };
+        }
+    }
+
+    /// The next direction, after the last movement has been remembered. Starts over, with the gradient's own, if the pairs make none of finite
+    /// numbers.
+    pub(super) fn direction(&mut self, grad: &[A], history: usize) -> Vec<A> {
+        self.remember(grad, history, |product, _| product > 1e-10);
         let mut direction: Vec<A> = grad.iter().map(|g| -*g).collect();
         let mut shares = Vec::with_capacity(self.pairs.len());
         for (s, y) in self.pairs.iter().map(|pair| &**pair).rev() {

@@ -1,6 +1,9 @@
 //! L-BFGS: quasi-Newton steps from the last few changes of the gradient.
 
+mod bounded;
+mod compact;
 mod descend;
+mod limits;
 mod memory;
 mod vector;
 mod wolfe;
@@ -10,7 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{Error, Result, StepError, ensure_count};
-use crate::params::{Layout, Scalar};
+use crate::params::{Layout, Params, Scalar};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::grad::rows::ELEMENTWISE;
@@ -18,10 +21,11 @@ use crate::step::memo::Note;
 use crate::step::share::Extent;
 use crate::step::{Optimizer, Report, Step, counter, norm};
 
+use limits::Limits;
 use memory::Memory;
-use vector::{dot, flat_grads, largest, scaled, sum_of_sizes, times};
+use vector::{dot, flat_grads, flat_params, largest, scaled, sum_of_sizes, times};
 
-pub use descend::{LbfgsReport, Stop};
+pub use descend::{LbfgsReport, LbfgsStop};
 
 /// L-BFGS, for problems in which the whole loss is computed at every step.
 ///
@@ -48,6 +52,7 @@ pub use descend::{LbfgsReport, Stop};
 /// | [`tolerance_grad`](Self::tolerance_grad) | 1e-7 | ≥ 0 | stops if no element of the gradient is larger |
 /// | [`tolerance_change`](Self::tolerance_change) | 1e-9 | ≥ 0 | stops if neither parameters nor loss change by more |
 /// | [`strong_wolfe`](Self::strong_wolfe) | no | | line search, c₁ = 1e-4, c₂ = 0.9 |
+/// | [`bounds`](Self::bounds) | none | lower ≤ upper | the range of each element: L-BFGS-B |
 ///
 /// # State
 /// `prev_grad`, `movement` and, per pair, `s.i` and `y.i`: 2 + 2 · history elements per parameter.
@@ -61,7 +66,7 @@ pub use descend::{LbfgsReport, Stop};
 /// # Errors
 /// [`StepError::NonFiniteGradient`], [`ArgumentError::NotFinite`](crate::error::ArgumentError::NotFinite) for a loss, [`StepError::HyperParameter`]. If an evaluation
 /// returns an error, parameters and state are unchanged. If it panics, the parameters are those of that evaluation. If a loss or gradient is not finite
-/// during a line search, the search tries shorter steps. Without a line search, the iteration is undone and the call ends with [`Stop::NotFinite`].
+/// during a line search, the search tries shorter steps. Without a line search, the iteration is undone and the call ends with [`LbfgsStop::NotFinite`].
 ///
 /// # Example
 /// ```
@@ -92,6 +97,7 @@ pub struct Lbfgs<A> {
     tolerance_grad: f64,
     tolerance_change: f64,
     strong_wolfe: bool,
+    limits: Option<Arc<Limits<A>>>,
     steps: u64,
     layout: Option<Arc<Layout>>,
     memory: Memory<A>,
@@ -108,6 +114,7 @@ impl<A: Scalar> Lbfgs<A> {
             tolerance_grad: 1e-7,
             tolerance_change: 1e-9,
             strong_wolfe: false,
+            limits: None,
             steps: 0,
             layout: None,
             memory: Memory::default(),
@@ -149,6 +156,42 @@ impl<A: Scalar> Lbfgs<A> {
     pub fn strong_wolfe(mut self, strong_wolfe: bool) -> Self {
         self.strong_wolfe = strong_wolfe;
         self
+    }
+
+    /// Keeps each element within its own bounds. The trees have the tensors of the parameters; a bound may be infinite.
+    ///
+    /// Directions are then those of L-BFGS-B: to the minimum of the quadratic model within the bounds, first along the projected gradient, then in
+    /// the subspace of the elements that are not at a bound. Steps end at the bounds; use [`strong_wolfe`](Self::strong_wolfe) too.
+    /// Parameters that start outside are first moved to their bounds. [`tolerance_grad`](Self::tolerance_grad) then applies to the largest element of
+    /// P(θ − g) − θ, where P limits to the bounds. A pair is kept if ⟨y, s⟩ > 2.2e-16·⟨y, y⟩. An iteration takes time in proportion to the square of
+    /// [`history`](Self::history): use 10, as scipy does.
+    ///
+    /// ```
+    /// use gradus::prelude::*;
+    ///
+    /// let loss = |w: &Vec<f64>| ((w[0] + 1.0).powi(2) + (w[1] - 2.0).powi(2), [2.0 * (w[0] + 1.0), 2.0 * (w[1] - 2.0)]);
+    /// let (lower, upper) = (vec![0.0, 0.0], vec![f64::INFINITY, 5.0]);
+    /// let mut opt = Lbfgs::new(1.0).history(10).strong_wolfe(true).bounds(&lower, &upper)?;
+    /// let mut w = vec![1.0, 1.0];
+    /// opt.step_with(&mut w, loss)?;
+    /// assert!(w[0] == 0.0 && (w[1] - 2.0).abs() < 1e-8);
+    /// # Ok::<(), gradus::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ArgumentError::Trees`](crate::error::ArgumentError::Trees) if the trees differ, and [`ArgumentError::Range`](crate::error::ArgumentError::Range)
+    /// unless each lower bound is at most the upper one. A step returns `Trees` if the parameters have other tensors.
+    ///
+    /// # References
+    /// R. H. Byrd, P. Lu, J. Nocedal and C. Zhu, *A limited memory algorithm for bound constrained optimization* (1995), sec. 4 and 5.1.
+    /// J. L. Morales and J. Nocedal, *Remark on Algorithm 778* (2011), for the projection in the subspace.
+    #[doc(alias("L-BFGS-B", "lbfgsb", "fmin_l_bfgs_b"))]
+    pub fn bounds<T, U>(self, lower: &T, upper: &U) -> Result<Self>
+    where
+        T: Params<Elem = A> + ?Sized,
+        U: Params<Elem = A> + ?Sized,
+    {
+        Ok(Self { limits: Some(Arc::new(Limits::new(lower, upper)?)), ..self })
     }
 
     /// The learning rate of the coming iteration, if all settings are in order.
@@ -218,6 +261,7 @@ impl<A: Scalar> Optimizer<A> for Lbfgs<A> {
             tensor.replaced.ensure_known("Lbfgs", &["learning_rate"], std::iter::empty())?;
         }
         step.ensure_fit(self.layout.as_ref())?;
+        self.limits.as_ref().map_or(Ok(()), |limits| limits.ensure_for(step.layout()))?;
         for (info, tensor) in step.iter().filter(|(_, tensor)| tensor.grad.is_some()) {
             self.ensure_rate(tensor.learning_rate.apply(rate), Some(info.path()))?;
             let decay = tensor.weight_decay.apply(0.0);
@@ -248,14 +292,28 @@ impl<A: Scalar> Optimizer<A> for Lbfgs<A> {
         self.layout.get_or_insert_with(|| Arc::clone(step.layout()));
         self.steps += 1;
         let (active, grad) = flat_grads(&step);
-        if largest(&grad) <= self.tolerance_grad {
+        let bounds = self.limits.as_ref().map(|limits| limits.of(&active));
+        let start = if bounds.is_some() { flat_params(&step) } else { Vec::new() };
+        let mut position = start.clone();
+        let largest = bounds.as_ref().map_or_else(
+            || largest(&grad),
+            |bounds| {
+                bounds.clamp(&mut position);
+                bounds.largest_within(&position, &grad)
+            },
+        );
+        let is_inside = start == position;
+        if is_inside && largest <= self.tolerance_grad {
             return Ok(Report::new(rate, false));
         }
         self.memory.begin(&active);
-        let direction = self.memory.direction(&grad, self.history);
+        let direction = match &bounds {
+            Some(bounds) => self.memory.direction_within((&position, &grad), bounds, self.history),
+            None => self.memory.direction(&grad, self.history),
+        };
         let first = self.memory.movement.is_empty();
         let length = if first { rate * (1.0 / sum_of_sizes(&grad)).min(1.0) } else { rate };
-        let downhill = dot(&grad, &direction) <= -self.tolerance_change;
+        let downhill = !is_inside || dot(&grad, &direction) <= -self.tolerance_change;
         self.memory.grad = grad;
         self.memory.movement = scaled(&direction, length);
         let mut at = 0;
@@ -265,11 +323,13 @@ impl<A: Scalar> Optimizer<A> for Lbfgs<A> {
             at = part.end;
             let movement = &mut self.memory.movement[part.clone()];
             let own = times(if downhill { own } else { 0.0 });
-            movement.iter_mut().zip(&direction[part]).for_each(|(to, from)| *to = own(*from));
+            movement.iter_mut().zip(&direction[part.clone()]).for_each(|(to, from)| *to = own(*from));
+            let ends = bounds.as_ref().map(|bounds| bounds.ends(part, (&start, &position), movement));
             // What says that it has not moved is followed by nothing: not even by a zero.
             if downhill {
-                tensor.update(info, |mut param, _| {
-                    param.iter_mut().zip(&*movement).for_each(|(param, movement)| *param += *movement);
+                tensor.update(info, |mut param, _| match &ends {
+                    Some(ends) => param.iter_mut().zip(ends).for_each(|(param, end)| *param = *end),
+                    None => param.iter_mut().zip(&*movement).for_each(|(param, movement)| *param += *movement),
                 });
             }
         }

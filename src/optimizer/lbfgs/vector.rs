@@ -140,6 +140,15 @@ pub(super) fn flat_grads<A: Scalar>(step: &Step<'_, A>) -> (Vec<bool>, Vec<A>) {
     (active, flat)
 }
 
+/// The parameters of the tensors that have a gradient, one after the other.
+pub(super) fn flat_params<A: Scalar>(step: &Step<'_, A>) -> Vec<A> {
+    let mut flat = Vec::new();
+    for (info, tensor) in step.iter().filter(|(_, tensor)| tensor.grad.is_some()) {
+        flat.extend(tensor.param().view(info.shape()).iter().copied());
+    }
+    flat
+}
+
 pub(super) fn dot<A: Scalar>(a: &[A], b: &[A]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a.as_f64() * b.as_f64()).sum()
 }

@@ -24,6 +24,8 @@ pub(super) struct Line {
     pub(super) largest: f64,
     /// Brackets in which no element moves by as much as this are not divided further.
     pub(super) tolerance: f64,
+    /// No point is further along the direction.
+    pub(super) longest: f64,
     /// The most evaluations after the first, and the most while none has found a lower point.
     pub(super) evaluations: u64,
     pub(super) most: u64,
@@ -57,8 +59,11 @@ impl Line {
             if now.slope >= 0.0 {
                 break [before, now];
             }
+            if now.length >= self.longest {
+                return Ok((now, tried + 1));
+            }
             let bounds = (now.length + 0.01 * (now.length - before.length), 10.0 * now.length);
-            let next = cubic(&before, &now, bounds);
+            let next = cubic(&before, &now, bounds).min(self.longest);
             before = std::mem::replace(&mut now, evaluate(next)?);
             tried += 1;
         };

@@ -438,6 +438,6 @@ mod tests {
     fn what_a_step_copies_is_small() {
         assert_eq!(size_of::<Values<'_, f32>>(), 24);
         assert_eq!(size_of::<Grad<'_, f32>>(), 56);
-        assert_eq!(size_of::<Tensor<'_, f32>>(), 184);
+        assert_eq!(size_of::<Tensor<'_, f32>>(), 192);
     }
 }
