@@ -36,7 +36,7 @@ def gradient(step):
 def multi_steps(name, schedule):
     """optax.MultiSteps with a window that depends on the number of steps taken."""
     params = jax.numpy.asarray(parameters())
-    optimizer = optax.MultiSteps(optax.sgd(RATE, momentum=MOMENTUM), every_k_schedule=schedule)
+    optimizer = optax.MultiSteps(optax.sgd(RATE, momentum=MOMENTUM), schedule, accumulator_dtype=jax.numpy.float64)
     state, values = optimizer.init(params), []
     for call in range(CALLS[-1]):
         updates, state = optimizer.update(jax.numpy.asarray(gradient(call)), state, params)
