@@ -293,6 +293,20 @@ mod max_skipped {
         }
     }
 
+    #[cfg(feature = "distributed")]
+    #[test]
+    fn one_rank() {
+        use gradus::distributed::Alone;
+        let chains: [Box<dyn Optimizer<f64>>; 2] = [
+            Sgd::new(1.0).data_parallel(Alone).non_finite(NonFinite::Skip).max_skipped(1).boxed(),
+            Sgd::new(1.0).sharded(Alone).non_finite(NonFinite::Skip).max_skipped(1).boxed(),
+        ];
+        for mut opt in chains {
+            let (reports, _) = steps(&mut opt, &[1.0, NAN, NAN, 1.0]);
+            assert_eq!((&reports[2], reports[3].as_ref().unwrap().moved), (&Err(too_many(2, 1)), true));
+        }
+    }
+
     /// A state of a run that was about to end ends in the same way.
     #[test]
     fn a_resumed_run_counts_on() {

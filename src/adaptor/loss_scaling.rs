@@ -82,7 +82,7 @@ pub struct LossScaling {
 }
 
 /// The scales that are numbers of f32, and whose inverse is one.
-const SCALES: std::ops::RangeInclusive<f64> = f32::MIN_POSITIVE as f64..=f32::MAX as f64;
+const LOSS_SCALES: std::ops::RangeInclusive<f64> = f32::MIN_POSITIVE as f64..=f32::MAX as f64;
 
 const A_SCALE: &str = "a normal number of f32 > 0";
 
@@ -108,7 +108,7 @@ impl LossScaling {
         let at = step.number();
         Hyper::from(self.growth).within("growth_factor", 1.0.., at)?;
         Hyper::from(self.backoff).within("backoff_factor", (Excluded(0.0), Excluded(1.0)), at)?;
-        let scale = Hyper::from(self.scale).within("initial_scale", SCALES, at);
+        let scale = Hyper::from(self.scale).within("initial_scale", LOSS_SCALES, at);
         scale.map_err(|error| error.accepting(A_SCALE))?;
         let own = if step.are_finite() { 0.0 } else { f64::NAN };
         if !step.share().norm(own, f64::INFINITY)?.is_finite() {
@@ -121,14 +121,14 @@ impl LossScaling {
     /// What the scale becomes after a step.
     fn update(&mut self, is_skipped: bool) {
         if is_skipped {
-            self.scale = (self.scale * self.backoff).max(*SCALES.start());
+            self.scale = (self.scale * self.backoff).max(*LOSS_SCALES.start());
             (self.good, self.skipped) = (0, self.skipped.saturating_add(1));
             return;
         }
         self.good += 1;
         if self.good >= self.interval {
             let grown = self.scale * self.growth;
-            (self.good, self.scale) = (0, if grown <= *SCALES.end() { grown } else { self.scale });
+            (self.good, self.scale) = (0, if grown <= *LOSS_SCALES.end() { grown } else { self.scale });
         }
     }
 }
@@ -195,7 +195,7 @@ impl<A: Element> Adaptor<A> for LossScaling {
 
     fn read_state<'s>(&'s mut self, state: &mut StateReader<'_>) -> Result<Commit<'s>> {
         let node = state.node("loss_scaling")?;
-        let scale = node.value_where("scale", A_SCALE, |scale| SCALES.contains(scale))?;
+        let scale = node.value_where("scale", A_SCALE, |scale| LOSS_SCALES.contains(scale))?;
         let good = node.value("good", "a count")?;
         let skipped = node.value("skipped", "a count")?;
         let layout = state.layout().cloned();

@@ -325,6 +325,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for DataParalle
         step.note_whole(|| Note::Part(format!("data_parallel({} ranks)", self.peers.group().size())));
         self.check_own(step)?;
         if self.peers.are_none() && skips(self.non_finite, || non_finite(step))? {
+            step.note_whole(|| Note::Skipped);
             return Ok(());
         }
         if self.is_alone() { self.inner.check(step) } else { self.check_ahead(step) }

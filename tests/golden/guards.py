@@ -36,7 +36,7 @@ def gradient(step):
 def multi_steps(name, schedule):
     """optax.MultiSteps with a window that depends on the number of steps taken."""
     params = jax.numpy.asarray(parameters())
-    optimizer = optax.MultiSteps(optax.sgd(RATE, momentum=MOMENTUM), every_k_schedule=schedule)
+    optimizer = optax.MultiSteps(optax.sgd(RATE, momentum=MOMENTUM), schedule, accumulator_dtype=jax.numpy.float64)
     state, values = optimizer.init(params), []
     for call in range(CALLS[-1]):
         updates, state = optimizer.update(jax.numpy.asarray(gradient(call)), state, params)
@@ -118,7 +118,7 @@ def main():
     cases = [
         multi_steps("3", lambda step: 3),
         multi_steps("1 + step % 3", lambda step: 1 + step % 3),
-        multi_steps("1 until step 4, then 5", lambda step: jax.numpy.where(step < 4, 1, 5)),
+        multi_steps("1 until step 4, then 5", lambda step: 1 + 4 * (step >= 4)),
         scaler(65536.0, 2.0, 0.5, 3),
         scaler(1024.0, 4.0, 0.25, 1),
         scaler(1000.0, 1.5, 0.3, 2),

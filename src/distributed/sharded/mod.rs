@@ -262,6 +262,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
         self.check_own(step)?;
         // One rank alone knows whether all gradients are finite.
         if self.peers.are_none() && skips(self.non_finite, || non_finite(step))? {
+            step.note_whole(|| Note::Skipped);
             return Ok(());
         }
         let (shard, ahead) = (self.shard(step.layout()), ahead(step));
