@@ -80,7 +80,7 @@ impl<A: Element> Averages<A> {
 
     pub(super) fn write_state(&self, node: &mut StateWriter<'_>) {
         node.value("swapped", self.swapped);
-        self.tensors.write(node, "average");
+        self.tensors.write_copies(node, "average");
     }
 
     pub(super) fn read_state(node: &StateReader<'_>) -> Result<Self> {

@@ -133,7 +133,7 @@ impl<H: Element, O: Optimizer<f32>> Optimizer<H> for MasterWeights<O, H> {
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node("master_weights");
         node.value("dtype", H::DTYPE);
-        self.masters.write(&mut node, "master");
+        self.masters.write_copies(&mut node, "master");
         self.inner.write_state(state);
     }
 

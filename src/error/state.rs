@@ -77,6 +77,15 @@ pub enum StateError {
         reason: String,
     },
 
+    /// The state of a parameter cannot follow a change of its rows.
+    #[error("entry {} cannot follow a change of the parameter's rows; {instead}", Name(.key))]
+    NotResizable {
+        /// The entry's name, or that of the part of the chain.
+        key: String,
+        /// What to do instead.
+        instead: &'static str,
+    },
+
     /// The state of one rank is missing.
     #[error("the state of rank {rank} is missing: {found} states were given, and those of all {size} ranks are needed")]
     MissingRank {

@@ -78,6 +78,12 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         Ok(Summary::noted(&step))
     }
 
+    #[doc = include_str!("resize.md")]
+    #[doc(alias("resize_token_embeddings", "densify", "prune", "cat_tensors_to_optimizer"))]
+    fn resize<T: Params<Elem = A> + ?Sized>(&mut self, path: &str, rows: &[Option<usize>], params: &T) -> Result<()> {
+        super::resize::resize(self, path, rows, params)
+    }
+
     /// Adds an adaptor of your own, which changes each step before this optimizer gets it: a closure or a [`Transform`].
     fn transform<T: Transform<A>>(self, transform: T) -> Adapted<Self, Transforming<T>>
     where

@@ -43,6 +43,7 @@ mod nesterov;
 mod novograd;
 mod prodigy;
 mod radam;
+mod resize;
 mod rmsprop;
 mod rprop;
 mod schedule_free;

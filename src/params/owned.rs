@@ -48,6 +48,12 @@ impl<A: Element> Owned<A> {
         state.tensor(name, info, row_major(&self.values, self.order, info.shape()));
     }
 
+    /// [`write`](Self::write) for values that begin as the parameters.
+    pub(crate) fn write_copy(&self, state: &mut StateWriter<'_>, name: &str, info: &TensorInfo) {
+        state.order(info, self.order);
+        state.copy(name, info, row_major(&self.values, self.order, info.shape()));
+    }
+
     /// Reads what [`write`](Self::write) wrote, if there is anything.
     pub(crate) fn read(state: &StateReader<'_>, name: &str, info: &TensorInfo) -> Result<Option<Self>> {
         let order = state.order(info)?;

@@ -31,7 +31,7 @@ impl<A: Scalar> Evaluated<A> {
         if self.swapped {
             let mut node = node.node("evaluated");
             node.value("swapped", true);
-            self.trained.write(&mut node, "trained");
+            self.trained.write_copies(&mut node, "trained");
         }
     }
 

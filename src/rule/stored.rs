@@ -128,16 +128,16 @@ impl<A: Scalar> Stored<A> {
 
     /// Writes the slots of one tensor, as they are stored.
     pub(super) fn write(&self, state: &mut StateWriter<'_>, info: &TensorInfo, names: &[&str], order: Order) {
-        let (path, shape) = (info.path(), info.shape());
+        let shape = info.shape();
         match self {
             Self::Full(slots) => {
                 for (name, slot) in names.iter().zip(slots) {
-                    state.tensor(name, info, row_major(slot, order, shape));
+                    state.slot(name, info, row_major(slot, order, shape));
                 }
             }
             Self::Bf16(slots, _) => {
                 for (name, slot) in names.iter().zip(slots) {
-                    state.insert(name, path, shape, Data::Bf16(row_major(slot, order, shape)));
+                    state.elements(name, info, row_major(slot, order, shape), |_| 0, Data::Bf16);
                 }
             }
             Self::Blockwise8(slots) => {

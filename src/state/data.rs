@@ -62,7 +62,7 @@ impl Data {
         match self {
             Self::F32(values) => Some(values.iter().map(|value| f64::from(*value)).collect()),
             Self::F64(values) => Some(values.clone()),
-            Self::Bf16(bits) => Some(bits.iter().map(|bits| crate::kernel::narrow::widen_bf16(*bits)).collect()),
+            Self::Bf16(bits) => Some(bits.iter().map(|bits| f32::from_bits(u32::from(*bits) << 16).into()).collect()),
             Self::F16(bits) => Some(bits.iter().map(|bits| of_f16(*bits)).collect()),
             Self::U8(_) | Self::U64(_) => None,
         }

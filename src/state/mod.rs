@@ -4,6 +4,7 @@ pub(crate) mod data;
 #[cfg(any(feature = "distributed", feature = "half"))]
 pub(crate) mod digest;
 mod reader;
+pub(crate) mod resized;
 mod writer;
 
 use std::collections::BTreeMap;

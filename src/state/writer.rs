@@ -5,10 +5,17 @@ use std::collections::BTreeMap;
 use ndarray::Array2;
 
 use super::data::Data;
+use super::resized::Resized;
 use super::{KEPT_NORM, NUMBER, StateDict, StateTensor};
 #[cfg(feature = "distributed")]
 use crate::error::{Error, Result, StateError};
 use crate::params::{Element, Order, TensorInfo};
+
+/// The slot of MADGRAD that begins as the parameter.
+const AS_THE_PARAMETER: &str = "x0";
+
+/// The slot of Rprop that begins as the learning rate. New rows would not move if it began with zeros.
+const AS_THE_RATE: &str = "step_size";
 
 /// Writes the state of one part of an optimizer: the argument of [`Optimizer::write_state`](crate::Optimizer::write_state).
 #[derive(Debug)]
@@ -19,6 +26,8 @@ pub struct StateWriter<'w> {
     nodes: BTreeMap<String, usize>,
     /// Whether only numbers that are not finite are kept: the first of each tensor.
     only_non_finite: bool,
+    /// The parameter whose rows have changed since the state was made.
+    resized: Option<&'w Resized>,
 }
 
 /// Returns an error if a number of the state that `write` writes is not finite. It holds one tensor of the state at a time.
@@ -36,13 +45,19 @@ pub(crate) fn ensure_finite(write: impl FnOnce(&mut StateWriter<'_>)) -> Result<
 
 impl<'w> StateWriter<'w> {
     pub(crate) fn new(dict: &'w mut StateDict) -> Self {
-        Self { dict, prefix: String::new(), nodes: BTreeMap::new(), only_non_finite: false }
+        Self { dict, prefix: String::new(), nodes: BTreeMap::new(), only_non_finite: false, resized: None }
+    }
+
+    /// One that writes the state of other rows of a parameter.
+    pub(crate) fn of_resized(dict: &'w mut StateDict, resized: &'w Resized) -> Self {
+        Self { resized: Some(resized), ..Self::new(dict) }
     }
 
     /// Creates a node for a part of the chain, with the name of its algorithm. A second node of the same name becomes `name#2`.
     pub fn node(&mut self, name: &str) -> StateWriter<'_> {
         let prefix = numbered(&self.prefix, &mut self.nodes, name);
-        StateWriter { dict: self.dict, prefix, nodes: BTreeMap::new(), only_non_finite: self.only_non_finite }
+        let Self { only_non_finite, resized, .. } = *self;
+        StateWriter { dict: self.dict, prefix, nodes: BTreeMap::new(), only_non_finite, resized }
     }
 
     /// [`node`](Self::node) for a part that may have nothing to write: then there is no node.
@@ -71,9 +86,54 @@ impl<'w> StateWriter<'w> {
 
     /// Writes a tensor, with the shape of one of the parameters, in row-major order.
     ///
-    /// If the number of `values` differs from the shape's number of elements, the entry cannot be loaded.
+    /// If the number of `values` differs from the shape's number of elements, the entry cannot be loaded. If the parameter is
+    /// [resized](crate::OptimizerExt::resize), the rows that stay keep their values, and new rows get zeros.
     pub fn tensor<A: Element>(&mut self, name: &str, info: &TensorInfo, values: impl IntoIterator<Item = A>) {
-        self.insert(name, info.path(), info.shape(), A::pack(values.into_iter().collect()));
+        self.elements(name, info, values.into_iter().collect(), |_| A::zero(), A::pack);
+    }
+
+    /// [`tensor`](Self::tensor) for values that begin as the parameters, such as averages: new rows get those of the parameter.
+    pub(crate) fn copy<A: Element>(&mut self, name: &str, info: &TensorInfo, values: Vec<A>) {
+        self.elements(name, info, values, A::from_f64, A::pack);
+    }
+
+    /// [`tensor`](Self::tensor) for a slot of a rule, of which two do not begin with zeros.
+    pub(crate) fn slot<A: Element>(&mut self, name: &str, info: &TensorInfo, values: Vec<A>) {
+        match name {
+            AS_THE_PARAMETER => self.copy(name, info, values),
+            AS_THE_RATE if self.has_new_rows(info) => self.insert(name, info.path(), info.shape(), A::pack(values)),
+            _ => self.tensor(name, info, values),
+        }
+    }
+
+    /// Writes a value for each element of a parameter, in row-major order. A new row's begin as `fresh` of the parameter's.
+    pub(crate) fn elements<T: Copy>(
+        &mut self,
+        name: &str,
+        info: &TensorInfo,
+        values: Vec<T>,
+        fresh: impl Fn(f64) -> T,
+        pack: impl FnOnce(Vec<T>) -> Data,
+    ) {
+        let (path, shape) = (info.path(), info.shape());
+        match self.resized.filter(|resized| resized.path == path) {
+            None => self.put(name, path, shape, pack(values)),
+            Some(resized) if *resized.before == *shape => {
+                self.put(name, path, &resized.now, pack(resized.take(&values, fresh)));
+            }
+            Some(_) => self.insert(name, path, shape, pack(values)),
+        }
+    }
+
+    /// Whether the parameter is resized and has new rows.
+    fn has_new_rows(&self, info: &TensorInfo) -> bool {
+        self.resized.is_some_and(|resized| resized.path == info.path() && resized.rows.contains(&None))
+    }
+
+    /// Rejects that a parameter is resized, whichever it is, because this part of the state cannot follow.
+    #[cfg(any(feature = "distributed", feature = "second-order"))]
+    pub(crate) fn refuse_resizing(&mut self, instead: &'static str) {
+        self.resized.into_iter().for_each(|resized| resized.refuse_for(self.prefix.clone(), instead));
     }
 
     /// Remembers that what belongs to a parameter does not lie row by row.
@@ -97,8 +157,15 @@ impl<'w> StateWriter<'w> {
         self.insert(name, path, &[rows, columns], A::pack(matrix.iter().copied().collect()));
     }
 
-    /// Writes what has a shape of its own.
+    /// Writes what has a shape of its own. It cannot follow if the parameter is resized, unless it is one number.
     pub(crate) fn insert(&mut self, name: &str, path: &str, shape: &[usize], data: Data) {
+        if let Some(resized) = self.resized.filter(|resized| resized.path == path && !shape.is_empty()) {
+            resized.refuse(format!("{}{name}/{path}", self.prefix), &data);
+        }
+        self.put(name, path, shape, data);
+    }
+
+    fn put(&mut self, name: &str, path: &str, shape: &[usize], data: Data) {
         let tensor = match self.only_non_finite {
             false => StateTensor { shape: shape.into(), data },
             true => match data.first_non_finite() {

@@ -189,11 +189,18 @@ impl<T> PerTensor<T> {
 
 impl<A: Element> PerTensor<Owned<A>> {
     /// Writes the values under a name, except for tensors without elements.
+    #[cfg(feature = "half")]
     pub(crate) fn write(&self, node: &mut StateWriter<'_>, name: &str) {
         self.iter().filter(|(_, values)| !values.is_empty()).for_each(|(info, values)| values.write(node, name, info));
     }
 
-    /// Reads what [`write`](Self::write) wrote.
+    /// Writes values that begin as the parameters under a name, except for tensors without elements.
+    pub(crate) fn write_copies(&self, node: &mut StateWriter<'_>, name: &str) {
+        let tensors = self.iter().filter(|(_, values)| !values.is_empty());
+        tensors.for_each(|(info, values)| values.write_copy(node, name, info));
+    }
+
+    /// Reads what [`write_copies`](Self::write_copies) wrote.
     pub(crate) fn read(node: &StateReader<'_>, name: &str) -> Result<Self> {
         Self::read_state(node, |info| Owned::read(node, name, info))
     }

@@ -38,6 +38,12 @@ fn resumed(mut saved: impl Optimizer<f64>, mut loaded: impl Optimizer<f64>) -> E
     loaded.load_state_dict(&saved.state_dict()).unwrap_err()
 }
 
+/// What an optimizer says when its parameter, a matrix, loses a row.
+fn resized(mut opt: impl Optimizer<f64>) -> Error {
+    opt.step(&mut array![[1.0], [2.0]], &array![[1.0], [2.0]]).unwrap();
+    opt.resize("", &[Some(1)], &array![[2.0]]).unwrap_err()
+}
+
 /// The error and its sentence, for every variant and every form it takes.
 fn table() -> Vec<(Error, &'static str)> {
     let mut late = Sgd::new(|step: u64| 0.1 - 0.1 * step as f64);
@@ -53,6 +59,11 @@ fn table() -> Vec<(Error, &'static str)> {
         (
             step(Lion::new(0.1).update_clipping(true)),
             "update_clipping is not possible with lion; it needs an optimizer that averages the squared gradient",
+        ),
+        (
+            resized(Muon::new(0.1)),
+            "entry \"muon/momentum_buffer/\" cannot follow a change of the parameter's rows; \
+             `route` the parameter to an element-wise optimizer",
         ),
         (
             Sgd::new(0.1).step(&mut square.clone(), &Rows::new(vec![1], square.clone())).unwrap_err(),

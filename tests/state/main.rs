@@ -4,6 +4,7 @@
 mod chains;
 mod changed;
 mod memory;
+mod resized;
 mod resume;
 mod settings;
 mod strict;

@@ -75,7 +75,6 @@ pub(crate) fn retreat<A: Element, O: Optimizer<A> + ?Sized>(
 }
 
 /// Returns an error if the parameters are at a perturbed point.
-#[cfg(feature = "checkpoint")]
 pub(crate) fn ensure_settled<A: Element, O: Optimizer<A> + ?Sized>(chain: &O) -> Result<()> {
     let has_ascended = find::<Sam<A>, A>(chain).is_some_and(Sam::has_ascended);
     if has_ascended { Err(Error::Step(StepError::AlreadyAscended)) } else { Ok(()) }

@@ -21,9 +21,7 @@ use gap::Gap;
 use starts::Starts;
 
 pub use calls::SamReport;
-#[cfg(feature = "checkpoint")]
-pub(crate) use calls::ensure_settled;
-pub(crate) use calls::{ascend, ascend_by, retreat, step_with};
+pub(crate) use calls::{ascend, ascend_by, ensure_settled, retreat, step_with};
 
 /// Steps along the gradient at the worst point in a ball around the parameters, which leads to flat minima (SAM). Created by
 /// [`OptimizerExt::sam`](crate::OptimizerExt::sam).

@@ -35,6 +35,9 @@ pub(super) fn write<A: Scalar>(kfac: &Kfac<A>, node: &mut StateWriter<'_>) {
     if let Some(foretold) = kfac.trust.foretold {
         node.value("foretold", foretold);
     }
+    if !kfac.layers.is_empty() {
+        node.refuse_resizing("make the optimizer anew: K-FAC's factors belong to all rows of a weight");
+    }
     for (name, factors) in &kfac.layers {
         node.value(&format!("updates/{name}"), factors.updates);
         let matrices = |node: &mut StateWriter<'_>, names: [&str; 2], matrices: [&Array2<A>; 2]| {

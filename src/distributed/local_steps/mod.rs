@@ -296,7 +296,7 @@ impl<A: Element, O: Optimizer<A>, U: Optimizer<A>, G: Collective<A>> Optimizer<A
         node.value("taken", self.taken);
         self.anchors.write_state(&mut node, |node, info, anchor| {
             if info.elements() > 0 {
-                anchor.values.write(node, "anchor", info);
+                anchor.values.write_copy(node, "anchor", info);
                 node.value(&moved_key(info), anchor.moved);
             }
         });

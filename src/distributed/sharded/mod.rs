@@ -340,6 +340,7 @@ impl<A: Element, O: Optimizer<A>, G: Collective<A>> Optimizer<A> for Sharded<O, 
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node(state::NODE);
+        node.refuse_resizing("resize the joined state of all ranks, in an optimizer without `sharded`");
         node.value(state::RANKS, self.peers.group().size());
         node.value(state::RANK, self.peers.group().rank());
         node.value(state::CUT, self.how);

@@ -123,8 +123,9 @@ impl<A: Scalar> Memory<A> {
             let part = at..at + info.elements();
             at = part.end;
             let mut write = |name: &str, vector: &[A]| {
+                // Not by rows: the pairs are vectors of all elements, and their products belong to all.
                 if let Some(part) = vector.get(part.clone()) {
-                    node.tensor(name, info, part.iter().copied());
+                    node.insert(name, info.path(), info.shape(), A::pack(part.to_vec()));
                 }
             };
             write("prev_grad", &self.grad);
