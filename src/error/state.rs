@@ -29,7 +29,7 @@ pub enum StateError {
     UnexpectedEntry {
         /// The entry's name.
         key: String,
-        /// What it is loaded into: `"optimizer"`, `"model"` or `"adapter"`.
+        /// What it is loaded into, such as `"optimizer"`, `"model"` or `"adapter"`.
         into: &'static str,
     },
 
