@@ -83,8 +83,8 @@ fn minimum_of_subspace(
         for column in 0..width {
             let products = compact.transposed(free.iter().map(|at| (*at, compact.row(*at)[column])));
             let turned = compact.middle(&products);
-            for (row, turned) in turned.iter().enumerate() {
-                rows[row][column] = if row == column { 1.0 } else { 0.0 } - turned / theta;
+            for (at, (row, turned)) in rows.iter_mut().zip(&turned).enumerate() {
+                row[column] = if at == column { 1.0 } else { 0.0 } - turned / theta;
             }
         }
         let v = Factors::of(rows)?.solve(&v);
