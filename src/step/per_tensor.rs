@@ -189,7 +189,6 @@ impl<T> PerTensor<T> {
 
 impl<A: Element> PerTensor<Owned<A>> {
     /// Writes the values under a name, except for tensors without elements.
-    #[cfg(feature = "half")]
     pub(crate) fn write(&self, node: &mut StateWriter<'_>, name: &str) {
         self.iter().filter(|(_, values)| !values.is_empty()).for_each(|(info, values)| values.write(node, name, info));
     }
