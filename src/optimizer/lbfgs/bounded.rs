@@ -79,14 +79,11 @@ fn minimum_of_subspace(
         // (I − M·Wᵀ·W/θ)⁻¹·M·Wᵀ·r, by the formula of Sherman, Morrison and Woodbury.
         let v = compact.middle(&compact.transposed(free.iter().copied().zip(reduced.iter().copied())));
         let width = compact.width();
-        let mut rows = vec![vec![0.0; width]; width];
-        for column in 0..width {
-            let products = compact.transposed(free.iter().map(|at| (*at, compact.row(*at)[column])));
-            let turned = compact.middle(&products);
-            for (row, turned) in turned.iter().enumerate() {
-                rows[row][column] = if row == column { 1.0 } else { 0.0 } - turned / theta;
-            }
-        }
+        let columns: Vec<Vec<f64>> = (0..width)
+            .map(|column| compact.middle(&compact.transposed(free.iter().map(|at| (*at, compact.row(*at)[column])))))
+            .collect();
+        let entry = |row: usize, column: usize| if row == column { 1.0 } else { 0.0 } - columns[column][row] / theta;
+        let rows = (0..width).map(|row| (0..width).map(|column| entry(row, column)).collect()).collect();
         let v = Factors::of(rows)?.solve(&v);
         step.iter_mut().zip(&free).for_each(|(step, at)| *step -= inner(compact.row(*at), &v) / (theta * theta));
     }
@@ -142,9 +139,9 @@ mod tests {
         let d = direction(&[0.0; 3], &grad, &far, &compact);
         // B·d = −g
         let turned = compact.middle(&compact.transposed(d.iter().copied().enumerate()));
-        for at in 0..3 {
-            let product = theta * d[at] - inner(compact.row(at), &turned);
-            assert!((product + grad[at]).abs() < 1e-13, "{product}");
+        for (at, (d, g)) in d.iter().zip(grad).enumerate() {
+            let product = theta * d - inner(compact.row(at), &turned);
+            assert!((product + g).abs() < 1e-13, "{product}");
         }
     }
 }
