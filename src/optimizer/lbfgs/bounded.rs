@@ -79,11 +79,14 @@ fn minimum_of_subspace(
         // (I − M·Wᵀ·W/θ)⁻¹·M·Wᵀ·r, by the formula of Sherman, Morrison and Woodbury.
         let v = compact.middle(&compact.transposed(free.iter().copied().zip(reduced.iter().copied())));
         let width = compact.width();
-        let columns: Vec<Vec<f64>> = (0..width)
-            .map(|column| compact.middle(&compact.transposed(free.iter().map(|at| (*at, compact.row(*at)[column])))))
-            .collect();
-        let entry = |row: usize, column: usize| if row == column { 1.0 } else { 0.0 } - columns[column][row] / theta;
-        let rows = (0..width).map(|row| (0..width).map(|column| entry(row, column)).collect()).collect();
+        let mut rows = vec![vec![0.0; width]; width];
+        for column in 0..width {
+            let products = compact.transposed(free.iter().map(|at| (*at, compact.row(*at)[column])));
+            let turned = compact.middle(&products);
+            for (at, (row, turned)) in rows.iter_mut().zip(&turned).enumerate() {
+                row[column] = if at == column { 1.0 } else { 0.0 } - turned / theta;
+            }
+        }
         let v = Factors::of(rows)?.solve(&v);
         step.iter_mut().zip(&free).for_each(|(step, at)| *step -= inner(compact.row(*at), &v) / (theta * theta));
     }
