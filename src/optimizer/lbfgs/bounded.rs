@@ -142,9 +142,9 @@ mod tests {
         let d = direction(&[0.0; 3], &grad, &far, &compact);
         // B·d = −g
         let turned = compact.middle(&compact.transposed(d.iter().copied().enumerate()));
-        for at in 0..3 {
-            let product = theta * d[at] - inner(compact.row(at), &turned);
-            assert!((product + grad[at]).abs() < 1e-13, "{product}");
+        for (at, (d, g)) in d.iter().zip(grad).enumerate() {
+            let product = theta * d - inner(compact.row(at), &turned);
+            assert!((product + g).abs() < 1e-13, "{product}");
         }
     }
 }

@@ -148,19 +148,18 @@ mod tests {
         for (s, y) in s.iter().zip(&y) {
             let bs: Vec<f64> = dense.iter().map(|row| inner(row, s)).collect();
             let (sbs, sy) = (inner(&bs, s), inner(s, y));
-            for i in 0..size {
-                for j in 0..size {
-                    dense[i][j] += y[i] * y[j] / sy - bs[i] * bs[j] / sbs;
-                }
+            for (i, row) in dense.iter_mut().enumerate() {
+                let update = |j: usize| y[i] * y[j] / sy - bs[i] * bs[j] / sbs;
+                row.iter_mut().enumerate().for_each(|(j, to)| *to += update(j));
             }
         }
         let pairs: Vec<(&[f64], &[f64])> = s.iter().zip(&y).map(|(s, y)| (&s[..], &y[..])).collect();
         let compact = Compact::of(&pairs, size, theta).unwrap();
-        for i in 0..size {
+        for (i, row) in dense.iter().enumerate() {
             let column = compact.middle(compact.row(i));
-            for j in 0..size {
+            for (j, expected) in row.iter().enumerate() {
                 let found = if i == j { theta } else { 0.0 } - inner(compact.row(j), &column);
-                assert!((found - dense[i][j]).abs() < 1e-12, "{found} is not {}", dense[i][j]);
+                assert!((found - expected).abs() < 1e-12, "{found} is not {expected}");
             }
         }
     }
