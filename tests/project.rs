@@ -3,7 +3,7 @@
 
 use gradus::prelude::*;
 use gradus::set::{Interval, L1Ball, MaxNorm, NonNegative, Simplex, UnitNorm};
-use ndarray::{Array1, Array2, ArrayD, ArrayView1, Axis, array};
+use ndarray::{Array1, ArrayD, ArrayView1, Axis, array};
 use proptest::prelude::*;
 
 /// Numbers in [−1, 1) without order.
@@ -329,6 +329,7 @@ mod half {
 #[cfg(feature = "distributed")]
 mod ranks {
     use gradus::distributed::{RankGroup, ThreadGroup};
+    use ndarray::Array2;
 
     use super::*;
 

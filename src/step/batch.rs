@@ -1,11 +1,6 @@
 //! Which part of a larger batch the gradients of a step belong to.
 
-use std::sync::Arc;
-
-use super::pairing::walk_params;
-use super::{Context, Step};
 use crate::error::{Error, Result, StepError};
-use crate::params::{Element, Layout, ParamsMut};
 
 /// The micro-batch that the gradients of a step are the mean of.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -35,34 +30,6 @@ impl Batch {
         }
         let (name, accepted) = ("weight", "a finite number ≥ 0".into());
         Err(Error::Step(StepError::HyperParameter { name, value: weight, step, path: None, pattern: None, accepted }))
-    }
-}
-
-impl<'a, A: Element> Step<'a, A> {
-    /// The micro-batch that the gradients belong to.
-    pub(crate) fn batch(&self) -> Batch {
-        self.context.batch
-    }
-
-    /// Sets the micro-batch that the gradients belong to.
-    pub(crate) fn set_batch(&mut self, batch: Batch) {
-        self.context.batch = batch;
-    }
-
-    /// Whether the step has no gradients and only tells every `accumulate` to take its own step.
-    pub(crate) fn only_flushes(&self) -> bool {
-        self.context.batch.is_last && self.grads().next().is_none()
-    }
-
-    /// A step without gradients, in which every `accumulate` takes its own step.
-    pub(crate) fn to_flush(
-        params: &'a mut (dyn ParamsMut<Elem = A> + '_),
-        (known, steps): (Option<&Arc<Layout>>, u64),
-    ) -> Result<Self> {
-        let (layout, tensors) = walk_params(params, known)?;
-        Layout::ensure_known(known, &layout)?;
-        let context = Context { batch: Batch::FLUSH, ..Context::new(layout, steps) };
-        Ok(Self { context, tensors, is_as_paired: true })
     }
 }
 

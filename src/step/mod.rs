@@ -3,6 +3,7 @@
 pub(crate) mod batch;
 mod chain;
 pub(crate) mod counter;
+mod flush;
 pub(crate) mod follower;
 pub(crate) mod grad;
 pub(crate) mod memo;
