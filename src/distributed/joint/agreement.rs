@@ -64,8 +64,8 @@ const LENGTH: usize = 1 + size_of::<u64>();
 pub(super) struct RankWeights {
     /// The weight of this rank's micro-batch, in means over all ranks: 1 if all ranks have the same.
     pub(super) own: f64,
-    /// The sum of the weights of all ranks.
-    pub(super) total: f64,
+    /// The mean of the weights of all ranks: that of the micro-batches of all of them, relative to those of other steps.
+    pub(super) mean: f64,
     /// Whether they may differ from those of other steps.
     pub(super) are_given: bool,
 }
@@ -74,7 +74,7 @@ pub(super) struct RankWeights {
 /// above 0, and an error if one refuses it or if their steps differ. It costs a message of nine bytes, and a second one if a rank has a weight.
 pub(super) fn agree(group: &impl RankGroup, own: Result<Vote>) -> Result<Option<RankWeights>> {
     if group.size() == 1 {
-        let alone = |Batch { weight, is_weighted, .. }| RankWeights { own: 1.0, total: weight, are_given: is_weighted };
+        let alone = |Batch { weight, is_weighted, .. }| RankWeights { own: 1.0, mean: weight, are_given: is_weighted };
         return own.map(|vote| (!vote.skips).then(|| alone(vote.batch)));
     }
     let (code, digest) = match &own {
@@ -94,12 +94,12 @@ pub(super) fn agree(group: &impl RankGroup, own: Result<Vote>) -> Result<Option<
     }
     let (weight, ranks) = (vote.batch.weight, words.len() as f64);
     if words.iter().all(|word| word.0 == GO) {
-        return Ok(Some(RankWeights { own: 1.0, total: weight * ranks, are_given: false }));
+        return Ok(Some(RankWeights { own: 1.0, mean: weight, are_given: false }));
     }
     let weights = norms(group, weight)?;
-    let total: f64 = weights.iter().sum();
-    let own = if weights.iter().all(|other| *other == weight) { 1.0 } else { weight / total * ranks };
-    Ok((total > 0.0).then_some(RankWeights { own, total, are_given: true }))
+    let mean = weights.iter().sum::<f64>() / ranks;
+    let own = if weights.iter().all(|other| *other == weight) { 1.0 } else { weight / mean };
+    Ok((mean > 0.0).then_some(RankWeights { own, mean, are_given: true }))
 }
 
 /// The norms of all ranks. One that agrees or refuses meanwhile is understood, as messages are of one form.
@@ -188,12 +188,12 @@ mod tests {
             ThreadGroup::run(3, |group| {
                 let batch = own[group.rank()].map_or(Ok(Batch::EQUAL), |weight| Batch::weighted(weight, 0));
                 agree(&group, batch.map(|batch| Vote { batch, ..Vote::default() }))
-                    .map(|weights| weights.map(|all| (all.own, all.total)))
+                    .map(|weights| weights.map(|all| (all.own, all.mean)))
             })
         };
-        assert_eq!(weights([None; 3]), vec![Ok(Some((1.0, 3.0))); 3]);
-        assert_eq!(weights([Some(2.0); 3]), vec![Ok(Some((1.0, 6.0))); 3]);
-        assert_eq!(weights([None, Some(3.0), Some(0.0)]), [0.75, 2.25, 0.0].map(|own| Ok(Some((own, 4.0)))));
+        assert_eq!(weights([None; 3]), vec![Ok(Some((1.0, 1.0))); 3]);
+        assert_eq!(weights([Some(2.0); 3]), vec![Ok(Some((1.0, 2.0))); 3]);
+        assert_eq!(weights([None, Some(5.0), Some(0.0)]), [0.5, 2.5, 0.0].map(|own| Ok(Some((own, 2.0)))));
         assert_eq!(weights([Some(0.0); 3]), vec![Ok(None); 3]);
     }
 

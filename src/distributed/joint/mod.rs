@@ -128,11 +128,11 @@ impl<G: RankGroup> Joint<G> {
 
     /// Gives this rank's gradients, as they are packed, their weight in the mean over all ranks, and the step that of all ranks' gradients.
     pub(super) fn weigh<A: Element>(&self, step: &mut Step<'_, A>, grads: &mut [A]) {
-        let RankWeights { own, total, are_given } = self.weights;
+        let RankWeights { own, mean, are_given } = self.weights;
         if own != 1.0 {
             grads.iter_mut().for_each(|grad| *grad = A::from_f64(grad.as_f64() * own));
         }
-        step.set_batch(Batch { weight: total, is_weighted: are_given, ..step.batch() });
+        step.set_batch(Batch { weight: mean, is_weighted: are_given, ..step.batch() });
     }
 
     /// Whether all ranks go on, after something that one of them may have found alone. Where one skips the step, all do.
