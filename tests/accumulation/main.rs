@@ -55,10 +55,10 @@ fn cut(samples: Range<usize>, at: usize) -> [Range<usize>; 2] {
 
 type Boxed = Box<dyn Optimizer<f64>>;
 
-type Named = (&'static str, fn() -> Boxed);
+type Build = fn() -> Boxed;
 
 /// Optimizers whose steps depend on the norm of the large batch, on its square, and on earlier steps.
-fn optimizers() -> [Named; 4] {
+fn optimizers() -> [(&'static str, Build); 4] {
     [
         ("sgd", || Sgd::new(0.5).boxed()),
         ("momentum, clipped", || Momentum::new(0.1, 0.9).clip_global_norm(0.1).boxed()),

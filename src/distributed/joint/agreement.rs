@@ -64,7 +64,7 @@ const LENGTH: usize = 1 + size_of::<u64>();
 pub(super) struct RankWeights {
     /// The weight of this rank's micro-batch, in means over all ranks: 1 if all ranks have the same.
     pub(super) own: f64,
-    /// The mean of the weights of all ranks.
+    /// The mean of the weights of all ranks: that of the micro-batches of all of them, relative to those of other steps.
     pub(super) mean: f64,
     /// Whether they may differ from those of other steps.
     pub(super) are_given: bool,
@@ -92,7 +92,7 @@ pub(super) fn agree(group: &impl RankGroup, own: Result<Vote>) -> Result<Option<
     if words.iter().any(|word| word.0 == SKIP) {
         return Ok(None);
     }
-    let weight = vote.batch.weight;
+    let (weight, ranks) = (vote.batch.weight, words.len() as f64);
     if words.iter().all(|word| word.0 == GO) {
         return Ok(Some(RankWeights { own: 1.0, mean: weight, are_given: false }));
     }
@@ -197,7 +197,7 @@ mod tests {
         };
         assert_eq!(weights([None; 3]), vec![Ok(Some((1.0, 1.0))); 3]);
         assert_eq!(weights([Some(2.0); 3]), vec![Ok(Some((1.0, 2.0))); 3]);
-        assert_eq!(weights([None, Some(3.0), Some(0.0)]), [0.75, 2.25, 0.0].map(|own| Ok(Some((own, 4.0 / 3.0)))));
+        assert_eq!(weights([None, Some(5.0), Some(0.0)]), [0.5, 2.5, 0.0].map(|own| Ok(Some((own, 2.0)))));
         assert_eq!(weights([Some(0.0); 3]), vec![Ok(None); 3]);
     }
 
