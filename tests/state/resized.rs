@@ -6,7 +6,7 @@ use gradus::rule::{Rounding, StatePrecision};
 use gradus::{Error, Result};
 use ndarray::{Array1, Array2, Axis, ShapeBuilder, array};
 
-use crate::chains::number;
+use crate::chains::{Build, number};
 
 /// Rows of 64 elements: enough of them for state in 16 bits, before and after.
 const BEFORE: usize = 70;
@@ -41,7 +41,7 @@ fn chosen(before: &Array2<f32>, new: &Array2<f32>) -> Array2<f32> {
 
 /// Optimizers whose slots are zeros while the gradient is, and adaptors, none of which looks at several rows.
 #[rustfmt::skip] // one chain, one line
-fn all() -> Vec<(&'static str, fn() -> Box<dyn Optimizer<f32>>)> {
+fn all() -> Vec<(&'static str, Build)> {
     vec![
         ("sgd", || Box::new(Sgd::new(0.1))),
         ("momentum", || Box::new(Momentum::new(0.1, 0.9))),
