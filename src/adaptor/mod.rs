@@ -32,6 +32,7 @@ mod maximize;
 #[cfg(feature = "half")]
 mod narrow_weights;
 mod outcome;
+mod power_ema;
 mod router;
 pub(crate) mod sam;
 mod swa;
@@ -40,6 +41,7 @@ mod unscale;
 
 pub use accumulate::Accumulate;
 pub use adapted::{Adapted, Adaptor, apply, check};
+pub use averages::Buffers;
 pub use centralize::Centralize;
 pub use ema::Ema;
 pub use finite::Finite;
@@ -53,6 +55,7 @@ pub use maximize::Maximize;
 #[cfg(feature = "half")]
 pub use narrow_weights::NarrowWeights;
 pub use outcome::Outcome;
+pub use power_ema::{PowerEma, post_hoc_weights};
 pub use router::Router;
 pub use sam::{Sam, SamReport};
 pub use swa::Swa;

@@ -29,6 +29,7 @@ use pairing::{walk_grads, walk_params};
 use share::{Extent, Share};
 
 pub use follower::Follower;
+pub(crate) use follower::follow;
 pub use grad::Grad;
 pub use optimizer::Optimizer;
 pub(crate) use optimizer::{find, find_mut};
