@@ -1,6 +1,7 @@
 //! Averages and slow weights: evaluated, exchanged, and refused where they would be lost.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use gradus::adaptor::{Buffers, PowerEma, post_hoc_weights};
 use gradus::error::StepError;
 use gradus::prelude::*;
 use gradus::{Error, Step};
@@ -353,4 +354,169 @@ fn what_a_gathered_gradient_moves_is_followed() {
     assert_eq!(params, array![-2.0]);
     opt.read(&mut average).unwrap();
     assert_eq!(average, array![-2.0]);
+}
+
+/// A weight, and a buffer that the forward pass changes, without gradient.
+type WithBuffer = (Array1<f64>, Array1<f64>);
+
+/// The averages after three steps, in which the buffer is 10, 20 and 40 and the weight 3, 2 and 1.
+fn with_buffer(mut opt: impl Averaging) -> WithBuffer {
+    let mut model: WithBuffer = (array![4.0], array![0.0]);
+    for buffer in [10.0, 20.0, 40.0] {
+        model.1[0] = buffer;
+        opt.step(&mut model, &(array![1.0], None::<Array1<f64>>)).unwrap();
+    }
+    let mut averages = model.clone();
+    opt.show(&mut averages).unwrap();
+    assert_eq!(model, (array![1.0], array![40.0]));
+    averages
+}
+
+#[test]
+fn a_buffer_stays_follows_or_is_copied() {
+    let ema = || Sgd::new(1.0).ema(0.5);
+    assert_eq!(with_buffer(ema()), (array![1.75], array![10.0]));
+    assert_eq!(with_buffer(ema().buffers(Buffers::Stay)), (array![1.75], array![10.0]));
+    assert_eq!(with_buffer(ema().buffers(Buffers::Follow)), (array![1.75], array![27.5]));
+    assert_eq!(with_buffer(ema().buffers(Buffers::Copy)), (array![1.75], array![40.0]));
+    let swa = |buffers| with_buffer(Sgd::new(1.0).swa(2, 1).buffers(buffers));
+    assert_eq!(swa(Buffers::Stay), (array![1.5], array![20.0]));
+    assert_eq!(swa(Buffers::Follow), (array![1.5], array![30.0]));
+    assert_eq!(swa(Buffers::Copy), (array![1.5], array![40.0]));
+}
+
+/// An average inside or outside has its own choice, a frozen tensor is one that does not move, and so is one of a skipped or refused step.
+#[test]
+fn the_choice_for_buffers_is_of_one_average() {
+    let inside = Sgd::new(1.0).ema(0.5).buffers(Buffers::Copy).ema(0.5);
+    assert_eq!(with_buffer(inside), (array![1.75], array![10.0]));
+    let outside = Sgd::new(1.0).ema(0.5).ema(0.5).buffers(Buffers::Copy);
+    assert_eq!(with_buffer(outside), (array![1.75], array![40.0]));
+
+    let mut opt = Sgd::new(1.0).freeze("1").accumulate(2).check_finite().ema(0.5).buffers(Buffers::Copy);
+    let (mut model, grads) = ((array![4.0], array![1.0]), (array![1.0], array![1.0]));
+    (0..2).for_each(|_| _ = opt.step(&mut model, &grads).unwrap());
+    model.1[0] = 2.0;
+    opt.step(&mut model, &grads).unwrap(); // only accumulates
+    let state = opt.state_dict();
+    opt.step(&mut model, &(array![f64::NAN], array![1.0])).unwrap_err();
+    assert_eq!(opt.state_dict(), state);
+    assert_eq!(state.tensor("ema/average/1"), Some(array![1.0].into_dyn()));
+    opt.step(&mut model, &grads).unwrap();
+    assert_eq!(opt.state_dict().tensor("ema/average/1"), Some(array![2.0].into_dyn()));
+}
+
+/// Where all tensors move, the choice for buffers changes no bit.
+#[test]
+fn what_moves_is_averaged_alike() {
+    let run = |buffers| {
+        let (mut opt, mut params) = (Adam::new(0.1).ema(0.9).buffers(buffers), pair(0, true));
+        (0..4).for_each(|step| _ = opt.step(&mut params, &pair(step + 9, false)).unwrap());
+        opt.state_dict()
+    };
+    assert!(run(Buffers::Stay) == run(Buffers::Copy) && run(Buffers::Stay) == run(Buffers::Follow));
+    let shown = format!("{:?}", Sgd::<f64>::new(1.0).ema(0.5).buffers(Buffers::Copy));
+    assert!(shown.ends_with("ema(0.5).buffers(Copy)"), "{shown}");
+}
+
+fn golden() -> serde_json::Value {
+    serde_json::from_str(include_str!("golden/post_hoc.json")).unwrap()
+}
+
+fn numbers(value: &serde_json::Value) -> Vec<f64> {
+    value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
+}
+
+/// numpy's roots are eigenvalues of a matrix with entries up to 1e4, of which γ is a small one.
+const ROOTS: f64 = 1e-11;
+
+/// Two solutions of equations whose condition number is up to 200.
+const SOLVED: f64 = 1e-11;
+
+/// 400 products of powers, each rounded.
+const POWERS: f64 = 1e-12;
+
+fn near(found: f64, expected: f64, tolerance: f64) {
+    assert!((found - expected).abs() <= tolerance * expected.abs().max(1.0), "{found} {expected}");
+}
+
+#[test]
+fn post_hoc_averages_agree_with_the_paper_s_formulas() {
+    let golden = golden();
+    let gammas = golden["gammas"].as_array().unwrap();
+    assert_eq!(gammas.len(), 7);
+    for case in gammas {
+        let average = PowerEma::of_width(case["width"].as_f64().unwrap()).unwrap();
+        near(average.gamma(), case["gamma"].as_f64().unwrap(), ROOTS);
+        near(average.width(), case["width"].as_f64().unwrap(), 1e-14);
+    }
+    let sets = golden["weights"].as_array().unwrap();
+    assert_eq!(sets.len(), 5);
+    for case in sets {
+        let average = |value: &serde_json::Value| match numbers(value)[..] {
+            [steps, gamma] => (steps as u64, PowerEma::new(gamma)),
+            _ => unreachable!("steps and γ"),
+        };
+        let saved: Vec<_> = case["saved"].as_array().unwrap().iter().map(average).collect();
+        let found = post_hoc_weights(&saved, average(&case["wanted"])).unwrap();
+        let expected = numbers(&case["weights"]);
+        assert_eq!(found.len(), expected.len());
+        found.iter().zip(&expected).for_each(|(found, expected)| near(*found, *expected, SOLVED));
+    }
+}
+
+#[test]
+fn an_average_of_another_width_is_made_of_two() {
+    let walk = &golden()["walk"];
+    let [narrow, wide] = [0.05, 0.1].map(|width| PowerEma::of_width(width).unwrap());
+    let mut opt = Sgd::new(1.0).ema(wide).ema(narrow);
+    let (mut w, mut saved, mut times) = (array![0.0], Vec::new(), Vec::new());
+    for (step, value) in numbers(&walk["values"]).into_iter().enumerate() {
+        let grad = array![w[0] - value];
+        opt.step(&mut w, &grad).unwrap();
+        if (step + 1).is_multiple_of(20) {
+            let mut averages = [array![0.0], array![0.0]];
+            opt.read(&mut averages[0]).unwrap();
+            opt.inner().read(&mut averages[1]).unwrap();
+            saved.extend(averages);
+            times.extend([narrow, wide].map(|average| (step as u64 + 1, average)));
+        }
+    }
+    near(saved[38][0], walk["narrow"].as_f64().unwrap(), POWERS);
+    near(saved[39][0], walk["wide"].as_f64().unwrap(), POWERS);
+    let weights = post_hoc_weights(&times, (400, PowerEma::of_width(0.15).unwrap())).unwrap();
+    let made: f64 = weights.iter().zip(&saved).map(|(weight, saved)| weight * saved[0]).sum();
+    // 40 equations with a condition number of 1e4.
+    near(made, walk["made"].as_f64().unwrap(), 1e-8);
+    // The reconstruction, and the average itself.
+    near(made, walk["wanted"].as_f64().unwrap(), 1e-3);
+}
+
+#[test]
+fn post_hoc_averages_need_times_and_widths() {
+    let one = PowerEma::new(5.0);
+    let said = |saved: &[(u64, PowerEma)], wanted| post_hoc_weights(saved, wanted).unwrap_err().to_string();
+    assert_eq!(said(&[], (1, one)), "saved is empty; it must have at least one element");
+    assert_eq!(said(&[(0, one)], (1, one)), "steps is 0; it must be at least 1");
+    assert_eq!(said(&[(1, one)], (1, PowerEma::new(-0.5))), "gamma is -0.5; it must be a finite number > -0.5");
+    assert!(said(&[(7, one), (7, one)], (7, one)).starts_with("saved is 1; it must be averages of different steps"));
+    let first = post_hoc_weights(&[(7, one), (8, one)], (7, one)).unwrap();
+    first.iter().zip([1.0, 0.0]).for_each(|(found, expected)| near(*found, expected, SOLVED));
+    for width in [0.0, -0.1, f64::NAN, 0.29, 1e-200, f64::INFINITY] {
+        assert!(PowerEma::of_width(width).is_err(), "{width}");
+    }
+    assert!(PowerEma::of_width(1.0 / 12.0_f64.sqrt()).unwrap().gamma() < 1e-6);
+    let error = Sgd::new(1.0).ema(PowerEma::new(-0.7)).step(&mut array![1.0], &array![1.0]).unwrap_err();
+    assert!(matches!(error, Error::Step(StepError::HyperParameter { name: "decay", .. })), "{error}");
+}
+
+/// The average mixed into the parameters.
+#[test]
+fn an_average_is_mixed_in() {
+    let (mut opt, mut w) = (Sgd::new(1.0).ema(0.5), array![4.0]);
+    (0..2).for_each(|_| _ = opt.step(&mut w, &array![2.0]).unwrap()); // 2, 0; the average 2, 1
+    let mut average = w.clone();
+    opt.read(&mut average).unwrap();
+    gradus::tree::lerp(&mut w, &average, 0.25).unwrap();
+    assert_eq!(w, array![0.25]);
 }

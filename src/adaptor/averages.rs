@@ -1,12 +1,28 @@
 //! What the adaptors that average parameters have in common: the averages themselves.
 
+use std::iter::repeat_n;
 use std::mem::swap;
 use std::sync::Arc;
 
 use crate::error::{Error, Result, StepError};
 use crate::params::{Element, Layout, Owned, ParamsMut};
 use crate::state::{StateReader, StateWriter};
-use crate::step::{Follower, Made, Optimizer, PerTensor, Report, Step};
+use crate::step::{Follower, Made, Optimizer, PerTensor, Report, Step, follow};
+
+/// What the average of a tensor does in a step that does not move the tensor: because it is a buffer, such as a running mean, whose gradient is
+/// `None`, because it is frozen, or because this step has no gradient for it. Set with `.buffers(…)` of [`Ema`](super::Ema) and
+/// [`Swa`](super::Swa).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+pub enum Buffers {
+    /// It stays. The average of a tensor that never has a gradient keeps the tensor's first value.
+    #[default]
+    Stay,
+    /// It follows the tensor's value with the same weight as other averages: PyTorch's `AveragedModel(use_buffers=True)`.
+    Follow,
+    /// It becomes the tensor's value: PyTorch's `AveragedModel` for buffers, unless `use_buffers=True`.
+    Copy,
+}
 
 /// One value for each element of the parameters that steps have held.
 #[derive(Debug, Clone)]
@@ -35,15 +51,43 @@ impl<A: Element> Averages<A> {
         self.tensors.ensure_known(step)
     }
 
-    /// Has the averages follow the parameters in the sweep of `inner`: `average + weight·(param − average)`.
-    pub(super) fn follow(&mut self, inner: &mut dyn Optimizer<A>, step: Step<'_, A>, weight: f64) -> Result<Report> {
+    /// Has the averages follow the parameters in the sweep of `inner`: `average + weight·(param − average)`. What is not moved is for `buffers`.
+    pub(super) fn follow(
+        &mut self,
+        inner: &mut dyn Optimizer<A>,
+        mut step: Step<'_, A>,
+        (weight, buffers): (f64, Buffers),
+    ) -> Result<Report> {
         let made = self.begin(&step);
-        let mut step: Step<'_, A> = step; // a shorter lifetime: from here on it borrows from the averages
-        self.tensors.each(&mut step, |_, tensor, average| {
+        if buffers == Buffers::Stay {
+            let mut step: Step<'_, A> = step; // a shorter lifetime: from here on it borrows from the averages
+            self.let_follow(&mut step, weight);
+            let report = inner.apply(step);
+            return self.tensors.settle(made, report);
+        }
+        let tensors = step.len();
+        let mut lent = step.lend(true);
+        self.let_follow(&mut lent, weight);
+        let result = lent.watched(repeat_n(true, tensors), |step| inner.apply(step));
+        let (report, moved) = self.tensors.settle(made, result)?;
+        let mut moved = moved.into_iter();
+        self.tensors.each(&mut step, |info, tensor, average| {
+            if moved.next() == Some(true) || !report.moved {
+                return;
+            }
+            let (param, mut average) = (tensor.param(), average.as_values_mut());
+            match buffers {
+                Buffers::Copy => average.view_mut(info.shape()).assign(&param.view(info.shape())),
+                _ => follow(&mut [Follower::average_in(average, weight)], &param, info.shape()),
+            }
+        });
+        Ok(report)
+    }
+
+    fn let_follow<'s>(&'s mut self, step: &mut Step<'s, A>, weight: f64) {
+        self.tensors.each(step, |_, tensor, average| {
             tensor.followers.push(Follower::average_in(average.as_values_mut(), weight));
         });
-        let report = inner.apply(step);
-        self.tensors.settle(made, report)
     }
 
     /// Makes the averages that there are not yet, of the parameters as they are.

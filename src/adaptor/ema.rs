@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::averages::{Averages, shows_averages};
+use super::averages::{Averages, Buffers, shows_averages};
 use super::{Adapted, Adaptor};
 use crate::error::Result;
 use crate::params::{Element, Layout, ParamsMut};
@@ -22,8 +22,11 @@ use crate::step::{Optimizer, Report, Step};
 /// w = (1 − d)/(1 − d₀d₁…d)                  debiased
 /// ```
 /// θ is the parameter after the step, and d₀ … d are the decays of all steps averaged so far. The average is updated in the pass that moves
-/// the parameters, so it needs no pass of its own. If a tensor has no gradient, its average does not change. A call that only accumulates
-/// or that is skipped is not a step.
+/// the parameters, so it needs no pass of its own. If a tensor has no gradient, its average does not change, unless
+/// [`buffers`](Adapted::<O, Ema<A>>::buffers) is set. A call that only accumulates or that is skipped is not a step.
+///
+/// The average is mixed into the parameters in two lines: `opt.read(&mut average)?` and `tree::lerp(&mut params, &average, 0.1)?`, with
+/// [`tree::lerp`](crate::tree::lerp).
 ///
 /// If the average is not the last adaptor in the chain, or the chain is in a box, use [`find_mut`](crate::OptimizerExt::find_mut):
 /// `opt.find_mut::<Ema<f32>>()`.
@@ -34,6 +37,9 @@ use crate::step::{Optimizer, Report, Step};
 /// | `decay` d | – | 0 ≤ d ≤ 1 | the fraction of the average that is kept per step; it averages over about 1/(1 − d) steps |
 /// | [`warmup`](Adapted::warmup) | no | | a smaller decay in the first steps |
 /// | [`debiased`](Adapted::debiased) | no | | an average that starts at zero, with bias correction |
+/// | `buffers` | [`Buffers::Stay`] | | what the average of a tensor does in a step that does not move it |
+///
+/// A [`PowerEma`](super::PowerEma) as the decay gives an average over a fixed fraction of the run, whose length can be chosen after training.
 ///
 /// # State
 /// One element per parameter (4 bytes in f32), the number of averaged steps, and the product of their decays. Decay, warm-up and bias
@@ -76,6 +82,7 @@ pub struct Ema<A> {
     decay: Hyper,
     warmup: bool,
     debiased: bool,
+    buffers: Buffers,
     averages: Averages<A>,
     /// How many steps have been averaged.
     averaged: u64,
@@ -88,8 +95,8 @@ shows_averages!(Ema, "the averages");
 impl<A> Ema<A> {
     /// An average with this decay: a number or a schedule.
     pub fn new(decay: impl Into<Hyper>) -> Self {
-        let averages = Averages::default();
-        Self { decay: decay.into(), warmup: false, debiased: false, averages, averaged: 0, product: 1.0 }
+        let (averages, buffers) = (Averages::default(), Buffers::default());
+        Self { decay: decay.into(), warmup: false, debiased: false, buffers, averages, averaged: 0, product: 1.0 }
     }
 }
 
@@ -104,6 +111,27 @@ impl<O, A> Adapted<O, Ema<A>> {
     /// Whether the average starts at zero with bias correction, instead of starting with the parameters after the first step.
     pub fn debiased(mut self, debiased: bool) -> Self {
         self.debiased = debiased;
+        self
+    }
+
+    /// What the average of a tensor does in a step that does not move it, such as a running mean whose gradient is `None`.
+    ///
+    /// ```
+    /// use gradus::{adaptor::Buffers, prelude::*};
+    /// use ndarray::array;
+    ///
+    /// let mut opt = Sgd::new(1.0).ema(0.5).buffers(Buffers::Copy);
+    /// let mut model = (array![4.0], array![10.0]); // a weight, and a running mean
+    /// opt.step(&mut model, &(array![1.0], None::<ndarray::Array1<f64>>))?;
+    /// model.1[0] = 20.0; // the next forward pass
+    /// opt.step(&mut model, &(array![1.0], None::<ndarray::Array1<f64>>))?;
+    /// opt.swap(&mut model)?;
+    /// assert_eq!(model, (array![2.5], array![20.0]));
+    /// # Ok::<(), gradus::Error>(())
+    /// ```
+    #[doc(alias = "use_buffers")]
+    pub fn buffers(mut self, buffers: Buffers) -> Self {
+        self.buffers = buffers;
         self
     }
 }
@@ -137,7 +165,7 @@ impl<A: Element> Adaptor<A> for Ema<A> {
         let decay = self.check_own(&step, inner.steps())?;
         let product = self.product * decay;
         let weight = self.weight(decay, product);
-        let report = self.averages.follow(inner, step, weight)?;
+        let report = self.averages.follow(inner, step, (weight, self.buffers))?;
         if report.moved {
             (self.averaged, self.product) = (self.averaged.saturating_add(1), product);
         }
@@ -175,6 +203,7 @@ impl<A> fmt::Debug for Ema<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ema({:?})", self.decay)?;
         let options = [("warmup", self.warmup), ("debiased", self.debiased)];
-        options.iter().filter(|(_, on)| *on).try_for_each(|(name, _)| write!(f, ".{name}(true)"))
+        options.iter().filter(|(_, on)| *on).try_for_each(|(name, _)| write!(f, ".{name}(true)"))?;
+        if self.buffers == Buffers::Stay { Ok(()) } else { write!(f, ".buffers({:?})", self.buffers) }
     }
 }

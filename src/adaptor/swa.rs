@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::Adaptor;
-use super::averages::{Averages, shows_averages};
+use super::averages::{Averages, Buffers, shows_averages};
+use super::{Adapted, Adaptor};
 use crate::error::{Error, Result, StateError, ensure_count};
 use crate::params::{Element, Layout, ParamsMut};
 use crate::state::{Commit, StateReader, StateWriter};
@@ -18,8 +18,8 @@ use crate::step::{Optimizer, Report, Step};
 /// after step number start, start + every, start + 2·every, …   (the first step is number 1)
 ///     average ← average + (θ − average)/(n + 1),  n ← n + 1     (n = 0: average = θ)
 /// ```
-/// The average is updated in the pass that moves the parameters. If a tensor has no gradient in such a step, its average does not change. A
-/// call that only accumulates or that is skipped is not a step.
+/// The average is updated in the pass that moves the parameters. If a tensor has no gradient in such a step, its average does not change,
+/// unless [`buffers`](Adapted::<O, Swa<A>>::buffers) is set. A call that only accumulates or that is skipped is not a step.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning | unit |
@@ -61,6 +61,7 @@ use crate::step::{Optimizer, Report, Step};
 pub struct Swa<A> {
     start: u64,
     every: u64,
+    buffers: Buffers,
     averages: Averages<A>,
     averaged: u64,
 }
@@ -70,12 +71,21 @@ shows_averages!(Swa, "the averages");
 impl<A> Swa<A> {
     /// Averages the parameters after step `start`, and then every `every` steps.
     pub fn new(start: u64, every: u64) -> Self {
-        Self { start, every, averages: Averages::default(), averaged: 0 }
+        Self { start, every, buffers: Buffers::default(), averages: Averages::default(), averaged: 0 }
     }
 
     /// The number of averaged steps.
     pub fn averaged(&self) -> u64 {
         self.averaged
+    }
+}
+
+impl<O, A> Adapted<O, Swa<A>> {
+    /// What the average of a tensor does in an averaged step that does not move it, such as a running mean whose gradient is `None`.
+    #[doc(alias = "use_buffers")]
+    pub fn buffers(mut self, buffers: Buffers) -> Self {
+        self.buffers = buffers;
+        self
     }
 }
 
@@ -105,7 +115,7 @@ impl<A: Element> Adaptor<A> for Swa<A> {
             return inner.apply(step);
         }
         let averaged = self.averaged.saturating_add(1);
-        let report = self.averages.follow(inner, step, 1.0 / averaged as f64)?;
+        let report = self.averages.follow(inner, step, (1.0 / averaged as f64, self.buffers))?;
         if report.moved {
             self.averaged = averaged;
         }
@@ -147,6 +157,7 @@ impl<A: Element> Adaptor<A> for Swa<A> {
 
 impl<A> fmt::Debug for Swa<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "swa({}, {})", self.start, self.every)
+        write!(f, "swa({}, {})", self.start, self.every)?;
+        if self.buffers == Buffers::Stay { Ok(()) } else { write!(f, ".buffers({:?})", self.buffers) }
     }
 }

@@ -80,7 +80,6 @@ use crate::step::Optimizer;
 use bytes::Bytes;
 pub(crate) use file::write_atomically;
 pub use part::Loaded;
-use part::write;
 #[cfg(feature = "lora")]
 pub(crate) use {file::at as at_file, format::write_plain as plain_bytes};
 
@@ -206,7 +205,7 @@ impl Checkpoint {
     fn write_params<A: Element>(&self, layout: &Layout, values: Vec<ValuesMut<'_, A>>) {
         for (info, values) in layout.tensors().iter().zip(values) {
             if let Some(saved) = self.params.get(info.path()) {
-                write(info, values, saved);
+                saved.write_to(info, values);
             }
         }
     }

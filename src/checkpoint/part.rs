@@ -7,7 +7,7 @@ use ndarray::ArrayD;
 
 use super::{Checkpoint, OPTIMIZER};
 use crate::error::{Error, Result, StateError, StepError, similar_to};
-use crate::params::{Element, Layout, ParamsMut, Pattern, TensorInfo, ValuesMut, collect_mut};
+use crate::params::{Element, Layout, ParamsMut, Pattern, TensorInfo, collect_mut};
 use crate::state::{StateDict, StateTensor};
 
 /// The kinds of entries that are a text for each tensor; other texts, such as `adam/steps`, belong to no tensor.
@@ -164,7 +164,7 @@ impl Checkpoint {
             report.loaded.push(path.into());
             found.push((info, values, saved));
         }
-        found.into_iter().for_each(|(info, values, saved)| write(info, values, saved));
+        found.into_iter().for_each(|(info, values, saved)| saved.write_to(info, values));
         let loaded: HashSet<&str> = report.loaded.iter().map(String::as_str).collect();
         let all = self.params.keys().chain(self.others.keys());
         report.left_over = all.filter(|name| !loaded.contains(name.as_str())).cloned().collect();
@@ -186,12 +186,6 @@ impl Checkpoint {
             (None, None) => Err(Error::State(StateError::MissingEntry { key, similar: similar_to(name, others) })),
         }
     }
-}
-
-/// Writes a tensor that has been checked.
-pub(super) fn write<A: Element>(info: &TensorInfo, mut values: ValuesMut<'_, A>, saved: &StateTensor) {
-    let saved = A::unpack(&saved.data).unwrap_or_default();
-    values.view_mut(info.shape()).iter_mut().zip(saved).for_each(|(to, from)| *to = from);
 }
 
 /// The same state for parameters with other names.

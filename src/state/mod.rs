@@ -15,6 +15,8 @@ use ndarray::{ArrayD, ArrayView, Dimension, IxDyn};
 
 use crate::error::{Error, Result, StateError};
 use crate::params::{Element, Layout};
+#[cfg(feature = "checkpoint")]
+use crate::params::{TensorInfo, ValuesMut};
 use data::Data;
 
 pub(crate) use reader::load;
@@ -90,6 +92,13 @@ impl StateTensor {
     /// The numbers, if they have this type.
     pub(crate) fn to_array<A: Element>(&self) -> Option<ArrayD<A>> {
         ArrayD::from_shape_vec(IxDyn(&self.shape), A::unpack(&self.data)?).ok()
+    }
+
+    /// Writes the numbers into a tensor that they have been checked for.
+    #[cfg(feature = "checkpoint")]
+    pub(crate) fn write_to<A: Element>(&self, info: &TensorInfo, mut values: ValuesMut<'_, A>) {
+        let saved = A::unpack(&self.data).unwrap_or_default();
+        values.view_mut(info.shape()).iter_mut().zip(saved).for_each(|(to, from)| *to = from);
     }
 
     /// Rounds floating-point numbers to the nearest of this type.

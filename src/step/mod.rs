@@ -36,6 +36,7 @@ use share::{Extent, Share};
 
 pub use chain::ChainDescription;
 pub use follower::Follower;
+pub(crate) use follower::follow;
 pub use grad::Grad;
 pub use optimizer::Optimizer;
 pub(crate) use optimizer::{find, find_mut};

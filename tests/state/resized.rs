@@ -6,7 +6,7 @@ use gradus::rule::{Rounding, StatePrecision};
 use gradus::{Error, Result};
 use ndarray::{Array1, Array2, Axis, ShapeBuilder, array};
 
-use crate::chains::number;
+use crate::chains::{Build, number};
 
 /// Rows of 64 elements: enough of them for state in 16 bits, before and after.
 const BEFORE: usize = 70;

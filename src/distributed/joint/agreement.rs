@@ -92,7 +92,7 @@ pub(super) fn agree(group: &impl RankGroup, own: Result<Vote>) -> Result<Option<
     if words.iter().any(|word| word.0 == SKIP) {
         return Ok(None);
     }
-    let (weight, ranks) = (vote.batch.weight, words.len() as f64);
+    let weight = vote.batch.weight;
     if words.iter().all(|word| word.0 == GO) {
         return Ok(Some(RankWeights { own: 1.0, mean: weight, are_given: false }));
     }
