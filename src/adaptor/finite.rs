@@ -10,8 +10,8 @@ use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::{Optimizer, Report, Step};
 
 /// Looks for NaN and infinities in the gradients, and returns an error or skips the step. Created by
-/// [`OptimizerExt::check_finite`](crate::OptimizerExt::check_finite) and
-/// [`OptimizerExt::skip_nonfinite`](crate::OptimizerExt::skip_nonfinite). It costs one read of the gradients.
+/// [`GuardExt::check_finite`](crate::GuardExt::check_finite) and
+/// [`GuardExt::skip_nonfinite`](crate::GuardExt::skip_nonfinite). It costs one read of the gradients.
 ///
 /// ```
 /// use gradus::prelude::*;

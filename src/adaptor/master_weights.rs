@@ -31,7 +31,7 @@ use crate::step::{Optimizer, PerTensor, Report, Step, Tensor};
 /// be swapped into the parameters must have their type: `….master_weights().ema(decay)` keeps it in 16 bits.
 ///
 /// **Loss scaling.** With f16, multiply the loss by a factor, and divide the gradients by it with
-/// [`unscale`](crate::OptimizerExt::unscale). The [guide](crate::guide::training#parameters-of-16-bits) has a complete chain.
+/// [`unscale`](crate::GuardExt::unscale). The [guide](crate::guide::training#parameters-of-16-bits) has a complete chain.
 ///
 /// # State
 /// One f32 per parameter, and the state of the optimizer inside.

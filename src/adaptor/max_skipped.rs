@@ -34,7 +34,7 @@ use crate::step::{Optimizer, Report, Step};
 /// The number of steps in a row that were skipped.
 ///
 /// # Order in the chain
-/// Write it directly after the adaptor that skips, such as [`skip_nonfinite`](crate::OptimizerExt::skip_nonfinite),
+/// Write it directly after the adaptor that skips, such as [`skip_nonfinite`](crate::GuardExt::skip_nonfinite),
 /// [`loss_scaling`](crate::GuardExt::loss_scaling), [`skip_spikes`](crate::GuardExt::skip_spikes), clipping with the policy
 /// [`NonFinite::Skip`](super::NonFinite::Skip), `data_parallel` or `sharded`. With `accumulate` between the two, a call that only gathers sets the
 /// count back.

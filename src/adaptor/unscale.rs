@@ -9,7 +9,7 @@ use crate::schedule::Hyper;
 use crate::step::Step;
 
 /// Divides every gradient by the factor that the loss was multiplied by. Created by
-/// [`OptimizerExt::unscale`](crate::OptimizerExt::unscale).
+/// [`GuardExt::unscale`](crate::GuardExt::unscale).
 ///
 /// Small f16 gradients underflow, so they are usually computed from a loss multiplied by, say, 2¹⁶. `unscale` divides the gradients by the
 /// same factor, in the pass that moves the parameters. Write `unscale` after clipping, so that clipping sees the divided gradients.

@@ -12,7 +12,7 @@ use crate::step::{Grad, Optimizer, Report, Step};
 /// Replaces NaN in the gradients by 0. Created by [`GuardExt::zero_nans`](crate::GuardExt::zero_nans).
 ///
 /// Infinities stay as they are. A NaN usually has a cause that should be found, so prefer
-/// [`skip_nonfinite`](crate::OptimizerExt::skip_nonfinite), which leaves the step out, or [`check_finite`](crate::OptimizerExt::check_finite). If
+/// [`skip_nonfinite`](crate::GuardExt::skip_nonfinite), which leaves the step out, or [`check_finite`](crate::GuardExt::check_finite). If
 /// you know that single elements are NaN for a harmless reason, `zero_nans` keeps the rest of the gradient.
 /// [`zeroed`](ZeroNans::zeroed) counts the elements.
 ///

@@ -1,8 +1,8 @@
 //! The methods that add adaptors to an optimizer.
 
 use crate::adaptor::{
-    Accumulate, Adapted, AddNoise, Centralize, Ema, Finite, Freeze, Group, Grouped, KeepBest, LayerwiseDecay,
-    Lookahead, Maximize, NonFinite, Project, Router, Sam, SamReport, Stop, Swa, Transform, Transforming, Unscale, sam,
+    Accumulate, Adapted, AddNoise, Centralize, Ema, Freeze, Group, Grouped, KeepBest, LayerwiseDecay, Lookahead,
+    Maximize, Project, Router, Sam, SamReport, Stop, Swa, Transform, Transforming, sam,
 };
 use crate::clip::{Adaptive, Norm, QkClip, Value};
 use crate::error::Result;
@@ -301,23 +301,6 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         Router::new(self).route(pattern, optimizer)
     }
 
-    /// Returns an error if a gradient has NaN or infinite elements. See [`Finite`].
-    fn check_finite(self) -> Adapted<Self, Finite>
-    where
-        Self: Sized,
-    {
-        Adapted::new(self, Finite::new(NonFinite::Error))
-    }
-
-    /// Skips a step if a gradient has NaN or infinite elements. After [`accumulate`](Self::accumulate) it skips single micro-batches,
-    /// before it the whole sum. See [`Finite`].
-    fn skip_nonfinite(self) -> Adapted<Self, Finite>
-    where
-        Self: Sized,
-    {
-        Adapted::new(self, Finite::new(NonFinite::Skip))
-    }
-
     /// Divides the optimizer's state and work among the ranks of a group (ZeRO-1). See [`Sharded`](crate::distributed::Sharded).
     #[doc(alias("ZeroRedundancyOptimizer", "ZeRO"))]
     #[cfg(feature = "distributed")]
@@ -415,15 +398,6 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         Self: Sized + Optimizer<f32>,
     {
         crate::adaptor::NarrowWeights::kahan(self)
-    }
-
-    /// Divides the gradients by the factor that the loss was multiplied by: a number or a schedule. See [`Unscale`].
-    #[doc(alias = "GradScaler")]
-    fn unscale(self, loss_scale: impl Into<Hyper>) -> Adapted<Self, Transforming<Unscale>>
-    where
-        Self: Sized,
-    {
-        self.transform(Unscale::new(loss_scale))
     }
 
     /// Adds noise to the gradients, whose variance is `eta` in the first step and less in later ones. See [`AddNoise`].

@@ -1,14 +1,41 @@
 //! The methods that add guards against bad gradients to an optimizer.
 
-use crate::adaptor::{Adapted, LossScaling, MaxSkipped, SkipSpikes, ZeroNans};
+use crate::adaptor::{
+    Adapted, Finite, LossScaling, MaxSkipped, NonFinite, SkipSpikes, Transforming, Unscale, ZeroNans,
+};
 use crate::params::Element;
 use crate::schedule::Hyper;
 use crate::step::Optimizer;
 
 /// The methods that add guards against bad gradients. Every [`Optimizer`] has them. They are used as those of
-/// [`OptimizerExt`](crate::OptimizerExt), which has [`check_finite`](crate::OptimizerExt::check_finite),
-/// [`skip_nonfinite`](crate::OptimizerExt::skip_nonfinite) and clipping.
+/// [`OptimizerExt`](crate::OptimizerExt), which has clipping.
 pub trait GuardExt<A: Element>: Optimizer<A> {
+    /// Returns an error if a gradient has NaN or infinite elements. See [`Finite`].
+    fn check_finite(self) -> Adapted<Self, Finite>
+    where
+        Self: Sized,
+    {
+        Adapted::new(self, Finite::new(NonFinite::Error))
+    }
+
+    /// Skips a step if a gradient has NaN or infinite elements. After [`accumulate`](crate::OptimizerExt::accumulate) it skips single micro-batches,
+    /// before it the whole sum. See [`Finite`].
+    fn skip_nonfinite(self) -> Adapted<Self, Finite>
+    where
+        Self: Sized,
+    {
+        Adapted::new(self, Finite::new(NonFinite::Skip))
+    }
+
+    /// Divides the gradients by the factor that the loss was multiplied by: a number or a schedule. See [`Unscale`].
+    #[doc(alias = "GradScaler")]
+    fn unscale(self, loss_scale: impl Into<Hyper>) -> Adapted<Self, Transforming<Unscale>>
+    where
+        Self: Sized,
+    {
+        Adapted::new(self, Transforming::new(Unscale::new(loss_scale)))
+    }
+
     /// Divides gradients by the factor of the loss, and adapts that factor: dynamic loss scaling. See [`LossScaling`].
     #[doc(alias("GradScaler", "DynamicLossScale"))]
     fn loss_scaling(self) -> Adapted<Self, LossScaling>

@@ -12,7 +12,7 @@ pub struct Report {
     /// Whether the step was taken. It is `false` if the gradients were only accumulated, if the step was skipped, and if no tensor had a
     /// gradient.
     pub moved: bool,
-    /// Whether an adaptor left the step out because of its gradients, as [`skip_nonfinite`](crate::OptimizerExt::skip_nonfinite) does.
+    /// Whether an adaptor left the step out because of its gradients, as [`skip_nonfinite`](crate::GuardExt::skip_nonfinite) does.
     pub skipped: bool,
     /// The reason to stop, if a rule applies: see [`OptimizerExt::stop`](crate::OptimizerExt::stop). The step is taken all the same.
     pub stop: Option<StopReason>,

@@ -39,8 +39,6 @@ fn chosen(before: &Array2<f32>, new: &Array2<f32>) -> Array2<f32> {
     now
 }
 
-type Build = fn() -> Box<dyn Optimizer<f32>>;
-
 /// Optimizers whose slots are zeros while the gradient is, and adaptors, none of which looks at several rows.
 #[rustfmt::skip] // one chain, one line
 fn all() -> Vec<(&'static str, Build)> {

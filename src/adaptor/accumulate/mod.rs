@@ -60,7 +60,7 @@ pub(crate) use calls::{flush, step_weighted};
 /// integer part is k.
 ///
 /// **Errors.** The optimizer inside checks every micro-batch before it is added. If it returns an error, the sum is unchanged, and you can
-/// continue with another micro-batch; [`skip_nonfinite`](crate::OptimizerExt::skip_nonfinite) *after* `accumulate` does this for NaN. If
+/// continue with another micro-batch; [`skip_nonfinite`](crate::GuardExt::skip_nonfinite) *after* `accumulate` does this for NaN. If
 /// the mean itself is rejected, for example because the sum overflowed, the sum is kept. Call [`discard`](Accumulate::discard) to start over.
 ///
 /// **Clipping.** `accumulate(k)` after clipping in the chain, as in `opt.clip_global_norm(1.0).accumulate(k)`, clips the mean: **what you

@@ -215,7 +215,7 @@ impl<O, A> Adapted<O, Sam<A>> {
     ///
     /// With [`NonFinite::Error`], the default, `ascend` returns an error for the first gradient, and with [`adaptive`](Self::adaptive) also for a
     /// parameter that is not finite. The second gradient goes to the optimizer inside as
-    /// it is, as in any other step: add [`check_finite`](crate::OptimizerExt::check_finite). With [`NonFinite::Skip`], a step in which either is
+    /// it is, as in any other step: add [`check_finite`](crate::GuardExt::check_finite). With [`NonFinite::Skip`], a step in which either is
     /// not finite is skipped; both calls return `Ok`. With [`NonFinite::Allow`], nothing is checked.
     ///
     /// `sam` after `data_parallel`, `sharded` or `local_steps` sees the gradients of one rank. It would skip a step on that rank alone, so

@@ -7,7 +7,7 @@ use ndarray::ArrayD;
 
 use super::{Kind, OptimizerLaws, like, train};
 use crate::error::{Error, Result, StepError};
-use crate::optimizer::OptimizerExt;
+use crate::optimizer::GuardExt;
 use crate::params::{Params, ParamsMut, Scalar};
 use crate::schedule::Hyper;
 use crate::step::{Optimizer, Report, Step};
