@@ -38,7 +38,7 @@ use crate::step::{Optimizer, PerTensor, Report, Step};
 /// let mut w = vec![1.0];
 /// for _ in 0..5 {
 ///     let (loss, grads) = (w[0] * w[0], vec![2.0 * w[0]]);
-///     opt.step_with_loss(loss, &mut w, &grads)?;
+///     opt.step_with_loss(&mut w, &grads, loss)?;
 /// }
 /// assert_eq!((w[0], opt.lowest_loss()), (-32.0, Some(1.0)));
 /// opt.restore(&mut w)?;
@@ -150,7 +150,7 @@ mod tests {
             (5.0, 2.0, 2.0),
             (-1.0, -1.0, 5.0),
         ] {
-            opt.step_with_loss(loss, &mut w, &array![-1.0, 0.0]).unwrap();
+            opt.step_with_loss(&mut w, &array![-1.0, 0.0], loss).unwrap();
             opt.inner().restore(&mut best).unwrap();
             assert_eq!((&best, opt.inner().lowest_loss()), (&array![at, 0.0], Some(lowest)));
         }
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn an_error_keeps_nothing() {
         let (mut opt, mut w) = (Sgd::new(1.0).check_finite().keep_best(), array![1.0]);
-        let error = opt.step_with_loss(1.0, &mut w, &array![f64::NAN]);
+        let error = opt.step_with_loss(&mut w, &array![f64::NAN], 1.0);
         assert!(error.is_err() && opt.lowest_loss().is_none() && opt.layout().is_none());
     }
 
@@ -177,12 +177,12 @@ mod tests {
             )
         };
         let (mut opt, mut w) = (Adam::new(0.5).keep_best(), tree(1.0));
-        opt.step_with_loss(2.0_f32, &mut w, &tree(1.0)).unwrap();
-        opt.step_with_loss(3.0_f32, &mut w, &tree(1.0)).unwrap();
+        opt.step_with_loss(&mut w, &tree(1.0), 2.0_f32).unwrap();
+        opt.step_with_loss(&mut w, &tree(1.0), 3.0_f32).unwrap();
         let mut resumed = Adam::new(0.5).keep_best();
         resumed.load_state_dict(&opt.state_dict()).unwrap();
         assert_eq!(resumed.lowest_loss(), Some(2.0));
-        resumed.step_with_loss(2.5_f32, &mut w, &tree(1.0)).unwrap();
+        resumed.step_with_loss(&mut w, &tree(1.0), 2.5_f32).unwrap();
         resumed.restore(&mut w).unwrap();
         assert_eq!(w, tree(1.0));
     }

@@ -55,7 +55,7 @@ use crate::step::{Optimizer, Report, Step, StopReason};
 /// let mut w = vec![4.0_f64];
 /// let reason = loop {
 ///     let (loss, grads) = (w[0] * w[0] + 1.0, vec![2.0 * w[0]]);
-///     if let Some(reason) = opt.step_with_loss(loss, &mut w, &grads)?.stop {
+///     if let Some(reason) = opt.step_with_loss(&mut w, &grads, loss)?.stop {
 ///         break reason;
 ///     }
 /// };
@@ -217,7 +217,7 @@ mod tests {
     fn stops(mut opt: impl Optimizer<f64>, losses: &[f64], grads: &[f64]) -> Option<(usize, StopReason)> {
         let mut w = array![0.0];
         losses.iter().zip(grads).enumerate().find_map(|(call, (loss, grad))| {
-            Some((call, opt.step_with_loss(*loss, &mut w, &array![*grad]).unwrap().stop?))
+            Some((call, opt.step_with_loss(&mut w, &array![*grad], *loss).unwrap().stop?))
         })
     }
 
@@ -256,14 +256,14 @@ mod tests {
     #[test]
     fn an_error_counts_no_call() {
         let (mut opt, mut w) = (Sgd::new(0.5).check_finite().stop().patience(2), array![1.0]);
-        opt.step_with_loss(1.0, &mut w, &array![0.0]).unwrap();
-        opt.step_with_loss(1.0, &mut w, &array![0.0]).unwrap();
+        opt.step_with_loss(&mut w, &array![0.0], 1.0).unwrap();
+        opt.step_with_loss(&mut w, &array![0.0], 1.0).unwrap();
         let state = opt.state_dict();
-        assert!(opt.step_with_loss(1.0, &mut w, &array![f64::NAN]).is_err());
+        assert!(opt.step_with_loss(&mut w, &array![f64::NAN], 1.0).is_err());
         assert_eq!(opt.state_dict(), state);
         let mut resumed = Sgd::new(0.5).check_finite().stop().patience(2);
         resumed.load_state_dict(&state).unwrap();
-        assert_eq!(resumed.step_with_loss(1.0, &mut w, &array![0.0]).unwrap().stop, Some(Patience));
+        assert_eq!(resumed.step_with_loss(&mut w, &array![0.0], 1.0).unwrap().stop, Some(Patience));
     }
 
     #[test]

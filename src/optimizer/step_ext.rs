@@ -3,6 +3,7 @@
 use crate::adaptor::{LossScaling, accumulate};
 use crate::error::Result;
 use crate::params::{Element, Params, ParamsMut};
+use crate::step::batch::Batch;
 use crate::step::{ChainDescription, Optimizer, Report, Step, find};
 
 /// Methods for a training loop besides [`step`](Optimizer::step). Every [`Optimizer`] has them, and they work through a whole chain, also in a box.
@@ -34,7 +35,10 @@ pub trait StepExt<A: Element>: Optimizer<A> {
         grads: &dyn Params<Elem = A>,
         weight: f64,
     ) -> Result<Report> {
-        accumulate::step_weighted(self, (params, grads), weight)
+        take(self, (params, grads), |step| {
+            step.set_batch(Batch::weighted(weight, step.number())?);
+            Ok(())
+        })
     }
 
     /// Takes a step with the loss of the parameters before it, for [`keep_best`](crate::OptimizerExt::keep_best) and [`stop`](crate::OptimizerExt::stop): see their examples.
@@ -43,15 +47,14 @@ pub trait StepExt<A: Element>: Optimizer<A> {
     /// Those of [`step`](Optimizer::step).
     fn step_with_loss(
         &mut self,
-        loss: impl Into<f64>,
         params: &mut dyn ParamsMut<Elem = A>,
         grads: &dyn Params<Elem = A>,
+        loss: impl Into<f64>,
     ) -> Result<Report> {
-        let result = Step::pair_next(params, grads, (self.layout(), self.steps())).and_then(|mut step| {
+        take(self, (params, grads), |step| {
             step.set_loss(loss.into());
-            self.apply(step)
-        });
-        self.conclude(result)
+            Ok(())
+        })
     }
 
     /// Lists the parts of the chain from outside to inside, and warns about orders that are probably mistakes, such as a clip that clips each
@@ -121,3 +124,17 @@ pub trait StepExt<A: Element>: Optimizer<A> {
 }
 
 impl<A: Element, O: Optimizer<A> + ?Sized> StepExt<A> for O {}
+
+/// A [`step`](Optimizer::step) that something is said of before it is taken.
+fn take<A: Element, O: Optimizer<A> + ?Sized>(
+    chain: &mut O,
+    (params, grads): (&mut dyn ParamsMut<Elem = A>, &dyn Params<Elem = A>),
+    say: impl FnOnce(&mut Step<'_, A>) -> Result<()>,
+) -> Result<Report> {
+    let paired = Step::pair_next(params, grads, (chain.layout(), chain.steps()));
+    let result = paired.and_then(|mut step| {
+        say(&mut step)?;
+        chain.apply(step)
+    });
+    chain.conclude(result)
+}

@@ -4,28 +4,8 @@ use super::{gathers, joins_ranks};
 use crate::adaptor::Accumulate;
 use crate::adaptor::sam::{Pass, ascend_by};
 use crate::error::Result;
-use crate::params::{Element, Params, ParamsMut};
-use crate::step::batch::Batch;
+use crate::params::{Element, ParamsMut};
 use crate::step::{Optimizer, Report, Step, find, find_mut};
-
-/// See [`StepExt`](crate::StepExt)`::step_weighted`.
-pub(crate) fn step_weighted<A: Element, O: Optimizer<A> + ?Sized>(
-    chain: &mut O,
-    (params, grads): (&mut dyn ParamsMut<Elem = A>, &dyn Params<Elem = A>),
-    weight: f64,
-) -> Result<Report> {
-    let (known, steps) = (chain.layout().cloned(), chain.steps());
-    let paired = Batch::weighted(weight, steps).and_then(move |batch| {
-        let mut step = Step::pair_next(params, grads, (known.as_ref(), steps))?;
-        step.set_batch(batch);
-        Ok(step)
-    });
-    let result = match paired {
-        Ok(step) => chain.apply(step),
-        Err(error) => Err(error),
-    };
-    chain.conclude(result)
-}
 
 /// See [`StepExt`](crate::StepExt)`::flush`.
 pub(crate) fn flush<A: Element, O: Optimizer<A> + ?Sized>(

@@ -20,7 +20,7 @@ use crate::step::{Grad, Optimizer, PerTensor, Report, Step, find};
 use sum::Sum;
 use weights::Weights;
 
-pub(crate) use calls::{flush, step_weighted};
+pub(crate) use calls::flush;
 
 /// Sums the gradients of several micro-batches and takes one step with their mean. Created by
 /// [`OptimizerExt::accumulate`](crate::OptimizerExt::accumulate) and [`OptimizerExt::accumulate_by`](crate::OptimizerExt::accumulate_by).
