@@ -49,7 +49,7 @@ use crate::step::{Grad, Step};
 /// use ndarray::Array1;
 ///
 /// let mut opt = Sgd::new(1.0).add_noise(0.25, 7);
-/// let mut w = Array1::zeros(10_000);
+/// let mut w = Array1::<f64>::zeros(10_000);
 /// opt.step(&mut w, &Array1::zeros(10_000))?;
 /// let variance: f64 = w.dot(&w) / 10_000.0;
 /// assert!((variance - 0.25).abs() < 0.02);
