@@ -50,6 +50,7 @@ fn adaptors<A: Scalar>() -> Vec<AdaptorLaws<A>> {
 }
 
 #[test]
+#[cfg_attr(debug_assertions, ignore = "takes minutes if it is not optimized; .ci/run asks for it, optimized")]
 fn every_adaptor_keeps_the_laws_in_f32() {
     adaptors::<f32>().iter().for_each(AdaptorLaws::run);
 }
