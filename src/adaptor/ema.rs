@@ -23,7 +23,7 @@ use crate::step::{Optimizer, Report, Step};
 /// ```
 /// θ is the parameter after the step, and d₀ … d are the decays of all steps averaged so far. The average is updated in the pass that moves
 /// the parameters, so it needs no pass of its own. If a tensor has no gradient, its average does not change, unless
-/// [`buffers`](Adapted::<O, Ema<A>>::buffers) is set. A call that only accumulates or that is skipped is not a step.
+/// [`buffers`](Adapted::buffers) is set. A call that only accumulates or that is skipped is not a step.
 ///
 /// The average is mixed into the parameters in two lines: `opt.read(&mut average)?` and `tree::lerp(&mut params, &average, 0.1)?`, with
 /// [`tree::lerp`](crate::tree::lerp).

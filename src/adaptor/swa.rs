@@ -19,7 +19,7 @@ use crate::step::{Optimizer, Report, Step};
 ///     average ← average + (θ − average)/(n + 1),  n ← n + 1     (n = 0: average = θ)
 /// ```
 /// The average is updated in the pass that moves the parameters. If a tensor has no gradient in such a step, its average does not change,
-/// unless [`buffers`](Adapted::<O, Swa<A>>::buffers) is set. A call that only accumulates or that is skipped is not a step.
+/// unless [`buffers`](Adapted::buffers) is set. A call that only accumulates or that is skipped is not a step.
 ///
 /// # Hyper-parameters
 /// | name | default | range | meaning | unit |

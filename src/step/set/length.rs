@@ -104,7 +104,7 @@ impl<A: Element> Set<A> for MaxNorm {
 /// Norms are computed in f64 with twice its digits. A tensor or row that is 0 has no direction and does not change; nor does one with an
 /// element that is not finite. A row is one index of the first axis of a tensor with two axes or more; a vector is one row.
 ///
-/// To keep another norm, the norm that each tensor starts with, use the option [`keep_norm`](crate::Elementwise::keep_norm).
+/// To keep another norm, the norm that each tensor starts with, use the option [`keep_norm`](crate::rule::Elementwise::keep_norm).
 ///
 /// # Conventions
 /// optax's `projection_l2_sphere`, which divides 0 by 0. Keras's `UnitNorm(axis=1)` for weights of the shape (out, in), without its ε.
