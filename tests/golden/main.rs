@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use approx::relative_eq;
 use gradus::prelude::*;
 use ndarray::ArrayD;
-use serde_json::Value;
 
 use build::optimizer;
 use case::{Case, STEPS, cases};
@@ -143,18 +142,10 @@ fn compare(name: &str, case: &Case, tolerance: Tolerance) -> Result<f64, String>
     Ok(worst)
 }
 
-/// The most elements of a trajectory, if it is not optimized: more would take minutes. .ci/run compares the others, optimized.
-const MOST: usize = if cfg!(debug_assertions) { 1000 } else { usize::MAX };
-
-/// Whether a case of several tensors has more elements than [`MOST`].
-fn is_too_large(case: &Value) -> bool {
-    case["sizes"].as_array().unwrap().iter().map(|size| size.as_u64().unwrap() as usize).sum::<usize>() > MOST
-}
-
 /// Every case of an optimizer's file.
 fn agrees(name: &str, f64_tolerance: Tolerance, f32_tolerance: Tolerance) {
     let mut worst = BTreeMap::new();
-    for case in cases(name).into_iter().filter(|case| case.size <= MOST) {
+    for case in cases(name) {
         let tolerance = if case.dtype == "f32" { f32_tolerance } else { f64_tolerance };
         let error = compare(name, &case, tolerance).unwrap_or_else(|error| panic!("{error}"));
         let worst = worst.entry((case.dtype, case.source)).or_insert(0.0_f64);
