@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(w, v);
     }
 
-    /// A resumed run goes on with the noise of its step.
+    /// A resumed run continues with the noise of the step that it has reached.
     #[test]
     fn a_resumed_run_has_the_same_noise() {
         let new = || Sgd::new(1.0).add_noise(1.0, 7);

@@ -30,7 +30,7 @@ use crate::step::{Optimizer, Report, Step, StopReason};
 /// |---|---|---|---|
 /// | [`grad_norm`](Adapted::grad_norm) | – | ≥ 0 | stops at a gradient of this norm |
 /// | [`relative_change`](Adapted::relative_change) | – | ≥ 0 | stops if the loss changes by at most this fraction |
-/// | [`patience`](Adapted::patience) | – | ≥ 1 | stops after so many calls without a lower loss |
+/// | [`patience`](Adapted::patience) | – | ≥ 1 | stops after this number of calls without a lower loss |
 /// | [`min_delta`](Adapted::min_delta) | 0 | ≥ 0 | a loss is lower if it has fallen by more than this, for `patience` |
 ///
 /// # State
@@ -145,7 +145,7 @@ impl<O> Adapted<O, Stop> {
         self.with(|stop| Stop { relative_change: Some(relative_change), ..stop })
     }
 
-    /// Stops if the loss of so many steps in a row is not lower than the lowest before them.
+    /// Stops if the loss has not fallen below its lowest value in this number of steps in a row.
     pub fn patience(self, steps: u64) -> Self {
         self.with(|stop| Stop { patience: Some(steps), ..stop })
     }

@@ -25,6 +25,14 @@ pub(crate) fn squares_of<A: Scalar, D: Dimension>(values: &ArrayRef<A, D>) -> f6
     }
 }
 
+/// The power of two that brings a number near 1; 1 for 0 and what is not finite.
+pub(crate) fn near_one(number: f64) -> f64 {
+    if number == 0.0 || !number.is_finite() {
+        return 1.0;
+    }
+    2.0_f64.powi(-number.log2().floor().clamp(-1000.0, 1000.0) as i32)
+}
+
 /// The Euclidean norm of an array, in f64.
 pub(crate) fn norm<A: Scalar, D: Dimension>(values: &ArrayRef<A, D>) -> f64 {
     root(squares_of(values), values)

@@ -8,10 +8,10 @@ use super::factor::Rms;
 use super::lanes::agree;
 use super::slots::AT_ONCE;
 use crate::kernel::simd::{self, padded};
+use crate::kernel::squares::near_one;
 use crate::kernel::tree;
 use crate::params::Element;
 use crate::step::grad::BLOCK;
-use crate::step::norm::near_one;
 
 /// Sums over the elements of a tensor's parameter θ and direction d.
 #[derive(Debug, Clone, Copy)]

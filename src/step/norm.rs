@@ -4,7 +4,7 @@ use pulp::NullaryFnOnce;
 
 use crate::error::{Error, Result, StepError};
 use crate::kernel::simd::{self, padded};
-use crate::kernel::squares::LEAST_SUM;
+use crate::kernel::squares::{LEAST_SUM, near_one};
 use crate::kernel::tree;
 use crate::params::{Element, Order, TensorInfo, Values};
 use crate::step::Tensor;
@@ -151,14 +151,6 @@ pub(super) fn norm_by(p: f64, reduce: impl Fn(Term) -> f64) -> f64 {
     };
     // Subnormal elements stay small, and their powers may still vanish; the norm is never below the largest.
     (root(reduce(Term { kind, factor })) / factor).max(largest)
-}
-
-/// The power of two that brings a number near 1; 1 for 0 and what is not finite.
-pub(crate) fn near_one(number: f64) -> f64 {
-    if number == 0.0 || !number.is_finite() {
-        return 1.0;
-    }
-    2.0_f64.powi(-number.log2().floor().clamp(-1000.0, 1000.0) as i32)
 }
 
 /// What is reduced: a function of `factor` times the element.

@@ -128,7 +128,7 @@ impl<A> Accumulate<A> {
         Self::with(Every::Number(every))
     }
 
-    /// Takes one step every so many calls as a schedule has at the number of steps taken.
+    /// Takes one step per window. The number of calls in a window is the value of a schedule at the number of steps taken.
     pub fn by(every: impl Into<Hyper>) -> Self {
         Self::with(Every::Schedule(every.into()))
     }
@@ -154,7 +154,7 @@ impl<A> Accumulate<A> {
         self.sums.all_mut().flatten().for_each(|sum| sum.begun = false);
     }
 
-    /// The number of micro-batches of the step after so many.
+    /// The number of micro-batches of the step after `steps` steps.
     fn window(&self, steps: u64) -> Result<u64> {
         match &self.every {
             Every::Number(every) => ensure_count("accumulate", *every).map(|()| *every),

@@ -63,7 +63,7 @@ impl Weights {
         }
     }
 
-    /// Reads the weights of so many micro-batches.
+    /// Reads the weights of `gathered` micro-batches.
     pub(super) fn read(node: &StateReader<'_>, gathered: u64) -> Result<Self> {
         if !node.has(WEIGHT_UNIT) && !node.has(WEIGHT_TOTAL) {
             let unit = (gathered > 0).then_some(1.0);

@@ -155,7 +155,7 @@ pub(super) fn is_in_module(names: &[String], tensor: &str) -> bool {
     ends.filter_map(|end| tensor.get(..end)).any(|module| names.iter().any(|name| module.ends_with(name.as_str())))
 }
 
-/// Whether a module is saved whole, or lies in one that is: such a module has no adapter.
+/// Whether a module is saved whole, or is inside one that is. Such a module has no adapter.
 pub(super) fn is_saved_whole(names: &[String], module: &str) -> bool {
     let has = |name: &String| {
         let segments = |text: &str| text.split('.').map(String::from).collect::<Vec<_>>();

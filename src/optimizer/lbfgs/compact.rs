@@ -17,7 +17,7 @@ impl Compact {
         Self { theta, w: Vec::new(), width: 0, inverse: Factors { rows: Vec::new(), pivots: Vec::new() } }
     }
 
-    /// From pairs, the oldest first, of vectors of so many elements; `None` if M has no numbers.
+    /// From pairs of vectors, the oldest pair first. Each has `elements` numbers. `None` if M is not finite.
     pub(super) fn of<A: Scalar>(pairs: &[(&[A], &[A])], elements: usize, theta: f64) -> Option<Self> {
         let count = pairs.len();
         let width = 2 * count;

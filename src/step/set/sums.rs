@@ -1,5 +1,7 @@
 //! Sums of f64 with twice its digits, so that a projection is in its set to the last bit.
 
+use crate::kernel::squares::near_one;
+
 /// A sum: a number, and what rounding it has lost.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Sum {
@@ -42,8 +44,8 @@ pub(super) fn sum(values: impl Iterator<Item = f64>) -> Sum {
 /// The Euclidean norm of these numbers, whose largest absolute value is `largest`: finite and above 0. It is infinite if it exceeds the range
 /// of f64.
 pub(super) fn norm(values: impl Iterator<Item = f64>, largest: f64) -> f64 {
-    // A power of two, so that multiplying with it loses nothing, near 1/largest.
-    let scale = 2.0_f64.powi(-(largest.log2().floor().clamp(-1000.0, 1000.0) as i32));
+    // A power of two: multiplying with it loses nothing.
+    let scale = near_one(largest);
     let squares = values.fold(Sum::default(), |sum, value| sum.plus_square(value * scale));
     let root = squares.value().sqrt();
     // One step of Newton's method, with the rest that the sum keeps.
