@@ -9,6 +9,10 @@ pub mod gradients {}
 #[doc = include_str!("../guide/fine_tuning.md")]
 pub mod fine_tuning {}
 
+#[cfg(feature = "config")]
+#[doc = include_str!("../guide/settings.md")]
+pub mod settings {}
+
 #[doc = include_str!("../guide/curvature.md")]
 pub mod curvature {}
 

@@ -33,6 +33,9 @@ pub use error::{Error, Result};
 pub use gradus_derive::Params;
 pub use kernel::simd;
 pub use ndarray;
+#[cfg(feature = "config")]
+#[doc(inline)]
+pub use optimizer::config;
 pub use optimizer::list::*;
 pub use optimizer::{GuardExt, OptimizerExt, StepExt};
 pub use params::{Element, Params, ParamsMut, Pattern, Rows, Scalar};

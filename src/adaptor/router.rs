@@ -68,6 +68,12 @@ impl<A: Element> Router<A> {
         self
     }
 
+    /// [`route`](Self::route) in place.
+    #[cfg(feature = "config")]
+    pub(crate) fn add(&mut self, pattern: Pattern, optimizer: Box<dyn Optimizer<A>>) {
+        self.routes.push((Selection::new(pattern), optimizer));
+    }
+
     /// The optimizers: the base optimizer, then those of the routes in the order of the calls.
     pub fn optimizers_mut(&mut self) -> impl Iterator<Item = &mut (dyn Optimizer<A> + 'static)> {
         std::iter::once(&mut *self.rest).chain(self.routes.iter_mut().map(|(_, optimizer)| &mut **optimizer))

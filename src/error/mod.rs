@@ -10,6 +10,8 @@
 //! | [`File`](Error::File) | reading and writing files |
 //! | [`Ranks`](Error::Ranks) | everything that exchanges messages between ranks |
 //! | [`Federated`](Error::Federated) | federated rounds |
+//! | [`Config`](Error::Config) | reading a configuration file, and building what it describes |
+//! | [`Setting`](Error::Setting) | building an optimizer from a configuration: the error of one of its values |
 //! | [`Layer`](Error::Layer) | `observe` and `step` of K-FAC: the error of one layer |
 //! | [`RefusedTooLate`](Error::RefusedTooLate) | `step`, if an optimizer from another crate accepts a step in `check` and rejects it in `apply` |
 //! | [`Other`](Error::Other) | code outside this crate |
@@ -28,6 +30,7 @@
 //! ```
 
 mod argument;
+mod config;
 mod count;
 mod curvature;
 mod federated;
@@ -43,12 +46,15 @@ use std::fmt;
 
 pub(crate) use argument::AT_LEAST_1;
 pub use argument::ArgumentError;
+pub use config::{ConfigError, ConfigProblem};
 pub(crate) use count::ensure_count;
 pub use curvature::CurvatureError;
 pub use federated::FederatedError;
 pub use file::FileError;
 pub use loss::LossError;
 pub use ranks::RankError;
+#[cfg(feature = "config")]
+pub(crate) use similar::nearest;
 pub(crate) use similar::similar_to;
 pub use state::StateError;
 pub use step::StepError;
@@ -108,6 +114,22 @@ pub enum Error {
     #[error(transparent)]
     Federated(FederatedError),
 
+    /// A configuration cannot be read, or what it describes cannot be built.
+    #[error(transparent)]
+    Config(ConfigError),
+
+    /// A setting of a configuration is out of range, or does not fit the others.
+    #[error("{}: {reason}", config::place(.path, *.line))]
+    Setting {
+        /// The place in the document, such as `optimizer.beta1`: see [`ConfigError::path`].
+        path: String,
+        /// The line, the first is 1, if it is known.
+        line: Option<usize>,
+        /// The error of the optimizer, adaptor or schedule.
+        #[source]
+        reason: Box<Self>,
+    },
+
     /// A layer or its tap is invalid.
     #[error("layer {}: {reason}", Name(.layer))]
     Layer {
@@ -151,6 +173,10 @@ impl fmt::Debug for Error {
             Self::File(error) => f.debug_tuple("File").field(error).finish(),
             Self::Ranks(error) => f.debug_tuple("Ranks").field(error).finish(),
             Self::Federated(error) => f.debug_tuple("Federated").field(error).finish(),
+            Self::Config(error) => f.debug_tuple("Config").field(error).finish(),
+            Self::Setting { path, line, reason } => {
+                f.debug_struct("Setting").field("path", path).field("line", line).field("reason", reason).finish()
+            }
             Self::Layer { layer, reason } => {
                 f.debug_struct("Layer").field("layer", layer).field("reason", reason).finish()
             }

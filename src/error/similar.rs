@@ -8,6 +8,16 @@ pub(crate) fn similar_to<'n>(missing: &str, names: impl Iterator<Item = &'n str>
     near.into_iter().take(3).map(|(_, name)| name.to_owned()).collect()
 }
 
+/// [`similar_to`] whatever the case of the letters: `adamw` is near `AdamW`.
+#[cfg(feature = "config")]
+pub(crate) fn nearest<'n>(missing: &str, names: impl Iterator<Item = &'n str>) -> Vec<String> {
+    let names: Vec<(String, &str)> = names.map(|name| (name.to_lowercase(), name)).collect();
+    let similar = similar_to(&missing.to_lowercase(), names.iter().map(|(lower, _)| lower.as_str()));
+    let as_written =
+        |lower: String| names.iter().find(|(other, _)| *other == lower).map(|(_, name)| (*name).to_owned());
+    similar.into_iter().filter_map(as_written).collect()
+}
+
 /// Levenshtein's distance: insertions, deletions and replacements from one text to another.
 fn distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.len()).collect();

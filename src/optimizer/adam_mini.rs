@@ -74,6 +74,7 @@ pub type AdamMini<A = f32> = Matrixwise<AdamMiniRule, A>;
 
 /// The blocks of a tensor that have one second moment each in [`AdamMini`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum AdamMiniBlocks {
     /// One block: the tensor.
     Whole,
@@ -104,6 +105,7 @@ fn rows(tensor: &TensorInfo) -> usize {
 
 /// The patterns of [`AdamMini`], each with the blocks of the tensors that it matches.
 #[derive(Debug, Clone, Default)]
+#[cfg_attr(feature = "config", derive(serde::Deserialize))]
 pub struct AdamMiniPartition(Vec<(Pattern, AdamMiniBlocks)>);
 
 impl AdamMiniPartition {

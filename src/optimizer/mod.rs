@@ -18,6 +18,8 @@ mod ademamix;
 mod adopt;
 mod asgd;
 mod came;
+#[cfg(feature = "config")]
+pub mod config;
 mod dadapt_adam;
 mod dadapt_sgd;
 mod dog;
@@ -66,7 +68,7 @@ pub use step_ext::StepExt;
 
 /// The one list of all optimizers: the crate and its prelude export what is in it, and the tests name what one of them lacks.
 macro_rules! optimizers {
-    ($($(#[$when:meta])* $module:ident: $($optimizer:ident),+; $($other:ident),*;)*) => {
+    ($($(#[$when:meta])* $module:ident: $($optimizer:ident $(($second:ident))?),+; $($other:ident),*;)*) => {
         $($(#[$when])* pub use $module::{$($optimizer,)+ $($other),*};)*
 
         /// All optimizers, without what belongs to them.
@@ -77,6 +79,17 @@ macro_rules! optimizers {
         /// Their names, file by file.
         #[doc(hidden)]
         pub const NAMES: &[&[&str]] = &[$($(#[$when])* &[$(stringify!($optimizer)),+],)*];
+
+        /// What makes each of its settings in a configuration.
+        #[cfg(feature = "config")]
+        pub(crate) fn configured<A: crate::Scalar>() -> Vec<(&'static str, Configure<A>)> {
+            vec![$($(#[$when])* $(
+                (stringify!($optimizer), |settings| {
+                    let opt = $optimizer::<A>::new(settings.hyper("learning_rate")? $(, settings.hyper(stringify!($second))?)?);
+                    Ok(Box::new(opt.configured(settings)?))
+                }),
+            )+)*]
+        }
 
         /// Names every optimizer, so that a library that is not optimized contains its code: without it every test program compiles that again, and a program of
         /// 45 seconds takes 3.
@@ -96,7 +109,11 @@ macro_rules! optimizers {
     };
 }
 
-// File: optimizers; what else it exports.
+/// Makes an optimizer of its settings.
+#[cfg(feature = "config")]
+pub(crate) type Configure<A> = fn(&mut config::settings::Settings<'_>) -> crate::Result<Box<dyn crate::Optimizer<A>>>;
+
+// File: optimizers, with the argument of its constructor besides the learning rate; what else it exports.
 optimizers! {
     adabelief: AdaBelief; AdaBeliefRule, AdaBeliefValues;
     adadelta: Adadelta; AdadeltaRule, AdadeltaValues;
@@ -119,7 +136,7 @@ optimizers! {
     #[cfg(feature = "second-order")]
     kron: Kron; KronMemory, KronProbe, KronRule, KronValues;
     lamb: Lamb; ;
-    lars: Lars; LarsRule, LarsValues;
+    lars: Lars(momentum); LarsRule, LarsValues;
     laprop: LaProp; LaPropRule, LaPropValues;
     lbfgs: Lbfgs; LbfgsReport, LbfgsStop;
     lion: Lion; LionRule, LionValues;
@@ -128,12 +145,12 @@ optimizers! {
     low_rank: GaLore; GaLoreRule, GaLoreValues;
     madgrad: Madgrad; MadgradRule, MadgradValues;
     mars: Mars, MarsLion; MarsRule, MarsValues;
-    momentum: Momentum; MomentumRule, MomentumValues;
+    momentum: Momentum(momentum); MomentumRule, MomentumValues;
     muon: AdaMuon, Dion, Muon, NorMuon, Scion;
         AdaptiveMuonRule, AdaptiveMuonValues, DionRule, DionValues, MuonBlocks, MuonCoefficients, MuonRule, MuonScale, MuonValues,
         ScionNorm, ScionRule, ScionValues, newton_schulz;
     nadam: NAdam, NAdamW; NAdamRule, NAdamValues;
-    nesterov: Nesterov; NesterovRule, NesterovValues;
+    nesterov: Nesterov(momentum); NesterovRule, NesterovValues;
     novograd: NovoGrad; NovoGradRule, NovoGradValues;
     prodigy: Prodigy; ProdigyRule, ProdigyValues;
     radam: RAdam, RAdamW; RAdamRule, RAdamValues;

@@ -74,6 +74,7 @@ pub type Shampoo<A = f32> = Matrixwise<ShampooRule, A>;
 
 /// The optimizer whose step length [`Shampoo`] uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Graft {
     /// None: Shampoo's own step length.
     None,

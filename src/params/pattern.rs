@@ -152,6 +152,17 @@ impl Pattern {
         }
     }
 
+    /// For each glob a path that it matches.
+    #[cfg(feature = "config")]
+    pub(crate) fn examples(&self) -> impl Iterator<Item = String> {
+        let globs = match &self.0 {
+            Kind::Globs(globs) => globs.as_slice(),
+            Kind::Closure(_) => &[],
+        };
+        let plain = globs.iter().flat_map(|glob| glob.plain.iter().flatten());
+        plain.map(|glob| glob.replace("**", "x").replace(['*', '?'], "x"))
+    }
+
     fn chooses(&self, tensor: &TensorInfo) -> bool {
         self.matches(tensor.path(), tensor.whole_shape())
     }
@@ -165,6 +176,36 @@ impl fmt::Debug for Pattern {
             }
             Kind::Closure(_) => f.write_str("a closure"),
         }
+    }
+}
+
+/// A glob, or a list of them.
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for Pattern {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Globs;
+
+        impl<'de> serde::de::Visitor<'de> for Globs {
+            type Value = Pattern;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a pattern: a text such as \"**.bias\", or a list of them")
+            }
+
+            fn visit_str<E>(self, glob: &str) -> Result<Pattern, E> {
+                Ok(Pattern::from(glob))
+            }
+
+            fn visit_seq<S: serde::de::SeqAccess<'de>>(self, mut list: S) -> Result<Pattern, S::Error> {
+                let mut globs: Vec<String> = Vec::new();
+                while let Some(glob) = list.next_element()? {
+                    globs.push(glob);
+                }
+                Ok(Pattern::from(globs))
+            }
+        }
+
+        deserializer.deserialize_any(Globs)
     }
 }
 

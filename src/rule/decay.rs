@@ -34,6 +34,7 @@ pub(super) enum Form {
 /// change all rates but `Fixed` by the same factor.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub enum DecayRate {
     /// η. A smaller learning rate also decays less.
     LearningRate,

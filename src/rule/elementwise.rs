@@ -79,7 +79,7 @@ impl<R, A> Elementwise<R, A> {
 }
 
 driver!(Elementwise);
-options!(Elementwise);
+options!(Elementwise, precision);
 
 impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
     /// The state slot `slot` of the tensor at `path`; `None` before the tensor's first gradient.

@@ -120,6 +120,7 @@ macro_rules! hyper_parameters {
             $(#[$meta])* $vis struct $rule $(<const $flag: $kind>)? $(named $title)? => $values $($body)*
         }
         $crate::hyper_parameters! { @driver $driver $rule [$($flag: $kind)?] $($body)* }
+        $crate::rule::configured! { $rule [$($flag: $kind)?] $($body)* }
     };
     (
         $(#[$meta:meta])*
@@ -293,4 +294,55 @@ macro_rules! hyper_parameters {
 
         $crate::hyper_parameters! { @option [$($path)?] $($rest)* }
     };
+}
+
+/// The settings of a rule of this crate in a configuration: each name is a key.
+#[cfg(feature = "config")]
+macro_rules! configured {
+    ($rule:ident [$($flag:ident: $kind:ty)?]
+        {
+            $($(#[$doc:meta])* $name:ident $(/ $set:ident)?: $default:expr, $range:expr;)*
+        }
+        $(optional {
+            $($(#[$optional_doc:meta])* $optional:ident $(/ $optional_set:ident)?: $optional_range:expr;)*
+        })?
+        $(options {
+            $($(#[$option_doc:meta])* $option:ident $($from:ident)?: $type:ty = $off:expr $(, at least $least:expr)?;)*
+        })?
+    ) => {
+        impl $(<const $flag: $kind>)? $crate::rule::Configured for $rule $(<$flag>)? {
+            fn configure(&mut self, settings: &mut $crate::config::settings::Settings<'_>) -> $crate::Result<()> {
+                let _ = &settings;
+                $(
+                    if let Some(hyper) = settings.optional_hyper(stringify!($name))? {
+                        self.$name = hyper;
+                    }
+                )*
+                $($(
+                    if let Some(hyper) = settings.optional_hyper(stringify!($optional))? {
+                        self.$optional = Some(hyper);
+                    }
+                )*)?
+                $($(
+                    if let Some(option) = settings.optional(stringify!($option))? {
+                        self.$option = option;
+                    }
+                )*)?
+                Ok(())
+            }
+        }
+    };
+}
+
+#[cfg(not(feature = "config"))]
+macro_rules! configured {
+    ($($rule:tt)*) => {};
+}
+
+pub(crate) use configured;
+
+/// A rule whose settings a configuration can have.
+#[cfg(feature = "config")]
+pub(crate) trait Configured {
+    fn configure(&mut self, settings: &mut crate::config::settings::Settings<'_>) -> Result<()>;
 }

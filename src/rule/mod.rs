@@ -87,7 +87,10 @@ pub use elements::{Elements, MAX_SUMS, MAX_TOTALS, Measures};
 pub use elementwise::Elementwise;
 pub use factor::{FactoredRule, Moments, Rms};
 pub use factored::Factored;
+#[cfg(feature = "config")]
+pub(crate) use hyper_parameters::Configured;
 pub use hyper_parameters::HyperParameters;
+pub(crate) use hyper_parameters::configured;
 #[doc(hidden)]
 pub use hyper_parameters::{ensure_at_least, if_changed, write_settings};
 pub use lanes::Lanes;

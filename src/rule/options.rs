@@ -181,7 +181,7 @@ impl Options {
 
 /// In both drivers: the setters of the options.
 macro_rules! options {
-    ($driver:ident) => {
+    ($driver:ident $(, $precision:ident)?) => {
         impl<R, A> $driver<R, A> {
             /// Moves only the elements whose direction d has the sign of the gradient g: `d ← d·[d·g > 0]·n/(a + 1)`, where n is the tensor's number of
             /// elements and a the number of those that move. Off by default.
@@ -285,6 +285,40 @@ macro_rules! options {
                     self.state.all_mut().flatten().for_each(|state| state.norm = None);
                 }
                 self
+            }
+        }
+
+        #[cfg(feature = "config")]
+        impl<R, A> $driver<R, A> {
+            /// With the settings of a configuration.
+            pub(crate) fn configured(mut self, settings: &mut $crate::config::settings::Settings<'_>) -> $crate::Result<Self>
+            where
+                R: $crate::rule::Configured,
+            {
+                self.rule.configure(settings)?;
+                if let Some(weight_decay) = settings.optional_hyper("weight_decay")? {
+                    self.set_weight_decay(weight_decay);
+                }
+                let options = &mut self.options;
+                for (name, option) in [
+                    ("cautious", &mut options.cautious),
+                    ("cautious_decay", &mut options.cautious_decay),
+                    ("trust_ratio", &mut options.trust_ratio),
+                    ("update_clipping", &mut options.update_clipping),
+                    ("keep_norm", &mut options.keep_norm),
+                ] {
+                    *option = settings.optional(name)?.unwrap_or(*option);
+                }
+                if let Some(always_adapt) = settings.optional::<bool>("always_adapt")? {
+                    self.options.only_decayed = !always_adapt;
+                }
+                self.options.decoupled = settings.optional("decoupled_decay")?.or(self.options.decoupled);
+                $(
+                    if let Some(precision) = settings.optional("state_precision")? {
+                        self.$precision = precision;
+                    }
+                )?
+                Ok(self)
             }
         }
     };

@@ -442,16 +442,17 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// Those that no step of these chains returns: of functions and of loading, of layers, ranks, rounds, of ascents, and of other parameters
+/// Those that no step of these chains returns: of functions, of loading and of configurations, of layers, ranks, rounds, of ascents, and of other parameters
 /// than numbers of 64 bits.
 #[rustfmt::skip]
-const ELSEWHERE: [&str; 64] = [
+const ELSEWHERE: [&str; 71] = [
     "AlreadyAscended", "CannotAscend", "CheckpointVersion", "ControlNotPrivate", "Corrupted", "CounterFull", "CutTensors", "DataOfAllRanks",
     "Entropy", "EntryShape", "EntryType", "EntryValue", "FixedPointRange", "FusedHeads", "GradientScale", "InsideSharded", "Io", "Layer", "LossChanged", "MaskedSum",
     "MissingEntry", "MissingRank", "NoControl", "NoOptimizerState", "NoRank", "NoRound", "NoStep", "NoWeight",
     "NonFiniteLoss", "NonFiniteParameter", "NotACheckpoint", "NotAMatrix", "NotAWeight", "NotAscended", "NotFinite", "NotShardable",
     "NotResizable", "NotTheMean", "OptionNotPossible", "Previewed", "Range", "RefusedTooLate", "ReservedName", "RankLeft", "RankRefused", "RankTimeout", "RanksDisagree", "Rows", "RowsUnusable", "SameLayer", "SettingChanged", "Shape", "SimdLevel",
     "SumOfHalves", "Swapped", "TooLarge", "Transport", "Trees", "UnequalBlocks", "UnequalHeads", "UnexpectedEntry", "UnfitDiagonal", "WrongAlgorithm", "Empty",
+    "Unreadable", "UnknownKey", "MissingKey", "WrongKind", "UnknownName", "Setting", "OnlyInCode",
 ];
 
 /// A new variant is told to join the cases, or the list of those that belong elsewhere.

@@ -14,6 +14,9 @@ use std::path::Path;
 fn variant(error: &gradus::Error) -> String {
     let text = format!("{error:#?}");
     let mut words = text.split([' ', '(', ')', ',', '\n']).filter(|word| !word.is_empty());
+    if let Some((_, problem)) = text.split_once("problem: ") {
+        return problem.split(' ').next().unwrap().to_owned();
+    }
     let (first, second) = (words.next().unwrap(), words.next().unwrap_or_default());
     let is_room = text[first.len()..].starts_with('(') && second.starts_with(|c: char| c.is_ascii_uppercase());
     if is_room { second.to_owned() } else { first.to_owned() }

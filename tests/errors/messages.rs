@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::{declared, variant};
-use gradus::error::{ArgumentError, CurvatureError, FederatedError, FileError, RankError, StateError, StepError};
+use gradus::error::{
+    ArgumentError, ConfigError, ConfigProblem, CurvatureError, FederatedError, FileError, RankError, StateError,
+    StepError,
+};
 use gradus::optimizer::MuonBlocks;
 use gradus::prelude::*;
 use gradus::schedule::{Cosine, CosineRestarts};
@@ -42,6 +45,11 @@ fn resumed(mut saved: impl Optimizer<f64>, mut loaded: impl Optimizer<f64>) -> E
 fn resized(mut opt: impl Optimizer<f64>) -> Error {
     opt.step(&mut array![[1.0], [2.0]], &array![[1.0], [2.0]]).unwrap();
     opt.resize("", &[Some(1)], &array![[2.0]]).unwrap_err()
+}
+
+/// An error of a configuration.
+fn config(path: &str, line: Option<usize>, problem: ConfigProblem) -> Error {
+    Error::Config(ConfigError::new(path, line, problem))
 }
 
 /// The error and its sentence, for every variant and every form it takes.
@@ -475,6 +483,56 @@ fn of_features() -> Vec<(Error, &'static str)> {
              the gradient is a sum, or the tap lacks its positions",
         ),
         (Error::Step(StepError::NoStep), "no step has been taken yet"),
+        (
+            config("", Some(3), ConfigProblem::Unreadable { reason: text("not TOML: unclosed table") }),
+            "line 3: not TOML: unclosed table",
+        ),
+        (
+            config(
+                "optimizer.beta_1",
+                Some(4),
+                ConfigProblem::UnknownKey {
+                    key: text("beta_1"),
+                    owner: text("Adam"),
+                    similar: vec![text("beta1")],
+                    known: vec![text("beta1"), text("eps")],
+                },
+            ),
+            "optimizer.beta_1 (line 4): Adam has no setting \"beta_1\" (did you mean \"beta1\"?); it has beta1, eps",
+        ),
+        (
+            config("optimizer", None, ConfigProblem::MissingKey { key: text("momentum"), owner: text("Lars") }),
+            "optimizer: Lars needs the setting \"momentum\"",
+        ),
+        (
+            config("", None, ConfigProblem::WrongKind { found: text("3"), accepted: text("a table") }),
+            "the configuration: found 3; it must be a table",
+        ),
+        (
+            config(
+                "optimizer.name",
+                Some(2),
+                ConfigProblem::UnknownName {
+                    kind: "optimizer",
+                    name: text("adam"),
+                    similar: vec![text("Adam")],
+                    known: vec![text("Adam"), text("Sgd")],
+                },
+            ),
+            "optimizer.name (line 2): there is no optimizer \"adam\" (did you mean \"Adam\"?); there are Adam, Sgd",
+        ),
+        (
+            Error::Setting {
+                path: text("then.0.accumulate"),
+                line: Some(5),
+                reason: Box::new(Error::Step(StepError::NoStep)),
+            },
+            "then.0.accumulate (line 5): no step has been taken yet",
+        ),
+        (
+            config("then.0.kfac", None, ConfigProblem::OnlyInCode { name: text("kfac"), instead: text("call `kfac`") }),
+            "then.0.kfac: kfac cannot be set in a file: call `kfac`",
+        ),
         (Error::Ranks(RankError::NoRank { rank: 3, size: 2 }), "there is no rank 3 in a group of 2"),
         (Error::Ranks(RankError::RankLeft { rank: 1 }), "rank 1 has left the group"),
         (

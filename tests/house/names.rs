@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use crate::tree::Tree;
 
 /// Names that several types have, each with its files: the path of a type's module says which one it is.
-const SHARED: [(&str, &[&str]); 4] = [
+const SHARED: [(&str, &[&str]); 5] = [
     // The associated types of a rule.
     ("Coefficients", &["federated/adaptive.rs", "optimizer/rmsprop.rs"]),
+    // Of an optimizer, and of adapters.
+    ("Config", &["lora/config.rs", "optimizer/config/document.rs"]),
     // Of clients, and of tensors.
     ("Selection", &["federated/selection.rs", "params/pattern.rs"]),
     // What seals a trait.

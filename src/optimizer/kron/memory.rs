@@ -2,6 +2,7 @@
 
 /// The sides of a matrix for which [`Kron`](crate::optimizer::Kron) has a diagonal factor instead of a triangular one, to save memory and time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum KronMemory {
     /// None.
     #[default]

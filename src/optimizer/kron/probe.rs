@@ -102,3 +102,11 @@ mod tests {
         assert_eq!(draws, probe(7, 1, 320));
     }
 }
+
+/// A probe is code: a configuration cannot have one, and says so.
+#[cfg(feature = "config")]
+impl<'de> serde::Deserialize<'de> for KronProbe {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(serde::de::Error::custom("a probe is code, which no file has: call `probe` on the optimizer"))
+    }
+}

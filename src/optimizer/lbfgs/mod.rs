@@ -121,6 +121,19 @@ impl<A: Scalar> Lbfgs<A> {
         }
     }
 
+    /// With the settings of a configuration.
+    #[cfg(feature = "config")]
+    pub(crate) fn configured(mut self, settings: &mut crate::config::settings::Settings<'_>) -> Result<Self> {
+        self.history = settings.optional("history")?.unwrap_or(self.history);
+        self.iterations = settings.optional("iterations")?.unwrap_or(self.iterations);
+        self.evaluations = settings.optional("evaluations")?.or(self.evaluations);
+        self.tolerance_grad = settings.optional("tolerance_grad")?.unwrap_or(self.tolerance_grad);
+        self.tolerance_change = settings.optional("tolerance_change")?.unwrap_or(self.tolerance_change);
+        self.strong_wolfe = settings.optional("strong_wolfe")?.unwrap_or(self.strong_wolfe);
+        settings.only_in_code("bounds", "they are arrays; call `bounds` on the optimizer")?;
+        Ok(self)
+    }
+
     /// Sets the number of pairs kept. From a longer saved history, the most recent pairs are loaded.
     pub fn history(mut self, pairs: usize) -> Self {
         self.history = pairs;

@@ -18,6 +18,7 @@ use crate::params::TensorInfo;
 /// let opt = AdamW::new(3e-4).route("*.hidden", hidden).route("*.{query,key,value}", heads).route("*.experts", experts);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum MuonBlocks {
     /// One block: the first axis, and all others together.
     Whole,

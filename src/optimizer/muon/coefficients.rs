@@ -16,6 +16,7 @@ use crate::params::Scalar;
 /// assert!(format!("{opt:?}").contains("coefficients: List([[3.0, -3.2, 1.2], [1.875, -1.25, 0.375]])"));
 /// ```
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum MuonCoefficients {
     /// Jordan's triple for all iterations. Five turn singular values from 0.002 to 1 of the norm into 0.68 to 1.21.
     Jordan,

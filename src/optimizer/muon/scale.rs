@@ -2,6 +2,7 @@
 
 /// The factor by which [`Muon`](crate::Muon) multiplies the orthogonal matrix, from its rows (outputs) and columns (inputs).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum MuonScale {
     /// √max(1, rows/columns).
     Original,

@@ -78,6 +78,7 @@ pub type Scion<A = f32> = Matrixwise<ScionRule, A>;
 /// a vector has one input, and k is 1 up to two axes. [`transposed`](Scion::transposed) swaps outputs and inputs, and rows and columns.
 /// [`one_hot`](Scion::one_hot) sets the inputs to 1 in these formulas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum ScionNorm {
     /// [`Rms`](Self::Rms) for tensors of at most one axis, [`Spectral`](Self::Spectral) for all others.
     Auto,
