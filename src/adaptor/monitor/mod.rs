@@ -283,7 +283,7 @@ impl<A: Element> Adaptor<A> for Monitor<A> {
             return inner.apply(step);
         }
         if !number.is_multiple_of(self.every) {
-            self.next = number.next_multiple_of(self.every);
+            self.next = number.checked_next_multiple_of(self.every).unwrap_or(u64::MAX);
             return inner.apply(step);
         }
         self.measure(step, inner)
