@@ -56,6 +56,8 @@ pub use record::Record;
 /// A step that is not measured takes no longer. A measured step sums squares while the driver has the values in the cache. If the chain has something
 /// that moves parameters after the driver, such as `lookahead`, `project` or `sharded`, if the optimizer is not element-wise, or for gradients of
 /// [`Rows`](crate::Rows), it copies the parameters first: then the monitor keeps one element per parameter.
+/// Measured on every step, AdamW takes 1.5 times as long on 2²² elements in `f32`, 1.4 times with clipping, and about twice as long on 2¹⁰:
+/// `cargo bench --bench ratios -- monitor`.
 ///
 /// # State
 /// None is saved: a monitor can be added to a resumed run, or removed.
