@@ -43,6 +43,6 @@ pub use schedule::Hyper;
 pub use state::{Commit, StateDict, StateReader, StateWriter};
 pub use step::{
     Adjust, ChainDescription, Follower, Grad, Made, Optimizer, PerTensor, Preview, Replaced, Report, Step, StopReason,
-    Tensor,
+    Tensor, TensorReport,
 };
 pub use step::{set, tree};

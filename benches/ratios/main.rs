@@ -23,6 +23,7 @@ use std::hint::black_box;
 use std::path::Path;
 use std::time::Instant;
 
+use gradus::adaptor::Monitor;
 use gradus::prelude::*;
 use gradus::simd;
 use ndarray::{Array1, Array2, ArrayD, Zip, aview_mut1, aview1};
@@ -199,6 +200,38 @@ fn adaptors() {
     }
 }
 
+fn monitor() {
+    println!("\n## Monitor: f32, all threads, relative to the step without one\n");
+    println!(
+        "| optimizer | elements | none, again | between two measured steps | on every step |\n|---|---|---|---|---|"
+    );
+    for log in [10, 22] {
+        let elements = 1 << log;
+        let grads = wave(elements, 1.0);
+        let adamw = || AdamW::new(1e-3);
+        // A first step is measured, and is not timed.
+        let [seldom, always] = [|| Monitor::every(1 << 40), || Monitor::every(1)];
+        let mut plain: [Contestant<'_>; 4] = [
+            ("none", step(adamw(), elements, &grads)),
+            ("none, again", step(adamw(), elements, &grads)),
+            ("seldom", step(adamw().monitor(seldom()), elements, &grads)),
+            ("always", step(adamw().monitor(always()), elements, &grads)),
+        ];
+        let clipped = || adamw().clip_global_norm(1.0);
+        let mut with_clip: [Contestant<'_>; 4] = [
+            ("none", step(clipped(), elements, &grads)),
+            ("none, again", step(clipped(), elements, &grads)),
+            ("seldom", step(clipped().monitor(seldom()), elements, &grads)),
+            ("always", step(clipped().monitor(always()), elements, &grads)),
+        ];
+        for (name, contestants) in [("AdamW", &mut plain), ("AdamW, clipped", &mut with_clip)] {
+            let times = medians(repeats(elements), contestants);
+            let ratios = times[1..].iter().map(|time| format!(" {:.3} |", time / times[0]));
+            println!("| {name} | 2^{log} |{}", ratios.collect::<String>());
+        }
+    }
+}
+
 fn narrow_state() {
     println!("\n## State precision: f32 Adam, all threads, f32 state's time over it\n");
     println!(
@@ -313,13 +346,14 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Each runs in a process of its own: what earlier tables left in the heap is not the library's.
-const TABLES: [(&str, fn()); 10] = [
+const TABLES: [(&str, fn()); 11] = [
     ("floor", against_the_floor),
     ("zoo", zoo::against_the_floor),
     ("hand", || one_thread(against_a_loop_by_hand)),
     ("tensors", many_tensors),
     ("layouts", layouts),
     ("adaptors", adaptors),
+    ("monitor", monitor),
     ("precision", narrow_state),
     ("ema", average_in_the_sweep),
     ("rows", rows),

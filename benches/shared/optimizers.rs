@@ -1,5 +1,6 @@
 //! What takes the steps: every optimizer, every adaptor, every precision of state.
 
+use gradus::adaptor::Monitor;
 use gradus::prelude::*;
 use gradus::rule::{Rounding, StatePrecision};
 use gradus::set::{Interval, MaxNorm};
@@ -21,7 +22,7 @@ pub(crate) fn optimizers<A: Scalar>() -> [(&'static str, usize, Build<A>); 8] {
 }
 
 /// Every adaptor around AdamW, and its options, for trees of two tensors; `group`, `freeze` and `route` choose the second.
-pub(crate) const ADAPTORS: [(&str, Build<f32>); 27 + cfg!(feature = "distributed") as usize] = [
+pub(crate) const ADAPTORS: [(&str, Build<f32>); 28 + cfg!(feature = "distributed") as usize] = [
     ("none", || Box::new(AdamW::new(1e-3))),
     ("clip_global_norm", || Box::new(AdamW::new(1e-3).clip_global_norm(1.0))),
     ("clip_per_tensor_norm", || Box::new(AdamW::new(1e-3).clip_per_tensor_norm(1.0))),
@@ -44,6 +45,7 @@ pub(crate) const ADAPTORS: [(&str, Build<f32>); 27 + cfg!(feature = "distributed
     ("skip_spikes", || Box::new(AdamW::new(1e-3).skip_spikes(9.0).max_skipped(9))),
     ("zero_nans", || Box::new(AdamW::new(1e-3).zero_nans())),
     ("add_noise", || Box::new(AdamW::new(1e-3).add_noise(1e-6, 7))),
+    ("monitor on every step", || Box::new(AdamW::new(1e-3).monitor(Monitor::every(1)))),
     ("keep_best", || Box::new(AdamW::new(1e-3).keep_best())),
     ("stop by norm", || Box::new(AdamW::new(1e-3).stop().grad_norm(1e-9))),
     ("cautious", || Box::new(AdamW::new(1e-3).cautious(true))),

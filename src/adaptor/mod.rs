@@ -32,6 +32,7 @@ mod loss_scaling;
 mod master_weights;
 mod max_skipped;
 mod maximize;
+mod monitor;
 #[cfg(feature = "half")]
 mod narrow_weights;
 mod noise;
@@ -63,6 +64,7 @@ pub use loss_scaling::LossScaling;
 pub use master_weights::MasterWeights;
 pub use max_skipped::MaxSkipped;
 pub use maximize::Maximize;
+pub use monitor::{Monitor, Record};
 #[cfg(feature = "half")]
 pub use narrow_weights::NarrowWeights;
 pub use noise::AddNoise;
@@ -119,7 +121,8 @@ macro_rules! around {
 macro_rules! count_inner {
     () => {
         fn part(&self, of: std::any::TypeId) -> Option<&dyn std::any::Any> {
-            self.inner.part(of)
+            let moves_too = of == std::any::TypeId::of::<$crate::step::moves::Sweeps>();
+            if moves_too { None } else { self.inner.part(of) }
         }
 
         $crate::adaptor::count_inner!(counts);
@@ -128,7 +131,14 @@ macro_rules! count_inner {
     (joins) => {
         fn part(&self, of: std::any::TypeId) -> Option<&dyn std::any::Any> {
             let joins = of == std::any::TypeId::of::<$crate::step::batch::JoinsRanks>() && !self.peers.are_none();
-            if joins { Some(&()) } else { self.inner.part(of) }
+            let moves_too = of == std::any::TypeId::of::<$crate::step::moves::Sweeps>();
+            if joins {
+                Some(&())
+            } else if moves_too {
+                None
+            } else {
+                self.inner.part(of)
+            }
         }
 
         $crate::adaptor::count_inner!(counts);

@@ -12,6 +12,7 @@ use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::batch::JoinsRanks;
 use crate::step::memo::Note;
+use crate::step::moves::Sweeps;
 use crate::step::{Optimizer, Report, Step};
 
 /// Gives each tensor to one of several optimizers, its branches. Created by [`OptimizerExt::route`](crate::OptimizerExt::route).
@@ -182,7 +183,9 @@ impl<A: Element> Optimizer<A> for Router<A> {
         let moved = reports.iter().any(|report| report.moved);
         let skipped = !moved && reports.iter().any(|report| report.skipped);
         let stop = reports.iter().find_map(|report| report.stop);
-        Ok(Report { skipped, stop, ..Report::new(reports[0].learning_rate, moved) })
+        let tensors = reports.iter().any(|report| report.tensors.is_some());
+        let tensors = tensors.then(|| reports.iter().filter_map(Report::tensors).flatten().cloned().collect());
+        Ok(Report { skipped, stop, tensors, ..Report::new(reports[0].learning_rate, moved) })
     }
 
     fn conclude(&mut self, result: Result<Report>) -> Result<Report> {
@@ -201,8 +204,9 @@ impl<A: Element> Optimizer<A> for Router<A> {
         if of == TypeId::of::<Self>() {
             return Some(self);
         }
-        // Other branches need not join the ranks that one joins.
-        let mut optimizers = self.optimizers().filter(|_| of != TypeId::of::<JoinsRanks>());
+        // Other branches need not join the ranks that one joins, nor move as it does.
+        let is_of_one = of == TypeId::of::<JoinsRanks>() || of == TypeId::of::<Sweeps>();
+        let mut optimizers = self.optimizers().filter(|_| !is_of_one);
         optimizers.find_map(|optimizer| optimizer.part(of))
     }
 

@@ -1,8 +1,9 @@
-//! Gradient checking: compares a backward pass with finite differences of the loss.
+//! Checks before training: [`gradients`] compares a backward pass with finite differences of the loss, and [`RangeTest`] finds a learning rate.
 
 mod comparison;
 mod moved;
 mod quotient;
+mod range_test;
 mod sample;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::step::{Step, norm};
 pub use comparison::{ComparedElement, ComparedTensor, Comparison};
 use moved::{Moved, Place};
 use quotient::{Judgment, Point};
+pub use range_test::{RangeCurve, RangeTest};
 use sample::Sample;
 
 /// Compares every element of the gradients with a finite difference of the loss: [`Gradients`] with its defaults.

@@ -165,8 +165,11 @@ fn over_units<T: Send>(first: usize, length: usize, all: &mut [T], f: &(impl Fn(
 
 /// Multiplies the gradients' units by their factors.
 fn scale<A: Element>(step: &mut Step<'_, A>, factors: Vec<Factors>) {
-    for ((info, grad), factors) in step.grads_mut().zip(factors) {
-        let (Some(factors), (_, grad)) = (factors, grad.compact_mut(info)) else { continue };
+    let stepped = step.iter_mut().filter(|(_, tensor)| tensor.grad.is_some());
+    for ((info, tensor), factors) in stepped.zip(factors) {
+        let (Some(factors), Some(grad)) = (factors, &mut tensor.grad) else { continue };
+        tensor.clipped = true;
+        let (_, grad) = grad.compact_mut(info);
         let [first, rest] = [0, 1].map(|at| factors.iter().map(|own| own[at]).collect::<Vec<_>>());
         grad.replace_with(|grad| grad.scale_units(first));
         if rest.iter().any(|factor| *factor != 1.0) {

@@ -137,8 +137,13 @@ impl<A: Element> Transform<A> for Norm {
             Some(norms) => step.share().norm(norm_of_norms(norms, self.p), self.p)?,
         };
         let outcome = self.non_finite.outcome(norm, step)?;
-        for (at, (_, grad)) in step.grads_mut().enumerate() {
-            scale(grad, self.factor(norms.as_ref().map_or(norm, |norms| norms[at]), max_norm));
+        let stepped = step.iter_mut().filter(|(_, tensor)| tensor.grad.is_some());
+        for (at, (_, tensor)) in stepped.enumerate() {
+            let factor = self.factor(norms.as_ref().map_or(norm, |norms| norms[at]), max_norm);
+            tensor.clipped |= factor != [1.0; 2];
+            if let Some(grad) = &mut tensor.grad {
+                scale(grad, factor);
+            }
         }
         Ok(outcome)
     }

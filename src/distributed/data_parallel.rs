@@ -307,6 +307,7 @@ fn along<'s, A: Element>(
     share: Share<'s>,
 ) -> Step<'s, A> {
     let (layout, batch, mut places) = (Arc::clone(step.layout()), step.batch(), places.iter());
+    let sight = step.sight();
     let tensors = step.iter_mut().map(|(info, tensor)| {
         let place = tensor.grad.as_ref().and_then(|_| places.next());
         let mean = place.map(|place| place.grad(info, means));
@@ -314,6 +315,7 @@ fn along<'s, A: Element>(
     });
     let mut along = Step::from_parts(layout, tensors.collect(), share);
     along.set_batch(batch);
+    along.set_sight(sight);
     along
 }
 

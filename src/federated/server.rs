@@ -361,7 +361,7 @@ impl<A: Element, O: Optimizer<A>, G: Aggregation> Server<O, A, G> {
                 Err(error) => Err(before.restore(optimizer, &mut step, error.taken_back())),
             }
         });
-        let told = optimizer.conclude(attempt.as_ref().map(|(report, ..)| *report).map_err(Error::clone));
+        let told = optimizer.conclude(attempt.as_ref().map(|(report, ..)| report.clone()).map_err(Error::clone));
         let own = told.and_then(|_| attempt.as_ref().map_or(Ok(()), |(_, _, step, _)| ensure_finite(optimizer, step)));
         match (agree_on_end(clients, own), attempt) {
             (Ok(()), Ok((report, control, ..))) => Ok((report, control)),

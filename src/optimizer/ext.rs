@@ -2,7 +2,7 @@
 
 use crate::adaptor::{
     Accumulate, Adapted, AddNoise, Centralize, Ema, Freeze, Group, Grouped, KeepBest, LayerwiseDecay, Lookahead,
-    Maximize, Project, Router, Sam, SamReport, Stop, Swa, Transform, Transforming, sam,
+    Maximize, Monitor, Project, Router, Sam, SamReport, Stop, Swa, Transform, Transforming, sam,
 };
 use crate::clip::{Adaptive, Norm, QkClip, Value};
 use crate::error::Result;
@@ -279,6 +279,16 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         Self: Sized,
     {
         self.transform(Grouped::new(pattern, group))
+    }
+
+    /// Measures, every so many steps, the norms of gradient, parameter and update of each tensor, for the [`Report`], and for CSV, JSON and
+    /// TensorBoard files. Write it last. See [`Monitor`].
+    #[doc(alias("TensorBoard", "SummaryWriter", "watch"))]
+    fn monitor(self, monitor: Monitor<A>) -> Adapted<Self, Monitor<A>>
+    where
+        Self: Sized,
+    {
+        Adapted::new(self, monitor)
     }
 
     /// Keeps the tensors that the pattern matches in a [set](crate::set), such as [`NonNegative`](crate::set::NonNegative): after every step they

@@ -110,7 +110,7 @@ impl<A: Scalar, R: Rule<A>> Optimizer<A> for Elementwise<R, A> {
         self.apply_with(&mut step, simd::arch())
     }
 
-    optimizer_of_driver!(accepts);
+    optimizer_of_driver!(accepts, Sweeps);
 
     fn write_state(&self, state: &mut StateWriter<'_>) {
         let mut node = state.node(self.rule.name());
@@ -165,6 +165,7 @@ impl<A: Scalar, R: Rule<A>> Elementwise<R, A> {
         let _ = self.state.begin(step, |_, _| State::default());
         let (names, decay) = (self.slot_names(), self.options.decay(self.rule.decay()));
         let of_rows = if step.is_as_paired() { None } else { elements_of_rows(step) };
+        step.show(|tensor| tensor.learning_rate.apply(values.rates.learning_rate));
         let mut sweep = Sweep::new(&self.rule, arch, of_rows.unwrap_or(step.layout().elements()));
         let (mut number, has_numbers) = (0, !self.rule.numbers().is_empty());
         let mut known: Option<Now<R::Coefficients>> = None;

@@ -371,6 +371,7 @@ impl<A: Scalar, R: FactoredRule<A>> Optimizer<A> for Factored<R, A> {
         step.ensure_writable()?;
         let mut values = self.values(&step)?;
         let elements = step.layout().elements();
+        step.show(|tensor| tensor.learning_rate.apply(values.rates.learning_rate));
         let mut states = std::mem::take(&mut self.state);
         // Nothing can fail from here on.
         let _ = states.begin(&step, |_, _| State::default());

@@ -190,8 +190,8 @@ macro_rules! driver {
 
 /// The methods of [`Optimizer`](crate::Optimizer) that all drivers have, except those that check, step or save state.
 macro_rules! optimizer_of_driver {
-    // With the method that returns an error if a step would.
-    ($accepts:ident) => {
+    // With the method that returns an error if a step would, and whether all moves are sweeps.
+    ($accepts:ident $(, $sweeps:ident)?) => {
         fn check(&self, step: &Step<'_, A>) -> Result<()> {
             step.note_whole(|| $crate::step::memo::Note::Part(format!("{self:?}")));
             self.$accepts(step).map(drop)
@@ -210,6 +210,9 @@ macro_rules! optimizer_of_driver {
         }
 
         fn part(&self, of: std::any::TypeId) -> Option<&dyn std::any::Any> {
+            $(if of == std::any::TypeId::of::<$crate::step::moves::$sweeps>() {
+                return Some(self);
+            })?
             if of == std::any::TypeId::of::<Self>() { Some(self) } else { None }
         }
 

@@ -200,15 +200,20 @@ impl<A: Scalar, C: Copy + Send + Sync> Part<'_, A, C> {
     fn run_in_blocks<R: Rule<A, Coefficients = C>>(mut self, rule: &R, arch: Arch) {
         let (shared, elements) = (self.shared, self.len());
         // The first block ends where a cache line begins, so that the others begin with one.
+        let compares = self.followers.iter().any(|follower| follower.compares());
         let first = match &self.param {
-            Param::Slice(param) if !self.slots.is_grouped() => before_line(param),
+            // Sums of squares are those of fixed blocks.
+            Param::Slice(param) if !self.slots.is_grouped() && !compares => before_line(param),
             _ => 0,
         };
-        let (mut at, length_of_buffer) = (0, WIDE_BLOCK.min(elements));
-        shared.scratch.with(2 * length_of_buffer, |memory| {
-            let (grad_buffer, param_buffer) = memory.split_at_mut(length_of_buffer);
+        let longest = if compares { BLOCK } else { WIDE_BLOCK };
+        let (mut at, length_of_buffer) = (0, longest.min(elements));
+        let buffers = if compares { 3 } else { 2 };
+        shared.scratch.with(buffers * length_of_buffer, |memory| {
+            let (grad_buffer, memory) = memory.split_at_mut(length_of_buffer);
+            let (param_buffer, before) = memory.split_at_mut(length_of_buffer);
             while at < elements {
-                let length = if at < first { first } else { WIDE_BLOCK.min(elements - at) };
+                let length = if at < first { first } else { longest.min(elements - at) };
                 let start = self.start + at;
                 let grad = match shared.grad.as_slice(shared.order) {
                     Some(grad) => &grad[start..start + length],
@@ -231,8 +236,15 @@ impl<A: Scalar, C: Copy + Send + Sync> Part<'_, A, C> {
                         param
                     }
                 };
+                if compares {
+                    self.followers.iter_mut().for_each(|follower| follower.precede(arch, at, param, grad));
+                    before[..length].copy_from_slice(param);
+                }
                 shared.sweep(rule, arch, start, param, grad, self.slots.range(at, length));
                 self.followers.iter_mut().for_each(|follower| follower.follow(arch, at, param));
+                if compares {
+                    self.followers.iter_mut().for_each(|follower| follower.compare(arch, at, &before[..length], param));
+                }
                 let new = &param_buffer[..length];
                 match &mut self.param {
                     Param::Slice(_) => {}

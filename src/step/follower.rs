@@ -33,6 +33,11 @@ impl<'a, A: Element> Follower<'a, A> {
         Self { is_copy: true, ..Self::new(Watch) }
     }
 
+    /// One that stays where it is if the parameter does.
+    pub(super) fn of_copy(follow: impl Follow<A> + 'a) -> Self {
+        Self { is_copy: true, ..Self::new(follow) }
+    }
+
     /// Whether the parameter has been moved.
     pub(crate) fn has_followed(&self) -> bool {
         self.has_followed
@@ -150,7 +155,7 @@ pub(crate) fn catch_up<A: Element>(followers: &mut Vec<Follower<'_, A>>, values:
 /// A follower, or a part of one, in the order of a sweep.
 pub(crate) type Following<'a, A> = Box<dyn FollowPart<A> + 'a>;
 
-trait Follow<A>: Send {
+pub(super) trait Follow<A>: Send {
     fn in_order(&mut self, shape: &[usize], order: Order) -> Following<'_, A>;
 }
 
@@ -193,6 +198,21 @@ impl<A> FollowPart<A> for Watch {
 pub(crate) trait FollowPart<A>: Send {
     /// Follows to the new values of the elements from `start`.
     fn follow(&mut self, arch: Arch, start: usize, params: &[A]);
+
+    /// Whether a sweep is to call [`precede`](Self::precede) and [`compare`](Self::compare), too.
+    fn compares(&self) -> bool {
+        false
+    }
+
+    /// One block before a sweep: the values of the elements from `start`, and their gradient before the scale.
+    fn precede(&mut self, arch: Arch, start: usize, before: &[A], grad: &[A]) {
+        let _ = (arch, start, before, grad);
+    }
+
+    /// The same block before and after the sweep.
+    fn compare(&mut self, arch: Arch, start: usize, before: &[A], after: &[A]) {
+        let _ = (arch, start, before, after);
+    }
 
     /// Whether the follower can be divided anywhere.
     fn is_divisible(&self) -> bool;

@@ -51,6 +51,19 @@ pub(crate) struct Described {
     pub(super) limit: u64,
 }
 
+impl Described {
+    /// The factor between two gradients of the same values, if it is all that is between them.
+    pub(super) fn factor_of(&self, other: &Self) -> Option<f64> {
+        let [own, other_scale] = [self.scale, other.scale].map(f64::from_bits);
+        let is_linear = [self, other].iter().all(|grad| f64::from_bits(grad.limit) == f64::INFINITY);
+        let factor = own / other_scale;
+        if let (DescribedSource::Rows(own), DescribedSource::Rows(other)) = (&self.source, &other.source) {
+            return own.factor_of(other);
+        }
+        (is_linear && factor.is_normal() && self.source == other.source).then_some(factor)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum DescribedSource {
     Values(SourceId),

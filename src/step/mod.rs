@@ -6,7 +6,9 @@ pub(crate) mod counter;
 mod flush;
 pub(crate) mod follower;
 pub(crate) mod grad;
+mod measure;
 pub(crate) mod memo;
+pub(crate) mod moves;
 #[cfg(feature = "half")]
 pub(crate) mod narrow;
 pub(crate) mod norm;
@@ -19,6 +21,8 @@ mod replaced;
 mod report;
 pub mod set;
 pub(crate) mod share;
+mod show;
+pub(crate) mod sight;
 pub(crate) mod target;
 mod tensor;
 pub mod tree;
@@ -30,9 +34,10 @@ use std::sync::Arc;
 use crate::error::{Error, Result, StepError};
 use crate::params::{Element, Layout, Order, Params, ParamsMut, TensorInfo, ValuesMut};
 use batch::Batch;
-use memo::{Described, Memo, Quantity};
+use memo::Memo;
 use pairing::{walk_grads, walk_params};
 use share::{Extent, Share};
+use sight::Sight;
 
 pub use chain::ChainDescription;
 pub use follower::Follower;
@@ -42,7 +47,7 @@ pub use optimizer::Optimizer;
 pub(crate) use optimizer::{find, find_mut};
 pub use per_tensor::{Made, PerTensor};
 pub use replaced::Replaced;
-pub use report::{Report, StopReason};
+pub use report::{Report, StopReason, TensorReport};
 pub use tensor::{Adjust, Tensor};
 
 /// One optimizer step: a list of [`Tensor`]s, each a parameter with its gradient. Paths and shapes have been checked. The tensors are in
@@ -70,13 +75,15 @@ pub(crate) struct Context<'a> {
     share: Share<'a>,
     /// The loss of the parameters, if it is known.
     loss: Option<f64>,
+    /// Somebody outside who looks at what the optimizers inside do.
+    sight: Option<&'a Sight<'a>>,
     /// Shared with the step's previews once there is one.
     memo: OnceCell<Memo>,
 }
 
 impl Context<'_> {
     fn new(layout: Arc<Layout>, number: u64) -> Self {
-        Self { layout, number, batch: Batch::EQUAL, share: Share::ALL, loss: None, memo: OnceCell::new() }
+        Self { layout, number, batch: Batch::EQUAL, share: Share::ALL, loss: None, sight: None, memo: OnceCell::new() }
     }
 }
 
@@ -225,49 +232,6 @@ impl<'a, A: Element> Step<'a, A> {
         self.context.share.skips_alone = true;
     }
 
-    /// The p-norm of all gradients together, for 1 ≤ p ≤ ∞. It is infinite or NaN if an element is.
-    ///
-    /// If a step is checked and then taken, the gradients are read only once. Inside `sharded`, the result is the norm over all ranks;
-    /// every rank must call this method the same number of times, with the same `p`.
-    ///
-    /// # Errors
-    /// Inside `sharded`, those of the [`RankGroup`](crate::distributed::RankGroup). Otherwise none.
-    pub fn grad_norm(&self, p: f64) -> Result<f64> {
-        self.context.share.norm(self.measured(Quantity::Norm { p }, |grads| norm::norm(grads, p)), p)
-    }
-
-    /// A quantity of the gradients as described now. It is not measured again after a check of this step.
-    pub(crate) fn measured(&self, quantity: Quantity, measure: impl FnOnce(&[norm::Named<'_, 'a, A>]) -> f64) -> f64 {
-        let grads: Vec<_> = self.grads().collect();
-        let measure = || memo::measured(|| measure(&grads));
-        let Some(memo) = self.context.memo.get() else { return measure() };
-        let measured = memo.find_or(quantity, A::DTYPE, self.described(), || [measure()].into());
-        measured.first().copied().unwrap_or(f64::NAN)
-    }
-
-    /// Whether every gradient is finite.
-    pub(crate) fn are_finite(&self) -> bool {
-        self.measured(Quantity::Finite, |grads| if norm::all_finite(grads) { 0.0 } else { f64::NAN }) == 0.0
-    }
-
-    /// The gradients' descriptions, by tensor position.
-    fn described(&self) -> Vec<(usize, Described)> {
-        self.iter().filter_map(|(_, tensor)| Some((tensor.index, tensor.grad.as_ref()?.described()))).collect()
-    }
-
-    /// [`measured`](Self::measured) for a quantity of many numbers.
-    pub(crate) fn measured_each(
-        &self,
-        quantity: Quantity,
-        measure: impl FnOnce(&[norm::Named<'_, 'a, A>]) -> Vec<f64>,
-    ) -> Arc<[f64]> {
-        let measure = || memo::measured(|| measure(&self.grads().collect::<Vec<_>>())).into();
-        match self.context.memo.get() {
-            Some(memo) => memo.find_or(quantity, A::DTYPE, self.described(), measure),
-            None => measure(),
-        }
-    }
-
     /// A step that only has parameters, for changing them as a whole.
     #[cfg(feature = "distributed")]
     pub(crate) fn of_params(
@@ -374,6 +338,7 @@ impl<'a, A: Element> Step<'a, A> {
             followers: Vec::new(),
             projections: tensor.projections.clone(),
             frozen: tensor.frozen,
+            clipped: tensor.clipped,
         });
         Preview(Step::in_context(self.context_of_check(), tensors.collect()))
     }

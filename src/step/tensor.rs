@@ -48,6 +48,8 @@ pub struct Tensor<'a, A> {
     /// The sets that the parameter is projected onto.
     pub(crate) projections: Projections<'a, A>,
     pub(crate) frozen: bool,
+    /// Whether an adaptor has made the gradient shorter by clipping.
+    pub(crate) clipped: bool,
 }
 
 impl<'a, A: Element> Tensor<'a, A> {
@@ -62,6 +64,7 @@ impl<'a, A: Element> Tensor<'a, A> {
             followers: Vec::new(),
             projections: Projections::default(),
             frozen: false,
+            clipped: false,
         }
     }
 
@@ -117,6 +120,7 @@ impl<'a, A: Element> Tensor<'a, A> {
             weight_decay: self.weight_decay,
             replaced: self.replaced.clone(),
             frozen: self.frozen,
+            clipped: self.clipped,
             followers,
             projections: self.projections.clone(),
             ..Tensor::new(self.index, self.param.reborrow())

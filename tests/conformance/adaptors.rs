@@ -1,5 +1,6 @@
 //! The table of adaptors: every one keeps the laws, in both element types.
 
+use gradus::adaptor::Monitor;
 use gradus::clip::Norm;
 use gradus::prelude::*;
 use gradus::set::{Interval, MaxNorm};
@@ -25,6 +26,7 @@ fn adaptors<A: Scalar>() -> Vec<AdaptorLaws<A>> {
         wrapper::<A, _>(|inner| inner.swa(1, 2)).named("swa"),
         wrapper::<A, _>(|inner| inner.lookahead(3, 0.5)).named("lookahead"),
         wrapper::<A, _>(|inner| inner.keep_best()).named("keep_best"),
+        wrapper::<A, _>(|inner| inner.monitor(Monitor::every(1))).named("monitor"),
         wrapper::<A, _>(|inner| inner.stop().patience(2).relative_change(0.1)).named("stop"),
         wrapper::<A, _>(|inner| inner.check_finite()).named("check_finite"),
         wrapper::<A, _>(|inner| inner.skip_nonfinite()).named("skip_nonfinite"),

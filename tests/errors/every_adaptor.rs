@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{declared, variant};
+use gradus::adaptor::Monitor;
 use gradus::error::StepError;
 use gradus::params::{Layout, Params, ParamsMut, Visitor, VisitorMut};
 use gradus::schedule::Linear;
@@ -212,6 +213,7 @@ fn wrappers() -> Vec<(&'static str, Wrap)> {
         ("ema", |opt| Box::new(opt.ema(0.9))),
         ("ema, debiased", |opt| Box::new(opt.ema(0.9).debiased(true).warmup(true))),
         ("swa", |opt| Box::new(opt.swa(1, 2))),
+        ("monitor", |opt| Box::new(opt.monitor(Monitor::every(1)))),
         ("keep_best", |opt| Box::new(opt.keep_best())),
         ("stop", |opt| Box::new(opt.stop().patience(2).grad_norm(1.0))),
         // After three steps the next one is that of the slow weights, or not.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use gradus::adaptor::{
-    Accumulate, Adapted, Ema, Finite, Freeze, Lookahead, LossScaling, MasterWeights, MaxSkipped, NarrowWeights, Router,
-    SkipSpikes, Swa, Transform, Transforming, ZeroNans,
+    Accumulate, Adapted, Ema, Finite, Freeze, Lookahead, LossScaling, MasterWeights, MaxSkipped, Monitor,
+    NarrowWeights, Router, SkipSpikes, Swa, Transform, Transforming, ZeroNans,
 };
 use gradus::curvature::Kfac;
 use gradus::distributed::{Collective, DataParallel, LocalSteps, Sharded};
@@ -68,6 +68,7 @@ passes! {
     <> Adapted<Boxed<A>, Finite>;
     <> Adapted<Boxed<A>, LossScaling>;
     <> Adapted<Boxed<A>, MaxSkipped>;
+    <> Adapted<Boxed<A>, Monitor<A>>;
     <> Adapted<Boxed<A>, SkipSpikes>;
     <> Adapted<Boxed<A>, ZeroNans>;
     <> Adapted<Boxed<A>, Freeze>, freeze;

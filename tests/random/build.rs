@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gradus::adaptor::{Group, NonFinite};
+use gradus::adaptor::{Group, Monitor, NonFinite};
 use gradus::distributed::compress::{Bf16, PowerSgd, TopK};
 use gradus::distributed::{Alone, Collective, ThreadGroup};
 use gradus::federated::{FedAdagrad, FedAdam, FedYogi};
@@ -192,6 +192,7 @@ fn wrap<A: Number>(inner: Boxed<A>, link: &Link, context: &mut Context<'_>) -> B
         Link::Finite(NonFinite::Skip) => Box::new(inner.skip_nonfinite()),
         Link::Finite(_) => Box::new(inner.check_finite()),
         Link::AccumulateBy(every) => Box::new(inner.accumulate_by(context.dials.hyper(*every))),
+        Link::Monitor(every) => Box::new(inner.monitor(Monitor::every(*every))),
         Link::LossScaling(interval) => Box::new(inner.loss_scaling().initial_scale(8.0).growth_interval(*interval)),
         Link::ZeroNans => Box::new(inner.zero_nans()),
         Link::Spikes(threshold, z_score) => {

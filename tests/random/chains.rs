@@ -78,6 +78,7 @@ pub(crate) enum Link {
     Group(Vec<String>, [Option<Number>; 4]),
     Route(Vec<String>, Box<Chain>),
     AccumulateBy(Number),
+    Monitor(u64),
     Finite(NonFinite),
     LossScaling(u64),
     ZeroNans,
@@ -249,7 +250,7 @@ impl Surroundings<'_> {
 
     fn link(&self, depth: usize, random: &mut impl RngExt) -> Link {
         let number = |value: f64, random: &mut _| Number::draw(value, false, random);
-        match random.below(38) {
+        match random.below(39) {
             0 | 1 => Link::Accumulate(1 + random.below(3) as u64, random.chance(0.3)),
             2 | 3 => {
                 let later = random.chance(0.4).then(|| (1 + random.below(4) as u64, self.pattern(random)));
@@ -298,6 +299,7 @@ impl Surroundings<'_> {
             34 => Link::Spikes(number(random.pick(&[1.1, 5.0]), random), random.chance(0.5)),
             35 => Link::MaxSkipped(random.below(3) as u64),
             36 => Link::Noise(number(0.1, random), random.below(3) as u64),
+            37 => Link::Monitor(1 + random.below(3) as u64),
             _ => Link::Own,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use gradus::adaptor::Monitor;
 use gradus::prelude::*;
 use gradus::rule::{Rounding, StatePrecision};
 use gradus::schedule::{Cosine, Plateau};
@@ -46,10 +47,10 @@ pub(crate) fn grads(step: u64) -> Grads {
 
 /// All of them: those with curvature if there is any.
 #[cfg(not(feature = "second-order"))]
-pub(crate) const CHAINS: [(&str, Build); 47] = PLAIN;
+pub(crate) const CHAINS: [(&str, Build); 48] = PLAIN;
 #[cfg(feature = "second-order")]
-pub(crate) const CHAINS: [(&str, Build); 53] = {
-    let mut chains = [PLAIN[0]; 53];
+pub(crate) const CHAINS: [(&str, Build); 54] = {
+    let mut chains = [PLAIN[0]; 54];
     let mut at = 0;
     while at < chains.len() {
         chains[at] = if at < PLAIN.len() { PLAIN[at] } else { curvature::CHAINS[at - PLAIN.len()] };
@@ -93,7 +94,7 @@ mod curvature {
 
 /// Every adaptor, every precision, and chains of them.
 #[rustfmt::skip] // one chain, one line
-const PLAIN: [(&str, Build); 47] = [
+const PLAIN: [(&str, Build); 48] = [
     ("lbfgs", || Box::new(Lbfgs::new(0.01).history(3))),
     ("muon beside adamw", || Box::new(AdamW::new(0.05).route("*.weight", Muon::new(0.02)))),
     ("sgd", || Box::new(Sgd::new(0.1))),
@@ -117,6 +118,7 @@ const PLAIN: [(&str, Build); 47] = [
     ("ema, debiased", || Box::new(AdamW::new(0.05).ema(0.9).debiased(true))),
     ("ema, warm-up", || Box::new(AdamW::new(0.05).ema(0.9).warmup(true))),
     ("swa", || Box::new(AdamW::new(0.05).swa(3, 4))),
+    ("monitor", || Box::new(AdamW::new(0.05).clip_global_norm(1.0).monitor(Monitor::every(2)))),
     ("keep_best", || Box::new(AdamW::new(0.05).keep_best())),
     ("stop", || Box::new(AdamW::new(0.05).stop().patience(3))),
     ("lookahead", || Box::new(AdamW::new(0.05).lookahead(4, 0.5))),

@@ -10,7 +10,7 @@ use crate::step::{Optimizer, Report, find, find_mut};
 
 /// The result of [`step_with`](crate::OptimizerExt::step_with).
 #[non_exhaustive]
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct SamReport {
     /// The report of the step. `moved` is `false` if it was skipped.
     pub step: Report,

@@ -48,12 +48,14 @@ impl Shard {
                 weight_decay: tensor.weight_decay,
                 replaced: tensor.replaced.clone(),
                 frozen: tensor.frozen,
+                clipped: tensor.clipped,
                 ..Tensor::new(tensor.index(), ValuesMut::Contiguous(param, Order::C))
             }
         });
         let tensors = tensors.collect();
         let mut part = Step::from_parts(Arc::clone(&self.layout), tensors, share);
         part.set_batch(whole.batch());
+        part.set_sight(whole.sight());
         part
     }
 

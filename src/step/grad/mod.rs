@@ -1,6 +1,7 @@
 //! A gradient as adaptors describe it: the values are read once, and never copied or written.
 
 mod elements;
+mod limits;
 pub(crate) mod rows;
 
 use std::borrow::Cow;
