@@ -279,39 +279,43 @@ impl<R: FactoredRule<f64>> Slots for Factored<R, f64> {
 
 #[test]
 fn every_option_of_every_optimizer_is_the_formula() {
-    macro_rules! check {
-        ($opt:expr, $coupled:expr, $decoupled:expr) => {
-            check!($opt, $coupled, $decoupled, "", 0.0, 0.0);
-        };
-        ($opt:expr, $coupled:expr, $decoupled:expr, $slot:expr, $beta2:expr, $eps:expr) => {
-            for case in Case::all() {
-                // Its direction depends on the decayed parameter, which the options change.
-                if case.decay_rate.is_some() && stringify!($opt).starts_with("Madgrad") {
-                    continue;
-                }
-                let moment = &|opt: &_, step| {
-                    let corrected = |slot| slot / (1.0 - f64::powi($beta2, step));
-                    Some((Slots::state_slot(opt, $slot).map(corrected)?, $eps))
-                };
-                let known = Known { coupled: $coupled, decoupled: $decoupled, moment };
-                let with = |opt, case: Case| {
-                    let opt = same(opt, &$opt).cautious(case.cautious).cautious_decay(case.cautious_decay);
-                    let opt = opt.trust_ratio(case.trust_ratio).always_adapt(!case.only_decayed);
-                    let opt = opt.update_clipping(case.update_clipping).keep_norm(case.keep_norm);
-                    case.decay_rate.into_iter().fold(opt, |opt, rate| opt.decoupled_decay(rate))
-                };
-                let is_coupled = Slots::decay(&$opt) == Decay::Coupled;
-                if case.update_clipping && $slot.is_empty() {
-                    refuses(with($opt, case), "update_clipping");
-                } else if case.cautious_decay && is_coupled && case.decay_rate.is_none() {
-                    refuses(with($opt, case), "cautious_decay");
-                } else {
-                    agrees(&$opt, case, &known, with);
-                }
-            }
-        };
-    }
-    for_each_optimizer!(check);
+    std::thread::scope(|scope| {
+        macro_rules! check {
+            ($opt:expr, $coupled:expr, $decoupled:expr) => {
+                check!($opt, $coupled, $decoupled, "", 0.0, 0.0);
+            };
+            ($opt:expr, $coupled:expr, $decoupled:expr, $slot:expr, $beta2:expr, $eps:expr) => {
+                scope.spawn(|| {
+                    for case in Case::all() {
+                        // Its direction depends on the decayed parameter, which the options change.
+                        if case.decay_rate.is_some() && stringify!($opt).starts_with("Madgrad") {
+                            continue;
+                        }
+                        let moment = &|opt: &_, step| {
+                            let corrected = |slot| slot / (1.0 - f64::powi($beta2, step));
+                            Some((Slots::state_slot(opt, $slot).map(corrected)?, $eps))
+                        };
+                        let known = Known { coupled: $coupled, decoupled: $decoupled, moment };
+                        let with = |opt, case: Case| {
+                            let opt = same(opt, &$opt).cautious(case.cautious).cautious_decay(case.cautious_decay);
+                            let opt = opt.trust_ratio(case.trust_ratio).always_adapt(!case.only_decayed);
+                            let opt = opt.update_clipping(case.update_clipping).keep_norm(case.keep_norm);
+                            case.decay_rate.into_iter().fold(opt, |opt, rate| opt.decoupled_decay(rate))
+                        };
+                        let is_coupled = Slots::decay(&$opt) == Decay::Coupled;
+                        if case.update_clipping && $slot.is_empty() {
+                            refuses(with($opt, case), "update_clipping");
+                        } else if case.cautious_decay && is_coupled && case.decay_rate.is_none() {
+                            refuses(with($opt, case), "cautious_decay");
+                        } else {
+                            agrees(&$opt, case, &known, with);
+                        }
+                    }
+                });
+            };
+        }
+        for_each_optimizer!(check);
+    });
 }
 
 /// The first, of the type of both.

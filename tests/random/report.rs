@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, Once};
+use std::thread;
 use std::time::Instant;
 
 use rand::{RngExt, SeedableRng};
@@ -132,16 +134,18 @@ impl Cases {
     }
 
     /// Runs all of them and fails with one failure of each kind.
-    pub(crate) fn run(self, case: impl Fn(u64) -> Outcome) {
+    pub(crate) fn run(self, case: impl Fn(u64) -> Outcome + Sync) {
         self.run_and_shrink(case, |_, _| None);
     }
 
     /// The same, with a way to tell a failure of this case and kind in its least form.
-    pub(crate) fn run_and_shrink(self, case: impl Fn(u64) -> Outcome, least: impl Fn(u64, &str) -> Option<String>) {
+    pub(crate) fn run_and_shrink(
+        self,
+        case: impl Fn(u64) -> Outcome + Sync,
+        least: impl Fn(u64, &str) -> Option<String>,
+    ) {
         let (mut kinds, start) = (BTreeMap::<String, (u64, u64, String)>::new(), Instant::now());
-        for seed in self.first..self.first + self.count {
-            CASE.with(|case| *case.borrow_mut() = format!("{} {seed}", self.kind));
-            let Err(failure) = whole(|| case(seed)) else { continue };
+        for (seed, failure) in self.failures(case) {
             let told = kinds.entry(failure.kind).or_insert((0, seed, failure.story));
             told.0 += 1;
         }
@@ -157,5 +161,23 @@ impl Cases {
             );
         }
         assert!(kinds.is_empty(), "{} kinds of failures in {} {}", kinds.len(), self.count, self.kind);
+    }
+
+    /// In the order of the seeds, which are run on every core.
+    fn failures(&self, case: impl Fn(u64) -> Outcome + Sync) -> BTreeMap<u64, Failure> {
+        let (next, failures) = (AtomicU64::new(0), Mutex::new(BTreeMap::new()));
+        let run = || {
+            while let Some(seed) = Some(next.fetch_add(1, Relaxed)).filter(|done| *done < self.count) {
+                let seed = self.first + seed;
+                CASE.with(|case| *case.borrow_mut() = format!("{} {seed}", self.kind));
+                if let Err(failure) = whole(|| case(seed)) {
+                    failures.lock().unwrap().insert(seed, failure);
+                }
+            }
+        };
+        thread::scope(|scope| {
+            (0..thread::available_parallelism().map_or(1, usize::from)).for_each(|_| _ = scope.spawn(run))
+        });
+        failures.into_inner().unwrap()
     }
 }

@@ -1,6 +1,7 @@
 //! A run that stops and goes on is the run that never stopped.
 
 use std::sync::{Arc, Mutex};
+use std::thread;
 
 use gradus::error::StateError;
 use gradus::prelude::*;
@@ -8,7 +9,7 @@ use gradus::schedule::{Memory, Plateau, Remember};
 use gradus::{Commit, Error, Pattern, StateDict};
 use ndarray::array;
 
-use crate::chains::{CHAINS, Tree, grads, number, tree};
+use crate::chains::{Build, CHAINS, Tree, grads, number, tree};
 
 const STEPS: u64 = 24;
 const POINTS: u64 = 20;
@@ -20,24 +21,26 @@ fn bits(tree: &Tree) -> Vec<Vec<u32>> {
 
 #[test]
 fn at_twenty_points_of_every_chain() {
-    for (name, build) in CHAINS {
-        let (mut opt, mut params) = (build(), tree(1));
-        let mut seen: Vec<(StateDict, Tree)> = Vec::new();
-        for step in 0..STEPS {
-            seen.push((opt.state_dict(), params.clone()));
-            opt.step(&mut params, &grads(step)).unwrap();
-        }
-        for point in 0..POINTS {
-            let at = (number(5, point as usize).abs() * STEPS as f32) as usize;
-            let (state, mut resumed_params) = seen[at].clone();
-            let mut resumed = build();
-            resumed.load_state_dict(&state).unwrap();
-            assert!(resumed.state_dict() == state, "{name}: what was loaded at {at} is what was saved");
-            assert_eq!(resumed.steps(), { state_steps(&state) }, "{name}");
-            (at as u64..STEPS).for_each(|step| _ = resumed.step(&mut resumed_params, &grads(step)).unwrap());
-            assert!(bits(&resumed_params) == bits(&params), "{name}, interrupted at {at}");
-            assert!(resumed.state_dict() == opt.state_dict(), "{name}, interrupted at {at}");
-        }
+    thread::scope(|scope| CHAINS.iter().for_each(|(name, build)| _ = scope.spawn(|| at_twenty_points(name, *build))));
+}
+
+fn at_twenty_points(name: &str, build: Build) {
+    let (mut opt, mut params) = (build(), tree(1));
+    let mut seen: Vec<(StateDict, Tree)> = Vec::new();
+    for step in 0..STEPS {
+        seen.push((opt.state_dict(), params.clone()));
+        opt.step(&mut params, &grads(step)).unwrap();
+    }
+    for point in 0..POINTS {
+        let at = (number(5, point as usize).abs() * STEPS as f32) as usize;
+        let (state, mut resumed_params) = seen[at].clone();
+        let mut resumed = build();
+        resumed.load_state_dict(&state).unwrap();
+        assert!(resumed.state_dict() == state, "{name}: what was loaded at {at} is what was saved");
+        assert_eq!(resumed.steps(), { state_steps(&state) }, "{name}");
+        (at as u64..STEPS).for_each(|step| _ = resumed.step(&mut resumed_params, &grads(step)).unwrap());
+        assert!(bits(&resumed_params) == bits(&params), "{name}, interrupted at {at}");
+        assert!(resumed.state_dict() == opt.state_dict(), "{name}, interrupted at {at}");
     }
 }
 
