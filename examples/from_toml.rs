@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/data/training.toml"))?;
     let mut opt = Config::from_toml(&text)?.build::<f64>()?;
 
-    let x = Array2::from_shape_fn((200, 3), |(row, column)| (1.3 * row as f64 + 2.1 * column as f64).sin());
+    let x = Array2::from_shape_fn((200, 3), |(row, column)| (1.3 * row as f64 * (column + 1) as f64).sin());
     let target = array![2.0, -1.0, 0.5];
     let y = x.dot(&target);
     let mut weight = Array1::<f64>::zeros(3);

@@ -83,12 +83,17 @@ macro_rules! optimizers {
         /// What makes each of its settings in a configuration.
         #[cfg(feature = "config")]
         pub(crate) fn configured<A: crate::Scalar>() -> Vec<(&'static str, Configure<A>)> {
-            vec![$($(#[$when])* $(
-                (stringify!($optimizer), |settings| {
-                    let opt = $optimizer::<A>::new(settings.hyper("learning_rate")? $(, settings.hyper(stringify!($second))?)?);
-                    Ok(Box::new(opt.configured(settings)?))
-                }),
-            )+)*]
+            let mut all: Vec<(&'static str, Configure<A>)> = Vec::new();
+            $($(#[$when])* {
+                $(
+                    all.push((stringify!($optimizer), |settings| {
+                        let learning_rate = settings.hyper("learning_rate")?;
+                        let opt = $optimizer::<A>::new(learning_rate $(, settings.hyper(stringify!($second))?)?);
+                        Ok(Box::new(opt.configured(settings)?))
+                    }));
+                )+
+            })*
+            all
         }
 
         /// Names every optimizer, so that a library that is not optimized contains its code: without it every test program compiles that again, and a program of

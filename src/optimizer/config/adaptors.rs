@@ -14,6 +14,9 @@ pub(super) type Boxed<A> = Box<dyn Optimizer<A>>;
 /// Adds an adaptor to an optimizer.
 pub(super) type Adapt<A> = fn(Boxed<A>, &mut Settings<'_>) -> Result<Boxed<A>>;
 
+/// A setter of a group.
+type SetGroup = fn(Group, Hyper) -> Group;
+
 /// Calls the methods of an adaptor for the options that are there: `opt, settings; method: hyper, …; method: other, …`.
 macro_rules! options {
     ($opt:ident, $settings:ident; $($hyper:ident),*; $($option:ident),*) => {{
@@ -92,7 +95,7 @@ pub(super) fn adaptors<A: Element>() -> Vec<(&'static str, Adapt<A>)> {
         ("group", |opt, settings| {
             let pattern: Pattern = settings.get("pattern")?;
             let mut group = Group::new();
-            let setters: [(&str, fn(Group, Hyper) -> Group); 4] = [
+            let setters: [(&str, SetGroup); 4] = [
                 ("learning_rate", Group::learning_rate),
                 ("scale_learning_rate", Group::scale_learning_rate),
                 ("weight_decay", Group::weight_decay),

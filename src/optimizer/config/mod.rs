@@ -38,7 +38,7 @@ mod shape;
 mod text;
 
 pub use document::Config;
-pub use registry::Registry;
+pub use registry::{Plateaus, Registry};
 pub use settings::Settings;
 
 use crate::error::Result;

@@ -366,7 +366,7 @@ impl Schedules<'_> {
                     return Err(wrong("a schedule, followed by combinators"));
                 };
                 let first = self.schedule(first, &join(path, "0"))?;
-                let combined = combinators.iter().enumerate().try_fold(first, |schedule, (at, item)| {
+                combinators.iter().enumerate().try_fold(first, |schedule, (at, item)| {
                     let path = join(path, &(at + 1).to_string());
                     match item.table() {
                         Some([(key, item)]) => self.combined(schedule, key, item, join(&path, key)),
@@ -378,8 +378,7 @@ impl Schedules<'_> {
                             Err(Error::Config(ConfigError::new(path, item.line, problem)))
                         }
                     }
-                });
-                combined
+                })
             }
             _ => Err(wrong("a number or a schedule")),
         }

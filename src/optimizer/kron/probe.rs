@@ -67,6 +67,14 @@ fn normal(stream: u64, element: u64) -> f64 {
     (-2.0 * libm::log(radius)).sqrt() * libm::cos(TAU * angle)
 }
 
+/// A probe is code: a configuration cannot have one, and says so.
+#[cfg(feature = "config")]
+impl<'de> serde::Deserialize<'de> for KronProbe {
+    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(serde::de::Error::custom("a probe is code, which no file has: call `probe` on the optimizer"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,13 +108,5 @@ mod tests {
             assert!(product.abs() < 6.0 / count.sqrt(), "{product}");
         }
         assert_eq!(draws, probe(7, 1, 320));
-    }
-}
-
-/// A probe is code: a configuration cannot have one, and says so.
-#[cfg(feature = "config")]
-impl<'de> serde::Deserialize<'de> for KronProbe {
-    fn deserialize<D: serde::Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
-        Err(serde::de::Error::custom("a probe is code, which no file has: call `probe` on the optimizer"))
     }
 }
