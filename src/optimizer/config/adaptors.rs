@@ -139,6 +139,7 @@ pub(super) fn adaptors<A: Element>() -> Vec<(&'static str, Adapt<A>)> {
 /// What a chain can have, but not one from a file; and what to do instead.
 pub(super) const ONLY_IN_CODE: &[(&str, &str)] = &[
     ("transform", "it is code; add it to what `build` returns, or register it as an adaptor of the registry"),
+    ("monitor", "where it writes is set by code; call `monitor` on what `build` returns"),
     ("kfac", "its layers are observed by their taps; call `kfac` on what `build` returns"),
     ("data_parallel", "its group of ranks is made by code; call `data_parallel` on what `build` returns"),
     ("sharded", "its group of ranks is made by code; call `sharded` on what `build` returns"),
