@@ -1,6 +1,6 @@
 //! Every adaptor: what a file makes is what the code makes.
 
-use gradus::adaptor::{Buffers, Group, NonFinite, PowerEma};
+use gradus::adaptor::{Buffers, Group, Monitor, NonFinite, PowerEma};
 use gradus::prelude::*;
 use gradus::schedule::Linear;
 use gradus::set::{Interval, L1Ball, MaxNorm, NonNegative, Simplex, UnitNorm};
@@ -84,6 +84,22 @@ pub(crate) fn rows() -> Vec<Row> {
              [[then]]\nroute = { pattern = 'b', optimizer = { name = 'Lion', learning_rate = 0.01 } }",
             |opt| opt.route("a", Sgd::new(0.1).clip_value(0.5)).route("b", Lion::new(0.01)).boxed(),
         ),
+        (
+            concat!(
+                "monitor = { every = 2, csv = '",
+                env!("CARGO_TARGET_TMPDIR"),
+                "/config.csv', json_lines = '",
+                env!("CARGO_TARGET_TMPDIR"),
+                "/config.jsonl', tensorboard = '",
+                env!("CARGO_TARGET_TMPDIR"),
+                "/config' }"
+            ),
+            |opt| {
+                let file = |name| format!("{}/{name}", env!("CARGO_TARGET_TMPDIR"));
+                let monitor = Monitor::every(2).csv(file("config.csv")).json_lines(file("config.jsonl"));
+                opt.monitor(monitor.tensorboard(file("config"))).boxed()
+            },
+        ),
         ("add_noise = { eta = 0.1, seed = 7, gamma = 0.6 }", |opt| opt.add_noise(0.1, 7).gamma(0.6).boxed()),
         ("centralize = true", |opt| opt.centralize().boxed()),
         ("centralize = false", |opt| opt.boxed()),
@@ -128,6 +144,14 @@ fn every_adaptor_of_a_file_is_that_of_the_code() {
     for (then, code) in rows() {
         crate::same(then, &text(then), || code(AdamW::new(0.01)));
     }
+}
+
+#[test]
+fn building_writes_no_file() {
+    let path = format!("{}/never.csv", env!("CARGO_TARGET_TMPDIR"));
+    let opt = crate::built(&text(&format!("monitor = {{ every = 1, csv = '{path}' }}")));
+    assert!(opt.describe(&crate::tree(0)).unwrap().to_string().contains(&path));
+    assert!(!std::path::Path::new(&path).exists());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The adaptors that a document can name: the methods of a chain, with their arguments and options.
 
 use super::settings::Settings;
-use crate::adaptor::{Group, Router};
+use crate::adaptor::{Group, Monitor, Router};
 use crate::error::Result;
 use crate::optimizer::{GuardExt, OptimizerExt};
 use crate::params::{Element, Pattern};
@@ -110,6 +110,17 @@ pub(super) fn adaptors<A: Element>() -> Vec<(&'static str, Adapt<A>)> {
             let group = others.into_iter().fold(group, |group, (name, hyper)| group.set(&name, hyper));
             Ok(opt.group(pattern, group).boxed())
         }),
+        ("monitor", |opt, settings| {
+            let mut monitor = Monitor::every(settings.get("every")?);
+            let files: [(&str, fn(Monitor<A>, String) -> Monitor<A>); 3] =
+                [("csv", Monitor::csv), ("json_lines", Monitor::json_lines), ("tensorboard", Monitor::tensorboard)];
+            for (name, write) in files {
+                if let Some(path) = settings.optional(name)? {
+                    monitor = write(monitor, path);
+                }
+            }
+            Ok(opt.monitor(monitor).boxed())
+        }),
         ("add_noise", |opt, settings| {
             let opt = opt.add_noise(settings.hyper("eta")?, settings.get("seed")?);
             options!(opt, settings; gamma; )
@@ -139,7 +150,6 @@ pub(super) fn adaptors<A: Element>() -> Vec<(&'static str, Adapt<A>)> {
 /// What a chain can have, but not one from a file; and what to do instead.
 pub(super) const ONLY_IN_CODE: &[(&str, &str)] = &[
     ("transform", "it is code; add it to what `build` returns, or register it as an adaptor of the registry"),
-    ("monitor", "where it writes is set by code; call `monitor` on what `build` returns"),
     ("kfac", "its layers are observed by their taps; call `kfac` on what `build` returns"),
     ("data_parallel", "its group of ranks is made by code; call `data_parallel` on what `build` returns"),
     ("sharded", "its group of ranks is made by code; call `sharded` on what `build` returns"),
