@@ -49,7 +49,9 @@ impl Group {
         Self::default()
     }
 
-    /// Replaces the learning rate.
+    /// Replaces the learning rate, and with it its schedule: a number stays the same in every step, whatever the optimizer's own schedule and
+    /// [`set_learning_rate`](crate::OptimizerExt::set_learning_rate). For a rate that follows these, as a parameter group of PyTorch does, use
+    /// [`scale_learning_rate`](Self::scale_learning_rate).
     pub fn learning_rate(mut self, learning_rate: impl Into<Hyper>) -> Self {
         self.learning_rate.value = Some(learning_rate.into());
         self

@@ -106,6 +106,10 @@ impl<A: Element> Adaptor<A> for KeepBest<A> {
         inner.apply(step)
     }
 
+    fn describe(&self) -> String {
+        format!("{self:?}")
+    }
+
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.best.layout()
     }

@@ -87,6 +87,10 @@ impl<A: Element> Transform<A> for Project<A> {
         Vec::new()
     }
 
+    fn describe(&self) -> String {
+        format!("{self:?}")
+    }
+
     fn transform<'s>(&'s self, step: &mut Step<'s, A>) -> Result<Outcome> {
         self.set.check()?;
         if !matches!(self.set.scope(), Scope::Elements { .. }) {

@@ -173,6 +173,10 @@ impl<A: Element> Adaptor<A> for Stop {
         Ok(Report { stop, grad_norm: norm.or(report.grad_norm), ..report })
     }
 
+    fn describe(&self) -> String {
+        format!("{self:?}")
+    }
+
     fn layout(&self) -> Option<&Arc<Layout>> {
         None
     }

@@ -152,6 +152,12 @@ impl Checkpoint {
         self.optimizer.as_ref()
     }
 
+    /// Replaces the optimizer's state, for example by that which [`unshard`](crate::distributed::unshard) joins.
+    pub fn with_optimizer(mut self, state: StateDict) -> Self {
+        self.optimizer = Some(state);
+        self
+    }
+
     /// Loads parameters and optimizer state. On an error nothing changes. Tensors are matched by path, so the tree may have another order than the saved one.
     /// With another tensor order, rounding that depends on it (global norms, low-precision state) differs from the saved run.
     ///

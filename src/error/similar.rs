@@ -2,7 +2,7 @@
 
 /// The names that are most similar to a missing one, at most three.
 pub(crate) fn similar_to<'n>(missing: &str, names: impl Iterator<Item = &'n str>) -> Vec<String> {
-    let near = names.map(|name| (distance(missing, name), name));
+    let near = names.map(|name| (if are_initials(missing, name) { 0 } else { distance(missing, name) }, name));
     let mut near: Vec<_> = near.filter(|(distance, name)| 3 * distance <= missing.len().max(name.len())).collect();
     near.sort();
     near.into_iter().take(3).map(|(_, name)| name.to_owned()).collect()
@@ -18,18 +18,28 @@ pub(crate) fn nearest<'n>(missing: &str, names: impl Iterator<Item = &'n str>) -
     similar.into_iter().filter_map(as_written).collect()
 }
 
-/// Levenshtein's distance: insertions, deletions and replacements from one text to another.
+/// Whether a text is the initials of a name of several words: `lr` of `learning_rate`.
+fn are_initials(text: &str, name: &str) -> bool {
+    name.contains('_') && name.split('_').filter_map(|word| word.chars().next()).eq(text.chars())
+}
+
+/// The distance of optimal alignment: insertions, deletions, replacements, and swaps of neighbors, from one text to another.
 fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (at, from) in a.bytes().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], at + 1);
-        for (column, to) in b.bytes().enumerate() {
-            let replaced = diagonal + usize::from(from != to);
-            diagonal = row[column + 1];
-            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    // The rows of the two last letters of `a` and of the next one.
+    let (mut before, mut last): (Vec<usize>, Vec<usize>) = (Vec::new(), (0..=b.len()).collect());
+    for (at, from) in a.iter().enumerate() {
+        let mut row = vec![at + 1];
+        for (column, to) in b.iter().enumerate() {
+            let mut least = (last[column] + usize::from(from != to)).min(last[column + 1] + 1).min(row[column] + 1);
+            if at > 0 && column > 0 && (*from, a[at - 1]) == (b[column - 1], *to) {
+                least = least.min(before[column - 1] + 1);
+            }
+            row.push(least);
         }
+        (before, last) = (last, row);
     }
-    row[b.len()]
+    last[b.len()]
 }
 
 #[cfg(test)]
@@ -43,5 +53,10 @@ mod tests {
         let names = ["hidden.bias", "hiden.weight", "output.weight", "hidden.weights"];
         assert_eq!(similar_to("hidden.weight", names.into_iter()), ["hidden.weights", "hiden.weight"]);
         assert!(similar_to("w", ["b", "x"].into_iter()).is_empty());
+        assert_eq!((distance("eam", "ema"), distance("ab", "ba"), distance("ca", "abc")), (1, 1, 3));
+        let names = ["ema", "sam", "learning_rate", "weight_decay"];
+        assert_eq!(similar_to("eam", names.into_iter()), ["ema", "sam"]);
+        assert_eq!(similar_to("lr", names.into_iter()), ["learning_rate"]);
+        assert_eq!(similar_to("wd", names.into_iter()), ["weight_decay"]);
     }
 }

@@ -93,7 +93,7 @@ pub trait StepExt<A: Element>: Optimizer<A> {
     }
 
     /// Takes the step of every [`accumulate`](crate::OptimizerExt::accumulate) in the chain now, with the micro-batches that it has gathered: call it
-    /// at the end of an epoch. The mean is over those micro-batches alone.
+    /// at the end of an epoch. The mean is over those micro-batches alone; with `sum(true)` it is their sum.
     ///
     /// If nothing has been gathered, nothing happens, and the report has `moved: false`. After a partial window of `ascend` with
     /// [`sam`](crate::OptimizerExt::sam) inside `accumulate`, it is the ascent.

@@ -92,6 +92,10 @@ pub(super) fn finite(schedule: &'static str, argument: &'static str, value: f64)
 /// An error unless both are numbers and the floor is not above the peak.
 pub(super) fn floor_and_peak(schedule: &'static str, floor: f64, peak: f64) -> Result<()> {
     finite(schedule, "peak", peak)?;
+    if floor == 0.0 {
+        // What was not given is not what is wrong.
+        return require(peak >= 0.0, schedule, "peak", peak, "at least the floor of 0");
+    }
     require(floor.is_finite() && floor <= peak, schedule, "floor", floor, "a finite number, at most the peak")
 }
 

@@ -114,6 +114,13 @@ fn parts_of_the_users_own() {
     assert_eq!(described(&opt).0[..2], ["transform(…)", "Shrink"]);
 }
 
+#[test]
+fn parts_show_their_arguments() {
+    let opt = Sgd::new(0.1).project("0", gradus::set::Interval::at_least(0.5)).keep_best().stop().patience(3);
+    let expected = ["stop().patience(3)", "keep_best()", "project(0, Interval(0.5, inf))", "Sgd(learning_rate: 0.1)"];
+    assert_eq!(described(&opt).0, expected);
+}
+
 #[cfg(feature = "distributed")]
 #[test]
 fn ranks_are_a_part() {

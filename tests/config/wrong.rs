@@ -195,6 +195,22 @@ fn messages() {
             &format!("{adamw}\nbeta1 = 'high'"),
             "optimizer.beta1 (line 5): found the text \"high\"; it must be a number or a schedule",
         ),
+        (
+            "[optimizer]\nname = 'AdmaW'\nlr = 0.1",
+            "optimizer.name (line 2): there is no optimizer \"AdmaW\" (did you mean \"AdamW\"…",
+        ),
+        (
+            "[optimizer]\nname = 'AdamW'\nlr = 0.1",
+            "optimizer.lr (line 3): AdamW has no setting \"lr\" (did you mean \"learning_rate\"?); it has learning_rate, beta1, …",
+        ),
+        (
+            "[optimizer]\nname = 'Sgd'\nlearning_rate = { schedule = 'Cosine', peak = 1, steps = 9, warm_up = 1 }",
+            "optimizer.learning_rate.warm_up (line 3): Cosine has no setting \"warm_up\" (did you mean \"warmup\"?); it has peak, …",
+        ),
+        (
+            "[optimizer]\nname = 'Sgd'\nlearning_rate = { schedule = 'Cosine', peak = -1, steps = 9 }",
+            "optimizer.learning_rate.peak (line 3): Cosine: peak is -1; it must be at least the floor of 0",
+        ),
         (&format!("{adamw}amsgrad = 1"), "optimizer.amsgrad (line 4): found 1; it must be true or false"),
         (
             &format!("{adamw}state_precision = 'BF16'"),
@@ -248,7 +264,8 @@ fn messages() {
         ),
         (
             &format!("{adamw}[[then]]\nema = 0.9\nswa = 3"),
-            "then.0 (line 4): found a table; it must be a table with one key, the name of an adaptor",
+            "then.0 (line 4): found a table with the keys ema, swa; it must be a table with one key, the name of an adaptor; \
+             each adaptor has a `[[then]]` of its own",
         ),
         (&format!("{adamw}date = 2026-01-01"), "line 4: no setting is a date, such as 2026-01-01"),
     ] {

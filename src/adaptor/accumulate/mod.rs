@@ -46,7 +46,7 @@ pub(crate) use calls::flush;
 /// calls 1 … k − 1:  s ← s + wᵢ·gᵢ
 /// call k:           g ← (s + wₖ·gₖ)/(w₁ + … + wₖ)      with sum(true): s + wₖ·gₖ
 ///                   the step of the optimizer inside along g;  s ← 0
-/// flush:            g ← s/(w₁ + … + wⱼ)                if j < k micro-batches are in the sum
+/// flush:            g ← s/(w₁ + … + wⱼ)                if j < k micro-batches are in the sum; with sum(true): s
 /// ```
 /// The weight wᵢ is 1 with [`step`](Optimizer::step), and given with [`step_weighted`](crate::StepExt::step_weighted). If every gradient is the
 /// mean over wᵢ samples, the step is the one on the whole batch, whatever the sizes of the micro-batches. Weights are stored as multiples of

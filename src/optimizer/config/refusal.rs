@@ -1,6 +1,6 @@
 //! Which setting an error of the library is about.
 
-use crate::error::{ArgumentError, Error, StepError};
+use crate::error::{ArgumentError, ConfigError, ConfigProblem, Error, StepError, nearest};
 
 /// The setting that an error is about; `None` for an error that depends on the tensors.
 pub(crate) fn named(error: &Error) -> Option<&str> {
@@ -18,4 +18,16 @@ pub(crate) fn named(error: &Error) -> Option<&str> {
         ) => Some(argument),
         _ => None,
     }
+}
+
+/// The error, but the key that nothing is called may also be one of these.
+pub(crate) fn or_similar(mut error: Error, others: impl Iterator<Item = &'static str>) -> Error {
+    if let Error::Config(ConfigError { problem, .. }) = &mut error
+        && let ConfigProblem::UnknownKey { key, similar, known, .. } = &mut **problem
+    {
+        let mut names: Vec<&str> = known.iter().map(String::as_str).collect();
+        others.for_each(|name| names.push(name));
+        *similar = nearest(key, names.into_iter());
+    }
+    error
 }

@@ -175,7 +175,15 @@ impl<A: Scalar> Registry<A> {
         step: &Step<'_, A>,
     ) -> Result<Boxed<A>> {
         let Some([(name, inner)]) = item.table() else {
-            return Err(wrong(item, path, "a table with one key, the name of an adaptor"));
+            let keys: Vec<_> = item.table().unwrap_or_default().iter().map(|(key, _)| key.as_str()).collect();
+            let accepted = "a table with one key, the name of an adaptor; each adaptor has a `[[then]]` of its own";
+            let found = if keys.is_empty() {
+                item.content.to_string()
+            } else {
+                format!("a table with the keys {}", keys.join(", "))
+            };
+            let problem = ConfigProblem::WrongKind { found, accepted: accepted.to_owned() };
+            return Err(Error::Config(ConfigError::new(path, item.line, problem)));
         };
         let path = join(&path, name);
         if inner.content == Content::Flag(false) && self.adaptors.contains_key(name) {

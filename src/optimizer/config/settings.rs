@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 
 use super::item::{Content, Item};
 use super::reader::{ItemReader, join};
-use super::refusal::named;
+use super::refusal::{named, or_similar};
 use super::shape::{self, Field};
 use crate::error::{ConfigError, ConfigProblem, Error, Result, nearest};
 use crate::schedule::{Hyper, Plateau, Schedule};
@@ -398,9 +398,10 @@ impl Schedules<'_> {
             return Err(Error::Config(ConfigError::new(join(path, "schedule"), line, problem)));
         };
         let known = Settings::known(|settings| make(settings).map(drop));
+        let meant = |error| or_similar(error, self.combinators.iter().map(|(name, _)| *name));
         let mut settings = Settings { owner: name, ..settings }.with_known(known);
-        let schedule = make(&mut settings).map_err(|error| settings.refused(error))?;
-        settings.finish()?;
+        let schedule = make(&mut settings).map_err(|error| meant(settings.refused(error)))?;
+        settings.finish().map_err(meant)?;
         schedule.check().map_err(|error| settings.refused(error))?;
         let is_own = |key: &str| key == "schedule" || settings.asked.iter().any(|field| field.key == key);
         let combinators: Vec<_> = item.table().unwrap_or_default().iter().filter(|(key, _)| !is_own(key)).collect();
