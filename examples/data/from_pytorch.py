@@ -1,4 +1,4 @@
-"""The training script of which `from_pytorch.rs` is the port. Printed with torch 2.15.0; the numbers stand at the end of the port.
+"""The training script of which `from_pytorch.rs` is the port. Printed with torch 2.15.0; the numbers are asserted at the end of the port.
 
     python from_pytorch.py
 """

@@ -11,6 +11,7 @@ use crate::params::{Element, Layout};
 use crate::schedule::Hyper;
 use crate::state::{Commit, StateReader, StateWriter};
 use crate::step::memo::Note;
+use crate::step::moves::Sweeps;
 use crate::step::{Optimizer, Report, Step};
 
 /// An adaptor that has state, or that does not call the optimizer inside exactly once per step. For all others, implement
@@ -45,6 +46,12 @@ pub trait Adaptor<A: Element>: Send + Sized + 'static {
     /// of your own it is the name of the type.
     fn describe(&self) -> String {
         short_name::<Self>()
+    }
+
+    /// Whether the adaptor moves parameters itself. A [`Monitor`](super::Monitor) around one that does not measures a step while it is taken, and
+    /// around another one with a copy of the parameters.
+    fn moves_parameters(&self) -> bool {
+        true
     }
 
     /// The layout of the parameters that the adaptor has state for, or `None`.
@@ -180,6 +187,9 @@ impl<A: Element, O: Optimizer<A>, P: Adaptor<A>> Optimizer<A> for Adapted<O, P> 
     }
 
     fn part(&self, of: TypeId) -> Option<&dyn Any> {
+        if of == TypeId::of::<Sweeps>() && self.adaptor.moves_parameters() {
+            return None;
+        }
         Some(self.adaptor.part()).filter(|part| (**part).type_id() == of).or_else(|| self.inner.part(of))
     }
 

@@ -176,6 +176,10 @@ impl<A: Element> Adaptor<A> for Ema<A> {
         format!("{self:?}")
     }
 
+    fn moves_parameters(&self) -> bool {
+        false
+    }
+
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.averages.layout()
     }

@@ -71,6 +71,10 @@ impl<A: Element> Adaptor<A> for Finite {
         format!("{self:?}")
     }
 
+    fn moves_parameters(&self) -> bool {
+        false
+    }
+
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.layout.as_ref()
     }

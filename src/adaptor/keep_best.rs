@@ -110,6 +110,10 @@ impl<A: Element> Adaptor<A> for KeepBest<A> {
         format!("{self:?}")
     }
 
+    fn moves_parameters(&self) -> bool {
+        false
+    }
+
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.best.layout()
     }

@@ -182,6 +182,10 @@ impl<A: Element> Adaptor<A> for LossScaling {
         format!("{self:?}")
     }
 
+    fn moves_parameters(&self) -> bool {
+        false
+    }
+
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.layout.as_ref()
     }

@@ -87,7 +87,7 @@ impl<H: Element, O: Optimizer<f32>> Optimizer<H> for MasterWeights<O, H> {
             let master = self.masters.at(tensor.index()).or_else(|| fresh.next())?;
             let param = ValuesMut::preview(master.as_values());
             let changes = ([tensor.learning_rate, tensor.weight_decay], tensor.replaced.clone());
-            Some(Tensor::inside(param, tensor.grad.as_ref(), changes, (tensor.index(), tensor.frozen)))
+            Some(Tensor::inside(param, tensor.grad.as_ref(), changes, (tensor.index(), [tensor.frozen, false])))
         });
         self.inner.check(&Step::in_context(step.context_of_check(), tensors.collect()))
     }
@@ -101,7 +101,7 @@ impl<H: Element, O: Optimizer<f32>> Optimizer<H> for MasterWeights<O, H> {
         for (_, tensor, master) in step.zip_mut(self.masters.all_mut()) {
             let Some(master) = master else { break };
             let changes = ([tensor.learning_rate, tensor.weight_decay], tensor.replaced.clone());
-            let place = (tensor.index(), tensor.frozen);
+            let place = (tensor.index(), [tensor.frozen, tensor.clipped]);
             pairs.push(Tensor::inside(master.as_values_mut(), tensor.grad.as_ref(), changes, place));
             copies.push(Follower::copy(tensor.param.reborrow()));
         }

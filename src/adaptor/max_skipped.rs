@@ -112,6 +112,10 @@ impl<A: Element> Adaptor<A> for MaxSkipped {
         format!("{self:?}")
     }
 
+    fn moves_parameters(&self) -> bool {
+        false
+    }
+
     fn layout(&self) -> Option<&Arc<Layout>> {
         None
     }

@@ -133,7 +133,7 @@ impl<H: SixteenBits, O: Optimizer<f32>> Optimizer<H> for NarrowWeights<O, H> {
         let tensors = step.iter().map(|(info, tensor)| {
             let param = ValuesMut::preview(Values::of_viewed(Widening::new(tensor.param(), info.shape())));
             let changes = ([tensor.learning_rate, tensor.weight_decay], tensor.replaced.clone());
-            Tensor::inside(param, tensor.grad.as_ref(), changes, (tensor.index(), tensor.frozen))
+            Tensor::inside(param, tensor.grad.as_ref(), changes, (tensor.index(), [tensor.frozen, false]))
         });
         self.inner.check(&Step::in_context(step.context_of_check(), tensors.collect()))
     }
@@ -162,7 +162,7 @@ impl<H: SixteenBits, O: Optimizer<f32>> Optimizer<H> for NarrowWeights<O, H> {
                 }
             };
             let changes = ([tensor.learning_rate, tensor.weight_decay], tensor.replaced.clone());
-            others.push((tensor.grad.as_ref(), changes, (tensor.index, tensor.frozen)));
+            others.push((tensor.grad.as_ref(), changes, (tensor.index, [tensor.frozen, tensor.clipped])));
             lent.push(Lent::new(tensor.param.reborrow(), rounded, info.shape()));
         }
         let tensors = lent.iter_mut().zip(others);

@@ -177,6 +177,10 @@ impl<A: Element> Adaptor<A> for Stop {
         format!("{self:?}")
     }
 
+    fn moves_parameters(&self) -> bool {
+        false
+    }
+
     fn layout(&self) -> Option<&Arc<Layout>> {
         None
     }

@@ -126,6 +126,10 @@ impl<A: Element> Adaptor<A> for Swa<A> {
         format!("{self:?}")
     }
 
+    fn moves_parameters(&self) -> bool {
+        false
+    }
+
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.averages.layout()
     }

@@ -153,6 +153,10 @@ impl<A: Element, T: Transform<A>> Adaptor<A> for Transforming<T> {
         self.transform.describe()
     }
 
+    fn moves_parameters(&self) -> bool {
+        false
+    }
+
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.layout.as_ref()
     }

@@ -99,6 +99,10 @@ impl<A: Element> Adaptor<A> for ZeroNans {
         format!("{self:?}")
     }
 
+    fn moves_parameters(&self) -> bool {
+        false
+    }
+
     fn layout(&self) -> Option<&Arc<Layout>> {
         None
     }

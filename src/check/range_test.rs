@@ -6,8 +6,8 @@ use crate::step::{Adjust, Optimizer, Step};
 
 /// Finds a learning rate: takes steps with rates that grow exponentially from `start` to `end`, and records the loss. Parameters and optimizer are put back.
 ///
-/// The loss falls while the rate is right, and rises when it is too large. The test stops when the smoothed loss exceeds 4 times its lowest value, or if
-/// a loss or a gradient is not finite. It then restores the parameters and the optimizer's state bit for bit, and also if a step returns an error.
+/// The loss falls while the rate is right, and rises when it is too large. The test stops when the smoothed loss exceeds 4 times its lowest value, if a
+/// loss is not finite, or if an adaptor rejects a gradient that is not finite. It then restores the parameters and the optimizer's state bit for bit, and also if a step returns an error.
 ///
 /// # Formula
 /// In call number i = 0, 1, …, n − 1, with the loss Lᵢ before the step:
@@ -17,7 +17,10 @@ use crate::step::{Adjust, Optimizer, Step};
 /// ```
 ///
 /// # Conventions
-/// fastai's `lr_find`: smoothing, end and [suggestions](RangeCurve) are the same. There, the last rate is one step before `end`.
+/// fastai's `lr_find`: smoothing, end and [suggestions](RangeCurve) are the same if all losses are finite, except that for a valley at the first two points
+/// fastai suggests the last rate. There, the last rate is one step before `end`.
+///
+/// The loss must be positive. If yours is not, add a constant to it. On several ranks, return the mean loss of all ranks, so that all stop at the same step.
 ///
 /// The rate replaces the optimizer's own, schedule and warm-up included. Groups change it as they change any rate: a group with a rate of its own keeps
 /// that. State outside of the optimizer, such as that of your data loader, is yours. A [`Monitor`](crate::adaptor::Monitor) in the chain writes the steps
@@ -117,7 +120,7 @@ impl RangeTest {
 
     fn rate(&self, number: u64) -> f64 {
         let part = number as f64 / (self.steps - 1).max(1) as f64;
-        self.start * (self.end / self.start).powf(part)
+        self.start.powf(1.0 - part) * self.end.powf(part)
     }
 
     fn take<A: Element, P: ParamsMut<Elem = A>, G: Params<Elem = A>, L: Into<f64>>(
@@ -144,7 +147,11 @@ impl RangeTest {
             }
             let result = step(opt, params, &grads, rate);
             match result {
-                Err(Error::Step(StepError::NonFiniteGradient { .. } | StepError::NormOverflow { .. })) => break,
+                Err(Error::Step(
+                    StepError::NonFiniteGradient { .. }
+                    | StepError::NormOverflow { .. }
+                    | StepError::TooManySkipped { .. },
+                )) => break,
                 result => result?,
             }
         }

@@ -8,7 +8,7 @@ use super::text::meant;
 pub struct ConfigError {
     /// The place in the document: keys and indices joined by dots, such as `then.0.clip_global_norm.max_norm`. Empty for the whole document.
     pub path: String,
-    /// The line in a TOML or JSON text, the first is 1; `None` if it is not known, as when another format was read.
+    /// The line; the first is 1. Only TOML that was read by [`Config::from_toml`](crate::config::Config::from_toml), and JSON that cannot be parsed, have one.
     pub line: Option<usize>,
     /// What is wrong.
     pub problem: Box<ConfigProblem>,
@@ -42,12 +42,12 @@ pub enum ConfigProblem {
         reason: String,
     },
 
-    /// A key is not that of a setting.
+    /// A key is not a setting.
     #[error("{owner} has no setting {key:?}{}; it has {}", meant(.similar), .known.join(", "))]
     UnknownKey {
         /// The key.
         key: String,
-        /// What the setting would be of, such as `"AdamW"`.
+        /// The optimizer, schedule or adaptor, such as `"AdamW"`.
         owner: String,
         /// The most similar keys, at most three.
         similar: Vec<String>,
@@ -55,12 +55,12 @@ pub enum ConfigProblem {
         known: Vec<String>,
     },
 
-    /// A setting that has no default is left out.
+    /// A required setting is missing.
     #[error("{owner} needs the setting {key:?}")]
     MissingKey {
         /// The key.
         key: String,
-        /// What the setting is of, such as `"Momentum"`.
+        /// The optimizer, schedule or adaptor, such as `"Momentum"`.
         owner: String,
     },
 
@@ -76,7 +76,7 @@ pub enum ConfigProblem {
     /// Nothing has this name.
     #[error("there is no {kind} {name:?}{}; there are {}", meant(.similar), .known.join(", "))]
     UnknownName {
-        /// What was looked for: `"optimizer"`, `"schedule"`, `"adaptor"` or `"choice"`.
+        /// What was looked for: `"optimizer"`, `"schedule"`, `"combinator"`, `"adaptor"` or `"choice"`.
         kind: &'static str,
         /// The name.
         name: String,

@@ -215,6 +215,10 @@ impl<A: Element> Adaptor<A> for Scaffold<A> {
         format!("{self:?}")
     }
 
+    fn moves_parameters(&self) -> bool {
+        false
+    }
+
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.start.as_ref().map(Tensors::layout)
     }

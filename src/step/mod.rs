@@ -75,7 +75,7 @@ pub(crate) struct Context<'a> {
     share: Share<'a>,
     /// The loss of the parameters, if it is known.
     loss: Option<f64>,
-    /// Somebody outside who looks at what the optimizers inside do.
+    /// The sight of a monitor outside.
     sight: Option<&'a Sight<'a>>,
     /// Shared with the step's previews once there is one.
     memo: OnceCell<Memo>,

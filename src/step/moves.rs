@@ -15,7 +15,7 @@ pub(crate) struct Sweeps;
 /// Numbers added side by side, the same on every machine: few enough for the registers of any.
 const ADDED_AT_ONCE: usize = 32;
 
-/// So many squares are added in the element type before they are added in `f64`. Rounding changes a norm by less than 3e-7 in `f32`.
+/// The number of squares that are added in the element type before their sum is added in `f64`. Rounding changes a norm by less than 3e-7 in `f32`.
 const RUN: usize = 8;
 
 /// Sums of squares in `f32` that are smaller have lost digits to underflow.
@@ -63,7 +63,7 @@ impl Scaled {
 }
 
 impl MoveSums {
-    /// Those of a tensor that nobody has compared.
+    /// Sums that have not been computed.
     const UNKNOWN: Self = Self([Scaled { sum: f64::NAN, factor: 1.0 }; 3]);
 
     fn plus(self, other: Self) -> Self {

@@ -66,8 +66,8 @@ pub enum StopReason {
 }
 
 impl Report {
-    /// The norms and the learning rate of each tensor, if a [`Monitor`](crate::adaptor::Monitor) has measured this step. Tensors without a gradient
-    /// and frozen tensors are not listed.
+    /// The norms and the learning rate of each tensor, if a [`Monitor`](crate::adaptor::Monitor) has measured this step. Only
+    /// tensors that were stepped or moved are listed.
     pub fn tensors(&self) -> Option<&[TensorReport]> {
         self.tensors.as_deref()
     }

@@ -1,4 +1,4 @@
-//! Shows the tensors of a step to somebody outside.
+//! Shows the tensors of a step to a monitor outside.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -57,17 +57,17 @@ fn is_limited<A: Element>(info: &TensorInfo, grad: &Grad<'_, A>) -> bool {
 }
 
 impl<'a, A: Element> Step<'a, A> {
-    /// Somebody outside who looks, for the steps inside.
+    /// The sight of a monitor outside, for the steps inside.
     pub(crate) fn sight(&self) -> Option<&'a Sight<'a>> {
         self.context.sight
     }
 
-    /// Shows this step, or one made of it, to somebody outside.
+    /// Shows this step, or one made of it, to a monitor outside.
     pub(crate) fn set_sight(&mut self, sight: Option<&'a Sight<'a>>) {
         self.context.sight = sight;
     }
 
-    /// Shows each tensor that is stepped, with its learning rate, to whoever looks.
+    /// Shows each tensor that is stepped, with its learning rate, to every monitor outside.
     #[inline]
     pub(crate) fn show(&self, learning_rate: impl Fn(&Tensor<'_, A>) -> f64) {
         if let Some(sight) = self.context.sight {

@@ -4,15 +4,15 @@ use std::sync::Mutex;
 
 use super::memo::Described;
 
-/// What the optimizers inside say of the tensors that they step, for the one who asked.
+/// What the optimizers inside report about the tensors that they step, for a monitor.
 #[derive(Debug)]
 pub(crate) struct Sight<'a> {
     /// The gradients as they were on the outside, by tensor position.
     pub(super) given: Vec<Option<Described>>,
     pub(super) seen: Mutex<Vec<Option<Seen>>>,
-    /// Whether all moves are sweeps that somebody compares.
+    /// Whether all moves are sweeps that are compared.
     pub(super) is_swept: bool,
-    /// Somebody further outside who asked, too.
+    /// The sight of a monitor further outside.
     pub(super) outer: Option<&'a Sight<'a>>,
 }
 

@@ -136,14 +136,15 @@ impl<'a, A: Element> Tensor<'a, A> {
 
 #[cfg(feature = "half")]
 impl<'a> Tensor<'a, f32> {
-    /// The tensor of a step in f32 inside of one in another element type: with its gradient, what its group changes, its position, and whether it is frozen.
+    /// The tensor of a step in f32 inside of one in another element type: with its gradient, what its group changes, its position, and whether it is
+    /// frozen and clipped.
     pub(crate) fn inside<H: Element>(
         param: ValuesMut<'a, f32>,
         grad: Option<&'a Grad<'_, H>>,
         ([learning_rate, weight_decay], replaced): ([Adjust; 2], Replaced),
-        (index, frozen): (usize, bool),
+        (index, [frozen, clipped]): (usize, [bool; 2]),
     ) -> Self {
         let grad = grad.map(Grad::widened);
-        Self { grad, learning_rate, weight_decay, replaced, frozen, ..Self::new(index, param) }
+        Self { grad, learning_rate, weight_decay, replaced, frozen, clipped, ..Self::new(index, param) }
     }
 }

@@ -94,3 +94,18 @@ fn the_schema_is_that_of_the_file() {
         panic!("guide/config.schema.json is not the schema; the new one is target/config.schema.json");
     }
 }
+
+/// An adaptor with the address of the router inside is not that router.
+#[test]
+fn a_route_is_around_all_that_is_before_it() {
+    let mut registry = Registry::<f64>::default();
+    registry.optimizer("Routed", |settings| {
+        let rate = settings.hyper("learning_rate")?;
+        Ok(Sgd::new(rate).route("a", Sgd::new(0.1)).maximize().boxed())
+    });
+    let text = "[optimizer]\nname = 'Routed'\nlearning_rate = 0.1\n[[then]]\n\
+                route = { pattern = 'b', optimizer = { name = 'Sgd', learning_rate = 0.1 } }";
+    let opt = registry.build(&Config::from_toml(text).unwrap()).unwrap();
+    let code = Sgd::new(0.1).route("a", Sgd::new(0.1)).maximize().route("b", Sgd::new(0.1));
+    assert_eq!(crate::seen(opt), crate::seen(code.boxed()));
+}

@@ -249,6 +249,11 @@ fn messages() {
             &format!("{adamw}[[then]]\naccumulate = 0"),
             "then.0.accumulate (line 5): accumulate is 0; it must be at least 1",
         ),
+        (&format!("{adamw}[[then]]\nmonitor = 0"), "then.0.monitor (line 5): every is 0; it must be at least 1"),
+        (
+            &format!("{adamw}[[then]]\nclip_value = '1e999'"),
+            "then.0.clip_value (line 5): found the text \"1e999\"; it must be a number or a schedule",
+        ),
         (
             &format!("{adamw}[[then]]\nkfac = true"),
             "then.0.kfac (line 5): kfac cannot be set in a file: its layers are observed by their taps; call `kfac` on what `build` returns",
@@ -275,6 +280,8 @@ fn messages() {
             None => assert_eq!(error, expected),
         }
     }
+    let error = Config::from_json("\"AdamW\"").and_then(|config| config.build::<f64>()).err().unwrap().to_string();
+    assert_eq!(error, "the configuration: found the text \"AdamW\"; it must be a table with the key `optimizer`");
     for (text, expected) in [
         (
             "{\"optimizer\": {\"name\": \"Sgd\",\n \"name\": \"Lion\"}}",

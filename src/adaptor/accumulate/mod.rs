@@ -308,6 +308,10 @@ impl<A: Element> Adaptor<A> for Accumulate<A> {
         format!("{self:?}")
     }
 
+    fn moves_parameters(&self) -> bool {
+        false
+    }
+
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.sums.layout()
     }

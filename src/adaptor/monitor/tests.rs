@@ -76,7 +76,7 @@ fn norms_are_those_of_the_trees() {
     agrees("muon", muon.monitor(every()).boxed());
 }
 
-/// A projection that moves the parameters after the driver is seen, too, and so is one of an adaptor outside.
+/// Two monitors see the same step, and a limit from outside.
 #[test]
 fn a_monitor_between_others() {
     let mut opt = Sgd::new(1.0).monitor(Monitor::every(1)).monitor(Monitor::every(1)).clip_value(1.0);

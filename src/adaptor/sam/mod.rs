@@ -385,6 +385,10 @@ impl<A: Element> Adaptor<A> for Sam<A> {
         format!("{self:?}")
     }
 
+    fn moves_parameters(&self) -> bool {
+        false
+    }
+
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.starts.layout()
     }

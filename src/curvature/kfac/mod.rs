@@ -179,6 +179,10 @@ impl<A: Scalar> Adaptor<A> for Kfac<A> {
         format!("{self:?}")
     }
 
+    fn moves_parameters(&self) -> bool {
+        false
+    }
+
     fn layout(&self) -> Option<&Arc<Layout>> {
         self.layout.as_ref()
     }

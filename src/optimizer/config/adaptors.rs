@@ -111,14 +111,10 @@ pub(super) fn adaptors<A: Element>() -> Vec<(&'static str, Adapt<A>)> {
             Ok(opt.group(pattern, group).boxed())
         }),
         ("monitor", |opt, settings| {
-            let mut monitor = Monitor::every(settings.get("every")?);
-            let files: [(&str, fn(Monitor<A>, String) -> Monitor<A>); 3] =
-                [("csv", Monitor::csv), ("json_lines", Monitor::json_lines), ("tensorboard", Monitor::tensorboard)];
-            for (name, write) in files {
-                if let Some(path) = settings.optional(name)? {
-                    monitor = write(monitor, path);
-                }
-            }
+            let monitor = Monitor::every(settings.get("every")?);
+            let monitor = settings.optional::<String>("csv")?.into_iter().fold(monitor, Monitor::csv);
+            let monitor = settings.optional::<String>("json_lines")?.into_iter().fold(monitor, Monitor::json_lines);
+            let monitor = settings.optional::<String>("tensorboard")?.into_iter().fold(monitor, Monitor::tensorboard);
             Ok(opt.monitor(monitor).boxed())
         }),
         ("add_noise", |opt, settings| {
@@ -161,9 +157,10 @@ pub(super) const ONLY_IN_CODE: &[(&str, &str)] = &[
 
 /// A route of an optimizer, or one more if it is a router already.
 pub(super) fn route<A: Element>(mut opt: Boxed<A>, pattern: Pattern, branch: Boxed<A>) -> Boxed<A> {
-    let outermost: *const dyn Optimizer<A> = &*opt;
+    let (outermost, size): (*const dyn Optimizer<A>, _) = (&*opt, size_of_val(&*opt));
     match find_mut::<Router<A>, A>(&mut *opt) {
-        Some(router) if std::ptr::addr_eq(outermost, router) => {
+        // An adaptor around a router can have its address, but not its size.
+        Some(router) if std::ptr::addr_eq(outermost, router) && size == size_of::<Router<A>>() => {
             router.add(pattern, branch);
             opt
         }

@@ -6,7 +6,7 @@ use super::item::Item;
 use super::text;
 use crate::error::Result;
 
-/// A configuration: the optimizer, and the adaptors around it, in words. [`build`](Self::build) makes them.
+/// A configuration: the optimizer, and the adaptors around it, as data. [`build`](Self::build) makes them.
 ///
 /// It is serde data, so it can be a part of your own settings; errors have line numbers only if it was read by [`from_toml`](Self::from_toml).
 #[derive(Debug, Clone, PartialEq)]

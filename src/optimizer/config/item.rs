@@ -56,7 +56,10 @@ impl Content {
         match self {
             Self::Whole(number) => Some(*number as f64),
             Self::Real(number) => Some(*number),
-            Self::Text(text) => text.parse().ok().filter(|number: &f64| !number.is_finite()),
+            Self::Text(text) => match text.trim_start_matches(['+', '-']).to_lowercase().as_str() {
+                "inf" | "infinity" | "nan" => text.parse().ok(),
+                _ => None,
+            },
             _ => None,
         }
     }
@@ -100,7 +103,7 @@ impl Item {
         self.table()?.iter().find(|(own, _)| own == key).map(|(_, item)| item)
     }
 
-    /// The path below this item to a key of this name, the nearest first.
+    /// The path below this item to a key of this name: its own keys first, then those of its entries, one after the other.
     pub(crate) fn find(&self, key: &str) -> Option<(String, Option<usize>)> {
         if let Some(item) = self.get(key) {
             return Some((key.to_owned(), item.line));

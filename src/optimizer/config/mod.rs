@@ -21,7 +21,7 @@
 //! # Ok::<(), gradus::Error>(())
 //! ```
 //!
-//! [`Config`] is the document: what was read, which can be written again. [`Registry`] has what its names stand for. The guide's page
+//! [`Config`] is the document. It can be written back. [`Registry`] has what its names stand for. The guide's page
 //! [settings](crate::guide::settings) has all keys.
 
 mod adaptors;

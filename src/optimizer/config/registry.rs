@@ -23,10 +23,10 @@ use crate::schedule::{Plateau, Schedule};
 use crate::step::{Optimizer, Step};
 
 type MakeOptimizer<A> = Arc<dyn Fn(&mut Settings<'_>) -> Result<Boxed<A>> + Send + Sync>;
+type MakeAdaptor<A> = Arc<dyn Fn(Boxed<A>, &mut Settings<'_>) -> Result<Boxed<A>> + Send + Sync>;
+
 /// The plateaus of a configuration, each with its path, such as `optimizer.learning_rate`.
 pub type Plateaus = BTreeMap<String, Plateau>;
-
-type MakeAdaptor<A> = Arc<dyn Fn(Boxed<A>, &mut Settings<'_>) -> Result<Boxed<A>> + Send + Sync>;
 
 /// The optimizers, schedules and adaptors that a [`Config`] can name.
 ///
@@ -121,6 +121,9 @@ impl<A: Scalar> Registry<A> {
     /// Those of [`build`](Self::build).
     pub fn build_with_plateaus(&self, config: &Config) -> Result<(Box<dyn Optimizer<A>>, Plateaus)> {
         let names = Schedules { all: &self.schedules, combinators: COMBINATORS, plateaus: RefCell::default() };
+        if config.root().table().is_none() {
+            return Err(wrong(config.root(), String::new(), "a table with the key `optimizer`"));
+        }
         let known = (["optimizer", "then"].map(str::to_owned).into(), false);
         let settings = Settings::new((config.root(), String::new()), "the configuration", &names, Vec::new());
         let mut settings = settings.with_known(known);

@@ -39,7 +39,9 @@ impl<A: Scalar> Registry<A> {
         for (name, make) in &self.adaptors {
             let inner = || -> Box<dyn Optimizer<A>> { Sgd::new(0.0).boxed() };
             let (fields, open) = asked(|settings| make(inner(), settings).map(drop))?;
-            adaptors.insert(name.clone(), value(&fields, open));
+            let mut forms = forms(&fields, open);
+            forms.push(json!({"const": false})); // it is left out
+            adaptors.insert(name.clone(), json!({"anyOf": forms}));
         }
         let chain = json!({"optimizer": {"$ref": "#/$defs/optimizer"}, "then": {"$ref": "#/$defs/then"}});
         let mut route = chain.clone();
@@ -77,7 +79,7 @@ fn combinators() -> Result<Map<String, Json>> {
     for (name, combine) in COMBINATORS {
         let inner: Box<dyn Schedule> = Box::new(1.0);
         let (fields, open) = asked(|settings| combine(inner, settings).map(drop))?;
-        all.insert((*name).to_owned(), value(&fields, open));
+        all.insert((*name).to_owned(), json!({"anyOf": forms(&fields, open)}));
     }
     Ok(all)
 }
@@ -111,7 +113,7 @@ fn table(fields: &[Field], open: bool, more: &[(&str, Json)], others: &[&String]
 }
 
 /// A table, or the value of its first field alone; `true` where nothing has to be there.
-fn value(fields: &[Field], open: bool) -> Json {
+fn forms(fields: &[Field], open: bool) -> Vec<Json> {
     let mut forms = vec![table(fields, open, &[], &[])];
     if let Some((first, rest)) = fields.split_first()
         && rest.iter().all(|field| !field.required)
@@ -119,7 +121,7 @@ fn value(fields: &[Field], open: bool) -> Json {
         forms.push(first.shape.clone());
     }
     if fields.iter().all(|field| !field.required) {
-        forms.push(json!({"type": "boolean"}));
+        forms.push(json!({"const": true}));
     }
-    json!({"anyOf": forms})
+    forms
 }

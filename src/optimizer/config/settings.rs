@@ -30,11 +30,13 @@ pub(crate) struct Schedules<'r> {
 
 /// The settings of one optimizer, schedule or adaptor: the argument of what is registered in a [`Registry`](super::Registry).
 ///
-/// Ask for each setting once, by its key. What has not been asked for is an error, which names the keys that have been. If the value in the document
-/// is not a table, it is that of the first key asked for: `clip_global_norm = 1.0` is `clip_global_norm = { max_norm = 1.0 }`.
+/// Ask for each setting once, by its key. A key that you do not ask for is an error that lists the keys you did ask for. If the value in the document
+/// is not a table, it is that of the first key asked for: `clip_global_norm = 1.0` is `clip_global_norm = { max_norm = 1.0 }`. Two values of an
+/// adaptor are special: `true` is a table without keys, and `false` leaves the adaptor out.
 ///
-/// The function is also called without a document, for the [schema](super::Registry::schema). Every setting has then some value, and
-/// optional ones are absent.
+/// The function is also called without a document: for the [schema](super::Registry::schema), and before the real call in
+/// [`build`](super::Registry::build). Every setting has then some value, and optional ones are absent. The function must have no side effects, and ask
+/// for all its keys then: see [`is_schema`](Self::is_schema).
 pub struct Settings<'s> {
     source: Source<'s>,
     owner: String,
@@ -69,7 +71,7 @@ impl fmt::Debug for Settings<'_> {
 }
 
 impl<'s> Settings<'s> {
-    /// Those of what is called `owner`; keys in `others` are read by somebody else.
+    /// Those of what is called `owner`; keys in `others` are read elsewhere.
     pub(crate) fn new(
         (item, path): (&'s Item, String),
         owner: &str,
@@ -208,8 +210,9 @@ impl<'s> Settings<'s> {
         others.into_iter().map(hyper).filter_map(Result::transpose).collect()
     }
 
-    /// Whether nothing is read, and only what is asked for is noted.
-    pub(crate) fn is_schema(&self) -> bool {
+    /// Whether there is no document, and the keys that are asked for are only noted. A function that needs one of two settings asks for both first, and
+    /// returns anything if this is `true`.
+    pub fn is_schema(&self) -> bool {
         matches!(self.source, Source::Schema)
     }
 
@@ -251,7 +254,7 @@ impl<'s> Settings<'s> {
         }
     }
 
-    /// The entries that nobody has asked for.
+    /// The entries that were not asked for.
     fn unasked(&self) -> impl Iterator<Item = &'s (String, Item)> + use<'_, 's> {
         let (entries, others) = match &self.source {
             Source::Document { item, others, .. } => (item.table().unwrap_or_default(), others.as_slice()),

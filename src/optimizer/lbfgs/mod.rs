@@ -301,9 +301,8 @@ impl<A: Scalar> Optimizer<A> for Lbfgs<A> {
     fn apply(&mut self, mut step: Step<'_, A>) -> Result<Report> {
         step.ensure_writable()?;
         self.check(&step)?;
-        let rate = self.learning_rate.at(self.steps);
-        step.show(|tensor| tensor.learning_rate.apply(rate));
         let rate = self.settings()?;
+        step.show(|tensor| tensor.learning_rate.apply(rate));
         self.layout.get_or_insert_with(|| Arc::clone(step.layout()));
         self.steps += 1;
         let (active, grad) = flat_grads(&step);
