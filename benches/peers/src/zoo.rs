@@ -21,7 +21,8 @@ const OPTIMIZERS: [(&str, Build); 6] = [
     ("Adafactor", || Box::new(Adafactor::new(1e-2))),
     ("AdEMAMix", || Box::new(AdEMAMix::new(1e-3))),
     ("AdamWScheduleFree", || Box::new(AdamWScheduleFree::new(1e-3))),
-    ("Prodigy", || Box::new(Prodigy::new(1.0))),
+    // The first step moves; at this rate, the same gradient forever would double its estimate until it overflows.
+    ("Prodigy", || Box::new(Prodigy::new(|step: u64| if step == 0 { 1.0 } else { 1e-6 }))),
 ];
 
 struct Ours {
