@@ -116,13 +116,21 @@ macro_rules! around {
     };
 }
 
+/// The part of an optimizer around which the moves of the parameters are others than its own.
+#[cfg(any(feature = "distributed", feature = "half"))]
+pub(crate) fn part_of_other_moves<A: crate::params::Element>(
+    inner: &impl crate::Optimizer<A>,
+    of: std::any::TypeId,
+) -> Option<&dyn std::any::Any> {
+    if of == std::any::TypeId::of::<crate::step::moves::Sweeps>() { None } else { inner.part(of) }
+}
+
 /// The methods of [`Optimizer`](crate::Optimizer) in which an adaptor only passes on.
 #[cfg(any(feature = "distributed", feature = "half"))]
 macro_rules! count_inner {
     () => {
         fn part(&self, of: std::any::TypeId) -> Option<&dyn std::any::Any> {
-            let moves_too = of == std::any::TypeId::of::<$crate::step::moves::Sweeps>();
-            if moves_too { None } else { self.inner.part(of) }
+            $crate::adaptor::part_of_other_moves(&self.inner, of)
         }
 
         $crate::adaptor::count_inner!(counts);
@@ -131,14 +139,7 @@ macro_rules! count_inner {
     (joins) => {
         fn part(&self, of: std::any::TypeId) -> Option<&dyn std::any::Any> {
             let joins = of == std::any::TypeId::of::<$crate::step::batch::JoinsRanks>() && !self.peers.are_none();
-            let moves_too = of == std::any::TypeId::of::<$crate::step::moves::Sweeps>();
-            if joins {
-                Some(&())
-            } else if moves_too {
-                None
-            } else {
-                self.inner.part(of)
-            }
+            if joins { Some(&()) } else { $crate::adaptor::part_of_other_moves(&self.inner, of) }
         }
 
         $crate::adaptor::count_inner!(counts);

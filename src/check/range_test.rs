@@ -2,7 +2,7 @@
 
 use crate::error::{ArgumentError, Error, Result, StepError, ensure_count};
 use crate::params::{Element, Owned, Params, ParamsMut, for_each, for_each_mut};
-use crate::step::{Adjust, Optimizer, Step};
+use crate::step::{Adjust, Optimizer, take_step};
 
 /// Finds a learning rate: takes steps with rates that grow exponentially from `start` to `end`, and records the loss. Parameters and optimizer are put back.
 ///
@@ -145,34 +145,22 @@ impl RangeTest {
             if smoothed > DIVERGENCE * lowest {
                 break;
             }
-            let result = step(opt, params, &grads, rate);
+            let result = take_step(opt, (params, &grads), |step| {
+                let adjust = Adjust { value: Some(rate), scale: 1.0 };
+                step.iter_mut().for_each(|(_, tensor)| tensor.learning_rate = adjust);
+                Ok(())
+            });
             match result {
                 Err(Error::Step(
                     StepError::NonFiniteGradient { .. }
                     | StepError::NormOverflow { .. }
                     | StepError::TooManySkipped { .. },
                 )) => break,
-                result => result?,
+                result => _ = result?,
             }
         }
         Ok(curve)
     }
-}
-
-/// A step with this learning rate.
-fn step<A: Element>(
-    opt: &mut (impl Optimizer<A> + ?Sized),
-    params: &mut dyn ParamsMut<Elem = A>,
-    grads: &dyn Params<Elem = A>,
-    rate: f64,
-) -> Result<()> {
-    let paired = Step::pair_next(params, grads, (opt.layout(), opt.steps()));
-    let result = paired.and_then(|mut step| {
-        let adjust = Adjust { value: Some(rate), scale: 1.0 };
-        step.iter_mut().for_each(|(_, tensor)| tensor.learning_rate = adjust);
-        opt.apply(step)
-    });
-    opt.conclude(result).map(drop)
 }
 
 impl RangeCurve {

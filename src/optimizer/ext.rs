@@ -281,7 +281,7 @@ pub trait OptimizerExt<A: Element>: Optimizer<A> {
         self.transform(Grouped::new(pattern, group))
     }
 
-    /// Measures, every so many steps, the norms of gradient, parameter and update of each tensor, for the [`Report`], and for CSV, JSON and
+    /// Every n steps, measures the norms of gradient, parameter and update of each tensor, for the [`Report`], and for CSV, JSON and
     /// TensorBoard files. Write it last. See [`Monitor`].
     #[doc(alias("TensorBoard", "SummaryWriter", "watch"))]
     fn monitor(self, monitor: Monitor<A>) -> Adapted<Self, Monitor<A>>

@@ -4,7 +4,7 @@ use crate::adaptor::{LossScaling, accumulate};
 use crate::error::Result;
 use crate::params::{Element, Params, ParamsMut};
 use crate::step::batch::Batch;
-use crate::step::{ChainDescription, Optimizer, Report, Step, find};
+use crate::step::{ChainDescription, Optimizer, Report, Step, find, take_step};
 
 /// Methods for a training loop besides [`step`](Optimizer::step). Every [`Optimizer`] has them, and they work through a whole chain, also in a box.
 pub trait StepExt<A: Element>: Optimizer<A> {
@@ -35,7 +35,7 @@ pub trait StepExt<A: Element>: Optimizer<A> {
         grads: &dyn Params<Elem = A>,
         weight: f64,
     ) -> Result<Report> {
-        take(self, (params, grads), |step| {
+        take_step(self, (params, grads), |step| {
             step.set_batch(Batch::weighted(weight, step.number())?);
             Ok(())
         })
@@ -51,7 +51,7 @@ pub trait StepExt<A: Element>: Optimizer<A> {
         grads: &dyn Params<Elem = A>,
         loss: impl Into<f64>,
     ) -> Result<Report> {
-        take(self, (params, grads), |step| {
+        take_step(self, (params, grads), |step| {
             step.set_loss(loss.into());
             Ok(())
         })
@@ -124,17 +124,3 @@ pub trait StepExt<A: Element>: Optimizer<A> {
 }
 
 impl<A: Element, O: Optimizer<A> + ?Sized> StepExt<A> for O {}
-
-/// A [`step`](Optimizer::step) that something is said of before it is taken.
-fn take<A: Element, O: Optimizer<A> + ?Sized>(
-    chain: &mut O,
-    (params, grads): (&mut dyn ParamsMut<Elem = A>, &dyn Params<Elem = A>),
-    say: impl FnOnce(&mut Step<'_, A>) -> Result<()>,
-) -> Result<Report> {
-    let paired = Step::pair_next(params, grads, (chain.layout(), chain.steps()));
-    let result = paired.and_then(|mut step| {
-        say(&mut step)?;
-        chain.apply(step)
-    });
-    chain.conclude(result)
-}

@@ -44,7 +44,7 @@ pub use follower::Follower;
 pub(crate) use follower::follow;
 pub use grad::Grad;
 pub use optimizer::Optimizer;
-pub(crate) use optimizer::{find, find_mut};
+pub(crate) use optimizer::{find, find_mut, take_step};
 pub use per_tensor::{Made, PerTensor};
 pub use replaced::Replaced;
 pub use report::{Report, StopReason, TensorReport};

@@ -76,12 +76,12 @@ impl MoveSums {
         Self([Scaled::of(arch, [before; 2], First), Scaled::of(arch, [after, before], Difference), no_gradient])
     }
 
-    /// Sums that are to be found, for a tensor of so many elements.
+    /// Sums that have not been computed, for a tensor with this number of elements.
     pub(crate) fn unknown(elements: usize) -> impl Iterator<Item = Self> {
         std::iter::repeat_n(Self::UNKNOWN, Self::blocks(elements))
     }
 
-    /// How many blocks a tensor of so many elements has.
+    /// The number of blocks of a tensor with this number of elements.
     pub(crate) fn blocks(elements: usize) -> usize {
         elements.div_ceil(BLOCK)
     }

@@ -145,6 +145,20 @@ pub trait Optimizer<A: Element>: Send {
     }
 }
 
+/// A [`step`](Optimizer::step) that something is said of before it is taken.
+pub(crate) fn take_step<A: Element, O: Optimizer<A> + ?Sized>(
+    chain: &mut O,
+    (params, grads): (&mut dyn ParamsMut<Elem = A>, &dyn Params<Elem = A>),
+    say: impl FnOnce(&mut Step<'_, A>) -> Result<()>,
+) -> Result<Report> {
+    let paired = Step::pair_next(params, grads, (chain.layout(), chain.steps()));
+    let result = paired.and_then(|mut step| {
+        say(&mut step)?;
+        chain.apply(step)
+    });
+    chain.conclude(result)
+}
+
 /// The part of a chain that has this type.
 pub(crate) fn find<T: 'static, A: Element>(chain: &(impl Optimizer<A> + ?Sized)) -> Option<&T> {
     chain.part(TypeId::of::<T>())?.downcast_ref()

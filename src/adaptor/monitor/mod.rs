@@ -1,4 +1,4 @@
-//! Norms of gradients, parameters and updates, measured every so many steps.
+//! Norms of gradients, parameters and updates, measured every n steps.
 
 mod events;
 mod lines;
@@ -21,7 +21,7 @@ use sinks::{Format, Sink};
 
 pub use record::Record;
 
-/// Measures, every so many steps, the norms of gradient, parameter and update of each tensor, and its learning rate. Created by
+/// Every n steps, measures the norms of gradient, parameter and update of each tensor, and its learning rate. Created by
 /// [`OptimizerExt::monitor`](crate::OptimizerExt::monitor).
 ///
 /// It changes no step. The numbers are in the [`Report`](crate::Report::tensors) of the steps that it measures: those of the numbers 0, `every`,

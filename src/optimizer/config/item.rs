@@ -5,6 +5,8 @@ use std::fmt;
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::error::{ConfigError, ConfigProblem, Error};
+
 /// A value and its line; two are equal if the values are.
 #[derive(Debug, Clone)]
 pub(crate) struct Item {
@@ -101,6 +103,17 @@ impl Item {
     /// The value of a key, if this is a table that has it.
     pub(crate) fn get(&self, key: &str) -> Option<&Self> {
         self.table()?.iter().find(|(own, _)| own == key).map(|(_, item)| item)
+    }
+
+    /// The error that something else is accepted here.
+    pub(crate) fn wrong(&self, path: &str, accepted: impl Into<String>) -> Error {
+        self.wrong_with(path, self.content.to_string(), accepted)
+    }
+
+    /// [`wrong`](Self::wrong), with words for what is here.
+    pub(crate) fn wrong_with(&self, path: &str, found: String, accepted: impl Into<String>) -> Error {
+        let problem = ConfigProblem::WrongKind { found, accepted: accepted.into() };
+        Error::Config(ConfigError::new(path, self.line, problem))
     }
 
     /// The path below this item to a key of this name: its own keys first, then those of its entries, one after the other.

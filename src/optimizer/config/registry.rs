@@ -122,7 +122,7 @@ impl<A: Scalar> Registry<A> {
     pub fn build_with_plateaus(&self, config: &Config) -> Result<(Box<dyn Optimizer<A>>, Plateaus)> {
         let names = Schedules { all: &self.schedules, combinators: COMBINATORS, plateaus: RefCell::default() };
         if config.root().table().is_none() {
-            return Err(wrong(config.root(), String::new(), "a table with the key `optimizer`"));
+            return Err(config.root().wrong("", "a table with the key `optimizer`"));
         }
         let known = (["optimizer", "then"].map(str::to_owned).into(), false);
         let settings = Settings::new((config.root(), String::new()), "the configuration", &names, Vec::new());
@@ -138,9 +138,10 @@ impl<A: Scalar> Registry<A> {
         let opt = self.named_optimizer(item, path, names)?;
         let Some((then, path)) = settings.optional_item("then", Json::Null, false) else { return Ok(opt) };
         let Content::List(adaptors) = &then.content else {
-            return Err(wrong(then, path, "a list of adaptors, `[[then]]`"));
+            return Err(then.wrong(&path, "a list of adaptors, `[[then]]`"));
         };
-        let (mut params, grads) = (params::<A>(adaptors), params::<A>(adaptors));
+        let grads = params::<A>(adaptors);
+        let mut params = grads.clone();
         let step = Step::pair(&mut params, &grads, None)?;
         adaptors
             .iter()
@@ -150,7 +151,7 @@ impl<A: Scalar> Registry<A> {
 
     fn named_optimizer(&self, item: &Item, path: String, names: &Schedules<'_>) -> Result<Boxed<A>> {
         if item.table().is_none() {
-            return Err(wrong(item, path, "a table with the name of an optimizer and its settings"));
+            return Err(item.wrong(&path, "a table with the name of an optimizer and its settings"));
         }
         let mut settings = Settings::new((item, path.clone()), "an optimizer", names, vec!["name"]);
         let name: String = settings.get("name")?;
@@ -163,8 +164,8 @@ impl<A: Scalar> Registry<A> {
         let mut settings = Settings::new((item, path), &name, names, vec!["name"]).with_known(known);
         let opt = make(&mut settings).map_err(|error| settings.refused(error))?;
         settings.finish()?;
-        let items = std::slice::from_ref(item);
-        let (mut params, grads) = (params::<A>(items), params::<A>(items));
+        let grads = params::<A>(std::slice::from_ref(item));
+        let mut params = grads.clone();
         check(&*opt, &Step::pair(&mut params, &grads, None)?).map_err(|error| settings.refused(error))?;
         Ok(opt)
     }
@@ -180,13 +181,11 @@ impl<A: Scalar> Registry<A> {
         let Some([(name, inner)]) = item.table() else {
             let keys: Vec<_> = item.table().unwrap_or_default().iter().map(|(key, _)| key.as_str()).collect();
             let accepted = "a table with one key, the name of an adaptor; each adaptor has a `[[then]]` of its own";
-            let found = if keys.is_empty() {
-                item.content.to_string()
-            } else {
-                format!("a table with the keys {}", keys.join(", "))
+            let found = match keys.as_slice() {
+                [] => item.content.to_string(),
+                keys => format!("a table with the keys {}", keys.join(", ")),
             };
-            let problem = ConfigProblem::WrongKind { found, accepted: accepted.to_owned() };
-            return Err(Error::Config(ConfigError::new(path, item.line, problem)));
+            return Err(item.wrong_with(&path, found, accepted));
         };
         let path = join(&path, name);
         if inner.content == Content::Flag(false) && self.adaptors.contains_key(name) {
@@ -220,11 +219,6 @@ impl<A: Scalar> Registry<A> {
 
 /// The settings of a route.
 const ROUTE: [&str; 3] = ["pattern", "optimizer", "then"];
-
-fn wrong(item: &Item, path: String, accepted: &str) -> Error {
-    let problem = ConfigProblem::WrongKind { found: item.content.to_string(), accepted: accepted.to_owned() };
-    Error::Config(ConfigError::new(path, item.line, problem))
-}
 
 /// The error that the first step would return whatever the tensors are. A noted step opens no files.
 fn check<A: Element>(opt: &dyn Optimizer<A>, step: &Step<'_, A>) -> Result<()> {

@@ -1,4 +1,4 @@
-//! The JSON schema of all configurations, from what is asked for when nothing is there.
+//! The JSON schema of all configurations. The functions of a registry run without a document, and the keys that they ask for are the schema.
 
 use serde_json::{Map, Value as Json, json};
 

@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 
 use super::item::{Content, Item};
 use super::reader::{ItemReader, join};
-use super::refusal::{named, or_similar};
+use super::refusal::named;
 use super::shape::{self, Field};
 use crate::error::{ConfigError, ConfigProblem, Error, Result, nearest};
 use crate::schedule::{Hyper, Plateau, Schedule};
@@ -39,8 +39,8 @@ pub(crate) struct Schedules<'r> {
 /// for all its keys then: see [`is_schema`](Self::is_schema).
 pub struct Settings<'s> {
     source: Source<'s>,
-    owner: String,
-    asked: Vec<Field>,
+    pub(super) owner: String,
+    pub(super) asked: Vec<Field>,
     /// Whether any other key is a hyper-parameter.
     open: bool,
     /// All that will be asked for.
@@ -84,7 +84,7 @@ impl<'s> Settings<'s> {
         Self { source, owner: owner.to_owned(), asked: Vec::new(), open: false, known: Vec::new() }
     }
 
-    /// No document: what is asked for is noted.
+    /// Settings without a document, which note what is asked for.
     pub(crate) fn schema() -> Self {
         Self { source: Source::Schema, owner: String::new(), asked: Vec::new(), open: false, known: Vec::new() }
     }
@@ -242,7 +242,7 @@ impl<'s> Settings<'s> {
         }
     }
 
-    fn deserialized<T: DeserializeOwned>(&self, item: &Item, path: String) -> Result<T> {
+    pub(super) fn deserialized<T: DeserializeOwned>(&self, item: &Item, path: String) -> Result<T> {
         let read = T::deserialize(ItemReader::new(item, path.clone()));
         read.map_err(|fault| Error::Config(fault.at(&path, item.line).of(&self.owner)))
     }
@@ -271,9 +271,7 @@ impl<'s> Settings<'s> {
         if !known.is_empty() {
             return Err(self.unknown(key, item, &known));
         }
-        let problem =
-            ConfigProblem::WrongKind { found: format!("the setting {key:?}"), accepted: NO_SETTING.to_owned() };
-        Err(Error::Config(ConfigError::new(join(self.path(), key), item.line, problem)))
+        Err(item.wrong_with(&join(self.path(), key), format!("the setting {key:?}"), NO_SETTING))
     }
 
     /// Returns an error if there is a value where nothing was asked for.
@@ -342,95 +340,6 @@ impl<'s> Settings<'s> {
             Some((below, own)) => Error::Setting { path: join(&path, &below), line: own.or(*line), reason },
             None => Error::Setting { path, line: *line, reason },
         }
-    }
-}
-
-impl Schedules<'_> {
-    /// A number or a schedule.
-    fn hyper(&self, item: &Item, path: &str) -> Result<Hyper> {
-        match item.content.number() {
-            Some(number) => Ok(Hyper::from(number)),
-            None => self.schedule(item, path).map(Hyper::from),
-        }
-    }
-
-    fn schedule(&self, item: &Item, path: &str) -> Result<Box<dyn Schedule>> {
-        if let Some(number) = item.content.number() {
-            return Ok(Box::new(number));
-        }
-        let wrong = |accepted: &str| {
-            let problem = ConfigProblem::WrongKind { found: item.content.to_string(), accepted: accepted.to_owned() };
-            Error::Config(ConfigError::new(path.to_owned(), item.line, problem))
-        };
-        match &item.content {
-            Content::Table(_) => self.named(item, path),
-            Content::List(items) => {
-                let Some((first, combinators)) = items.split_first() else {
-                    return Err(wrong("a schedule, followed by combinators"));
-                };
-                let first = self.schedule(first, &join(path, "0"))?;
-                combinators.iter().enumerate().try_fold(first, |schedule, (at, item)| {
-                    let path = join(path, &(at + 1).to_string());
-                    match item.table() {
-                        Some([(key, item)]) => self.combined(schedule, key, item, join(&path, key)),
-                        _ => {
-                            let names: Vec<_> = self.combinators.iter().map(|(name, _)| *name).collect();
-                            let accepted = format!("a table of one combinator: {}", names.join(", "));
-                            let found = item.content.to_string();
-                            let problem = ConfigProblem::WrongKind { found, accepted };
-                            Err(Error::Config(ConfigError::new(path, item.line, problem)))
-                        }
-                    }
-                })
-            }
-            _ => Err(wrong("a number or a schedule")),
-        }
-    }
-
-    /// A table with the name of a schedule, its settings, and at most one combinator.
-    fn named(&self, item: &Item, path: &str) -> Result<Box<dyn Schedule>> {
-        let others = self.combinators.iter().map(|(name, _)| *name).chain(["schedule"]).collect();
-        let settings = Settings::new((item, path.to_owned()), "a schedule", self, others);
-        let name: String = match item.get("schedule") {
-            Some(name) => settings.deserialized(name, join(path, "schedule"))?,
-            None => return Err(settings.missing("schedule")),
-        };
-        let Some(make) = self.all.get(&name) else {
-            let problem = unknown_name("schedule", &name, self.all.keys().map(String::as_str));
-            let line = item.get("schedule").and_then(|item| item.line);
-            return Err(Error::Config(ConfigError::new(join(path, "schedule"), line, problem)));
-        };
-        let known = Settings::known(|settings| make(settings).map(drop));
-        let meant = |error| or_similar(error, self.combinators.iter().map(|(name, _)| *name));
-        let mut settings = Settings { owner: name, ..settings }.with_known(known);
-        let schedule = make(&mut settings).map_err(|error| meant(settings.refused(error)))?;
-        settings.finish().map_err(meant)?;
-        schedule.check().map_err(|error| settings.refused(error))?;
-        let is_own = |key: &str| key == "schedule" || settings.asked.iter().any(|field| field.key == key);
-        let combinators: Vec<_> = item.table().unwrap_or_default().iter().filter(|(key, _)| !is_own(key)).collect();
-        match combinators.as_slice() {
-            [] => Ok(schedule),
-            [(key, item)] => self.combined(schedule, key, item, join(path, key)),
-            [(_, _), (key, item), ..] => {
-                let accepted = "the only combinator of its table; for several, write a list: [{ schedule = … }, { warmup = … }, …]";
-                let problem =
-                    ConfigProblem::WrongKind { found: format!("another combinator, {key}"), accepted: accepted.into() };
-                Err(Error::Config(ConfigError::new(join(path, key), item.line, problem)))
-            }
-        }
-    }
-
-    fn combined(&self, schedule: Box<dyn Schedule>, key: &str, item: &Item, path: String) -> Result<Box<dyn Schedule>> {
-        let Some((_, combine)) = self.combinators.iter().find(|(name, _)| *name == key) else {
-            let problem = unknown_name("combinator", key, self.combinators.iter().map(|(name, _)| *name));
-            return Err(Error::Config(ConfigError::new(path, item.line, problem)));
-        };
-        let known = Settings::known(|settings| combine(Box::new(1.0), settings).map(drop));
-        let mut settings = Settings::new((item, path), key, self, Vec::new()).with_known(known);
-        let schedule = combine(schedule, &mut settings)?;
-        settings.finish()?;
-        schedule.check().map_err(|error| settings.refused(error))?;
-        Ok(schedule)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::de::value::StrDeserializer;
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess};
@@ -31,8 +32,13 @@ pub(crate) struct Field {
 
 /// The kind of a type, and a value of it.
 pub(crate) fn of<T: DeserializeOwned>() -> (Json, Result<T, Fault>) {
+    explore(PhantomData)
+}
+
+/// The kind of what a seed reads, and a value of it.
+fn explore<'de, S: DeserializeSeed<'de>>(seed: S) -> (Json, Result<S::Value, Fault>) {
     let seen = RefCell::new(Json::Bool(true));
-    let value = T::deserialize(Explorer { seen: &seen, only: None });
+    let value = seed.deserialize(Explorer { seen: &seen, only: None });
     (seen.into_inner(), value)
 }
 
@@ -185,9 +191,8 @@ impl<'de> SeqAccess<'de> for &mut Elements {
             return Ok(None);
         }
         self.left -= 1;
-        let seen = RefCell::new(Json::Bool(true));
-        let value = seed.deserialize(Explorer { seen: &seen, only: None });
-        self.shapes.push(seen.into_inner());
+        let (shape, value) = explore(seed);
+        self.shapes.push(shape);
         value.map(Some)
     }
 }
@@ -210,9 +215,8 @@ impl<'de> MapAccess<'de> for &mut Entries {
     fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, Fault> {
         let key = self.keys.get(self.at).copied().unwrap_or_default();
         self.at += 1;
-        let seen = RefCell::new(Json::Bool(true));
-        let value = seed.deserialize(Explorer { seen: &seen, only: None });
-        self.shapes.insert(key.to_owned(), seen.into_inner());
+        let (shape, value) = explore(seed);
+        self.shapes.insert(key.to_owned(), shape);
         value
     }
 }
@@ -238,7 +242,7 @@ impl<'de> VariantAccess<'de> for First {
     }
 
     fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Fault> {
-        seed.deserialize(Explorer { seen: &RefCell::new(Json::Bool(true)), only: None })
+        explore(seed).1
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, length: usize, visitor: V) -> Result<V::Value, Fault> {
